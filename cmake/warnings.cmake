@@ -1,0 +1,7 @@
+# What every target of the project is compiled with.
+add_library(smlora_options INTERFACE)
+target_compile_options(smlora_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror)
+if(SMLORA_SANITIZE)
+  target_compile_options(smlora_options INTERFACE -fsanitize=${SMLORA_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(smlora_options INTERFACE -fsanitize=${SMLORA_SANITIZE})
+endif()

@@ -1,0 +1,69 @@
+// The engine: a backend, its kernels in memory and the cache on disk behind them.
+#pragma once
+
+#include <smlora/export.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace smlora {
+
+enum class Backend : std::int32_t {
+    cuda = 0,  ///< kernels on the GPU of the caller's current context, else on device 0's primary context
+    cpu = 1,   ///< the same operations on host memory, multithreaded
+};
+
+enum class LogLevel : std::int32_t { debug = 0, info = 1, warning = 2 };
+
+/// Receives one line, without a newline. May be called from any thread, never from two at once.
+using LogSink = std::function<void(LogLevel, std::string_view)>;
+
+struct EngineOptions {
+    Backend backend = Backend::cuda;
+    /// CUDA device used by threads that have no current context; its primary context is retained by the engine.
+    int device = 0;
+    /// The writable cache layer. Unset: SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else ~/.cache/smlora.
+    std::optional<std::filesystem::path> cache_root;
+    /// Read-only layers, consulted after the writable one. Unset: SMLORA_CACHE_LAYERS, separated by ':'.
+    std::optional<std::vector<std::filesystem::path>> cache_layers;
+    /// Size at which the writable layer evicts its least recently used entries. Unset: SMLORA_CACHE_LIMIT (bytes, or
+    /// with the suffix K, M or G), else 2 GiB.
+    std::optional<std::uint64_t> cache_limit_bytes;
+    /// Threads of the CPU backend and of prewarming; 0: one for each core that this process may use.
+    int threads = 0;
+    /// Where log lines go. Unset: warnings to stderr; everything when SMLORA_LOG=debug, info when SMLORA_LOG=info.
+    LogSink log;
+};
+
+/// Thread-safe; cheap to keep for the life of a process. Making one opens neither libcuda nor NVRTC: both are opened
+/// when first needed.
+class SMLORA_API Engine {
+   public:
+    /// Throws Error{io} when a cache folder that was named is writable by others or is no folder.
+    explicit Engine(EngineOptions options = {});
+    ~Engine();
+    Engine(Engine&&) noexcept;
+    Engine& operator=(Engine&&) noexcept;
+
+    [[nodiscard]] Backend backend() const noexcept;
+
+    struct Impl;
+    [[nodiscard]] Impl& impl() const noexcept { return *impl_; }
+
+   private:
+    std::unique_ptr<Impl> impl_;
+};
+
+/// A CUDA stream of the caller (a CUstream or cudaStream_t); null is the legacy default stream. Ignored on the CPU
+/// backend, whose operations are done when they return.
+struct Stream {
+    void* handle = nullptr;
+};
+
+}  // namespace smlora

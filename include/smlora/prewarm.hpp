@@ -1,0 +1,45 @@
+// Compiling everything that a training step needs before it runs; needs NVRTC, no GPU.
+#pragma once
+
+#include <smlora/engine.hpp>
+#include <smlora/problem.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace smlora {
+
+struct PrewarmOptions {
+    std::vector<Problem> problems;
+    std::vector<std::int64_t> tokens;  ///< numbers of tokens that the job will use; empty: a few typical ones
+    std::vector<std::string> archs;    ///< "sm_90a", ..; empty: the GPU's, else sm_90a
+    int jobs = 0;                      ///< kernels compiled at once; 0: the engine's threads
+};
+
+/// One kernel is done; called from one thread at a time.
+struct PrewarmProgress {
+    std::size_t done = 0;
+    std::size_t total = 0;
+    std::size_t compiled = 0;     ///< of `done`; the rest was in the cache
+    std::string_view kernel;      ///< readable name of the kernel just finished
+    double compile_seconds = 0;   ///< 0 when it was in the cache
+};
+
+struct PrewarmReport {
+    std::size_t kernels = 0;   ///< distinct ones that the problems need
+    std::size_t compiled = 0;  ///< by this call
+    std::size_t found = 0;     ///< in a cache layer already
+    double seconds = 0;
+    double compile_seconds = 0;          ///< summed over kernels
+    std::vector<std::string> warnings;   ///< kernels that spill registers, entries that could not be stored
+};
+
+/// Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem into
+/// the engine's cache. Throws Error{compile} with the log of the first kernel that fails; what was compiled stays.
+SMLORA_API PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
+                                 const std::function<void(const PrewarmProgress&)>& progress = {});
+
+}  // namespace smlora

@@ -1,0 +1,14 @@
+// Everything: LoRA training of Mixture-of-Experts layers. Start with Engine, Problem and operations.hpp.
+#pragma once
+
+#include <smlora/cache.hpp>
+#include <smlora/dtype.hpp>
+#include <smlora/engine.hpp>
+#include <smlora/error.hpp>
+#include <smlora/memory.hpp>
+#include <smlora/operations.hpp>
+#include <smlora/prewarm.hpp>
+#include <smlora/problem.hpp>
+#include <smlora/system.hpp>
+#include <smlora/tensor.hpp>
+#include <smlora/version.hpp>

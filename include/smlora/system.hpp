@@ -1,0 +1,37 @@
+// What this machine offers: GPUs, driver, NVRTC. Never throws for something that is missing; it says so.
+#pragma once
+
+#include <smlora/export.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace smlora {
+
+struct DeviceInfo {
+    int ordinal = 0;
+    std::string name;
+    std::string arch;  ///< what kernels are compiled for: "sm_90a"
+    int multiprocessors = 0;
+    std::uint64_t memory_bytes = 0;
+    std::uint64_t l2_bytes = 0;
+    std::uint64_t shared_bytes_per_block = 0;  ///< the opt-in maximum
+};
+
+struct SystemInfo {
+    std::string smlora_version;
+    bool driver_found = false;
+    int driver_version = 0;     ///< as CUDA encodes it: 13000 is 13.0
+    std::string driver_error;   ///< why there is none: what was looked for and what came
+    std::vector<DeviceInfo> devices;
+    bool nvrtc_found = false;
+    std::string nvrtc_version;  ///< with the build number: "13.0.88"
+    std::string nvrtc_library;  ///< the name or path that was opened
+    std::string nvrtc_error;
+    std::vector<std::string> archs;  ///< those that the templates support and this NVRTC can compile for
+};
+
+[[nodiscard]] SMLORA_API SystemInfo system_info();
+
+}  // namespace smlora

@@ -1,0 +1,18 @@
+// The CPU backend: the operations of smlora/operations.hpp on host memory. Arguments were validated before.
+#pragma once
+
+#include "util/thread_pool.hpp"
+
+#include <smlora/operations.hpp>
+
+namespace smlora::cpu {
+
+void route(util::ThreadPool& threads, const Problem& problem, const RouteArgs& args);
+void group(util::ThreadPool& threads, const Problem& problem, const GroupArgs& args);
+void combine(util::ThreadPool& threads, const Problem& problem, const CombineArgs& args);
+void combine_backward(util::ThreadPool& threads, const Problem& problem, const CombineBackwardArgs& args);
+void forward(util::ThreadPool& threads, const Problem& problem, const ForwardArgs& args);
+void backward_input(util::ThreadPool& threads, const Problem& problem, const BackwardInputArgs& args);
+void backward_lora(util::ThreadPool& threads, const Problem& problem, const BackwardLoraArgs& args);
+
+}  // namespace smlora::cpu

@@ -1,0 +1,65 @@
+// GPUs and the context that an operation runs in.
+#pragma once
+
+#include "jit/arch.hpp"
+
+#include <cuda.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace smlora::gpu {
+
+/// What planning needs to know of a GPU. Also made for an Arch alone, when there is no GPU.
+struct DeviceFacts {
+    int ordinal = 0;
+    std::string name;
+    jit::Arch arch;
+    int multiprocessors = 0;
+    int shared_bytes_per_block = 0;
+    int shared_bytes_per_multiprocessor = 0;
+    std::size_t l2_bytes = 0;
+    std::size_t memory_bytes = 0;
+};
+
+/// Facts of a typical GPU of `arch`.
+[[nodiscard]] DeviceFacts facts_of(const jit::Arch& arch);
+
+/// Facts of an installed GPU, read once a device. Throws Error{no_device} or Error{unsupported}.
+[[nodiscard]] const DeviceFacts& device_facts(int ordinal);
+
+[[nodiscard]] int device_count();
+
+/// Primary contexts that an engine retained; released when it goes.
+class PrimaryContexts {
+   public:
+    PrimaryContexts();
+    ~PrimaryContexts();
+    CUcontext get(int ordinal);
+
+   private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// Makes sure for its lifetime that the calling thread has a current context: the caller's own if there is one, else
+/// the primary context of `fallback_device`, which is popped again at the end.
+class CurrentContext {
+   public:
+    CurrentContext(PrimaryContexts& primaries, int fallback_device);
+    ~CurrentContext();
+    CurrentContext(const CurrentContext&) = delete;
+    CurrentContext& operator=(const CurrentContext&) = delete;
+
+    [[nodiscard]] CUcontext handle() const noexcept { return context_; }
+    [[nodiscard]] const DeviceFacts& facts() const noexcept { return *facts_; }
+
+   private:
+    CUcontext context_ = nullptr;
+    const DeviceFacts* facts_ = nullptr;
+    bool pushed_ = false;
+};
+
+}  // namespace smlora::gpu

@@ -1,0 +1,81 @@
+// libcuda, opened when first needed.
+#pragma once
+
+#include <cuda.h>
+
+#include <string>
+
+// The one list of driver functions in use; everything else about the loader is generated from it.
+#define SMLORA_CUDA_FUNCTIONS(X) \
+    X(cuInit)                    \
+    X(cuDriverGetVersion)        \
+    X(cuGetErrorName)            \
+    X(cuGetErrorString)          \
+    X(cuDeviceGet)               \
+    X(cuDeviceGetCount)          \
+    X(cuDeviceGetName)           \
+    X(cuDeviceTotalMem)          \
+    X(cuDeviceGetAttribute)      \
+    X(cuDevicePrimaryCtxRetain)  \
+    X(cuDevicePrimaryCtxRelease) \
+    X(cuCtxGetCurrent)           \
+    X(cuCtxSetCurrent)           \
+    X(cuCtxPushCurrent)          \
+    X(cuCtxPopCurrent)           \
+    X(cuCtxGetDevice)            \
+    X(cuCtxSynchronize)          \
+    X(cuModuleLoadData)          \
+    X(cuModuleUnload)            \
+    X(cuModuleGetFunction)       \
+    X(cuFuncSetAttribute)        \
+    X(cuFuncGetAttribute)        \
+    X(cuOccupancyMaxActiveBlocksPerMultiprocessor) \
+    X(cuLaunchKernel)            \
+    X(cuLaunchKernelEx)          \
+    X(cuMemAlloc)                \
+    X(cuMemFree)                 \
+    X(cuMemAllocAsync)           \
+    X(cuMemFreeAsync)            \
+    X(cuMemGetInfo)              \
+    X(cuMemcpyHtoD)              \
+    X(cuMemcpyDtoH)              \
+    X(cuMemcpyDtoDAsync)         \
+    X(cuMemsetD8)                \
+    X(cuMemsetD8Async)           \
+    X(cuMemsetD32Async)          \
+    X(cuStreamCreate)            \
+    X(cuStreamDestroy)           \
+    X(cuStreamSynchronize)       \
+    X(cuStreamIsCapturing)       \
+    X(cuStreamBeginCapture)      \
+    X(cuStreamEndCapture)        \
+    X(cuStreamWaitEvent)         \
+    X(cuGraphInstantiate)        \
+    X(cuGraphLaunch)             \
+    X(cuGraphExecDestroy)        \
+    X(cuGraphDestroy)            \
+    X(cuEventCreate)             \
+    X(cuEventDestroy)            \
+    X(cuEventRecord)             \
+    X(cuEventSynchronize)        \
+    X(cuEventElapsedTime)
+
+namespace smlora::gpu {
+
+/// The driver's functions, under their own names: driver().cuMemAlloc(&pointer, bytes).
+struct Driver {
+#define SMLORA_DECLARE(function) decltype(&::function) function = nullptr;
+    SMLORA_CUDA_FUNCTIONS(SMLORA_DECLARE)
+#undef SMLORA_DECLARE
+};
+
+/// Opens libcuda.so.1 and calls cuInit, once. Throws Error{no_device} that says what was looked for and what came.
+const Driver& driver();
+
+/// Throws Error{cuda} with the call, the error's name and its description.
+void check(CUresult result, const char* call);
+
+/// SMLORA_CUDA(cuMemAlloc, &pointer, bytes): calls and checks.
+#define SMLORA_CUDA(function, ...) ::smlora::gpu::check(::smlora::gpu::driver().function(__VA_ARGS__), #function)
+
+}  // namespace smlora::gpu

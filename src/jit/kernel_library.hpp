@@ -1,0 +1,61 @@
+// From a specialisation to a loaded function: in memory, else from the cache, else compiled and stored.
+#pragma once
+
+#include "jit/arch.hpp"
+#include "jit/kernel_spec.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+namespace smlora::util {
+class Logger;
+}
+namespace smlora::cache {
+class Cache;
+}
+
+namespace smlora::jit {
+
+/// A kernel on the GPU, ready for cuLaunchKernel. Lives as long as the library that made it.
+struct LoadedKernel {
+    void* function = nullptr;  ///< CUfunction
+    unsigned threads = 0;
+    unsigned dynamic_shared = 0;
+    int blocks_per_multiprocessor = 0;  ///< resident ones, from the occupancy calculator
+};
+
+struct CompileResult {
+    bool found_in_cache = false;
+    double compile_seconds = 0;
+    std::int64_t spill_bytes = 0;
+    bool stored = false;  ///< the entry is in the writable layer (or was found in a layer)
+};
+
+struct LibraryCounters {
+    std::atomic<std::uint64_t> memory_hits{0};
+    std::atomic<std::uint64_t> disk_hits{0};
+    std::atomic<std::uint64_t> compiles{0};
+};
+
+/// Thread-safe. Several threads that need one kernel compile it once.
+class KernelLibrary {
+   public:
+    KernelLibrary(cache::Cache& cache, util::Logger& log);
+    ~KernelLibrary();
+
+    /// The kernel for the current CUDA context, which must exist. `stream_capturing`: a kernel that is not loaded yet
+    /// throws Error{not_ready} instead of being compiled or loaded.
+    const LoadedKernel& get(const KernelSpec& spec, const Arch& arch, bool stream_capturing = false);
+
+    /// Makes sure that the kernel is in the cache; needs no GPU.
+    CompileResult ensure_cached(const KernelSpec& spec, const Arch& arch);
+
+    [[nodiscard]] const LibraryCounters& counters() const noexcept;
+
+   private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace smlora::jit
