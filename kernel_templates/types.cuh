@@ -24,19 +24,29 @@ __device__ __forceinline__ float to_float(float value) { return value; }
 template <class T>
 __device__ __forceinline__ T from_float(float value);
 template <>
-__device__ __forceinline__ bf16 from_float<bf16>(float value) { return bf16{ptx::bf16_from_float(value)}; }
+__device__ __forceinline__ bf16 from_float<bf16>(float value) {
+    return bf16{ptx::bf16_from_float(value)};
+}
 template <>
-__device__ __forceinline__ fp16 from_float<fp16>(float value) { return fp16{ptx::fp16_from_float(value)}; }
+__device__ __forceinline__ fp16 from_float<fp16>(float value) {
+    return fp16{ptx::fp16_from_float(value)};
+}
 template <>
-__device__ __forceinline__ float from_float<float>(float value) { return value; }
+__device__ __forceinline__ float from_float<float>(float value) {
+    return value;
+}
 
 /// Two floats as two neighbouring 16-bit elements, `low` at the lower address.
 template <class T>
 __device__ __forceinline__ uint32 pack2(float low, float high);
 template <>
-__device__ __forceinline__ uint32 pack2<bf16>(float low, float high) { return ptx::bf16x2_from_floats(low, high); }
+__device__ __forceinline__ uint32 pack2<bf16>(float low, float high) {
+    return ptx::bf16x2_from_floats(low, high);
+}
 template <>
-__device__ __forceinline__ uint32 pack2<fp16>(float low, float high) { return ptx::fp16x2_from_floats(low, high); }
+__device__ __forceinline__ uint32 pack2<fp16>(float low, float high) {
+    return ptx::fp16x2_from_floats(low, high);
+}
 
 /// What one thread moves at once.
 struct alignas(16) Vec16 {
@@ -61,6 +71,12 @@ struct is_same {
 template <class A>
 struct is_same<A, A> {
     static constexpr bool value = true;
+};
+
+/// A compile-time integer as a value, to pass to a generic lambda.
+template <int Value>
+struct Int {
+    static constexpr int value = Value;
 };
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
