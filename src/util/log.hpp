@@ -5,12 +5,14 @@
 
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace smlora::util {
 
 class Logger {
    public:
-    /// `sink` empty: stderr, at the level that SMLORA_LOG names (debug, info, warning), warning if unset.
+    /// With a sink every line goes there, whatever its level. `sink` empty: stderr, at the level that SMLORA_LOG names
+    /// (debug, info, warning), warning if unset.
     explicit Logger(LogSink sink = {});
 
     void debug(const std::string& line) { write(LogLevel::debug, line); }
@@ -20,6 +22,7 @@ class Logger {
     void warning_once(const std::string& topic, const std::string& line);
 
    private:
+    /// Never throws for a sink that throws: what is logged must not change what is computed.
     void write(LogLevel level, const std::string& line);
 
     LogSink sink_;
