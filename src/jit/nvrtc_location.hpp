@@ -1,0 +1,28 @@
+// Finding the NVRTC that would be opened, and naming its content, without opening it.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace smlora::jit {
+
+/// libnvrtc.so.13, then libnvrtc.so.12: the names that are looked for, in this order.
+[[nodiscard]] const std::vector<std::string>& nvrtc_library_names();
+
+/// Folders that are searched: LD_LIBRARY_PATH, CUDA_HOME and CUDA_PATH (lib64 and lib), /usr/local/cuda, and where
+/// distributions put libraries. They are searched before the dynamic loader is asked, so that every process of one
+/// environment finds the same NVRTC, whatever else it has loaded; the loader is the last resort.
+[[nodiscard]] std::vector<std::filesystem::path> nvrtc_folders();
+
+/// The first of `names` in the first of `folders` that has it; a name is looked for everywhere before the next one.
+[[nodiscard]] std::optional<std::filesystem::path> locate_nvrtc(
+    const std::vector<std::filesystem::path>& folders = nvrtc_folders(),
+    const std::vector<std::string>& names = nvrtc_library_names());
+
+/// What tells this library from any other: "build-id:<hex>", which its linker made from its content, or, for a library
+/// without one, "file:<hash of path, size and time of last change>". Nothing if it cannot be read.
+[[nodiscard]] std::optional<std::string> library_identity(const std::filesystem::path& library);
+
+}  // namespace smlora::jit
