@@ -5,7 +5,7 @@
 
 #include <smlora/cache.hpp>
 
-#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -15,21 +15,35 @@
 #include <vector>
 
 namespace smlora::util {
+class FileSystem;
 class Logger;
-}
+}  // namespace smlora::util
 
 namespace smlora::cache {
 
+/// What is unset comes from the environment, see location.hpp.
 struct CacheOptions {
     std::optional<std::filesystem::path> root;
     std::optional<std::vector<std::filesystem::path>> layers;
     std::optional<std::uint64_t> limit_bytes;
+    /// How long with_lock waits for a holder. Ten times the compile time of the heaviest kernels: a holder that has not
+    /// finished by then was stopped or hangs.
+    std::chrono::milliseconds lock_patience{30'000};
+    /// Null: the operating system's. Must outlive the cache.
+    util::FileSystem* files = nullptr;
+};
+
+struct CacheUsage {
+    std::uint64_t entries = 0;
+    std::uint64_t bytes = 0;
 };
 
 /// Thread-safe and process-safe. Nothing here throws for a damaged or unusable cache except the constructor, and that
 /// only for folders that others may write to; everything else is a miss and at most one warning.
 class Cache {
-   public:
+ public:
+    /// Makes no folder: that is left to the first store. Throws Error{io}, with the mend, for a root or layer that is
+    /// no folder, belongs to somebody other than this user and root, or is writable by its group or everybody.
     Cache(const CacheOptions& options, util::Logger& log);
     ~Cache();
 
@@ -47,11 +61,19 @@ class Cache {
     [[nodiscard]] std::vector<CacheLayer> layers() const;
     [[nodiscard]] std::uint64_t limit_bytes() const noexcept;
     [[nodiscard]] std::uint64_t rejected() const noexcept;  ///< unsound entries met since construction
-    [[nodiscard]] std::vector<CacheEntryInfo> list() const;
+    /// What the writable layer holds, by the names and sizes of its files.
+    [[nodiscard]] CacheUsage usage() const;
+    /// Sound entries of all layers, newest first, whose keys begin with `prefix`.
+    [[nodiscard]] std::vector<CacheEntryInfo> list(const std::string& prefix = {}) const;
+    /// The entry whose key is or begins with `prefix`, from the first layer that has it. Throws
+    /// Error{invalid_argument} when no key or more than one does.
+    [[nodiscard]] CacheEntryInfo inspect(const std::string& prefix) const;
+    /// The unsound entries of all layers.
     [[nodiscard]] std::vector<CacheProblem> verify() const;
+    /// Removes the entries of the writable layer; returns how many.
     std::uint64_t clear();
 
-   private:
+ private:
     struct State;
     std::unique_ptr<State> state_;
 };

@@ -17,7 +17,7 @@ namespace smlora::util {
 /// Hashes named fields. Each field is delimited by its name and length, so that no two different lists of fields
 /// feed the hash the same bytes.
 class FieldHasher {
-   public:
+ public:
     FieldHasher();
     ~FieldHasher();
     FieldHasher(const FieldHasher&) = delete;
@@ -26,7 +26,7 @@ class FieldHasher {
     FieldHasher& add(std::string_view name, std::string_view value);
     [[nodiscard]] std::string hex() const;
 
-   private:
+ private:
     struct State;
     std::unique_ptr<State> state_;
 };

@@ -10,7 +10,7 @@
 namespace smlora::util {
 
 class Logger {
-   public:
+ public:
     /// With a sink every line goes there, whatever its level. `sink` empty: stderr, at the level that SMLORA_LOG names
     /// (debug, info, warning), warning if unset.
     explicit Logger(LogSink sink = {});
@@ -21,7 +21,7 @@ class Logger {
     /// A warning that is given once in the life of this logger for each `topic`.
     void warning_once(const std::string& topic, const std::string& line);
 
-   private:
+ private:
     /// Never throws for a sink that throws: what is logged must not change what is computed.
     void write(LogLevel level, const std::string& line);
 

@@ -15,7 +15,7 @@ namespace smlora::util {
 
 /// Runs loops; several callers may use one pool at once, each waits for its own loop only. Threads start on first use.
 class ThreadPool {
-   public:
+ public:
     /// threads <= 0: available_cores().
     explicit ThreadPool(int threads);
     ~ThreadPool();
@@ -28,7 +28,7 @@ class ThreadPool {
     /// first exception is rethrown here after all running bodies have ended; the remaining indices are skipped.
     void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body);
 
-   private:
+ private:
     struct Loop;
     void work();
 

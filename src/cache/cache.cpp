@@ -1,0 +1,279 @@
+#include "cache/cache.hpp"
+
+#include "cache/inspection.hpp"
+#include "cache/layer.hpp"
+#include "cache/location.hpp"
+#include "cache/trust.hpp"
+#include "cache/upkeep.hpp"
+#include "util/files.hpp"
+#include "util/lock.hpp"
+#include "util/log.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <mutex>
+
+namespace smlora::cache {
+namespace {
+
+std::filesystem::path absolute_folder(const std::filesystem::path& named) {
+    if (named.empty()) throw Error(ErrorCode::io, "cache folder: expected a path, got an empty one");
+    std::error_code error;
+    const std::filesystem::path absolute = std::filesystem::absolute(named, error);
+    std::filesystem::path normal = (error ? named : absolute).lexically_normal();
+    // "a/b/" and "a/b" are one folder.
+    return normal.has_filename() || !normal.has_relative_path() ? normal : normal.parent_path();
+}
+
+// Part of the format of Bernstein's Cache Directory Tagging Specification.
+constexpr std::string_view cache_tag =
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# The kernel cache of smlora: everything here can be made again.\n";
+
+/// A byte of the lock file for each key: 60 bits of it, as offsets are positive 64-bit numbers. Two keys that share one
+/// would only wait for each other.
+std::int64_t lock_offset(const std::string& key) { return std::stoll(key.substr(0, 15), nullptr, 16); }
+
+}  // namespace
+
+struct Cache::State {
+    State(const CacheOptions& options, util::Logger& log_);
+
+    /// True when the folder exists. Throws for one that is not fit to be a layer.
+    bool check_folder(const std::filesystem::path& folder) const;
+    /// Makes the root and its version folder; says what went wrong, nothing when they are there and fit.
+    std::string make_root();
+    /// The same for the file of an entry.
+    std::string write(const std::string& key, const std::string& bytes);
+    void keep_up(std::uint64_t stored_bytes);
+    void warn_of_store(const std::string& what);
+    std::vector<std::filesystem::path> roots() const;
+
+    util::FileSystem& files;
+    util::Logger& log;
+    std::optional<std::filesystem::path> writable;
+    std::vector<std::filesystem::path> read_only;
+    std::uint64_t limit = default_limit_bytes;
+    std::chrono::milliseconds lock_patience;
+    std::atomic<std::uint64_t> rejected{0};
+    std::atomic<bool> warned_of_store{false};
+    /// The last store failed: nobody would find what is compiled under a lock, so nobody need wait for it.
+    std::atomic<bool> store_fails{false};
+    /// The root was there and fit when it was last looked at.
+    std::atomic<bool> root_is_fit{false};
+    std::mutex upkeep_mutex;
+    std::uint64_t bytes_since_upkeep = 0;  // guarded by upkeep_mutex
+};
+
+Cache::State::State(const CacheOptions& options, util::Logger& log_)
+    : files(options.files != nullptr ? *options.files : util::real_file_system()),
+      log(log_),
+      lock_patience(options.lock_patience) {
+    const auto root = options.root ? options.root : default_root();
+    if (root) {
+        writable = absolute_folder(*root);
+        root_is_fit = check_folder(*writable);
+    }
+    for (const std::filesystem::path& named : options.layers ? *options.layers : default_layers()) {
+        const std::filesystem::path folder = absolute_folder(named);
+        const auto known = roots();
+        if (std::find(known.begin(), known.end(), folder) != known.end()) continue;
+        if (!check_folder(folder)) log.info(fmt::format("cache layer {}: not there (yet)", folder.string()));
+        read_only.push_back(folder);
+    }
+    if (options.limit_bytes) {
+        limit = *options.limit_bytes;
+    } else {
+        std::string complaint;
+        limit = default_limit(complaint);
+        if (!complaint.empty()) log.warning(complaint);
+    }
+}
+
+bool Cache::State::check_folder(const std::filesystem::path& folder) const {
+    util::FileStatus status;
+    // A folder that cannot be looked at is like one that is missing: nothing will be found in it.
+    if (files.status(folder, status) != 0) return false;
+    if (const auto refusal = refusal_of_folder(folder, status)) throw Error(ErrorCode::io, *refusal);
+    return true;
+}
+
+std::vector<std::filesystem::path> Cache::State::roots() const {
+    std::vector<std::filesystem::path> all;
+    if (writable) all.push_back(*writable);
+    all.insert(all.end(), read_only.begin(), read_only.end());
+    return all;
+}
+
+void Cache::State::warn_of_store(const std::string& what) {
+    if (!warned_of_store.exchange(true)) {
+        log.warning(what + "; kernels are kept in memory only, and the next process compiles them again");
+    }
+}
+
+std::string Cache::State::make_root() {
+    util::FileStatus status;
+    int error = util::make_folders(files, *writable);
+    if (error == 0) error = files.status(*writable, status);
+    if (error != 0) return util::describe_error(error);
+    // Somebody else may have made it since the constructor looked.
+    if (const auto refusal = refusal_of_folder(*writable, status)) return *refusal;
+    root_is_fit = true;
+    std::vector<std::string> names;
+    if (files.list(*writable, names) == 0 && names.empty()) {
+        // Only in a folder of our own: a tag in, say, a home folder that somebody named as the root would take all of
+        // it out of the backups.
+        static_cast<void>(util::publish_file(files, *writable / "CACHEDIR.TAG", cache_tag));
+    }
+    error = util::make_folders(files, version_folder(*writable));
+    return error != 0 ? util::describe_error(error) : std::string();
+}
+
+std::string Cache::State::write(const std::string& key, const std::string& bytes) {
+    const std::filesystem::path target = entry_file(*writable, key);
+    int error = root_is_fit ? util::publish_file(files, target, bytes) : -ENOENT;
+    if (error == -ENOENT) {
+        // The first entry of its folder, or of the cache, or the cache was removed under us.
+        if (std::string why = make_root(); !why.empty()) return why;
+        error = util::make_folders(files, target.parent_path());
+        if (error == 0) error = util::publish_file(files, target, bytes);
+    }
+    return error != 0 ? util::describe_error(error) : std::string();
+}
+
+/// Going through the whole layer is for once in an hour, whoever does it, and for when this process alone has added a
+/// sixteenth of the limit since: n processes overshoot the limit by n sixteenths at most within that hour.
+void Cache::State::keep_up(std::uint64_t stored_bytes) {
+    const std::lock_guard lock(upkeep_mutex);
+    bytes_since_upkeep += stored_bytes;
+    if (bytes_since_upkeep <= limit / 16 && !upkeep_is_due(files, *writable)) return;
+    bytes_since_upkeep = 0;
+    const UpkeepReport report = upkeep(files, *writable, limit);
+    log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, swept {} temporary files", writable->string(),
+                          report.bytes, report.evicted, report.swept));
+}
+
+Cache::Cache(const CacheOptions& options, util::Logger& log) : state_(std::make_unique<State>(options, log)) {}
+
+Cache::~Cache() = default;
+
+std::optional<KernelEntry> Cache::load(const std::string& key) {
+    if (!is_key(key)) return std::nullopt;
+    State& state = *state_;
+    for (const std::filesystem::path& root : state.roots()) {
+        Reading reading = read_entry(state.files, root, key);
+        const bool writable = root == state.writable;
+        if (reading.entry) {
+            if (writable) mark_used(state.files, entry_file(root, key), reading.status);
+            return std::move(reading.entry);
+        }
+        if (reading.why.empty()) continue;
+        ++state.rejected;
+        const std::filesystem::path file = entry_file(root, key);
+        const bool removed = writable && reading.bad_content && remove_if_same(state.files, file, reading.status);
+        state.log.warning_once("cache.rejected", fmt::format("cache entry {} is not used{}: {}", file.string(),
+                                                             removed ? " and was removed" : "", reading.why));
+    }
+    return std::nullopt;
+}
+
+bool Cache::store(const std::string& key, const KernelEntry& entry) {
+    State& state = *state_;
+    if (!state.writable) {
+        state.warn_of_store("cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder");
+        return false;
+    }
+    std::string why;
+    if (!is_key(key)) why = "the key is not 32 hexadecimal digits";
+    if (!entry.metadata.is_object()) why = "the metadata is no JSON object";
+    const std::string bytes = why.empty() ? encode_for(key, entry) : std::string();
+    // What would not be taken on reading is not published in the first place: an empty or foreign cubin above all.
+    if (!why.empty() || !decode(bytes, why)) {
+        state.warn_of_store(fmt::format("cache: entry \"{}\" is unsound and was not stored: {}", key, why));
+        return false;
+    }
+    if (bytes.size() > state.limit) {
+        state.warn_of_store(fmt::format("cache {}: an entry of {} bytes is beyond the limit of {}",
+                                        state.writable->string(), bytes.size(), state.limit));
+        return false;
+    }
+    why = state.write(key, bytes);
+    state.store_fails = !why.empty();
+    if (state.store_fails) {
+        state.warn_of_store(fmt::format("cache {}: cannot be written: {}", state.writable->string(), why));
+        return false;
+    }
+    state.keep_up(bytes.size());
+    return true;
+}
+
+void Cache::with_lock(const std::string& key, const std::function<void()>& work) {
+    State& state = *state_;
+    const bool usable =
+        state.writable && is_key(key) && !state.store_fails && (state.root_is_fit || state.make_root().empty());
+    if (!usable) {
+        work();
+        return;
+    }
+    const std::filesystem::path file = lock_file(*state.writable);
+    std::optional<util::ByteLock> lock;
+    lock.emplace(state.files, file, lock_offset(key), state.lock_patience);
+    if (lock->error() == -ENOENT && state.make_root().empty()) {
+        lock.emplace(state.files, file, lock_offset(key), state.lock_patience);
+    }
+    if (!lock->held()) {
+        state.log.info(fmt::format("cache lock {} is not had ({}): going on without it", file.string(),
+                                   util::describe_error(lock->error())));
+    }
+    work();
+}
+
+std::uint64_t Cache::limit_bytes() const noexcept { return state_->limit; }
+
+std::uint64_t Cache::rejected() const noexcept { return state_->rejected; }
+
+std::vector<CacheLayer> Cache::layers() const {
+    std::vector<CacheLayer> layers;
+    for (const std::filesystem::path& root : state_->roots()) {
+        util::FileStatus status;
+        const bool exists = state_->files.status(root, status) == 0 && status.kind == util::FileStatus::Kind::folder;
+        layers.push_back({root, root == state_->writable, exists});
+    }
+    return layers;
+}
+
+CacheUsage Cache::usage() const {
+    CacheUsage usage;
+    if (!state_->writable) return usage;
+    for (const StoredFile& entry : scan(state_->files, *state_->writable).entries) {
+        ++usage.entries;
+        usage.bytes += entry.status.size;
+    }
+    return usage;
+}
+
+std::vector<CacheEntryInfo> Cache::list(const std::string& prefix) const {
+    return list_entries(state_->files, state_->roots(), prefix);
+}
+
+CacheEntryInfo Cache::inspect(const std::string& prefix) const {
+    return find_entry(state_->files, state_->roots(), prefix);
+}
+
+std::vector<CacheProblem> Cache::verify() const { return find_problems(state_->files, state_->roots()); }
+
+std::uint64_t Cache::clear() {
+    std::uint64_t removed = 0;
+    if (!state_->writable) return removed;
+    for (const StoredFile& entry : scan(state_->files, *state_->writable).entries) {
+        if (state_->files.remove(entry.file) == 0) ++removed;
+    }
+    return removed;
+}
+
+}  // namespace smlora::cache

@@ -1,0 +1,26 @@
+// Looking into the cache rather than using it: nothing is touched, counted or removed.
+#pragma once
+
+#include "util/file_system.hpp"
+
+#include <smlora/cache.hpp>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace smlora::cache {
+
+using Roots = std::vector<std::filesystem::path>;  ///< in the order in which they are consulted
+
+/// See Cache::list.
+[[nodiscard]] std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Roots& roots,
+                                                       const std::string& prefix);
+
+/// See Cache::inspect.
+[[nodiscard]] CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std::string& prefix);
+
+/// See Cache::verify.
+[[nodiscard]] std::vector<CacheProblem> find_problems(util::FileSystem& files, const Roots& roots);
+
+}  // namespace smlora::cache

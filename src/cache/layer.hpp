@@ -1,0 +1,60 @@
+// One folder of the cache: what lies where in it, reading an entry of it, going through all of it.
+//
+//   CACHEDIR.TAG                    tells backup programs to pass by; only in a folder that was empty before
+//   v1/lock                         a byte of it for each key, locked while a process compiles that key
+//   v1/upkeep                       its time of modification is that of the last sweep and eviction
+//   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
+//                                   time of modification, give or take an hour
+//   v1/kernels/ab/.tmp-PID-RANDOM   an entry that is being written, or was when its process died
+#pragma once
+
+#include "cache/entry.hpp"
+#include "util/file_system.hpp"
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace smlora::cache {
+
+/// 32 lower-case hexadecimal digits. Nothing else may become a part of a path.
+[[nodiscard]] bool is_key(std::string_view text);
+
+[[nodiscard]] std::filesystem::path version_folder(const std::filesystem::path& root);
+[[nodiscard]] std::filesystem::path entry_file(const std::filesystem::path& root, const std::string& key);
+[[nodiscard]] std::filesystem::path lock_file(const std::filesystem::path& root);
+[[nodiscard]] std::filesystem::path upkeep_file(const std::filesystem::path& root);
+
+/// The entry as it is stored, with the key in its metadata: a sound file under another key's name is found out.
+[[nodiscard]] std::string encode_for(const std::string& key, const KernelEntry& entry);
+
+struct Reading {
+    std::optional<KernelEntry> entry;
+    util::FileStatus status;
+    std::string why;           ///< why there is no entry; empty when there is no file
+    bool bad_content = false;  ///< the file was read and is unsound, so that it is of no use to anyone
+};
+
+[[nodiscard]] Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, const std::string& key);
+
+struct StoredFile {
+    std::string key;  ///< empty for a temporary file
+    std::filesystem::path file;
+    util::FileStatus status;
+};
+
+struct Contents {
+    std::vector<StoredFile> entries;  ///< by their names; what they hold was not looked at
+    std::vector<StoredFile> temporaries;
+};
+
+/// Every entry and temporary file. What is neither, and what cannot be read or vanishes meanwhile, is passed over.
+[[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root);
+
+/// Removes a file that was seen with `status`, unless it has been replaced or touched since. Between the look and the
+/// removal another process may still publish a sound one, which is then lost: it costs a compile, never a wrong kernel.
+bool remove_if_same(util::FileSystem& files, const std::filesystem::path& file, const util::FileStatus& status);
+
+}  // namespace smlora::cache

@@ -1,0 +1,52 @@
+#include "cache/location.hpp"
+
+#include "util/environment.hpp"
+
+#include <fmt/format.h>
+
+#include <string_view>
+
+namespace smlora::cache {
+namespace {
+
+/// A relative path in XDG_CACHE_HOME is to be ignored (XDG Base Directory Specification), and one in HOME is a mistake.
+std::optional<std::filesystem::path> absolute_from(const char* variable) {
+    const auto value = util::environment(variable);
+    if (!value || value->front() != '/') return std::nullopt;
+    return *value;
+}
+
+}  // namespace
+
+std::optional<std::filesystem::path> default_root() {
+    if (const auto named = util::environment("SMLORA_CACHE_DIR")) return *named;
+    if (const auto caches = absolute_from("XDG_CACHE_HOME")) return *caches / "smlora";
+    if (const auto home = absolute_from("HOME")) return *home / ".cache" / "smlora";
+    return std::nullopt;
+}
+
+std::vector<std::filesystem::path> default_layers() {
+    std::vector<std::filesystem::path> layers;
+    const std::string value = util::environment("SMLORA_CACHE_LAYERS").value_or("");
+    std::string_view rest = value;
+    while (!rest.empty()) {
+        const std::string_view layer = rest.substr(0, rest.find(':'));
+        if (!layer.empty()) layers.emplace_back(layer);
+        rest.remove_prefix(layer.size() == rest.size() ? rest.size() : layer.size() + 1);
+    }
+    return layers;
+}
+
+std::uint64_t default_limit(std::string& complaint) {
+    const auto value = util::environment("SMLORA_CACHE_LIMIT");
+    if (!value) return default_limit_bytes;
+    const auto bytes = util::parse_size(*value);
+    if (!bytes) {
+        complaint = fmt::format(
+            "SMLORA_CACHE_LIMIT: expected a number of bytes, or one with the suffix K, M or G, got \"{}\"; taking 2G",
+            *value);
+    }
+    return bytes.value_or(default_limit_bytes);
+}
+
+}  // namespace smlora::cache

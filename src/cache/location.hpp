@@ -1,0 +1,24 @@
+// Where the cache is and how large it may become: options first, then the environment, then defaults.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace smlora::cache {
+
+/// SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else $HOME/.cache/smlora; nothing without any of them. Never a shared
+/// temporary folder: a name that others can guess is a name that others can take first.
+[[nodiscard]] std::optional<std::filesystem::path> default_root();
+
+/// SMLORA_CACHE_LAYERS, separated by ':'.
+[[nodiscard]] std::vector<std::filesystem::path> default_layers();
+
+inline constexpr std::uint64_t default_limit_bytes = std::uint64_t{2} << 30;
+
+/// SMLORA_CACHE_LIMIT, else 2 GiB. `complaint` is set when the variable is no size and was not followed.
+[[nodiscard]] std::uint64_t default_limit(std::string& complaint);
+
+}  // namespace smlora::cache

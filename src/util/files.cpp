@@ -1,0 +1,93 @@
+#include "util/files.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <random>
+
+namespace smlora::util {
+namespace {
+
+int write_all(FileSystem& files, int descriptor, std::string_view bytes) {
+    while (!bytes.empty()) {
+        const ::ssize_t written = files.write(descriptor, bytes.data(), bytes.size());
+        if (written < 0) return static_cast<int>(written);
+        if (written == 0) return -EIO;  // no progress and no reason: do not try for ever
+        bytes.remove_prefix(static_cast<std::size_t>(written));
+    }
+    return 0;
+}
+
+int write_temporary(FileSystem& files, const std::filesystem::path& path, std::string_view bytes) {
+    OpenFile file(files, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    if (file.error() != 0) return file.error();
+    int error = write_all(files, file.descriptor(), bytes);
+    if (error == 0) error = files.sync(file.descriptor());
+    const int closed = file.close();
+    return error != 0 ? error : closed;
+}
+
+/// The process id tells people whose it is; the random part keeps threads, and processes of other machines that share
+/// the folder, from meeting.
+std::filesystem::path temporary_beside(const std::filesystem::path& target) {
+    thread_local std::random_device random;
+    const std::uint64_t number = (std::uint64_t{random()} << 32) | random();
+    return target.parent_path() / fmt::format("{}{}-{:016x}", temporary_prefix, ::getpid(), number);
+}
+
+}  // namespace
+
+int OpenFile::close() {
+    if (descriptor_ < 0) return 0;
+    const int error = files_.close(descriptor_);
+    descriptor_ = -1;
+    return error;
+}
+
+int read_file(FileSystem& files, const std::filesystem::path& path, std::uint64_t limit, std::string& bytes,
+              FileStatus& status) {
+    bytes.clear();
+    const OpenFile file(files, path, O_RDONLY);
+    if (file.error() != 0) return file.error();
+    if (const int error = files.status(file.descriptor(), status); error != 0) return error;
+    if (status.kind != FileStatus::Kind::regular) return -EINVAL;
+    if (status.size > limit) return -EFBIG;
+    bytes.resize(static_cast<std::size_t>(status.size));
+    std::size_t filled = 0;
+    while (filled < bytes.size()) {
+        const ::ssize_t count = files.read(file.descriptor(), bytes.data() + filled, bytes.size() - filled);
+        if (count < 0) return static_cast<int>(count);
+        if (count == 0) break;  // it has shrunk since
+        filled += static_cast<std::size_t>(count);
+    }
+    bytes.resize(filled);
+    return 0;
+}
+
+int publish_file(FileSystem& files, const std::filesystem::path& target, std::string_view bytes) {
+    const std::filesystem::path temporary = temporary_beside(target);
+    int error = write_temporary(files, temporary, bytes);
+    // A file that was there already is somebody else's: it stays.
+    if (error == -EEXIST) return error;
+    if (error == 0) error = files.rename(temporary, target);
+    if (error != 0) static_cast<void>(files.remove(temporary));
+    return error;
+}
+
+int make_folders(FileSystem& files, const std::filesystem::path& folder) {
+    int error = files.make_folder(folder, 0700);
+    if (error == -ENOENT && folder.has_parent_path() && folder.parent_path() != folder) {
+        error = make_folders(files, folder.parent_path());
+        if (error == 0) error = files.make_folder(folder, 0700);
+    }
+    if (error == -EEXIST) {
+        FileStatus status;
+        error = files.status(folder, status);
+        if (error == 0 && status.kind != FileStatus::Kind::folder) error = -ENOTDIR;
+    }
+    return error;
+}
+
+}  // namespace smlora::util

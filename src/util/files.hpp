@@ -1,0 +1,50 @@
+// Whole files: read one, publish one so that no reader ever sees a part of it.
+#pragma once
+
+#include "util/file_system.hpp"
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace smlora::util {
+
+/// A descriptor that is closed at the end of its scope.
+class OpenFile {
+ public:
+    /// `error()` tells whether it worked.
+    OpenFile(FileSystem& files, const std::filesystem::path& path, int flags, ::mode_t mode = 0)
+        : files_(files), descriptor_(files.open(path, flags, mode)) {}
+    ~OpenFile() { static_cast<void>(close()); }
+    OpenFile(const OpenFile&) = delete;
+    OpenFile& operator=(const OpenFile&) = delete;
+
+    [[nodiscard]] int error() const noexcept { return descriptor_ < 0 ? descriptor_ : 0; }
+    [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+
+    /// For those who must know whether closing worked, as a network file system may report a full disk only here.
+    [[nodiscard]] int close();
+
+ private:
+    FileSystem& files_;
+    int descriptor_;
+};
+
+/// Reads a regular file of at most `limit` bytes and tells its status when it was opened. Zero, or a negated errno:
+/// -EFBIG beyond the limit, -EINVAL when it is no regular file (`status` is set in both cases).
+[[nodiscard]] int read_file(FileSystem& files, const std::filesystem::path& path, std::uint64_t limit,
+                            std::string& bytes, FileStatus& status);
+
+/// Names of temporary files begin so; they lie beside the file that they were to become.
+inline constexpr std::string_view temporary_prefix = ".tmp-";
+
+/// Makes `target` hold `bytes`, with permissions 0600, or leaves it as it was: an exclusive temporary file in the same
+/// folder is written, synced and closed before it is renamed. Readers see the old file or the whole new one, also
+/// after a crash of the machine; the folder is not synced, so such a crash may bring the old one back. On failure the
+/// temporary file is removed, if that is still possible. Zero or a negated errno.
+[[nodiscard]] int publish_file(FileSystem& files, const std::filesystem::path& target, std::string_view bytes);
+
+/// Makes the folder and those above it that are missing, with permissions 0700. Zero also when it was there.
+[[nodiscard]] int make_folders(FileSystem& files, const std::filesystem::path& folder);
+
+}  // namespace smlora::util

@@ -1,0 +1,42 @@
+#include "util/lock.hpp"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <thread>
+
+namespace smlora::util {
+namespace {
+
+// Nothing wakes a waiter of a lock with a bounded wait, so it asks again and again: soon at first, as a compile that
+// is nearly done is common, and every 50 ms at last, which is little beside the half second of a compile.
+constexpr std::chrono::milliseconds first_pause{2};
+constexpr std::chrono::milliseconds longest_pause{50};
+
+int lock_within(FileSystem& files, int descriptor, std::int64_t offset, std::chrono::milliseconds patience) {
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    for (auto pause = first_pause;; pause = std::min(pause * 2, longest_pause)) {
+        const int error = files.try_lock(descriptor, offset);
+        if (error != -EAGAIN) return error;
+        const auto left = deadline - std::chrono::steady_clock::now();
+        if (left <= left.zero()) return error;
+        std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(pause, left));
+    }
+}
+
+}  // namespace
+
+ByteLock::ByteLock(FileSystem& files, const std::filesystem::path& file, std::int64_t offset,
+                   std::chrono::milliseconds patience)
+    : files_(files), file_(files, file, O_RDWR | O_CREAT | O_NOFOLLOW, 0600), offset_(offset), error_(file_.error()) {
+    if (error_ == 0) error_ = lock_within(files_, file_.descriptor(), offset_, patience);
+}
+
+ByteLock::~ByteLock() {
+    // Unlocked by name before the file is closed: a child that was forked meanwhile holds a copy of the descriptor,
+    // and closing ours alone would leave the lock with it.
+    if (held()) static_cast<void>(files_.unlock(file_.descriptor(), offset_));
+}
+
+}  // namespace smlora::util

@@ -1,0 +1,34 @@
+// A lock between threads and processes that saves work and never carries correctness.
+#pragma once
+
+#include "util/files.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+
+namespace smlora::util {
+
+/// One byte of a lock file, held from construction to the end of the scope. Every lock of a cache is a byte of one
+/// file that is never removed: removing lock files is a race of its own, and thousands of them eat inode quotas.
+class ByteLock {
+ public:
+    /// Waits at most `patience` for another holder. The file is made if it is missing; its folder must exist.
+    ByteLock(FileSystem& files, const std::filesystem::path& file, std::int64_t offset,
+             std::chrono::milliseconds patience);
+    ~ByteLock();
+    ByteLock(const ByteLock&) = delete;
+    ByteLock& operator=(const ByteLock&) = delete;
+
+    [[nodiscard]] bool held() const noexcept { return error_ == 0; }
+    /// Why it is not held: -EAGAIN when the wait was in vain, else what the system said.
+    [[nodiscard]] int error() const noexcept { return error_; }
+
+ private:
+    FileSystem& files_;
+    OpenFile file_;
+    std::int64_t offset_;
+    int error_;
+};
+
+}  // namespace smlora::util
