@@ -4,6 +4,7 @@
 #include "cache/cache.hpp"
 #include "gpu/device.hpp"
 #include "jit/kernel_library.hpp"
+#include "ops/plan_table.hpp"
 #include "util/log.hpp"
 #include "util/thread_pool.hpp"
 
@@ -20,6 +21,7 @@ struct Engine::Impl {
     cache::Cache cache;
     jit::KernelLibrary kernels;
     gpu::PrimaryContexts contexts;
+    ops::PlanTable plans;
 };
 
 }  // namespace smlora

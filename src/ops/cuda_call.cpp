@@ -1,0 +1,40 @@
+#include "ops/cuda_call.hpp"
+
+#include "gpu/driver.hpp"
+#include "gpu/launch.hpp"
+
+#include <algorithm>
+
+namespace smlora::ops {
+
+CudaCall::CudaCall(const Engine& engine, Stream stream)
+    : engine_(engine.impl()),
+      context_(engine_.contexts, engine_.options.device),
+      stream_(static_cast<CUstream>(stream.handle)) {}
+
+const Plan& CudaCall::plan(const Problem& problem, const Variant& variant) {
+    return engine_.plans.get({problem, variant, context_.handle()}, [&] {
+        CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+        SMLORA_CUDA(cuStreamIsCapturing, stream_, &status);
+        const bool capturing = status != CU_STREAM_CAPTURE_STATUS_NONE;
+        Plan plan = make_plan(problem, variant, context_.facts());
+        for (auto& step : plan.steps) {
+            if (step) step->kernel = &engine_.kernels.get(step->spec, context_.facts().arch, capturing);
+        }
+        return plan;
+    });
+}
+
+void CudaCall::launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args,
+                            std::size_t bytes) {
+    const std::int64_t resident =
+        static_cast<std::int64_t>(plan.multiprocessors) * std::max(1, step.kernel->blocks_per_multiprocessor);
+    gpu::launch(*step.kernel, static_cast<unsigned>(std::clamp<std::int64_t>(items, 1, resident)), 1, stream_, args,
+                bytes);
+}
+
+void CudaCall::launch_exact(const Step& step, std::int64_t x, std::int64_t y, const void* args, std::size_t bytes) {
+    gpu::launch(*step.kernel, static_cast<unsigned>(x), static_cast<unsigned>(y), stream_, args, bytes);
+}
+
+}  // namespace smlora::ops

@@ -1,0 +1,53 @@
+// One operation on the CUDA backend while it runs: its context, plan, scratch memory and launches.
+#pragma once
+
+#include "gpu/device.hpp"
+#include "ops/engine_impl.hpp"
+#include "ops/plan.hpp"
+
+#include <smlora/operations.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace smlora::ops {
+
+class CudaCall {
+   public:
+    CudaCall(const Engine& engine, Stream stream);
+
+    [[nodiscard]] CUstream stream() const noexcept { return stream_; }
+
+    /// The loaded plan of this call. Throws Error{not_ready} while the stream is capturing and a kernel is not loaded.
+    const Plan& plan(const Problem& problem, const Variant& variant);
+
+    /// Launches over `items` pieces of work that the kernel walks by itself: as many blocks as the GPU holds at once,
+    /// and no more than there is work.
+    template <class Args>
+    void launch(const Plan& plan, const Step& step, std::int64_t items, const Args& args) {
+        launch_items(plan, step, items, &args, sizeof(Args));
+    }
+
+    /// Launches a row kernel over `rows` rows, each cut into the step's segments.
+    template <class Args>
+    void launch_rows(const Plan& plan, Role role, std::int64_t rows, const Args& args) {
+        const Step& step = plan.at(role);
+        launch(plan, step, (rows * step.column_tiles + step.tile_rows - 1) / step.tile_rows, args);
+    }
+
+    /// Launches exactly this grid.
+    template <class Args>
+    void launch_grid(const Step& step, std::int64_t x, std::int64_t y, const Args& args) {
+        launch_exact(step, x, y, &args, sizeof(Args));
+    }
+
+   private:
+    void launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args, std::size_t bytes);
+    void launch_exact(const Step& step, std::int64_t x, std::int64_t y, const void* args, std::size_t bytes);
+
+    Engine::Impl& engine_;
+    gpu::CurrentContext context_;
+    CUstream stream_;
+};
+
+}  // namespace smlora::ops

@@ -1,0 +1,111 @@
+// forward and scatter2scatter.
+#include "args/combine.h"
+#include "cpu/operations.hpp"
+#include "ops/projection.hpp"
+#include "ops/validate.hpp"
+
+namespace smlora {
+namespace ops {
+namespace {
+
+struct ForwardScratch {
+    void* xa = nullptr;
+    void* y = nullptr;
+};
+
+/// The pieces that do not depend on the adapter's strides; those of the packed adapter follow.
+ForwardScratch take_forward(const Problem& problem, std::int64_t M, bool xa_given, Scratch& scratch) {
+    ForwardScratch pieces;
+    if (problem.R > 0 && !xa_given) pieces.xa = scratch.take(rank_rows_bytes(problem, M));
+    if (problem.y_rows == RowOrder::token) {
+        pieces.y = scratch.take(M * problem.N * static_cast<std::int64_t>(size_of(problem.dtype)));
+    }
+    return pieces;
+}
+
+std::size_t scratch_bytes(const Problem& problem, std::int64_t M, bool xa_given, bool pack_a, bool pack_b) {
+    Scratch measure;
+    take_forward(problem, M, xa_given, measure);
+    if (pack_a) measure.take(packed_a_bytes(problem));
+    if (pack_b) measure.take(packed_b_bytes(problem));
+    return measure.used();
+}
+
+void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, const ForwardArgs& args,
+                  std::int64_t T) {
+    if (T == 0) return;
+    const std::int64_t M = T * problem.top_k;
+    const bool lora = problem.R > 0;
+    CudaCall call(engine, stream);
+    Variant variant;
+    variant.operation = Operation::forward;
+    variant.bucket = bucket_of(T);
+    variant.tensor_cores = tensor_cores_fit(problem, {&args.x, &args.W, &args.y, &args.xa});
+    variant.vector_rows = rows_aligned({&args.y});
+    if (lora) set_packing(variant, problem, args.A, args.B);
+    const Plan& plan = call.plan(problem, variant);
+
+    const ScratchBlock block(args.workspace,
+                             scratch_bytes(problem, M, args.xa.given(), variant.pack_a, variant.pack_b),
+                             call.stream());
+    Scratch scratch(block.data());
+    const ForwardScratch pieces = take_forward(problem, M, args.xa.given(), scratch);
+
+    GroupedProductArgs product = product_args(problem, args.routing, M);
+    if (lora) {
+        void* const xa = args.xa.given() ? args.xa.data : pieces.xa;
+        const AdapterMatrix a = adapter_a(call, plan, problem, args.A, scratch);
+        launch_rank_product(call, plan, Role::xa, product, args.x, a, args.scaling, xa, problem);
+        const AdapterMatrix b = adapter_b(call, plan, problem, args.B, scratch);
+        product.lora_rows = xa;
+        product.lora_weight = b.data;
+        product.lora_expert_stride = b.expert_stride;
+        product.lora_row_stride = b.row_stride;
+    }
+    product.rows = args.x.data;
+    product.rows_stride = row_stride(args.x);
+    product.weight = args.W.data;
+    product.weight_expert_stride = args.W.strides[0];
+    product.bias = args.bias.data;
+    const bool combined = plan.has(Role::combine);
+    product.out = combined ? pieces.y : args.y.data;
+    product.out_stride = combined ? problem.N : row_stride(args.y);
+    launch_product(call, plan, Role::product, problem, product);
+
+    if (combined) {
+        const CombineKernelArgs combine{pieces.y,    problem.N,          args.gates.data,
+                                        args.y.data, row_stride(args.y), static_cast<int>(T)};
+        call.launch_rows(plan, Role::combine, T, combine);
+    }
+}
+
+}  // namespace
+}  // namespace ops
+
+void forward(const Engine& engine, Stream stream, const Problem& problem, const ForwardArgs& args) {
+    const std::int64_t T = ops::validate_forward(problem, args, engine.backend());
+    if (engine.backend() == Backend::cpu) {
+        cpu::forward(engine.impl().threads, problem, args);
+    } else {
+        ops::forward_cuda(engine, stream, problem, args, T);
+    }
+}
+
+void scatter2scatter(const Engine& engine, Stream stream, const Problem& problem, const ForwardArgs& args) {
+    Problem base = problem;
+    base.R = 0;
+    ForwardArgs base_args = args;
+    base_args.A = {};
+    base_args.B = {};
+    base_args.xa = {};
+    forward(engine, stream, base, base_args);
+}
+
+std::size_t forward_workspace(const Engine& engine, const Problem& problem, std::int64_t T) {
+    ops::validate_tokens(problem, T);
+    if (engine.backend() == Backend::cpu || T == 0) return 0;
+    const bool lora = problem.R > 0;
+    return ops::scratch_bytes(problem, T * problem.top_k, false, lora, lora);
+}
+
+}  // namespace smlora

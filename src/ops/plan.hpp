@@ -1,0 +1,85 @@
+// Which kernels an operation launches: decided without a GPU from the problem, the bucket of T and the device's facts.
+#pragma once
+
+#include "gpu/device.hpp"
+#include "jit/kernel_library.hpp"
+#include "jit/kernel_spec.hpp"
+
+#include <smlora/problem.hpp>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace smlora::ops {
+
+enum class Operation : std::uint8_t { route, group, combine, combine_backward, forward, backward_input, backward_lora };
+
+/// The part that a kernel plays in its operation.
+enum class Role : std::uint8_t {
+    route_small,
+    route_count,
+    route_scan,
+    route_scatter,
+    gather_rows,
+    combine,
+    gate_gradient,
+    pack_a,
+    pack_b,
+    xa,
+    yb,
+    product,
+    gradient_a,
+    gradient_b,
+    reduce_a,
+    reduce_b,
+    count,
+};
+
+/// One kernel of a plan with the figures that its grid follows from.
+struct Step {
+    jit::KernelSpec spec;
+    int tile_rows = 0;                 ///< rows of a tile, or rows that a block takes at once
+    int column_tiles = 0;              ///< tiles beside each other for one row tile
+    const jit::LoadedKernel* kernel = nullptr;  ///< set when the plan is loaded
+};
+
+struct Plan {
+    std::array<std::optional<Step>, static_cast<std::size_t>(Role::count)> steps;
+    int multiprocessors = 0;
+
+    [[nodiscard]] const Step& at(Role role) const { return *steps[static_cast<std::size_t>(role)]; }
+    [[nodiscard]] bool has(Role role) const { return steps[static_cast<std::size_t>(role)].has_value(); }
+    void set(Role role, Step step) { steps[static_cast<std::size_t>(role)] = std::move(step); }
+};
+
+/// What differs between calls of one problem, and changes which kernels are right.
+struct Variant {
+    Operation operation = Operation::forward;
+    std::uint8_t bucket = 0;             ///< of T: log2, rounded to the nearest
+    bool tensor_cores = false;           ///< 16-bit types with every row 16-byte aligned
+    bool vector_rows = false;            ///< rows of the row kernels 16-byte aligned
+    bool vector_bias = false;            ///< the same of the bias and the rows it is multiplied with
+    bool pack_a = false;                 ///< A needs to be repacked
+    bool pack_b = false;
+    std::int8_t fastest_a = 0;           ///< dimension of A's smallest stride: 0 inner, 1 outer, 2 expert
+    std::int8_t fastest_b = 0;
+    bool needs_xa = false;               ///< computed by this call
+    bool needs_yb = false;
+    bool wants_da = false;
+    bool wants_db = false;
+    bool wants_dgates = false;
+    bool wants_dy = false;
+    bool gated = false;                  ///< gates given to group, combine
+    DType input_index = DType::int32;    ///< of top_idx
+    std::int64_t width = 0;              ///< of the rows of group, combine
+
+    friend bool operator==(const Variant&, const Variant&) = default;
+};
+
+[[nodiscard]] std::uint8_t bucket_of(std::int64_t T);
+
+[[nodiscard]] Plan make_plan(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts);
+
+}  // namespace smlora::ops

@@ -1,0 +1,134 @@
+#include "ops/product_step.hpp"
+
+#include "ops/tiles.hpp"
+
+#include <smlora/error.hpp>
+
+#include <cmath>
+
+namespace smlora::ops {
+namespace {
+
+double rows_per_expert(const Problem& problem, const Variant& variant) {
+    return std::ldexp(1.0, variant.bucket) * static_cast<double>(problem.top_k) / static_cast<double>(problem.E);
+}
+
+}  // namespace
+
+const char* type_name(DType dtype) {
+    switch (dtype) {
+        case DType::bf16: return "smlora::bf16";
+        case DType::fp16: return "smlora::fp16";
+        case DType::fp32: return "float";
+        case DType::int32: return "int";
+        case DType::int64: return "long long";
+        case DType::fp64: break;
+    }
+    throw Error(ErrorCode::unsupported, "dtype: expected bf16, fp16 or fp32 on the CUDA backend, got fp64");
+}
+
+Step product_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
+                  const gpu::DeviceFacts& facts) {
+    Step step;
+    auto& spec = step.spec;
+    spec.constants = {
+        {"E", problem.E},
+        {"RED", product.red},
+        {"OUT", product.out},
+        {"TOP_K", problem.top_k},
+        {"ROWS", static_cast<int>(product.rows)},
+        {"OUT_ROWS", static_cast<int>(product.out_rows)},
+        {"WEIGHT_MAJOR", product.weight_out_contiguous},
+        {"LORA_MAJOR", product.lora_out_contiguous},
+        {"HAS_BIAS", product.bias},
+        {"HAS_GATES", product.gates},
+        {"Element", type_name(problem.dtype)},
+        {"Gate", type_name(problem.gate_dtype)},
+        {"Index", type_name(problem.index_dtype)},
+    };
+    auto& constants = spec.constants;
+    if (variant.tensor_cores) {
+        const ProductTile tile = choose_product_tile(
+            {problem.E, product.out, rows_per_expert(problem, variant), !product.weight_out_contiguous}, facts);
+        spec.family = "grouped_product_mma";
+        spec.threads = tile.threads();
+        spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
+        spec.dynamic_shared = tile.shared_bytes(problem.E);
+        constants.emplace_back("RANK", product.rank > 0 ? padded_rank(problem) : 0);
+        constants.emplace_back("WEIGHT_ROW_STRIDE", product.weight_row_stride);
+        constants.emplace_back("TILE_M", tile.m);
+        constants.emplace_back("TILE_N", tile.n);
+        constants.emplace_back("TILE_K", tile.k);
+        constants.emplace_back("WARPS_M", tile.warps_m);
+        constants.emplace_back("WARPS_N", tile.warps_n);
+        constants.emplace_back("STAGES", tile.stages);
+        step.tile_rows = tile.m;
+        step.column_tiles = static_cast<int>((product.out + tile.n - 1) / tile.n);
+    } else {
+        constexpr int tile = 64;
+        spec.family = "grouped_product_simt";
+        spec.threads = 256;
+        spec.dynamic_shared = static_cast<unsigned>((problem.E + 2 + 8) * 4);
+        constants.emplace_back("OUT_WEIGHT", product.out_weight);
+        constants.emplace_back("RANK", product.rank);
+        constants.emplace_back("RANK_STRIDE", padded_rank(problem));
+        step.tile_rows = tile;
+        step.column_tiles = static_cast<int>((product.out + tile - 1) / tile);
+    }
+    return step;
+}
+
+Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows, const Variant& variant,
+                   const gpu::DeviceFacts& facts) {
+    Step step;
+    auto& spec = step.spec;
+    spec.constants = {
+        {"E", problem.E},
+        {"WIDE", width},
+        {"RANK", problem.R},
+        {"RANK_STRIDE", padded_rank(problem)},
+        {"ROWS", static_cast<int>(rows)},
+        {"TOP_K", problem.top_k},
+        {"HAS_GATES", problem.gates},
+        {"Element", type_name(problem.dtype)},
+        {"Output", type_name(problem.adapter_dtype)},
+        {"Gate", type_name(problem.gate_dtype)},
+        {"Index", type_name(problem.index_dtype)},
+    };
+    if (variant.tensor_cores) {
+        const GradientTile tile = choose_gradient_tile(problem.E, problem.R, facts);
+        spec.family = "lora_gradient_mma";
+        spec.threads = tile.threads();
+        spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
+        spec.dynamic_shared = tile.shared_bytes(problem.E);
+        spec.constants.emplace_back("TILE_C", tile.c);
+        spec.constants.emplace_back("TILE_R", tile.r);
+        spec.constants.emplace_back("TILE_K", tile.k);
+        spec.constants.emplace_back("WARPS", tile.warps);
+        spec.constants.emplace_back("STAGES", tile.stages);
+        step.tile_rows = tile.k;
+        step.column_tiles =
+            static_cast<int>(((width + tile.c - 1) / tile.c) * ((problem.R + tile.r - 1) / tile.r));
+    } else {
+        spec.family = "lora_gradient_simt";
+        spec.threads = 256;
+        step.column_tiles = static_cast<int>(((width + 63) / 64) * ((problem.R + 15) / 16));
+    }
+    return step;
+}
+
+Step gradient_reduce_step(const Problem& problem, std::int64_t width) {
+    Step step;
+    step.spec.family = "lora_gradient_reduce";
+    step.spec.threads = 256;
+    step.spec.constants = {
+        {"E", problem.E},
+        {"WIDE", width},
+        {"RANK", problem.R},
+        {"Output", type_name(problem.adapter_dtype)},
+        {"Index", type_name(problem.index_dtype)},
+    };
+    return step;
+}
+
+}  // namespace smlora::ops

@@ -1,0 +1,37 @@
+// The grouped product as a step of a plan: forward, dX, XA and YB differ only in what is filled in here.
+#pragma once
+
+#include "ops/plan.hpp"
+
+#include <cstdint>
+
+namespace smlora::ops {
+
+/// The templates' name of an element or index type.
+[[nodiscard]] const char* type_name(DType dtype);
+
+struct ProductKernel {
+    std::int64_t red = 0;              ///< length of the reduction
+    std::int64_t out = 0;              ///< columns written
+    std::int64_t out_weight = 0;       ///< of those, columns that the weight has; the rest are written as zero
+    std::int64_t rank = 0;             ///< columns of lora_rows that count; 0: no adapter
+    RowOrder rows = RowOrder::token;
+    RowOrder out_rows = RowOrder::scattered;
+    bool weight_out_contiguous = false;
+    std::int64_t weight_row_stride = 0;  ///< 0: known at run time only
+    bool lora_out_contiguous = false;
+    bool bias = false;
+    bool gates = false;
+};
+
+[[nodiscard]] Step product_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
+                                const gpu::DeviceFacts& facts);
+
+/// The gradient of one adapter matrix. `width` is the wide operand's, `rows` its order.
+[[nodiscard]] Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows, const Variant& variant,
+                                 const gpu::DeviceFacts& facts);
+
+/// Adds up what gradient_step left in pieces.
+[[nodiscard]] Step gradient_reduce_step(const Problem& problem, std::int64_t width);
+
+}  // namespace smlora::ops

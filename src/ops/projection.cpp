@@ -1,0 +1,123 @@
+#include "ops/projection.hpp"
+
+#include "args/pack_adapter.h"
+
+#include <algorithm>
+
+namespace smlora::ops {
+namespace {
+
+bool aligned16(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
+
+std::int64_t bytes_of(const Problem& problem, std::int64_t elements) {
+    return elements * static_cast<std::int64_t>(size_of(problem.dtype));
+}
+
+AdapterMatrix adapter(CudaCall& call, const Plan& plan, Role role, const Tensor& view, std::int64_t outer,
+                      std::int64_t inner, const Problem& problem, Scratch& scratch) {
+    if (!plan.has(role)) return {view.data, view.strides[0], view.strides[1]};
+    PackAdapterArgs args{};
+    args.source = view.data;
+    args.expert_stride = view.strides[0];
+    args.outer_stride = view.strides[1];
+    args.inner_stride = view.strides[2];
+    args.packed = scratch.take(bytes_of(problem, problem.E * outer * inner));
+    const Step& step = plan.at(role);
+    call.launch(plan, step, (problem.E * outer * inner + step.tile_rows - 1) / step.tile_rows, args);
+    return {args.packed, outer * inner, inner};
+}
+
+}  // namespace
+
+bool rows_aligned(std::initializer_list<const Tensor*> tensors) {
+    return std::all_of(tensors.begin(), tensors.end(), [](const Tensor* tensor) {
+        if (!tensor->given()) return true;
+        const auto per_16_bytes = static_cast<std::int64_t>(16 / size_of(tensor->dtype));
+        bool aligned = aligned16(tensor->data);
+        for (std::int32_t i = 0; i + 1 < tensor->ndim; ++i) {
+            aligned = aligned && tensor->strides[static_cast<std::size_t>(i)] % per_16_bytes == 0;
+        }
+        return aligned && tensor->shape[static_cast<std::size_t>(tensor->ndim - 1)] % per_16_bytes == 0;
+    });
+}
+
+bool tensor_cores_fit(const Problem& problem, std::initializer_list<const Tensor*> tensors) {
+    if (size_of(problem.dtype) != 2 || !rows_aligned(tensors)) return false;
+    // Row offsets are counted in 16-byte units in 32 bits.
+    constexpr std::int64_t limit = std::int64_t{1} << 32;
+    return std::all_of(tensors.begin(), tensors.end(), [](const Tensor* tensor) {
+        return tensor->ndim != 2 || tensor->shape[0] * tensor->strides[0] / 8 < limit;
+    });
+}
+
+bool needs_packing(const Problem& problem, const Tensor& view, bool tensor_cores) {
+    if (!view.given()) return false;
+    if (view.dtype != problem.dtype || view.strides[2] != 1) return true;
+    return tensor_cores && (problem.R % 8 != 0 || view.strides[0] % 8 != 0 || view.strides[1] % 8 != 0 ||
+                            !aligned16(view.data));
+}
+
+std::int8_t fastest_dimension(const Tensor& view) {
+    if (view.strides[2] <= view.strides[1] && view.strides[2] <= view.strides[0]) return 0;
+    return view.strides[1] <= view.strides[0] ? 1 : 2;
+}
+
+void set_packing(Variant& variant, const Problem& problem, const Tensor& A, const Tensor& B) {
+    variant.pack_a = needs_packing(problem, A, variant.tensor_cores);
+    variant.pack_b = needs_packing(problem, B, variant.tensor_cores);
+    if (variant.pack_a) variant.fastest_a = fastest_dimension(A);
+    if (variant.pack_b) variant.fastest_b = fastest_dimension(B);
+}
+
+std::int64_t packed_a_bytes(const Problem& problem) {
+    return bytes_of(problem, problem.E * padded_rank(problem) * problem.K);
+}
+
+std::int64_t packed_b_bytes(const Problem& problem) {
+    return bytes_of(problem, problem.E * padded_rank(problem) * problem.N);
+}
+
+std::int64_t rank_rows_bytes(const Problem& problem, std::int64_t M) {
+    return bytes_of(problem, M * padded_rank(problem));
+}
+
+AdapterMatrix adapter_a(CudaCall& call, const Plan& plan, const Problem& problem, const Tensor& A, Scratch& scratch) {
+    return adapter(call, plan, Role::pack_a, A, padded_rank(problem), problem.K, problem, scratch);
+}
+
+AdapterMatrix adapter_b(CudaCall& call, const Plan& plan, const Problem& problem, const Tensor& B, Scratch& scratch) {
+    return adapter(call, plan, Role::pack_b, B, problem.N, padded_rank(problem), problem, scratch);
+}
+
+GroupedProductArgs product_args(const Problem& problem, const Routing& routing, std::int64_t M) {
+    GroupedProductArgs args{};
+    args.weight_row_stride = problem.weight_layout == WeightLayout::ekn ? problem.N : problem.K;
+    args.scattered_idxs = routing.sorted_scattered_idxs.data;
+    args.expert_offsets = routing.expert_offsets.data;
+    args.scale = 1.0F;
+    args.M = static_cast<int>(M);
+    return args;
+}
+
+void launch_product(CudaCall& call, const Plan& plan, Role role, const Problem& problem,
+                    const GroupedProductArgs& args) {
+    const Step& step = plan.at(role);
+    // An upper bound of the row tiles: each expert, and the entries left out, may have one that is not full.
+    const std::int64_t row_tiles = args.M / step.tile_rows + problem.E + 1;
+    call.launch(plan, step, row_tiles * step.column_tiles, args);
+}
+
+void launch_rank_product(CudaCall& call, const Plan& plan, Role role, GroupedProductArgs args, const Tensor& rows,
+                         const AdapterMatrix& matrix, float scaling, void* out, const Problem& problem) {
+    args.rows = rows.data;
+    args.rows_stride = row_stride(rows);
+    args.weight = matrix.data;
+    args.weight_expert_stride = matrix.expert_stride;
+    args.weight_row_stride = matrix.row_stride;
+    args.out = out;
+    args.out_stride = padded_rank(problem);
+    args.scale = scaling;
+    launch_product(call, plan, role, problem, args);
+}
+
+}  // namespace smlora::ops

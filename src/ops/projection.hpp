@@ -1,0 +1,68 @@
+// What forward, backward_input and backward_lora share: reading off the variant of a call, the adapter's matrices in
+// the layout of the kernels, and the launch of a grouped product.
+#pragma once
+
+#include "args/grouped_product.h"
+#include "ops/cuda_call.hpp"
+#include "ops/plan.hpp"
+#include "ops/scratch.hpp"
+
+#include <smlora/operations.hpp>
+
+#include <cstdint>
+#include <initializer_list>
+
+namespace smlora::ops {
+
+/// Whether every row of every one of these tensors that is given starts at a multiple of 16 bytes and is a whole
+/// number of them long.
+[[nodiscard]] bool rows_aligned(std::initializer_list<const Tensor*> tensors);
+
+/// Whether the tensor-core kernels can serve the problem on these tensors (rows and weights; not the adapter).
+[[nodiscard]] bool tensor_cores_fit(const Problem& problem, std::initializer_list<const Tensor*> tensors);
+
+/// An adapter matrix as the kernels read it: per expert a row-major matrix.
+struct AdapterMatrix {
+    const void* data = nullptr;
+    std::int64_t expert_stride = 0;
+    std::int64_t row_stride = 0;
+};
+
+/// Whether the view [E, outer, inner] must be repacked before the kernels can read it.
+[[nodiscard]] bool needs_packing(const Problem& problem, const Tensor& view, bool tensor_cores);
+
+/// The dimension with the smallest stride: 0 inner, 1 outer, 2 expert.
+[[nodiscard]] std::int8_t fastest_dimension(const Tensor& view);
+
+/// Fills in pack_a, fastest_a, pack_b and fastest_b for the matrices that the call reads.
+void set_packing(Variant& variant, const Problem& problem, const Tensor& A, const Tensor& B);
+
+/// Bytes of the packed A [E, padded rank, K] or B [E, N, padded rank].
+[[nodiscard]] std::int64_t packed_a_bytes(const Problem& problem);
+[[nodiscard]] std::int64_t packed_b_bytes(const Problem& problem);
+
+/// Bytes of xa or yb for M rows.
+[[nodiscard]] std::int64_t rank_rows_bytes(const Problem& problem, std::int64_t M);
+
+/// A or B as the kernels read it, repacked into scratch memory if the plan says so.
+[[nodiscard]] AdapterMatrix adapter_a(CudaCall& call, const Plan& plan, const Problem& problem, const Tensor& A,
+                                      Scratch& scratch);
+[[nodiscard]] AdapterMatrix adapter_b(CudaCall& call, const Plan& plan, const Problem& problem, const Tensor& B,
+                                      Scratch& scratch);
+
+/// Arguments that every product of a call has in common.
+[[nodiscard]] GroupedProductArgs product_args(const Problem& problem, const Routing& routing, std::int64_t M);
+
+/// Row stride of a tensor whose last dimension is contiguous.
+[[nodiscard]] inline std::int64_t row_stride(const Tensor& tensor) {
+    return tensor.strides[static_cast<std::size_t>(tensor.ndim - 2)];
+}
+
+/// out_i = scaling row(i) matrix_e into rows of the padded rank: XA or YB.
+void launch_rank_product(CudaCall& call, const Plan& plan, Role role, GroupedProductArgs args, const Tensor& rows,
+                         const AdapterMatrix& matrix, float scaling, void* out, const Problem& problem);
+
+void launch_product(CudaCall& call, const Plan& plan, Role role, const Problem& problem,
+                    const GroupedProductArgs& args);
+
+}  // namespace smlora::ops

@@ -1,0 +1,34 @@
+// The memory-bound kernels as steps of a plan: routing, gathering, combining, gates, repacking of adapters.
+#pragma once
+
+#include "ops/plan.hpp"
+
+namespace smlora::ops {
+
+inline constexpr int row_threads = 256;
+
+/// Entries that route_small sorts at most: beyond it one multiprocessor is slower than three launches on all.
+inline constexpr std::int64_t route_small_capacity = 16384;
+
+/// Columns of the table of counts: E + 1 rounded up to 32.
+[[nodiscard]] std::int64_t route_columns(const Problem& problem);
+
+/// Sets route_small, where it fits, or route_count, route_scan and route_scatter.
+void set_route_steps(Plan& plan, const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts);
+
+/// out_i = gate row(i). `flat`: in flat order, which needs no routing.
+[[nodiscard]] Step gather_step(const Problem& problem, const Variant& variant, std::int64_t width, RowOrder rows,
+                               bool flat, bool gates);
+
+[[nodiscard]] Step combine_step(const Problem& problem, std::int64_t width, bool vector_rows, bool gates);
+
+/// dgates of combine: both operands at hand in flat order.
+[[nodiscard]] Step flat_gate_gradient_step(const Problem& problem, const Variant& variant, std::int64_t width);
+
+/// dgates of backward_input: from the product before its gate, whose rows are scaled afterwards if `scale`.
+[[nodiscard]] Step gate_gradient_step(const Problem& problem, const Variant& variant, RowOrder left_rows, bool scale);
+
+[[nodiscard]] Step pack_a_step(const Problem& problem, const Variant& variant);
+[[nodiscard]] Step pack_b_step(const Problem& problem, const Variant& variant);
+
+}  // namespace smlora::ops
