@@ -46,15 +46,16 @@ void throw_null(const char* name) {
 
 void throw_struct_size(const char* name, std::size_t expected, std::size_t got) {
     throw Error(ErrorCode::invalid_argument,
-                fmt::format("{}.struct_size: expected at least {}, got {}; start the struct with its init function", name,
-                            expected, got));
+                fmt::format("{}.struct_size: expected at least {}, got {}; start the struct with its init function",
+                            name, expected, got));
 }
 
 void throw_newer_struct(const char* name, std::size_t known, std::size_t got) {
-    throw Error(ErrorCode::unsupported,
-                fmt::format("{}: its caller was compiled with a later smlora.h ({} bytes) and has set a member that this "
-                            "library, version {}, does not know ({} bytes)",
-                            name, got, smlora_version(), known));
+    throw Error(
+        ErrorCode::unsupported,
+        fmt::format("{}: its caller was compiled with a later smlora.h ({} bytes) and has set a member that this "
+                    "library, version {}, does not know ({} bytes)",
+                    name, got, smlora_version(), known));
 }
 
 char* new_string(const std::string& text) {
@@ -72,17 +73,28 @@ const char* smlora_last_error(void) { return smlora::capi::last_message().c_str(
 
 const char* smlora_status_name(smlora_status status) {
     switch (status) {
-        case SMLORA_OK: return "ok";
-        case SMLORA_INVALID_ARGUMENT: return "invalid_argument";
-        case SMLORA_UNSUPPORTED: return "unsupported";
-        case SMLORA_NO_DEVICE: return "no_device";
-        case SMLORA_CUDA: return "cuda";
-        case SMLORA_COMPILE: return "compile";
-        case SMLORA_IO: return "io";
-        case SMLORA_NOT_READY: return "not_ready";
-        case SMLORA_INTERNAL: return "internal";
-        case SMLORA_OUT_OF_MEMORY: return "out_of_memory";
-        default: return "unknown";
+        case SMLORA_OK:
+            return "ok";
+        case SMLORA_INVALID_ARGUMENT:
+            return "invalid_argument";
+        case SMLORA_UNSUPPORTED:
+            return "unsupported";
+        case SMLORA_NO_DEVICE:
+            return "no_device";
+        case SMLORA_CUDA:
+            return "cuda";
+        case SMLORA_COMPILE:
+            return "compile";
+        case SMLORA_IO:
+            return "io";
+        case SMLORA_NOT_READY:
+            return "not_ready";
+        case SMLORA_INTERNAL:
+            return "internal";
+        case SMLORA_OUT_OF_MEMORY:
+            return "out_of_memory";
+        default:
+            return "unknown";
     }
 }
 

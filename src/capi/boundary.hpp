@@ -1,8 +1,8 @@
 // What every function of the C ABI does at its edge: exceptions become statuses, pointers and struct sizes are checked.
 #pragma once
 
-#include <smlora/error.hpp>
 #include <smlora/smlora.h>
+#include <smlora/error.hpp>
 
 #include <algorithm>
 #include <cstddef>

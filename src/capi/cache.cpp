@@ -28,8 +28,8 @@ smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options
         if (o.progress != nullptr) {
             progress = [&o](const PrewarmProgress& p) {
                 const std::string kernel(p.kernel);
-                const smlora_prewarm_progress seen{sizeof(smlora_prewarm_progress), p.done, p.total, p.compiled,
-                                                   kernel.c_str(), p.compile_seconds};
+                const smlora_prewarm_progress seen{
+                    sizeof(smlora_prewarm_progress), p.done, p.total, p.compiled, kernel.c_str(), p.compile_seconds};
                 o.progress(&seen, o.progress_user);
             };
         }

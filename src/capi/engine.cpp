@@ -29,9 +29,8 @@ size_t smlora_dtype_size(smlora_dtype dtype) {
 const char* smlora_dtype_name(smlora_dtype dtype) { return name_or_null(dtype, DType::int64); }
 
 smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype) {
-    return guarded([&] {
-        required(dtype, "dtype") = static_cast<smlora_dtype>(dtype_from_name(&required(text, "text")));
-    });
+    return guarded(
+        [&] { required(dtype, "dtype") = static_cast<smlora_dtype>(dtype_from_name(&required(text, "text"))); });
 }
 
 const char* smlora_row_order_name(smlora_row_order order) { return name_or_null(order, RowOrder::grouped); }
@@ -82,8 +81,7 @@ smlora_status smlora_engine_create(const smlora_engine_options* options, smlora_
 void smlora_engine_destroy(smlora_engine* engine) { delete engine; }
 
 smlora_status smlora_engine_backend(smlora_engine* engine, smlora_backend* backend) {
-    return guarded(
-        [&] { required(backend, "backend") = static_cast<smlora_backend>(to_engine(engine).backend()); });
+    return guarded([&] { required(backend, "backend") = static_cast<smlora_backend>(to_engine(engine).backend()); });
 }
 
 smlora_status smlora_synchronize(smlora_engine* engine, smlora_stream stream) {

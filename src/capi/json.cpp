@@ -52,18 +52,17 @@ json device_object(const DeviceInfo& device) {
 }  // namespace
 
 std::string to_json(const SystemInfo& system) {
-    return text_of({{"smlora_version", system.smlora_version},
-                    {"driver",
-                     {{"found", system.driver_found},
-                      {"version", system.driver_version},
-                      {"error", system.driver_error}}},
-                    {"nvrtc",
-                     {{"found", system.nvrtc_found},
-                      {"version", system.nvrtc_version},
-                      {"library", system.nvrtc_library},
-                      {"error", system.nvrtc_error}}},
-                    {"archs", system.archs},
-                    {"devices", array_of(system.devices, device_object)}});
+    return text_of(
+        {{"smlora_version", system.smlora_version},
+         {"driver",
+          {{"found", system.driver_found}, {"version", system.driver_version}, {"error", system.driver_error}}},
+         {"nvrtc",
+          {{"found", system.nvrtc_found},
+           {"version", system.nvrtc_version},
+           {"library", system.nvrtc_library},
+           {"error", system.nvrtc_error}}},
+         {"archs", system.archs},
+         {"devices", array_of(system.devices, device_object)}});
 }
 
 std::string to_json(const std::vector<CacheLayer>& layers) {
