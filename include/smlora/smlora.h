@@ -1,0 +1,450 @@
+/* The C interface of smlora: everything that smlora.hpp offers, for C11, ctypes and other languages.
+ *
+ * Errors: a function that can fail returns a smlora_status; SMLORA_OK is 0. The message of the last failure on the
+ * calling thread is smlora_last_error(); it names the argument, its value and what was expected. No C++ exception
+ * leaves the library. Where a function fails, its outputs are untouched and nothing was launched, unless it says so.
+ *
+ * Structs: those that may grow begin with `struct_size`, by which the library knows what its caller was compiled with.
+ * Start each with its init function, which sets struct_size and the defaults:
+ *
+ *     smlora_problem problem;
+ *     smlora_problem_init(&problem, sizeof problem);
+ *     problem.E = 128;
+ *
+ * Members called `reserved` stay 0. Flags are 0 or 1. A null pointer to a required argument is
+ * SMLORA_INVALID_ARGUMENT, never a crash. Strings are UTF-8 and end with a zero byte.
+ *
+ * Threads: every function may be called from any thread at any time; only destroying an object must not overlap with
+ * other uses of it.
+ *
+ * Notation: E experts, K inputs, N outputs, R the LoRA rank; T tokens, each sent to top_k experts, M = T * top_k rows.
+ */
+#ifndef SMLORA_SMLORA_H
+#define SMLORA_SMLORA_H
+
+#include <smlora/export.hpp>
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- status ------------------------------------------------------------------------------------------------------ */
+
+typedef int32_t smlora_status;
+enum {
+    SMLORA_OK = 0,
+    SMLORA_INVALID_ARGUMENT = 1, /* an argument is wrong; the message names it */
+    SMLORA_UNSUPPORTED = 2,      /* a valid request that this backend, device or build cannot serve */
+    SMLORA_NO_DEVICE = 3,        /* no CUDA driver, no GPU, or no such device */
+    SMLORA_CUDA = 4,             /* a CUDA driver call failed; the message has the call and the error's name */
+    SMLORA_COMPILE = 5,          /* NVRTC is missing or refused a kernel; the message has its log */
+    SMLORA_IO = 6,               /* a file or folder that the caller named cannot be used */
+    SMLORA_NOT_READY = 7,        /* a kernel is needed inside a graph capture but was never loaded: warm up first */
+    SMLORA_INTERNAL = 8,         /* a bug in smlora */
+    SMLORA_OUT_OF_MEMORY = 9     /* host memory ran out */
+};
+
+/* The message of the last call that failed on this thread; "" if none did. Calls that succeed leave it alone. Valid
+ * until the next failure on this thread. Never null. */
+SMLORA_API const char* smlora_last_error(void);
+
+/* "invalid_argument", ..; "ok" for SMLORA_OK, "unknown" for other values. Static. */
+SMLORA_API const char* smlora_status_name(smlora_status status);
+
+/* "major.minor.patch" of the library. Static. */
+SMLORA_API const char* smlora_version(void);
+
+/* Frees a string that the library returned through a `char**`. Null is allowed. */
+SMLORA_API void smlora_free_string(char* text);
+
+/* ---- types and views --------------------------------------------------------------------------------------------- */
+
+typedef int32_t smlora_dtype;
+enum {
+    SMLORA_BF16 = 0,
+    SMLORA_FP16 = 1,
+    SMLORA_FP32 = 2,
+    SMLORA_FP64 = 3, /* CPU backend only */
+    SMLORA_INT32 = 4,
+    SMLORA_INT64 = 5
+};
+
+/* Bytes of one element; 0 for a value that is no dtype. */
+SMLORA_API size_t smlora_dtype_size(smlora_dtype dtype);
+/* "bf16", "fp16", "fp32", "fp64", "int32", "int64"; null for a value that is no dtype. Static. */
+SMLORA_API const char* smlora_dtype_name(smlora_dtype dtype);
+/* The inverse, which also takes "bfloat16", "float16", "half", "float32", "float", "float64" and "double". */
+SMLORA_API smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype);
+
+enum { SMLORA_MAX_NDIM = 4 };
+
+/* A strided view of memory that the caller owns: host memory on the CPU backend, device memory on the CUDA backend.
+ * Strides count elements. All zero (ndim == 0) means "not given". This struct never grows. */
+typedef struct smlora_tensor {
+    void* data;
+    smlora_dtype dtype;
+    int32_t ndim;
+    int64_t shape[SMLORA_MAX_NDIM];
+    int64_t strides[SMLORA_MAX_NDIM];
+} smlora_tensor;
+
+/* Fills in a view of `ndim` (0 to 4) extents; `strides` null: row-major. */
+SMLORA_API smlora_status smlora_tensor_init(smlora_tensor* tensor, void* data, smlora_dtype dtype, int32_t ndim,
+                                            const int64_t* shape, const int64_t* strides);
+
+/* ---- the problem ------------------------------------------------------------------------------------------------- */
+
+/* How the rows of one side of a projection lie in memory. Sorted position i holds the flat entry
+ * f = sorted_scattered_idxs[i] = t * top_k + j: token t, choice j. */
+typedef int32_t smlora_row_order;
+enum {
+    SMLORA_ROWS_TOKEN = 0,     /* [T, *]: row t; as an output, summed over the top_k rows of a token in fp32, in the order
+                                  of j, each times its gate if gates are given */
+    SMLORA_ROWS_SCATTERED = 1, /* [M, *]: row f */
+    SMLORA_ROWS_GROUPED = 2    /* [M, *]: row i, that is, sorted by expert */
+};
+
+typedef int32_t smlora_weight_layout;
+enum {
+    SMLORA_WEIGHT_EKN = 0, /* [E, K, N], N contiguous */
+    SMLORA_WEIGHT_ENK = 1  /* [E, N, K], K contiguous: what Hugging Face stores */
+};
+
+/* "token", ..; null for a value that is none. Static. */
+SMLORA_API const char* smlora_row_order_name(smlora_row_order order);
+/* "ekn", ..; null for a value that is none. Static. */
+SMLORA_API const char* smlora_weight_layout_name(smlora_weight_layout layout);
+
+/* Everything about a projection that its kernels are specialised for. T is a run-time value. */
+typedef struct smlora_problem {
+    size_t struct_size;
+    int64_t E;                          /* experts, 1 to 1024 */
+    int64_t K;                          /* inputs, >= 1 */
+    int64_t N;                          /* outputs, >= 1 */
+    int64_t R;                          /* LoRA rank, 1 to 256; 0: no adapter, the base product alone (default) */
+    int64_t top_k;                      /* experts of a token, 1 to 64; default 1 */
+    smlora_dtype dtype;                 /* of x, W, y, bias, xa, yb: bf16 (default), fp16, fp32; fp64 on the CPU */
+    smlora_dtype adapter_dtype;         /* of A, B, dA, dB: `dtype` or fp32; default bf16 */
+    smlora_dtype gate_dtype;            /* of gates and dgates: `dtype` or fp32 (default) */
+    smlora_dtype index_dtype;           /* of the routing's arrays: int32 (default) or int64 */
+    smlora_weight_layout weight_layout; /* default ekn */
+    smlora_row_order x_rows;            /* of x and dx; default token */
+    smlora_row_order y_rows;            /* of y and dy; default scattered */
+    int32_t bias;                       /* 1: b [E, N] is added to y */
+    int32_t gates;                      /* 1: gates [T, top_k] scale the rows of y; only with y_rows token */
+    int32_t reserved;
+} smlora_problem;
+
+SMLORA_API void smlora_problem_init(smlora_problem* problem, size_t struct_size);
+
+/* SMLORA_INVALID_ARGUMENT with the field, its value and what was expected, or SMLORA_OK. */
+SMLORA_API smlora_status smlora_validate(const smlora_problem* problem);
+
+/* The row stride, in elements, of xa [M, R] and yb [M, R]: R rounded up to 8; the columns from R to it are written as
+ * zero. 0 for an R outside 0..256. */
+SMLORA_API int64_t smlora_padded_rank(int64_t R);
+
+/* "E128 K2048 N1536 R16 k8 bf16 ekn token->scattered", to be freed with smlora_free_string. */
+SMLORA_API smlora_status smlora_problem_to_string(const smlora_problem* problem, char** text);
+
+/* ---- the engine -------------------------------------------------------------------------------------------------- */
+
+typedef int32_t smlora_backend;
+enum {
+    SMLORA_BACKEND_CUDA = 0, /* kernels on the GPU of the caller's current context, else of `device`'s primary context */
+    SMLORA_BACKEND_CPU = 1   /* the same operations on host memory, multithreaded */
+};
+
+typedef int32_t smlora_log_level;
+enum { SMLORA_LOG_DEBUG = 0, SMLORA_LOG_INFO = 1, SMLORA_LOG_WARNING = 2 };
+
+/* Receives one line, without a newline. May be called from any thread, never from two at once. */
+typedef void (*smlora_log_callback)(smlora_log_level level, const char* line, void* user);
+
+typedef struct smlora_engine_options {
+    size_t struct_size;
+    smlora_backend backend; /* default CUDA */
+    int32_t device;         /* CUDA device used by threads that have no current context */
+    /* The writable cache layer. Null: SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else ~/.cache/smlora. */
+    const char* cache_root;
+    /* Read-only layers, consulted after the writable one: `cache_layer_count` paths. Null: SMLORA_CACHE_LAYERS,
+     * separated by ':'. Not null with a count of 0: none. */
+    const char* const* cache_layers;
+    size_t cache_layer_count;
+    /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
+    uint64_t cache_limit_bytes;
+    int32_t threads; /* of the CPU backend and of prewarming; 0: one for each core that this process may use */
+    int32_t reserved;
+    smlora_log_callback log; /* null: warnings to stderr; more with SMLORA_LOG=info or SMLORA_LOG=debug */
+    void* log_user;          /* handed to `log` */
+} smlora_engine_options;
+
+SMLORA_API void smlora_engine_options_init(smlora_engine_options* options, size_t struct_size);
+
+/* A backend, its kernels in memory and the cache on disk behind them. Making one opens neither libcuda nor NVRTC. */
+typedef struct smlora_engine smlora_engine;
+
+/* `options` null: the defaults. The strings are copied. SMLORA_IO when a cache folder that was named is writable by
+ * others or is no folder. */
+SMLORA_API smlora_status smlora_engine_create(const smlora_engine_options* options, smlora_engine** engine);
+/* Null is allowed. Everything enqueued must be done, and the buffers of the engine destroyed before. */
+SMLORA_API void smlora_engine_destroy(smlora_engine* engine);
+SMLORA_API smlora_status smlora_engine_backend(smlora_engine* engine, smlora_backend* backend);
+
+/* A CUDA stream of the caller (a CUstream or cudaStream_t); null is the legacy default stream. Ignored on the CPU
+ * backend, whose operations are done when they return. */
+typedef void* smlora_stream;
+
+/* Waits until everything enqueued on the stream is done. SMLORA_CUDA if a kernel failed. */
+SMLORA_API smlora_status smlora_synchronize(smlora_engine* engine, smlora_stream stream);
+
+/* ---- memory, for those who have no allocator of their own -------------------------------------------------------- */
+
+/* Device memory (CUDA backend) or 256-byte-aligned host memory (CPU backend). */
+typedef struct smlora_buffer smlora_buffer;
+
+/* Not initialised. Zero bytes give a buffer whose data is null. */
+SMLORA_API smlora_status smlora_buffer_create(smlora_engine* engine, size_t bytes, smlora_buffer** buffer);
+/* Null is allowed. */
+SMLORA_API void smlora_buffer_destroy(smlora_buffer* buffer);
+/* Null and 0 for a null buffer. */
+SMLORA_API void* smlora_buffer_data(const smlora_buffer* buffer);
+SMLORA_API size_t smlora_buffer_bytes(const smlora_buffer* buffer);
+/* Blocking copies; offset + bytes must lie within the buffer. */
+SMLORA_API smlora_status smlora_buffer_copy_from_host(smlora_buffer* buffer, const void* source, size_t bytes,
+                                                      size_t offset);
+SMLORA_API smlora_status smlora_buffer_copy_to_host(const smlora_buffer* buffer, void* target, size_t bytes,
+                                                    size_t offset);
+/* Blocking; sets every byte. */
+SMLORA_API smlora_status smlora_buffer_fill(smlora_buffer* buffer, unsigned char value);
+
+/* ---- operations ----------------------------------------------------------------------------------------------------
+ *
+ * Common to all: stream-ordered on the CUDA backend, no host synchronisation, bitwise repeatable, capturable in a CUDA
+ * graph once its kernels are loaded (run the operation once, or prewarm). Tensors must not overlap unless said. Wrong
+ * arguments are reported before anything is launched.
+ */
+
+/* Scratch memory. All zero: taken from a stream-ordered pool (CUDA) or the heap (CPU). Else at least as many bytes as
+ * the operation's workspace query says, 256-byte aligned; free again when the stream has passed. Never grows. */
+typedef struct smlora_workspace {
+    void* data;
+    size_t bytes;
+} smlora_workspace;
+
+/* What smlora_route makes; all of problem.index_dtype and contiguous. Never grows. */
+typedef struct smlora_routing {
+    smlora_tensor sorted_expert_idxs;    /* [M]: the expert of each row, ascending; E for entries left out. Optional
+                                            where a routing is an input */
+    smlora_tensor sorted_scattered_idxs; /* [M]: the flat entry t * top_k + j of each row; a permutation, stable; entries
+                                            left out come last, in order */
+    smlora_tensor expert_offsets;        /* [E]: inclusive cumulative row counts */
+} smlora_routing;
+
+typedef struct smlora_route_args {
+    size_t struct_size;
+    smlora_tensor top_idx;  /* in [T, top_k], int32 or int64, contiguous; -1 (any value outside 0..E-1) leaves it out */
+    smlora_routing routing; /* out, all three given */
+    smlora_workspace workspace;
+} smlora_route_args;
+
+SMLORA_API void smlora_route_args_init(smlora_route_args* args, size_t struct_size);
+/* Stable counting sort of the routed entries by expert. */
+SMLORA_API smlora_status smlora_route(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
+                                      const smlora_route_args* args);
+SMLORA_API smlora_status smlora_route_workspace(smlora_engine* engine, const smlora_problem* problem, int64_t T,
+                                                size_t* bytes);
+
+typedef struct smlora_group_args {
+    size_t struct_size;
+    smlora_tensor x;        /* in, rows in the order of problem.x_rows (token or scattered), any row stride */
+    smlora_tensor gates;    /* in, optional [T, top_k], of problem.gate_dtype: a coefficient for each row */
+    smlora_routing routing; /* in */
+    smlora_tensor out;      /* out [M, width of x], grouped; rows of entries left out are zero */
+    smlora_workspace workspace;
+} smlora_group_args;
+
+SMLORA_API void smlora_group_args_init(smlora_group_args* args, size_t struct_size);
+/* out_i = gates[f] * x_row(f): gathers rows into expert order. The width is x's, whatever the problem's K. */
+SMLORA_API smlora_status smlora_group(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
+                                      const smlora_group_args* args);
+
+typedef struct smlora_combine_args {
+    size_t struct_size;
+    smlora_tensor y;     /* in [M, width], scattered */
+    smlora_tensor gates; /* in, optional [T, top_k], of problem.gate_dtype; not given: all 1 */
+    smlora_tensor out;   /* out [T, width] */
+    smlora_workspace workspace;
+} smlora_combine_args;
+
+SMLORA_API void smlora_combine_args_init(smlora_combine_args* args, size_t struct_size);
+/* out_t = sum_j gates[t, j] * y[t * top_k + j], accumulated in fp32 (fp64 for fp64) in the order of j. */
+SMLORA_API smlora_status smlora_combine(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
+                                        const smlora_combine_args* args);
+
+typedef struct smlora_combine_backward_args {
+    size_t struct_size;
+    smlora_tensor dout;   /* in [T, width] */
+    smlora_tensor y;      /* in [M, width], scattered; needed for dgates */
+    smlora_tensor gates;  /* in, optional [T, top_k] */
+    smlora_tensor dy;     /* out, optional [M, width], scattered: gates[t, j] * dout_t */
+    smlora_tensor dgates; /* out, optional [T, top_k], of problem.gate_dtype: <dout_t, y[t * top_k + j]> */
+    smlora_workspace workspace;
+} smlora_combine_backward_args;
+
+SMLORA_API void smlora_combine_backward_args_init(smlora_combine_backward_args* args, size_t struct_size);
+/* The gradients of combine. */
+SMLORA_API smlora_status smlora_combine_backward(smlora_engine* engine, smlora_stream stream,
+                                                 const smlora_problem* problem,
+                                                 const smlora_combine_backward_args* args);
+
+typedef struct smlora_forward_args {
+    size_t struct_size;
+    smlora_tensor x;        /* in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride */
+    smlora_tensor W;        /* in, [E, K, N] or [E, N, K]; matrices contiguous, any expert stride */
+    smlora_tensor A;        /* in, [E, R, K], any strides; with R > 0 */
+    smlora_tensor B;        /* in, [E, N, R], any strides; with R > 0 */
+    smlora_tensor bias;     /* in, [E, N] contiguous; with problem.bias */
+    smlora_tensor gates;    /* in, [T, top_k] contiguous; with problem.gates */
+    smlora_routing routing; /* in */
+    smlora_tensor y;        /* out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride */
+    smlora_tensor xa;       /* out, optional, [M, R] grouped, strides {padded rank, 1}: scaling * x_i A_e^T */
+    smlora_workspace workspace;
+    float scaling; /* default 1 */
+    int32_t reserved;
+} smlora_forward_args;
+
+SMLORA_API void smlora_forward_args_init(smlora_forward_args* args, size_t struct_size);
+/* y_i = x_i W_e + scaling (x_i A_e^T) B_e^T + b_e; rows of entries left out are zero. A = 0 or scaling = 0 gives the
+ * base product bit for bit. */
+SMLORA_API smlora_status smlora_forward(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
+                                        const smlora_forward_args* args);
+SMLORA_API smlora_status smlora_forward_workspace(smlora_engine* engine, const smlora_problem* problem, int64_t T,
+                                                  size_t* bytes);
+/* The base product alone, y_i = x_i W_e + b_e: forward with R = 0. A, B and xa are not looked at. */
+SMLORA_API smlora_status smlora_scatter2scatter(smlora_engine* engine, smlora_stream stream,
+                                                const smlora_problem* problem, const smlora_forward_args* args);
+
+typedef struct smlora_backward_input_args {
+    size_t struct_size;
+    smlora_tensor dy;       /* in, in the order of problem.y_rows: [T, N] (of the combined output) or [M, N] */
+    smlora_tensor W;        /* in, as in forward */
+    smlora_tensor A;        /* in, with R > 0 */
+    smlora_tensor B;        /* in, with R > 0 */
+    smlora_tensor gates;    /* in, with problem.gates */
+    smlora_routing routing; /* in */
+    smlora_tensor dx;       /* out, in the order of problem.x_rows: [T, K], summed over a token's rows, or [M, K] */
+    smlora_tensor yb;       /* out, optional, [M, R] grouped, strides {padded rank, 1}: scaling * dy_i B_e, no gate */
+    smlora_tensor dgates;   /* out, optional, [T, top_k] contiguous, with problem.gates; computed without y */
+    smlora_tensor x;        /* in, for dgates only */
+    smlora_tensor bias;     /* in, for dgates only, with problem.bias */
+    smlora_workspace workspace;
+    float scaling; /* default 1 */
+    int32_t reserved;
+} smlora_backward_input_args;
+
+SMLORA_API void smlora_backward_input_args_init(smlora_backward_input_args* args, size_t struct_size);
+/* dx_i = g_f (dy_i W_e^T + scaling (dy_i B_e) A_e), g the gates (1 if there are none); W is frozen.
+ * dgates[f] = <dx_i / g_f, x_i> + <dy_t, b_e>, computed before the gate is applied; 0 for entries left out. */
+SMLORA_API smlora_status smlora_backward_input(smlora_engine* engine, smlora_stream stream,
+                                               const smlora_problem* problem, const smlora_backward_input_args* args);
+SMLORA_API smlora_status smlora_backward_input_workspace(smlora_engine* engine, const smlora_problem* problem,
+                                                         int64_t T, size_t* bytes);
+
+typedef struct smlora_backward_lora_args {
+    size_t struct_size;
+    smlora_tensor x;        /* in, as in forward */
+    smlora_tensor dy;       /* in, as in backward_input */
+    smlora_tensor A;        /* in; needed only for dB without xa */
+    smlora_tensor B;        /* in; needed only for dA without yb */
+    smlora_tensor gates;    /* in, with problem.gates */
+    smlora_routing routing; /* in */
+    smlora_tensor xa;       /* in, optional: what forward wrote; not given: computed again */
+    smlora_tensor yb;       /* in, optional: what backward_input wrote; not given: computed again */
+    smlora_tensor dA;       /* out, optional, [E, R, K], any strides that do not overlap, of adapter_dtype */
+    smlora_tensor dB;       /* out, optional, [E, N, R], likewise */
+    smlora_workspace workspace;
+    float scaling; /* default 1 */
+    int32_t reserved;
+} smlora_backward_lora_args;
+
+SMLORA_API void smlora_backward_lora_args_init(smlora_backward_lora_args* args, size_t struct_size);
+/* dA_e = scaling (dY_e B_e)^T X_e and dB_e = scaling dY_e^T (X_e A_e^T), dY with its gates applied; exactly zero for an
+ * expert without rows. At least one of dA and dB is given. Needs R > 0. */
+SMLORA_API smlora_status smlora_backward_lora(smlora_engine* engine, smlora_stream stream,
+                                              const smlora_problem* problem, const smlora_backward_lora_args* args);
+SMLORA_API smlora_status smlora_backward_lora_workspace(smlora_engine* engine, const smlora_problem* problem, int64_t T,
+                                                        size_t* bytes);
+
+/* ---- prewarming: compiling everything that a training step needs before it runs; needs NVRTC, no GPU ------------- */
+
+/* One kernel is done; called from one thread at a time. The pointer and its strings are valid during the call. */
+typedef struct smlora_prewarm_progress {
+    size_t struct_size;
+    uint64_t done;
+    uint64_t total;
+    uint64_t compiled;      /* of `done`; the rest was in the cache */
+    const char* kernel;     /* readable name of the kernel just finished */
+    double compile_seconds; /* 0 when it was in the cache */
+} smlora_prewarm_progress;
+
+typedef void (*smlora_prewarm_callback)(const smlora_prewarm_progress* progress, void* user);
+
+typedef struct smlora_prewarm_options {
+    size_t struct_size;
+    const smlora_problem* problems; /* an array whose elements all have the same struct_size */
+    size_t problem_count;
+    const int64_t* tokens; /* numbers of tokens that the job will use; none: a few typical ones */
+    size_t token_count;
+    const char* const* archs; /* "sm_90a", ..; none: the GPU's, else sm_90a */
+    size_t arch_count;
+    int32_t jobs; /* kernels compiled at once; 0: the engine's threads */
+    int32_t reserved;
+    smlora_prewarm_callback progress; /* may be null */
+    void* progress_user;              /* handed to `progress` */
+} smlora_prewarm_options;
+
+SMLORA_API void smlora_prewarm_options_init(smlora_prewarm_options* options, size_t struct_size);
+
+/* Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem into
+ * the engine's cache. SMLORA_COMPILE with the log of the first kernel that fails; what was compiled stays.
+ * `report_json` (may be null) receives, to be freed with smlora_free_string:
+ *   {"schema", "kernels", "compiled", "found", "seconds", "compile_seconds", "warnings": [..]} */
+SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options* options,
+                                        char** report_json);
+
+/* ---- the system and the cache, as JSON ---------------------------------------------------------------------------
+ *
+ * Each text is one object with a "schema" number, which changes when a member changes its meaning or goes; members may
+ * be added without notice. Free with smlora_free_string.
+ */
+
+/* {"schema", "smlora_version", "driver": {"found", "version", "error"}, "nvrtc": {"found", "version", "library",
+ *  "error"}, "archs": [..], "devices": [{"ordinal", "name", "arch", "multiprocessors", "memory_bytes", "l2_bytes",
+ *  "shared_bytes_per_block"}]}. What is missing is said in the text, never by a failure. */
+SMLORA_API smlora_status smlora_system_info(char** json);
+
+/* {"schema", "layers": [{"root", "writable", "exists"}]}, in the order in which they are consulted. */
+SMLORA_API smlora_status smlora_cache_layers(smlora_engine* engine, char** json);
+/* {"schema", "layers", "entries", "bytes", "limit_bytes", and of this engine: "memory_hits", "disk_hits", "compiles",
+ *  "rejected"} */
+SMLORA_API smlora_status smlora_cache_stats(smlora_engine* engine, char** json);
+/* {"schema", "entries": [{"key", "file", "kernel", "arch", "compiler", "registers", "spill_bytes", "shared_bytes",
+ *  "compile_seconds", "file_bytes"}]}: sound entries of all layers, newest first. */
+SMLORA_API smlora_status smlora_cache_list(smlora_engine* engine, char** json);
+/* One entry as in smlora_cache_list, with "schema" and "metadata" (the entry's own JSON) beside it. `key`: the whole key
+ * or a prefix that is unique, else SMLORA_INVALID_ARGUMENT. */
+SMLORA_API smlora_status smlora_cache_inspect(smlora_engine* engine, const char* key, char** json);
+/* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound. Removes nothing. */
+SMLORA_API smlora_status smlora_cache_verify(smlora_engine* engine, char** json);
+/* Removes the kernel entries of the writable layer. `removed` (may be null) receives how many. */
+SMLORA_API smlora_status smlora_cache_clear(smlora_engine* engine, uint64_t* removed);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,409 @@
+"""Drives the C interface on the CPU backend with nothing but Python's standard library."""
+
+import ctypes
+import json
+import os
+import random
+import tempfile
+import threading
+import unittest
+from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint64, c_void_p, sizeof
+
+lib = ctypes.CDLL(os.environ["SMLORA_LIBRARY"])
+
+OK, INVALID_ARGUMENT, UNSUPPORTED = 0, 1, 2
+FP32, INT32 = 2, 4
+TOKEN, SCATTERED, GROUPED = 0, 1, 2
+CPU = 1
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = [("data", c_void_p), ("dtype", c_int32), ("ndim", c_int32), ("shape", c_int64 * 4),
+                ("strides", c_int64 * 4)]
+
+
+class Workspace(ctypes.Structure):
+    _fields_ = [("data", c_void_p), ("bytes", c_size_t)]
+
+
+class Routing(ctypes.Structure):
+    _fields_ = [(name, Tensor) for name in ("sorted_expert_idxs", "sorted_scattered_idxs", "expert_offsets")]
+
+
+class Evolving(ctypes.Structure):
+    """A struct that begins with struct_size and has an init function."""
+
+    def __init__(self, **members):
+        super().__init__()
+        init = getattr(lib, self.init)
+        init.argtypes, init.restype = [c_void_p, c_size_t], None
+        init(byref(self), sizeof(self))
+        for name, value in members.items():
+            getattr(self, name)  # a misspelt member would be a new attribute
+            setattr(self, name, value)
+
+
+class Problem(Evolving):
+    init = "smlora_problem_init"
+    _fields_ = [("struct_size", c_size_t), *[(name, c_int64) for name in ("E", "K", "N", "R", "top_k")],
+                *[(name, c_int32) for name in ("dtype", "adapter_dtype", "gate_dtype", "index_dtype", "weight_layout",
+                                               "x_rows", "y_rows", "bias", "gates", "reserved")]]
+
+
+LogCallback = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
+
+
+class EngineOptions(Evolving):
+    init = "smlora_engine_options_init"
+    _fields_ = [("struct_size", c_size_t), ("backend", c_int32), ("device", c_int32), ("cache_root", c_char_p),
+                ("cache_layers", POINTER(c_char_p)), ("cache_layer_count", c_size_t), ("cache_limit_bytes", c_uint64),
+                ("threads", c_int32), ("reserved", c_int32), ("log", LogCallback), ("log_user", c_void_p)]
+
+
+def args_struct(operation, members, scaling):
+    fields = [("struct_size", c_size_t)]
+    for name in members.split():
+        fields.append((name, Routing if name == "routing" else Tensor))
+    fields.append(("workspace", Workspace))
+    if scaling:
+        fields += [("scaling", c_float), ("reserved", c_int32)]
+    return type(operation, (Evolving,), {"init": f"smlora_{operation}_args_init", "_fields_": fields})
+
+
+RouteArgs = args_struct("route", "top_idx routing", scaling=False)
+GroupArgs = args_struct("group", "x gates routing out", scaling=False)
+CombineArgs = args_struct("combine", "y gates out", scaling=False)
+ForwardArgs = args_struct("forward", "x W A B bias gates routing y xa", scaling=True)
+BackwardInputArgs = args_struct("backward_input", "dy W A B gates routing dx yb dgates x bias", scaling=True)
+BackwardLoraArgs = args_struct("backward_lora", "x dy A B gates routing xa yb dA dB", scaling=True)
+
+
+class PrewarmProgress(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("done", c_uint64), ("total", c_uint64), ("compiled", c_uint64),
+                ("kernel", c_char_p), ("compile_seconds", c_double)]
+
+
+PrewarmCallback = ctypes.CFUNCTYPE(None, POINTER(PrewarmProgress), c_void_p)
+
+
+class PrewarmOptions(Evolving):
+    init = "smlora_prewarm_options_init"
+    _fields_ = [("struct_size", c_size_t), ("problems", POINTER(Problem)), ("problem_count", c_size_t),
+                ("tokens", POINTER(c_int64)), ("token_count", c_size_t), ("archs", POINTER(c_char_p)),
+                ("arch_count", c_size_t), ("jobs", c_int32), ("reserved", c_int32), ("progress", PrewarmCallback),
+                ("progress_user", c_void_p)]
+
+
+for function in ("smlora_last_error", "smlora_status_name", "smlora_version", "smlora_dtype_name"):
+    getattr(lib, function).restype = c_char_p
+lib.smlora_dtype_size.restype = c_size_t
+lib.smlora_padded_rank.argtypes, lib.smlora_padded_rank.restype = [c_int64], c_int64
+lib.smlora_free_string.argtypes, lib.smlora_free_string.restype = [c_void_p], None
+lib.smlora_engine_destroy.argtypes, lib.smlora_engine_destroy.restype = [c_void_p], None
+lib.smlora_buffer_destroy.argtypes, lib.smlora_buffer_destroy.restype = [c_void_p], None
+lib.smlora_buffer_data.argtypes, lib.smlora_buffer_data.restype = [c_void_p], c_void_p
+lib.smlora_buffer_copy_from_host.argtypes = [c_void_p, c_void_p, c_size_t, c_size_t]
+lib.smlora_buffer_copy_to_host.argtypes = [c_void_p, c_void_p, c_size_t, c_size_t]
+
+
+def last_error():
+    return lib.smlora_last_error().decode()
+
+
+def check(status):
+    if status != OK:
+        raise AssertionError(f"{lib.smlora_status_name(status).decode()}: {last_error()}")
+
+
+def json_of(function, *arguments):
+    text = c_char_p()
+    check(function(*arguments, byref(text)))
+    value = json.loads(text.value)
+    lib.smlora_free_string(text)
+    return value
+
+
+class Array:
+    """A row-major array of fp32 or int32 with a view of it."""
+
+    def __init__(self, shape, values=None, dtype=FP32):
+        count = 1
+        for extent in shape:
+            count *= extent
+        poison = [-777] * count
+        self.values = ((c_float if dtype == FP32 else c_int32) * count)(*(poison if values is None else values))
+        self.view = Tensor()
+        check(lib.smlora_tensor_init(byref(self.view), self.values, dtype, len(shape), (c_int64 * len(shape))(*shape),
+                                     None))
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+
+def random_array(generator, *shape):
+    count = 1
+    for extent in shape:
+        count *= extent
+    return Array(shape, [generator.uniform(-1, 1) for _ in range(count)])
+
+
+class CpuEngine(unittest.TestCase):
+    def setUp(self):
+        self.cache = tempfile.TemporaryDirectory(prefix="smlora-ctypes-")
+        self.addCleanup(self.cache.cleanup)
+        self.engine = c_void_p()
+        options = EngineOptions(backend=CPU, cache_root=self.cache.name.encode(), cache_layers=(c_char_p * 1)(),
+                                threads=2)
+        check(lib.smlora_engine_create(byref(options), byref(self.engine)))
+        self.addCleanup(lambda: lib.smlora_engine_destroy(self.engine))
+
+    def run_operation(self, name, problem, args):
+        check(getattr(lib, f"smlora_{name}")(self.engine, None, byref(problem), byref(args)))
+
+
+class Step(CpuEngine):
+    """One projection with gates, bias and an adapter, against the formulas written out in Python."""
+
+    E, K, N, R, top_k, T, scaling = 3, 5, 4, 2, 2, 6, 0.5
+
+    def setUp(self):
+        super().setUp()
+        generator = random.Random(3)
+        E, K, N, R, top_k, T = self.E, self.K, self.N, self.R, self.top_k, self.T
+        self.M = T * top_k
+        self.problem = Problem(E=E, K=K, N=N, R=R, top_k=top_k, dtype=FP32, adapter_dtype=FP32, y_rows=TOKEN, bias=1,
+                               gates=1)
+        # Expert 1 has no rows, and one entry is left out.
+        self.top_idx = [generator.choice([0, 2]) for _ in range(self.M)]
+        self.top_idx[4] = -1
+        self.x, self.W = random_array(generator, T, K), random_array(generator, E, K, N)
+        self.A, self.B = random_array(generator, E, R, K), random_array(generator, E, N, R)
+        self.bias, self.gates = random_array(generator, E, N), random_array(generator, T, top_k)
+        self.dy = random_array(generator, T, N)
+
+        self.experts, self.scattered = Array([self.M], dtype=INT32), Array([self.M], dtype=INT32)
+        self.offsets = Array([E], dtype=INT32)
+        self.routing = Routing(self.experts.view, self.scattered.view, self.offsets.view)
+        self.run_operation("route", self.problem,
+                           RouteArgs(top_idx=Array([T, top_k], self.top_idx, INT32).view, routing=self.routing))
+
+    def effective_weight(self, e, k, n):
+        lora = sum(self.A[(e * self.R + r) * self.K + k] * self.B[(e * self.N + n) * self.R + r] for r in range(self.R))
+        return self.W[(e * self.K + k) * self.N + n] + self.scaling * lora
+
+    def entries(self):
+        """Every entry that is not left out: its token, its flat index and its expert."""
+        return [(f // self.top_k, f, e) for f, e in enumerate(self.top_idx) if e >= 0]
+
+    def assert_close(self, array, expected):
+        for got, value in zip(array.values, expected, strict=True):
+            self.assertAlmostEqual(got, value, delta=1e-5)
+
+    def test_route_sorts_by_expert_and_keeps_the_order_within_one(self):
+        order = sorted(range(self.M), key=lambda f: (self.E if self.top_idx[f] < 0 else self.top_idx[f], f))
+        self.assertEqual(list(self.scattered.values), order)
+        counts = [self.top_idx.count(e) for e in range(self.E)]
+        self.assertEqual(list(self.offsets.values), [sum(counts[:e + 1]) for e in range(self.E)])
+        self.assertEqual(counts[1], 0)
+
+    def forward(self):
+        y = Array([self.T, self.N])
+        self.run_operation("forward", self.problem,
+                           ForwardArgs(x=self.x.view, W=self.W.view, A=self.A.view, B=self.B.view, bias=self.bias.view,
+                                       gates=self.gates.view, routing=self.routing, y=y.view, scaling=self.scaling))
+        return y
+
+    def test_forward(self):
+        expected = [0.0] * (self.T * self.N)
+        for t, f, e in self.entries():
+            for n in range(self.N):
+                product = sum(self.x[t * self.K + k] * self.effective_weight(e, k, n) for k in range(self.K))
+                expected[t * self.N + n] += self.gates[f] * (product + self.bias[e * self.N + n])
+        self.assert_close(self.forward(), expected)
+
+    def test_backward_input_with_the_gradient_of_the_gates(self):
+        dx, dgates = Array([self.T, self.K]), Array([self.T, self.top_k])
+        self.run_operation("backward_input", self.problem,
+                           BackwardInputArgs(dy=self.dy.view, W=self.W.view, A=self.A.view, B=self.B.view,
+                                             gates=self.gates.view, routing=self.routing, dx=dx.view, x=self.x.view,
+                                             bias=self.bias.view, dgates=dgates.view, scaling=self.scaling))
+        expected_dx, expected_dgates = [0.0] * (self.T * self.K), [0.0] * self.M
+        for t, f, e in self.entries():
+            dy = self.dy.values[t * self.N:(t + 1) * self.N]
+            expected_dgates[f] = sum(dy[n] * self.bias[e * self.N + n] for n in range(self.N))
+            for k in range(self.K):
+                ungated = sum(dy[n] * self.effective_weight(e, k, n) for n in range(self.N))
+                expected_dx[t * self.K + k] += self.gates[f] * ungated
+                expected_dgates[f] += ungated * self.x[t * self.K + k]
+        self.assert_close(dx, expected_dx)
+        self.assert_close(dgates, expected_dgates)
+
+    def test_backward_lora(self):
+        dA, dB = Array([self.E, self.R, self.K]), Array([self.E, self.N, self.R])
+        self.run_operation("backward_lora", self.problem,
+                           BackwardLoraArgs(x=self.x.view, dy=self.dy.view, A=self.A.view, B=self.B.view,
+                                            gates=self.gates.view, routing=self.routing, dA=dA.view, dB=dB.view,
+                                            scaling=self.scaling))
+        expected_dA, expected_dB = [0.0] * (self.E * self.R * self.K), [0.0] * (self.E * self.N * self.R)
+        for t, f, e in self.entries():
+            coefficient = self.scaling * self.gates[f]
+            for r in range(self.R):
+                yb = sum(self.dy[t * self.N + n] * self.B[(e * self.N + n) * self.R + r] for n in range(self.N))
+                xa = sum(self.x[t * self.K + k] * self.A[(e * self.R + r) * self.K + k] for k in range(self.K))
+                for k in range(self.K):
+                    expected_dA[(e * self.R + r) * self.K + k] += coefficient * yb * self.x[t * self.K + k]
+                for n in range(self.N):
+                    expected_dB[(e * self.N + n) * self.R + r] += coefficient * xa * self.dy[t * self.N + n]
+        self.assert_close(dA, expected_dA)
+        self.assert_close(dB, expected_dB)
+        without_rows = slice(self.R * self.K, 2 * self.R * self.K)
+        self.assertEqual(list(dA.values[without_rows]), [0.0] * (self.R * self.K))
+
+    def test_group_and_combine_are_each_others_inverse_order(self):
+        grouped = Array([self.M, self.K])
+        self.run_operation("group", self.problem, GroupArgs(x=self.x.view, routing=self.routing, out=grouped.view))
+        for i, f in enumerate(self.scattered.values):
+            left_out = self.top_idx[f] < 0
+            t = f // self.top_k
+            self.assertEqual(list(grouped.values[i * self.K:(i + 1) * self.K]),
+                             [0.0] * self.K if left_out else list(self.x.values[t * self.K:(t + 1) * self.K]))
+        y = random_array(random.Random(5), self.M, self.N)
+        out = Array([self.T, self.N])
+        self.run_operation("combine", self.problem, CombineArgs(y=y.view, gates=self.gates.view, out=out.view))
+        self.assert_close(out, [sum(self.gates[t * self.top_k + j] * y[(t * self.top_k + j) * self.N + n]
+                                    for j in range(self.top_k)) for t in range(self.T) for n in range(self.N)])
+
+    def test_a_workspace_of_the_callers_gives_the_same(self):
+        bytes_needed = c_size_t(12345)
+        check(lib.smlora_forward_workspace(self.engine, byref(self.problem), c_int64(self.T), byref(bytes_needed)))
+        buffer = c_void_p()
+        check(lib.smlora_buffer_create(self.engine, c_size_t(bytes_needed.value), byref(buffer)))
+        self.addCleanup(lib.smlora_buffer_destroy, buffer)
+        y = Array([self.T, self.N])
+        args = ForwardArgs(x=self.x.view, W=self.W.view, A=self.A.view, B=self.B.view, bias=self.bias.view,
+                           gates=self.gates.view, routing=self.routing, y=y.view, scaling=self.scaling,
+                           workspace=Workspace(lib.smlora_buffer_data(buffer), bytes_needed.value))
+        self.run_operation("forward", self.problem, args)
+        self.assertEqual(list(y.values), list(self.forward().values))
+
+    def test_a_wrong_shape_is_named_with_what_was_expected(self):
+        short = Array([self.E, self.R, self.K - 1])
+        args = ForwardArgs(x=self.x.view, W=self.W.view, A=short.view, B=self.B.view, bias=self.bias.view,
+                           gates=self.gates.view, routing=self.routing, y=Array([self.T, self.N]).view)
+        self.assertEqual(lib.smlora_forward(self.engine, None, byref(self.problem), byref(args)), INVALID_ARGUMENT)
+        self.assertRegex(last_error(), r"^A: .*\[3, 2, 5\].*\[3, 2, 4\]")
+
+
+class Engine(CpuEngine):
+    def test_buffers_keep_what_is_copied_in(self):
+        buffer = c_void_p()
+        check(lib.smlora_buffer_create(self.engine, c_size_t(16), byref(buffer)))
+        self.addCleanup(lib.smlora_buffer_destroy, buffer)
+        check(lib.smlora_buffer_fill(buffer, ctypes.c_ubyte(7)))
+        check(lib.smlora_buffer_copy_from_host(buffer, b"abcd", 4, 2))
+        target = ctypes.create_string_buffer(8)
+        check(lib.smlora_buffer_copy_to_host(buffer, target, 8, 0))
+        self.assertEqual(target.raw, b"\7\7abcd\7\7")
+        self.assertEqual(lib.smlora_buffer_copy_from_host(buffer, b"abcd", 4, 13), INVALID_ARGUMENT)
+
+    def test_prewarming_reports_each_kernel_and_finds_them_all_the_second_time(self):
+        if not json_of(lib.smlora_system_info)["nvrtc"]["found"]:
+            self.skipTest("needs NVRTC")
+        seen = []
+        callback = PrewarmCallback(lambda p, user: seen.append((p[0].done, p[0].total, p[0].kernel.decode())))
+        problems = (Problem * 1)(Problem(E=4, K=64, N=64, R=8, top_k=2))
+        options = PrewarmOptions(problems=problems, problem_count=1, tokens=(c_int64 * 1)(32), token_count=1,
+                                 archs=(c_char_p * 1)(b"sm_90a"), arch_count=1, progress=callback)
+        first = json_of(lib.smlora_prewarm, self.engine, byref(options))
+        self.assertGreater(first["kernels"], 0)
+        self.assertEqual(first["compiled"], first["kernels"])
+        self.assertEqual([done for done, _, _ in seen], list(range(1, first["kernels"] + 1)))
+        self.assertTrue(all(total == first["kernels"] and kernel for _, total, kernel in seen))
+
+        second = json_of(lib.smlora_prewarm, self.engine, byref(options))
+        self.assertEqual((second["compiled"], second["found"]), (0, first["kernels"]))
+        entries = json_of(lib.smlora_cache_list, self.engine)["entries"]
+        self.assertEqual(len(entries), first["kernels"])
+        entry = json_of(lib.smlora_cache_inspect, self.engine, entries[0]["key"].encode())
+        self.assertEqual(entry["arch"], "sm_90a")
+        self.assertIsInstance(entry["metadata"], dict)
+
+    def test_cache_layers_begin_with_the_writable_one(self):
+        layers = json_of(lib.smlora_cache_layers, self.engine)["layers"]
+        self.assertEqual(layers[0]["root"], self.cache.name)
+        self.assertTrue(layers[0]["writable"])
+
+    def test_log_lines_reach_the_callback(self):
+        read_only = tempfile.TemporaryDirectory(prefix="smlora-ctypes-")
+        self.addCleanup(read_only.cleanup)
+        lines = []
+        callback = LogCallback(lambda level, line, user: lines.append((level, line.decode(), user)))
+        # A root below a file cannot be made: the cache warns once and goes on in memory.
+        blocked = os.path.join(read_only.name, "file")
+        with open(blocked, "w"):
+            pass
+        options = EngineOptions(backend=CPU, cache_root=os.path.join(blocked, "root").encode(), log=callback,
+                                log_user=42)
+        engine = c_void_p()
+        status = lib.smlora_engine_create(byref(options), byref(engine))
+        if status == OK:
+            self.addCleanup(lambda: lib.smlora_engine_destroy(engine))
+        self.assertTrue(lines or status != OK)
+
+
+class Errors(unittest.TestCase):
+    def test_a_struct_without_its_size_is_refused(self):
+        problem = Problem(E=1, K=1, N=1)
+        check(lib.smlora_validate(byref(problem)))
+        problem.struct_size = 8
+        self.assertEqual(lib.smlora_validate(byref(problem)), INVALID_ARGUMENT)
+        self.assertIn(f"expected at least {sizeof(Problem)}, got 8", last_error())
+
+    def test_a_struct_of_a_later_header_is_taken_while_its_new_members_are_zero(self):
+        class LaterProblem(ctypes.Structure):
+            _fields_ = [("known", Problem), ("unknown", c_int64)]
+
+        later = LaterProblem(known=Problem(E=1, K=1, N=1))
+        later.known.struct_size = sizeof(later)
+        check(lib.smlora_validate(byref(later)))
+        later.unknown = 1
+        self.assertEqual(lib.smlora_validate(byref(later)), UNSUPPORTED)
+
+    def test_messages_belong_to_their_thread(self):
+        lib.smlora_validate(None)
+        mine, others = last_error(), []
+
+        def fail_differently():
+            problem = Problem(E=1, K=1, N=1, R=999)
+            lib.smlora_validate(byref(problem))
+            others.append(last_error())
+
+        thread = threading.Thread(target=fail_differently)
+        thread.start()
+        thread.join()
+        self.assertEqual(last_error(), mine)
+        self.assertIn("999", others[0])
+
+
+class Types(unittest.TestCase):
+    def test_names_and_sizes(self):
+        names = [lib.smlora_dtype_name(dtype).decode() for dtype in range(6)]
+        self.assertEqual(names, ["bf16", "fp16", "fp32", "fp64", "int32", "int64"])
+        self.assertEqual([lib.smlora_dtype_size(dtype) for dtype in range(6)], [2, 2, 4, 8, 4, 8])
+        self.assertIsNone(lib.smlora_dtype_name(6))
+
+    def test_padded_rank(self):
+        self.assertEqual([lib.smlora_padded_rank(R) for R in (0, 1, 8, 9, 256)], [0, 8, 8, 16, 256])
+
+    def test_problem_as_text(self):
+        text = c_char_p()
+        check(lib.smlora_problem_to_string(byref(Problem(E=128, K=2048, N=1536, R=16, top_k=8)), byref(text)))
+        self.assertEqual(text.value, b"E128 K2048 N1536 R16 k8 bf16 ekn token->scattered")
+        lib.smlora_free_string(text)
+
+    def test_version_is_three_numbers(self):
+        self.assertRegex(lib.smlora_version().decode(), r"^\d+\.\d+\.\d+$")
+
+
+if __name__ == "__main__":
+    unittest.main()
