@@ -26,6 +26,7 @@ struct PrewarmProgress {
     std::size_t compiled = 0;     ///< of `done`; the rest was in the cache
     std::string_view kernel;      ///< readable name of the kernel just finished
     double compile_seconds = 0;   ///< 0 when it was in the cache
+    std::string_view compiling;   ///< one of the kernels under way meanwhile; empty when none is left
 };
 
 struct PrewarmReport {

@@ -1,0 +1,36 @@
+// The expert layer of a model, and the problems that training it makes.
+#pragma once
+
+#include <smlora/problem.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace smlora::models {
+
+/// What the routed experts of a model look like, in the words of a Hugging Face config.json.
+struct ModelShape {
+    std::string name;
+    std::int64_t num_experts = 0;
+    std::int64_t hidden_size = 0;
+    std::int64_t intermediate_size = 0;  ///< of one expert
+    std::int64_t top_k = 0;
+    WeightLayout weight_layout = WeightLayout::enk;  ///< how the checkpoint's library stores gate_up and down
+    bool bias = false;                               ///< both projections have one
+    DType dtype = DType::bf16;
+
+    friend bool operator==(const ModelShape&, const ModelShape&) = default;
+};
+
+/// One of the two matrix products of an expert.
+struct Projection {
+    std::string name;  ///< "gate_up" or "down"
+    Problem problem;
+};
+
+/// gate_up takes the tokens as they are and leaves its rows grouped for the activation; down takes grouped rows and
+/// sums a token's experts, weighted by their gates. K and N follow: hidden -> 2 * intermediate -> hidden.
+[[nodiscard]] std::vector<Projection> projections(const ModelShape& model, std::int64_t rank);
+
+}  // namespace smlora::models

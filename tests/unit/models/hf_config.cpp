@@ -1,0 +1,112 @@
+// config.json files of Hugging Face models: the keys of each family, and what is wrong with a bad one.
+#include "models/hf_config.hpp"
+#include "models/model_table.hpp"
+
+#include <smlora/error.hpp>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace smlora::models {
+namespace {
+
+std::string error_of(const std::string& text) {
+    try {
+        (void)parse_hf_config(text, "model/config.json");
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+        return error.what();
+    }
+    return "no error";
+}
+
+/// Everything but the name, which a config.json does not have.
+ModelShape named(ModelShape shape, const std::string& name) {
+    shape.name = name;
+    return shape;
+}
+
+TEST(HfConfig, QwenNamesItsExpertsNumExperts) {
+    const auto shape = parse_hf_config(R"({"model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144,
+        "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8, "torch_dtype": "bfloat16"})",
+                                       "config.json");
+    EXPECT_EQ(shape, named(model_by_name("qwen3-30b-a3b"), "qwen3_moe"));
+}
+
+TEST(HfConfig, DeepSeekNamesItsExpertsRoutedAndItsDenseLayersAreWider) {
+    const auto shape = parse_hf_config(R"({"model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432,
+        "moe_intermediate_size": 2048, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8})",
+                                       "config.json");
+    EXPECT_EQ(shape, named(model_by_name("deepseek-v3"), "deepseek_v3"));
+}
+
+TEST(HfConfig, MixtralNamesItsExpertsLocalAndHasOneIntermediateSize) {
+    const auto shape = parse_hf_config(R"({"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336,
+        "num_local_experts": 8, "num_experts_per_tok": 2, "torch_dtype": "bfloat16"})",
+                                       "config.json");
+    EXPECT_EQ(shape, named(model_by_name("mixtral-8x7b"), "mixtral"));
+}
+
+TEST(HfConfig, GptOssHasBiasesAndStoresInputsFirst) {
+    const auto shape = parse_hf_config(R"({"model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880,
+        "num_local_experts": 32, "num_experts_per_tok": 4, "quantization_config": {"quant_method": "mxfp4"}})",
+                                       "config.json");
+    EXPECT_EQ(shape, named(model_by_name("gpt-oss-20b"), "gpt_oss"));
+}
+
+TEST(HfConfig, LooksIntoTheTextConfigOfAModelThatAlsoSees) {
+    const auto shape = parse_hf_config(R"({"model_type": "qwen3_5_moe", "dtype": "float16",
+        "vision_config": {"hidden_size": 1152}, "text_config": {"model_type": "qwen3_5_moe_text", "hidden_size": 2048,
+        "moe_intermediate_size": 512, "num_experts": 256, "num_experts_per_tok": 8}})",
+                                       "config.json");
+    ModelShape expected = named(model_by_name("qwen35"), "qwen3_5_moe_text");
+    expected.dtype = DType::fp16;
+    EXPECT_EQ(shape, expected);
+}
+
+TEST(HfConfig, NullCountsAsAbsent) {
+    const auto shape = parse_hf_config(R"({"hidden_size": 64, "moe_intermediate_size": null, "intermediate_size": 32,
+        "num_experts": null, "num_local_experts": 4, "num_experts_per_tok": 2})",
+                                       "config.json");
+    EXPECT_EQ(shape.num_experts, 4);
+    EXPECT_EQ(shape.intermediate_size, 32);
+}
+
+TEST(HfConfig, ErrorsNameTheFileAndTheKey) {
+    EXPECT_EQ(error_of(R"({"hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 2})"),
+              "model/config.json: expected one of the keys num_experts, n_routed_experts, num_local_experts, found none");
+    EXPECT_EQ(error_of(R"({"num_experts": 4, "hidden_size": "64", "intermediate_size": 32, "num_experts_per_tok": 2})"),
+              "model/config.json: hidden_size: expected a whole number, got \"64\"");
+    EXPECT_EQ(error_of(R"({"num_experts": 0, "hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 2})"),
+              "model/config.json: num_experts: expected 1 to 2147483648, got 0");
+    EXPECT_EQ(error_of(R"({"num_experts": 4, "hidden_size": 18446744073709551615})"),
+              "model/config.json: hidden_size: expected 1 to 2147483648, got 18446744073709551615");
+    EXPECT_EQ(error_of(R"({"num_experts": 4, "hidden_size": 64.5, "intermediate_size": 32, "num_experts_per_tok": 2})"),
+              "model/config.json: hidden_size: expected a whole number, got 64.5");
+    EXPECT_EQ(error_of("[1, 2]"), "model/config.json: expected a JSON object, got array");
+    EXPECT_EQ(error_of("{\"hidden_size\": ").rfind("model/config.json: expected JSON: ", 0), 0U);
+}
+
+TEST(HfConfig, ReadsAFileOrTheFolderThatHoldsIt) {
+    const auto folder = std::filesystem::temp_directory_path() / ("smlora_hf_config_" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder / "config.json")
+        << R"({"hidden_size": 64, "intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2})";
+    EXPECT_EQ(read_hf_config(folder).hidden_size, 64);
+    EXPECT_EQ(read_hf_config(folder / "config.json"), read_hf_config(folder));
+    std::filesystem::remove_all(folder);
+    try {
+        (void)read_hf_config(folder / "config.json");
+        FAIL() << "no error";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::io);
+        EXPECT_NE(std::string(error.what()).find(folder.string()), std::string::npos) << error.what();
+    }
+}
+
+}  // namespace
+}  // namespace smlora::models

@@ -1,0 +1,270 @@
+// smlora-tune bench: how long operations take, and how close that is to the least that they can take.
+#include "smlora_tune/ceilings.hpp"
+#include "smlora_tune/command.hpp"
+#include "smlora_tune/floor.hpp"
+#include "smlora_tune/operand_options.hpp"
+#include "smlora_tune/progress.hpp"
+#include "smlora_tune/shape_options.hpp"
+#include "smlora_tune/statistics.hpp"
+#include "smlora_tune/table.hpp"
+#include "smlora_tune/timing.hpp"
+#include "smlora_tune/units.hpp"
+
+#include <smlora/operations.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <memory>
+
+namespace smlora::tool {
+namespace {
+
+struct BenchCommand {
+    CommonOptions common;
+    DeviceOptions device;
+    ShapeOptions shape;
+    OperandCommandOptions operands;
+    std::vector<std::string> ops;
+    bool sustained = false;
+    double ceiling_tflops = 0;
+    double ceiling_gbs = 0;
+};
+
+constexpr const char* footer =
+    R"(Burst protocol: 120 ms idle, 3 calls unmeasured, 20 measured, twice; CUDA events on the GPU.
+The floor is max(flop / ceiling, bytes / ceiling), every input read once and every output written once; the
+ceilings are measured in the same run. Inputs rotate over more than three times the L2 where they are small.
+
+Examples:
+  smlora-tune bench --shape 128,2048,1536,16,8 --tokens 2048,16384
+  smlora-tune bench --model olmoe --op forward,step --ceiling-tflops 796 --json)";
+
+constexpr std::int64_t default_tokens_gpu = 2048;
+constexpr std::int64_t default_tokens_cpu = 128;
+
+struct Result {
+    Op op = Op::base;
+    Timings timings;
+    Work work;
+    double floor_seconds = 0;
+};
+
+struct Case {
+    NamedProblem item;
+    Load load;
+    std::size_t sets = 0;
+    const MeasuredCeilings* ceilings = nullptr;
+    std::vector<Result> results;
+};
+
+std::vector<Op> parse_ops(const std::vector<std::string>& names) {
+    std::vector<Op> ops;
+    for (const std::string& text : names) {
+        const std::optional<Op> op = op_from_name(text);
+        if (!op) throw UsageError(fmt::format("--op: expected base, forward, dx, lora_grad or step, got '{}'", text));
+        ops.push_back(*op);
+    }
+    return ops;
+}
+
+/// Sets of operands to rotate over: enough for three times the L2, as far as memory allows.
+std::deque<Operands> make_sets(Session& session, const Problem& problem, OperandOptions options) {
+    std::deque<Operands> sets;
+    sets.emplace_back(session.engine(), problem, options);
+    const std::size_t bytes = sets.front().bytes();
+    const std::size_t wanted = session.l2_bytes() * 3 / std::max<std::size_t>(bytes, 1) + 1;
+    const std::size_t fitting = 1 + session.free_bytes() / 2 / std::max<std::size_t>(bytes, 1);
+    constexpr std::size_t most = 64;
+    while (sets.size() < std::min({wanted, fitting, most})) {
+        ++options.seed;
+        sets.emplace_back(session.engine(), problem, options);
+    }
+    return sets;
+}
+
+void run_op(Session& session, Op op, const Operands& operands) {
+    const Engine& engine = session.engine();
+    const Stream stream = session.stream();
+    const Problem& problem = operands.problem;
+    switch (op) {
+        case Op::base: return scatter2scatter(engine, stream, problem, operands.forward_args());
+        case Op::forward: return forward(engine, stream, problem, operands.forward_args());
+        case Op::dx: return backward_input(engine, stream, problem, operands.backward_input_args());
+        case Op::lora_grad: return backward_lora(engine, stream, problem, operands.backward_lora_args());
+        case Op::step: break;
+    }
+    forward(engine, stream, problem, operands.forward_args());
+    backward_input(engine, stream, problem, operands.backward_input_args());
+    backward_lora(engine, stream, problem, operands.backward_lora_args());
+}
+
+Case bench_case(Session& session, Timer& timer, const NamedProblem& item, const OperandOptions& options,
+                const std::vector<Op>& ops, const MeasuredCeilings& ceilings, ProgressLine& line) {
+    const Problem& problem = item.problem;
+    const std::deque<Operands> sets = make_sets(session, problem, options);
+    Case result{item, sets.front().load(), sets.size(), &ceilings, {}};
+    for (const Operands& operands : sets) {
+        // The routing, and xa and yb for the gradients.
+        route(session.engine(), session.stream(), problem, operands.route_args());
+        run_op(session, Op::forward, operands);
+        run_op(session, Op::dx, operands);
+    }
+    for (std::size_t i = 0; i < ops.size(); ++i) {
+        line.update(i, ops.size(), fmt::format("{} of {}", name(ops[i]), item.name));
+        Result measured;
+        measured.op = ops[i];
+        measured.timings =
+            timer.measure([&](int call) { run_op(session, ops[i], sets[static_cast<std::size_t>(call) % sets.size()]); });
+        measured.work = total_work(ops[i], problem, result.load);
+        measured.floor_seconds = floor_seconds(ops[i], problem, result.load, ceilings.value);
+        result.results.push_back(std::move(measured));
+    }
+    line.finish();
+    return result;
+}
+
+nlohmann::ordered_json to_json(const Result& result) {
+    const double middle = median(result.timings.seconds);
+    return {{"op", name(result.op)},
+            {"median_seconds", middle},
+            {"min_seconds", quantile(result.timings.seconds, 0)},
+            {"spread", spread(result.timings.seconds)},
+            {"flop", result.work.flop},
+            {"bytes", result.work.bytes},
+            {"tflops", result.work.flop / middle * 1e-12},
+            {"gbs", result.work.bytes / middle * 1e-9},
+            {"floor_seconds", result.floor_seconds},
+            {"floor_fraction", result.floor_seconds / middle},
+            {"host_seconds", median(result.timings.host_seconds)},
+            {"samples_seconds", result.timings.seconds}};
+}
+
+nlohmann::ordered_json to_json(const Case& done) {
+    nlohmann::ordered_json json{{"name", done.item.name},
+                                {"problem", to_string(done.item.problem)},
+                                {"tokens", done.load.tokens},
+                                {"rows", done.load.rows},
+                                {"active_experts", done.load.active_experts},
+                                {"rotated_sets", done.sets}};
+    json["ceilings"] = {{"tflops", done.ceilings->value.flop_per_second * 1e-12},
+                        {"tflops_source", done.ceilings->flop_source},
+                        {"gbs", done.ceilings->value.bytes_per_second * 1e-9},
+                        {"gbs_source", done.ceilings->bytes_source}};
+    json["results"] = nlohmann::ordered_json::array();
+    for (const Result& result : done.results) json["results"].push_back(to_json(result));
+    return json;
+}
+
+void print_text(const Case& done, bool on_gpu) {
+    fmt::print("{}, {} tokens\n", done.item.name, done.load.tokens);
+    std::vector<Table::Column> columns{{"op"},
+                                       {"median", Align::right},
+                                       {"min", Align::right},
+                                       {"spread", Align::right},
+                                       {"TFLOP/s", Align::right},
+                                       {"GB/s", Align::right},
+                                       {"floor", Align::right},
+                                       {"of floor", Align::right}};
+    if (on_gpu) columns.push_back({"host", Align::right});
+    Table table(columns);
+    for (const Result& result : done.results) {
+        const double middle = median(result.timings.seconds);
+        std::vector<std::string> cells{std::string(name(result.op)),
+                                       seconds_text(middle),
+                                       seconds_text(quantile(result.timings.seconds, 0)),
+                                       fmt::format("{:.1f}%", 100 * spread(result.timings.seconds)),
+                                       fmt::format("{:.3g}", result.work.flop / middle * 1e-12),
+                                       fmt::format("{:.4g}", result.work.bytes / middle * 1e-9),
+                                       seconds_text(result.floor_seconds),
+                                       fmt::format("{:.2f}", result.floor_seconds / middle)};
+        if (on_gpu) cells.push_back(seconds_text(median(result.timings.host_seconds)));
+        table.add(std::move(cells));
+    }
+    fmt::print("{}\n", table.text());
+}
+
+ExitCode run_bench(const BenchCommand& command) {
+    const DeviceChoice device = parse_device(command.device.device);
+    const std::vector<NamedProblem> problems = resolve(command.shape, device.backend);
+    const bool lora = std::all_of(problems.begin(), problems.end(), [](const auto& p) { return p.problem.R > 0; });
+    std::vector<Op> ops = parse_ops(command.ops);
+    if (ops.empty()) {
+        ops = lora ? std::vector{Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step} : std::vector{Op::base, Op::dx};
+    } else if (!lora && std::any_of(ops.begin(), ops.end(), [](Op op) { return op == Op::lora_grad || op == Op::step; })) {
+        throw UsageError("--op: lora_grad and step need a rank of at least 1, got 0");
+    }
+    std::vector<std::int64_t> tokens = command.shape.tokens;
+    if (tokens.empty()) tokens.push_back(device.backend == Backend::cpu ? default_tokens_cpu : default_tokens_gpu);
+    if (*std::min_element(tokens.begin(), tokens.end()) < 1) {
+        throw UsageError("--tokens: expected at least 1, got 0: there is nothing to time");
+    }
+    OperandOptions options = operand_options(command.operands);
+
+    ProgressLine line(stderr);
+    Session session(engine_options(command.common, device.backend, device.ordinal, command.device.threads,
+                                   [&line](const std::string& text) { line.print(text); }));
+    const Protocol protocol = command.sustained ? Protocol::sustained : Protocol::burst;
+    Timer timer(session, protocol);
+    fmt::print(stderr, "device    {}\nprotocol  {}, routing {}\n", session.device_name(), name(protocol),
+               command.operands.skew);
+    std::map<DType, MeasuredCeilings> ceilings;
+    std::vector<Case> cases;
+    for (const NamedProblem& item : problems) {
+        const DType dtype = item.problem.dtype;
+        if (ceilings.count(dtype) == 0) {
+            line.update(0, ops.size(), "ceilings");
+            const MeasuredCeilings& made =
+                ceilings[dtype] = measure_ceilings(session, timer, dtype, command.ceiling_tflops, command.ceiling_gbs);
+            line.finish();
+            fmt::print(stderr, "ceilings  {:.4g} TFLOP/s ({}), {:.4g} GB/s ({})\n",
+                       made.value.flop_per_second * 1e-12, made.flop_source, made.value.bytes_per_second * 1e-9,
+                       made.bytes_source);
+        }
+        for (const std::int64_t T : tokens) {
+            options.T = T;
+            cases.push_back(bench_case(session, timer, item, options, ops, ceilings[dtype], line));
+            if (!command.common.json) print_text(cases.back(), session.on_gpu());
+        }
+    }
+    if (command.common.json) {
+        nlohmann::ordered_json document = json_document("bench");
+        document["device"] = session.device_name();
+        document["protocol"] = name(protocol);
+        document["skew"] = command.operands.skew;
+        document["seed"] = command.operands.seed;
+        document["cases"] = nlohmann::ordered_json::array();
+        for (const Case& done : cases) document["cases"].push_back(to_json(done));
+        print_json(document);
+    }
+    return ExitCode::ok;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Run& run) {
+    auto command = std::make_shared<BenchCommand>();
+    CLI::App* sub = app.add_subcommand("bench", "Time operations and compare them with the least that they can take");
+    sub->footer(footer);
+    add_shape_options(*sub, command->shape,
+                      fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
+    sub->add_option("--op", command->ops, "base, forward, dx, lora_grad, step [all of them]")
+        ->type_name("OP,..")
+        ->delimiter(',')
+        ->allow_extra_args(false);
+    sub->add_flag("--sustained", command->sustained, "350 ms back to back before 300 ms measured, instead of bursts");
+    sub->add_option("--ceiling-tflops", command->ceiling_tflops, "Taken as given instead of measured")
+        ->type_name("TFLOP/s")
+        ->check(CLI::PositiveNumber);
+    sub->add_option("--ceiling-gbs", command->ceiling_gbs, "Taken as given instead of measured")
+        ->type_name("GB/s")
+        ->check(CLI::PositiveNumber);
+    add_operand_options(*sub, command->operands);
+    add_device_options(*sub, command->device);
+    add_common_options(*sub, command->common);
+    sub->callback([command, &run] { run = [command] { return run_bench(*command); }; });
+}
+
+}  // namespace smlora::tool

@@ -1,0 +1,192 @@
+// smlora-tune cache: what is in the cache, whether it is sound, making it smaller.
+#include <smlora/cache.hpp>
+
+#include "smlora_tune/command.hpp"
+#include "smlora_tune/table.hpp"
+#include "smlora_tune/units.hpp"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+namespace smlora::tool {
+namespace {
+
+constexpr const char* footer = R"(Examples:
+  smlora-tune cache stats
+  smlora-tune cache inspect 3fb2c1)";
+
+// What is printed of a key in lists: as long as git's short names, and like those enough to be unique.
+constexpr std::size_t short_key = 12;
+
+using Action = ExitCode (*)(const Engine&, const CommonOptions&, const std::string& key);
+
+nlohmann::ordered_json to_json(const CacheEntryInfo& entry) {
+    return {{"key", entry.key},
+            {"kernel", entry.kernel},
+            {"arch", entry.arch},
+            {"compiler", entry.compiler},
+            {"registers", entry.registers},
+            {"spill_bytes", entry.spill_bytes},
+            {"shared_bytes", entry.shared_bytes},
+            {"compile_seconds", entry.compile_seconds},
+            {"file_bytes", entry.file_bytes},
+            {"file", entry.file.string()}};
+}
+
+ExitCode run_path(const Engine& engine, const CommonOptions& common, const std::string&) {
+    nlohmann::ordered_json document = json_document("cache path");
+    document["path"] = nullptr;
+    for (const CacheLayer& layer : cache_layers(engine)) {
+        if (layer.writable) document["path"] = layer.root.string();
+    }
+    if (common.json) {
+        print_json(document);
+        return ExitCode::ok;
+    }
+    if (document["path"].is_null()) throw std::runtime_error("there is no writable cache layer");
+    fmt::print("{}\n", document["path"].get<std::string>());
+    return ExitCode::ok;
+}
+
+ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std::string&) {
+    const CacheStats stats = cache_stats(engine);
+    if (common.json) {
+        nlohmann::ordered_json document = json_document("cache stats");
+        document["layers"] = nlohmann::ordered_json::array();
+        for (const CacheLayer& layer : stats.layers) {
+            document["layers"].push_back(
+                {{"root", layer.root.string()}, {"writable", layer.writable}, {"exists", layer.exists}});
+        }
+        document["entries"] = stats.entries;
+        document["bytes"] = stats.bytes;
+        document["limit_bytes"] = stats.limit_bytes;
+        print_json(document);
+        return ExitCode::ok;
+    }
+    for (const CacheLayer& layer : stats.layers) {
+        fmt::print("{:<16}{}{}\n", layer.writable ? "Cache folder:" : "Read-only layer:", layer.writable ? "" : " ",
+                   layer.root.string() + (layer.exists ? "" : " (not there yet)"));
+    }
+    const double share = stats.limit_bytes == 0
+                             ? 0
+                             : 100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes);
+    fmt::print("{:<16}{}\n", "Kernels:", stats.entries);
+    fmt::print("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes), share);
+    return ExitCode::ok;
+}
+
+ExitCode run_list(const Engine& engine, const CommonOptions& common, const std::string&) {
+    const std::vector<CacheEntryInfo> entries = cache_list(engine);
+    if (common.json) {
+        nlohmann::ordered_json document = json_document("cache list");
+        document["entries"] = nlohmann::ordered_json::array();
+        for (const CacheEntryInfo& entry : entries) document["entries"].push_back(to_json(entry));
+        print_json(document);
+        return ExitCode::ok;
+    }
+    Table table({{"key"},
+                 {"arch"},
+                 {"size", Align::right},
+                 {"registers", Align::right},
+                 {"spills", Align::right},
+                 {"compile", Align::right},
+                 {"kernel"}});
+    for (const CacheEntryInfo& entry : entries) {
+        table.add({entry.key.substr(0, short_key), entry.arch, bytes_text(entry.file_bytes),
+                   std::to_string(entry.registers), std::to_string(entry.spill_bytes),
+                   seconds_text(entry.compile_seconds), entry.kernel});
+    }
+    fmt::print("{}", table.text());
+    return ExitCode::ok;
+}
+
+ExitCode run_inspect(const Engine& engine, const CommonOptions& common, const std::string& key) {
+    const CacheEntryInfo entry = cache_inspect(engine, key);
+    const auto metadata = nlohmann::ordered_json::parse(entry.metadata);
+    if (common.json) {
+        nlohmann::ordered_json document = json_document("cache inspect");
+        document["entry"] = to_json(entry);
+        document["metadata"] = metadata;
+        print_json(document);
+        return ExitCode::ok;
+    }
+    fmt::print("key       {}\nfile      {}\nkernel    {}\narch      {}\ncompiler  {}\nsize      {}\n", entry.key,
+               entry.file.string(), entry.kernel, entry.arch, entry.compiler, bytes_text(entry.file_bytes));
+    fmt::print("compile   {}\nusage     {} registers, {} bytes spilled, {} bytes of static shared memory\n",
+               seconds_text(entry.compile_seconds), entry.registers, entry.spill_bytes, entry.shared_bytes);
+    fmt::print("metadata  {}\n", metadata.dump(2));
+    return ExitCode::ok;
+}
+
+ExitCode run_verify(const Engine& engine, const CommonOptions& common, const std::string&) {
+    const std::vector<CacheProblem> problems = cache_verify(engine);
+    const std::uint64_t sound = cache_stats(engine).entries;
+    const ExitCode result = problems.empty() ? ExitCode::ok : ExitCode::failure;
+    if (common.json) {
+        nlohmann::ordered_json document = json_document("cache verify");
+        document["entries"] = sound;
+        document["unsound"] = nlohmann::ordered_json::array();
+        for (const CacheProblem& problem : problems) {
+            document["unsound"].push_back({{"file", problem.file.string()}, {"what", problem.what}});
+        }
+        print_json(document);
+        return result;
+    }
+    for (const CacheProblem& problem : problems) fmt::print("{}: {}\n", problem.file.string(), problem.what);
+    if (problems.empty()) {
+        fmt::print("{} kernels, all sound\n", sound);
+    } else {
+        fmt::print("{} unsound; each counts as a miss and is compiled again when it is needed\n", problems.size());
+    }
+    return result;
+}
+
+ExitCode run_clear(const Engine& engine, const CommonOptions& common, const std::string&) {
+    const std::uint64_t removed = cache_clear(engine);
+    if (common.json) {
+        nlohmann::ordered_json document = json_document("cache clear");
+        document["removed"] = removed;
+        print_json(document);
+    } else {
+        fmt::print("{} kernels removed\n", removed);
+    }
+    return ExitCode::ok;
+}
+
+struct CacheCommand {
+    CommonOptions common;
+    std::string key;
+};
+
+CLI::App* add_action(CLI::App& cache, Run& run, const std::shared_ptr<CacheCommand>& command, const char* name,
+                     const char* description, Action action) {
+    CLI::App* sub = cache.add_subcommand(name, description);
+    add_common_options(*sub, command->common);
+    sub->callback([command, action, &run] {
+        run = [command, action] {
+            const Engine engine(engine_options(command->common, Backend::cpu, 0, 1));
+            return action(engine, command->common, command->key);
+        };
+    });
+    return sub;
+}
+
+}  // namespace
+
+void add_cache(CLI::App& app, Run& run) {
+    auto command = std::make_shared<CacheCommand>();
+    CLI::App* cache = app.add_subcommand("cache", "Look after the kernel cache");
+    cache->footer(footer);
+    cache->require_subcommand(1);
+    add_action(*cache, run, command, "path", "The writable cache folder", run_path);
+    add_action(*cache, run, command, "stats", "Layers, number of kernels, size", run_stats);
+    add_action(*cache, run, command, "list", "The kernels, newest first", run_list);
+    CLI::App* inspect =
+        add_action(*cache, run, command, "inspect", "Everything that is known of one kernel", run_inspect);
+    inspect->add_option("key", command->key, "Its key, or as much of it as is unique")->required()->type_name("KEY");
+    add_action(*cache, run, command, "verify", "Read every kernel; exit code 1 when one is unsound", run_verify);
+    add_action(*cache, run, command, "clear", "Remove the kernels of the writable layer", run_clear);
+}
+
+}  // namespace smlora::tool

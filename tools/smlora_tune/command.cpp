@@ -1,0 +1,66 @@
+#include "smlora_tune/command.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdio>
+
+namespace smlora::tool {
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+    app.add_flag("--json", options.json, "Results as JSON on stdout");
+    app.add_option("--cache-dir", options.cache_dir,
+                   "The writable cache folder [SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else ~/.cache/smlora]")
+        ->type_name("DIR");
+    app.add_flag("-v,--verbose", options.verbose, "Every log line of the library on stderr");
+}
+
+void add_device_options(CLI::App& app, DeviceOptions& options) {
+    app.add_option("--device", options.device, "Where operations run: cuda, cuda:ORDINAL or cpu")
+        ->type_name("DEVICE")
+        ->capture_default_str();
+    app.add_option("--threads", options.threads, "Threads of the CPU backend [one a core]")
+        ->type_name("N")
+        ->check(CLI::PositiveNumber);
+}
+
+DeviceChoice parse_device(const std::string& text) {
+    if (text == "cpu") return {Backend::cpu, 0};
+    if (text == "cuda") return {Backend::cuda, 0};
+    constexpr std::string_view prefix = "cuda:";
+    if (text.rfind(prefix, 0) == 0) {
+        int ordinal = -1;
+        const char* const end = text.data() + text.size();
+        const auto [stop, error] = std::from_chars(text.data() + prefix.size(), end, ordinal);
+        if (error == std::errc{} && stop == end && ordinal >= 0) return {Backend::cuda, ordinal};
+    }
+    throw UsageError(fmt::format("--device: expected cuda, cuda:ORDINAL or cpu, got '{}'", text));
+}
+
+EngineOptions engine_options(const CommonOptions& common, Backend backend, int ordinal, int threads,
+                             const std::function<void(const std::string&)>& log) {
+    EngineOptions options;
+    options.backend = backend;
+    options.device = ordinal;
+    options.threads = threads;
+    if (!common.cache_dir.empty()) options.cache_root = common.cache_dir;
+    const LogLevel threshold = common.verbose ? LogLevel::debug : LogLevel::warning;
+    options.log = [threshold, log](LogLevel level, std::string_view line) {
+        if (level < threshold) return;
+        const std::string text = fmt::format("smlora-tune: {}{}", level == LogLevel::warning ? "warning: " : "", line);
+        if (log) {
+            log(text);
+        } else {
+            fmt::print(stderr, "{}\n", text);
+        }
+    };
+    return options;
+}
+
+nlohmann::ordered_json json_document(const std::string& command) {
+    return {{"schema_version", json_schema_version}, {"command", command}};
+}
+
+void print_json(const nlohmann::ordered_json& document) { fmt::print("{}\n", document.dump(2)); }
+
+}  // namespace smlora::tool

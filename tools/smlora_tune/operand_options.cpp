@@ -1,0 +1,39 @@
+#include "smlora_tune/operand_options.hpp"
+
+#include <map>
+
+namespace smlora::tool {
+namespace {
+
+const std::map<std::string, BLayout> b_layouts{{"enr", BLayout::enr}, {"ner", BLayout::ner}, {"nre", BLayout::nre}};
+const std::map<std::string, Skew> skews{{"uniform", Skew::uniform}, {"zipf", Skew::zipf}, {"one", Skew::one}};
+
+}  // namespace
+
+void add_operand_options(CLI::App& app, OperandCommandOptions& options) {
+    const std::string group = "Operands";
+    app.add_option("--b-layout", options.b_layout, "B as [E, N, R], [N, E R] or [N, R E] (PEFT): enr, ner, nre")
+        ->check(CLI::IsMember({"enr", "ner", "nre"}))
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--skew", options.skew, "How tokens choose experts: uniform, zipf, or all of them one")
+        ->check(CLI::IsMember({"uniform", "zipf", "one"}))
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--left-out", options.left_out, "Share of entries that are -1: experts on another rank")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--seed", options.seed, "Of everything random")->capture_default_str()->group(group);
+}
+
+OperandOptions operand_options(const OperandCommandOptions& options) {
+    OperandOptions result;
+    result.b_layout = b_layouts.at(options.b_layout);
+    result.skew = skews.at(options.skew);
+    result.left_out = options.left_out;
+    result.seed = options.seed;
+    return result;
+}
+
+}  // namespace smlora::tool

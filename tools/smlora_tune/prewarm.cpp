@@ -1,0 +1,100 @@
+// smlora-tune prewarm: compiles what a training job will need before it starts.
+#include <smlora/prewarm.hpp>
+
+#include "smlora_tune/command.hpp"
+#include "smlora_tune/progress.hpp"
+#include "smlora_tune/shape_options.hpp"
+#include "smlora_tune/units.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <memory>
+
+namespace smlora::tool {
+namespace {
+
+struct PrewarmCommand {
+    CommonOptions common;
+    ShapeOptions shape;
+    std::vector<std::string> archs;
+    int jobs = 0;
+};
+
+constexpr const char* footer = R"(Needs NVRTC, but no GPU. What is in the cache already is not compiled again.
+
+Example:
+  smlora-tune prewarm --model qwen3-30b-a3b --rank 16 --tokens 4096,16384 --arch sm_90a)";
+
+nlohmann::ordered_json to_json(const std::vector<NamedProblem>& problems, const PrewarmReport& report) {
+    nlohmann::ordered_json document = json_document("prewarm");
+    for (const NamedProblem& item : problems) {
+        document["problems"].push_back({{"name", item.name}, {"problem", to_string(item.problem)}});
+    }
+    document["kernels"] = report.kernels;
+    document["compiled"] = report.compiled;
+    document["found"] = report.found;
+    document["seconds"] = report.seconds;
+    document["compile_seconds"] = report.compile_seconds;
+    document["warnings"] = report.warnings;
+    return document;
+}
+
+ExitCode run_prewarm(const PrewarmCommand& command) {
+    PrewarmOptions options;
+    const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
+    for (const NamedProblem& item : problems) options.problems.push_back(item.problem);
+    options.tokens = command.shape.tokens;
+    options.archs = command.archs;
+    options.jobs = command.jobs;
+
+    ProgressLine line(stderr);
+    // Neither --jobs nor the cache needs a GPU, so the engine is made for the backend that asks for none.
+    const Engine engine(engine_options(command.common, Backend::cpu, 0, 0,
+                                       [&line](const std::string& text) { line.print(text); }));
+    PrewarmReport report;
+    try {
+        report = prewarm(engine, options, [&line](const PrewarmProgress& progress) {
+            line.update(progress.done, progress.total, progress.compiling);
+        });
+    } catch (const Error& error) {
+        // --arch is the one argument that only the library checks.
+        if (error.code() == ErrorCode::invalid_argument) throw UsageError(error.what());
+        throw;
+    }
+    line.finish();
+    for (const std::string& warning : report.warnings) fmt::print(stderr, "smlora-tune: warning: {}\n", warning);
+    if (command.common.json) {
+        print_json(to_json(problems, report));
+        return ExitCode::ok;
+    }
+    for (const NamedProblem& item : problems) fmt::print("{}\n", item.name);
+    fmt::print("{} kernels: {} compiled, {} found in the cache, {}", report.kernels, report.compiled, report.found,
+               seconds_text(report.seconds));
+    if (report.compiled > 0) {
+        fmt::print(" ({} a kernel)", seconds_text(report.compile_seconds / static_cast<double>(report.compiled)));
+    }
+    fmt::print("\n");
+    return ExitCode::ok;
+}
+
+}  // namespace
+
+void add_prewarm(CLI::App& app, Run& run) {
+    auto command = std::make_shared<PrewarmCommand>();
+    CLI::App* sub = app.add_subcommand("prewarm", "Compile every kernel of a training step into the cache");
+    sub->footer(footer);
+    add_shape_options(*sub, command->shape, "a few typical ones");
+    sub->add_option("--arch", command->archs, "Architectures [the GPU's, else sm_90a]")
+        ->type_name("sm_90a,..")
+        ->delimiter(',')
+        ->allow_extra_args(false);
+    sub->add_option("-j,--jobs", command->jobs, "Kernels compiled at once [one a core]")
+        ->type_name("N")
+        ->check(CLI::PositiveNumber);
+    add_common_options(*sub, command->common);
+    sub->callback([command, &run] { run = [command] { return run_prewarm(*command); }; });
+}
+
+}  // namespace smlora::tool

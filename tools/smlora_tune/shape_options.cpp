@@ -1,0 +1,184 @@
+#include "smlora_tune/shape_options.hpp"
+
+#include "models/hf_config.hpp"
+#include "models/model_table.hpp"
+#include "smlora_tune/exit_code.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <array>
+#include <charconv>
+#include <string_view>
+#include <utility>
+
+namespace smlora::tool {
+namespace {
+
+constexpr std::int64_t default_rank = 16;
+
+const std::vector<std::string> dtype_names{"bf16", "fp16", "fp32", "fp64"};
+const std::vector<std::string> row_order_names{"token", "scattered", "grouped"};
+
+RowOrder row_order_from_name(const std::string& text) {
+    for (const RowOrder order : {RowOrder::token, RowOrder::scattered, RowOrder::grouped}) {
+        if (name(order) == text) return order;
+    }
+    throw UsageError(fmt::format("row order: expected one of {}, got '{}'", fmt::join(row_order_names, ", "), text));
+}
+
+/// What the options override in a problem.
+Problem with_options(Problem problem, const ShapeOptions& options) {
+    if (!options.dtype.empty()) {
+        problem.dtype = dtype_from_name(options.dtype);
+        problem.adapter_dtype = problem.dtype;
+        // Gates are computed in fp32 by the usual routers; the CPU's fp64 is for references, whose gates are exact too.
+        if (problem.dtype == DType::fp64) problem.gate_dtype = DType::fp64;
+    }
+    if (!options.adapter_dtype.empty()) problem.adapter_dtype = dtype_from_name(options.adapter_dtype);
+    if (!options.gate_dtype.empty()) problem.gate_dtype = dtype_from_name(options.gate_dtype);
+    if (!options.index_dtype.empty()) problem.index_dtype = dtype_from_name(options.index_dtype);
+    if (!options.weight_layout.empty()) {
+        problem.weight_layout = options.weight_layout == "ekn" ? WeightLayout::ekn : WeightLayout::enk;
+    }
+    if (!options.x_rows.empty()) problem.x_rows = row_order_from_name(options.x_rows);
+    if (!options.y_rows.empty()) {
+        problem.y_rows = row_order_from_name(options.y_rows);
+        if (problem.y_rows != RowOrder::token) problem.gates = false;
+    }
+    problem.bias = problem.bias || options.bias;
+    problem.gates = problem.gates || options.gates;
+    return problem;
+}
+
+void add_model(std::vector<NamedProblem>& problems, const models::ModelShape& model, const ShapeOptions& options) {
+    for (const models::Projection& projection : models::projections(model, options.rank.value_or(default_rank))) {
+        if (options.projection != "both" && options.projection != projection.name) continue;
+        problems.push_back({fmt::format("{} {}", model.name, projection.name), projection.problem});
+    }
+}
+
+}  // namespace
+
+void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& default_tokens) {
+    const std::string group = "Problem";
+    std::vector<std::string_view> names;
+    for (const models::ModelShape& model : models::known_models()) names.push_back(model.name);
+
+    app.add_option("--shape", options.shapes, "Experts, inputs, outputs, LoRA rank and experts of a token; repeatable")
+        ->type_name("E,K,N,R,top_k")
+        ->allow_extra_args(false)
+        ->group(group);
+    app.add_option("--model", options.models,
+                   fmt::format("Both projections of a model: {}; repeatable", fmt::join(names, ", ")))
+        ->type_name("NAME")
+        ->allow_extra_args(false)
+        ->group(group);
+    app.add_option("--config", options.configs,
+                   "Both projections of a Hugging Face model, from its config.json; repeatable")
+        ->type_name("PATH")
+        ->allow_extra_args(false)
+        ->group(group);
+    app.add_option("--projection", options.projection, "Of --model and --config: gate_up, down or both")
+        ->check(CLI::IsMember({"gate_up", "down", "both"}))
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--rank", options.rank, fmt::format("LoRA rank for --model and --config [{}]", default_rank))
+        ->type_name("R")
+        ->group(group);
+    app.add_option("--tokens", options.tokens, fmt::format("Numbers of tokens [{}]", default_tokens))
+        ->type_name("T,..")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->check(CLI::NonNegativeNumber)
+        ->group(group);
+    app.add_option("--dtype", options.dtype, "Of x, W and y: bf16, fp16, fp32, or fp64 with --device cpu")
+        ->check(CLI::IsMember(dtype_names))
+        ->type_name("TYPE")
+        ->group(group);
+    app.add_option("--adapter-dtype", options.adapter_dtype, "Of A and B: --dtype or fp32 [as --dtype]")
+        ->check(CLI::IsMember(dtype_names))
+        ->type_name("TYPE")
+        ->group(group);
+    app.add_option("--gate-dtype", options.gate_dtype, "Of the gates: --dtype or fp32 [fp32]")
+        ->check(CLI::IsMember(dtype_names))
+        ->type_name("TYPE")
+        ->group(group);
+    app.add_option("--index-dtype", options.index_dtype, "Of the routing: int32 or int64 [int32]")
+        ->check(CLI::IsMember({"int32", "int64"}))
+        ->type_name("TYPE")
+        ->group(group);
+    app.add_option("--weight-layout", options.weight_layout,
+                   "W as [E, K, N] or [E, N, K] [ekn for --shape, else the model's own]")
+        ->check(CLI::IsMember({"ekn", "enk"}))
+        ->type_name("LAYOUT")
+        ->group(group);
+    app.add_option("--x-rows", options.x_rows, "Rows of x: token, scattered or grouped [token for --shape]")
+        ->check(CLI::IsMember(row_order_names))
+        ->type_name("ORDER")
+        ->group(group);
+    app.add_option("--y-rows", options.y_rows, "Rows of y: token, scattered or grouped [scattered for --shape]")
+        ->check(CLI::IsMember(row_order_names))
+        ->type_name("ORDER")
+        ->group(group);
+    app.add_flag("--bias", options.bias, "The projection has a bias")->group(group);
+    app.add_flag("--gates", options.gates, "Gates weight the experts of a token; needs --y-rows token")->group(group);
+}
+
+Problem parse_shape(const std::string& text) {
+    std::array<std::int64_t, 5> numbers{};
+    const char* next = text.data();
+    const char* const end = text.data() + text.size();
+    bool good = true;
+    for (std::size_t i = 0; i < numbers.size() && good; ++i) {
+        if (i > 0) {
+            good = next != end && *next == ',';
+            if (good) ++next;
+        }
+        const auto [stop, error] = std::from_chars(next, end, numbers[i]);
+        good = good && error == std::errc{};
+        next = stop;
+    }
+    if (!good || next != end) {
+        throw UsageError(fmt::format("--shape: expected E,K,N,R,top_k, five whole numbers without blanks such as "
+                                     "128,2048,1536,16,8, got '{}'",
+                                     text));
+    }
+    Problem problem;
+    problem.E = numbers[0];
+    problem.K = numbers[1];
+    problem.N = numbers[2];
+    problem.R = numbers[3];
+    problem.top_k = numbers[4];
+    return problem;
+}
+
+std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) {
+    std::vector<NamedProblem> problems;
+    try {
+        for (const std::string& shape : options.shapes) problems.push_back({"", parse_shape(shape)});
+        if (!problems.empty() && options.rank) {
+            throw UsageError("--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
+        }
+        for (const std::string& model : options.models) add_model(problems, models::model_by_name(model), options);
+        for (const std::string& path : options.configs) add_model(problems, models::read_hf_config(path), options);
+        if (problems.empty()) {
+            throw UsageError("expected --shape E,K,N,R,top_k, --model NAME or --config PATH to say what to work on");
+        }
+        for (NamedProblem& item : problems) {
+            item.problem = with_options(item.problem, options);
+            validate(item.problem);
+            if (item.problem.dtype == DType::fp64 && backend != Backend::cpu) {
+                throw UsageError("--dtype: fp64 is for the CPU backend; expected bf16, fp16 or fp32, or --device cpu");
+            }
+            if (item.name.empty()) item.name = to_string(item.problem);
+        }
+    } catch (const Error& error) {
+        throw UsageError(error.what());
+    }
+    return problems;
+}
+
+}  // namespace smlora::tool

@@ -1,0 +1,49 @@
+// Which problems a command works on: --shape, --model and --config, and what goes with them.
+#pragma once
+
+#include <smlora/engine.hpp>
+#include <smlora/problem.hpp>
+
+#include <CLI/App.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace smlora::tool {
+
+struct ShapeOptions {
+    std::vector<std::string> shapes;
+    std::vector<std::string> models;
+    std::vector<std::string> configs;
+    std::string projection = "both";
+    std::optional<std::int64_t> rank;
+    std::vector<std::int64_t> tokens;
+    // Empty: what --model or --config says; for --shape the defaults of Problem.
+    std::string dtype;
+    std::string adapter_dtype;
+    std::string gate_dtype;
+    std::string index_dtype;
+    std::string weight_layout;
+    std::string x_rows;
+    std::string y_rows;
+    bool bias = false;
+    bool gates = false;
+};
+
+/// `default_tokens`: what the help says is used when --tokens is not given.
+void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& default_tokens);
+
+struct NamedProblem {
+    std::string name;  ///< "qwen3-30b-a3b gate_up"; for --shape the text of the problem
+    Problem problem;
+};
+
+/// "E,K,N,R,top_k" with token -> scattered rows. Throws UsageError.
+[[nodiscard]] Problem parse_shape(const std::string& text);
+
+/// The problems in the order of the command line, validated for `backend`. Throws UsageError.
+[[nodiscard]] std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend);
+
+}  // namespace smlora::tool

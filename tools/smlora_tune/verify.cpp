@@ -1,0 +1,162 @@
+// smlora-tune verify: are the results right, on this device, for this shape?
+#include "smlora_tune/command.hpp"
+#include "smlora_tune/operand_options.hpp"
+#include "smlora_tune/progress.hpp"
+#include "smlora_tune/shape_options.hpp"
+#include "smlora_tune/table.hpp"
+#include "smlora_tune/terminal.hpp"
+#include "smlora_tune/verification.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace smlora::tool {
+namespace {
+
+struct VerifyCommand {
+    CommonOptions common;
+    DeviceOptions device;
+    ShapeOptions shape;
+    OperandCommandOptions operands;
+    std::int64_t sample = 64;
+};
+
+constexpr const char* footer =
+    R"(Every operation runs twice on random inputs, its outputs poisoned before. Results are compared with the CPU backend
+in fp64 on the inputs as rounded, by relative error in the Euclidean norm: bf16 4e-3, fp16 1e-3, fp32 1e-5,
+fp64 1e-12; no single row further off than ten times that; route, group and scaling 0 exact; both runs alike bit for
+bit; every element written. Exit code 1 when something is out of tolerance.
+
+Examples:
+  smlora-tune verify --shape 128,2048,1536,16,8 --tokens 1,2048
+  smlora-tune verify --model gpt-oss-20b --device cpu --skew zipf --left-out 0.1)";
+
+constexpr std::int64_t default_tokens_gpu = 2048;
+constexpr std::int64_t default_tokens_cpu = 128;
+
+struct Case {
+    NamedProblem item;
+    std::int64_t tokens = 0;
+    std::vector<Check> checks;
+
+    [[nodiscard]] bool ok() const {
+        return std::all_of(checks.begin(), checks.end(), [](const Check& check) { return check.ok(); });
+    }
+};
+
+std::string verdict(const Check& check) {
+    if (check.ok()) return "ok";
+    if (check.non_finite > 0) return fmt::format("WRONG: {} elements not finite or not written", check.non_finite);
+    if (!check.repeatable) return "WRONG: a second run differs";
+    if (check.exact) return "WRONG: not equal";
+    return check.difference.relative > check.tolerance ? "WRONG: out of tolerance" : "WRONG: a row is out of tolerance";
+}
+
+nlohmann::ordered_json to_json(const Case& done) {
+    nlohmann::ordered_json json{{"name", done.item.name},
+                                {"problem", to_string(done.item.problem)},
+                                {"tokens", done.tokens},
+                                {"ok", done.ok()}};
+    json["checks"] = nlohmann::ordered_json::array();
+    for (const Check& check : done.checks) {
+        // JSON has no infinity: the library writes null for it.
+        json["checks"].push_back({{"operation", check.operation},
+                                  {"output", check.output},
+                                  {"exact", check.exact},
+                                  {"error", check.difference.relative},
+                                  {"worst_row", check.difference.worst_row},
+                                  {"tolerance", check.tolerance},
+                                  {"repeatable", check.repeatable},
+                                  {"non_finite", check.non_finite},
+                                  {"ok", check.ok()}});
+    }
+    return json;
+}
+
+void print_text(const Case& done, const Style& style) {
+    fmt::print("{}, {} tokens\n", done.item.name, done.tokens);
+    Table table({{"operation"},
+                 {"output"},
+                 {"error", Align::right},
+                 {"tolerance", Align::right},
+                 {"worst row", Align::right},
+                 {"verdict"}});
+    for (const Check& check : done.checks) {
+        const bool exact = check.exact && check.ok();
+        table.add({check.operation, check.output, exact ? "exact" : fmt::format("{:.2e}", check.difference.relative),
+                   check.exact ? "exact" : fmt::format("{:.0e}", check.tolerance),
+                   exact ? "exact" : fmt::format("{:.2e}", check.difference.worst_row),
+                   check.ok() ? style.good(verdict(check)) : style.bad(verdict(check))});
+    }
+    fmt::print("{}\n", table.text());
+}
+
+ExitCode run_verify(const VerifyCommand& command) {
+    const DeviceChoice device = parse_device(command.device.device);
+    const std::vector<NamedProblem> problems = resolve(command.shape, device.backend);
+    std::vector<std::int64_t> tokens = command.shape.tokens;
+    if (tokens.empty()) tokens.push_back(device.backend == Backend::cpu ? default_tokens_cpu : default_tokens_gpu);
+    OperandOptions options = operand_options(command.operands);
+
+    ProgressLine line(stderr);
+    const auto log = [&line](const std::string& text) { line.print(text); };
+    const Session session(
+        engine_options(command.common, device.backend, device.ordinal, command.device.threads, log));
+    const Engine cpu(engine_options(command.common, Backend::cpu, 0, command.device.threads, log));
+    fmt::print(stderr, "device  {}\nseed    {}, routing {}\n", session.device_name(), command.operands.seed,
+               command.operands.skew);
+    const Style style(stdout);
+    std::vector<Case> cases;
+    const std::size_t total = problems.size() * tokens.size();
+    for (const NamedProblem& item : problems) {
+        for (const std::int64_t T : tokens) {
+            options.T = T;
+            const std::size_t done = cases.size();
+            cases.push_back({item, T,
+                             verify_problem(session, cpu, item.problem, options, command.sample,
+                                            [&](std::string_view what) {
+                                                line.update(done, total, fmt::format("{}: {}", item.name, what));
+                                            })});
+            line.finish();
+            if (!command.common.json) print_text(cases.back(), style);
+        }
+    }
+    const auto wrong = std::count_if(cases.begin(), cases.end(), [](const Case& done) { return !done.ok(); });
+    if (command.common.json) {
+        nlohmann::ordered_json document = json_document("verify");
+        document["device"] = session.device_name();
+        document["seed"] = command.operands.seed;
+        document["skew"] = command.operands.skew;
+        document["ok"] = wrong == 0;
+        document["cases"] = nlohmann::ordered_json::array();
+        for (const Case& done : cases) document["cases"].push_back(to_json(done));
+        print_json(document);
+    } else {
+        fmt::print("{}\n", wrong == 0 ? "All results are within tolerance."
+                                      : fmt::format("{} of {} problems have wrong results.", wrong, cases.size()));
+    }
+    return wrong == 0 ? ExitCode::ok : ExitCode::failure;
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, Run& run) {
+    auto command = std::make_shared<VerifyCommand>();
+    CLI::App* sub = app.add_subcommand("verify", "Run every operation and compare it with the fp64 reference");
+    sub->footer(footer);
+    add_shape_options(*sub, command->shape,
+                      fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
+    sub->add_option("--sample", command->sample,
+                    "Tokens that a reference is computed for, which takes the CPU long for large shapes; 0: all")
+        ->type_name("N")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    add_operand_options(*sub, command->operands);
+    add_device_options(*sub, command->device);
+    add_common_options(*sub, command->common);
+    sub->callback([command, &run] { run = [command] { return run_verify(*command); }; });
+}
+
+}  // namespace smlora::tool
