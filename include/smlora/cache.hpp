@@ -18,7 +18,7 @@ struct CacheLayer {
 
 /// One kernel entry, as its file tells.
 struct CacheEntryInfo {
-    std::string key;     ///< 32 hexadecimal digits
+    std::string key;  ///< 32 hexadecimal digits
     std::filesystem::path file;
     std::string kernel;  ///< readable: family and constants
     std::string arch;

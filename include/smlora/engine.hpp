@@ -44,7 +44,7 @@ struct EngineOptions {
 /// Thread-safe; cheap to keep for the life of a process. Making one opens neither libcuda nor NVRTC: both are opened
 /// when first needed.
 class SMLORA_API Engine {
-   public:
+ public:
     /// Throws Error{io} when a cache folder that was named is writable by others or is no folder.
     explicit Engine(EngineOptions options = {});
     ~Engine();
@@ -56,7 +56,7 @@ class SMLORA_API Engine {
     struct Impl;
     [[nodiscard]] Impl& impl() const noexcept { return *impl_; }
 
-   private:
+ private:
     std::unique_ptr<Impl> impl_;
 };
 

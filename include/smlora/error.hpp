@@ -22,11 +22,11 @@ enum class ErrorCode : int {
 
 /// Thrown by every public function. Nothing is launched and nothing half-written when it is thrown for an argument.
 class SMLORA_API Error : public std::runtime_error {
-   public:
+ public:
     Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
     [[nodiscard]] ErrorCode code() const noexcept { return code_; }
 
-   private:
+ private:
     ErrorCode code_;
 };
 

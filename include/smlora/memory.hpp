@@ -9,7 +9,7 @@ namespace smlora {
 
 /// Owns device memory (CUDA backend) or 256-byte-aligned host memory (CPU backend). Not initialised.
 class SMLORA_API Buffer {
-   public:
+ public:
     Buffer() = default;
     /// Throws Error{cuda} or std::bad_alloc. Zero bytes give a null pointer.
     Buffer(const Engine& engine, std::size_t bytes);
@@ -26,7 +26,7 @@ class SMLORA_API Buffer {
     /// Blocking; sets every byte.
     void fill(unsigned char value);
 
-   private:
+ private:
     void release() noexcept;
     void* data_ = nullptr;
     std::size_t bytes_ = 0;

@@ -47,10 +47,10 @@ SMLORA_API void route(const Engine& engine, Stream stream, const Problem& proble
 // ---- group, combine ------------------------------------------------------------------------------------------------
 
 struct GroupArgs {
-    Tensor x;        ///< in, rows in the order of problem.x_rows (token or scattered), any row stride
-    Tensor gates;    ///< in, optional [T, top_k]: a coefficient for each row, of problem.gate_dtype
-    Routing routing; ///< in
-    Tensor out;      ///< out [M, width of x], grouped; rows of entries left out are zero
+    Tensor x;         ///< in, rows in the order of problem.x_rows (token or scattered), any row stride
+    Tensor gates;     ///< in, optional [T, top_k]: a coefficient for each row, of problem.gate_dtype
+    Routing routing;  ///< in
+    Tensor out;       ///< out [M, width of x], grouped; rows of entries left out are zero
     Workspace workspace;
 };
 
@@ -68,11 +68,11 @@ struct CombineArgs {
 SMLORA_API void combine(const Engine& engine, Stream stream, const Problem& problem, const CombineArgs& args);
 
 struct CombineBackwardArgs {
-    Tensor dout;   ///< in [T, width]
-    Tensor y;      ///< in [M, width], scattered; needed for dgates
-    Tensor gates;  ///< in, optional [T, top_k]
-    Tensor dy;     ///< out, optional [M, width], scattered: gates[t, j] * dout_t
-    Tensor dgates; ///< out, optional [T, top_k], of problem.gate_dtype: <dout_t, y[t * top_k + j]>
+    Tensor dout;    ///< in [T, width]
+    Tensor y;       ///< in [M, width], scattered; needed for dgates
+    Tensor gates;   ///< in, optional [T, top_k]
+    Tensor dy;      ///< out, optional [M, width], scattered: gates[t, j] * dout_t
+    Tensor dgates;  ///< out, optional [T, top_k], of problem.gate_dtype: <dout_t, y[t * top_k + j]>
     Workspace workspace;
 };
 
@@ -83,16 +83,16 @@ SMLORA_API void combine_backward(const Engine& engine, Stream stream, const Prob
 // ---- the projection ------------------------------------------------------------------------------------------------
 
 struct ForwardArgs {
-    Tensor x;        ///< in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride
-    Tensor W;        ///< in, [E, K, N] or [E, N, K] as problem.weight_layout says; matrices contiguous, any expert stride
-    Tensor A;        ///< in, [E, R, K], any strides; with R > 0
-    Tensor B;        ///< in, [E, N, R], any strides; with R > 0
-    Tensor bias;     ///< in, [E, N] contiguous; with problem.bias
-    Tensor gates;    ///< in, [T, top_k] contiguous; with problem.gates
-    Routing routing; ///< in
+    Tensor x;      ///< in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride
+    Tensor W;      ///< in, [E, K, N] or [E, N, K] as problem.weight_layout says; matrices contiguous, any expert stride
+    Tensor A;      ///< in, [E, R, K], any strides; with R > 0
+    Tensor B;      ///< in, [E, N, R], any strides; with R > 0
+    Tensor bias;   ///< in, [E, N] contiguous; with problem.bias
+    Tensor gates;  ///< in, [T, top_k] contiguous; with problem.gates
+    Routing routing;  ///< in
     float scaling = 1.0F;
-    Tensor y;        ///< out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride
-    Tensor xa;       ///< out, optional, [M, R] grouped, strides {padded_rank, 1}: scaling * x_i A_e^T, for backward_lora
+    Tensor y;   ///< out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride
+    Tensor xa;  ///< out, optional, [M, R] grouped, strides {padded_rank, 1}: scaling * x_i A_e^T, for backward_lora
     Workspace workspace;
 };
 
@@ -105,19 +105,19 @@ SMLORA_API void forward(const Engine& engine, Stream stream, const Problem& prob
 SMLORA_API void scatter2scatter(const Engine& engine, Stream stream, const Problem& problem, const ForwardArgs& args);
 
 struct BackwardInputArgs {
-    Tensor dy;       ///< in, in the order of problem.y_rows: [T, N] (the gradient of the combined output) or [M, N]
-    Tensor W;        ///< in, as in forward
-    Tensor A;        ///< in, with R > 0
-    Tensor B;        ///< in, with R > 0
-    Tensor gates;    ///< in, with problem.gates
-    Routing routing; ///< in
+    Tensor dy;        ///< in, in the order of problem.y_rows: [T, N] (the gradient of the combined output) or [M, N]
+    Tensor W;         ///< in, as in forward
+    Tensor A;         ///< in, with R > 0
+    Tensor B;         ///< in, with R > 0
+    Tensor gates;     ///< in, with problem.gates
+    Routing routing;  ///< in
     float scaling = 1.0F;
-    Tensor dx;       ///< out, in the order of problem.x_rows: [T, K], summed over a token's rows in fp32, or [M, K]
-    Tensor yb;       ///< out, optional, [M, R] grouped, strides {padded_rank, 1}: scaling * dy_i B_e without the gate,
-                     ///< for backward_lora
-    Tensor dgates;   ///< out, optional, [T, top_k] contiguous, with problem.gates: <dy_t, y_f>, computed without y
-    Tensor x;        ///< in, for dgates only
-    Tensor bias;     ///< in, for dgates only, with problem.bias
+    Tensor dx;      ///< out, in the order of problem.x_rows: [T, K], summed over a token's rows in fp32, or [M, K]
+    Tensor yb;      ///< out, optional, [M, R] grouped, strides {padded_rank, 1}: scaling * dy_i B_e without the gate,
+                    ///< for backward_lora
+    Tensor dgates;  ///< out, optional, [T, top_k] contiguous, with problem.gates: <dy_t, y_f>, computed without y
+    Tensor x;       ///< in, for dgates only
+    Tensor bias;    ///< in, for dgates only, with problem.bias
     Workspace workspace;
 };
 
@@ -130,17 +130,17 @@ SMLORA_API void backward_input(const Engine& engine, Stream stream, const Proble
                                                               std::int64_t T);
 
 struct BackwardLoraArgs {
-    Tensor x;        ///< in, as in forward
-    Tensor dy;       ///< in, as in backward_input
-    Tensor A;        ///< in; needed only for dB without xa
-    Tensor B;        ///< in; needed only for dA without yb
-    Tensor gates;    ///< in, with problem.gates
-    Routing routing; ///< in
+    Tensor x;         ///< in, as in forward
+    Tensor dy;        ///< in, as in backward_input
+    Tensor A;         ///< in; needed only for dB without xa
+    Tensor B;         ///< in; needed only for dA without yb
+    Tensor gates;     ///< in, with problem.gates
+    Routing routing;  ///< in
     float scaling = 1.0F;
-    Tensor xa;       ///< in, optional: what forward wrote; not given: computed again
-    Tensor yb;       ///< in, optional: what backward_input wrote; not given: computed again
-    Tensor dA;       ///< out, optional, [E, R, K], any strides that do not overlap, of adapter_dtype
-    Tensor dB;       ///< out, optional, [E, N, R], likewise
+    Tensor xa;  ///< in, optional: what forward wrote; not given: computed again
+    Tensor yb;  ///< in, optional: what backward_input wrote; not given: computed again
+    Tensor dA;  ///< out, optional, [E, R, K], any strides that do not overlap, of adapter_dtype
+    Tensor dB;  ///< out, optional, [E, N, R], likewise
     Workspace workspace;
 };
 

@@ -23,10 +23,10 @@ struct PrewarmOptions {
 struct PrewarmProgress {
     std::size_t done = 0;
     std::size_t total = 0;
-    std::size_t compiled = 0;     ///< of `done`; the rest was in the cache
-    std::string_view kernel;      ///< readable name of the kernel just finished
-    double compile_seconds = 0;   ///< 0 when it was in the cache
-    std::string_view compiling;   ///< one of the kernels under way meanwhile; empty when none is left
+    std::size_t compiled = 0;    ///< of `done`; the rest was in the cache
+    std::string_view kernel;     ///< readable name of the kernel just finished
+    double compile_seconds = 0;  ///< 0 when it was in the cache
+    std::string_view compiling;  ///< one of the kernels under way meanwhile; empty when none is left
 };
 
 struct PrewarmReport {
@@ -34,8 +34,8 @@ struct PrewarmReport {
     std::size_t compiled = 0;  ///< by this call
     std::size_t found = 0;     ///< in a cache layer already
     double seconds = 0;
-    double compile_seconds = 0;          ///< summed over kernels
-    std::vector<std::string> warnings;   ///< kernels that spill registers, entries that could not be stored
+    double compile_seconds = 0;         ///< summed over kernels
+    std::vector<std::string> warnings;  ///< kernels that spill registers, entries that could not be stored
 };
 
 /// Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem into

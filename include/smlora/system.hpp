@@ -22,8 +22,8 @@ struct DeviceInfo {
 struct SystemInfo {
     std::string smlora_version;
     bool driver_found = false;
-    int driver_version = 0;     ///< as CUDA encodes it: 13000 is 13.0
-    std::string driver_error;   ///< why there is none: what was looked for and what came
+    int driver_version = 0;    ///< as CUDA encodes it: 13000 is 13.0
+    std::string driver_error;  ///< why there is none: what was looked for and what came
     std::vector<DeviceInfo> devices;
     bool nvrtc_found = false;
     std::string nvrtc_version;  ///< with the build number: "13.0.88"

@@ -48,8 +48,7 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     if (lora) set_packing(variant, problem, args.A, args.B);
     const Plan& plan = call.plan(problem, variant);
 
-    const ScratchBlock block(args.workspace,
-                             scratch_bytes(problem, M, args.yb.given(), variant.pack_a, variant.pack_b),
+    const ScratchBlock block(args.workspace, scratch_bytes(problem, M, args.yb.given(), variant.pack_a, variant.pack_b),
                              call.stream());
     Scratch scratch(block.data());
     const BackwardInputScratch pieces = take_backward_input(problem, M, args.yb.given(), scratch);

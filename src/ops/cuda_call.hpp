@@ -13,7 +13,7 @@
 namespace smlora::ops {
 
 class CudaCall {
-   public:
+ public:
     CudaCall(const Engine& engine, Stream stream);
 
     [[nodiscard]] CUstream stream() const noexcept { return stream_; }
@@ -41,7 +41,7 @@ class CudaCall {
         launch_exact(step, x, y, &args, sizeof(Args));
     }
 
-   private:
+ private:
     void launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args, std::size_t bytes);
     void launch_exact(const Step& step, std::int64_t x, std::int64_t y, const void* args, std::size_t bytes);
 

@@ -45,8 +45,7 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
     if (lora) set_packing(variant, problem, args.A, args.B);
     const Plan& plan = call.plan(problem, variant);
 
-    const ScratchBlock block(args.workspace,
-                             scratch_bytes(problem, M, args.xa.given(), variant.pack_a, variant.pack_b),
+    const ScratchBlock block(args.workspace, scratch_bytes(problem, M, args.xa.given(), variant.pack_a, variant.pack_b),
                              call.stream());
     Scratch scratch(block.data());
     const ForwardScratch pieces = take_forward(problem, M, args.xa.given(), scratch);

@@ -18,7 +18,7 @@ constexpr std::align_val_t host_alignment{256};
 
 /// Makes a context current for a scope.
 class ContextScope {
-   public:
+ public:
     explicit ContextScope(void* context) { SMLORA_CUDA(cuCtxPushCurrent, static_cast<CUcontext>(context)); }
     ~ContextScope() {
         CUcontext popped = nullptr;

@@ -102,7 +102,7 @@ void plan_backward_lora(Plan& plan, const Problem& problem, const Variant& varia
 std::uint8_t bucket_of(std::int64_t T) {
     if (T <= 1) return 0;
     // The nearest power of two on a logarithmic scale: up from 2^b sqrt(2).
-    const int floor = std::bit_width(static_cast<std::uint64_t>(T)) - 1;
+    const auto floor = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(T))) - 1;
     const double low = static_cast<double>(std::int64_t{1} << floor);
     return static_cast<std::uint8_t>(static_cast<double>(T) > low * 1.4142135623730951 ? floor + 1 : floor);
 }
@@ -111,7 +111,9 @@ Plan make_plan(const Problem& problem, const Variant& variant, const gpu::Device
     Plan plan;
     plan.multiprocessors = facts.multiprocessors;
     switch (variant.operation) {
-        case Operation::route: set_route_steps(plan, problem, variant, facts); break;
+        case Operation::route:
+            set_route_steps(plan, problem, variant, facts);
+            break;
         case Operation::group:
             plan.set(Role::gather_rows,
                      gather_step(problem, variant, variant.width, problem.x_rows, false, variant.gated));
@@ -128,9 +130,15 @@ Plan make_plan(const Problem& problem, const Variant& variant, const gpu::Device
                 plan.set(Role::gate_gradient, flat_gate_gradient_step(problem, variant, variant.width));
             }
             break;
-        case Operation::forward: plan_forward(plan, problem, variant, facts); break;
-        case Operation::backward_input: plan_backward_input(plan, problem, variant, facts); break;
-        case Operation::backward_lora: plan_backward_lora(plan, problem, variant, facts); break;
+        case Operation::forward:
+            plan_forward(plan, problem, variant, facts);
+            break;
+        case Operation::backward_input:
+            plan_backward_input(plan, problem, variant, facts);
+            break;
+        case Operation::backward_lora:
+            plan_backward_lora(plan, problem, variant, facts);
+            break;
     }
     return plan;
 }

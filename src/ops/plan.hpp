@@ -40,8 +40,8 @@ enum class Role : std::uint8_t {
 /// One kernel of a plan with the figures that its grid follows from.
 struct Step {
     jit::KernelSpec spec;
-    int tile_rows = 0;                 ///< rows of a tile, or rows that a block takes at once
-    int column_tiles = 0;              ///< tiles beside each other for one row tile
+    int tile_rows = 0;                          ///< rows of a tile, or rows that a block takes at once
+    int column_tiles = 0;                       ///< tiles beside each other for one row tile
     const jit::LoadedKernel* kernel = nullptr;  ///< set when the plan is loaded
 };
 
@@ -57,23 +57,23 @@ struct Plan {
 /// What differs between calls of one problem, and changes which kernels are right.
 struct Variant {
     Operation operation = Operation::forward;
-    std::uint8_t bucket = 0;             ///< of T: log2, rounded to the nearest
-    bool tensor_cores = false;           ///< 16-bit types with every row 16-byte aligned
-    bool vector_rows = false;            ///< rows of the row kernels 16-byte aligned
-    bool vector_bias = false;            ///< the same of the bias and the rows it is multiplied with
-    bool pack_a = false;                 ///< A needs to be repacked
+    std::uint8_t bucket = 0;    ///< of T: log2, rounded to the nearest
+    bool tensor_cores = false;  ///< 16-bit types with every row 16-byte aligned
+    bool vector_rows = false;   ///< rows of the row kernels 16-byte aligned
+    bool vector_bias = false;   ///< the same of the bias and the rows it is multiplied with
+    bool pack_a = false;        ///< A needs to be repacked
     bool pack_b = false;
-    std::int8_t fastest_a = 0;           ///< dimension of A's smallest stride: 0 inner, 1 outer, 2 expert
+    std::int8_t fastest_a = 0;  ///< dimension of A's smallest stride: 0 inner, 1 outer, 2 expert
     std::int8_t fastest_b = 0;
-    bool needs_xa = false;               ///< computed by this call
+    bool needs_xa = false;  ///< computed by this call
     bool needs_yb = false;
     bool wants_da = false;
     bool wants_db = false;
     bool wants_dgates = false;
     bool wants_dy = false;
-    bool gated = false;                  ///< gates given to group, combine
-    DType input_index = DType::int32;    ///< of top_idx
-    std::int64_t width = 0;              ///< of the rows of group, combine
+    bool gated = false;                ///< gates given to group, combine
+    DType input_index = DType::int32;  ///< of top_idx
+    std::int64_t width = 0;            ///< of the rows of group, combine
 
     friend bool operator==(const Variant&, const Variant&) = default;
 };

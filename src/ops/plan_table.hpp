@@ -22,14 +22,14 @@ struct PlanKey {
 
 /// Thread-safe. A plan that a thread has used before is found in a table of its own, without a lock.
 class PlanTable {
-   public:
+ public:
     PlanTable();
 
-    /// The plan of `key`, made by `make` if there is none yet; it lives as long as the table. What `make` throws passes through and
-    /// leaves the table as it was.
+    /// The plan of `key`, made by `make` if there is none yet; it lives as long as the table. What `make` throws passes
+    /// through and leaves the table as it was.
     const Plan& get(const PlanKey& key, const std::function<Plan()>& make);
 
-   private:
+ private:
     struct Entry {
         PlanKey key;
         Plan plan;

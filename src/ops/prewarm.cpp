@@ -53,7 +53,8 @@ std::vector<gpu::DeviceFacts> installed_gpus() {
     return gpus;
 }
 
-/// What to plan for. A GPU that is there plans with its own facts, so that exactly the kernels it will ask for are made.
+/// What to plan for. A GPU that is there plans with its own facts, so that exactly the kernels it will ask for are
+/// made.
 std::vector<gpu::DeviceFacts> targets(const std::vector<std::string>& archs, int device) {
     const std::vector<gpu::DeviceFacts> gpus = installed_gpus();
     const auto facts_for = [&](const jit::Arch& arch) {
@@ -96,7 +97,7 @@ std::vector<Item> collect(const PrewarmOptions& options, int device) {
 
 /// Hands out items to threads and tells the caller of each that is done.
 class Prewarming {
-   public:
+ public:
     Prewarming(jit::KernelLibrary& kernels, const std::vector<Item>& items,
                const std::function<void(const PrewarmProgress&)>& progress)
         : kernels_(kernels), items_(items), progress_(progress) {
@@ -121,7 +122,7 @@ class Prewarming {
 
     [[nodiscard]] PrewarmReport take_report() { return std::move(report_); }
 
-   private:
+ private:
     std::optional<std::size_t> claim() {
         const std::lock_guard lock(mutex_);
         return claim_locked();

@@ -17,12 +17,18 @@ double rows_per_expert(const Problem& problem, const Variant& variant) {
 
 const char* type_name(DType dtype) {
     switch (dtype) {
-        case DType::bf16: return "smlora::bf16";
-        case DType::fp16: return "smlora::fp16";
-        case DType::fp32: return "float";
-        case DType::int32: return "int";
-        case DType::int64: return "long long";
-        case DType::fp64: break;
+        case DType::bf16:
+            return "smlora::bf16";
+        case DType::fp16:
+            return "smlora::fp16";
+        case DType::fp32:
+            return "float";
+        case DType::int32:
+            return "int";
+        case DType::int64:
+            return "long long";
+        case DType::fp64:
+            break;
     }
     throw Error(ErrorCode::unsupported, "dtype: expected bf16, fp16 or fp32 on the CUDA backend, got fp64");
 }
@@ -107,8 +113,7 @@ Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows, co
         spec.constants.emplace_back("WARPS", tile.warps);
         spec.constants.emplace_back("STAGES", tile.stages);
         step.tile_rows = tile.k;
-        step.column_tiles =
-            static_cast<int>(((width + tile.c - 1) / tile.c) * ((problem.R + tile.r - 1) / tile.r));
+        step.column_tiles = static_cast<int>(((width + tile.c - 1) / tile.c) * ((problem.R + tile.r - 1) / tile.r));
     } else {
         spec.family = "lora_gradient_simt";
         spec.threads = 256;

@@ -11,10 +11,10 @@ namespace smlora::ops {
 [[nodiscard]] const char* type_name(DType dtype);
 
 struct ProductKernel {
-    std::int64_t red = 0;              ///< length of the reduction
-    std::int64_t out = 0;              ///< columns written
-    std::int64_t out_weight = 0;       ///< of those, columns that the weight has; the rest are written as zero
-    std::int64_t rank = 0;             ///< columns of lora_rows that count; 0: no adapter
+    std::int64_t red = 0;         ///< length of the reduction
+    std::int64_t out = 0;         ///< columns written
+    std::int64_t out_weight = 0;  ///< of those, columns that the weight has; the rest are written as zero
+    std::int64_t rank = 0;        ///< columns of lora_rows that count; 0: no adapter
     RowOrder rows = RowOrder::token;
     RowOrder out_rows = RowOrder::scattered;
     bool weight_out_contiguous = false;

@@ -53,8 +53,8 @@ bool tensor_cores_fit(const Problem& problem, std::initializer_list<const Tensor
 bool needs_packing(const Problem& problem, const Tensor& view, bool tensor_cores) {
     if (!view.given()) return false;
     if (view.dtype != problem.dtype || view.strides[2] != 1) return true;
-    return tensor_cores && (problem.R % 8 != 0 || view.strides[0] % 8 != 0 || view.strides[1] % 8 != 0 ||
-                            !aligned16(view.data));
+    return tensor_cores &&
+           (problem.R % 8 != 0 || view.strides[0] % 8 != 0 || view.strides[1] % 8 != 0 || !aligned16(view.data));
 }
 
 std::int8_t fastest_dimension(const Tensor& view) {

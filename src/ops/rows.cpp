@@ -49,8 +49,8 @@ void combine_cuda(const Engine& engine, Stream stream, const Problem& problem, c
     call.launch_rows(plan, Role::combine, T, combine);
 }
 
-void combine_backward_cuda(const Engine& engine, Stream stream, const Problem& problem,
-                           const CombineBackwardArgs& args, std::int64_t T) {
+void combine_backward_cuda(const Engine& engine, Stream stream, const Problem& problem, const CombineBackwardArgs& args,
+                           std::int64_t T) {
     if (T == 0) return;
     const std::int64_t M = T * problem.top_k;
     CudaCall call(engine, stream);

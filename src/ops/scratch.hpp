@@ -13,7 +13,7 @@ namespace smlora::ops {
 
 /// Hands out 256-byte-aligned pieces of a block; made without a block it only measures.
 class Scratch {
-   public:
+ public:
     Scratch() = default;
     explicit Scratch(void* base) : base_(static_cast<char*>(base)) {}
 
@@ -24,19 +24,19 @@ class Scratch {
     }
     [[nodiscard]] std::size_t used() const noexcept { return used_; }
 
-   private:
+ private:
     char* base_ = nullptr;
     std::size_t used_ = 0;
 };
 
 /// The block behind a Scratch for the length of one call.
 class ScratchBlock {
-   public:
+ public:
     /// Throws Error{invalid_argument} when the caller's workspace is too small or misaligned.
     ScratchBlock(const Workspace& workspace, std::size_t needed, CUstream stream);
     [[nodiscard]] void* data() const noexcept { return data_; }
 
-   private:
+ private:
     std::optional<gpu::StreamBuffer> pool_;
     void* data_ = nullptr;
 };

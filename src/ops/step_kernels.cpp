@@ -8,7 +8,7 @@ namespace smlora::ops {
 namespace {
 
 class KernelSet {
-   public:
+ public:
     KernelSet(const Problem& problem, const gpu::DeviceFacts& facts) : problem_(problem), facts_(facts) {}
 
     void add(const Variant& variant) {
@@ -20,7 +20,7 @@ class KernelSet {
     }
     [[nodiscard]] std::vector<jit::KernelSpec> take() { return std::move(specs_); }
 
-   private:
+ private:
     const Problem& problem_;
     const gpu::DeviceFacts& facts_;
     std::vector<jit::KernelSpec> specs_;

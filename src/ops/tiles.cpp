@@ -18,10 +18,14 @@ struct Candidate {
 };
 
 constexpr std::array candidates{
-    Candidate{{128, 128, 32, 2, 2, 4, 2}, {1.00, 0.90}}, Candidate{{128, 128, 64, 2, 2, 3, 2}, {0.96, 1.00}},
-    Candidate{{64, 256, 32, 1, 4, 4, 2}, {0.93, 0.93}},  Candidate{{64, 128, 64, 2, 2, 3, 3}, {0.86, 0.87}},
-    Candidate{{32, 128, 64, 1, 4, 4, 3}, {0.60, 0.60}},  Candidate{{16, 128, 64, 1, 4, 4, 3}, {0.40, 0.40}},
-    Candidate{{64, 64, 64, 2, 2, 4, 3}, {0.60, 0.60}},   Candidate{{64, 32, 64, 4, 1, 5, 2}, {0.40, 0.40}},
+    Candidate{{128, 128, 32, 2, 2, 4, 2}, {1.00, 0.90}},
+    Candidate{{128, 128, 64, 2, 2, 3, 2}, {0.96, 1.00}},
+    Candidate{{64, 256, 32, 1, 4, 4, 2}, {0.93, 0.93}},
+    Candidate{{64, 128, 64, 2, 2, 3, 3}, {0.86, 0.87}},
+    Candidate{{32, 128, 64, 1, 4, 4, 3}, {0.60, 0.60}},
+    Candidate{{16, 128, 64, 1, 4, 4, 3}, {0.40, 0.40}},
+    Candidate{{64, 64, 64, 2, 2, 4, 3}, {0.60, 0.60}},
+    Candidate{{64, 32, 64, 4, 1, 5, 2}, {0.40, 0.40}},
     Candidate{{64, 16, 64, 4, 1, 6, 2}, {0.25, 0.25}},
     // For GPUs with 99 KiB a block and long tables of experts.
     Candidate{{128, 128, 32, 2, 2, 3, 2}, {0.90, 0.85}},
@@ -78,7 +82,8 @@ GradientTile choose_gradient_tile(std::int64_t E, std::int64_t R, const gpu::Dev
         tile = {128, 64, 32, 4, 4, 3};
     }
     if (tile.shared_bytes(E) > static_cast<unsigned>(facts.shared_bytes_per_block)) {
-        throw Error(ErrorCode::unsupported, "no tile of the adapter's gradients fits the shared memory of " + facts.name);
+        throw Error(ErrorCode::unsupported,
+                    "no tile of the adapter's gradients fits the shared memory of " + facts.name);
     }
     return tile;
 }

@@ -9,10 +9,10 @@ namespace smlora::ops {
 
 /// Blocking of grouped_product_mma.
 struct ProductTile {
-    int m, n, k;             ///< the block's tile: rows, outputs, depth of a pipeline stage
+    int m, n, k;  ///< the block's tile: rows, outputs, depth of a pipeline stage
     int warps_m, warps_n;
     int stages;
-    int min_blocks;          ///< resident blocks a multiprocessor that registers are allotted for
+    int min_blocks;  ///< resident blocks a multiprocessor that registers are allotted for
 
     [[nodiscard]] unsigned threads() const { return static_cast<unsigned>(warps_m * warps_n * 32); }
     /// Dynamic shared memory; mirrors the table at the top of grouped_product_mma.cuh.
@@ -22,8 +22,8 @@ struct ProductTile {
 /// What the choice depends on.
 struct ProductSize {
     std::int64_t E, out;
-    double rows_per_expert;      ///< the mean, M / E
-    bool reduction_contiguous;   ///< of the weight
+    double rows_per_expert;     ///< the mean, M / E
+    bool reduction_contiguous;  ///< of the weight
 };
 
 [[nodiscard]] ProductTile choose_product_tile(const ProductSize& size, const gpu::DeviceFacts& facts);

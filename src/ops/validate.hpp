@@ -1,5 +1,6 @@
 // The checks of every operation's arguments, the same on both backends. Each throws Error{invalid_argument} that names
-// the argument, its value and what was expected, for example "A: expected [E, R, K] = [128, 16, 2048], got [128, 8, 2048]".
+// the argument, its value and what was expected, for example "A: expected [E, R, K] = [128, 16, 2048], got [128, 8,
+// 2048]".
 #pragma once
 
 #include <smlora/operations.hpp>
