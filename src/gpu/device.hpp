@@ -34,12 +34,12 @@ struct DeviceFacts {
 
 /// Primary contexts that an engine retained; released when it goes.
 class PrimaryContexts {
-   public:
+ public:
     PrimaryContexts();
     ~PrimaryContexts();
     CUcontext get(int ordinal);
 
-   private:
+ private:
     struct State;
     std::unique_ptr<State> state_;
 };
@@ -47,7 +47,8 @@ class PrimaryContexts {
 /// Makes sure for its lifetime that the calling thread has a current context: the caller's own if there is one, else
 /// the primary context of `fallback_device`, which is popped again at the end.
 class CurrentContext {
-   public:
+ public:
+    /// Throws Error{no_device} or Error{unsupported}, with the thread's contexts as they were.
     CurrentContext(PrimaryContexts& primaries, int fallback_device);
     ~CurrentContext();
     CurrentContext(const CurrentContext&) = delete;
@@ -56,7 +57,7 @@ class CurrentContext {
     [[nodiscard]] CUcontext handle() const noexcept { return context_; }
     [[nodiscard]] const DeviceFacts& facts() const noexcept { return *facts_; }
 
-   private:
+ private:
     CUcontext context_ = nullptr;
     const DeviceFacts* facts_ = nullptr;
     bool pushed_ = false;

@@ -13,9 +13,9 @@ struct Arch {
     int minor = 0;
     char suffix = '\0';  ///< 'a' for architecture-specific features, else none
 
-    int shared_bytes_per_block = 0;           ///< the opt-in maximum
+    int shared_bytes_per_block = 0;  ///< the opt-in maximum
     int shared_bytes_per_multiprocessor = 0;
-    int multiprocessors = 0;                  ///< of a typical GPU; a GPU that is there is asked instead
+    int multiprocessors = 0;  ///< of a typical GPU; a GPU that is there is asked instead
 
     [[nodiscard]] int number() const { return major * 10 + minor; }
     [[nodiscard]] std::string name() const;  ///< "sm_90a"

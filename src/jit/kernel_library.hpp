@@ -22,6 +22,7 @@ struct LoadedKernel {
     void* function = nullptr;  ///< CUfunction
     unsigned threads = 0;
     unsigned dynamic_shared = 0;
+    unsigned args_bytes = 0;            ///< size of the parameter struct that the kernel was compiled for
     int blocks_per_multiprocessor = 0;  ///< resident ones, from the occupancy calculator
 };
 
@@ -36,24 +37,32 @@ struct LibraryCounters {
     std::atomic<std::uint64_t> memory_hits{0};
     std::atomic<std::uint64_t> disk_hits{0};
     std::atomic<std::uint64_t> compiles{0};
+    std::atomic<std::uint64_t> rejected{
+        0};  ///< sound files whose kernel could not be used; cache::Cache counts the rest
 };
 
 /// Thread-safe. Several threads that need one kernel compile it once.
+///
+/// With a warm cache NVRTC is never opened: the version of the installed one, which is part of a kernel's key, is known
+/// from its file (compiler_identity.hpp). Without an NVRTC the kernels of the compilers that filled the cache are used.
 class KernelLibrary {
-   public:
+ public:
     KernelLibrary(cache::Cache& cache, util::Logger& log);
     ~KernelLibrary();
 
     /// The kernel for the current CUDA context, which must exist. `stream_capturing`: a kernel that is not loaded yet
-    /// throws Error{not_ready} instead of being compiled or loaded.
+    /// throws Error{not_ready} instead of being compiled or loaded. Throws Error{compile} if it is in no cache layer
+    /// and cannot be compiled, Error{unsupported} if the GPU has not the shared memory or registers for one block of
+    /// it, Error{cuda} if the driver cannot load it. What failed is tried anew by the next call.
     const LoadedKernel& get(const KernelSpec& spec, const Arch& arch, bool stream_capturing = false);
 
-    /// Makes sure that the kernel is in the cache; needs no GPU.
+    /// Makes sure that the kernel is in the cache; needs no GPU. A kernel that is in a layer needs no NVRTC either.
+    /// Throws Error{compile}.
     CompileResult ensure_cached(const KernelSpec& spec, const Arch& arch);
 
     [[nodiscard]] const LibraryCounters& counters() const noexcept;
 
-   private:
+ private:
     struct State;
     std::unique_ptr<State> state_;
 };

@@ -17,8 +17,7 @@ struct Constant {
     std::string type;          ///< a type of the templates: "smlora::bf16"
 
     Constant(std::string name_, std::int64_t value) : name(std::move(name_)), integer(value) {}
-    Constant(std::string name_, std::string type_)
-        : name(std::move(name_)), kind(Kind::type), type(std::move(type_)) {}
+    Constant(std::string name_, std::string type_) : name(std::move(name_)), kind(Kind::type), type(std::move(type_)) {}
     friend bool operator==(const Constant&, const Constant&) = default;
 };
 
@@ -27,9 +26,9 @@ struct Constant {
 struct KernelSpec {
     std::string family;
     std::vector<Constant> constants;
-    unsigned threads = 128;         ///< a block's, its launch bound
-    unsigned min_blocks = 1;        ///< blocks a multiprocessor that the register allocation must allow
-    unsigned dynamic_shared = 0;    ///< bytes
+    unsigned threads = 128;       ///< a block's, its launch bound
+    unsigned min_blocks = 1;      ///< blocks a multiprocessor that the register allocation must allow
+    unsigned dynamic_shared = 0;  ///< bytes
 
     friend bool operator==(const KernelSpec&, const KernelSpec&) = default;
 };

@@ -65,8 +65,8 @@ const Nvrtc& Nvrtc::instance() {
         return *opened;
     }
     std::vector<std::string> candidates;
-    if (const std::optional<std::filesystem::path> located = locate_nvrtc()) {
-        candidates.push_back(located->string());
+    for (const std::filesystem::path& located : locate_nvrtc()) {
+        candidates.push_back(located.string());
     }
     candidates.insert(candidates.end(), nvrtc_library_names().begin(), nvrtc_library_names().end());
     std::string tried;
@@ -78,20 +78,14 @@ const Nvrtc& Nvrtc::instance() {
             tried += fmt::format("\n  {}", error.what());
         }
     }
+    std::vector<std::string> folders;
+    for (const std::filesystem::path& folder : nvrtc_folders()) {
+        folders.push_back(folder.string());
+    }
     throw Error(ErrorCode::compile,
-                fmt::format("NVRTC, which compiles the kernels, cannot be opened. Looked for {} in {}, and asked the "
+                fmt::format("NVRTC, which compiles the kernels, cannot be opened. Looked for {} in {}, then asked the "
                             "dynamic loader:{}",
-                            fmt::join(nvrtc_library_names(), " and "),
-                            fmt::join(
-                                [] {
-                                    std::vector<std::string> folders;
-                                    for (const auto& folder : nvrtc_folders()) {
-                                        folders.push_back(folder.string());
-                                    }
-                                    return folders;
-                                }(),
-                                ", "),
-                            tried));
+                            fmt::join(nvrtc_library_names(), " and "), fmt::join(folders, ", "), tried));
 }
 
 Nvrtc::Nvrtc(const std::string& library) {

@@ -1,24 +1,14 @@
 #include "jit/nvrtc_location.hpp"
 
 #include "jit/elf.hpp"
+#include "util/environment.hpp"
 #include "util/hash.hpp"
 
-#include <fmt/format.h>
-
-#include <cstdlib>
-#include <fstream>
+#include <algorithm>
 
 namespace smlora::jit {
-namespace {
 
 namespace fs = std::filesystem;
-
-std::string environment(const char* name) {
-    const char* value = std::getenv(name);
-    return value == nullptr ? std::string() : std::string(value);
-}
-
-}  // namespace
 
 const std::vector<std::string>& nvrtc_library_names() {
     static const std::vector<std::string> names = {"libnvrtc.so.13", "libnvrtc.so.12"};
@@ -27,20 +17,22 @@ const std::vector<std::string>& nvrtc_library_names() {
 
 std::vector<fs::path> nvrtc_folders() {
     std::vector<fs::path> folders;
-    const std::string library_path = environment("LD_LIBRARY_PATH");
+    const std::string library_path = util::environment("LD_LIBRARY_PATH").value_or("");
     for (std::size_t begin = 0; begin < library_path.size();) {
         const std::size_t end = std::min(library_path.find(':', begin), library_path.size());
-        // The loader reads an empty item as the current folder; a library for everybody is not looked for there.
-        if (end > begin) {
-            folders.emplace_back(library_path.substr(begin, end - begin));
+        const fs::path folder = library_path.substr(begin, end - begin);
+        // To the loader an empty or relative item depends on the current folder; what kernels are compiled with must
+        // not.
+        if (folder.is_absolute()) {
+            folders.push_back(folder);
         }
         begin = end + 1;
     }
-    for (const std::string& toolkit :
-         {environment("CUDA_HOME"), environment("CUDA_PATH"), std::string("/usr/local/cuda")}) {
-        if (!toolkit.empty()) {
-            folders.push_back(fs::path(toolkit) / "lib64");
-            folders.push_back(fs::path(toolkit) / "lib");
+    for (const auto& toolkit : {util::environment("CUDA_HOME"), util::environment("CUDA_PATH"),
+                                std::optional<std::string>("/usr/local/cuda")}) {
+        if (toolkit) {
+            folders.push_back(fs::path(*toolkit) / "lib64");
+            folders.push_back(fs::path(*toolkit) / "lib");
         }
     }
     for (const char* folder :
@@ -50,16 +42,17 @@ std::vector<fs::path> nvrtc_folders() {
     return folders;
 }
 
-std::optional<fs::path> locate_nvrtc(const std::vector<fs::path>& folders, const std::vector<std::string>& names) {
+std::vector<fs::path> locate_nvrtc(const std::vector<fs::path>& folders, const std::vector<std::string>& names) {
+    std::vector<fs::path> found;
     for (const std::string& name : names) {
         for (const fs::path& folder : folders) {
             std::error_code error;
             if (fs::is_regular_file(folder / name, error)) {
-                return folder / name;
+                found.push_back(folder / name);
             }
         }
     }
-    return std::nullopt;
+    return found;
 }
 
 std::optional<std::string> library_identity(const fs::path& library) {

@@ -16,8 +16,8 @@ namespace smlora::jit {
 /// environment finds the same NVRTC, whatever else it has loaded; the loader is the last resort.
 [[nodiscard]] std::vector<std::filesystem::path> nvrtc_folders();
 
-/// The first of `names` in the first of `folders` that has it; a name is looked for everywhere before the next one.
-[[nodiscard]] std::optional<std::filesystem::path> locate_nvrtc(
+/// The files that are there, best first: a name is looked for in all folders before the next name is.
+[[nodiscard]] std::vector<std::filesystem::path> locate_nvrtc(
     const std::vector<std::filesystem::path>& folders = nvrtc_folders(),
     const std::vector<std::string>& names = nvrtc_library_names());
 

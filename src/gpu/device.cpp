@@ -1,0 +1,164 @@
+#include "gpu/device.hpp"
+
+#include "gpu/driver.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+#include <shared_mutex>
+
+namespace smlora::gpu {
+namespace {
+
+constexpr std::size_t mib = std::size_t{1} << 20;
+constexpr std::size_t gib = std::size_t{1} << 30;
+
+/// What jit::Arch does not have of a typical GPU.
+struct TypicalGpu {
+    int arch;
+    const char* name;
+    std::size_t l2_bytes;
+    std::size_t memory_bytes;
+};
+
+constexpr std::array typical_gpus = {
+    TypicalGpu{80, "A100", 40 * mib, 80 * gib},
+    TypicalGpu{86, "RTX A6000", 6 * mib, 48 * gib},
+    TypicalGpu{87, "Jetson AGX Orin", 4 * mib, 64 * gib},
+    TypicalGpu{89, "L40S", 96 * mib, 48 * gib},
+    TypicalGpu{90, "H200", 50 * mib, 141 * gib},
+    TypicalGpu{100, "B200", 126 * mib, 180 * gib},
+    TypicalGpu{103, "B300", 126 * mib, 270 * gib},
+    TypicalGpu{120, "RTX PRO 6000 Blackwell", 128 * mib, 96 * gib},
+    TypicalGpu{121, "GB10", 24 * mib, 120 * gib},
+};
+
+int attribute(CUdevice device, CUdevice_attribute which) {
+    int value = 0;
+    SMLORA_CUDA(cuDeviceGetAttribute, &value, which, device);
+    return value;
+}
+
+DeviceFacts read_facts(int ordinal) {
+    const int count = device_count();
+    if (ordinal < 0 || ordinal >= count) {
+        throw Error(ErrorCode::no_device,
+                    fmt::format("device: expected the ordinal of one of {} CUDA devices, got {}", count, ordinal));
+    }
+    CUdevice device = 0;
+    SMLORA_CUDA(cuDeviceGet, &device, ordinal);
+    DeviceFacts facts;
+    facts.ordinal = ordinal;
+    std::array<char, 256> name{};
+    SMLORA_CUDA(cuDeviceGetName, name.data(), static_cast<int>(name.size()) - 1, device);
+    facts.name = name.data();
+    facts.arch = jit::arch_of_capability(attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+                                         attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR));
+    facts.multiprocessors = attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+    facts.shared_bytes_per_block = attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+    facts.shared_bytes_per_multiprocessor = attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
+    facts.l2_bytes = static_cast<std::size_t>(attribute(device, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE));
+    SMLORA_CUDA(cuDeviceTotalMem, &facts.memory_bytes, device);
+    return facts;
+}
+
+}  // namespace
+
+DeviceFacts facts_of(const jit::Arch& arch) {
+    DeviceFacts facts;
+    facts.arch = arch;
+    facts.multiprocessors = arch.multiprocessors;
+    facts.shared_bytes_per_block = arch.shared_bytes_per_block;
+    facts.shared_bytes_per_multiprocessor = arch.shared_bytes_per_multiprocessor;
+    const auto typical = std::find_if(typical_gpus.begin(), typical_gpus.end(),
+                                      [&](const TypicalGpu& gpu) { return gpu.arch == arch.number(); });
+    if (typical == typical_gpus.end()) {
+        throw Error(ErrorCode::internal, "no typical GPU is known for " + arch.name());
+    }
+    facts.name = typical->name;
+    facts.l2_bytes = typical->l2_bytes;
+    facts.memory_bytes = typical->memory_bytes;
+    return facts;
+}
+
+const DeviceFacts& device_facts(int ordinal) {
+    // Never destroyed: other threads and static objects may still ask while the process ends.
+    static auto& mutex = *new std::shared_mutex;
+    static auto& known = *new std::map<int, DeviceFacts>;
+    {
+        const std::shared_lock lock(mutex);
+        if (const auto found = known.find(ordinal); found != known.end()) {
+            return found->second;
+        }
+    }
+    DeviceFacts facts = read_facts(ordinal);
+    const std::unique_lock lock(mutex);
+    return known.try_emplace(ordinal, std::move(facts)).first->second;
+}
+
+int device_count() {
+    int count = 0;
+    SMLORA_CUDA(cuDeviceGetCount, &count);
+    return count;
+}
+
+struct PrimaryContexts::State {
+    struct Retained {
+        CUdevice device;
+        CUcontext context;
+    };
+
+    std::mutex mutex;
+    std::map<int, Retained> retained;
+};
+
+PrimaryContexts::PrimaryContexts() : state_(std::make_unique<State>()) {}
+
+PrimaryContexts::~PrimaryContexts() {
+    // Results are not looked at: at the end of a process the driver may be gone already, and its contexts with it.
+    for (const auto& [ordinal, primary] : state_->retained) {
+        driver().cuDevicePrimaryCtxRelease(primary.device);
+    }
+}
+
+CUcontext PrimaryContexts::get(int ordinal) {
+    const std::scoped_lock lock(state_->mutex);
+    const auto found = state_->retained.find(ordinal);
+    if (found != state_->retained.end()) {
+        return found->second.context;
+    }
+    State::Retained primary{};
+    static_cast<void>(device_facts(ordinal));  // refuses an ordinal that is none, by name
+    SMLORA_CUDA(cuDeviceGet, &primary.device, ordinal);
+    SMLORA_CUDA(cuDevicePrimaryCtxRetain, &primary.context, primary.device);
+    return state_->retained.emplace(ordinal, primary).first->second.context;
+}
+
+CurrentContext::CurrentContext(PrimaryContexts& primaries, int fallback_device) {
+    SMLORA_CUDA(cuCtxGetCurrent, &context_);
+    if (context_ != nullptr) {
+        // A CUdevice is the device's ordinal.
+        CUdevice device = 0;
+        SMLORA_CUDA(cuCtxGetDevice, &device);
+        facts_ = &device_facts(device);
+        return;
+    }
+    facts_ = &device_facts(fallback_device);
+    context_ = primaries.get(fallback_device);
+    SMLORA_CUDA(cuCtxPushCurrent, context_);
+    pushed_ = true;
+}
+
+CurrentContext::~CurrentContext() {
+    if (pushed_) {
+        CUcontext popped = nullptr;
+        driver().cuCtxPopCurrent(&popped);
+    }
+}
+
+}  // namespace smlora::gpu

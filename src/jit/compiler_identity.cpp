@@ -1,0 +1,77 @@
+#include "jit/compiler_identity.hpp"
+
+#include "jit/compiler_memo.hpp"
+#include "jit/nvrtc_location.hpp"
+
+#include <smlora/error.hpp>
+
+#include <functional>
+#include <set>
+
+namespace smlora::jit {
+
+CompilerIdentity::CompilerIdentity(std::vector<std::filesystem::path> layers,
+                                   std::optional<std::filesystem::path> writable)
+    : layers_(std::move(layers)), writable_(std::move(writable)) {}
+
+std::optional<CompilerVersion> CompilerIdentity::installed() {
+    {
+        const std::scoped_lock lock(mutex_);
+        if (installed_) {
+            return installed_;
+        }
+        const std::vector<std::filesystem::path> files = locate_nvrtc();
+        const std::optional<std::string> identity = files.empty() ? std::nullopt : library_identity(files.front());
+        if (identity) {
+            for (const std::filesystem::path& layer : layers_) {
+                const CompilerNotes notes = read_compiler_notes(layer);
+                if (const auto note = notes.find(*identity); note != notes.end()) {
+                    installed_ = note->second;
+                    return installed_;
+                }
+            }
+        }
+    }
+    try {
+        return open().version();
+    } catch (const Error& error) {
+        const std::scoped_lock lock(mutex_);
+        why_not_ = error.what();
+        return std::nullopt;
+    }
+}
+
+std::string CompilerIdentity::why_not() const {
+    const std::scoped_lock lock(mutex_);
+    return why_not_;
+}
+
+const Nvrtc& CompilerIdentity::open() {
+    const Nvrtc& nvrtc = Nvrtc::instance();
+    const std::scoped_lock lock(mutex_);
+    installed_ = nvrtc.version();
+    if (!opened_ && writable_) {
+        const std::optional<std::string> identity = library_identity(nvrtc.file());
+        if (identity) {
+            const CompilerNotes notes = read_compiler_notes(*writable_);
+            const auto note = notes.find(*identity);
+            if (note == notes.end() || note->second != nvrtc.version()) {
+                add_compiler_note(*writable_, *identity, nvrtc.version());
+            }
+        }
+    }
+    opened_ = true;
+    return nvrtc;
+}
+
+std::vector<CompilerVersion> CompilerIdentity::noted() const {
+    std::set<CompilerVersion, std::greater<>> versions;
+    for (const std::filesystem::path& layer : layers_) {
+        for (const auto& [identity, version] : read_compiler_notes(layer)) {
+            versions.insert(version);
+        }
+    }
+    return {versions.begin(), versions.end()};
+}
+
+}  // namespace smlora::jit

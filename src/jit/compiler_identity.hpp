@@ -1,0 +1,47 @@
+// Which compiler the kernels in the cache must be from: known without opening NVRTC whenever that can be.
+//
+// The build number of an NVRTC is part of every key, and only a compile tells it. So that a process with a warm cache
+// neither opens the library (100 MB) nor compiles, the library's file is found without opening it (nvrtc_location.hpp)
+// and its version is looked up by the build id in the notes that earlier processes left in the cache
+// (compiler_memo.hpp). What is opened later is asked again: if it is another version than the note said, the note is
+// corrected and the key made anew, so that a wrong note costs time and never gives a wrong kernel.
+#pragma once
+
+#include "jit/compiler_version.hpp"
+#include "jit/nvrtc.hpp"
+
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace smlora::jit {
+
+/// Thread-safe.
+class CompilerIdentity {
+ public:
+    /// Notes are read in every layer and written to `writable`.
+    CompilerIdentity(std::vector<std::filesystem::path> layers, std::optional<std::filesystem::path> writable);
+
+    /// The version of the NVRTC that a compile would use. Opens it only if no note tells. Nothing, with the reason in
+    /// why_not(), if there is no NVRTC.
+    [[nodiscard]] std::optional<CompilerVersion> installed();
+    [[nodiscard]] std::string why_not() const;
+
+    /// The NVRTC itself, for compiling; its version is what installed() says from now on. Throws Error{compile}.
+    [[nodiscard]] const Nvrtc& open();
+
+    /// Every version that the notes name, newest first.
+    [[nodiscard]] std::vector<CompilerVersion> noted() const;
+
+ private:
+    std::vector<std::filesystem::path> layers_;
+    std::optional<std::filesystem::path> writable_;
+    mutable std::mutex mutex_;
+    std::optional<CompilerVersion> installed_;
+    bool opened_ = false;
+    std::string why_not_;
+};
+
+}  // namespace smlora::jit

@@ -1,0 +1,63 @@
+#include "jit/compiler_memo.hpp"
+
+#include "util/files.hpp"
+#include "util/hash.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace smlora::jit {
+namespace {
+
+// A library's note is a hundred bytes and a machine has a handful of libraries.
+constexpr std::uint64_t largest_file = 1 << 20;
+
+std::filesystem::path file_of(const std::filesystem::path& root) { return root / "v1" / "compilers"; }
+
+}  // namespace
+
+CompilerNotes decode_compiler_notes(std::string_view text) {
+    CompilerNotes notes;
+    while (!text.empty()) {
+        const std::string_view line = text.substr(0, text.find('\n'));
+        text.remove_prefix(std::min(line.size() + 1, text.size()));
+        const std::size_t first = line.find(' ');
+        const std::size_t second = first == std::string_view::npos ? first : line.find(' ', first + 1);
+        if (second == std::string_view::npos || line.substr(second + 1) != util::xxh128_hex(line.substr(0, second))) {
+            continue;
+        }
+        if (const auto version = compiler_version_from_number(line.substr(first + 1, second - first - 1))) {
+            notes.insert_or_assign(std::string(line.substr(0, first)), *version);
+        }
+    }
+    return notes;
+}
+
+std::string encode_compiler_notes(const CompilerNotes& notes) {
+    std::string text;
+    for (const auto& [identity, version] : notes) {
+        const std::string note = identity + " " + version.number();
+        text += note + " " + util::xxh128_hex(note) + "\n";
+    }
+    return text;
+}
+
+CompilerNotes read_compiler_notes(const std::filesystem::path& root) {
+    std::string text;
+    util::FileStatus status;
+    if (util::read_file(util::real_file_system(), file_of(root), largest_file, text, status) != 0) {
+        return {};
+    }
+    return decode_compiler_notes(text);
+}
+
+bool add_compiler_note(const std::filesystem::path& root, const std::string& identity, const CompilerVersion& version) {
+    CompilerNotes notes = read_compiler_notes(root);
+    notes.insert_or_assign(identity, version);
+    util::FileSystem& files = util::real_file_system();
+    const std::filesystem::path file = file_of(root);
+    return util::make_folders(files, file.parent_path()) == 0 &&
+           util::publish_file(files, file, encode_compiler_notes(notes)) == 0;
+}
+
+}  // namespace smlora::jit

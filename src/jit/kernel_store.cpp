@@ -1,0 +1,146 @@
+#include "jit/kernel_store.hpp"
+
+#include "jit/entry_metadata.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <functional>
+#include <optional>
+#include <set>
+
+namespace smlora::jit {
+namespace {
+
+CompilerIdentity identity_for(const cache::Cache& cache) {
+    std::vector<std::filesystem::path> roots;
+    std::optional<std::filesystem::path> writable;
+    for (const CacheLayer& layer : cache.layers()) {
+        roots.push_back(layer.root);
+        if (layer.writable) {
+            writable = layer.root;
+        }
+    }
+    return {std::move(roots), std::move(writable)};
+}
+
+}  // namespace
+
+KernelStore::KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters)
+    : cache_(cache),
+      log_(log),
+      counters_(counters),
+      templates_(Templates::from_environment()),
+      compiler_(identity_for(cache)) {}
+
+std::vector<CompilerVersion> KernelStore::compilers_to_look_for() {
+    if (const std::optional<CompilerVersion> installed = compiler_.installed()) {
+        return {*installed};
+    }
+    std::vector<CompilerVersion> noted = compiler_.noted();
+    if (!noted.empty()) {
+        return noted;
+    }
+    // Entries that came without the notes, by an import for example.
+    std::set<CompilerVersion, std::greater<>> versions;
+    constexpr std::string_view prefix = "nvrtc ";
+    for (const CacheEntryInfo& entry : cache_.list()) {
+        if (entry.compiler.starts_with(prefix)) {
+            if (const auto version =
+                    compiler_version_from_number(std::string_view(entry.compiler).substr(prefix.size()))) {
+                versions.insert(*version);
+            }
+        }
+    }
+    return {versions.begin(), versions.end()};
+}
+
+std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, const Arch& arch, Use use) {
+    std::optional<CompileRequest> request;
+    for (const CompilerVersion& compiler : compilers_to_look_for()) {
+        request = compile_request(spec, arch, compiler, templates_);
+        if (use == Use::cached) {
+            if (Shared kernel = load(*request, cache_key(*request))) {
+                return kernel;
+            }
+        }
+    }
+    const std::optional<CompilerVersion> installed = compiler_.installed();
+    if (!installed) {
+        throw Error(ErrorCode::compile,
+                    fmt::format("kernel {} for {} {}, and {}", readable(spec), arch.name(),
+                                use == Use::cached ? "is in no layer of the cache"
+                                                   : "is in the cache in a form that the driver refuses",
+                                compiler_.why_not()));
+    }
+    return compile(std::move(*request), use);
+}
+
+std::shared_ptr<const StoredKernel> KernelStore::load(const CompileRequest& request, const std::string& key) {
+    {
+        const std::scoped_lock lock(mutex_);
+        // No copy in a layer can be better than this one: it was compiled because there was none that could be used.
+        if (const auto kept = unstored_.find(key); kept != unstored_.end()) {
+            return kept->second;
+        }
+    }
+    std::optional<cache::KernelEntry> entry = cache_.load(key);
+    if (!entry) {
+        return nullptr;
+    }
+    std::string why;
+    if (!is_entry_of(*entry, request, key, why)) {
+        ++counters_.rejected;
+        log_.warning(fmt::format("cache entry {} ({}) is not used: {}", key, readable(request.spec), why));
+        return nullptr;
+    }
+    ++counters_.disk_hits;
+    return std::make_shared<const StoredKernel>(StoredKernel{key, std::move(*entry), true, true});
+}
+
+std::shared_ptr<const StoredKernel> KernelStore::compile(CompileRequest request, Use use) {
+    const Nvrtc& nvrtc = compiler_.open();
+    if (nvrtc.version() != request.compiler) {
+        // The note was wrong, so the look into the cache was for other keys: it is made again below.
+        request = compile_request(request.spec, request.arch, nvrtc.version(), templates_);
+    }
+    const std::string key = cache_key(request);
+    return flights_.run(key, [&]() -> Shared {
+        if (use == Use::compiled_anew) {
+            return compile_and_store(request, key, nvrtc);
+        }
+        Shared kernel;
+        cache_.with_lock(key, [&] {
+            kernel = load(request, key);
+            if (!kernel) {
+                kernel = compile_and_store(request, key, nvrtc);
+            }
+        });
+        return kernel;
+    });
+}
+
+std::shared_ptr<const StoredKernel> KernelStore::compile_and_store(const CompileRequest& request,
+                                                                   const std::string& key, const Nvrtc& nvrtc) {
+    const std::string what = fmt::format("{} for {}", readable(request.spec), request.arch.name());
+    const CompiledKernel compiled = compile_kernel(request, nvrtc);
+    ++counters_.compiles;
+    log_.info(fmt::format("compiled {} in {:.2f} s: {} registers, {} bytes spilled", what, compiled.seconds,
+                          compiled.resources.registers, compiled.resources.spill_bytes()));
+    for (const std::string& note : compiled.serialization_notes) {
+        log_.warning(fmt::format("{} will be slow: {}", what, note));
+    }
+    StoredKernel kernel{key, make_entry(request, key, compiled), false, false};
+    kernel.stored = cache_.store(key, kernel.entry);
+    auto shared = std::make_shared<const StoredKernel>(std::move(kernel));
+    const std::scoped_lock lock(mutex_);
+    if (shared->stored) {
+        unstored_.erase(key);
+    } else {
+        unstored_[key] = std::make_shared<const StoredKernel>(StoredKernel{key, shared->entry, true, false});
+    }
+    return shared;
+}
+
+}  // namespace smlora::jit

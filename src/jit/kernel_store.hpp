@@ -1,0 +1,58 @@
+// From a specialisation to its cache entry: found, else compiled and stored.
+#pragma once
+
+#include "cache/cache.hpp"
+#include "jit/compiler_identity.hpp"
+#include "jit/kernel_compiler.hpp"
+#include "jit/kernel_library.hpp"
+#include "jit/single_flight.hpp"
+#include "jit/templates.hpp"
+#include "util/log.hpp"
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace smlora::jit {
+
+/// A kernel's machine code and what became of it.
+struct StoredKernel {
+    std::string key;
+    cache::KernelEntry entry;
+    bool found = false;   ///< this call compiled nothing
+    bool stored = false;  ///< it is in a layer
+};
+
+/// Thread-safe.
+class KernelStore {
+ public:
+    enum class Use { cached, compiled_anew };
+
+    KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters);
+
+    /// Use::compiled_anew: although the cache has it, because the driver refused what the cache has; that counts as
+    /// rejected. Throws Error{compile}.
+    std::shared_ptr<const StoredKernel> obtain(const KernelSpec& spec, const Arch& arch, Use use = Use::cached);
+
+ private:
+    using Shared = std::shared_ptr<const StoredKernel>;
+
+    [[nodiscard]] std::vector<CompilerVersion> compilers_to_look_for();
+    [[nodiscard]] Shared load(const CompileRequest& request, const std::string& key);
+    [[nodiscard]] Shared compile(CompileRequest request, Use use);
+    [[nodiscard]] Shared compile_and_store(const CompileRequest& request, const std::string& key, const Nvrtc& nvrtc);
+
+    cache::Cache& cache_;
+    util::Logger& log_;
+    LibraryCounters& counters_;
+    Templates templates_;
+    CompilerIdentity compiler_;
+    SingleFlight<StoredKernel> flights_;
+
+    std::mutex mutex_;
+    std::map<std::string, Shared> unstored_;  ///< compiled, but the cache could not take them; by key
+};
+
+}  // namespace smlora::jit
