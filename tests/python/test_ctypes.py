@@ -80,7 +80,7 @@ BackwardLoraArgs = args_struct("backward_lora", "x dy A B gates routing xa yb dA
 
 class PrewarmProgress(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("done", c_uint64), ("total", c_uint64), ("compiled", c_uint64),
-                ("kernel", c_char_p), ("compile_seconds", c_double)]
+                ("kernel", c_char_p), ("compile_seconds", c_double), ("compiling", c_char_p)]
 
 
 PrewarmCallback = ctypes.CFUNCTYPE(None, POINTER(PrewarmProgress), c_void_p)
