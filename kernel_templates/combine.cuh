@@ -1,7 +1,8 @@
-// Sums the rows of each token, each times its gate, in fp32 and in the order of the choices: memory-bound, y is read once.
+// Sums the rows of each token, each times its gate, in fp32 and in the order of the choices: memory-bound, y is read
+// once.
 //
-// Roles: a warp takes a segment of a token's row, 32 lanes x UNROLL units; a thread keeps UNROLL x CHOICES loads under way
-// (four to eight of 16 bytes) and adds them up in order. No shared memory, no barriers.
+// Roles: a warp takes a segment of a token's row, 32 lanes x UNROLL units; a thread keeps UNROLL x CHOICES loads under
+// way (four to eight of 16 bytes) and adds them up in order. No shared memory, no barriers.
 //
 // Compile-time (struct C): TOP_K, WIDTH, VECTOR (1: every row of both sides 16-byte aligned and WIDTH a multiple of
 // 16 bytes; 0: single elements), HAS_GATES; types Element, Gate.

@@ -2,15 +2,15 @@
 // by its gate afterwards. Memory-bound, one read of every row.
 //
 // Roles: a warp takes one row at a time; each lane sums every 32nd unit in order, then the lanes are added up in a
-// butterfly of fixed order. A left row that is to be scaled stays in registers when a lane has at most 16 units of it,
+// butterfly of fixed order. A left row that is to be scaled stays in registers when a lane has at most 8 units of it,
 // and is read again (from L2) when it is wider. No shared memory, no barriers.
 //
 // combine_backward: FLAT = 1, LEFT_ROWS token (dout), RIGHT_ROWS scattered (y).
 // backward_input: FLAT = 0, left = the product before its gate, right = x, bias rows = the gradient of the output.
 //
-// Compile-time (struct C): WIDTH, VECTOR (1: every left and right row 16-byte aligned and WIDTH a multiple of 16 bytes),
-// LEFT_ROWS, RIGHT_ROWS, TOP_K, FLAT, E (FLAT = 0), SCALE_LEFT, HAS_BIAS; with HAS_BIAS also BIAS_WIDTH, BIAS_VECTOR (the
-// same as VECTOR for the bias and its rows), BIAS_ROWS; types Element, Gate, Index.
+// Compile-time (struct C): WIDTH, VECTOR (1: every left and right row 16-byte aligned and WIDTH a multiple of 16
+// bytes), LEFT_ROWS, RIGHT_ROWS, TOP_K, FLAT, E (FLAT = 0), SCALE_LEFT, HAS_BIAS; with HAS_BIAS also BIAS_WIDTH,
+// BIAS_VECTOR (the same as VECTOR for the bias and its rows), BIAS_ROWS; types Element, Gate, Index.
 #pragma once
 
 #include "args/gate_gradient.h"
@@ -73,7 +73,7 @@ __device__ __forceinline__ void run(const Args& args) {
     using Raw = typename Unit::Raw;
     constexpr int units = units_of<Unit>(C::WIDTH);
     constexpr int units_of_lane = ceil_div(units, 32);
-    constexpr bool hold_left = C::SCALE_LEFT && units_of_lane <= 16;
+    constexpr bool hold_left = C::SCALE_LEFT && units_of_lane <= 8;
     static_assert(C::WIDTH % Unit::elements == 0, "whole units");
     static_assert(!C::SCALE_LEFT || C::LEFT_ROWS != rows_token, "a row shared by entries cannot be scaled in place");
     static_assert(!C::FLAT || (C::LEFT_ROWS != rows_grouped && C::RIGHT_ROWS != rows_grouped), "no sorted positions");
@@ -98,12 +98,12 @@ __device__ __forceinline__ void run(const Args& args) {
             continue;
         }
 
-        auto* const left = reinterpret_cast<Raw*>(
-            static_cast<Element*>(args.left) +
-            row_of<C::LEFT_ROWS, C::TOP_K>(position, flat) * static_cast<int64>(args.left_stride));
-        const auto* const right = reinterpret_cast<const Raw*>(
-            static_cast<const Element*>(args.right) +
-            row_of<C::RIGHT_ROWS, C::TOP_K>(position, flat) * static_cast<int64>(args.right_stride));
+        auto* const left =
+            reinterpret_cast<Raw*>(static_cast<Element*>(args.left) + row_of<C::LEFT_ROWS, C::TOP_K>(position, flat) *
+                                                                          static_cast<int64>(args.left_stride));
+        const auto* const right = reinterpret_cast<const Raw*>(static_cast<const Element*>(args.right) +
+                                                               row_of<C::RIGHT_ROWS, C::TOP_K>(position, flat) *
+                                                                   static_cast<int64>(args.right_stride));
 
         float sum = 0.0F;
         if constexpr (hold_left) {

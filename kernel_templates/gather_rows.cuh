@@ -3,8 +3,9 @@
 // Roles: a warp takes a segment of a row, 32 lanes x UNROLL units, so that UNROLL loads of a thread are under way at
 // once; segments of a row are neighbours, and a grid of any size walks them all. No shared memory, no barriers.
 //
-// Compile-time (struct C): E (FLAT = 0), WIDTH, VECTOR (1: every row of both sides 16-byte aligned and WIDTH a multiple of
-// 16 bytes; 0: single elements), ROWS (the order of the rows read), TOP_K, FLAT, HAS_GATES; types Element, Gate, Index.
+// Compile-time (struct C): E (FLAT = 0), WIDTH, VECTOR (1: every row of both sides 16-byte aligned and WIDTH a multiple
+// of 16 bytes; 0: single elements), ROWS (the order of the rows read), TOP_K, FLAT, HAS_GATES; types Element, Gate,
+// Index.
 #pragma once
 
 #include "args/gather_rows.h"
@@ -43,9 +44,9 @@ __device__ __forceinline__ void run(const Args& args) {
         if (position < kept) {
             int flat = position;
             if constexpr (!C::FLAT) flat = static_cast<int>(scattered_idxs[position]);
-            const auto* const row = reinterpret_cast<const Raw*>(
-                static_cast<const typename C::Element*>(args.rows) +
-                row_of<C::ROWS, C::TOP_K>(position, flat) * static_cast<int64>(args.rows_stride));
+            const auto* const row = reinterpret_cast<const Raw*>(static_cast<const typename C::Element*>(args.rows) +
+                                                                 row_of<C::ROWS, C::TOP_K>(position, flat) *
+                                                                     static_cast<int64>(args.rows_stride));
 #pragma unroll
             for (int u = 0; u < unroll; ++u) {
                 if (first + 32 * u < units) raw[u] = row[first + 32 * u];

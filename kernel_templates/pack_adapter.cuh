@@ -27,8 +27,8 @@ __host__ __device__ constexpr int smaller(int a, int b) { return a < b ? a : b; 
 /// Elements that a block moves at once.
 constexpr int tile_elements = 1024;
 
-/// The packed tensor as PLANES x X x Y, X the source's fastest dimension (with FASTEST = expert, Y is a whole matrix) and Y
-/// contiguous in the target, and its tiles.
+/// The packed tensor as PLANES x X x Y, X the source's fastest dimension (with FASTEST = expert, Y is a whole matrix)
+/// and Y contiguous in the target, and its tiles.
 template <class C>
 struct Tiles {
     static constexpr int matrix = C::OUTER_PAD * C::INNER_PAD;
@@ -100,9 +100,8 @@ __device__ __forceinline__ void copy_turned(const Args& args) {
             const int x = first_x + at % Shape::tile_x;
             const int y = first_y + at / Shape::tile_x;
             if (at < tile_size && x < Shape::x && y < Shape::y) {
-                values[s] = Shape::across_experts
-                                ? source_element<C>(args, x, y / C::INNER_PAD, y % C::INNER_PAD)
-                                : source_element<C>(args, plane, x, y);
+                values[s] = Shape::across_experts ? source_element<C>(args, x, y / C::INNER_PAD, y % C::INNER_PAD)
+                                                  : source_element<C>(args, plane, x, y);
             }
         }
 #pragma unroll

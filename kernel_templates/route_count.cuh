@@ -27,7 +27,8 @@ __device__ __forceinline__ void run(const Args& args) {
 
     const int64 begin = static_cast<int64>(blockIdx.x) * args.chunk;
     const int64 end = route::lesser(begin + args.chunk, args.M);
-    route::count_entries<C, C::THREADS>(counts, static_cast<const typename C::Input*>(args.top_idx), begin, end, thread);
+    route::count_entries<C, C::THREADS>(counts, static_cast<const typename C::Input*>(args.top_idx), begin, end,
+                                        thread);
     __syncthreads();
 
     int* const row = args.counts + static_cast<int64>(blockIdx.x) * columns;

@@ -1,8 +1,8 @@
 // Third of three kernels that sort the entries of top_idx by expert: places the entries, and writes expert_offsets.
 //
 // Roles: block b takes chunk b, warp w the w-th part of it. Each warp counts its part; the block scans the totals into
-// the first position of each expert; then the first position of (expert, chunk, part) is known, and each warp places its
-// entries in order. Block 0 writes expert_offsets.
+// the first position of each expert; then the first position of (expert, chunk, part) is known, and each warp places
+// its entries in order. Block 0 writes expert_offsets.
 //
 // Shared memory
 //   starts     COLUMNS x 4          the totals, then the first position of each expert

@@ -1,8 +1,8 @@
 // Sorts the entries of top_idx by expert in one launch of one block, for M <= CAPACITY.
 //
-// Roles: warp w takes the w-th part of the entries. Each warp counts its part; the block adds the parts up and scans the
-// experts; each warp places its entries in order, in shared memory, so that the arrays are written in whole lines; a warp
-// at a time writes the expert of one run of positions.
+// Roles: warp w takes the w-th part of the entries. Each warp counts its part; the block adds the parts up and scans
+// the experts; each warp places its entries in order, in shared memory, so that the arrays are written in whole lines;
+// a warp at a time writes the expert of one run of positions.
 //
 // Shared memory (dynamic)
 //   starts     COLUMNS x 4          the totals, then the first position of each expert
@@ -70,9 +70,8 @@ __device__ __forceinline__ void run(const Args& args) {
     }
     __syncthreads();
 
-    route::place_entries<C>(own_cursors, top_idx, begin, end, [&](int position, int64 entry, int) {
-        order[position] = static_cast<uint16>(entry);
-    });
+    route::place_entries<C>(own_cursors, top_idx, begin, end,
+                            [&](int position, int64 entry, int) { order[position] = static_cast<uint16>(entry); });
     __syncthreads();
 
     for (int position = thread; position < args.M; position += C::THREADS) {

@@ -30,8 +30,8 @@ __device__ __forceinline__ void read_columns(int (&column)[unroll], const typena
     }
 }
 
-/// Adds entries [begin, end) to `counts` in shared memory; called by STEP threads, numbered by `thread`. Integer atomics:
-/// the order does not show.
+/// Adds entries [begin, end) to `counts` in shared memory; called by STEP threads, numbered by `thread`. Integer
+/// atomics: the order does not show.
 template <class C, int STEP>
 __device__ __forceinline__ void count_entries(int* counts, const typename C::Input* top_idx, int64 begin, int64 end,
                                               int thread) {
@@ -69,8 +69,8 @@ __device__ __forceinline__ void place_entries(int* cursors, const typename C::In
     }
 }
 
-/// Replaces `values`, COLUMNS of them in shared memory, by their exclusive prefix sums. Called by all THREADS threads of
-/// a block, after a barrier; ends with a barrier. `warp_sums` has THREADS / 32 elements.
+/// Replaces `values`, COLUMNS of them in shared memory, by their exclusive prefix sums. Called by all THREADS threads
+/// of a block, after a barrier; ends with a barrier. `warp_sums` has THREADS / 32 elements.
 template <int COLUMNS, int THREADS>
 __device__ __forceinline__ void scan_columns(int* values, int* warp_sums) {
     constexpr int of_thread = ceil_div(COLUMNS, THREADS);

@@ -1,3 +1,5 @@
+#include "describe.hpp"
+
 #include <smlora/dtype.hpp>
 #include <smlora/error.hpp>
 
@@ -54,6 +56,12 @@ const Entry& entry(DType dtype) {
 std::size_t size_of(DType dtype) { return entry(dtype).size; }
 
 std::string_view name(DType dtype) { return entry(dtype).name; }
+
+std::string describe(DType dtype) {
+    const auto index = static_cast<std::size_t>(dtype);
+    if (index >= table.size()) return fmt::format("the value {}", static_cast<std::int32_t>(dtype));
+    return std::string(table[index].name);
+}
 
 DType dtype_from_name(std::string_view text) {
     for (const Entry& e : table) {

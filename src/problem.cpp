@@ -1,9 +1,12 @@
+#include "describe.hpp"
+
 #include <smlora/error.hpp>
 #include <smlora/problem.hpp>
 
 #include <fmt/format.h>
 
 #include <limits>
+#include <utility>
 
 namespace smlora {
 namespace {
@@ -19,15 +22,6 @@ void check_range(const char* field, std::int64_t value, std::int64_t low, std::i
 
 bool is_floating(DType dtype) {
     return dtype == DType::bf16 || dtype == DType::fp16 || dtype == DType::fp32 || dtype == DType::fp64;
-}
-
-// A value from the C interface need not be an enumerator.
-std::string describe(DType dtype) {
-    const auto value = static_cast<std::int32_t>(dtype);
-    if (value < static_cast<std::int32_t>(DType::bf16) || value > static_cast<std::int32_t>(DType::int64)) {
-        return fmt::format("the value {}", value);
-    }
-    return std::string(name(dtype));
 }
 
 void check_companion(const char* field, DType value, DType dtype) {

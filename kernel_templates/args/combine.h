@@ -12,7 +12,7 @@ namespace smlora {
 ///     grid = min(ceil(T * SEGMENTS / (threads / 32)), 32 multiprocessors)
 /// The reference: 256 threads, any grid, a thread at a time takes one element.
 struct CombineKernelArgs {
-    const void* y;      ///< [T * TOP_K, WIDTH], scattered
+    const void* y;  ///< [T * TOP_K, WIDTH], scattered
     long long y_stride;
     const void* gates;  ///< [T, TOP_K]; HAS_GATES
     void* out;          ///< [T, WIDTH]

@@ -12,7 +12,7 @@ namespace smlora {
 ///     grid = min(ceil(M * SEGMENTS / (threads / 32)), 32 multiprocessors)
 /// The reference: 256 threads, any grid, a thread at a time takes one element.
 struct GatherRowsArgs {
-    const void* rows;            ///< in the order ROWS (token, scattered or grouped)
+    const void* rows;  ///< in the order ROWS (token, scattered or grouped)
     long long rows_stride;
     const void* gates;           ///< [M] by flat entry; HAS_GATES
     const void* scattered_idxs;  ///< [M]; FLAT = 0

@@ -3,8 +3,8 @@
 
 namespace smlora {
 
-/// packed [E, OUTER_PAD, INNER_PAD], contiguous: packed[e, o, i] = source(e, o, i), converted, and zero where o >= OUTER
-/// or i >= INNER. A: outer the rank, inner K. B: outer N, inner the rank. Strides count elements.
+/// packed [E, OUTER_PAD, INNER_PAD], contiguous: packed[e, o, i] = source(e, o, i), converted, and zero where o >=
+/// OUTER or i >= INNER. A: outer the rank, inner K. B: outer N, inner the rank. Strides count elements.
 ///
 /// Launch: THREADS threads (256), no dynamic shared memory; any grid is right, a block takes one tile at a time. A tile
 /// has 1024 elements at most:

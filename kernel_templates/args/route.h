@@ -16,7 +16,8 @@ namespace smlora {
 ///     is a sound choice: chunk = max(2048, round_up(ceil(M / (2 multiprocessors)), 256)). M = 0 needs all three.
 ///
 ///   route_small, one launch for M <= CAPACITY <= 65536: grid 1, THREADS threads, dynamic shared memory
-///     4 * (COLUMNS * (THREADS / 32 + 1) + THREADS / 32) + 2 * CAPACITY bytes; `counts`, `blocks`, `chunk` are not used.
+///     4 * (COLUMNS * (THREADS / 32 + 1) + THREADS / 32) + 2 * CAPACITY bytes; `counts`, `blocks`, `chunk` are not
+///     used.
 ///
 /// route_reference: grid 1, 32 threads; `counts`, `blocks`, `chunk` are not used.
 struct RouteKernelArgs {
@@ -26,7 +27,7 @@ struct RouteKernelArgs {
     void* expert_offsets;         ///< [E], C::Index, inclusive
     int* counts;                  ///< [blocks + 1, COLUMNS]: a row for each block, then the totals
     int blocks;
-    int chunk;                    ///< at most 2^30 unless blocks is 1
+    int chunk;  ///< at most 2^30 unless blocks is 1
     int M;
 };
 

@@ -38,7 +38,8 @@ std::int64_t positive(const json& config, std::initializer_list<const char*> key
     const char* key = nullptr;
     const json* value = find(config, keys, key);
     if (value == nullptr) fail(origin, fmt::format("expected one of the keys {}, found none", fmt::join(keys, ", ")));
-    if (!value->is_number_integer()) fail(origin, fmt::format("{}: expected a whole number, got {}", key, value->dump()));
+    if (!value->is_number_integer())
+        fail(origin, fmt::format("{}: expected a whole number, got {}", key, value->dump()));
     // The bound keeps 2 * intermediate_size and what is derived from it far from overflow.
     constexpr std::int64_t bound = std::int64_t{1} << 31;
     const auto number = value->get<std::int64_t>();

@@ -90,11 +90,16 @@ void run_op(Session& session, Op op, const Operands& operands) {
     const Stream stream = session.stream();
     const Problem& problem = operands.problem;
     switch (op) {
-        case Op::base: return scatter2scatter(engine, stream, problem, operands.forward_args());
-        case Op::forward: return forward(engine, stream, problem, operands.forward_args());
-        case Op::dx: return backward_input(engine, stream, problem, operands.backward_input_args());
-        case Op::lora_grad: return backward_lora(engine, stream, problem, operands.backward_lora_args());
-        case Op::step: break;
+        case Op::base:
+            return scatter2scatter(engine, stream, problem, operands.forward_args());
+        case Op::forward:
+            return forward(engine, stream, problem, operands.forward_args());
+        case Op::dx:
+            return backward_input(engine, stream, problem, operands.backward_input_args());
+        case Op::lora_grad:
+            return backward_lora(engine, stream, problem, operands.backward_lora_args());
+        case Op::step:
+            break;
     }
     forward(engine, stream, problem, operands.forward_args());
     backward_input(engine, stream, problem, operands.backward_input_args());
@@ -116,8 +121,8 @@ Case bench_case(Session& session, Timer& timer, const NamedProblem& item, const 
         line.update(i, ops.size(), fmt::format("{} of {}", name(ops[i]), item.name));
         Result measured;
         measured.op = ops[i];
-        measured.timings =
-            timer.measure([&](int call) { run_op(session, ops[i], sets[static_cast<std::size_t>(call) % sets.size()]); });
+        measured.timings = timer.measure(
+            [&](int call) { run_op(session, ops[i], sets[static_cast<std::size_t>(call) % sets.size()]); });
         measured.work = total_work(ops[i], problem, result.load);
         measured.floor_seconds = floor_seconds(ops[i], problem, result.load, ceilings.value);
         result.results.push_back(std::move(measured));
@@ -143,12 +148,9 @@ nlohmann::ordered_json to_json(const Result& result) {
 }
 
 nlohmann::ordered_json to_json(const Case& done) {
-    nlohmann::ordered_json json{{"name", done.item.name},
-                                {"problem", to_string(done.item.problem)},
-                                {"tokens", done.load.tokens},
-                                {"rows", done.load.rows},
-                                {"active_experts", done.load.active_experts},
-                                {"rotated_sets", done.sets}};
+    nlohmann::ordered_json json{
+        {"name", done.item.name}, {"problem", to_string(done.item.problem)},    {"tokens", done.load.tokens},
+        {"rows", done.load.rows}, {"active_experts", done.load.active_experts}, {"rotated_sets", done.sets}};
     json["ceilings"] = {{"tflops", done.ceilings->value.flop_per_second * 1e-12},
                         {"tflops_source", done.ceilings->flop_source},
                         {"gbs", done.ceilings->value.bytes_per_second * 1e-9},
@@ -192,8 +194,10 @@ ExitCode run_bench(const BenchCommand& command) {
     const bool lora = std::all_of(problems.begin(), problems.end(), [](const auto& p) { return p.problem.R > 0; });
     std::vector<Op> ops = parse_ops(command.ops);
     if (ops.empty()) {
-        ops = lora ? std::vector{Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step} : std::vector{Op::base, Op::dx};
-    } else if (!lora && std::any_of(ops.begin(), ops.end(), [](Op op) { return op == Op::lora_grad || op == Op::step; })) {
+        ops =
+            lora ? std::vector{Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step} : std::vector{Op::base, Op::dx};
+    } else if (!lora &&
+               std::any_of(ops.begin(), ops.end(), [](Op op) { return op == Op::lora_grad || op == Op::step; })) {
         throw UsageError("--op: lora_grad and step need a rank of at least 1, got 0");
     }
     std::vector<std::int64_t> tokens = command.shape.tokens;
@@ -216,12 +220,11 @@ ExitCode run_bench(const BenchCommand& command) {
         const DType dtype = item.problem.dtype;
         if (ceilings.count(dtype) == 0) {
             line.update(0, ops.size(), "ceilings");
-            const MeasuredCeilings& made =
-                ceilings[dtype] = measure_ceilings(session, timer, dtype, command.ceiling_tflops, command.ceiling_gbs);
+            const MeasuredCeilings& made = ceilings[dtype] =
+                measure_ceilings(session, timer, dtype, command.ceiling_tflops, command.ceiling_gbs);
             line.finish();
-            fmt::print(stderr, "ceilings  {:.4g} TFLOP/s ({}), {:.4g} GB/s ({})\n",
-                       made.value.flop_per_second * 1e-12, made.flop_source, made.value.bytes_per_second * 1e-9,
-                       made.bytes_source);
+            fmt::print(stderr, "ceilings  {:.4g} TFLOP/s ({}), {:.4g} GB/s ({})\n", made.value.flop_per_second * 1e-12,
+                       made.flop_source, made.value.bytes_per_second * 1e-9, made.bytes_source);
         }
         for (const std::int64_t T : tokens) {
             options.T = T;
@@ -248,8 +251,7 @@ void add_bench(CLI::App& app, Run& run) {
     auto command = std::make_shared<BenchCommand>();
     CLI::App* sub = app.add_subcommand("bench", "Time operations and compare them with the least that they can take");
     sub->footer(footer);
-    add_shape_options(*sub, command->shape,
-                      fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
+    add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
     sub->add_option("--op", command->ops, "base, forward, dx, lora_grad, step [all of them]")
         ->type_name("OP,..")
         ->delimiter(',')

@@ -68,9 +68,8 @@ ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std:
         fmt::print("{:<16}{}{}\n", layer.writable ? "Cache folder:" : "Read-only layer:", layer.writable ? "" : " ",
                    layer.root.string() + (layer.exists ? "" : " (not there yet)"));
     }
-    const double share = stats.limit_bytes == 0
-                             ? 0
-                             : 100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes);
+    const double share =
+        stats.limit_bytes == 0 ? 0 : 100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes);
     fmt::print("{:<16}{}\n", "Kernels:", stats.entries);
     fmt::print("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes), share);
     return ExitCode::ok;

@@ -12,7 +12,7 @@ namespace smlora::tool {
 
 struct MeasuredCeilings {
     Ceilings value;
-    std::string flop_source;   ///< where value.flop_per_second comes from, in words
+    std::string flop_source;  ///< where value.flop_per_second comes from, in words
     std::string bytes_source;
 };
 

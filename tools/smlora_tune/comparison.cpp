@@ -38,12 +38,17 @@ Difference compare(const std::vector<double>& got, const std::vector<double>& wa
 
 double tolerance_of(DType dtype) {
     switch (dtype) {
-        case DType::bf16: return 4e-3;
-        case DType::fp16: return 1e-3;
-        case DType::fp32: return 1e-5;
-        case DType::fp64: return 1e-12;
+        case DType::bf16:
+            return 4e-3;
+        case DType::fp16:
+            return 1e-3;
+        case DType::fp32:
+            return 1e-5;
+        case DType::fp64:
+            return 1e-12;
         case DType::int32:
-        case DType::int64: return 0;
+        case DType::int64:
+            return 0;
     }
     return 0;
 }

@@ -73,7 +73,8 @@ void encode(const double* values, std::size_t count, DType dtype, void* elements
             for (std::size_t i = 0; i < count; ++i) store(elements, i, values[i]);
             return;
         case DType::int32:
-        case DType::int64: break;
+        case DType::int64:
+            break;
     }
     not_floating(dtype);
 }
@@ -97,7 +98,8 @@ void decode(const void* elements, std::size_t count, DType dtype, double* values
             for (std::size_t i = 0; i < count; ++i) values[i] = load<double>(elements, i);
             return;
         case DType::int32:
-        case DType::int64: break;
+        case DType::int64:
+            break;
     }
     not_floating(dtype);
 }
@@ -110,12 +112,21 @@ std::size_t count_non_finite(const void* elements, std::size_t count, DType dtyp
         for (std::size_t i = 0; i < count; ++i) found += (load<Bits>(elements, i) & mask) == mask ? 1U : 0U;
     };
     switch (dtype) {
-        case DType::bf16: count_if(std::uint16_t{0x7F80}); return found;
-        case DType::fp16: count_if(std::uint16_t{0x7C00}); return found;
-        case DType::fp32: count_if(std::uint32_t{0x7F800000}); return found;
-        case DType::fp64: count_if(std::uint64_t{0x7FF0000000000000}); return found;
+        case DType::bf16:
+            count_if(std::uint16_t{0x7F80});
+            return found;
+        case DType::fp16:
+            count_if(std::uint16_t{0x7C00});
+            return found;
+        case DType::fp32:
+            count_if(std::uint32_t{0x7F800000});
+            return found;
+        case DType::fp64:
+            count_if(std::uint64_t{0x7FF0000000000000});
+            return found;
         case DType::int32:
-        case DType::int64: break;
+        case DType::int64:
+            break;
     }
     not_floating(dtype);
 }

@@ -14,7 +14,7 @@ enum class ExitCode : int {
 
 /// What the user typed is wrong; the message names the option, its value and what was expected.
 class UsageError : public std::runtime_error {
-   public:
+ public:
     using std::runtime_error::runtime_error;
 };
 

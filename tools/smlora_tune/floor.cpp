@@ -14,11 +14,16 @@ constexpr std::array step_ops{Op::forward, Op::dx, Op::lora_grad};
 
 std::string_view name(Op op) {
     switch (op) {
-        case Op::base: return "base";
-        case Op::forward: return "forward";
-        case Op::dx: return "dx";
-        case Op::lora_grad: return "lora_grad";
-        case Op::step: return "step";
+        case Op::base:
+            return "base";
+        case Op::forward:
+            return "forward";
+        case Op::dx:
+            return "dx";
+        case Op::lora_grad:
+            return "lora_grad";
+        case Op::step:
+            return "step";
     }
     throw std::logic_error("name: unknown operation");
 }
@@ -46,12 +51,16 @@ Work work(Op op, const Problem& problem, const Load& load) {
     const double adapters = adapter_element * active * R * (K + N);
     const double gradients = adapter_element * static_cast<double>(problem.E) * R * (K + N);
     switch (op) {
-        case Op::base: return {2 * M * K * N, weights + x + y};
-        case Op::forward: return {2 * M * K * N + 2 * M * R * (K + N), weights + x + y + adapters};
+        case Op::base:
+            return {2 * M * K * N, weights + x + y};
+        case Op::forward:
+            return {2 * M * K * N + 2 * M * R * (K + N), weights + x + y + adapters};
         case Op::dx:
             return {2 * M * K * N + 2 * M * R * (K + N), weights + x + y + adapters + (problem.gates ? x : 0)};
-        case Op::lora_grad: return {4 * M * R * (K + N), x + y + adapters + gradients};
-        case Op::step: break;
+        case Op::lora_grad:
+            return {4 * M * R * (K + N), x + y + adapters + gradients};
+        case Op::step:
+            break;
     }
     throw std::logic_error("work: a step is a sum of operations");
 }

@@ -63,8 +63,7 @@ std::vector<double> read_experts(const Array& array, const std::vector<std::int6
     for (const std::int64_t e : experts) {
         for (std::int64_t row = 0; row < rows; ++row) {
             for (std::int64_t column = 0; column < columns; ++column) {
-                const std::int64_t at =
-                    e * tensor.strides[0] + row * tensor.strides[1] + column * tensor.strides[2];
+                const std::int64_t at = e * tensor.strides[0] + row * tensor.strides[1] + column * tensor.strides[2];
                 double value = 0;
                 decode(bytes.data() + static_cast<std::size_t>(at) * element, 1, tensor.dtype, &value);
                 result.push_back(value);

@@ -69,8 +69,8 @@ void print_text(const SystemInfo& system, const CacheState& cache) {
                                                       : fmt::format("none: {}", system.driver_error));
     if (system.devices.empty()) fmt::print("device     none\n");
     for (const DeviceInfo& device : system.devices) {
-        fmt::print("device {}   {}, {}, {} multiprocessors, {} memory, {} L2, {} shared memory a block\n", device.ordinal,
-                   device.name, device.arch, device.multiprocessors, bytes_text(device.memory_bytes),
+        fmt::print("device {}   {}, {}, {} multiprocessors, {} memory, {} L2, {} shared memory a block\n",
+                   device.ordinal, device.name, device.arch, device.multiprocessors, bytes_text(device.memory_bytes),
                    bytes_text(device.l2_bytes), bytes_text(device.shared_bytes_per_block));
     }
     fmt::print("NVRTC      {}\n", system.nvrtc_found

@@ -4,9 +4,9 @@
 #include <smlora/error.hpp>
 #include <smlora/version.hpp>
 
+#include <fmt/format.h>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-#include <fmt/format.h>
 
 #include <cstdio>
 #include <exception>
@@ -47,7 +47,8 @@ int run(int argc, char** argv) {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
         if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
-        return complain(ExitCode::usage, fmt::format("{}\nRun with --help for more information.", error.what()).c_str());
+        return complain(ExitCode::usage,
+                        fmt::format("{}\nRun with --help for more information.", error.what()).c_str());
     }
     try {
         return code(command());

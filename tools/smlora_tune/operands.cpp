@@ -26,9 +26,12 @@ void allocate(const Engine& engine, Array& array, const Tensor& tensor) {
 
 Tensor b_view(const Problem& p, BLayout layout) {
     switch (layout) {
-        case BLayout::enr: return {nullptr, p.adapter_dtype, {p.E, p.N, p.R}};
-        case BLayout::ner: return {nullptr, p.adapter_dtype, {p.E, p.N, p.R}, {p.R, p.E * p.R, 1}};
-        case BLayout::nre: return {nullptr, p.adapter_dtype, {p.E, p.N, p.R}, {1, p.E * p.R, p.E}};
+        case BLayout::enr:
+            return {nullptr, p.adapter_dtype, {p.E, p.N, p.R}};
+        case BLayout::ner:
+            return {nullptr, p.adapter_dtype, {p.E, p.N, p.R}, {p.R, p.E * p.R, 1}};
+        case BLayout::nre:
+            return {nullptr, p.adapter_dtype, {p.E, p.N, p.R}, {1, p.E * p.R, p.E}};
     }
     return {};
 }

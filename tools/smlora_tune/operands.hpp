@@ -38,7 +38,7 @@ struct Array {
 /// initialised. xa, yb and the routing are outputs of one operation and inputs of another. Arrays that the problem
 /// has no use for (gates without gates, the adapter with R = 0) are not given.
 class Operands {
-   public:
+ public:
     Operands(const Engine& engine, const Problem& problem, const OperandOptions& options);
 
     // A power of two, so that scaling rounds nothing, and not 1, so that leaving it out shows.
@@ -61,9 +61,8 @@ class Operands {
     Array x, W, A, B, bias, gates, dy;
     Array y, xa, dx, yb, dgates, dA, dB;
 
-   private:
+ private:
     [[nodiscard]] Routing routing() const;
 };
-
 
 }  // namespace smlora::tool

@@ -51,8 +51,8 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
 
     ProgressLine line(stderr);
     // Neither --jobs nor the cache needs a GPU, so the engine is made for the backend that asks for none.
-    const Engine engine(engine_options(command.common, Backend::cpu, 0, 0,
-                                       [&line](const std::string& text) { line.print(text); }));
+    const Engine engine(
+        engine_options(command.common, Backend::cpu, 0, 0, [&line](const std::string& text) { line.print(text); }));
     PrewarmReport report;
     try {
         report = prewarm(engine, options, [&line](const PrewarmProgress& progress) {

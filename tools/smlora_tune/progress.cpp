@@ -51,7 +51,7 @@ void ProgressLine::update(std::size_t done, std::size_t total, std::string_view 
     const int columns = in_place_ ? terminal_columns(stream_) - 1 : 160;
     const std::string text = progress_text({done, total, elapsed.count(), std::string(activity)}, columns);
     erase();
-    fmt::print(stream_, in_place_ ? "{}" : "{}\n", text);
+    fmt::print(stream_, "{}{}", text, in_place_ ? "" : "\n");
     std::fflush(stream_);
     shown_ = in_place_;
     last_ = now;

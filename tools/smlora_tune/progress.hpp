@@ -24,7 +24,7 @@ struct ProgressState {
 /// Shows progress_text on a stream: rewritten in place, at most ten times a second, on a terminal; as a line of its
 /// own every few seconds elsewhere. Not thread-safe: callers serialise.
 class ProgressLine {
-   public:
+ public:
     using Clock = std::function<std::chrono::steady_clock::time_point()>;
 
     explicit ProgressLine(std::FILE* stream);
@@ -41,7 +41,7 @@ class ProgressLine {
     /// Takes the line off the terminal.
     void finish();
 
-   private:
+ private:
     void erase();
 
     std::FILE* stream_;

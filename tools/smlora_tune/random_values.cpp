@@ -49,8 +49,8 @@ void fill_random(Buffer& buffer, std::int64_t count, DType dtype, Distribution d
     }
 }
 
-std::vector<std::int64_t> random_top_idx(std::int64_t T, std::int64_t top_k, std::int64_t E, Skew skew,
-                                         double left_out, std::uint64_t seed) {
+std::vector<std::int64_t> random_top_idx(std::int64_t T, std::int64_t top_k, std::int64_t E, Skew skew, double left_out,
+                                         std::uint64_t seed) {
     std::mt19937_64 generator(stream_of(seed, "top_idx"));
     std::vector<std::int64_t> popularity(static_cast<std::size_t>(E));
     std::iota(popularity.begin(), popularity.end(), 0);
@@ -58,10 +58,10 @@ std::vector<std::int64_t> random_top_idx(std::int64_t T, std::int64_t top_k, std
     std::shuffle(popularity.begin(), popularity.end(), generator);
     std::vector<double> weights(static_cast<std::size_t>(E));
     for (std::size_t rank = 0; rank < weights.size(); ++rank) {
-        weights[rank] = skew == Skew::uniform  ? 1.0
-                        : skew == Skew::zipf   ? 1.0 / static_cast<double>(rank + 1)
-                        : rank == 0            ? 1.0
-                                               : 0.0;
+        weights[rank] = skew == Skew::uniform ? 1.0
+                        : skew == Skew::zipf  ? 1.0 / static_cast<double>(rank + 1)
+                        : rank == 0           ? 1.0
+                                              : 0.0;
     }
     const bool distinct = skew != Skew::one && top_k <= E;
     std::discrete_distribution<std::size_t> draw(weights.begin(), weights.end());

@@ -24,7 +24,7 @@ Tensor view(Values& values, std::initializer_list<std::int64_t> shape) { return 
 /// The rows of some tokens with the entries of some experts; the entries of all other experts are left out. Every
 /// operation is a sum over entries, so the results of disjoint sets of experts or tokens add up.
 class Part {
-   public:
+ public:
     const std::int64_t T;
     const std::int64_t M;
     Problem p;
@@ -94,7 +94,7 @@ class Part {
         return result;
     }
 
-   private:
+ private:
     const Operands& operands_;
     const Indices& tokens_;
     Values x, dy, gates, A, B;

@@ -20,11 +20,11 @@ struct HostRouting {
 /// Results for the entries of some tokens. Row s * top_k + j of an entry-wise matrix belongs to choice j of the s-th
 /// token; base, y and dx have a row for each token instead where the problem says RowOrder::token.
 struct ReferenceRows {
-    std::vector<double> base;  ///< width N
-    std::vector<double> y;     ///< width N
-    std::vector<double> dx;    ///< width K
-    std::vector<double> xa;    ///< width R, by entry
-    std::vector<double> yb;    ///< width R, by entry
+    std::vector<double> base;    ///< width N
+    std::vector<double> y;       ///< width N
+    std::vector<double> dx;      ///< width K
+    std::vector<double> xa;      ///< width R, by entry
+    std::vector<double> yb;      ///< width R, by entry
     std::vector<double> dgates;  ///< width top_k, by token
 };
 

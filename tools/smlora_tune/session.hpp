@@ -13,7 +13,7 @@ namespace smlora::tool {
 
 /// Keeps the context of its GPU current on the thread that made it. Throws Error{no_device}.
 class Session {
-   public:
+ public:
     Session(EngineOptions options);
     ~Session();
     Session(const Session&) = delete;
@@ -25,10 +25,10 @@ class Session {
 
     /// "NVIDIA H200 (sm_90a)", "CPU, 16 threads".
     [[nodiscard]] std::string device_name() const;
-    [[nodiscard]] std::size_t l2_bytes() const;     ///< 0 on the CPU
-    [[nodiscard]] std::size_t free_bytes() const;   ///< device memory; on the CPU the memory of the machine
+    [[nodiscard]] std::size_t l2_bytes() const;    ///< 0 on the CPU
+    [[nodiscard]] std::size_t free_bytes() const;  ///< device memory; on the CPU the memory of the machine
 
-   private:
+ private:
     Engine engine_;
     std::optional<gpu::CurrentContext> context_;
     CUstream stream_ = nullptr;

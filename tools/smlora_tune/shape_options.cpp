@@ -142,9 +142,10 @@ Problem parse_shape(const std::string& text) {
         next = stop;
     }
     if (!good || next != end) {
-        throw UsageError(fmt::format("--shape: expected E,K,N,R,top_k, five whole numbers without blanks such as "
-                                     "128,2048,1536,16,8, got '{}'",
-                                     text));
+        throw UsageError(
+            fmt::format("--shape: expected E,K,N,R,top_k, five whole numbers without blanks such as "
+                        "128,2048,1536,16,8, got '{}'",
+                        text));
     }
     Problem problem;
     problem.E = numbers[0];
@@ -160,7 +161,8 @@ std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) 
     try {
         for (const std::string& shape : options.shapes) problems.push_back({"", parse_shape(shape)});
         if (!problems.empty() && options.rank) {
-            throw UsageError("--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
+            throw UsageError(
+                "--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
         }
         for (const std::string& model : options.models) add_model(problems, models::model_by_name(model), options);
         for (const std::string& path : options.configs) add_model(problems, models::read_hf_config(path), options);

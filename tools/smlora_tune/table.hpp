@@ -10,7 +10,7 @@ enum class Align { left, right };
 
 /// A table without rules: a heading, rows, columns as wide as their widest cell and two blanks between them.
 class Table {
-   public:
+ public:
     struct Column {
         std::string heading;
         Align align = Align::left;
@@ -23,7 +23,7 @@ class Table {
 
     [[nodiscard]] std::string text() const;
 
-   private:
+ private:
     std::vector<Column> columns_;
     std::vector<std::vector<std::string>> rows_;
 };

@@ -15,7 +15,7 @@ namespace smlora::tool {
 
 /// Emphasis by ANSI codes: only on a terminal, and not when NO_COLOR is set and not empty (no-color.org).
 class Style {
-   public:
+ public:
     explicit Style(std::FILE* stream);
     explicit Style(bool colour) : colour_(colour) {}
 
@@ -23,7 +23,7 @@ class Style {
     [[nodiscard]] std::string good(std::string_view text) const { return code("32", text); }
     [[nodiscard]] std::string bad(std::string_view text) const { return code("1;31", text); }
 
-   private:
+ private:
     [[nodiscard]] std::string code(std::string_view sequence, std::string_view text) const;
     bool colour_ = false;
 };

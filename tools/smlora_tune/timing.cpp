@@ -31,7 +31,7 @@ double seconds_since(steady_clock::time_point start) { return duration<double>(s
 
 /// CUDA events before the first and after each of a number of calls.
 class Events {
-   public:
+ public:
     explicit Events(int count) : events_(static_cast<std::size_t>(count)) {
         for (CUevent& event : events_) SMLORA_CUDA(cuEventCreate, &event, CU_EVENT_DEFAULT);
     }
@@ -52,7 +52,7 @@ class Events {
         return static_cast<double>(milliseconds) * 1e-3;
     }
 
-   private:
+ private:
     std::vector<CUevent> events_;
 };
 

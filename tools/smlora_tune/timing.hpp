@@ -27,14 +27,14 @@ struct Timings {
 
 /// Measures on a session's stream.
 class Timer {
-   public:
+ public:
     Timer(Session& session, Protocol protocol);
 
     /// `call(i)` enqueues the i-th repetition. It is run once, unmeasured, before anything else: that compiles and
     /// loads what it needs. Calls that take long are measured less often, but at least three times.
     [[nodiscard]] Timings measure(const std::function<void(int)>& call);
 
-   private:
+ private:
     double first_call(const std::function<void(int)>& call);
     void measure_round(const std::function<void(int)>& call, int warm_ups, int repetitions, Timings& timings);
     void occupy(double seconds);

@@ -63,7 +63,7 @@ Indices sample_experts(const HostRouting& routing, std::int64_t rows, std::uint6
 
 /// Everything that the checks of one problem share.
 class Verification {
-   public:
+ public:
     Verification(const Session& session, const Engine& cpu, const Problem& problem, const OperandOptions& options,
                  std::int64_t sample, const std::function<void(std::string_view)>& tell)
         : session_(session),
@@ -100,7 +100,7 @@ class Verification {
         return std::move(checks_);
     }
 
-   private:
+ private:
     /// An output: its memory, how it is compared, how many of its elements must have been written (-1: all of them).
     struct Output {
         std::string name;
@@ -245,7 +245,8 @@ class Verification {
         }
         std::vector<Output> outputs{rows_output("y", operands.y, p.y_rows, rows.y)};
         if (p.R > 0) outputs.push_back(rank_output("xa", operands.xa, rows.xa));
-        check("forward", [&] { forward(session_.engine(), session_.stream(), p, args); }, outputs);
+        check(
+            "forward", [&] { forward(session_.engine(), session_.stream(), p, args); }, outputs);
     }
 
     void check_backward_input(const ReferenceRows& rows) {
@@ -253,16 +254,16 @@ class Verification {
         std::vector<Output> outputs{rows_output("dx", operands.dx, p.x_rows, rows.dx)};
         if (p.R > 0) outputs.push_back(rank_output("yb", operands.yb, rows.yb));
         if (p.gates) outputs.push_back(rows_output("dgates", operands.dgates, RowOrder::token, rows.dgates));
-        check("backward_input", [&] { backward_input(session_.engine(), session_.stream(), p, args); }, outputs);
+        check(
+            "backward_input", [&] { backward_input(session_.engine(), session_.stream(), p, args); }, outputs);
     }
 
     /// With xa and yb from before, and computing them again.
     void check_backward_lora(const ReferenceGradients& gradients, const Indices& experts) {
         const auto output = [&](const std::string& name, Array& array, const Values& want) -> Output {
             const auto width = static_cast<std::size_t>(array.tensor.shape[1] * array.tensor.shape[2]);
-            return {name, &array, [&array, &want, &experts, width] {
-                        return compare(read_experts(array, experts), want, width);
-                    }};
+            return {name, &array,
+                    [&array, &want, &experts, width] { return compare(read_experts(array, experts), want, width); }};
         };
         const std::vector<Output> outputs{output("dA", operands.dA, gradients.dA),
                                           output("dB", operands.dB, gradients.dB)};
@@ -277,7 +278,8 @@ class Verification {
     /// Summing the rows of a token, and the gradients of that. Width N, whatever the order of y's rows.
     void check_combine() {
         const Array y = make({nullptr, p.dtype, {operands.M, p.N}}, Distribution::normal, "combine y");
-        const Array gates = make({nullptr, p.gate_dtype, {operands.T, p.top_k}}, Distribution::positive, "combine gates");
+        const Array gates =
+            make({nullptr, p.gate_dtype, {operands.T, p.top_k}}, Distribution::positive, "combine gates");
         const Array dout = make({nullptr, p.dtype, {operands.T, p.N}}, Distribution::normal, "combine dout");
         Array out = make({nullptr, p.dtype, {operands.T, p.N}}, Distribution::normal, "combine out");
         Array dy = make({nullptr, p.dtype, {operands.M, p.N}}, Distribution::normal, "combine dy");
@@ -327,9 +329,9 @@ class Verification {
     const Problem p;
     Operands operands;
     const HostRouting routing;
-    const Indices tokens;   // those with a reference
-    Indices entries;        // theirs, flat
-    Indices present;        // of those, the ones that were not left out
+    const Indices tokens;  // those with a reference
+    Indices entries;       // theirs, flat
+    Indices present;       // of those, the ones that were not left out
     const std::int64_t sample_;
     const std::uint64_t seed_;
     std::vector<Check> checks_;

@@ -102,8 +102,7 @@ ExitCode run_verify(const VerifyCommand& command) {
 
     ProgressLine line(stderr);
     const auto log = [&line](const std::string& text) { line.print(text); };
-    const Session session(
-        engine_options(command.common, device.backend, device.ordinal, command.device.threads, log));
+    const Session session(engine_options(command.common, device.backend, device.ordinal, command.device.threads, log));
     const Engine cpu(engine_options(command.common, Backend::cpu, 0, command.device.threads, log));
     fmt::print(stderr, "device  {}\nseed    {}, routing {}\n", session.device_name(), command.operands.seed,
                command.operands.skew);
@@ -114,11 +113,11 @@ ExitCode run_verify(const VerifyCommand& command) {
         for (const std::int64_t T : tokens) {
             options.T = T;
             const std::size_t done = cases.size();
-            cases.push_back({item, T,
-                             verify_problem(session, cpu, item.problem, options, command.sample,
-                                            [&](std::string_view what) {
-                                                line.update(done, total, fmt::format("{}: {}", item.name, what));
-                                            })});
+            cases.push_back(
+                {item, T,
+                 verify_problem(session, cpu, item.problem, options, command.sample, [&](std::string_view what) {
+                     line.update(done, total, fmt::format("{}: {}", item.name, what));
+                 })});
             line.finish();
             if (!command.common.json) print_text(cases.back(), style);
         }
@@ -146,8 +145,7 @@ void add_verify(CLI::App& app, Run& run) {
     auto command = std::make_shared<VerifyCommand>();
     CLI::App* sub = app.add_subcommand("verify", "Run every operation and compare it with the fp64 reference");
     sub->footer(footer);
-    add_shape_options(*sub, command->shape,
-                      fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
+    add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
     sub->add_option("--sample", command->sample,
                     "Tokens that a reference is computed for, which takes the CPU long for large shapes; 0: all")
         ->type_name("N")

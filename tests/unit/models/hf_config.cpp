@@ -77,8 +77,9 @@ TEST(HfConfig, NullCountsAsAbsent) {
 }
 
 TEST(HfConfig, ErrorsNameTheFileAndTheKey) {
-    EXPECT_EQ(error_of(R"({"hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 2})"),
-              "model/config.json: expected one of the keys num_experts, n_routed_experts, num_local_experts, found none");
+    EXPECT_EQ(
+        error_of(R"({"hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 2})"),
+        "model/config.json: expected one of the keys num_experts, n_routed_experts, num_local_experts, found none");
     EXPECT_EQ(error_of(R"({"num_experts": 4, "hidden_size": "64", "intermediate_size": 32, "num_experts_per_tok": 2})"),
               "model/config.json: hidden_size: expected a whole number, got \"64\"");
     EXPECT_EQ(error_of(R"({"num_experts": 0, "hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 2})"),

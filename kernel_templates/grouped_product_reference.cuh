@@ -1,0 +1,62 @@
+// Plain reference of the grouped product: a thread takes one output element at a time, sums in fp32 in the order of the
+// reduction, and rounds once. 256 threads, any grid.
+//
+// Compile-time (struct C): E, RED, OUT, RANK (0: no adapter; also the row stride of lora_rows), ROWS, OUT_ROWS, TOP_K,
+// WEIGHT_MAJOR (0: RED contiguous, 1: OUT contiguous), LORA_MAJOR (0: RANK contiguous, 1: OUT contiguous), HAS_BIAS,
+// HAS_GATES; types Element, Gate, Index.
+#pragma once
+
+#include "args/grouped_product.h"
+#include "expert_of.cuh"
+#include "types.cuh"
+
+namespace smlora::grouped_product_reference {
+
+using Args = GroupedProductArgs;
+
+/// <row, column `out` of matrix>; MAJOR 0: the reduction is contiguous in the matrix, 1: the outputs are.
+template <int LENGTH, int MAJOR, class Element>
+__device__ __forceinline__ float product(const Element* row, const Element* matrix, int64 row_stride, int64 out) {
+    float sum = 0.0F;
+    for (int64 i = 0; i < LENGTH; ++i) {
+        const Element weight = MAJOR == 0 ? matrix[out * row_stride + i] : matrix[i * row_stride + out];
+        sum = fmaf(to_float(row[i]), to_float(weight), sum);
+    }
+    return sum;
+}
+
+template <class C>
+__device__ __forceinline__ void run(const Args& args) {
+    using Element = typename C::Element;
+    const auto* const scattered_idxs = static_cast<const typename C::Index*>(args.scattered_idxs);
+    const auto* const expert_offsets = static_cast<const typename C::Index*>(args.expert_offsets);
+    const int kept = kept_rows<C::E>(expert_offsets);
+    const int64 elements = static_cast<int64>(args.M) * C::OUT;
+    for (int64 item = static_cast<int64>(blockIdx.x) * blockDim.x + threadIdx.x; item < elements;
+         item += static_cast<int64>(gridDim.x) * blockDim.x) {
+        const int position = static_cast<int>(item / C::OUT);
+        const int out = static_cast<int>(item % C::OUT);
+        const int flat = static_cast<int>(scattered_idxs[position]);
+        float value = 0.0F;
+        if (position < kept) {
+            const int64 expert = expert_of<C::E>(expert_offsets, position);
+            const int64 row = row_of<C::ROWS, C::TOP_K>(position, flat);
+            value = args.scale * product<C::RED, C::WEIGHT_MAJOR>(
+                                     static_cast<const Element*>(args.rows) + row * args.rows_stride,
+                                     static_cast<const Element*>(args.weight) + expert * args.weight_expert_stride,
+                                     args.weight_row_stride, out);
+            if constexpr (C::RANK > 0) {
+                value += product<C::RANK, C::LORA_MAJOR>(
+                    static_cast<const Element*>(args.lora_rows) + static_cast<int64>(position) * C::RANK,
+                    static_cast<const Element*>(args.lora_weight) + expert * args.lora_expert_stride,
+                    args.lora_row_stride, out);
+            }
+            if constexpr (C::HAS_GATES) value *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
+            if constexpr (C::HAS_BIAS) value += to_float(static_cast<const Element*>(args.bias)[expert * C::OUT + out]);
+        }
+        const int64 out_row = row_of<C::OUT_ROWS, C::TOP_K>(position, flat);
+        static_cast<Element*>(args.out)[out_row * args.out_stride + out] = from_float<Element>(value);
+    }
+}
+
+}  // namespace smlora::grouped_product_reference

@@ -1,0 +1,189 @@
+// The tables of cases that forward, backward_input and backward_lora are each put through.
+#pragma once
+
+#include "support/case.hpp"
+
+#include <string>
+#include <utility>
+
+namespace smlora::test {
+
+inline Problem with(Problem problem, WeightLayout layout) {
+    problem.weight_layout = layout;
+    return problem;
+}
+inline Problem with_adapter(Problem problem, DType dtype) {
+    problem.adapter_dtype = dtype;
+    return problem;
+}
+inline Problem with_gates(Problem problem, DType dtype) {
+    problem.gates = true;
+    problem.gate_dtype = dtype;
+    return problem;
+}
+inline Problem with_bias(Problem problem) {
+    problem.bias = true;
+    return problem;
+}
+inline Problem with_index(Problem problem, DType dtype) {
+    problem.index_dtype = dtype;
+    return problem;
+}
+
+/// One of everything, small enough for compute-sanitizer: --gtest_filter='Small*'.
+inline Cases small_cases() {
+    using enum RowOrder;
+    const Problem aligned = shape(4, 96, 80, 16, 2);
+    const Problem odd = shape(4, 37, 53, 5, 2);
+    const Problem everything = with_bias(with_gates(with_rows(aligned, token, token), DType::fp32));
+    return {
+        {.name = "aligned", .problem = aligned, .T = 24},
+        {.name = "weight_enk", .problem = with(aligned, WeightLayout::enk), .T = 24},
+        {.name = "fp16", .problem = shape(4, 96, 80, 16, 2, DType::fp16), .T = 24},
+        {.name = "fp32", .problem = shape(4, 96, 80, 16, 2, DType::fp32), .T = 24},
+        {.name = "fp32_odd", .problem = shape(4, 37, 53, 5, 2, DType::fp32), .T = 24},
+        {.name = "odd", .problem = odd, .T = 24},
+        {.name = "odd_enk", .problem = with(odd, WeightLayout::enk), .T = 24, .left_out = 0.3},
+        {.name = "fp32_adapter", .problem = with_adapter(aligned, DType::fp32), .T = 24},
+        {.name = "gates_and_bias", .problem = everything, .T = 24, .left_out = 0.3},
+        {.name = "grouped", .problem = with_rows(aligned, grouped, grouped), .T = 24, .left_out = 0.3},
+        {.name = "scattered", .problem = with_rows(aligned, scattered, scattered), .T = 24, .left_out = 0.3},
+        {.name = "misaligned", .problem = aligned, .T = 24, .row_gap = 1, .shift = 1},
+        {.name = "one_expert", .problem = aligned, .T = 70, .choice = Choice::one_expert},
+        {.name = "one_token", .problem = aligned, .T = 1},
+        {.name = "no_token", .problem = aligned, .T = 0},
+        {.name = "rank_256", .problem = shape(2, 40, 48, 256, 1), .T = 20},
+    };
+}
+
+inline Cases rank_cases() {
+    Cases cases;
+    for (const std::int64_t R : {1, 2, 3, 4, 5, 8, 16, 17, 32, 64, 128, 256}) {
+        cases.push_back({.name = "bf16_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2), .T = 48});
+    }
+    for (const std::int64_t R : {3, 16, 100}) {
+        cases.push_back({.name = "fp16_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2, DType::fp16), .T = 48});
+        cases.push_back({.name = "fp32_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2, DType::fp32), .T = 48});
+        cases.push_back({.name = "fp32_adapter_R" + std::to_string(R),
+                         .problem = with_adapter(shape(4, 96, 80, R, 2), DType::fp32),
+                         .T = 48});
+    }
+    return cases;
+}
+
+inline Cases width_cases() {
+    constexpr std::pair<std::int64_t, std::int64_t> widths[] = {{37, 53}, {100, 80}, {96, 100}, {53, 37},  {8, 8},
+                                                                {7, 300}, {300, 7},  {1, 64},   {130, 264}};
+    Cases cases;
+    for (const auto& [K, N] : widths) {
+        for (const WeightLayout layout : {WeightLayout::ekn, WeightLayout::enk}) {
+            cases.push_back({.name = "K" + std::to_string(K) + "_N" + std::to_string(N) + "_" + std::string(name(layout)),
+                             .problem = with(shape(4, K, N, 8, 2), layout),
+                             .T = 48});
+        }
+    }
+    for (const DType dtype : {DType::fp16, DType::fp32}) {
+        for (const WeightLayout layout : {WeightLayout::ekn, WeightLayout::enk}) {
+            const std::string suffix = std::string(name(dtype)) + "_" + std::string(name(layout));
+            cases.push_back({.name = "K37_N53_" + suffix, .problem = with(shape(4, 37, 53, 8, 2, dtype), layout), .T = 48});
+            cases.push_back({.name = "K128_N72_" + suffix, .problem = with(shape(4, 128, 72, 8, 2, dtype), layout), .T = 48});
+        }
+    }
+    return cases;
+}
+
+inline Cases routing_cases() {
+    using enum RowOrder;
+    const Problem p = shape(8, 96, 80, 16, 2);
+    const Problem summed = with_rows(p, token, token);
+    return {
+        {.name = "one_expert_in_all", .problem = shape(1, 96, 80, 16, 1), .T = 100},
+        {.name = "top_1", .problem = shape(8, 96, 80, 16, 1), .T = 100},
+        {.name = "top_k_beyond_E", .problem = shape(3, 96, 80, 16, 64), .T = 5},
+        {.name = "one_token", .problem = p, .T = 1},
+        {.name = "no_token", .problem = p, .T = 0},
+        {.name = "no_token_summed", .problem = summed, .T = 0},
+        {.name = "everything_to_one_expert", .problem = p, .T = 300, .choice = Choice::one_expert},
+        {.name = "skewed", .problem = shape(64, 96, 80, 16, 4), .T = 200, .choice = Choice::skewed},
+        {.name = "some_left_out", .problem = p, .T = 100, .left_out = 0.4},
+        {.name = "some_left_out_summed", .problem = summed, .T = 100, .left_out = 0.4},
+        {.name = "all_left_out", .problem = p, .T = 20, .left_out = 2},
+        {.name = "all_left_out_summed", .problem = summed, .T = 20, .left_out = 2},
+        {.name = "all_left_out_grouped", .problem = with_rows(p, grouped, grouped), .T = 20, .left_out = 2},
+        {.name = "a_thousand_experts", .problem = shape(1024, 40, 32, 4, 8), .T = 100},
+        {.name = "int64_index", .problem = with_index(p, DType::int64), .T = 100, .left_out = 0.2},
+        {.name = "int64_index_summed", .problem = with_index(summed, DType::int64), .T = 100, .left_out = 0.2},
+    };
+}
+
+/// All pairs of row orders, with bias and with entries left out; gates where they are allowed.
+inline Cases row_order_cases() {
+    Cases cases;
+    for (const RowOrder x : {RowOrder::token, RowOrder::scattered, RowOrder::grouped}) {
+        for (const RowOrder y : {RowOrder::token, RowOrder::scattered, RowOrder::grouped}) {
+            const Problem p = with_rows(shape(8, 96, 80, 16, 3), x, y);
+            const std::string pair = std::string(name(x)) + "_to_" + std::string(name(y));
+            cases.push_back({.name = pair, .problem = p, .T = 60});
+            cases.push_back({.name = pair + "_bias", .problem = with_bias(p), .T = 60, .left_out = 0.2});
+            if (y != RowOrder::token) continue;
+            cases.push_back({.name = pair + "_gates", .problem = with_gates(p, DType::fp32), .T = 60, .left_out = 0.2});
+            cases.push_back({.name = pair + "_bf16_gates_bias",
+                             .problem = with_bias(with_gates(p, DType::bf16)),
+                             .T = 60,
+                             .left_out = 0.2});
+        }
+    }
+    const Problem summed = with_rows(shape(8, 96, 80, 16, 3, DType::fp32), RowOrder::token, RowOrder::token);
+    cases.push_back({.name = "fp32_gates_bias", .problem = with_bias(with_gates(summed, DType::fp32)), .T = 60});
+    const Problem half = with_rows(shape(8, 96, 80, 16, 3, DType::fp16), RowOrder::token, RowOrder::token);
+    cases.push_back({.name = "fp16_gates_bias", .problem = with_bias(with_gates(half, DType::fp16)), .T = 60});
+    const Problem odd = with_rows(shape(8, 37, 53, 5, 3), RowOrder::token, RowOrder::token);
+    cases.push_back({.name = "odd_gates_bias", .problem = with_bias(with_gates(odd, DType::fp32)), .T = 60});
+    return cases;
+}
+
+/// How tensors lie in memory: strides of A and B, gaps between rows and matrices, bases off alignment.
+inline Cases layout_cases() {
+    const Problem p = shape(4, 96, 80, 16, 2);
+    const Problem summed = with_rows(p, RowOrder::token, RowOrder::token);
+    const Problem fp32 = shape(4, 96, 80, 16, 2, DType::fp32);
+    const Problem enk = with(p, WeightLayout::enk);
+    constexpr std::pair<const char*, AdapterLayout> adapters[] = {
+        {"contiguous", AdapterLayout::contiguous}, {"peft", AdapterLayout::peft},
+        {"transposed", AdapterLayout::transposed}, {"peft_transposed", AdapterLayout::peft_transposed},
+        {"gapped", AdapterLayout::gapped},
+    };
+    Cases cases;
+    for (const auto& [name, adapter] : adapters) {
+        const std::string prefix = "adapter_" + std::string(name);
+        cases.push_back({.name = prefix, .problem = p, .T = 48, .adapter = adapter});
+        cases.push_back({.name = prefix + "_fp32", .problem = with_adapter(p, DType::fp32), .T = 48, .adapter = adapter});
+        cases.push_back({.name = prefix + "_odd", .problem = shape(4, 37, 53, 5, 2), .T = 48, .adapter = adapter});
+    }
+    cases.push_back({.name = "rows_apart", .problem = p, .T = 48, .row_gap = 8});
+    cases.push_back({.name = "rows_apart_summed", .problem = summed, .T = 48, .row_gap = 24});
+    cases.push_back({.name = "rows_off_alignment", .problem = p, .T = 48, .row_gap = 3});
+    cases.push_back({.name = "rows_off_alignment_summed", .problem = summed, .T = 48, .row_gap = 1});
+    cases.push_back({.name = "bases_off_alignment", .problem = p, .T = 48, .shift = 1});
+    cases.push_back({.name = "bases_off_alignment_enk", .problem = enk, .T = 48, .shift = 3});
+    cases.push_back({.name = "bases_8_bytes_off", .problem = p, .T = 48, .shift = 4});
+    cases.push_back({.name = "bases_off_alignment_fp32", .problem = fp32, .T = 48, .row_gap = 1, .shift = 1});
+    cases.push_back({.name = "matrices_apart", .problem = p, .T = 48, .expert_gap = 64});
+    cases.push_back({.name = "matrices_off_alignment", .problem = enk, .T = 48, .expert_gap = 5});
+    cases.push_back({.name = "negative_scaling", .problem = p, .T = 48, .scaling = -0.37F});
+    return cases;
+}
+
+/// The CPU backend computes in fp64, too.
+inline Cases double_cases() {
+    using enum RowOrder;
+    const Problem p = shape(4, 96, 80, 16, 2, DType::fp64);
+    const Problem summed = with_rows(shape(4, 37, 53, 5, 3, DType::fp64), token, token);
+    return {
+        {.name = "aligned", .problem = p, .T = 48},
+        {.name = "gates_bias_odd", .problem = with_bias(with_gates(summed, DType::fp64)), .T = 48, .left_out = 0.2},
+        {.name = "fp32_adapter", .problem = with_adapter(p, DType::fp32), .T = 48},
+    };
+}
+
+}  // namespace smlora::test

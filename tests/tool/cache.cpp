@@ -1,0 +1,85 @@
+// prewarm and cache together: what one writes the other shows.
+#include "tool/program.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+namespace smlora::tool {
+namespace {
+
+using Cache = ProgramTest;
+
+const std::vector<std::string> prewarm{"prewarm", "--shape", "4,64,32,4,2", "--tokens",
+                                       "64",      "--arch",  "sm_90a",      "--json"};
+
+TEST_F(Cache, OfANewUserIsEmpty) {
+    EXPECT_EQ(run({"cache", "path"}).out, cache().string() + "\n");
+    EXPECT_EQ(run({"cache", "path", "--json"}).json()["path"], cache().string());
+    EXPECT_EQ(run({"cache", "path", "--cache-dir", "/tmp/elsewhere"}).out, "/tmp/elsewhere\n");
+    const nlohmann::json stats = run({"cache", "stats", "--json"}).json();
+    EXPECT_EQ(stats["entries"], 0);
+    EXPECT_EQ(stats["limit_bytes"], std::uint64_t{2} << 30U);
+    EXPECT_EQ(run({"cache", "list", "--json"}).json()["entries"].size(), 0U);
+    const Outcome inspect = run({"cache", "inspect", "0123"});
+    EXPECT_EQ(inspect.exit_code, 1);
+    EXPECT_NE(inspect.err.find("0123"), std::string::npos) << inspect.err;
+    EXPECT_EQ(run({"cache", "clear"}).out, "0 kernels removed\n");
+}
+
+TEST_F(Cache, HoldsWhatPrewarmCompiledUntilItIsCleared) {
+    if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "there is no NVRTC";
+    const Outcome first = run(prewarm);
+    ASSERT_EQ(first.exit_code, 0) << first.err;
+    const nlohmann::json made = first.json();
+    EXPECT_GT(made["compiled"], 0);
+    EXPECT_EQ(made["compiled"], made["kernels"]);
+    EXPECT_EQ(made["found"], 0);
+
+    const nlohmann::json again = run(prewarm).json();
+    EXPECT_EQ(again["compiled"], 0);
+    EXPECT_EQ(again["found"], made["kernels"]);
+    std::vector<std::string> text = prewarm;
+    text.pop_back();
+    const std::string words = run(text).out;
+    EXPECT_NE(words.find(" 0 compiled, " + std::to_string(made["kernels"].get<int>()) + " found"), std::string::npos)
+        << words;
+
+    const nlohmann::json list = run({"cache", "list", "--json"}).json()["entries"];
+    EXPECT_EQ(list.size(), made["kernels"].get<std::size_t>());
+    const nlohmann::json stats = run({"cache", "stats", "--json"}).json();
+    EXPECT_EQ(stats["entries"], made["kernels"]);
+    EXPECT_GT(stats["bytes"], 0);
+    EXPECT_NE(run({"cache", "stats"}).out.find("Size:"), std::string::npos);
+    EXPECT_NE(run({"cache", "list"}).out.find(list[0]["key"].get<std::string>().substr(0, 12)), std::string::npos);
+    const std::string key = list[0]["key"];
+    const nlohmann::json entry = run({"cache", "inspect", key.substr(0, 16), "--json"}).json();
+    EXPECT_EQ(entry["entry"]["key"], key);
+    EXPECT_EQ(entry["entry"]["arch"], "sm_90a");
+    EXPECT_TRUE(entry["metadata"].is_object());
+    EXPECT_NE(run({"cache", "inspect", key}).out.find("registers"), std::string::npos);
+    EXPECT_EQ(run({"cache", "verify"}).exit_code, 0);
+
+    // One damaged byte: found by verify, a miss for prewarm.
+    const std::string file = list[0]["file"];
+    std::fstream stream(file, std::ios::binary | std::ios::in | std::ios::out);
+    stream.seekg(-40, std::ios::end);
+    const auto position = stream.tellg();
+    const auto byte = static_cast<char>(stream.get() ^ 1);
+    stream.seekp(position);
+    stream.put(byte);
+    stream.close();
+    const Outcome damaged = run({"cache", "verify", "--json"});
+    EXPECT_EQ(damaged.exit_code, 1);
+    ASSERT_EQ(damaged.json()["unsound"].size(), 1U);
+    EXPECT_EQ(damaged.json()["unsound"][0]["file"], file);
+    const nlohmann::json mended = run(prewarm).json();
+    EXPECT_EQ(mended["compiled"], 1);
+    EXPECT_EQ(run({"cache", "verify"}).exit_code, 0);
+
+    EXPECT_EQ(run({"cache", "clear", "--json"}).json()["removed"], made["kernels"]);
+    EXPECT_EQ(run({"cache", "stats", "--json"}).json()["entries"], 0);
+}
+
+}  // namespace
+}  // namespace smlora::tool
