@@ -72,16 +72,17 @@ bool contiguous_from(const Tensor& tensor, std::int32_t first) {
 /// Sufficient, and necessary for every layout that slices and transposes of a row-major array can make: from the
 /// smallest stride on, each steps over all that the smaller ones reach.
 bool disjoint(const Tensor& tensor) {
+    // Extents of 1 reach nothing: a stride of 0 puts them first, where they are passed over.
     std::array<std::pair<std::int64_t, std::int64_t>, Tensor::max_ndim> steps{};
-    std::size_t count = 0;
     for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-        if (tensor.shape[at(i)] > 1) steps[count++] = {tensor.strides[at(i)], tensor.shape[at(i)]};
+        if (tensor.shape[at(i)] > 1) steps[at(i)] = {tensor.strides[at(i)], tensor.shape[at(i)]};
     }
-    std::sort(steps.begin(), steps.begin() + static_cast<std::ptrdiff_t>(count));
+    std::sort(steps.begin(), steps.end());
     std::int64_t reach = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        if (steps[i].first <= reach) return false;
-        reach += steps[i].first * (steps[i].second - 1);
+    for (const auto& [stride, extent] : steps) {
+        if (extent == 0) continue;
+        if (stride <= reach) return false;
+        reach += stride * (extent - 1);
     }
     return true;
 }
