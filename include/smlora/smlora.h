@@ -389,6 +389,7 @@ typedef struct smlora_prewarm_progress {
     uint64_t compiled;      /* of `done`; the rest was in the cache */
     const char* kernel;     /* readable name of the kernel just finished */
     double compile_seconds; /* 0 when it was in the cache */
+    const char* compiling;  /* one of the kernels under way meanwhile; "" when none is left */
 } smlora_prewarm_progress;
 
 typedef void (*smlora_prewarm_callback)(const smlora_prewarm_progress* progress, void* user);

@@ -27,9 +27,15 @@ smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options
         std::function<void(const PrewarmProgress&)> progress;
         if (o.progress != nullptr) {
             progress = [&o](const PrewarmProgress& p) {
-                const std::string kernel(p.kernel);
-                const smlora_prewarm_progress seen{
-                    sizeof(smlora_prewarm_progress), p.done, p.total, p.compiled, kernel.c_str(), p.compile_seconds};
+                const std::string kernel(p.kernel), compiling(p.compiling);
+                smlora_prewarm_progress seen{};
+                seen.struct_size = sizeof seen;
+                seen.done = p.done;
+                seen.total = p.total;
+                seen.compiled = p.compiled;
+                seen.kernel = kernel.c_str();
+                seen.compile_seconds = p.compile_seconds;
+                seen.compiling = compiling.c_str();
                 o.progress(&seen, o.progress_user);
             };
         }

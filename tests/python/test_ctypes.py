@@ -80,7 +80,7 @@ BackwardLoraArgs = args_struct("backward_lora", "x dy A B gates routing xa yb dA
 
 class PrewarmProgress(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("done", c_uint64), ("total", c_uint64), ("compiled", c_uint64),
-                ("kernel", c_char_p), ("compile_seconds", c_double)]
+                ("kernel", c_char_p), ("compile_seconds", c_double), ("compiling", c_char_p)]
 
 
 PrewarmCallback = ctypes.CFUNCTYPE(None, POINTER(PrewarmProgress), c_void_p)
@@ -334,21 +334,16 @@ class Engine(CpuEngine):
         self.assertTrue(layers[0]["writable"])
 
     def test_log_lines_reach_the_callback(self):
-        read_only = tempfile.TemporaryDirectory(prefix="smlora-ctypes-")
-        self.addCleanup(read_only.cleanup)
         lines = []
         callback = LogCallback(lambda level, line, user: lines.append((level, line.decode(), user)))
-        # A root below a file cannot be made: the cache warns once and goes on in memory.
-        blocked = os.path.join(read_only.name, "file")
-        with open(blocked, "w"):
-            pass
-        options = EngineOptions(backend=CPU, cache_root=os.path.join(blocked, "root").encode(), log=callback,
-                                log_user=42)
+        missing = os.path.join(self.cache.name, "missing")
+        layers = (c_char_p * 1)(missing.encode())
+        options = EngineOptions(backend=CPU, cache_root=self.cache.name.encode(), cache_layers=layers,
+                                cache_layer_count=1, log=callback, log_user=42)
         engine = c_void_p()
-        status = lib.smlora_engine_create(byref(options), byref(engine))
-        if status == OK:
-            self.addCleanup(lambda: lib.smlora_engine_destroy(engine))
-        self.assertTrue(lines or status != OK)
+        check(lib.smlora_engine_create(byref(options), byref(engine)))
+        lib.smlora_engine_destroy(engine)
+        self.assertEqual([(level, user) for level, line, user in lines if missing in line], [(1, 42)])
 
 
 class Errors(unittest.TestCase):
