@@ -14,7 +14,7 @@ namespace {
 
 /// An environment variable for as long as this lives.
 class Variable {
-   public:
+ public:
     Variable(const char* name, const std::string& value) : name_(name) {
         if (const char* before = std::getenv(name)) before_ = before;
         ::setenv(name, value.c_str(), 1);
@@ -29,7 +29,7 @@ class Variable {
     Variable(const Variable&) = delete;
     Variable& operator=(const Variable&) = delete;
 
-   private:
+ private:
     const char* name_;
     std::optional<std::string> before_;
 };

@@ -1,5 +1,5 @@
-// CUDA graphs: a step is captured and replayed on new inputs; a kernel that was never loaded is an error that leaves the
-// capture alive.
+// CUDA graphs: a step is captured and replayed on new inputs; a kernel that was never loaded is an error that leaves
+// the capture alive.
 #include "operations/cases.hpp"
 #include "support/checks.hpp"
 #include "support/gpu.hpp"
@@ -81,7 +81,7 @@ void redraw(Projection& p) {
 }
 
 class Capture : public OnGpu, public testing::WithParamInterface<Case> {
-   protected:
+ protected:
     void expect_replay(bool own_workspaces) {
         const CallersContext context;
         const GpuStream stream;
@@ -110,7 +110,9 @@ Cases capture_cases() {
     const Problem p = shape(8, 96, 80, 16, 2);
     return {
         {.name = "scattered", .problem = p, .T = 60},
-        {.name = "summed_gates_bias", .problem = with_bias(with_gates(with_rows(p, token, token), DType::fp32)), .T = 60},
+        {.name = "summed_gates_bias",
+         .problem = with_bias(with_gates(with_rows(p, token, token), DType::fp32)),
+         .T = 60},
         {.name = "odd_peft",
          .problem = with_rows(shape(8, 37, 53, 5, 2), token, token),
          .T = 60,
@@ -126,7 +128,8 @@ class CaptureOfRoute : public OnGpu {};
 TEST_F(CaptureOfRoute, GroupAndCombineFollowsANewChoiceOfExperts) {
     const CallersContext context;
     const GpuStream stream;
-    Projection p(engine(), {.problem = with_rows(shape(8, 96, 80, 16, 2), RowOrder::token, RowOrder::scattered), .T = 500});
+    Projection p(engine(),
+                 {.problem = with_rows(shape(8, 96, 80, 16, 2), RowOrder::token, RowOrder::scattered), .T = 500});
     Array top_idx(engine(), DType::int32, {{p.T, 2}});
     Array grouped = p.rows_of(RowOrder::grouped, 96), summed = p.rows_of(RowOrder::token, 80);
     RouteArgs route_args;

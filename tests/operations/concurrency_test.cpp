@@ -147,7 +147,8 @@ TEST_F(Context, OfTheCallingThreadIsLeftAsItWas) {
         SMLORA_CUDA(cuCtxGetCurrent, &before);
         run_step(p);
         SMLORA_CUDA(cuCtxGetCurrent, &after);
-    }).join();
+    })
+        .join();
     EXPECT_EQ(before, nullptr);
     EXPECT_EQ(after, nullptr);
     const CallersContext context;

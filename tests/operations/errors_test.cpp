@@ -15,8 +15,8 @@ namespace {
 struct Calls {
     explicit Calls(const Engine& engine_)
         : engine(engine_),
-          p(engine_, {.problem = with_bias(with_gates(with_rows(shape(4, 96, 80, 16, 2), RowOrder::token, RowOrder::token),
-                                                      DType::fp32)),
+          p(engine_, {.problem = with_bias(with_gates(
+                          with_rows(shape(4, 96, 80, 16, 2), RowOrder::token, RowOrder::token), DType::fp32)),
                       .T = 10}),
           y(p.make_y()),
           dx(p.make_dx()),
@@ -66,8 +66,8 @@ struct Calls {
 };
 
 struct Mistake {
-    const char* name;                        ///< of the test
-    const char* argument;                    ///< that the message names
+    const char* name;      ///< of the test
+    const char* argument;  ///< that the message names
     std::function<void(Calls&)> spoil;
     std::function<void(const Calls&)> call;
 
@@ -94,7 +94,8 @@ const std::vector<Mistake>& mistakes() {
         {"NoChoice", "top_k", [](Calls& c) { c.problem.top_k = 0; }, call_route},
         {"TopKBeyond64", "top_k", [](Calls& c) { c.problem.top_k = 65; }, call_group},
         {"IntegerType", "dtype", [](Calls& c) { c.problem.dtype = DType::int32; }, call_forward},
-        {"AdapterOfAnother16BitType", "adapter_dtype", [](Calls& c) { c.problem.adapter_dtype = DType::fp16; }, call_forward},
+        {"AdapterOfAnother16BitType", "adapter_dtype", [](Calls& c) { c.problem.adapter_dtype = DType::fp16; },
+         call_forward},
         {"GatesOfAnother16BitType", "gate_dtype", [](Calls& c) { c.problem.gate_dtype = DType::fp16; }, call_combine},
         {"FloatingIndex", "index_dtype", [](Calls& c) { c.problem.index_dtype = DType::fp32; }, call_route},
         {"GatesOnUnsummedRows", "gates", [](Calls& c) { c.problem.y_rows = RowOrder::scattered; }, call_forward},
@@ -118,16 +119,19 @@ const std::vector<Mistake>& mistakes() {
         {"GatesOfAnotherType", "gates", [](Calls& c) { c.forward.gates.dtype = DType::bf16; }, call_forward},
         {"RoutingNotGiven", "sorted_scattered_idxs", [](Calls& c) { c.forward.routing.sorted_scattered_idxs = {}; },
          call_forward},
-        {"RoutingOfTooFewRows", "sorted_scattered_idxs", [](Calls& c) { c.forward.routing.sorted_scattered_idxs.shape[0] = 19; },
-         call_forward},
-        {"OffsetsOfAnotherType", "expert_offsets", [](Calls& c) { c.forward.routing.expert_offsets.dtype = DType::int64; },
-         call_forward},
+        {"RoutingOfTooFewRows", "sorted_scattered_idxs",
+         [](Calls& c) { c.forward.routing.sorted_scattered_idxs.shape[0] = 19; }, call_forward},
+        {"OffsetsOfAnotherType", "expert_offsets",
+         [](Calls& c) { c.forward.routing.expert_offsets.dtype = DType::int64; }, call_forward},
         {"YNotGiven", "y", [](Calls& c) { c.forward.y = {}; }, call_forward},
         {"YOfTooManyRows", "y", [](Calls& c) { c.forward.y.shape[0] = 20; }, call_forward},
         {"YWithOverlappingRows", "y", [](Calls& c) { c.forward.y.strides[0] = 79; }, call_forward},
         {"XaOfAnotherStride", "xa", [](Calls& c) { c.forward.xa.strides[0] = 24; }, call_forward},
         {"XaOfAnotherType", "xa", [](Calls& c) { c.forward.xa.dtype = DType::fp32; }, call_forward},
-        {"SmallWorkspace", "workspace", [](Calls& c) { c.forward.workspace = {c.y.memory().data(), 1}; },
+        {"SmallWorkspace", "workspace",
+         [](Calls& c) {
+             c.forward.workspace = {c.y.memory().data(), 1};
+         },
          [](const Calls& c) {
              if (forward_workspace(c.engine, c.problem, c.p.T) > 1) return call_forward(c);
              throw Error(ErrorCode::invalid_argument, "no workspace is needed here");
@@ -152,8 +156,10 @@ const std::vector<Mistake>& mistakes() {
         {"TopIdxNotGiven", "top_idx", [](Calls& c) { c.route.top_idx = {}; }, call_route},
         {"TopIdxOfFloats", "top_idx", [](Calls& c) { c.route.top_idx.dtype = DType::fp32; }, call_route},
         {"TopIdxOfAnotherTopK", "top_idx", [](Calls& c) { c.route.top_idx.shape[1] = 3; }, call_route},
-        {"RouteWithoutExpertArray", "sorted_expert_idxs", [](Calls& c) { c.route.routing.sorted_expert_idxs = {}; }, call_route},
-        {"OffsetsOfTooFewExperts", "expert_offsets", [](Calls& c) { c.route.routing.expert_offsets.shape[0] = 3; }, call_route},
+        {"RouteWithoutExpertArray", "sorted_expert_idxs", [](Calls& c) { c.route.routing.sorted_expert_idxs = {}; },
+         call_route},
+        {"OffsetsOfTooFewExperts", "expert_offsets", [](Calls& c) { c.route.routing.expert_offsets.shape[0] = 3; },
+         call_route},
 
         {"GroupIntoTooFewRows", "out", [](Calls& c) { c.group.out.shape[0] = 10; }, call_group},
         {"GroupIntoAnotherWidth", "out", [](Calls& c) { c.group.out.shape[1] = 80; }, call_group},
@@ -177,7 +183,7 @@ bool names(const std::string& text, const std::string& word) {
 }
 
 class WrongArgument : public BackendFixture, public testing::WithParamInterface<std::tuple<Backend, Mistake>> {
-   protected:
+ protected:
     void SetUp() override { use(std::get<0>(GetParam())); }
 };
 

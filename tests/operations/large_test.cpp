@@ -21,7 +21,7 @@ std::string memory_missing(std::size_t gibibytes) {
 }
 
 class Large : public OnGpu {
-   protected:
+ protected:
     void SetUp() override {
         OnGpu::SetUp();
         if (IsSkipped()) return;
@@ -45,9 +45,8 @@ TEST_F(Large, WeightIsReadAtItsLastExpert) {
 }
 
 TEST_F(Large, WeightWithInputsContiguousIsReadAtItsLastExpert) {
-    expect_step({.problem = with(shape(40, 4096, 16384, 16, 2), WeightLayout::enk),
-                 .T = 40,
-                 .choice = Choice::one_expert});
+    expect_step(
+        {.problem = with(shape(40, 4096, 16384, 16, 2), WeightLayout::enk), .T = 40, .choice = Choice::one_expert});
 }
 
 constexpr std::int64_t many_tokens = 265'000;  // 8 * 265,000 rows of 1024 are more than 2^31
@@ -59,14 +58,16 @@ TEST_F(Large, ScatteredOutputRowsAreWrittenAndReadToTheirEnd) {
 }
 
 TEST_F(Large, GroupedInputRowsAreReadAndWrittenToTheirEnd) {
-    const Case c{.problem = with_rows(shape(16, 1024, 64, 8, 8), RowOrder::grouped, RowOrder::grouped), .T = many_tokens};
+    const Case c{.problem = with_rows(shape(16, 1024, 64, 8, 8), RowOrder::grouped, RowOrder::grouped),
+                 .T = many_tokens};
     ASSERT_GT(c.T * c.problem.top_k * c.problem.K, limit);
     expect_step(c);
 }
 
 TEST_F(Large, SummedRowsPassThroughScratchMemoryOfThatSize) {
-    expect_step({.problem = with_gates(with_rows(shape(16, 64, 1024, 8, 8), RowOrder::token, RowOrder::token), DType::fp32),
-                 .T = many_tokens});
+    expect_step(
+        {.problem = with_gates(with_rows(shape(16, 64, 1024, 8, 8), RowOrder::token, RowOrder::token), DType::fp32),
+         .T = many_tokens});
 }
 
 TEST_F(Large, RowsAreGroupedAndCombinedToTheirEnd) {

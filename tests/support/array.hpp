@@ -46,7 +46,7 @@ void in_parallel(std::int64_t count, std::int64_t cost_of_one, const Work& work)
 }
 
 class Array {
-   public:
+ public:
     Array() = default;
 
     /// Poisoned: every byte is 0xFF.
@@ -172,7 +172,7 @@ class Array {
         return true;
     }
 
-   private:
+ private:
     [[nodiscard]] std::int64_t last_stride() const { return layout_.strides.back(); }
     [[nodiscard]] std::int64_t row_offset(std::int64_t r) const {
         std::int64_t offset = 0;

@@ -157,7 +157,8 @@ inline std::vector<std::int64_t> experts_to_compare(const Projection& p) {
 
 /// dA or dB, whose rows of one expert are `height`.
 template <class OfExpert>
-void expect_adapter_gradient(const Projection& p, const Array& gradient, std::int64_t height, const OfExpert& of_expert) {
+void expect_adapter_gradient(const Projection& p, const Array& gradient, std::int64_t height,
+                             const OfExpert& of_expert) {
     EXPECT_TRUE(gradient.untouched_outside()) << "bytes between the elements were overwritten";
     std::int64_t affordable = reference_budget / (p.problem.R * (p.problem.K + p.problem.N));
     Comparison comparison;

@@ -10,17 +10,17 @@ namespace smlora::test {
 
 /// The primary context of device 0, current for as long as this lives: what a program that uses the CUDA runtime has.
 class CallersContext {
-   public:
+ public:
     [[nodiscard]] CUcontext handle() const { return current_.handle(); }
 
-   private:
+ private:
     gpu::PrimaryContexts primaries_;
     gpu::CurrentContext current_{primaries_, 0};
 };
 
 /// A stream that does not wait for the legacy default stream.
 class GpuStream {
-   public:
+ public:
     GpuStream() { SMLORA_CUDA(cuStreamCreate, &stream_, CU_STREAM_NON_BLOCKING); }
     ~GpuStream() { gpu::driver().cuStreamDestroy(stream_); }
     GpuStream(const GpuStream&) = delete;
@@ -29,14 +29,14 @@ class GpuStream {
     [[nodiscard]] CUstream handle() const { return stream_; }
     [[nodiscard]] Stream view() const { return {stream_}; }
 
-   private:
+ private:
     CUstream stream_ = nullptr;
 };
 
 /// What `work` enqueues on `stream`, captured in the strictest mode: any call that a capture forbids, on any thread,
 /// fails it.
 class Graph {
-   public:
+ public:
     template <class Work>
     Graph(const GpuStream& stream, const Work& work) {
         SMLORA_CUDA(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
@@ -62,7 +62,7 @@ class Graph {
         SMLORA_CUDA(cuStreamSynchronize, stream.handle());
     }
 
-   private:
+ private:
     CUgraph graph_ = nullptr;
     CUgraphExec executable_ = nullptr;
 };
