@@ -72,16 +72,22 @@ bool contiguous_from(const Tensor& tensor, std::int32_t first) {
 /// Sufficient, and necessary for every layout that slices and transposes of a row-major array can make: from the
 /// smallest stride on, each steps over all that the smaller ones reach.
 bool disjoint(const Tensor& tensor) {
-    std::array<std::pair<std::int64_t, std::int64_t>, Tensor::max_ndim> steps{};
+    struct Step {
+        std::int64_t stride;
+        std::int64_t extent;
+    };
+    std::array<Step, Tensor::max_ndim> steps{};  // by ascending stride
     std::size_t count = 0;
-    for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-        if (tensor.shape[at(i)] > 1) steps[count++] = {tensor.strides[at(i)], tensor.shape[at(i)]};
+    for (std::int32_t d = 0; d < tensor.ndim; ++d) {
+        if (tensor.shape[at(d)] <= 1) continue;
+        std::size_t i = count++;
+        for (; i > 0 && steps[i - 1].stride > tensor.strides[at(d)]; --i) steps[i] = steps[i - 1];
+        steps[i] = {tensor.strides[at(d)], tensor.shape[at(d)]};
     }
-    std::sort(steps.begin(), steps.begin() + static_cast<std::ptrdiff_t>(count));
     std::int64_t reach = 0;
     for (std::size_t i = 0; i < count; ++i) {
-        if (steps[i].first <= reach) return false;
-        reach += steps[i].first * (steps[i].second - 1);
+        if (steps[i].stride <= reach) return false;
+        reach += steps[i].stride * (steps[i].extent - 1);
     }
     return true;
 }
