@@ -72,17 +72,22 @@ bool contiguous_from(const Tensor& tensor, std::int32_t first) {
 /// Sufficient, and necessary for every layout that slices and transposes of a row-major array can make: from the
 /// smallest stride on, each steps over all that the smaller ones reach.
 bool disjoint(const Tensor& tensor) {
-    // Extents of 1 reach nothing: a stride of 0 puts them first, where they are passed over.
-    std::array<std::pair<std::int64_t, std::int64_t>, Tensor::max_ndim> steps{};
-    for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-        if (tensor.shape[at(i)] > 1) steps[at(i)] = {tensor.strides[at(i)], tensor.shape[at(i)]};
+    struct Step {
+        std::int64_t stride;
+        std::int64_t extent;
+    };
+    std::array<Step, Tensor::max_ndim> steps{};  // by ascending stride
+    std::size_t count = 0;
+    for (std::int32_t d = 0; d < tensor.ndim; ++d) {
+        if (tensor.shape[at(d)] <= 1) continue;
+        std::size_t i = count++;
+        for (; i > 0 && steps[i - 1].stride > tensor.strides[at(d)]; --i) steps[i] = steps[i - 1];
+        steps[i] = {tensor.strides[at(d)], tensor.shape[at(d)]};
     }
-    std::sort(steps.begin(), steps.end());
     std::int64_t reach = 0;
-    for (const auto& [stride, extent] : steps) {
-        if (extent == 0) continue;
-        if (stride <= reach) return false;
-        reach += stride * (extent - 1);
+    for (std::size_t i = 0; i < count; ++i) {
+        if (steps[i].stride <= reach) return false;
+        reach += steps[i].stride * (steps[i].extent - 1);
     }
     return true;
 }
