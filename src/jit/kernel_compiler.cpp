@@ -8,6 +8,9 @@
 #include <smlora/error.hpp>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 namespace smlora::jit {
 
@@ -38,6 +41,11 @@ CompiledKernel compile_kernel(const CompileRequest& request, const Nvrtc& nvrtc)
     if (nvrtc.version() != request.compiler) {
         throw Error(ErrorCode::internal, fmt::format("{}: asked of {}, compiled with {}", what, request.compiler.name(),
                                                      nvrtc.version().name()));
+    }
+    if (!std::binary_search(nvrtc.archs().begin(), nvrtc.archs().end(), request.arch.number())) {
+        throw Error(ErrorCode::compile,
+                    fmt::format("{}: {} ({}) does not know this architecture; it compiles for {}", what,
+                                request.compiler.name(), nvrtc.file().string(), fmt::join(nvrtc.archs(), ", ")));
     }
     Binary binary = nvrtc.compile({request.source, request.templates, request.options}, what);
     std::string why;
