@@ -288,6 +288,7 @@ __device__ __forceinline__ void run(const Args& args) {
             if constexpr (C::RANK > 0) {
                 // A rank that fits one step takes as many pieces as it has; a longer one whole steps, zero-filled.
                 constexpr int k16_steps = C::RANK < C::TILE_K ? ceil_div(C::RANK, 16) : C::TILE_K / 16;
+#pragma unroll 1
                 for (; step < L::steps; ++step) {
                     ptx::cp_async_wait<C::STAGES - 2>();
                     __syncthreads();

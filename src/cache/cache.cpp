@@ -11,6 +11,7 @@
 
 #include <smlora/error.hpp>
 
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -128,7 +129,9 @@ std::string Cache::State::make_root() {
     if (files.list(*writable, names) == 0 && names.empty()) {
         // Only in a folder of our own: a tag in, say, a home folder that somebody named as the root would take all of
         // it out of the backups.
-        static_cast<void>(util::publish_file(files, *writable / "CACHEDIR.TAG", cache_tag));
+        // Written in place, as half a tag does no harm, while a temporary file beside it would never be swept.
+        const util::OpenFile tag(files, *writable / "CACHEDIR.TAG", O_WRONLY | O_CREAT | O_EXCL, 0600);
+        if (tag.error() == 0) static_cast<void>(files.write(tag.descriptor(), cache_tag.data(), cache_tag.size()));
     }
     error = util::make_folders(files, version_folder(*writable));
     return error != 0 ? util::describe_error(error) : std::string();

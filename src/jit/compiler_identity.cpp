@@ -10,9 +10,13 @@
 
 namespace smlora::jit {
 
+NvrtcAccess NvrtcAccess::installed() {
+    return {[] { return locate_nvrtc(); }, []() -> const Nvrtc& { return Nvrtc::instance(); }};
+}
+
 CompilerIdentity::CompilerIdentity(std::vector<std::filesystem::path> layers,
-                                   std::optional<std::filesystem::path> writable)
-    : layers_(std::move(layers)), writable_(std::move(writable)) {}
+                                   std::optional<std::filesystem::path> writable, NvrtcAccess access)
+    : layers_(std::move(layers)), writable_(std::move(writable)), access_(std::move(access)) {}
 
 std::optional<CompilerVersion> CompilerIdentity::installed() {
     {
@@ -20,7 +24,7 @@ std::optional<CompilerVersion> CompilerIdentity::installed() {
         if (installed_) {
             return installed_;
         }
-        const std::vector<std::filesystem::path> files = locate_nvrtc();
+        const std::vector<std::filesystem::path> files = access_.locate();
         const std::optional<std::string> identity = files.empty() ? std::nullopt : library_identity(files.front());
         if (identity) {
             for (const std::filesystem::path& layer : layers_) {
@@ -47,7 +51,7 @@ std::string CompilerIdentity::why_not() const {
 }
 
 const Nvrtc& CompilerIdentity::open() {
-    const Nvrtc& nvrtc = Nvrtc::instance();
+    const Nvrtc& nvrtc = access_.open();
     const std::scoped_lock lock(mutex_);
     installed_ = nvrtc.version();
     if (!opened_ && writable_) {

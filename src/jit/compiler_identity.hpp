@@ -11,6 +11,7 @@
 #include "jit/nvrtc.hpp"
 
 #include <filesystem>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -18,11 +19,20 @@
 
 namespace smlora::jit {
 
+/// How NVRTC is come by; a test says otherwise.
+struct NvrtcAccess {
+    std::function<std::vector<std::filesystem::path>()> locate;
+    std::function<const Nvrtc&()> open;
+
+    [[nodiscard]] static NvrtcAccess installed();
+};
+
 /// Thread-safe.
 class CompilerIdentity {
  public:
     /// Notes are read in every layer and written to `writable`.
-    CompilerIdentity(std::vector<std::filesystem::path> layers, std::optional<std::filesystem::path> writable);
+    CompilerIdentity(std::vector<std::filesystem::path> layers, std::optional<std::filesystem::path> writable,
+                     NvrtcAccess access = NvrtcAccess::installed());
 
     /// The version of the NVRTC that a compile would use. Opens it only if no note tells. Nothing, with the reason in
     /// why_not(), if there is no NVRTC.
@@ -38,6 +48,7 @@ class CompilerIdentity {
  private:
     std::vector<std::filesystem::path> layers_;
     std::optional<std::filesystem::path> writable_;
+    NvrtcAccess access_;
     mutable std::mutex mutex_;
     std::optional<CompilerVersion> installed_;
     bool opened_ = false;

@@ -13,7 +13,7 @@
 namespace smlora::jit {
 namespace {
 
-CompilerIdentity identity_for(const cache::Cache& cache) {
+CompilerIdentity identity_for(const cache::Cache& cache, NvrtcAccess access) {
     std::vector<std::filesystem::path> roots;
     std::optional<std::filesystem::path> writable;
     for (const CacheLayer& layer : cache.layers()) {
@@ -22,17 +22,17 @@ CompilerIdentity identity_for(const cache::Cache& cache) {
             writable = layer.root;
         }
     }
-    return {std::move(roots), std::move(writable)};
+    return {std::move(roots), std::move(writable), std::move(access)};
 }
 
 }  // namespace
 
-KernelStore::KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters)
+KernelStore::KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters, NvrtcAccess access)
     : cache_(cache),
       log_(log),
       counters_(counters),
       templates_(Templates::from_environment()),
-      compiler_(identity_for(cache)) {}
+      compiler_(identity_for(cache, std::move(access))) {}
 
 std::vector<CompilerVersion> KernelStore::compilers_to_look_for() {
     if (const std::optional<CompilerVersion> installed = compiler_.installed()) {

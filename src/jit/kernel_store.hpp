@@ -30,7 +30,8 @@ class KernelStore {
  public:
     enum class Use { cached, compiled_anew };
 
-    KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters);
+    KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters,
+                NvrtcAccess access = NvrtcAccess::installed());
 
     /// Use::compiled_anew: although the cache has it, because the driver refused what the cache has; that counts as
     /// rejected. Throws Error{compile}.

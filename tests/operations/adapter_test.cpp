@@ -25,7 +25,7 @@ Cases base_cases() {
 }
 
 class WithoutAdapter : public OnCases {
-   protected:
+ protected:
     static void zero(Array& array) {
         array.fill([](std::int64_t) { return 0.0; });
     }

@@ -65,7 +65,7 @@ TEST_P(ExpertWithoutRows, GetsAGradientOfExactlyZero) {
 SMLORA_ON_EACH_BACKEND(Small, ExpertWithoutRows);
 
 class OneGradientAlone : public OnEachBackend {
-   protected:
+ protected:
     [[nodiscard]] Projection projection() const { return {engine(), {.problem = shape(4, 96, 80, 16, 2), .T = 50}}; }
 };
 

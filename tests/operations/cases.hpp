@@ -62,8 +62,10 @@ inline Cases rank_cases() {
         cases.push_back({.name = "bf16_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2), .T = 48});
     }
     for (const std::int64_t R : {3, 16, 100}) {
-        cases.push_back({.name = "fp16_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2, DType::fp16), .T = 48});
-        cases.push_back({.name = "fp32_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2, DType::fp32), .T = 48});
+        cases.push_back(
+            {.name = "fp16_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2, DType::fp16), .T = 48});
+        cases.push_back(
+            {.name = "fp32_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2, DType::fp32), .T = 48});
         cases.push_back({.name = "fp32_adapter_R" + std::to_string(R),
                          .problem = with_adapter(shape(4, 96, 80, R, 2), DType::fp32),
                          .T = 48});
@@ -77,16 +79,19 @@ inline Cases width_cases() {
     Cases cases;
     for (const auto& [K, N] : widths) {
         for (const WeightLayout layout : {WeightLayout::ekn, WeightLayout::enk}) {
-            cases.push_back({.name = "K" + std::to_string(K) + "_N" + std::to_string(N) + "_" + std::string(name(layout)),
-                             .problem = with(shape(4, K, N, 8, 2), layout),
-                             .T = 48});
+            cases.push_back(
+                {.name = "K" + std::to_string(K) + "_N" + std::to_string(N) + "_" + std::string(name(layout)),
+                 .problem = with(shape(4, K, N, 8, 2), layout),
+                 .T = 48});
         }
     }
     for (const DType dtype : {DType::fp16, DType::fp32}) {
         for (const WeightLayout layout : {WeightLayout::ekn, WeightLayout::enk}) {
             const std::string suffix = std::string(name(dtype)) + "_" + std::string(name(layout));
-            cases.push_back({.name = "K37_N53_" + suffix, .problem = with(shape(4, 37, 53, 8, 2, dtype), layout), .T = 48});
-            cases.push_back({.name = "K128_N72_" + suffix, .problem = with(shape(4, 128, 72, 8, 2, dtype), layout), .T = 48});
+            cases.push_back(
+                {.name = "K37_N53_" + suffix, .problem = with(shape(4, 37, 53, 8, 2, dtype), layout), .T = 48});
+            cases.push_back(
+                {.name = "K128_N72_" + suffix, .problem = with(shape(4, 128, 72, 8, 2, dtype), layout), .T = 48});
         }
     }
     return cases;
@@ -157,7 +162,8 @@ inline Cases layout_cases() {
     for (const auto& [name, adapter] : adapters) {
         const std::string prefix = "adapter_" + std::string(name);
         cases.push_back({.name = prefix, .problem = p, .T = 48, .adapter = adapter});
-        cases.push_back({.name = prefix + "_fp32", .problem = with_adapter(p, DType::fp32), .T = 48, .adapter = adapter});
+        cases.push_back(
+            {.name = prefix + "_fp32", .problem = with_adapter(p, DType::fp32), .T = 48, .adapter = adapter});
         cases.push_back({.name = prefix + "_odd", .problem = shape(4, 37, 53, 5, 2), .T = 48, .adapter = adapter});
     }
     cases.push_back({.name = "rows_apart", .problem = p, .T = 48, .row_gap = 8});

@@ -22,7 +22,7 @@ struct RouteCase {
 };
 
 class Route : public BackendFixture, public testing::WithParamInterface<std::tuple<Backend, RouteCase>> {
-   protected:
+ protected:
     void SetUp() override { use(std::get<0>(GetParam())); }
 
     /// Runs route, with scratch memory of exactly the queried size or from the pool, and compares all three arrays.
@@ -33,7 +33,8 @@ class Route : public BackendFixture, public testing::WithParamInterface<std::tup
         const std::int64_t M = c.T * c.top_k;
         Array top_idx(engine(), c.top_idx, {{c.T, c.top_k}});
         top_idx.fill([&](std::int64_t i) { return static_cast<double>(chosen[index(i)]); });
-        Array experts(engine(), c.index, {{M}}), scattered(engine(), c.index, {{M}}), offsets(engine(), c.index, {{c.E}});
+        Array experts(engine(), c.index, {{M}}), scattered(engine(), c.index, {{M}}),
+            offsets(engine(), c.index, {{c.E}});
         RouteArgs args;
         args.top_idx = top_idx.view();
         args.routing = {experts.view(), scattered.view(), offsets.view()};
@@ -54,7 +55,7 @@ class Route : public BackendFixture, public testing::WithParamInterface<std::tup
         }
     }
 
-   private:
+ private:
     static void expect_equal(Array& actual, const std::vector<std::int64_t>& expected, const char* name) {
         actual.download();
         EXPECT_TRUE(actual.untouched_outside()) << name;
@@ -80,8 +81,8 @@ TEST_P(Route, IsAStableSortByExpert) {
 TEST_P(Route, LeavesOutWhatIsNoExpert) {
     const RouteCase& c = std::get<1>(GetParam());
     std::vector<std::int64_t> chosen = choose_experts(fresh("routing"), c.T, c.top_k, c.E, c.choice, c.left_out);
-    std::vector<std::int64_t> strangers{-1, -2, c.E, c.E + 1, std::numeric_limits<std::int32_t>::min(),
-                                        std::numeric_limits<std::int32_t>::max()};
+    std::vector<std::int64_t> strangers{
+        -1, -2, c.E, c.E + 1, std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max()};
     // Valid once cut to 32 bits.
     if (c.top_idx == DType::int64) strangers.insert(strangers.end(), {std::int64_t{1} << 32, -(std::int64_t{1} << 40)});
     const Random random = fresh("strangers");
@@ -98,7 +99,8 @@ std::vector<RouteCase> small_route_cases() {
     std::vector<RouteCase> cases;
     for (const DType in : {DType::int32, DType::int64}) {
         for (const DType out : {DType::int32, DType::int64}) {
-            cases.push_back({.name = std::string(name(in)) + "_to_" + std::string(name(out)), .top_idx = in, .index = out});
+            cases.push_back(
+                {.name = std::string(name(in)) + "_to_" + std::string(name(out)), .top_idx = in, .index = out});
         }
     }
     cases.push_back({.name = "no_token", .T = 0});
@@ -126,7 +128,8 @@ std::vector<RouteCase> length_cases() {
     }
     cases.push_back({.name = "a_million_rows", .E = 256, .T = 131'077, .top_k = 8, .left_out = 0.1});
     cases.push_back({.name = "a_million_rows_skewed", .E = 1024, .T = 131'077, .top_k = 8, .choice = Choice::skewed});
-    cases.push_back({.name = "a_million_rows_to_one_expert", .E = 7, .T = 1'000'003, .top_k = 1, .choice = Choice::one_expert});
+    cases.push_back(
+        {.name = "a_million_rows_to_one_expert", .E = 7, .T = 1'000'003, .top_k = 1, .choice = Choice::one_expert});
     cases.push_back({.name = "two_million_rows_int64", .E = 128, .T = 262'144, .top_k = 8, .index = DType::int64});
     return cases;
 }
@@ -134,10 +137,10 @@ std::vector<RouteCase> length_cases() {
 std::string name_of_route_case(const testing::TestParamInfo<std::tuple<Backend, RouteCase>>& case_info) {
     return name_of(std::get<0>(case_info.param)) + "_" + std::get<1>(case_info.param).name;
 }
-#define SMLORA_ROUTE_CASES(Prefix, cases)                                                                           \
-    INSTANTIATE_TEST_SUITE_P(                                                                                       \
-        Prefix, Route,                                                                                              \
-        testing::Combine(testing::Values(Backend::cpu, Backend::cuda), testing::ValuesIn(cases)), name_of_route_case)
+#define SMLORA_ROUTE_CASES(Prefix, cases)                                                                              \
+    INSTANTIATE_TEST_SUITE_P(Prefix, Route,                                                                            \
+                             testing::Combine(testing::Values(Backend::cpu, Backend::cuda), testing::ValuesIn(cases)), \
+                             name_of_route_case)
 
 SMLORA_ROUTE_CASES(Small, small_route_cases());
 SMLORA_ROUTE_CASES(Experts, expert_cases());

@@ -7,7 +7,7 @@ namespace smlora::test {
 namespace {
 
 class RowOrders : public OnCases {
-   protected:
+ protected:
     /// The same inputs as `p` for other row orders; token order is left to p, whose rows the entries of a token share.
     static Projection reordered(const Projection& p, RowOrder x_rows, RowOrder y_rows) {
         Case c = p.spec;
@@ -30,7 +30,7 @@ class RowOrders : public OnCases {
         return true;
     }
 
-   private:
+ private:
     static void copy_rows(const Projection& p, const Array& from, RowOrder from_order, Array& to, RowOrder to_order) {
         Values values(index(to.numel()));
         std::vector<bool> used(index(to.rows()), false);
@@ -63,9 +63,9 @@ TEST_P(RowOrders, OfDxAndDyDoesNotChangeTheUnreducedDx) {
     const Projection tokens(engine(), test_case());
     const Projection p = reordered(tokens, RowOrder::scattered, RowOrder::scattered);
     const BackwardInputRun scattered = run_backward_input(p);
-    for (const auto& [x_rows, y_rows] : {std::pair(RowOrder::grouped, RowOrder::scattered),
-                                         std::pair(RowOrder::scattered, RowOrder::grouped),
-                                         std::pair(RowOrder::grouped, RowOrder::grouped)}) {
+    for (const auto& [x_rows, y_rows] :
+         {std::pair(RowOrder::grouped, RowOrder::scattered), std::pair(RowOrder::scattered, RowOrder::grouped),
+          std::pair(RowOrder::grouped, RowOrder::grouped)}) {
         const BackwardInputRun run = run_backward_input(reordered(p, x_rows, y_rows));
         EXPECT_TRUE(same_rows(p, scattered.dx, RowOrder::scattered, run.dx, x_rows)) << name(x_rows) << name(y_rows);
         EXPECT_TRUE(same_rows(p, scattered.yb, RowOrder::grouped, run.yb, RowOrder::grouped));
@@ -75,9 +75,9 @@ TEST_P(RowOrders, OfDxAndDyDoesNotChangeTheUnreducedDx) {
 TEST_P(RowOrders, DoesNotChangeTheAdaptersGradients) {
     const Projection p(engine(), test_case());
     const BackwardLoraRun from_tokens = run_backward_lora(p);
-    for (const auto& [x_rows, y_rows] : {std::pair(RowOrder::scattered, RowOrder::scattered),
-                                         std::pair(RowOrder::grouped, RowOrder::scattered),
-                                         std::pair(RowOrder::grouped, RowOrder::grouped)}) {
+    for (const auto& [x_rows, y_rows] :
+         {std::pair(RowOrder::scattered, RowOrder::scattered), std::pair(RowOrder::grouped, RowOrder::scattered),
+          std::pair(RowOrder::grouped, RowOrder::grouped)}) {
         const BackwardLoraRun run = run_backward_lora(reordered(p, x_rows, y_rows));
         EXPECT_TRUE(run.dA.same_bits(from_tokens.dA)) << name(x_rows) << name(y_rows);
         EXPECT_TRUE(run.dB.same_bits(from_tokens.dB)) << name(x_rows) << name(y_rows);

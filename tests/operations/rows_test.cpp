@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t widths[] = {1, 53, 128, 1000};
 
 class Rows : public OnCases {
-   protected:
+ protected:
     [[nodiscard]] Array random_rows(const Projection& p, RowOrder order, std::int64_t width) const {
         Array rows = p.rows_of(order, width);
         const Random random = fresh("rows" + std::to_string(width));
@@ -31,7 +31,7 @@ class Rows : public OnCases {
 };
 
 class Group : public Rows {
-   protected:
+ protected:
     void expect_grouped(RowOrder x_rows, bool gated) {
         Case c = test_case();
         c.problem = with_rows(c.problem, x_rows, RowOrder::scattered);

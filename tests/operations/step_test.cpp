@@ -63,7 +63,8 @@ TEST_P(Identities, HoldBetweenOutputsAndGradients) {
     const Array& y = step.forward.y;
     const double loss = inner_product(y, p.dy);
     const double base_loss = inner_product(run_base(p), p.dy);
-    const double margin = 2 * tolerance_of(p.problem.dtype) * std::sqrt(inner_product(y, y) * inner_product(p.dy, p.dy));
+    const double margin =
+        2 * tolerance_of(p.problem.dtype) * std::sqrt(inner_product(y, y) * inner_product(p.dy, p.dy));
     EXPECT_NEAR(inner_product(step.backward_input.dx, p.x), loss, margin) << "<dx, x> is <dy, y>";
     EXPECT_NEAR(inner_product(step.backward_lora.dA, p.A), loss - base_loss, margin) << "<dA, A> is <dy, y - base>";
     EXPECT_NEAR(inner_product(step.backward_lora.dB, p.B), loss - base_loss, margin) << "<dB, B> is <dy, y - base>";
@@ -79,7 +80,9 @@ Cases identity_cases() {
         {.name = "scattered", .problem = p, .T = 24},
         {.name = "grouped", .problem = with_rows(p, grouped, grouped), .T = 24},
         {.name = "summed_gates", .problem = with_gates(with_rows(p, token, token), DType::fp32), .T = 24},
-        {.name = "summed_gates_from_scattered", .problem = with_gates(with_rows(p, scattered, token), DType::fp32), .T = 24},
+        {.name = "summed_gates_from_scattered",
+         .problem = with_gates(with_rows(p, scattered, token), DType::fp32),
+         .T = 24},
         {.name = "odd", .problem = with_rows(shape(4, 37, 53, 5, 2, DType::fp32), token, token), .T = 24},
         {.name = "peft", .problem = with(p, WeightLayout::enk), .T = 24, .adapter = AdapterLayout::peft},
     };

@@ -46,7 +46,7 @@ void in_parallel(std::int64_t count, std::int64_t cost_of_one, const Work& work)
 }
 
 class Array {
-   public:
+ public:
     Array() = default;
 
     /// Poisoned: every byte is 0xFF.
@@ -157,24 +157,22 @@ class Array {
     [[nodiscard]] bool untouched_outside() const {
         const std::byte* host = host_bytes();
         const std::size_t size = size_of(dtype_);
-        std::vector<bool> element(index(span_), numel_ == span_);
-        if (numel_ != span_) {
-            for (std::int64_t r = 0; r < rows(); ++r) {
-                for (std::int64_t c = 0; c < width(); ++c) element[index(row_offset(r) + c * last_stride())] = true;
-            }
-        }
         const auto poisoned = [host](std::size_t begin, std::size_t end) {
             return std::all_of(host + begin, host + end, [](std::byte b) { return b == std::byte{0xFF}; });
         };
         if (!poisoned(0, first_) || !poisoned(first_ + index(span_) * size, memory_.bytes())) return false;
         if (numel_ == span_) return true;
+        std::vector<bool> element(index(span_), false);
+        for (std::int64_t r = 0; r < rows(); ++r) {
+            for (std::int64_t c = 0; c < width(); ++c) element[index(row_offset(r) + c * last_stride())] = true;
+        }
         for (std::size_t i = 0; i < element.size(); ++i) {
             if (!element[i] && !poisoned(first_ + i * size, first_ + (i + 1) * size)) return false;
         }
         return true;
     }
 
-   private:
+ private:
     [[nodiscard]] std::int64_t last_stride() const { return layout_.strides.back(); }
     [[nodiscard]] std::int64_t row_offset(std::int64_t r) const {
         std::int64_t offset = 0;

@@ -20,7 +20,7 @@ namespace smlora::test {
 
 /// A folder of our own, gone with everything in it at the end.
 class TemporaryFolder {
-   public:
+ public:
     TemporaryFolder() {
         std::string path = (std::filesystem::temp_directory_path() / "smlora-test-XXXXXX").string();
         if (::mkdtemp(path.data()) == nullptr) {
@@ -37,7 +37,7 @@ class TemporaryFolder {
 
     [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
-   private:
+ private:
     std::filesystem::path path_;
 };
 
@@ -81,7 +81,7 @@ inline const Engine& engine_of(Backend backend) {
 
 /// Skips where the backend cannot run, and says how to repeat the inputs of a failure.
 class BackendFixture : public testing::Test {
-   protected:
+ protected:
     void use(Backend backend) {
         backend_ = backend;
         if (const auto reason = why_not(backend)) GTEST_SKIP() << *reason;
@@ -92,23 +92,23 @@ class BackendFixture : public testing::Test {
     [[nodiscard]] Backend backend() const { return backend_; }
     [[nodiscard]] const Engine& engine() const { return engine_of(backend_); }
 
-   private:
+ private:
     Backend backend_ = Backend::cpu;
 };
 
 /// A test that runs once on each backend.
 class OnEachBackend : public BackendFixture, public testing::WithParamInterface<Backend> {
-   protected:
+ protected:
     void SetUp() override { use(GetParam()); }
 };
 
 /// A test of what only a GPU has.
 class OnGpu : public BackendFixture {
-   protected:
+ protected:
     void SetUp() override { use(Backend::cuda); }
 };
 
-#define SMLORA_ON_EACH_BACKEND(Prefix, Fixture)                                                              \
+#define SMLORA_ON_EACH_BACKEND(Prefix, Fixture)                                                                   \
     INSTANTIATE_TEST_SUITE_P(Prefix, Fixture, ::testing::Values(::smlora::Backend::cpu, ::smlora::Backend::cuda), \
                              [](const auto& case_info) { return ::smlora::test::name_of(case_info.param); })
 

@@ -107,7 +107,7 @@ inline void warm_up(const Engine& engine, const Cases& cases) {
 
 /// A table of cases, each on each backend.
 class OnCases : public BackendFixture, public testing::WithParamInterface<std::tuple<Backend, Case>> {
-   protected:
+ protected:
     static void SetUpTestSuite() {
         if (why_not(Backend::cuda)) return;
         const testing::TestSuite& suite = *testing::UnitTest::GetInstance()->current_test_suite();

@@ -14,7 +14,7 @@ namespace smlora::test {
 
 /// Gathers an output's values, or a sample of them, beside what they should be.
 class Comparison {
-   public:
+ public:
     /// A group is a set of elements of one magnitude; a single element is judged against it.
     void add_group(std::span<const double> actual, std::span<const double> expected) {
         double squares = 0;
@@ -47,13 +47,13 @@ class Comparison {
                                                << " elements, tolerance " << tolerance;
         }
         if (!(worst_ <= 10 * tolerance)) {
-            return testing::AssertionFailure() << "an element is off by " << worst_
-                                               << " of its magnitude, tolerance " << 10 * tolerance;
+            return testing::AssertionFailure()
+                   << "an element is off by " << worst_ << " of its magnitude, tolerance " << 10 * tolerance;
         }
         return testing::AssertionSuccess();
     }
 
-   private:
+ private:
     double difference_ = 0;
     double norm_ = 0;
     double worst_ = 0;

@@ -40,7 +40,8 @@ struct Fp16 {
     static std::uint16_t encode(double value) {
         const auto sign = static_cast<std::uint16_t>(std::signbit(value) ? 0x8000 : 0);
         int exponent = 0;
-        std::frexp(value, &exponent);  // |value| = m * 2^exponent, 1/2 <= m < 1: its last bit is worth 2^(exponent - 11)
+        std::frexp(value,
+                   &exponent);  // |value| = m * 2^exponent, 1/2 <= m < 1: its last bit is worth 2^(exponent - 11)
         const int unit = exponent < -13 ? -24 : exponent - 11;
         const double steps = std::nearbyint(std::ldexp(std::abs(value), -unit));
         // A carry out of the fraction runs into the exponent, which is what rounding up to the next binade is.
@@ -61,12 +62,18 @@ struct Plain {
 template <class Function>
 decltype(auto) with_codec(DType dtype, Function&& function) {
     switch (dtype) {
-        case DType::bf16: return function(Bf16{});
-        case DType::fp16: return function(Fp16{});
-        case DType::fp32: return function(Plain<float>{});
-        case DType::fp64: return function(Plain<double>{});
-        case DType::int32: return function(Plain<std::int32_t>{});
-        case DType::int64: return function(Plain<std::int64_t>{});
+        case DType::bf16:
+            return function(Bf16{});
+        case DType::fp16:
+            return function(Fp16{});
+        case DType::fp32:
+            return function(Plain<float>{});
+        case DType::fp64:
+            return function(Plain<double>{});
+        case DType::int32:
+            return function(Plain<std::int32_t>{});
+        case DType::int64:
+            return function(Plain<std::int64_t>{});
     }
     throw std::logic_error("no such dtype");
 }
@@ -85,11 +92,16 @@ inline void decode_row(DType dtype, const std::byte* source, std::int64_t count,
 /// What an output may be off by, relative and by norm, when it was computed from inputs of this type.
 inline double tolerance_of(DType dtype) {
     switch (dtype) {
-        case DType::bf16: return 4e-3;
-        case DType::fp16: return 1e-3;
-        case DType::fp32: return 1e-5;
-        case DType::fp64: return 1e-12;
-        default: return 0;
+        case DType::bf16:
+            return 4e-3;
+        case DType::fp16:
+            return 1e-3;
+        case DType::fp32:
+            return 1e-5;
+        case DType::fp64:
+            return 1e-12;
+        default:
+            return 0;
     }
 }
 

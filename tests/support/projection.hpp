@@ -14,7 +14,7 @@ namespace smlora::test {
 
 /// A routing as the operations take it, from the host model.
 class RoutingArrays {
-   public:
+ public:
     RoutingArrays() = default;
     RoutingArrays(const Engine& engine, DType dtype, const HostRouting& routing) {
         const auto array_of = [&](const std::vector<std::int64_t>& values) {
@@ -36,7 +36,7 @@ class RoutingArrays {
 /// Inputs drawn so that base product and adapter weigh the same and outputs are of order 1. What an operation has no
 /// business with is NaN: rows of x and dy whose entry is left out, and everything of experts without rows.
 class Projection {
-   public:
+ public:
     Projection(const Engine& engine_, const Case& c)
         : engine(engine_), spec(c), problem(c.problem), T(c.tokens(engine_.backend())), M(T * problem.top_k) {
         const auto [E, K, N, R, top_k] = std::tuple(problem.E, problem.K, problem.N, problem.R, problem.top_k);
@@ -66,7 +66,8 @@ class Projection {
             gates = Array(engine, problem.gate_dtype, {{T, top_k}});
             const Random random = fresh("gates");
             // Every seventh gate is exactly 0, the case in which a gradient cannot be had by dividing by the gate.
-            gates.fill([&](std::int64_t i) { return i % 7 == 3 ? 0.0 : random.uniform(static_cast<std::uint64_t>(i)); });
+            gates.fill(
+                [&](std::int64_t i) { return i % 7 == 3 ? 0.0 : random.uniform(static_cast<std::uint64_t>(i)); });
         }
     }
 
@@ -122,9 +123,12 @@ class Projection {
     /// Whether row r of a tensor in this order belongs to an entry that is left out.
     [[nodiscard]] bool unused(RowOrder order, std::int64_t r) const {
         switch (order) {
-            case RowOrder::token: return false;
-            case RowOrder::scattered: return host_routing.left_out(r);
-            case RowOrder::grouped: return r >= host_routing.rows();
+            case RowOrder::token:
+                return false;
+            case RowOrder::scattered:
+                return host_routing.left_out(r);
+            case RowOrder::grouped:
+                return r >= host_routing.rows();
         }
         return false;
     }
@@ -133,8 +137,8 @@ class Projection {
 
     /// A [rows, width] tensor in one of the orders, with the case's gaps and shift.
     [[nodiscard]] Array rows_of(RowOrder order, std::int64_t width) const {
-        return {engine, problem.dtype,
-                {{order == RowOrder::token ? T : M, width}, {width + spec.row_gap, 1}, spec.shift}};
+        return {
+            engine, problem.dtype, {{order == RowOrder::token ? T : M, width}, {width + spec.row_gap, 1}, spec.shift}};
     }
 
     const Engine& engine;
@@ -146,7 +150,7 @@ class Projection {
     RoutingArrays routing;
     Array x, dy, W, A, B, bias, gates;
 
-   private:
+ private:
     template <class Skip>
     static void fill(Array& array, const std::string& purpose, double scale, const Skip& skip) {
         const Random random = fresh(purpose);
@@ -157,20 +161,29 @@ class Projection {
         const auto [E, R, K] = std::tuple(problem.E, problem.R, problem.K);
         switch (spec.adapter) {
             case AdapterLayout::transposed:
-            case AdapterLayout::peft_transposed: return {R, 1, E * R};
-            case AdapterLayout::gapped: return {R * (K + 3), K + 3, 1};
-            default: return {R * K, K, 1};
+            case AdapterLayout::peft_transposed:
+                return {R, 1, E * R};
+            case AdapterLayout::gapped:
+                return {R * (K + 3), K + 3, 1};
+            default:
+                return {R * K, K, 1};
         }
     }
     [[nodiscard]] std::vector<std::int64_t> strides_of_B() const {
         const auto [E, R, N] = std::tuple(problem.E, problem.R, problem.N);
         switch (spec.adapter) {
-            case AdapterLayout::seed: return {R, E * R, 1};
-            case AdapterLayout::contiguous: return {N * R, R, 1};
-            case AdapterLayout::peft: return {1, E * R, E};
-            case AdapterLayout::transposed: return {R * N, 1, N};
-            case AdapterLayout::peft_transposed: return {N, 1, E * N};
-            case AdapterLayout::gapped: return {N * (R + 5), R + 5, 1};
+            case AdapterLayout::seed:
+                return {R, E * R, 1};
+            case AdapterLayout::contiguous:
+                return {N * R, R, 1};
+            case AdapterLayout::peft:
+                return {1, E * R, E};
+            case AdapterLayout::transposed:
+                return {R * N, 1, N};
+            case AdapterLayout::peft_transposed:
+                return {N, 1, E * N};
+            case AdapterLayout::gapped:
+                return {N * (R + 5), R + 5, 1};
         }
         return {};
     }

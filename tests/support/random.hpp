@@ -15,7 +15,7 @@
 namespace smlora::test {
 
 class Random {
-   public:
+ public:
     explicit Random(std::uint64_t seed) : seed_(seed) {}
 
     [[nodiscard]] std::uint64_t bits(std::uint64_t i) const {  // splitmix64
@@ -36,7 +36,7 @@ class Random {
         return static_cast<std::int64_t>(bits(i) % static_cast<std::uint64_t>(n));
     }
 
-   private:
+ private:
     std::uint64_t seed_;
 };
 

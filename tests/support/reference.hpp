@@ -10,7 +10,7 @@ namespace smlora::test {
 using Values = std::vector<double>;
 
 class Reference {
-   public:
+ public:
     explicit Reference(const Projection& projection) : in_(projection), p_(projection.problem) {}
 
     /// scaling * x_i A_e^T, [R].
@@ -80,8 +80,12 @@ class Reference {
             for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += gate(in_.host_routing.entry(i)) * row[c];
         };
         switch (order) {
-            case RowOrder::grouped: add(r); break;
-            case RowOrder::scattered: add(in_.host_routing.position_of(r)); break;
+            case RowOrder::grouped:
+                add(r);
+                break;
+            case RowOrder::scattered:
+                add(in_.host_routing.position_of(r));
+                break;
             case RowOrder::token:
                 for (std::int64_t j = 0; j < p_.top_k; ++j) add(in_.host_routing.position_of(r * p_.top_k + j));
                 break;
@@ -125,7 +129,7 @@ class Reference {
     [[nodiscard]] Values dy_row(std::int64_t i) const { return in_.dy.row(row_in(p_.y_rows, i)); }
     [[nodiscard]] double gate(std::int64_t f) const { return p_.gates ? in_.gates.at(f) : 1; }
 
-   private:
+ private:
     [[nodiscard]] double scaling() const { return static_cast<double>(in_.spec.scaling); }
     [[nodiscard]] std::int64_t expert(std::int64_t i) const { return in_.host_routing.expert(i); }
     [[nodiscard]] std::int64_t row_in(RowOrder order, std::int64_t i) const {

@@ -17,8 +17,8 @@ enum class Choice {
 };
 
 /// top_idx [T, top_k]; a share `left_out` of the entries is -1.
-inline std::vector<std::int64_t> choose_experts(const Random& random, std::int64_t T, std::int64_t top_k, std::int64_t E,
-                                                Choice choice, double left_out) {
+inline std::vector<std::int64_t> choose_experts(const Random& random, std::int64_t T, std::int64_t top_k,
+                                                std::int64_t E, Choice choice, double left_out) {
     std::vector<std::int64_t> top_idx;
     top_idx.reserve(static_cast<std::size_t>(T * top_k));
     std::vector<std::int64_t> experts(static_cast<std::size_t>(E));
@@ -31,7 +31,8 @@ inline std::vector<std::int64_t> choose_experts(const Random& random, std::int64
             expert = static_cast<std::int64_t>(static_cast<double>(E) * u * u * u * u);
         } else if (choice == Choice::distinct && top_k <= E) {  // the next card of a shuffled deck
             const std::int64_t j = f % top_k;
-            std::swap(experts[static_cast<std::size_t>(j)], experts[static_cast<std::size_t>(j + random.below(i, E - j))]);
+            std::swap(experts[static_cast<std::size_t>(j)],
+                      experts[static_cast<std::size_t>(j + random.below(i, E - j))]);
             expert = experts[static_cast<std::size_t>(j)];
         } else if (choice == Choice::distinct) {
             expert = random.below(i, E);
@@ -43,10 +44,10 @@ inline std::vector<std::int64_t> choose_experts(const Random& random, std::int64
 
 /// What route makes of top_idx, by the definition: a stable sort by expert, entries left out last.
 struct HostRouting {
-    std::vector<std::int64_t> sorted_expert_idxs;     // E for entries left out
+    std::vector<std::int64_t> sorted_expert_idxs;  // E for entries left out
     std::vector<std::int64_t> sorted_scattered_idxs;
     std::vector<std::int64_t> expert_offsets;
-    std::vector<std::int64_t> position;               // of each flat entry in the sorted order
+    std::vector<std::int64_t> position;  // of each flat entry in the sorted order
 
     HostRouting() = default;
     HostRouting(const std::vector<std::int64_t>& top_idx, std::int64_t E) {
@@ -70,7 +71,9 @@ struct HostRouting {
     }
 
     [[nodiscard]] std::int64_t rows() const { return expert_offsets.back(); }
-    [[nodiscard]] std::int64_t entry(std::int64_t i) const { return sorted_scattered_idxs[static_cast<std::size_t>(i)]; }
+    [[nodiscard]] std::int64_t entry(std::int64_t i) const {
+        return sorted_scattered_idxs[static_cast<std::size_t>(i)];
+    }
     [[nodiscard]] std::int64_t expert(std::int64_t i) const { return sorted_expert_idxs[static_cast<std::size_t>(i)]; }
     [[nodiscard]] std::int64_t position_of(std::int64_t f) const { return position[static_cast<std::size_t>(f)]; }
     [[nodiscard]] bool left_out(std::int64_t f) const { return position_of(f) >= rows(); }

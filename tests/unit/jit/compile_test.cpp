@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <random>
 #include <set>
 #include <thread>
 
@@ -130,6 +131,33 @@ TEST_F(Compile, ACubinWithoutTheKernelIsRefused) {
     } catch (const Error& error) {
         EXPECT_EQ(error.code(), ErrorCode::compile);
         EXPECT_NE(std::string(error.what()).find("smlora_scale"), std::string::npos) << error.what();
+    }
+}
+
+TEST_F(Compile, ADamagedCubinIsNoCrash) {
+    const KernelSpec spec = test::sample_spec();
+    const std::string cubin = compile_kernel(request(spec), Nvrtc::instance()).cubin;
+    std::string why;
+    ASSERT_TRUE(find_kernel(cubin, symbol(spec), why));
+    EXPECT_FALSE(find_kernel(cubin, "smlora_scal", why));
+    EXPECT_FALSE(find_kernel(cubin, "", why));
+    for (std::size_t size = 0; size < cubin.size(); size += 7) {
+        // A copy of just that size, so that a read beyond it is one beyond an allocation.
+        const std::string start(cubin, 0, size);
+        why.clear();
+        if (!find_kernel(start, symbol(spec), why)) {
+            EXPECT_FALSE(why.empty());
+        }
+    }
+    std::mt19937 random(7);
+    for (int round = 0; round < 3000; ++round) {
+        std::string damaged = cubin;
+        for (int changes = 0; changes < 4; ++changes) {
+            // The ELF header and the section headers, where offsets and sizes are.
+            const std::size_t range = round % 2 == 0 ? 64 : damaged.size();
+            damaged[random() % range] = static_cast<char>(random());
+        }
+        (void)find_kernel(damaged, symbol(spec), why);
     }
 }
 

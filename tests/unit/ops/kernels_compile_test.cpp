@@ -84,7 +84,7 @@ TEST_P(KernelsCompile, WithoutTensorCores) {
 
 INSTANTIATE_TEST_SUITE_P(ForArch, KernelsCompile,
                          testing::Values("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& arch) { return std::string(arch.param); });
 
 TEST(KernelsCompile, EveryTileFromOneTokenToManyAndEveryRank) {
     for (const std::int64_t T : {1, 64, 512, 65536}) expect_compiled(problem(64, 2048, 2048, 16, 8), T, "sm_90a");

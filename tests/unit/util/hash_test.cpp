@@ -10,6 +10,17 @@ namespace {
 // XXH3-128 of the empty text with seed 0, as the xxHash specification gives it.
 TEST(Hash, EmptyTextHasTheValueOfTheSpecification) { EXPECT_EQ(xxh128_hex(""), "99aa06d3014798d86001c324468d497f"); }
 
+// Computed by another binding of the library. A cache on disk depends on these values: they must never change.
+TEST(Hash, ValuesAreThoseThatCachesWereWrittenWith) {
+    EXPECT_EQ(xxh128_hex("smlora"), "9989bf5daa549920be9b6654ce987414");
+    std::string thousand;
+    for (int i = 0; i < 1000; ++i) thousand += static_cast<char>(i % 251);
+    EXPECT_EQ(xxh128_hex(thousand), "18bf41bc8229e27733ef703fb2b20ed1");
+    EXPECT_EQ(FieldHasher().hex(), "99aa06d3014798d86001c324468d497f");
+    EXPECT_EQ(FieldHasher().add("arch", "sm_90a").add("option", "-std=c++17").hex(),
+              "976923c0877e6fd011d21e45744fed98");
+}
+
 TEST(Hash, HexAndBytesAreTheSameValue) {
     const std::string bytes = xxh128_bytes("smlora");
     ASSERT_EQ(bytes.size(), 16u);

@@ -1,0 +1,115 @@
+// Whatever call fails while an entry is loaded or locked: it is a hit or a miss, and the entry stays.
+#include "cache/cache.hpp"
+#include "cache/layer.hpp"
+#include "fault/fault_file_system.hpp"
+#include "unit/cache/fixtures.hpp"
+
+#include <gtest/gtest.h>
+
+namespace smlora::cache {
+namespace {
+
+using testing::Call;
+using testing::FaultFileSystem;
+using testing::sample_entry;
+using testing::sample_key;
+
+class LoadFaults : public testing::CacheTest {
+ protected:
+    void SetUp() override {
+        testing::RecordingLog before;
+        ASSERT_TRUE(Cache(options(), before.logger).store(sample_key(0), sample_entry(1)));
+        // Old enough for a hit to touch it, so that this call is there to fail as well.
+        testing::set_age(entry_file(root(), sample_key(0)), std::chrono::hours(2));
+    }
+
+    CacheOptions on(FaultFileSystem& disk) {
+        CacheOptions chosen = options();
+        chosen.files = &disk;
+        return chosen;
+    }
+};
+
+TEST_F(LoadFaults, OneFailureIsAHitOrAMissAndTheEntryStays) {
+    for (const int error : {-EIO, -EACCES, -ESTALE, -ENOENT, -EMFILE, -ENOMEM}) {
+        int misses = 0;
+        bool reached = true;
+        for (int n = 0; reached; ++n) {
+            testing::RecordingLog lines;
+            FaultFileSystem disk;
+            Cache cache(on(disk), lines.logger);
+            disk.set_fault(testing::fail_call(n, error));
+            const auto entry = cache.load(sample_key(0));
+            reached = disk.calls() > n;
+            if (entry) testing::expect_same(entry, sample_entry(1));
+            misses += entry ? 0 : 1;
+            EXPECT_LE(lines.warnings().size(), 1u);
+            disk.set_fault({});
+            testing::expect_same(cache.load(sample_key(0)), sample_entry(1));
+            testing::set_age(entry_file(root(), sample_key(0)), std::chrono::hours(2));
+        }
+        EXPECT_GE(misses, 3) << "opening, asking for the size and reading matter at least";
+    }
+}
+
+TEST_F(LoadFaults, AFileThatShrinksWhileItIsReadIsAMiss) {
+    FaultFileSystem disk;
+    Cache cache(on(disk), log.logger);
+    disk.set_fault([&](const testing::CallRecord& record) {
+        if (record.call == Call::read) std::filesystem::resize_file(entry_file(root(), sample_key(0)), 50);
+        return 0;
+    });
+    EXPECT_FALSE(cache.load(sample_key(0)).has_value());
+    EXPECT_EQ(cache.rejected(), 1u);
+}
+
+TEST_F(LoadFaults, ADiskWithoutAnythingIsAnEmptyCache) {
+    FaultFileSystem disk([](const testing::CallRecord&) { return -EIO; });
+    Cache cache(on(disk), log.logger);
+    EXPECT_FALSE(cache.load(sample_key(0)).has_value());
+    EXPECT_FALSE(cache.store(sample_key(0), sample_entry(1)));
+    EXPECT_TRUE(cache.list().empty());
+    EXPECT_TRUE(cache.verify().empty());
+    EXPECT_EQ(cache.usage().entries, 0u);
+    EXPECT_EQ(cache.clear(), 0u);
+    ASSERT_EQ(cache.layers().size(), 1u);
+    EXPECT_FALSE(cache.layers()[0].exists);
+    int runs = 0;
+    cache.with_lock(sample_key(0), [&] { ++runs; });
+    EXPECT_EQ(runs, 1);
+}
+
+TEST_F(LoadFaults, EveryFailureOfTheLockRunsTheWorkOnceAndWithoutWaiting) {
+    for (const int error : {-ENOLCK, -ENOSYS, -EINVAL, -EIO, -EACCES, -ENOSPC, -EROFS}) {
+        bool reached = true;
+        for (int n = 0; reached; ++n) {
+            testing::RecordingLog lines;
+            FaultFileSystem disk;
+            CacheOptions patient = on(disk);
+            patient.lock_patience = std::chrono::hours(1);
+            Cache cache(patient, lines.logger);
+            disk.set_fault(testing::fail_call(n, error));
+            int runs = 0;
+            cache.with_lock(sample_key(0), [&] { ++runs; });
+            EXPECT_EQ(runs, 1);
+            EXPECT_TRUE(lines.warnings().empty());
+            reached = disk.calls() > n;
+        }
+    }
+}
+
+TEST_F(LoadFaults, NobodyWaitsForALockWhenNothingCanBeStored) {
+    Cache holder(options(), log.logger);
+    FaultFileSystem disk;
+    CacheOptions patient = on(disk);
+    patient.lock_patience = std::chrono::hours(1);
+    Cache cache(patient, log.logger);
+    disk.set_fault(testing::fail_every(Call::write, -ENOSPC));
+    ASSERT_FALSE(cache.store(sample_key(1), sample_entry(1)));
+    int runs = 0;
+    holder.with_lock(sample_key(0), [&] { cache.with_lock(sample_key(0), [&] { ++runs; }); });
+    EXPECT_EQ(runs, 1);
+}
+
+}  // namespace
+}  // namespace smlora::cache

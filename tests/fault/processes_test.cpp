@@ -1,0 +1,243 @@
+// Several processes and one cache. They are forked from a process with one thread, as fork demands.
+#include "cache/cache.hpp"
+#include "cache/layer.hpp"
+#include "unit/cache/fixtures.hpp"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <functional>
+#include <memory>
+#include <random>
+#include <thread>
+
+namespace smlora::cache {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+using testing::sample_entry;
+using testing::sample_key;
+
+/// A forked process that runs `body`; it is killed at the end if it still lives.
+class Process {
+ public:
+    explicit Process(const std::function<int()>& body) : pid_(::fork()) {
+        if (pid_ != 0) return;
+        int code = 99;
+        try {
+            code = body();
+        } catch (...) {
+        }
+        ::_exit(code);
+    }
+    ~Process() {
+        if (pid_ > 0) {
+            kill();
+            wait();
+        }
+    }
+    Process(const Process&) = delete;
+    Process& operator=(const Process&) = delete;
+
+    void kill() const { ::kill(pid_, SIGKILL); }
+    void stop() const { ::kill(pid_, SIGSTOP); }
+    /// The exit code, or the negated signal that ended it.
+    int wait() {
+        int status = 0;
+        ::waitpid(pid_, &status, 0);
+        pid_ = -1;
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+    }
+
+ private:
+    ::pid_t pid_;
+};
+
+/// Processes signal each other through it: one byte each time.
+class Signal {
+ public:
+    Signal() {
+        if (::pipe(ends_) != 0) throw std::runtime_error("pipe");
+    }
+    ~Signal() {
+        ::close(ends_[0]);
+        ::close(ends_[1]);
+    }
+    Signal(const Signal&) = delete;
+    Signal& operator=(const Signal&) = delete;
+
+    void give(int times = 1) const {
+        for (int i = 0; i < times; ++i) {
+            if (::write(ends_[1], "x", 1) != 1) ::_exit(98);
+        }
+    }
+    void take() const {
+        char byte;
+        if (::read(ends_[0], &byte, 1) != 1) ::_exit(97);
+    }
+
+ private:
+    int ends_[2];
+};
+
+class Processes : public testing::CacheTest {
+ protected:
+    CacheOptions patient(milliseconds patience) {
+        CacheOptions chosen = options();
+        chosen.lock_patience = patience;
+        return chosen;
+    }
+
+    /// A process that takes the lock of key 1, says so and keeps it until it is ended.
+    std::function<int()> holder(const Signal& held) {
+        return [&] {
+            Cache cache(options(), log.logger);
+            cache.with_lock(sample_key(1), [&] {
+                held.give();
+                for (;;) ::pause();
+            });
+            return 0;
+        };
+    }
+};
+
+TEST_F(Processes, OfManyThatWantOneKernelOneCompilesIt) {
+    constexpr int count = 8;
+    constexpr int keys = 3;
+    const Signal start;
+    const std::filesystem::path compiles = scratch.path() / "compiles";
+    const auto body = [&] {
+        start.take();
+        Cache cache(patient(seconds(60)), log.logger);
+        for (int key = 0; key < keys; ++key) {
+            cache.with_lock(sample_key(key), [&] {
+                if (cache.load(sample_key(key))) return;
+                std::ofstream(compiles, std::ios::app) << key;  // one short append is one write
+                std::this_thread::sleep_for(milliseconds(30));
+                cache.store(sample_key(key), sample_entry(key));
+            });
+            const auto entry = cache.load(sample_key(key));
+            if (!entry || entry->cubin != sample_entry(key).cubin) return 1;
+        }
+        return cache.rejected() == 0 && log.warnings().empty() ? 0 : 2;
+    };
+    std::vector<std::unique_ptr<Process>> processes;
+    for (int i = 0; i < count; ++i) processes.push_back(std::make_unique<Process>(body));
+    start.give(count);
+    for (auto& process : processes) EXPECT_EQ(process->wait(), 0);
+    EXPECT_EQ(testing::contents_of(compiles), "012");
+    EXPECT_EQ(testing::files_below(root()).size(), 3u + keys) << "the tag, the lock, the stamp and the entries";
+}
+
+TEST_F(Processes, AHolderThatIsKilledLetsTheNextOneIn) {
+    const Signal held, waiting;
+    Process first(holder(held));
+    held.take();
+    Process second([&] {
+        Cache cache(patient(std::chrono::minutes(10)), log.logger);
+        waiting.give();
+        bool ran = false;
+        cache.with_lock(sample_key(1), [&] { ran = true; });
+        return ran && log.lines(LogLevel::info).empty() ? 0 : 1;
+    });
+    waiting.take();
+    std::this_thread::sleep_for(milliseconds(50));
+    const auto killed = steady_clock::now();
+    first.kill();
+    EXPECT_EQ(second.wait(), 0);
+    EXPECT_LT(steady_clock::now() - killed, seconds(20));
+    EXPECT_EQ(first.wait(), -SIGKILL);
+}
+
+TEST_F(Processes, AHolderThatHangsCostsABoundedWait) {
+    const Signal held;
+    Process first(holder(held));
+    held.take();
+    first.stop();
+    Cache cache(patient(milliseconds(150)), log.logger);
+    const auto start = steady_clock::now();
+    int runs = 0;
+    cache.with_lock(sample_key(1), [&] { ++runs; });
+    const auto waited = steady_clock::now() - start;
+    EXPECT_EQ(runs, 1);
+    EXPECT_GE(waited, milliseconds(150));
+    EXPECT_LT(waited, seconds(20));
+    ASSERT_EQ(log.lines(LogLevel::info).size(), 1u);
+    EXPECT_NE(log.lines(LogLevel::info)[0].find("going on without it"), std::string::npos);
+}
+
+TEST_F(Processes, OtherKeysAreNotHeldUp) {
+    const Signal held;
+    Process first(holder(held));
+    held.take();
+    Cache cache(patient(std::chrono::minutes(10)), log.logger);
+    int runs = 0;
+    for (const int number : {0, 2, 257}) cache.with_lock(sample_key(number), [&] { ++runs; });
+    EXPECT_EQ(runs, 3);
+}
+
+TEST_F(Processes, AForkedChildDoesNotKeepTheLockOfItsParent) {
+    const Signal done;
+    Cache cache(patient(std::chrono::minutes(10)), log.logger);
+    std::unique_ptr<Process> child;
+    cache.with_lock(sample_key(1), [&] {
+        child = std::make_unique<Process>([&] {
+            done.take();
+            return 0;
+        });
+    });
+    int runs = 0;
+    cache.with_lock(sample_key(1), [&] { ++runs; });
+    EXPECT_EQ(runs, 1);
+    done.give();
+    EXPECT_EQ(child->wait(), 0);
+}
+
+TEST_F(Processes, WritersThatAreKilledAtAnyMomentLeaveSoundEntriesOnly) {
+    std::mt19937 random(7);
+    for (int round = 0; round < 15; ++round) {
+        Process writer([&] {
+            Cache cache(options(), log.logger);
+            for (int number = 0;; ++number) cache.store(sample_key(number % 4), sample_entry(number % 4, 200'000));
+            return 0;
+        });
+        std::this_thread::sleep_for(std::chrono::microseconds(3000 + random() % 20000));
+        writer.kill();
+        EXPECT_EQ(writer.wait(), -SIGKILL);
+        Cache reader(options(), log.logger);
+        EXPECT_TRUE(reader.verify().empty());
+    }
+    Cache cache(options(), log.logger);
+    EXPECT_TRUE(cache.store(sample_key(0), sample_entry(0)));
+    EXPECT_GE(cache.list().size(), 1u);
+}
+
+TEST_F(Processes, ReadersAndWritersAndEvictionsDoNotDisturbEachOther) {
+    CacheOptions small = options();
+    small.limit_bytes = 40'000;
+    std::vector<std::unique_ptr<Process>> processes;
+    for (unsigned seed = 0; seed < 4; ++seed) {
+        processes.push_back(std::make_unique<Process>([&small, seed, this] {
+            Cache cache(small, log.logger);
+            std::mt19937 random(seed);
+            for (int round = 0; round < 60; ++round) {
+                const int number = static_cast<int>(random() % 12);
+                const auto entry = cache.load(sample_key(number));
+                if (entry && entry->cubin != sample_entry(number, 5000).cubin) return 1;
+                if (!entry && !cache.store(sample_key(number), sample_entry(number, 5000))) return 2;
+            }
+            return cache.rejected() == 0 && log.warnings().empty() ? 0 : 3;
+        }));
+    }
+    for (auto& process : processes) EXPECT_EQ(process->wait(), 0);
+    Cache cache(small, log.logger);
+    EXPECT_TRUE(cache.verify().empty());
+    EXPECT_LE(cache.usage().bytes, 40'000u + 4 * 5200u);
+}
+
+}  // namespace
+}  // namespace smlora::cache

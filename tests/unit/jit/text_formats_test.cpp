@@ -1,0 +1,165 @@
+// What is read from other programs' output: ptxas's report, ELF files, notes in the cache.
+#include "jit/compiler_memo.hpp"
+#include "jit/elf.hpp"
+#include "jit/nvrtc_location.hpp"
+#include "jit/ptxas_report.hpp"
+#include "temporary_folder.hpp"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+namespace smlora::jit {
+namespace {
+
+using test::ScopedVariable;
+using test::TemporaryFolder;
+
+TEST(PtxasReport, HasRegistersSpillsStackSharedMemoryAndBarriers) {
+    const ResourceUse use = resource_use(
+        "ptxas info    : 0 bytes gmem\n"
+        "ptxas info    : Compiling entry function 'smlora_f' for 'sm_90a'\n"
+        "ptxas info    : Function properties for smlora_f\n"
+        "ptxas         .     304 bytes stack frame, 636 bytes spill stores, 688 bytes spill loads\n"
+        "ptxas info    : Used 168 registers, used 3 barriers, 304 bytes cumulative stack size, 1024 bytes smem\n"
+        "ptxas info    : Compile time = 59.560 ms\n");
+    EXPECT_EQ(use.registers, 168);
+    EXPECT_EQ(use.spill_store_bytes, 636);
+    EXPECT_EQ(use.spill_load_bytes, 688);
+    EXPECT_EQ(use.spill_bytes(), 1324);
+    EXPECT_EQ(use.stack_bytes, 304);
+    EXPECT_EQ(use.shared_bytes, 1024);
+    EXPECT_EQ(use.barriers, 3);
+}
+
+TEST(PtxasReport, OfOlderReleasesIsReadToo) {
+    const ResourceUse use = resource_use(
+        "ptxas info    : 304 bytes gmem\n"
+        "    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n"
+        "ptxas info    : Used 40 registers, 360 bytes cmem[0]\n");
+    EXPECT_EQ(use.registers, 40);
+    EXPECT_EQ(use.spill_bytes(), 16);
+    EXPECT_EQ(use.barriers, 0);
+    EXPECT_EQ(use.shared_bytes, 0);
+}
+
+TEST(PtxasReport, SpillsOfFunctionsThatAreNotInlinedCount) {
+    EXPECT_EQ(resource_use("ptxas . 8 bytes stack frame, 4 bytes spill stores, 4 bytes spill loads\n"
+                           "ptxas . 0 bytes stack frame, 1 bytes spill stores, 2 bytes spill loads\n")
+                  .spill_bytes(),
+              11);
+}
+
+TEST(PtxasReport, OfAnEmptyOrStrangeLogIsZero) {
+    for (const char* log : {"", "\n\n", " registers", "Used x registers", " bytes spill stores"}) {
+        EXPECT_EQ(resource_use(log).registers, 0) << log;
+        EXPECT_EQ(resource_use(log).spill_bytes(), 0) << log;
+    }
+}
+
+TEST(PtxasReport, NotesOfSerializedWgmmaAreFound) {
+    const std::string note =
+        "ptxas info    : (C7511) Potential Performance Loss: wgmma.mma_async instructions are serialized due to x";
+    EXPECT_EQ(serialization_notes("a\n" + note + "\n(C7519) y\n(C7600) z\n(C7509) w\n(C7521)\n(C751) v\n(C75100)\n"),
+              (std::vector<std::string>{note, "(C7519) y"}));
+    EXPECT_TRUE(serialization_notes("ptxas info : Used 4 registers\n").empty());
+}
+
+TEST(CompilerMemo, ReadsWhatItWrote) {
+    const CompilerNotes notes = {{"build-id:12ab", {13, 0, 88}}, {"file:00ff", {12, 4, 127}}};
+    EXPECT_EQ(decode_compiler_notes(encode_compiler_notes(notes)), notes);
+    EXPECT_TRUE(decode_compiler_notes("").empty());
+}
+
+TEST(CompilerMemo, AFlippedBitLosesItsLineOnly) {
+    const CompilerNotes notes = {{"build-id:12ab", {13, 0, 88}}, {"file:00ff", {12, 4, 127}}};
+    const std::string text = encode_compiler_notes(notes);
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        for (int bit = 0; bit < 8; ++bit) {
+            std::string damaged = text;
+            damaged[i] = static_cast<char>(damaged[i] ^ (1 << bit));
+            const CompilerNotes read = decode_compiler_notes(damaged);
+            EXPECT_LT(read.size(), notes.size());
+            for (const auto& [identity, version] : read) {
+                ASSERT_TRUE(notes.contains(identity)) << damaged;
+                EXPECT_EQ(notes.at(identity), version);
+            }
+        }
+    }
+}
+
+TEST(CompilerMemo, NotesAreAddedToALayerAndReplaced) {
+    const TemporaryFolder folder;
+    const auto root = folder.path() / "root";
+    EXPECT_TRUE(read_compiler_notes(root).empty());
+    EXPECT_TRUE(add_compiler_note(root, "a", {13, 0, 88}));
+    EXPECT_TRUE(add_compiler_note(root, "b", {12, 0, 1}));
+    EXPECT_TRUE(add_compiler_note(root, "a", {13, 1, 2}));
+    EXPECT_EQ(read_compiler_notes(root), (CompilerNotes{{"a", {13, 1, 2}}, {"b", {12, 0, 1}}}));
+    EXPECT_FALSE(add_compiler_note("/proc/smlora", "a", {13, 0, 88}));
+}
+
+TEST(NvrtcLocation, ANameIsLookedForInAllFoldersBeforeTheNext) {
+    const TemporaryFolder folder;
+    const auto old = folder.write("a/libnvrtc.so.12", "x");
+    const auto recent = folder.write("b/libnvrtc.so.13", "x");
+    std::filesystem::create_directories(folder.path() / "a" / "libnvrtc.so.13");
+    const std::vector<std::filesystem::path> folders = {folder.path() / "none", folder.path() / "a",
+                                                        folder.path() / "b"};
+    EXPECT_EQ(locate_nvrtc(folders), (std::vector{recent, old}));
+    EXPECT_TRUE(locate_nvrtc({folder.path() / "none"}).empty());
+}
+
+TEST(NvrtcLocation, FoldersComeFromTheEnvironmentFirst) {
+    const ScopedVariable path("LD_LIBRARY_PATH", "/one::relative:/two");
+    const ScopedVariable home("CUDA_HOME", "/three");
+    const ScopedVariable other("CUDA_PATH", nullptr);
+    const auto folders = nvrtc_folders();
+    ASSERT_GE(folders.size(), 6U);
+    EXPECT_EQ(std::vector(folders.begin(), folders.begin() + 6),
+              (std::vector<std::filesystem::path>{"/one", "/two", "/three/lib64", "/three/lib", "/usr/local/cuda/lib64",
+                                                  "/usr/local/cuda/lib"}));
+}
+
+TEST(NvrtcLocation, IdentityOfALibraryWithABuildIdDoesNotDependOnItsPlace) {
+    const auto located = locate_nvrtc();
+    if (located.empty() || !elf_build_id(located.front())) {
+        GTEST_SKIP() << "no NVRTC with a build id in the usual folders";
+    }
+    const TemporaryFolder folder;
+    std::filesystem::create_symlink(located.front(), folder.path() / "libnvrtc.so.13");
+    const auto identity = library_identity(located.front());
+    ASSERT_TRUE(identity);
+    EXPECT_EQ(identity->rfind("build-id:", 0), 0U);
+    EXPECT_EQ(library_identity(folder.path() / "libnvrtc.so.13"), identity);
+}
+
+TEST(NvrtcLocation, IdentityOfOtherFilesChangesWithPathSizeAndTime) {
+    const TemporaryFolder folder;
+    const auto file = folder.write("a", "1234");
+    const auto identity = library_identity(file);
+    ASSERT_TRUE(identity);
+    EXPECT_EQ(identity->rfind("file:", 0), 0U);
+    EXPECT_EQ(library_identity(file), identity);
+    EXPECT_NE(library_identity(folder.write("b", "1234")), identity);
+    std::filesystem::last_write_time(file, std::filesystem::last_write_time(file) + std::chrono::seconds(1));
+    const auto later = library_identity(file);
+    EXPECT_NE(later, identity);
+    folder.write("a", "12345");
+    EXPECT_NE(library_identity(file), later);
+    EXPECT_FALSE(library_identity(folder.path() / "absent"));
+}
+
+TEST(Elf, FilesThatAreNoneHaveNoBuildId) {
+    const TemporaryFolder folder;
+    EXPECT_FALSE(elf_build_id(folder.path() / "absent"));
+    EXPECT_FALSE(elf_build_id(folder.path()));
+    EXPECT_FALSE(elf_build_id(folder.write("empty", "")));
+    EXPECT_FALSE(elf_build_id(folder.write("short",
+                                           "\x7f"
+                                           "ELF")));
+    EXPECT_FALSE(elf_build_id(folder.write("text", std::string(1000, 'x'))));
+}
+
+}  // namespace
+}  // namespace smlora::jit

@@ -1,0 +1,141 @@
+#include "util/files.hpp"
+
+#include "fault/fault_file_system.hpp"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+namespace smlora::util {
+namespace {
+
+using testing::Call;
+using testing::FaultFileSystem;
+
+class Files : public ::testing::Test {
+ protected:
+    void SetUp() override {
+        std::string name = (std::filesystem::temp_directory_path() / "smlora-test-XXXXXX").string();
+        ASSERT_NE(::mkdtemp(name.data()), nullptr);
+        folder = name;
+    }
+    void TearDown() override { std::filesystem::remove_all(folder); }
+
+    std::string read(const std::filesystem::path& path) {
+        std::string bytes;
+        FileStatus status;
+        EXPECT_EQ(read_file(real, path, 1 << 20, bytes, status), 0) << path;
+        return bytes;
+    }
+    std::vector<std::string> names() {
+        std::vector<std::string> found;
+        EXPECT_EQ(real.list(folder, found), 0);
+        std::sort(found.begin(), found.end());
+        return found;
+    }
+
+    FileSystem& real = real_file_system();
+    std::filesystem::path folder;
+};
+
+TEST_F(Files, PublishedBytesAreReadBack) {
+    for (const std::string& bytes : {std::string(), std::string("text"), std::string(3'000, '\0')}) {
+        ASSERT_EQ(publish_file(real, folder / "a", bytes), 0);
+        EXPECT_EQ(read(folder / "a"), bytes);
+        EXPECT_EQ(names(), std::vector<std::string>{"a"});
+    }
+}
+
+TEST_F(Files, PublishedFilesAreForTheirOwnerOnly) {
+    const ::mode_t before = ::umask(0);
+    ASSERT_EQ(publish_file(real, folder / "a", "text"), 0);
+    ::umask(before);
+    FileStatus status;
+    ASSERT_EQ(real.status(folder / "a", status), 0);
+    EXPECT_EQ(status.permissions, 0600u);
+    EXPECT_EQ(status.owner, ::geteuid());
+    EXPECT_EQ(status.size, 4u);
+    EXPECT_EQ(status.kind, FileStatus::Kind::regular);
+}
+
+TEST_F(Files, APublishedFileTakesThePlaceOfALinkNotOfItsTarget) {
+    ASSERT_EQ(publish_file(real, folder / "target", "old"), 0);
+    std::filesystem::create_symlink(folder / "target", folder / "link");
+    ASSERT_EQ(publish_file(real, folder / "link", "new"), 0);
+    EXPECT_EQ(read(folder / "target"), "old");
+    EXPECT_EQ(read(folder / "link"), "new");
+}
+
+TEST_F(Files, AFailedPublicationLeavesTheOldFileAlone) {
+    ASSERT_EQ(publish_file(real, folder / "a", "old"), 0);
+    for (const Call call : {Call::open, Call::write, Call::sync, Call::close, Call::rename}) {
+        FaultFileSystem disk(testing::fail_every(call, -ENOSPC));
+        EXPECT_EQ(publish_file(disk, folder / "a", "new"), -ENOSPC);
+        EXPECT_EQ(read(folder / "a"), "old");
+        EXPECT_EQ(names(), std::vector<std::string>{"a"});
+    }
+}
+
+TEST_F(Files, PublishingIntoAMissingFolderSaysSo) {
+    EXPECT_EQ(publish_file(real, folder / "missing" / "a", "text"), -ENOENT);
+}
+
+TEST_F(Files, OnlyRegularFilesWithinTheLimitAreRead) {
+    std::string bytes = "before";
+    FileStatus status;
+    EXPECT_EQ(read_file(real, folder / "missing", 10, bytes, status), -ENOENT);
+    EXPECT_EQ(bytes, "");
+    EXPECT_EQ(read_file(real, folder, 10, bytes, status), -EINVAL);
+    EXPECT_EQ(status.kind, FileStatus::Kind::folder);
+    ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);
+    EXPECT_EQ(read_file(real, folder / "fifo", 10, bytes, status), -EINVAL) << "and it does not wait for a writer";
+
+    ASSERT_EQ(publish_file(real, folder / "ten", "0123456789"), 0);
+    EXPECT_EQ(read_file(real, folder / "ten", 10, bytes, status), 0);
+    EXPECT_EQ(bytes, "0123456789");
+    EXPECT_EQ(read_file(real, folder / "ten", 9, bytes, status), -EFBIG);
+    EXPECT_EQ(status.size, 10u);
+}
+
+TEST_F(Files, FoldersAreMadeWithAllAboveThem) {
+    const ::mode_t before = ::umask(0);
+    EXPECT_EQ(make_folders(real, folder / "a" / "b" / "c"), 0);
+    ::umask(before);
+    for (const char* made : {"a", "a/b", "a/b/c"}) {
+        FileStatus status;
+        ASSERT_EQ(real.status(folder / made, status), 0);
+        EXPECT_EQ(status.permissions, 0700u);
+    }
+    EXPECT_EQ(make_folders(real, folder / "a" / "b" / "c"), 0);
+    EXPECT_EQ(make_folders(real, "/"), 0);
+}
+
+TEST_F(Files, AFileInThePlaceOfAFolderIsAnError) {
+    ASSERT_EQ(publish_file(real, folder / "file", "text"), 0);
+    EXPECT_EQ(make_folders(real, folder / "file"), -ENOTDIR);
+    EXPECT_EQ(make_folders(real, folder / "file" / "below"), -ENOTDIR);
+}
+
+TEST_F(Files, TouchingChangesTheTimeOfModificationOnly) {
+    ASSERT_EQ(publish_file(real, folder / "a", "text"), 0);
+    std::filesystem::last_write_time(folder / "a",
+                                     std::filesystem::file_time_type::clock::now() - std::chrono::hours(2));
+    FileStatus before, after;
+    ASSERT_EQ(real.status(folder / "a", before), 0);
+    ASSERT_EQ(real.touch(folder / "a"), 0);
+    ASSERT_EQ(real.status(folder / "a", after), 0);
+    EXPECT_GT(after.modified, before.modified + std::int64_t{7'000} * 1'000'000'000);
+    EXPECT_FALSE(after.same_file(before));
+    after.modified = before.modified;
+    EXPECT_TRUE(after.same_file(before));
+    EXPECT_EQ(real.touch(folder / "missing"), -ENOENT);
+}
+
+TEST_F(Files, ErrorsAreDescribedInWords) { EXPECT_EQ(describe_error(-ENOSPC), "No space left on device"); }
+
+}  // namespace
+}  // namespace smlora::util
