@@ -1,171 +1,170 @@
 // Fits the LoRA adapter of one Mixture-of-Experts projection to a teacher with plain SGD.
 //
-//   train [--device cpu|cuda] [--steps 300] [--tokens 512]
+//   train [--device cpu|cuda] [--steps 200] [--tokens 512]
 //
 // Student and teacher share the frozen weight W; the teacher has an adapter of its own, which the student must find.
-// Every step draws a fresh batch, routes it, and runs forward, backward_input and backward_lora through smlora. The loss
-// and the SGD step stay on the host, where a real program would have its framework; they are part of the time shown.
+// Every step draws a fresh batch, routes it, and runs forward, backward_input and backward_lora through smlora. The
+// loss and the SGD step stay on the host, where a real program would have its framework; they are part of the time
+// shown.
 #include <smlora/smlora.hpp>
 
-#include <algorithm>
 #include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
 constexpr std::int64_t E = 8, K = 128, N = 128, R = 8, top_k = 2;
-constexpr float scaling = 2.0F, learning_rate = 0.5F;
+constexpr float scaling = 2.0F, learning_rate = 0.2F;
 
-using Values = std::vector<float>;
+struct Bf16 {
+    std::uint16_t bits = 0;
+
+    Bf16() = default;
+    Bf16(float value) {  // to the nearest, ties to even
+        const auto wide = std::bit_cast<std::uint32_t>(value);
+        bits = static_cast<std::uint16_t>((wide + 0x7FFF + ((wide >> 16) & 1)) >> 16);
+    }
+    operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+};
+
+/// A tensor on the engine's device, and the host's copy of its values.
+template <class T>
+struct Storage {
+    static constexpr smlora::DType dtype = std::is_same_v<T, Bf16>    ? smlora::DType::bf16
+                                           : std::is_same_v<T, float> ? smlora::DType::fp32
+                                                                      : smlora::DType::int32;
+    smlora::Tensor view;
+    std::vector<T> host;
+    smlora::Buffer buffer;
+
+    Storage(const smlora::Engine& engine, std::initializer_list<std::int64_t> shape)
+        : view(nullptr, dtype, shape),
+          host(static_cast<std::size_t>(view.numel())),
+          buffer(engine, host.size() * sizeof(T)) {
+        view.data = buffer.data();
+    }
+    void upload() { buffer.copy_from_host(host.data(), buffer.bytes()); }
+    void download() { buffer.copy_to_host(host.data(), buffer.bytes()); }
+};
 
 std::mt19937 generator(1);
 
-Values normal(std::int64_t count, float deviation) {
-    std::normal_distribution<float> distribution(0.0F, deviation);
-    Values values(static_cast<std::size_t>(count));
-    for (float& value : values) value = distribution(generator);
-    return values;
+template <class T>
+void draw_normal(Storage<T>& storage, float deviation) {
+    std::normal_distribution<float> normal(0.0F, deviation);
+    for (T& value : storage.host) value = normal(generator);
+    storage.upload();
 }
 
-std::uint16_t to_bf16(float value) {  // to the nearest, ties to even
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    return static_cast<std::uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+/// Two different experts for each token, and gates that add up to 1.
+void draw_routing(Storage<std::int32_t>& top_idx, Storage<float>& gates) {
+    std::uniform_real_distribution<float> uniform(0.0F, 1.0F);
+    for (std::size_t t = 0; t < gates.host.size(); t += top_k) {
+        const auto first = static_cast<std::int32_t>(generator() % E);
+        const auto step = static_cast<std::int32_t>(1 + generator() % (E - 1));
+        top_idx.host[t] = first;
+        top_idx.host[t + 1] = (first + step) % static_cast<std::int32_t>(E);
+        gates.host[t] = uniform(generator);
+        gates.host[t + 1] = 1.0F - gates.host[t];
+    }
+    top_idx.upload();
+    gates.upload();
 }
 
-float from_bf16(std::uint16_t half) { return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16); }
-
-/// Memory of the engine's device with a view of it. Values pass through the host as fp32.
-struct Storage {
-    smlora::Buffer buffer;
-    smlora::Tensor view;
-
-    Storage(const smlora::Engine& engine, smlora::DType dtype, std::initializer_list<std::int64_t> shape)
-        : view(nullptr, dtype, shape) {
-        buffer = smlora::Buffer(engine, static_cast<std::size_t>(view.numel()) * smlora::size_of(dtype));
-        view.data = buffer.data();
+/// loss = |y - target|^2 / (2 T), summed over the outputs; dy is its gradient.
+double loss_and_gradient(Storage<Bf16>& y, Storage<Bf16>& target, Storage<Bf16>& dy, std::int64_t T) {
+    y.download();
+    target.download();
+    double sum = 0;
+    for (std::size_t i = 0; i < y.host.size(); ++i) {
+        const float difference = y.host[i] - target.host[i];
+        sum += static_cast<double>(difference) * difference;
+        dy.host[i] = difference / static_cast<float>(T);
     }
-
-    void set(const Values& values) {
-        if (view.dtype == smlora::DType::bf16) {
-            std::vector<std::uint16_t> halves(values.size());
-            std::transform(values.begin(), values.end(), halves.begin(), to_bf16);
-            buffer.copy_from_host(halves.data(), buffer.bytes());
-        } else {
-            buffer.copy_from_host(values.data(), buffer.bytes());
-        }
-    }
-
-    [[nodiscard]] Values get() const {
-        Values values(static_cast<std::size_t>(view.numel()));
-        if (view.dtype == smlora::DType::bf16) {
-            std::vector<std::uint16_t> halves(values.size());
-            buffer.copy_to_host(halves.data(), buffer.bytes());
-            std::transform(halves.begin(), halves.end(), values.begin(), from_bf16);
-        } else {
-            buffer.copy_to_host(values.data(), buffer.bytes());
-        }
-        return values;
-    }
-};
-
-/// Each token's top_k different experts, and softmax gates.
-void draw_routing(std::vector<std::int32_t>& top_idx, Values& gates) {
-    std::vector<std::int32_t> experts(E);
-    for (std::size_t t = 0; t < gates.size(); t += top_k) {
-        for (std::size_t e = 0; e < E; ++e) experts[e] = static_cast<std::int32_t>(e);
-        std::shuffle(experts.begin(), experts.end(), generator);
-        std::copy_n(experts.begin(), top_k, top_idx.begin() + static_cast<std::ptrdiff_t>(t));
-        const Values logits = normal(top_k, 1.0F);
-        float sum = 0;
-        for (std::size_t j = 0; j < top_k; ++j) sum += gates[t + j] = std::exp(logits[j]);
-        for (std::size_t j = 0; j < top_k; ++j) gates[t + j] /= sum;
-    }
+    dy.upload();
+    return sum / (2.0 * static_cast<double>(T));
 }
 
-void sgd(Values& parameters, const Values& gradient, Storage& storage) {
-    for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i] -= learning_rate * gradient[i];
-    storage.set(parameters);
+void sgd(Storage<float>& parameters, Storage<float>& gradient) {
+    gradient.download();
+    for (std::size_t i = 0; i < parameters.host.size(); ++i) parameters.host[i] -= learning_rate * gradient.host[i];
+    parameters.upload();
 }
 
 int train(smlora::Backend backend, std::int64_t steps, std::int64_t T) {
-    using smlora::DType;
-    const smlora::Engine engine({.backend = backend});
+    smlora::EngineOptions options;
+    options.backend = backend;
+    const smlora::Engine engine(options);
     const smlora::Stream stream;
 
-    smlora::Problem problem;
+    smlora::Problem problem;  // x, W and y in bf16
     problem.E = E, problem.K = K, problem.N = N, problem.R = R, problem.top_k = top_k;
-    problem.adapter_dtype = DType::fp32;                // x, W and y are bf16
-    problem.y_rows = smlora::RowOrder::token;           // y [T, N]: a token's experts are summed ..
-    problem.gates = true;                               // .. with its gates
+    problem.adapter_dtype = smlora::DType::fp32;
+    problem.y_rows = smlora::RowOrder::token;  // y [T, N]: the rows of a token are summed ..
+    problem.gates = true;                      // .. with its gates
     const std::int64_t M = T * top_k, padded_rank = smlora::padded_rank(problem);
 
-    Storage x(engine, DType::bf16, {T, K}), W(engine, DType::bf16, {E, K, N}), gates(engine, DType::fp32, {T, top_k});
-    Storage A(engine, DType::fp32, {E, R, K}), B(engine, DType::fp32, {E, N, R});
-    Storage teacher_A(engine, DType::fp32, {E, R, K}), teacher_B(engine, DType::fp32, {E, N, R});
-    Storage y(engine, DType::bf16, {T, N}), target(engine, DType::bf16, {T, N}), dy(engine, DType::bf16, {T, N});
-    Storage dx(engine, DType::bf16, {T, K}), dA(engine, DType::fp32, {E, R, K}), dB(engine, DType::fp32, {E, N, R});
-    Storage xa(engine, DType::bf16, {M, padded_rank}), yb(engine, DType::bf16, {M, padded_rank});
-    Storage top_idx(engine, DType::int32, {T, top_k}), experts(engine, DType::int32, {M});
-    Storage scattered(engine, DType::int32, {M}), offsets(engine, DType::int32, {E});
+    Storage<std::int32_t> top_idx(engine, {T, top_k}), experts(engine, {M}), scattered(engine, {M}),
+        offsets(engine, {E});
+    Storage<float> gates(engine, {T, top_k}), A(engine, {E, R, K}), B(engine, {E, N, R}), dA(engine, {E, R, K});
+    Storage<float> dB(engine, {E, N, R}), teacher_A(engine, {E, R, K}), teacher_B(engine, {E, N, R});
+    Storage<Bf16> x(engine, {T, K}), W(engine, {E, K, N}), y(engine, {T, N}), target(engine, {T, N});
+    Storage<Bf16> dx(engine, {T, K}), dy(engine, {T, N}), xa(engine, {M, padded_rank}), yb(engine, {M, padded_rank});
     xa.view.shape[1] = yb.view.shape[1] = R;  // the padding stays in the row stride
+
+    const float unit_rows = 1.0F / std::sqrt(static_cast<float>(K));
+    draw_normal(W, unit_rows);
+    draw_normal(teacher_A, unit_rows);
+    draw_normal(teacher_B, 0.5F / std::sqrt(static_cast<float>(R)));
+    draw_normal(A, unit_rows);
+    B.upload();  // zero, as LoRA begins: the base model, unchanged
+
     const smlora::Routing routing{experts.view, scattered.view, offsets.view};
+    smlora::ForwardArgs student;
+    student.x = x.view, student.W = W.view, student.A = A.view, student.B = B.view;
+    student.gates = gates.view, student.routing = routing, student.scaling = scaling;
+    student.y = y.view, student.xa = xa.view;
+    smlora::ForwardArgs teacher = student;
+    teacher.A = teacher_A.view, teacher.B = teacher_B.view, teacher.y = target.view, teacher.xa = {};
+    smlora::BackwardInputArgs input;
+    input.dy = dy.view, input.W = W.view, input.A = A.view, input.B = B.view;
+    input.gates = gates.view, input.routing = routing, input.scaling = scaling;
+    input.dx = dx.view, input.yb = yb.view;  // dx is what the layer below would go on with
+    smlora::BackwardLoraArgs lora;
+    lora.x = x.view, lora.dy = dy.view, lora.xa = xa.view, lora.yb = yb.view;
+    lora.gates = gates.view, lora.routing = routing, lora.scaling = scaling;
+    lora.dA = dA.view, lora.dB = dB.view;
 
-    W.set(normal(E * K * N, 1.0F / std::sqrt(static_cast<float>(K))));
-    teacher_A.set(normal(E * R * K, 1.0F / std::sqrt(static_cast<float>(K))));
-    teacher_B.set(normal(E * N * R, 0.5F / std::sqrt(static_cast<float>(R))));
-    Values host_A = normal(E * R * K, 1.0F / std::sqrt(static_cast<float>(K)));
-    Values host_B(static_cast<std::size_t>(E * N * R), 0.0F);  // as LoRA begins: the base model, unchanged
-    A.set(host_A);
-    B.set(host_B);
-
-    Values host_gates(static_cast<std::size_t>(M)), host_dy(static_cast<std::size_t>(T * N));
-    std::vector<std::int32_t> host_top_idx(static_cast<std::size_t>(M));
     double first_loss = 0, loss = 0;
-    auto start = std::chrono::steady_clock::now();
+    std::chrono::steady_clock::time_point start;
     for (std::int64_t step = 0; step <= steps; ++step) {
-        x.set(normal(T * K, 1.0F));
-        draw_routing(host_top_idx, host_gates);
-        gates.set(host_gates);
-        top_idx.buffer.copy_from_host(host_top_idx.data(), top_idx.buffer.bytes());
-        smlora::route(engine, stream, problem, {.top_idx = top_idx.view, .routing = routing});
+        draw_normal(x, 1.0F);
+        draw_routing(top_idx, gates);
+        smlora::route(engine, stream, problem, {top_idx.view, routing, {}});
+        smlora::forward(engine, stream, problem, teacher);
+        smlora::forward(engine, stream, problem, student);
+        loss = loss_and_gradient(y, target, dy, T);
+        smlora::backward_input(engine, stream, problem, input);
+        smlora::backward_lora(engine, stream, problem, lora);
+        sgd(A, dA);
+        sgd(B, dB);
 
-        smlora::ForwardArgs forward{.x = x.view, .W = W.view, .A = teacher_A.view, .B = teacher_B.view,
-                                    .gates = gates.view, .routing = routing, .scaling = scaling, .y = target.view};
-        smlora::forward(engine, stream, problem, forward);
-        forward.A = A.view, forward.B = B.view, forward.y = y.view, forward.xa = xa.view;
-        smlora::forward(engine, stream, problem, forward);
-
-        // loss = |y - target|^2 / (2 T), summed over the outputs; dy is its gradient.
-        const Values host_y = y.get(), host_target = target.get();
-        loss = 0;
-        for (std::size_t i = 0; i < host_dy.size(); ++i) {
-            host_dy[i] = (host_y[i] - host_target[i]) / static_cast<float>(T);
-            loss += 0.5 * static_cast<double>(T) * host_dy[i] * host_dy[i];
-        }
-        dy.set(host_dy);
-
-        smlora::backward_input(engine, stream, problem,  // dx is what the layer below would go on with
-                               {.dy = dy.view, .W = W.view, .A = A.view, .B = B.view, .gates = gates.view,
-                                .routing = routing, .scaling = scaling, .dx = dx.view, .yb = yb.view});
-        smlora::backward_lora(engine, stream, problem,
-                              {.x = x.view, .dy = dy.view, .gates = gates.view, .routing = routing,
-                               .scaling = scaling, .xa = xa.view, .yb = yb.view, .dA = dA.view, .dB = dB.view});
-        sgd(host_A, dA.get(), A);
-        sgd(host_B, dB.get(), B);
-
+        if (step % 25 == 0) std::printf("step %4lld  loss %.6f\n", static_cast<long long>(step), loss);
         if (step == 0) {  // has compiled the kernels, or found them in the cache
             first_loss = loss;
             start = std::chrono::steady_clock::now();
         }
-        if (step % 25 == 0) std::printf("step %4lld  loss %.6f\n", static_cast<long long>(step), loss);
     }
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    std::printf("the loss fell by a factor of %.0f; %.0f tokens per second, loss and SGD on the host included\n",
+    std::printf("the loss fell by a factor of %.1f; %.0f tokens per second, loss and SGD on the host included\n",
                 first_loss / loss, static_cast<double>(steps * T) / elapsed.count());
     return first_loss > 100 * loss ? 0 : 1;
 }
@@ -174,16 +173,21 @@ int train(smlora::Backend backend, std::int64_t steps, std::int64_t T) {
 
 int main(int argc, char** argv) {
     try {
-        smlora::Backend backend = smlora::system_info().devices.empty() ? smlora::Backend::cpu : smlora::Backend::cuda;
-        std::int64_t steps = 300, tokens = 512;
-        for (int i = 1; i + 1 < argc; i += 2) {
-            const std::string option = argv[i], value = argv[i + 1];
-            if (option == "--device") backend = value == "cpu" ? smlora::Backend::cpu : smlora::Backend::cuda;
-            if (option == "--steps") steps = std::stoll(value);
-            if (option == "--tokens") tokens = std::stoll(value);
+        std::string device = smlora::system_info().devices.empty() ? "cpu" : "cuda";
+        long long steps = 200, tokens = 512;
+        for (int i = 1; i < argc; i += 2) {
+            const std::string option = argv[i], value = i + 1 < argc ? argv[i + 1] : "";
+            if (option == "--device") device = value;
+            if (option == "--steps") steps = std::atoll(value.c_str());
+            if (option == "--tokens") tokens = std::atoll(value.c_str());
+            const bool known = option == "--device" || option == "--steps" || option == "--tokens";
+            if (!known || (device != "cpu" && device != "cuda") || steps < 1 || tokens < 1) {
+                std::fprintf(stderr, "usage: train [--device cpu|cuda] [--steps 200] [--tokens 512]\n");
+                return 2;
+            }
         }
-        std::printf("training on %s\n", backend == smlora::Backend::cpu ? "the CPU" : "the GPU");
-        return train(backend, steps, tokens);
+        std::printf("training on the %s\n", device == "cpu" ? "CPU" : "GPU");
+        return train(device == "cpu" ? smlora::Backend::cpu : smlora::Backend::cuda, steps, tokens);
     } catch (const std::exception& error) {
         std::fprintf(stderr, "train: %s\n", error.what());
         return 1;

@@ -124,7 +124,7 @@ def json_of(function, *arguments):
 
 
 class Array:
-    """A row-major array of fp32 or int32 with a view of it."""
+    """A row-major array of fp32 or int32 with a view of it, which does not keep it alive."""
 
     def __init__(self, shape, values=None, dtype=FP32):
         count = 1
@@ -184,8 +184,8 @@ class Step(CpuEngine):
         self.experts, self.scattered = Array([self.M], dtype=INT32), Array([self.M], dtype=INT32)
         self.offsets = Array([E], dtype=INT32)
         self.routing = Routing(self.experts.view, self.scattered.view, self.offsets.view)
-        self.run_operation("route", self.problem,
-                           RouteArgs(top_idx=Array([T, top_k], self.top_idx, INT32).view, routing=self.routing))
+        choices = Array([T, top_k], self.top_idx, INT32)
+        self.run_operation("route", self.problem, RouteArgs(top_idx=choices.view, routing=self.routing))
 
     def effective_weight(self, e, k, n):
         lora = sum(self.A[(e * self.R + r) * self.K + k] * self.B[(e * self.N + n) * self.R + r] for r in range(self.R))
@@ -259,7 +259,7 @@ class Step(CpuEngine):
         without_rows = slice(self.R * self.K, 2 * self.R * self.K)
         self.assertEqual(list(dA.values[without_rows]), [0.0] * (self.R * self.K))
 
-    def test_group_and_combine_are_each_others_inverse_order(self):
+    def test_group_gathers_and_combine_sums(self):
         grouped = Array([self.M, self.K])
         self.run_operation("group", self.problem, GroupArgs(x=self.x.view, routing=self.routing, out=grouped.view))
         for i, f in enumerate(self.scattered.values):
@@ -287,9 +287,9 @@ class Step(CpuEngine):
         self.assertEqual(list(y.values), list(self.forward().values))
 
     def test_a_wrong_shape_is_named_with_what_was_expected(self):
-        short = Array([self.E, self.R, self.K - 1])
+        short, y = Array([self.E, self.R, self.K - 1]), Array([self.T, self.N])
         args = ForwardArgs(x=self.x.view, W=self.W.view, A=short.view, B=self.B.view, bias=self.bias.view,
-                           gates=self.gates.view, routing=self.routing, y=Array([self.T, self.N]).view)
+                           gates=self.gates.view, routing=self.routing, y=y.view)
         self.assertEqual(lib.smlora_forward(self.engine, None, byref(self.problem), byref(args)), INVALID_ARGUMENT)
         self.assertRegex(last_error(), r"^A: .*\[3, 2, 5\].*\[3, 2, 4\]")
 
