@@ -41,7 +41,7 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     Variant variant;
     variant.operation = Operation::backward_input;
     variant.bucket = bucket_of(T);
-    variant.tensor_cores = tensor_cores_fit(problem, {&args.dy, &args.W, &args.dx, &args.yb});
+    variant.tensor_cores = tensor_cores_fit(problem, {&args.dy, &args.W, &args.dx}, {&args.yb});
     variant.wants_dgates = args.dgates.given();
     variant.vector_rows = rows_aligned({&args.dx, variant.wants_dgates ? &args.x : &args.dx});
     variant.vector_bias = variant.wants_dgates && problem.bias && rows_aligned({&args.dy, &args.bias});

@@ -81,7 +81,7 @@ void backward_lora_cuda(const Engine& engine, Stream stream, const Problem& prob
     variant.wants_db = args.dB.given();
     variant.needs_xa = variant.wants_db && !args.xa.given() && M > 0;
     variant.needs_yb = variant.wants_da && !args.yb.given() && M > 0;
-    variant.tensor_cores = tensor_cores_fit(problem, {&args.x, &args.dy, &args.xa, &args.yb});
+    variant.tensor_cores = tensor_cores_fit(problem, {&args.x, &args.dy}, {&args.xa, &args.yb});
     set_packing(variant, problem, variant.needs_xa ? args.A : Tensor{}, variant.needs_yb ? args.B : Tensor{});
     const Plan& plan = call.plan(problem, variant);
 

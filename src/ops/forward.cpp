@@ -40,7 +40,7 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
     Variant variant;
     variant.operation = Operation::forward;
     variant.bucket = bucket_of(T);
-    variant.tensor_cores = tensor_cores_fit(problem, {&args.x, &args.W, &args.y, &args.xa});
+    variant.tensor_cores = tensor_cores_fit(problem, {&args.x, &args.W, &args.y}, {&args.xa});
     variant.vector_rows = rows_aligned({&args.y});
     if (lora) set_packing(variant, problem, args.A, args.B);
     const Plan& plan = call.plan(problem, variant);

@@ -41,8 +41,12 @@ bool rows_aligned(std::initializer_list<const Tensor*> tensors) {
     });
 }
 
-bool tensor_cores_fit(const Problem& problem, std::initializer_list<const Tensor*> tensors) {
+bool tensor_cores_fit(const Problem& problem, std::initializer_list<const Tensor*> tensors,
+                      std::initializer_list<const Tensor*> rank_rows) {
     if (size_of(problem.dtype) != 2 || !rows_aligned(tensors)) return false;
+    if (!std::all_of(rank_rows.begin(), rank_rows.end(), [](const Tensor* rows) { return aligned16(rows->data); })) {
+        return false;
+    }
     // Row offsets are counted in 16-byte units in 32 bits.
     constexpr std::int64_t limit = std::int64_t{1} << 32;
     return std::all_of(tensors.begin(), tensors.end(), [](const Tensor* tensor) {

@@ -19,7 +19,9 @@ namespace smlora::ops {
 [[nodiscard]] bool rows_aligned(std::initializer_list<const Tensor*> tensors);
 
 /// Whether the tensor-core kernels can serve the problem on these tensors (rows and weights; not the adapter).
-[[nodiscard]] bool tensor_cores_fit(const Problem& problem, std::initializer_list<const Tensor*> tensors);
+/// `rank_rows`: xa and yb, whose rows are padded to whole 16-byte pieces, so that only where they begin counts.
+[[nodiscard]] bool tensor_cores_fit(const Problem& problem, std::initializer_list<const Tensor*> tensors,
+                                    std::initializer_list<const Tensor*> rank_rows);
 
 /// An adapter matrix as the kernels read it: per expert a row-major matrix.
 struct AdapterMatrix {

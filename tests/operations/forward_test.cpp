@@ -42,8 +42,8 @@ TEST_P(ForwardOutput, HasARowForEachRoutedEntryAndTheTypeOfX) {
     args.y.shape[0] = p.T;
     EXPECT_THROW(forward(engine(), {}, p.problem, args), Error) << "a row for each token";
     args.y = y.view();
-    args.y.shape[1] = p.problem.K;
-    EXPECT_THROW(forward(engine(), {}, p.problem, args), Error) << "K columns";
+    args.y.shape[1] = p.problem.N - 1;
+    EXPECT_THROW(forward(engine(), {}, p.problem, args), Error) << "a column short";
     args.y = y.view();
     args.y.dtype = DType::fp16;
     EXPECT_THROW(forward(engine(), {}, p.problem, args), Error) << "another type than x";

@@ -39,6 +39,7 @@ struct Fp16 {
     }
     static std::uint16_t encode(double value) {
         const auto sign = static_cast<std::uint16_t>(std::signbit(value) ? 0x8000 : 0);
+        if (value == 0) return sign;  // which has no leading bit to count from
         int exponent = 0;
         std::frexp(value,
                    &exponent);  // |value| = m * 2^exponent, 1/2 <= m < 1: its last bit is worth 2^(exponent - 11)
