@@ -67,7 +67,7 @@ TEST_F(Mutation, OfAnEntryIsAMiss) {
         const auto entry = cache.load(key);
         // Several changes may undo each other.
         ASSERT_EQ(entry.has_value(), bytes == sound) << "round " << round;
-        damaged += bytes == sound ? 0 : 1;
+        if (bytes != sound) ++damaged;
     }
     EXPECT_EQ(cache.rejected(), damaged);
     EXPECT_GT(damaged, 2500u);
@@ -169,7 +169,7 @@ TEST_F(Mutation, RandomFilesInTheFoldersAreNoEntries) {
         if (number % 10 == 0) {
             std::filesystem::create_directories(folder / name, taken);
         } else if (number % 3 == 0) {
-            testing::write_file(folder / sample_key(number), noise(below(200)));
+            testing::write_file(entry_file(root(), sample_key(number)), noise(below(200)));
         } else {
             std::filesystem::create_directories(folder);
             if (!std::filesystem::is_directory(folder / name)) testing::write_file(folder / name, noise(below(200)));

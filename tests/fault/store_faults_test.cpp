@@ -100,7 +100,9 @@ TEST_P(StoreWithDeath, LeavesTheOldEntryOrTheNewOne) {
 
         const int found = found_later();
         EXPECT_TRUE(found == before || found == new_number) << "call " << n << ": " << found;
-        if (stored) EXPECT_EQ(found, new_number) << "call " << n;
+        if (stored) {
+            EXPECT_EQ(found, new_number) << "call " << n;
+        }
         deaths_with_leftovers += temporaries() > 0 ? 1 : 0;
 
         // The next process neither minds the leftovers nor keeps them for ever.

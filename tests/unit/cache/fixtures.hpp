@@ -3,6 +3,7 @@
 
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
+#include "util/hash.hpp"
 #include "util/log.hpp"
 
 #include <gtest/gtest.h>
@@ -104,7 +105,7 @@ inline cache::KernelEntry sample_entry(int number, std::size_t cubin_bytes = 100
             fake_cubin(cubin_bytes, static_cast<char>('a' + number % 26))};
 }
 
-inline std::string sample_key(int number) { return fmt::format("{:02x}{:030x}", number % 256, number); }
+inline std::string sample_key(int number) { return util::xxh128_hex(std::to_string(number)); }
 
 inline std::string contents_of(const std::filesystem::path& file) {
     std::ifstream stream(file, std::ios::binary);
