@@ -42,18 +42,24 @@ std::vector<CompilerVersion> KernelStore::compilers_to_look_for() {
     if (!noted.empty()) {
         return noted;
     }
-    // Entries that came without the notes, by an import for example.
+    // Entries that came without the notes, by an import for example. Every one of them is read for this, so it is done
+    // once, unless there are none yet.
+    const std::scoped_lock lock(mutex_);
+    if (!listed_.empty()) {
+        return listed_;
+    }
     std::set<CompilerVersion, std::greater<>> versions;
     constexpr std::string_view prefix = "nvrtc ";
     for (const CacheEntryInfo& entry : cache_.list()) {
-        if (entry.compiler.starts_with(prefix)) {
-            if (const auto version =
-                    compiler_version_from_number(std::string_view(entry.compiler).substr(prefix.size()))) {
-                versions.insert(*version);
-            }
+        if (!entry.compiler.starts_with(prefix)) {
+            continue;
+        }
+        if (const auto version = compiler_version_from_number(std::string_view(entry.compiler).substr(prefix.size()))) {
+            versions.insert(*version);
         }
     }
-    return {versions.begin(), versions.end()};
+    listed_.assign(versions.begin(), versions.end());
+    return listed_;
 }
 
 std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, const Arch& arch, Use use) {

@@ -53,6 +53,7 @@ class KernelStore {
     SingleFlight<StoredKernel> flights_;
 
     std::mutex mutex_;
+    std::vector<CompilerVersion> listed_;     ///< of the entries in the cache, newest first
     std::map<std::string, Shared> unstored_;  ///< compiled, but the cache could not take them; by key
 };
 
