@@ -25,7 +25,8 @@ class AlignedArray {
     std::unique_ptr<Acc, Free> data_;
 };
 
-/// The largest tile that keeps its sums and its packed left factor in a second-level cache of 512 KiB.
+/// The largest tile: in fp32 its sums and its packed left factor are 340 KiB, in fp64 twice that, for a second-level
+/// cache of 512 KiB to 1 MiB.
 inline constexpr std::int64_t tile_rows = 192;
 inline constexpr std::int64_t tile_columns = 256;
 

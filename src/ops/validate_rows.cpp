@@ -1,25 +1,18 @@
 // route, group, combine and combine_backward.
-#include "describe.hpp"
 #include "ops/validate.hpp"
 #include "ops/validate_common.hpp"
 #include "ops/validate_tensor.hpp"
 
 #include <smlora/error.hpp>
 
-#include <fmt/format.h>
-
 namespace smlora::ops {
 
 std::int64_t validate_route(const Problem& problem, const RouteArgs& args, Backend backend) {
     check_problem(problem, backend);
-    const DType dtype = args.top_idx.dtype;
-    if (args.top_idx.given() && dtype != DType::int32 && dtype != DType::int64) {
-        throw Error(ErrorCode::invalid_argument,
-                    fmt::format("top_idx: expected int32 or int64, got {}", describe(dtype)));
-    }
-    const std::int64_t T = args.top_idx.given() ? args.top_idx.shape[0] : 0;
+    const std::int64_t T = tokens_of_choices(args.top_idx);
     const std::int64_t M = check_rows(problem, T, backend);
-    check_tensor("top_idx", args.top_idx, dtype, {{"T", T}, {"top_k", problem.top_k}}, Strides::contiguous);
+    check_tensor("top_idx", args.top_idx, args.top_idx.dtype, {{"T", T}, {"top_k", problem.top_k}},
+                 Strides::contiguous);
     check_given("routing.sorted_expert_idxs", args.routing.sorted_expert_idxs, "to route, which writes it");
     check_routing(problem, args.routing, M);
     return T;

@@ -186,4 +186,15 @@ std::int64_t tokens_of_rows(const char* argument, const Tensor& rows, RowOrder o
     return rows.shape[0] / problem.top_k;
 }
 
+std::int64_t tokens_of_choices(const Tensor& top_idx) {
+    if (!top_idx.given()) fail("top_idx: expected [T, top_k] of int32 or int64, not given");
+    if (top_idx.dtype != DType::int32 && top_idx.dtype != DType::int64) {
+        fail("top_idx: expected int32 or int64, got {}", describe(top_idx.dtype));
+    }
+    if (top_idx.ndim != 2 || top_idx.shape[0] < 0) {
+        fail("top_idx: expected [T, top_k], got {}", text_of(top_idx.shape, top_idx.ndim));
+    }
+    return top_idx.shape[0];
+}
+
 }  // namespace smlora::ops

@@ -41,4 +41,7 @@ void check_given(const char* argument, const Tensor& tensor, const char* reason)
 [[nodiscard]] std::int64_t tokens_of_rows(const char* argument, const Tensor& rows, RowOrder order,
                                           const Problem& problem);
 
+/// The tokens of top_idx, read off the first extent, and that its dtype is one of indices.
+[[nodiscard]] std::int64_t tokens_of_choices(const Tensor& top_idx);
+
 }  // namespace smlora::ops

@@ -21,6 +21,8 @@ namespace smlora::test {
 class Array {
  public:
     Array() = default;
+    Array(Array&&) = default;
+    Array& operator=(Array&&) = default;
     Array(DType dtype, std::initializer_list<std::int64_t> shape);
     /// Strides of its own; elements between are never touched.
     Array(DType dtype, std::initializer_list<std::int64_t> shape, std::initializer_list<std::int64_t> strides);
