@@ -1,0 +1,172 @@
+// The memory-bound kernels and the plain reference kernels compile in every variant, without spilling a register or
+// asking for more shared memory than a block has.
+#include "jit/kernel_compiler.hpp"
+#include "jit/nvrtc.hpp"
+#include "jit/templates.hpp"
+#include "util/thread_pool.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <exception>
+#include <initializer_list>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace smlora::jit {
+namespace {
+
+using Constants = std::vector<Constant>;
+
+constexpr const char* index32 = "int";
+constexpr const char* index64 = "long long";
+
+KernelSpec spec(const char* family, Constants constants, unsigned threads = 256) {
+    KernelSpec made;
+    made.family = family;
+    made.constants = std::move(constants);
+    made.threads = threads;
+    return made;
+}
+
+void add_routes(std::vector<KernelSpec>& specs) {
+    for (const int E : {1, 1024}) {
+        for (const char* type : {index32, index64}) {
+            const Constants common{{"E", E}, {"Input", type}, {"Index", type}};
+            auto with = [&](Constants more) {
+                more.insert(more.begin(), common.begin(), common.end());
+                return more;
+            };
+            specs.push_back(spec("route_count", with({{"THREADS", 256}})));
+            specs.push_back(spec("route_scatter", with({{"THREADS", 256}})));
+            specs.push_back(spec("route_small", with({{"THREADS", 1024}, {"CAPACITY", 16384}}), 1024));
+            specs.push_back(spec("route_reference", common, 32));
+        }
+        specs.push_back(spec("route_scan", {{"E", E}, {"THREADS", 1024}}, 1024));
+    }
+}
+
+void add_row_kernels(std::vector<KernelSpec>& specs, const char* element, bool vector_rows, bool flat) {
+    const Constants gather{{"E", 128},        {"WIDTH", 2048},   {"VECTOR", vector_rows}, {"ROWS", 0},
+                           {"TOP_K", 8},      {"FLAT", flat},    {"HAS_GATES", 1},        {"Element", element},
+                           {"Gate", element}, {"Index", index64}};
+    specs.push_back(spec("gather_rows", gather));
+    specs.push_back(spec("gather_rows_reference", gather));
+    for (const int width : {96, 2048, 7168}) {
+        const Constants gradient{{"WIDTH", width},
+                                 {"VECTOR", vector_rows},
+                                 {"LEFT_ROWS", flat ? 0 : 2},
+                                 {"RIGHT_ROWS", 1},
+                                 {"TOP_K", 8},
+                                 {"FLAT", flat},
+                                 {"E", 128},
+                                 {"SCALE_LEFT", !flat},
+                                 {"HAS_BIAS", !flat},
+                                 {"BIAS_WIDTH", 1536},
+                                 {"BIAS_VECTOR", vector_rows},
+                                 {"BIAS_ROWS", 0},
+                                 {"Element", element},
+                                 {"Gate", "float"},
+                                 {"Index", index32}};
+        specs.push_back(spec("gate_gradient", gradient));
+        if (width == 96) specs.push_back(spec("gate_gradient_reference", gradient));
+    }
+}
+
+void add_combine(std::vector<KernelSpec>& specs, const char* element, bool vector_rows) {
+    for (const int top_k : {1, 2, 10, 64}) {
+        const Constants combine{{"TOP_K", top_k},         {"WIDTH", 2048},      {"VECTOR", vector_rows},
+                                {"HAS_GATES", top_k > 1}, {"Element", element}, {"Gate", "float"}};
+        specs.push_back(spec("combine", combine));
+        specs.push_back(spec("combine_reference", combine));
+    }
+}
+
+void add_packing(std::vector<KernelSpec>& specs, const char* element) {
+    for (const int fastest : {0, 1, 2}) {
+        const Constants types{{"THREADS", 256}, {"FASTEST", fastest}, {"Source", "float"}, {"Element", element}};
+        for (Constants shape :
+             {Constants{{"E", 128}, {"OUTER", 17}, {"INNER", 2048}, {"OUTER_PAD", 24}, {"INNER_PAD", 2048}},
+              Constants{{"E", 5}, {"OUTER", 80}, {"INNER", 3}, {"OUTER_PAD", 80}, {"INNER_PAD", 8}}}) {
+            shape.insert(shape.end(), types.begin(), types.end());
+            specs.push_back(spec("pack_adapter", shape));
+            specs.push_back(spec("pack_adapter_reference", shape));
+        }
+    }
+}
+
+void add_product_references(std::vector<KernelSpec>& specs, const char* element) {
+    for (const int rank : {0, 16}) {
+        specs.push_back(spec("grouped_product_reference", {{"E", 128},
+                                                           {"RED", 2048},
+                                                           {"OUT", 768},
+                                                           {"RANK", rank},
+                                                           {"ROWS", 0},
+                                                           {"OUT_ROWS", 1},
+                                                           {"TOP_K", 8},
+                                                           {"WEIGHT_MAJOR", rank > 0},
+                                                           {"LORA_MAJOR", 0},
+                                                           {"HAS_BIAS", 1},
+                                                           {"HAS_GATES", 1},
+                                                           {"Element", element},
+                                                           {"Gate", "float"},
+                                                           {"Index", index32}}));
+    }
+    specs.push_back(spec("lora_gradient_reference", {{"E", 128},
+                                                     {"WIDE", 2048},
+                                                     {"RANK", 5},
+                                                     {"RANK_STRIDE", 8},
+                                                     {"ROWS", 0},
+                                                     {"TOP_K", 8},
+                                                     {"HAS_GATES", 1},
+                                                     {"Element", element},
+                                                     {"Output", "float"},
+                                                     {"Gate", element},
+                                                     {"Index", index64}}));
+}
+
+std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements) {
+    std::vector<KernelSpec> specs;
+    add_routes(specs);
+    for (const char* element : elements) {
+        for (const bool vector_rows : {false, true}) {
+            for (const bool flat : {false, true}) add_row_kernels(specs, element, vector_rows, flat);
+            add_combine(specs, element, vector_rows);
+        }
+        add_packing(specs, element);
+        add_product_references(specs, element);
+    }
+    return specs;
+}
+
+void expect_compiled(const std::vector<KernelSpec>& specs, const char* arch_name) {
+    const Arch arch = arch_from_name(arch_name);
+    const Nvrtc& nvrtc = Nvrtc::instance();
+    std::vector<std::string> complaints(specs.size());
+    util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
+        const auto at = static_cast<std::size_t>(i);
+        try {
+            const CompileRequest request = compile_request(specs[at], arch, nvrtc.version(), Templates::embedded());
+            const ResourceUse resources = compile_kernel(request, nvrtc).resources;
+            if (resources.spill_bytes() > 0) complaints[at] = "spills";
+            if (resources.shared_bytes > 48 * 1024) complaints[at] = "needs more than 48 KiB of static shared memory";
+        } catch (const std::exception& error) {
+            complaints[at] = error.what();
+        }
+    });
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+        EXPECT_EQ(complaints[i], "") << arch_name << ": " << readable(specs[i]);
+    }
+}
+
+TEST(RowKernelsCompile, EveryVariantOfEveryType) {
+    expect_compiled(variants_of({"smlora::bf16", "smlora::fp16", "float"}), "sm_90a");
+}
+
+TEST(RowKernelsCompile, TheOldestAndTheNewestArchitecture) {
+    for (const char* arch : {"sm_80", "sm_120a"}) expect_compiled(variants_of({"smlora::fp16"}), arch);
+}
+
+}  // namespace
+}  // namespace smlora::jit
