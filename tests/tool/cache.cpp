@@ -1,5 +1,5 @@
 // prewarm and cache together: what one writes the other shows.
-#include "tool/program.hpp"
+#include "program.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The command line as a whole: help, exit codes, what goes to which stream.
-#include "tool/program.hpp"
+#include "program.hpp"
 
 #include <smlora/version.hpp>
 
@@ -36,7 +36,7 @@ TEST_F(CommandLine, VersionIsOneLine) {
 TEST_F(CommandLine, WrongUsageIsExitCodeTwoAndSaysWhatIsWrong) {
     const std::pair<std::vector<std::string>, const char*> wrong[] = {
         {{}, "subcommand"},
-        {{"frobnicate"}, "frobnicate"},
+        {{"frobnicate"}, "subcommand"},
         {{"info", "--frobnicate"}, "frobnicate"},
         {{"prewarm"}, "--shape"},
         {{"prewarm", "--shape", "8,64,32,4"}, "E,K,N,R,top_k"},
@@ -52,7 +52,7 @@ TEST_F(CommandLine, WrongUsageIsExitCodeTwoAndSaysWhatIsWrong) {
         {{"bench", "--shape", "8,64,32,0,2", "--device", "cpu", "--op", "step"}, "rank"},
         {{"bench", "--shape", "8,64,32,4,2", "--device", "cpu", "--tokens", "0"}, "--tokens"},
         {{"cache"}, "subcommand"},
-        {{"cache", "inspect"}, "KEY"},
+        {{"cache", "inspect"}, "key"},
     };
     for (const auto& [arguments, word] : wrong) {
         const Outcome outcome = run(arguments);

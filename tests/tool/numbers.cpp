@@ -136,7 +136,8 @@ TEST(Statistics, QuantilesInterpolate) {
 TEST(Comparison, IsRelativeByNorm) {
     const Difference difference = compare({3, 4.1, 0, 0}, {3, 4, 0, 0}, 2);
     EXPECT_NEAR(difference.relative, 0.1 / 5, 1e-12);
-    EXPECT_NEAR(difference.worst_row, 0.1 / (5 / std::sqrt(2.0)), 1e-12);
+    EXPECT_NEAR(difference.worst_row, 0.1 / 5, 1e-12);
+    EXPECT_NEAR(compare({3, 4.1, 0, 5}, {3, 4, 0, 5}, 2).worst_row, 0.1 / 5, 1e-12);
 }
 
 TEST(Comparison, OneWrongRowAmongManyShows) {
@@ -148,6 +149,14 @@ TEST(Comparison, OneWrongRowAmongManyShows) {
     check.difference = compare(got, want, 4);
     EXPECT_LT(check.difference.relative, check.tolerance);
     EXPECT_FALSE(check.ok());
+}
+
+TEST(Comparison, NumbersThatCancelAreJudgedByTheSizeOfTheirTerms) {
+    EXPECT_NEAR(compare({0.011, 0.02}, {0.01, 0.02}, 1).relative, 1e-3 / std::sqrt(5e-4), 1e-12);
+    EXPECT_NEAR(compare({0.011, 0.02}, {0.01, 0.02}, 1, 2.0).relative, 1e-3 / std::sqrt(8.0), 1e-12);
+    // Rows that must be zero have no size, and numbers larger than the scale their own.
+    EXPECT_NEAR(compare({0.011, 0}, {0.01, 0}, 1, 2.0).relative, 1e-3 / 2, 1e-12);
+    EXPECT_NEAR(compare({3.001, 4}, {3, 4}, 1, 2.0).relative, 1e-3 / 5, 1e-12);
 }
 
 TEST(Comparison, WhatMustBeZeroIsExactlyZero) {

@@ -1,9 +1,9 @@
 // verify and bench on the CPU backend, and the reference that verify trusts.
+#include "program.hpp"
 #include "smlora_tune/host_rows.hpp"
 #include "smlora_tune/operands.hpp"
 #include "smlora_tune/reference.hpp"
 #include "smlora_tune/verification.hpp"
-#include "tool/program.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "tool/program.hpp"
+#include "program.hpp"
 
 #include <fcntl.h>
 #include <spawn.h>

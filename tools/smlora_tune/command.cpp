@@ -21,7 +21,7 @@ void add_device_options(CLI::App& app, DeviceOptions& options) {
         ->capture_default_str();
     app.add_option("--threads", options.threads, "Threads of the CPU backend [one a core]")
         ->type_name("N")
-        ->check(CLI::PositiveNumber);
+        ->check(CLI::PositiveNumber.description(""));
 }
 
 DeviceChoice parse_device(const std::string& text) {

@@ -12,13 +12,14 @@
 
 namespace smlora::tool {
 
-Difference compare(const std::vector<double>& got, const std::vector<double>& want, std::size_t row_width) {
+Difference compare(const std::vector<double>& got, const std::vector<double>& want, std::size_t row_width,
+                   double scale) {
     if (got.size() != want.size()) throw std::logic_error("compare: results of different size");
-    if (want.empty()) return {};
     constexpr double infinite = std::numeric_limits<double>::infinity();
     double error = 0;
     double norm = 0;
     double worst = 0;
+    double rows = 0;
     for (std::size_t begin = 0; begin < want.size(); begin += row_width) {
         double row_error = 0;
         double row_norm = 0;
@@ -30,9 +31,10 @@ Difference compare(const std::vector<double>& got, const std::vector<double>& wa
         error += row_error;
         norm += row_norm;
         worst = std::max(worst, row_error);
+        if (row_norm > 0) ++rows;
     }
-    if (norm == 0) return {};
-    const auto rows = static_cast<double>(want.size() / row_width);
+    if (error == 0) return {};
+    norm = std::max(norm, scale * scale * rows * static_cast<double>(row_width));
     return {std::sqrt(error / norm), std::sqrt(worst / (norm / rows))};
 }
 

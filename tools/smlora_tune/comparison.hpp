@@ -13,17 +13,19 @@ struct Array;
 
 struct Difference {
     /// |got - want| / |want| by Euclidean norm. Infinite when a number is not finite, or when a row that must be
-    /// exactly zero is not. 0 when both are zero or empty.
+    /// exactly zero is not. 0 when both are equal.
     double relative = 0;
-    /// The largest |got - want| of a row over the root mean square of the rows' |want|: one wrong row among many
-    /// hardly moves `relative`, but shows here.
+    /// The largest |got - want| of a row over the root mean square of |want| of the rows that are not zero: one wrong
+    /// row among many hardly moves `relative`, but shows here.
     double worst_row = 0;
 };
 
 /// Both hold rows of `row_width` numbers. A row whose reference is zero throughout (an entry left out, an expert
-/// without rows) must be exactly zero.
-[[nodiscard]] Difference compare(const std::vector<double>& got, const std::vector<double>& want,
-                                 std::size_t row_width);
+/// without rows) must be exactly zero. `scale` is the size that a number of the other rows has at the least by the way
+/// its inputs were drawn: a handful of numbers may be small because their terms cancel, and an error is judged by the
+/// size of the terms. Among many numbers it makes no difference.
+[[nodiscard]] Difference compare(const std::vector<double>& got, const std::vector<double>& want, std::size_t row_width,
+                                 double scale = 0);
 
 /// The largest relative error by norm that rounding in `dtype` explains (docs/design.md, "Accuracy").
 [[nodiscard]] double tolerance_of(DType dtype);

@@ -13,18 +13,21 @@ const std::map<std::string, Skew> skews{{"uniform", Skew::uniform}, {"zipf", Ske
 void add_operand_options(CLI::App& app, OperandCommandOptions& options) {
     const std::string group = "Operands";
     app.add_option("--b-layout", options.b_layout, "B as [E, N, R], [N, E R] or [N, R E] (PEFT): enr, ner, nre")
-        ->check(CLI::IsMember({"enr", "ner", "nre"}))
+        ->type_name("LAYOUT")
+        ->check(CLI::IsMember({"enr", "ner", "nre"}).description(""))
         ->capture_default_str()
         ->group(group);
     app.add_option("--skew", options.skew, "How tokens choose experts: uniform, zipf, or all of them one")
-        ->check(CLI::IsMember({"uniform", "zipf", "one"}))
+        ->type_name("SKEW")
+        ->check(CLI::IsMember({"uniform", "zipf", "one"}).description(""))
         ->capture_default_str()
         ->group(group);
     app.add_option("--left-out", options.left_out, "Share of entries that are -1: experts on another rank")
-        ->check(CLI::Range(0.0, 1.0))
+        ->type_name("SHARE")
+        ->check(CLI::Range(0.0, 1.0).description(""))
         ->capture_default_str()
         ->group(group);
-    app.add_option("--seed", options.seed, "Of everything random")->capture_default_str()->group(group);
+    app.add_option("--seed", options.seed, "Of everything random")->type_name("N")->capture_default_str()->group(group);
 }
 
 OperandOptions operand_options(const OperandCommandOptions& options) {

@@ -92,7 +92,7 @@ void add_prewarm(CLI::App& app, Run& run) {
         ->allow_extra_args(false);
     sub->add_option("-j,--jobs", command->jobs, "Kernels compiled at once [one a core]")
         ->type_name("N")
-        ->check(CLI::PositiveNumber);
+        ->check(CLI::PositiveNumber.description(""));
     add_common_options(*sub, command->common);
     sub->callback([command, &run] { run = [command] { return run_prewarm(*command); }; });
 }

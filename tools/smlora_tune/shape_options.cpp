@@ -82,7 +82,8 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->allow_extra_args(false)
         ->group(group);
     app.add_option("--projection", options.projection, "Of --model and --config: gate_up, down or both")
-        ->check(CLI::IsMember({"gate_up", "down", "both"}))
+        ->type_name("WHICH")
+        ->check(CLI::IsMember({"gate_up", "down", "both"}).description(""))
         ->capture_default_str()
         ->group(group);
     app.add_option("--rank", options.rank, fmt::format("LoRA rank for --model and --config [{}]", default_rank))
@@ -92,35 +93,35 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->type_name("T,..")
         ->delimiter(',')
         ->allow_extra_args(false)
-        ->check(CLI::NonNegativeNumber)
+        ->check(CLI::NonNegativeNumber.description(""))
         ->group(group);
     app.add_option("--dtype", options.dtype, "Of x, W and y: bf16, fp16, fp32, or fp64 with --device cpu")
-        ->check(CLI::IsMember(dtype_names))
+        ->check(CLI::IsMember(dtype_names).description(""))
         ->type_name("TYPE")
         ->group(group);
     app.add_option("--adapter-dtype", options.adapter_dtype, "Of A and B: --dtype or fp32 [as --dtype]")
-        ->check(CLI::IsMember(dtype_names))
+        ->check(CLI::IsMember(dtype_names).description(""))
         ->type_name("TYPE")
         ->group(group);
     app.add_option("--gate-dtype", options.gate_dtype, "Of the gates: --dtype or fp32 [fp32]")
-        ->check(CLI::IsMember(dtype_names))
+        ->check(CLI::IsMember(dtype_names).description(""))
         ->type_name("TYPE")
         ->group(group);
     app.add_option("--index-dtype", options.index_dtype, "Of the routing: int32 or int64 [int32]")
-        ->check(CLI::IsMember({"int32", "int64"}))
+        ->check(CLI::IsMember({"int32", "int64"}).description(""))
         ->type_name("TYPE")
         ->group(group);
     app.add_option("--weight-layout", options.weight_layout,
                    "W as [E, K, N] or [E, N, K] [ekn for --shape, else the model's own]")
-        ->check(CLI::IsMember({"ekn", "enk"}))
+        ->check(CLI::IsMember({"ekn", "enk"}).description(""))
         ->type_name("LAYOUT")
         ->group(group);
     app.add_option("--x-rows", options.x_rows, "Rows of x: token, scattered or grouped [token for --shape]")
-        ->check(CLI::IsMember(row_order_names))
+        ->check(CLI::IsMember(row_order_names).description(""))
         ->type_name("ORDER")
         ->group(group);
     app.add_option("--y-rows", options.y_rows, "Rows of y: token, scattered or grouped [scattered for --shape]")
-        ->check(CLI::IsMember(row_order_names))
+        ->check(CLI::IsMember(row_order_names).description(""))
         ->type_name("ORDER")
         ->group(group);
     app.add_flag("--bias", options.bias, "The projection has a bias")->group(group);

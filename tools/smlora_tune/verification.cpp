@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -140,26 +141,37 @@ class Verification {
         }
     }
 
+    // The sizes of numbers, by the way in which Operands draws its own. Of gates between 0.05 and 1, and of rows that
+    // are multiplied with them, about a half.
+    static constexpr double gate_scale = 0.5;
+    static constexpr double xa_scale = static_cast<double>(Operands::scaling);
+    [[nodiscard]] double y_scale() const { return p.gates ? gate_scale : 1; }
+    [[nodiscard]] static double ratio(std::int64_t a, std::int64_t b) {
+        return static_cast<double>(a) / static_cast<double>(b);
+    }
+
     [[nodiscard]] Difference exactly(bool equal) const {
         constexpr double infinite = std::numeric_limits<double>::infinity();
         return equal ? Difference{} : Difference{infinite, infinite};
     }
 
-    /// Rows of an output in the order of `order`, against those of the reference.
-    [[nodiscard]] Output rows_output(const std::string& name, Array& array, RowOrder order, const Values& want) {
+    /// Rows of an output in the order of `order`, against those of the reference; `scale` as in compare.
+    [[nodiscard]] Output rows_output(const std::string& name, Array& array, RowOrder order, const Values& want,
+                                     double scale) {
         const std::int64_t width = array.tensor.shape[1];
-        return {name, &array, [this, &array, order, width, &want] {
+        return {name, &array, [this, &array, order, width, &want, scale] {
                     const Values got = read_rows(array, width, width, rows_of_tokens(order, p.top_k, routing, tokens));
-                    return compare(got, want, static_cast<std::size_t>(width));
+                    return compare(got, want, static_cast<std::size_t>(width), scale);
                 }};
     }
 
     /// xa or yb: the reference has a row for each sampled entry, the output one for each position.
-    [[nodiscard]] Output rank_output(const std::string& name, Array& array, const Values& want) {
+    [[nodiscard]] Output rank_output(const std::string& name, Array& array, const Values& want, double scale) {
         const std::int64_t stride = padded_rank(p);
+        scale *= std::sqrt(static_cast<double>(p.R) / static_cast<double>(stride));
         const std::int64_t rows = routing.expert_offsets.back();
         return {name, &array,
-                [this, &array, stride, &want] {
+                [this, &array, stride, &want, scale] {
                     Indices positions;
                     Values padded;
                     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -170,7 +182,7 @@ class Verification {
                         padded.resize(padded.size() + static_cast<std::size_t>(stride - p.R));
                     }
                     return compare(read_rows(array, stride, stride, positions), padded,
-                                   static_cast<std::size_t>(stride));
+                                   static_cast<std::size_t>(stride), scale);
                 },
                 false, rows * stride};
     }
@@ -227,13 +239,13 @@ class Verification {
         check("group", run, {{"out", &out, [&] { return exactly(got() == want); }, true}});
         args.gates = gates.tensor;
         for (std::size_t i = 0; i < want.size(); ++i) want[i] *= factors[i / width];
-        check("group, gates", run, {{"out", &out, [&] { return compare(got(), want, width); }}});
+        check("group, gates", run, {{"out", &out, [&] { return compare(got(), want, width, gate_scale); }}});
     }
 
     void check_forward(const ReferenceRows& rows) {
         const ForwardArgs args = operands.forward_args();
         const auto run_base = [&] { scatter2scatter(session_.engine(), session_.stream(), p, args); };
-        check("scatter2scatter", run_base, {rows_output("y", operands.y, p.y_rows, rows.base)});
+        check("scatter2scatter", run_base, {rows_output("y", operands.y, p.y_rows, rows.base, y_scale())});
         if (p.R > 0) {
             const auto elements = static_cast<std::size_t>(operands.y.tensor.numel());
             const std::string base = scan(operands.y, elements).hash;
@@ -243,30 +255,35 @@ class Verification {
             check("forward, scaling 0", [&] { forward(session_.engine(), session_.stream(), p, unscaled); },
                   {{"y", &operands.y, [&] { return exactly(scan(operands.y, elements).hash == base); }, true}});
         }
-        std::vector<Output> outputs{rows_output("y", operands.y, p.y_rows, rows.y)};
-        if (p.R > 0) outputs.push_back(rank_output("xa", operands.xa, rows.xa));
+        std::vector<Output> outputs{rows_output("y", operands.y, p.y_rows, rows.y, y_scale())};
+        if (p.R > 0) outputs.push_back(rank_output("xa", operands.xa, rows.xa, xa_scale));
         check(
             "forward", [&] { forward(session_.engine(), session_.stream(), p, args); }, outputs);
     }
 
     void check_backward_input(const ReferenceRows& rows) {
         const BackwardInputArgs args = operands.backward_input_args();
-        std::vector<Output> outputs{rows_output("dx", operands.dx, p.x_rows, rows.dx)};
-        if (p.R > 0) outputs.push_back(rank_output("yb", operands.yb, rows.yb));
-        if (p.gates) outputs.push_back(rows_output("dgates", operands.dgates, RowOrder::token, rows.dgates));
+        std::vector<Output> outputs{
+            rows_output("dx", operands.dx, p.x_rows, rows.dx, y_scale() * std::sqrt(ratio(p.N, p.K)))};
+        if (p.R > 0) outputs.push_back(rank_output("yb", operands.yb, rows.yb, std::sqrt(ratio(p.N, p.R))));
+        if (p.gates)
+            outputs.push_back(
+                rows_output("dgates", operands.dgates, RowOrder::token, rows.dgates, std::sqrt(ratio(p.N, 1))));
         check(
             "backward_input", [&] { backward_input(session_.engine(), session_.stream(), p, args); }, outputs);
     }
 
     /// With xa and yb from before, and computing them again.
     void check_backward_lora(const ReferenceGradients& gradients, const Indices& experts) {
-        const auto output = [&](const std::string& name, Array& array, const Values& want) -> Output {
+        const auto output = [&](const std::string& name, Array& array, const Values& want, double scale) -> Output {
             const auto width = static_cast<std::size_t>(array.tensor.shape[1] * array.tensor.shape[2]);
-            return {name, &array,
-                    [&array, &want, &experts, width] { return compare(read_experts(array, experts), want, width); }};
+            return {name, &array, [&array, &want, &experts, width, scale] {
+                        return compare(read_experts(array, experts), want, width, scale);
+                    }};
         };
-        const std::vector<Output> outputs{output("dA", operands.dA, gradients.dA),
-                                          output("dB", operands.dB, gradients.dB)};
+        const std::vector<Output> outputs{
+            output("dA", operands.dA, gradients.dA, y_scale() * std::sqrt(ratio(p.N, p.R))),
+            output("dB", operands.dB, gradients.dB, y_scale() * xa_scale)};
         BackwardLoraArgs args = operands.backward_lora_args();
         const auto run = [&] { backward_lora(session_.engine(), session_.stream(), p, args); };
         check("backward_lora", run, outputs);
@@ -311,7 +328,7 @@ class Verification {
         args.gates = gates.tensor;
         args.out = out.tensor;
         check("combine", [&] { combine(session_.engine(), session_.stream(), p, args); },
-              {rows_output("out", out, RowOrder::token, out64)});
+              {rows_output("out", out, RowOrder::token, out64, gate_scale)});
         CombineBackwardArgs backward;
         backward.dout = dout.tensor;
         backward.y = y.tensor;
@@ -319,8 +336,8 @@ class Verification {
         backward.dy = dy.tensor;
         backward.dgates = dgates.tensor;
         check("combine_backward", [&] { combine_backward(session_.engine(), session_.stream(), p, backward); },
-              {rows_output("dy", dy, RowOrder::scattered, dy64),
-               rows_output("dgates", dgates, RowOrder::token, dgates64)});
+              {rows_output("dy", dy, RowOrder::scattered, dy64, gate_scale),
+               rows_output("dgates", dgates, RowOrder::token, dgates64, std::sqrt(ratio(p.N, 1)))});
     }
 
     const Session& session_;
