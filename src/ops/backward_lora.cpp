@@ -65,8 +65,10 @@ void launch_gradient(CudaCall& call, const Plan& plan, Role gradient_role, Role 
     args.chunk_rows = static_cast<int>(chunk);
     call.launch(plan, step, (args.M / chunk + problem.E) * step.column_tiles, args);
     if (args.M > chunk) {
-        const std::int64_t blocks = std::min<std::int64_t>((problem.R * width + 255) / 256, 64);
-        call.launch_grid(plan.at(reduce_role), blocks, problem.E, args);
+        // At most M / chunk experts have several chunks.
+        const Step& reduce = plan.at(reduce_role);
+        const std::int64_t pieces = (problem.R * width + reduce.tile_rows - 1) / reduce.tile_rows;
+        call.launch(plan, reduce, std::min(problem.E, args.M / chunk) * pieces, args);
     }
 }
 

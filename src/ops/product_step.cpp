@@ -126,6 +126,8 @@ Step gradient_reduce_step(const Problem& problem, std::int64_t width) {
     Step step;
     step.spec.family = "lora_gradient_reduce";
     step.spec.threads = 256;
+    step.spec.dynamic_shared = static_cast<unsigned>((2 * (problem.E + 1) + 8) * 4);
+    step.tile_rows = 1024;  // sums that a block makes at once
     step.spec.constants = {
         {"E", problem.E},
         {"WIDE", width},

@@ -18,8 +18,9 @@ struct Candidate {
 };
 
 constexpr std::array candidates{
-    Candidate{{128, 128, 32, 2, 2, 4, 2}, {1.00, 0.90}},
+    Candidate{{128, 128, 32, 2, 2, 5, 2}, {1.00, 0.90}},
     Candidate{{128, 128, 64, 2, 2, 3, 2}, {0.96, 1.00}},
+    Candidate{{128, 128, 32, 2, 2, 4, 2}, {0.97, 0.88}},
     Candidate{{64, 256, 32, 1, 4, 4, 2}, {0.93, 0.93}},
     Candidate{{64, 128, 64, 2, 2, 3, 3}, {0.86, 0.87}},
     Candidate{{32, 128, 64, 1, 4, 4, 3}, {0.60, 0.60}},
@@ -27,9 +28,20 @@ constexpr std::array candidates{
     Candidate{{64, 64, 64, 2, 2, 4, 3}, {0.60, 0.60}},
     Candidate{{64, 32, 64, 4, 1, 5, 2}, {0.40, 0.40}},
     Candidate{{64, 16, 64, 4, 1, 6, 2}, {0.25, 0.25}},
-    // For GPUs with 99 KiB a block and long tables of experts.
-    Candidate{{128, 128, 32, 2, 2, 3, 2}, {0.90, 0.85}},
+    // For GPUs with 100 KiB a multiprocessor; not measured, ranked below the same shapes with more stages.
+    Candidate{{128, 128, 32, 2, 2, 3, 2}, {0.90, 0.82}},
+    Candidate{{64, 128, 32, 2, 2, 3, 2}, {0.70, 0.70}},
+    Candidate{{64, 16, 64, 4, 1, 3, 2}, {0.20, 0.20}},
 };
+
+/// Whether the blocks that the tile's efficiency rests on fit one multiprocessor together.
+bool fits(const ProductTile& tile, std::int64_t E, const gpu::DeviceFacts& facts) {
+    constexpr unsigned reserved = 1024;  // the driver's share of each block
+    const unsigned bytes = tile.shared_bytes(E);
+    return bytes <= static_cast<unsigned>(facts.shared_bytes_per_block) &&
+           static_cast<unsigned>(tile.min_blocks) * (bytes + reserved) <=
+               static_cast<unsigned>(facts.shared_bytes_per_multiprocessor);
+}
 
 /// Expected row tiles of an expert whose rows scatter around `mean`: a full count plus half a tile of rounding, and no
 /// fewer than the share of experts that have rows at all.
@@ -52,7 +64,7 @@ ProductTile choose_product_tile(const ProductSize& size, const gpu::DeviceFacts&
     double best_cost = std::numeric_limits<double>::infinity();
     for (const Candidate& candidate : candidates) {
         const ProductTile& tile = candidate.tile;
-        if (tile.shared_bytes(size.E) > static_cast<unsigned>(facts.shared_bytes_per_block)) continue;
+        if (!fits(tile, size.E, facts)) continue;
         const double columns = std::ceil(static_cast<double>(size.out) / tile.n) * tile.n;
         const double cost = row_tiles(size.rows_per_expert, tile.m) * (tile.m + overhead_rows) * columns /
                             candidate.efficiency[size.reduction_contiguous ? 1 : 0];
@@ -73,13 +85,14 @@ unsigned GradientTile::shared_bytes(std::int64_t E) const {
 }
 
 GradientTile choose_gradient_tile(std::int64_t E, std::int64_t R, const gpu::DeviceFacts& facts) {
+    // Memory-bound: many blocks with few stages hide the latency of the gathered rows best.
     GradientTile tile{128, 128, 32, 4, 4, 2};
     if (R <= 16) {
-        tile = {128, 16, 32, 4, 6, 3};
+        tile = {128, 16, 32, 4, 3, 6};
     } else if (R <= 32) {
-        tile = {128, 32, 32, 4, 5, 3};
+        tile = {128, 32, 32, 4, 3, 4};
     } else if (R <= 64) {
-        tile = {128, 64, 32, 4, 4, 3};
+        tile = {128, 64, 32, 4, 3, 3};
     }
     if (tile.shared_bytes(E) > static_cast<unsigned>(facts.shared_bytes_per_block)) {
         throw Error(ErrorCode::unsupported,
