@@ -3,6 +3,8 @@
 
 #include "support/case.hpp"
 
+#include <fmt/format.h>
+
 #include <string>
 #include <utility>
 
@@ -59,14 +61,12 @@ inline Cases small_cases() {
 inline Cases rank_cases() {
     Cases cases;
     for (const std::int64_t R : {1, 2, 3, 4, 5, 8, 16, 17, 32, 64, 128, 256}) {
-        cases.push_back({.name = "bf16_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2), .T = 48});
+        cases.push_back({.name = fmt::format("bf16_R{}", R), .problem = shape(4, 96, 80, R, 2), .T = 48});
     }
     for (const std::int64_t R : {3, 16, 100}) {
-        cases.push_back(
-            {.name = "fp16_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2, DType::fp16), .T = 48});
-        cases.push_back(
-            {.name = "fp32_R" + std::to_string(R), .problem = shape(4, 96, 80, R, 2, DType::fp32), .T = 48});
-        cases.push_back({.name = "fp32_adapter_R" + std::to_string(R),
+        cases.push_back({.name = fmt::format("fp16_R{}", R), .problem = shape(4, 96, 80, R, 2, DType::fp16), .T = 48});
+        cases.push_back({.name = fmt::format("fp32_R{}", R), .problem = shape(4, 96, 80, R, 2, DType::fp32), .T = 48});
+        cases.push_back({.name = fmt::format("fp32_adapter_R{}", R),
                          .problem = with_adapter(shape(4, 96, 80, R, 2), DType::fp32),
                          .T = 48});
     }
@@ -79,15 +79,14 @@ inline Cases width_cases() {
     Cases cases;
     for (const auto& [K, N] : widths) {
         for (const WeightLayout layout : {WeightLayout::ekn, WeightLayout::enk}) {
-            cases.push_back(
-                {.name = "K" + std::to_string(K) + "_N" + std::to_string(N) + "_" + std::string(name(layout)),
-                 .problem = with(shape(4, K, N, 8, 2), layout),
-                 .T = 48});
+            cases.push_back({.name = fmt::format("K{}_N{}_{}", K, N, name(layout)),
+                             .problem = with(shape(4, K, N, 8, 2), layout),
+                             .T = 48});
         }
     }
     for (const DType dtype : {DType::fp16, DType::fp32}) {
         for (const WeightLayout layout : {WeightLayout::ekn, WeightLayout::enk}) {
-            const std::string suffix = std::string(name(dtype)) + "_" + std::string(name(layout));
+            const std::string suffix = fmt::format("{}_{}", name(dtype), name(layout));
             cases.push_back(
                 {.name = "K37_N53_" + suffix, .problem = with(shape(4, 37, 53, 8, 2, dtype), layout), .T = 48});
             cases.push_back(
@@ -127,7 +126,7 @@ inline Cases row_order_cases() {
     for (const RowOrder x : {RowOrder::token, RowOrder::scattered, RowOrder::grouped}) {
         for (const RowOrder y : {RowOrder::token, RowOrder::scattered, RowOrder::grouped}) {
             const Problem p = with_rows(shape(8, 96, 80, 16, 3), x, y);
-            const std::string pair = std::string(name(x)) + "_to_" + std::string(name(y));
+            const std::string pair = fmt::format("{}_to_{}", name(x), name(y));
             cases.push_back({.name = pair, .problem = p, .T = 60});
             cases.push_back({.name = pair + "_bias", .problem = with_bias(p), .T = 60, .left_out = 0.2});
             if (y != RowOrder::token) continue;
@@ -160,7 +159,7 @@ inline Cases layout_cases() {
     };
     Cases cases;
     for (const auto& [name, adapter] : adapters) {
-        const std::string prefix = "adapter_" + std::string(name);
+        const std::string prefix = fmt::format("adapter_{}", name);
         cases.push_back({.name = prefix, .problem = p, .T = 48, .adapter = adapter});
         cases.push_back(
             {.name = prefix + "_fp32", .problem = with_adapter(p, DType::fp32), .T = 48, .adapter = adapter});

@@ -4,6 +4,8 @@
 #include "support/gpu.hpp"
 #include "support/runs.hpp"
 
+#include <fmt/format.h>
+
 #include <string>
 
 namespace smlora::test {
@@ -17,7 +19,7 @@ std::string memory_missing(std::size_t gibibytes) {
     std::size_t free = 0, total = 0;
     SMLORA_CUDA(cuMemGetInfo, &free, &total);
     if (free >= gibibytes << 30) return {};
-    return "needs " + std::to_string(gibibytes) + " GiB of free GPU memory, there are " + std::to_string(free >> 30);
+    return fmt::format("needs {} GiB of free GPU memory, there are {}", gibibytes, free >> 30);
 }
 
 class Large : public OnGpu {

@@ -5,6 +5,8 @@
 #include <smlora/memory.hpp>
 #include <smlora/operations.hpp>
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <limits>
 
@@ -99,8 +101,7 @@ std::vector<RouteCase> small_route_cases() {
     std::vector<RouteCase> cases;
     for (const DType in : {DType::int32, DType::int64}) {
         for (const DType out : {DType::int32, DType::int64}) {
-            cases.push_back(
-                {.name = std::string(name(in)) + "_to_" + std::string(name(out)), .top_idx = in, .index = out});
+            cases.push_back({.name = fmt::format("{}_to_{}", name(in), name(out)), .top_idx = in, .index = out});
         }
     }
     cases.push_back({.name = "no_token", .T = 0});
@@ -114,7 +115,7 @@ std::vector<RouteCase> small_route_cases() {
 std::vector<RouteCase> expert_cases() {
     std::vector<RouteCase> cases;
     for (const std::int64_t E : {2, 3, 31, 32, 33, 64, 100, 128, 255, 256, 257, 512, 1000, 1024}) {
-        cases.push_back({.name = "E" + std::to_string(E), .E = E, .T = 517, .top_k = std::min<std::int64_t>(E, 8)});
+        cases.push_back({.name = fmt::format("E{}", E), .E = E, .T = 517, .top_k = std::min<std::int64_t>(E, 8)});
     }
     cases.push_back({.name = "top_64", .E = 128, .T = 99, .top_k = 64});
     cases.push_back({.name = "top_k_beyond_E", .E = 5, .T = 99, .top_k = 64});
@@ -124,7 +125,7 @@ std::vector<RouteCase> expert_cases() {
 std::vector<RouteCase> length_cases() {
     std::vector<RouteCase> cases;
     for (const std::int64_t T : {2, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 4097, 65537}) {
-        cases.push_back({.name = "T" + std::to_string(T), .E = 60, .T = T, .top_k = 1});
+        cases.push_back({.name = fmt::format("T{}", T), .E = 60, .T = T, .top_k = 1});
     }
     cases.push_back({.name = "a_million_rows", .E = 256, .T = 131'077, .top_k = 8, .left_out = 0.1});
     cases.push_back({.name = "a_million_rows_skewed", .E = 1024, .T = 131'077, .top_k = 8, .choice = Choice::skewed});

@@ -6,6 +6,8 @@
 
 #include <smlora/memory.hpp>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace smlora::test {
@@ -18,7 +20,7 @@ class Rows : public OnCases {
  protected:
     [[nodiscard]] Array random_rows(const Projection& p, RowOrder order, std::int64_t width) const {
         Array rows = p.rows_of(order, width);
-        const Random random = fresh("rows" + std::to_string(width));
+        const Random random = fresh(fmt::format("rows{}", width));
         rows.fill([&](std::int64_t i) { return random.normal(static_cast<std::uint64_t>(i)); });
         return rows;
     }

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <iostream>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -46,10 +47,10 @@ inline std::string name_of(Backend backend) { return backend == Backend::cuda ? 
 /// Why this backend cannot be tested here; nothing if it can. SMLORA_TEST_BACKENDS=cpu,cuda selects backends by name.
 inline std::optional<std::string> why_not(Backend backend) {
     if (const char* selected = std::getenv("SMLORA_TEST_BACKENDS")) {
-        const std::string list = "," + std::string(selected) + ",";
-        if (list.find("," + name_of(backend) + ",") == std::string::npos) {
-            return name_of(backend) + " is not in SMLORA_TEST_BACKENDS=" + selected;
-        }
+        std::istringstream list(selected);
+        bool found = false;
+        for (std::string item; std::getline(list, item, ',');) found = found || item == name_of(backend);
+        if (!found) return name_of(backend) + " is not in SMLORA_TEST_BACKENDS=" + selected;
     }
     if (backend == Backend::cpu) return std::nullopt;
     static const std::optional<std::string> no_gpu = []() -> std::optional<std::string> {
