@@ -1,0 +1,84 @@
+// What the host does for a call: checking arguments, finding the plan, making a plan, and reading a cache entry.
+#include "cache/entry.hpp"
+#include "ops/plan_table.hpp"
+#include "ops/validate.hpp"
+
+#include <benchmark/benchmark.h>
+
+#include <cstdint>
+#include <string>
+
+namespace smlora {
+namespace {
+
+constexpr std::int64_t T = 2048;
+
+/// gate_up of Qwen3-30B-A3B.
+Problem qwen3() {
+    Problem problem;
+    problem.E = 128;
+    problem.K = 2048;
+    problem.N = 1536;
+    problem.R = 16;
+    problem.top_k = 8;
+    return problem;
+}
+
+ops::Variant variant() {
+    ops::Variant made;
+    made.bucket = ops::bucket_of(T);
+    made.tensor_cores = true;
+    made.vector_rows = true;
+    return made;
+}
+
+void ValidateForward(benchmark::State& state) {
+    const Problem p = qwen3();
+    static char memory[16];  // never read: only the views are checked
+    const std::int64_t M = T * p.top_k;
+    ForwardArgs args;
+    args.x = Tensor(memory, p.dtype, {T, p.K});
+    args.W = Tensor(memory, p.dtype, {p.E, p.K, p.N});
+    args.A = Tensor(memory, p.dtype, {p.E, p.R, p.K});
+    args.B = Tensor(memory, p.dtype, {p.E, p.N, p.R}, {p.R, p.E * p.R, 1});
+    args.routing.sorted_scattered_idxs = Tensor(memory, p.index_dtype, {M});
+    args.routing.expert_offsets = Tensor(memory, p.index_dtype, {p.E});
+    args.y = Tensor(memory, p.dtype, {M, p.N});
+    args.xa = Tensor(memory, p.dtype, {M, p.R}, {padded_rank(p), 1});
+    for (auto _ : state) benchmark::DoNotOptimize(ops::validate_forward(p, args, Backend::cuda));
+}
+BENCHMARK(ValidateForward);
+
+void FindPlan(benchmark::State& state) {
+    const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
+    ops::PlanTable table;
+    const ops::PlanKey key{qwen3(), variant(), nullptr};
+    const auto make = [&] { return ops::make_plan(key.problem, key.variant, facts); };
+    for (auto _ : state) benchmark::DoNotOptimize(&table.get(key, make));
+}
+BENCHMARK(FindPlan);
+
+void MakePlan(benchmark::State& state) {
+    const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
+    for (auto _ : state) benchmark::DoNotOptimize(ops::make_plan(qwen3(), variant(), facts));
+}
+BENCHMARK(MakePlan);
+
+void DecodeEntry(benchmark::State& state) {
+    cache::KernelEntry entry;
+    entry.metadata = {{"kernel", "grouped_product_mma"}, {"registers", 240}};
+    entry.cubin.assign(static_cast<std::size_t>(state.range(0)), '\x7f');
+    entry.cubin.replace(0, 4,
+                        "\x7f"
+                        "ELF");
+    const std::string bytes = cache::encode(entry);
+    for (auto _ : state) {
+        std::string why;
+        benchmark::DoNotOptimize(cache::decode(bytes, why));
+    }
+    state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes.size()));
+}
+BENCHMARK(DecodeEntry)->Arg(32 << 10)->Arg(128 << 10);
+
+}  // namespace
+}  // namespace smlora
