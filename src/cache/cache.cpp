@@ -49,7 +49,10 @@ struct Cache::State {
     bool check_folder(const std::filesystem::path& folder) const;
     /// Makes the root and its version folder; says what went wrong, nothing when they are there and fit.
     std::string make_root();
-    /// The same for the file of an entry.
+    /// Tags the root as a cache if it holds nothing else: a tag in, say, a home folder that somebody named as the root
+    /// would take all of it out of the backups.
+    void tag_root();
+    /// Writes the file of an entry; says what went wrong, nothing when it is there.
     std::string write(const std::string& key, const std::string& bytes);
     void keep_up(std::uint64_t stored_bytes);
     void warn_of_store(const std::string& what);
@@ -125,16 +128,21 @@ std::string Cache::State::make_root() {
     // Somebody else may have made it since the constructor looked.
     if (const auto refusal = refusal_of_folder(*writable, status)) return *refusal;
     root_is_fit = true;
-    std::vector<std::string> names;
-    if (files.list(*writable, names) == 0 && names.empty()) {
-        // Only in a folder of our own: a tag in, say, a home folder that somebody named as the root would take all of
-        // it out of the backups.
-        // Written in place, as half a tag does no harm, while a temporary file beside it would never be swept.
-        const util::OpenFile tag(files, *writable / "CACHEDIR.TAG", O_WRONLY | O_CREAT | O_EXCL, 0600);
-        if (tag.error() == 0) static_cast<void>(files.write(tag.descriptor(), cache_tag.data(), cache_tag.size()));
-    }
+    tag_root();
     error = util::make_folders(files, version_folder(*writable));
     return error != 0 ? util::describe_error(error) : std::string();
+}
+
+void Cache::State::tag_root() {
+    const std::filesystem::path version = version_folder(*writable).filename();
+    std::vector<std::string> names;
+    if (files.list(*writable, names) != 0 ||
+        std::any_of(names.begin(), names.end(), [&version](const auto& name) { return name != version; })) {
+        return;
+    }
+    // In place, as half a tag does no harm, while a temporary file beside it would never be swept.
+    const util::OpenFile tag(files, *writable / "CACHEDIR.TAG", O_WRONLY | O_CREAT | O_EXCL, 0600);
+    if (tag.error() == 0) static_cast<void>(files.write(tag.descriptor(), cache_tag.data(), cache_tag.size()));
 }
 
 std::string Cache::State::write(const std::string& key, const std::string& bytes) {

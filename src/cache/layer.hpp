@@ -1,7 +1,8 @@
 // One folder of the cache: what lies where in it, reading an entry of it, going through all of it.
 //
-//   CACHEDIR.TAG                    tells backup programs to pass by; only in a folder that was empty before
+//   CACHEDIR.TAG                    tells backup programs to pass by; only where the folder holds nothing but the cache
 //   v1/lock                         a byte of it for each key, locked while a process compiles that key
+//   v1/compilers                    which compiler a library is, see jit/compiler_memo.hpp
 //   v1/upkeep                       its time of modification is that of the last sweep and eviction
 //   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
 //                                   time of modification, give or take an hour

@@ -88,6 +88,13 @@ TEST_F(CacheStore, ANewFolderIsTaggedAsACache) {
         testing::contents_of(root() / "CACHEDIR.TAG").starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"));
 }
 
+TEST_F(CacheStore, AFolderThatTheCompilerNotesMadeIsTagged) {
+    testing::write_file(root() / "v1" / "compilers", "notes");
+    std::filesystem::permissions(root(), std::filesystem::perms::owner_all);
+    ASSERT_TRUE(Cache(options(), log.logger).store(sample_key(1), sample_entry(1)));
+    EXPECT_TRUE(std::filesystem::exists(root() / "CACHEDIR.TAG"));
+}
+
 TEST_F(CacheStore, AFolderThatHoldsOtherThingsIsNotTagged) {
     testing::write_file(root() / "thesis.tex", "text");
     std::filesystem::permissions(root(), std::filesystem::perms::owner_all);
