@@ -5,15 +5,14 @@
 
 #include <smlora/error.hpp>
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdint>
-#include <functional>
+#include <initializer_list>
 #include <limits>
+#include <sstream>
 #include <string>
-#include <vector>
 
 namespace smlora::ops::test {
 
@@ -151,29 +150,53 @@ struct BackwardLora {
     std::int64_t validate() const { return validate_backward_lora(problem, args, backend); }
 };
 
+/// Plain pointers: a hundred closures in std::function take a minute to compile under a sanitizer.
 template <class Call>
 struct Case {
-    std::string message;
-    std::function<void(Call&)> change;
+    const char* message;
+    void (*change)(Call&);
 };
 
+template <class... Parts>
+std::string text(const Parts&... parts) {
+    std::ostringstream out;
+    (out << ... << parts);
+    return out.str();
+}
+
+inline std::string shape_text(const Tensor& view) {
+    std::string all;
+    for (std::int32_t i = 0; i < view.ndim; ++i) {
+        all += text(i == 0 ? "" : ", ", view.shape[static_cast<std::size_t>(i)]);
+    }
+    return text("[", all, "]");
+}
+
 template <class Call>
-void expect_refused(const std::vector<Case<Call>>& cases, ErrorCode code = ErrorCode::invalid_argument) {
-    for (const Case<Call>& wrong : cases) {
-        Call call;
-        wrong.change(call);
-        try {
-            call.validate();
-            ADD_FAILURE() << "not refused: " << wrong.message;
-        } catch (const Error& error) {
-            EXPECT_EQ(error.what(), wrong.message);
-            EXPECT_EQ(error.code(), code) << wrong.message;
-        }
+using Argument = Tensor& (*)(Call&);
+
+template <class Call>
+void expect_message(const Call& call, const std::string& message, ErrorCode code = ErrorCode::invalid_argument) {
+    try {
+        call.validate();
+        ADD_FAILURE() << "not refused: " << message;
+    } catch (const Error& error) {
+        EXPECT_EQ(error.what(), message);
+        EXPECT_EQ(error.code(), code) << message;
     }
 }
 
 template <class Call>
-void expect_taken(const std::vector<Case<Call>>& cases, std::int64_t tokens = T) {
+void expect_refused(std::initializer_list<Case<Call>> cases, ErrorCode code = ErrorCode::invalid_argument) {
+    for (const Case<Call>& wrong : cases) {
+        Call call;
+        wrong.change(call);
+        expect_message(call, wrong.message, code);
+    }
+}
+
+template <class Call>
+void expect_taken(std::initializer_list<Case<Call>> cases, std::int64_t tokens = T) {
     for (const Case<Call>& sound : cases) {
         Call call;
         sound.change(call);
@@ -185,43 +208,48 @@ void expect_taken(const std::vector<Case<Call>>& cases, std::int64_t tokens = T)
     }
 }
 
-/// What is checked alike wherever it stands: one tensor that is missing, of the wrong type, of the wrong shape and
-/// without memory.
+/// The call with this tensor in the place of the sound one.
 template <class Call>
-std::vector<Case<Call>> wrong_tensors(const std::string& argument, const std::function<Tensor&(Call&)>& of,
-                                      const std::string& shape, const std::string& dtype, bool required = true) {
-    const std::string extents = shape.substr(shape.find("= ") + 2);
+Call with(Argument<Call> of, const Tensor& replacement) {
+    Call call;
+    of(call) = replacement;
+    return call;
+}
+
+/// What is checked alike wherever it stands: one tensor that is missing, of the wrong type, of the wrong shape and
+/// without memory. `shape` reads "[symbols] = [values]".
+template <class Call>
+void expect_tensor_checked(const std::string& argument, Argument<Call> of, const std::string& shape,
+                           const std::string& dtype, bool required = true) {
     Call sound;
-    Tensor longer = of(sound);
-    longer.shape[static_cast<std::size_t>(longer.ndim - 1)] += 1;
-    Tensor flat = tensor(of(sound).dtype, {1, 2, 3, 4});
-    const std::string longer_text =
-        fmt::format("[{}]", fmt::join(longer.shape.begin(), longer.shape.begin() + longer.ndim, ", "));
-    std::vector<Case<Call>> cases{
-        {argument + ": expected " + dtype + ", got int32", [of](Call& call) { of(call).dtype = DType::int32; }},
-        {argument + ": expected " + shape + ", got " + longer_text, [of, longer](Call& call) { of(call) = longer; }},
-        {argument + ": expected " + shape + ", got [1, 2, 3, 4]", [of, flat](Call& call) { of(call) = flat; }},
-        {argument + ": expected memory for shape " + extents + ", got a null pointer",
-         [of](Call& call) { of(call).data = nullptr; }},
-    };
+    const Tensor tensor_given = of(sound);
+    Tensor changed = tensor_given;
+    changed.dtype = DType::int32;
+    expect_message(with(of, changed), text(argument, ": expected ", dtype, ", got int32"));
+    changed = tensor_given;
+    changed.shape[static_cast<std::size_t>(changed.ndim - 1)] += 1;
+    expect_message(with(of, changed), text(argument, ": expected ", shape, ", got ", shape_text(changed)));
+    changed = tensor(tensor_given.dtype, {1, 2, 3, 4});
+    expect_message(with(of, changed), text(argument, ": expected ", shape, ", got [1, 2, 3, 4]"));
+    changed = without_memory(tensor_given);
+    expect_message(with(of, changed),
+                   text(argument, ": expected memory for shape ", shape_text(changed), ", got a null pointer"));
     if (required) {
-        cases.push_back(
-            {argument + ": expected " + shape + " of " + dtype + ", not given", [of](Call& call) { of(call) = {}; }});
+        expect_message(with(of, {}), text(argument, ": expected ", shape, " of ", dtype, ", not given"));
     }
-    return cases;
 }
 
 template <class Call>
 void expect_routing_checked() {
-    expect_refused(wrong_tensors<Call>(
+    expect_tensor_checked<Call>(
         "routing.sorted_scattered_idxs", [](Call& c) -> Tensor& { return c.args.routing.sorted_scattered_idxs; },
-        "[M] = [6]", "int64"));
-    expect_refused(wrong_tensors<Call>(
+        "[M] = [6]", "int64");
+    expect_tensor_checked<Call>(
         "routing.expert_offsets", [](Call& c) -> Tensor& { return c.args.routing.expert_offsets; }, "[E] = [4]",
-        "int64"));
-    expect_refused(wrong_tensors<Call>(
+        "int64");
+    expect_tensor_checked<Call>(
         "routing.sorted_expert_idxs", [](Call& c) -> Tensor& { return c.args.routing.sorted_expert_idxs; }, "[M] = [6]",
-        "int64", false));
+        "int64", false);
     expect_refused<Call>({{"routing.expert_offsets: expected a contiguous tensor, got strides [2] for shape [4]",
                            [](Call& c) { c.args.routing.expert_offsets.strides[0] = 2; }},
                           {"routing.sorted_scattered_idxs: expected a contiguous tensor, got strides [0] for shape [6]",
@@ -230,8 +258,8 @@ void expect_routing_checked() {
 
 template <class Call>
 void expect_gates_checked() {
-    expect_refused(wrong_tensors<Call>(
-        "gates", [](Call& c) -> Tensor& { return c.args.gates; }, "[T, top_k] = [3, 2]", "fp32", false));
+    expect_tensor_checked<Call>(
+        "gates", [](Call& c) -> Tensor& { return c.args.gates; }, "[T, top_k] = [3, 2]", "fp32", false);
     expect_refused<Call>({{"gates: expected a contiguous tensor, got strides [3, 1] for shape [3, 2]",
                            [](Call& c) { c.args.gates.strides[0] = 3; }}});
 }
@@ -258,38 +286,37 @@ void expect_scaling_checked() {
 
 /// Rows of one side, [T, columns] in the sound call.
 template <class Call>
-void expect_rows_checked(const std::string& argument, const std::function<Tensor&(Call&)>& of,
-                         const std::string& shape) {
-    expect_refused(wrong_tensors<Call>(argument, of, shape, "fp16"));
+void expect_rows_checked(const std::string& argument, Argument<Call> of, const std::string& shape) {
+    expect_tensor_checked<Call>(argument, of, shape, "fp16");
     Call sound;
-    const std::string extents = fmt::format("[{}, {}]", of(sound).shape[0], of(sound).shape[1]);
-    expect_refused<Call>(
-        {{argument + ": expected contiguous columns, got strides [100, 2] for shape " + extents,
-          [of](Call& c) {
-              of(c).strides[0] = 100;
-              of(c).strides[1] = 2;
-          }},
-         {argument + ": expected a row stride no smaller than the row, got strides [1, 1] for shape " + extents,
-          [of](Call& c) { of(c).strides[0] = 1; }},
-         {argument + ": expected strides of 0 or more, got strides [-100, 1] for shape " + extents,
-          [of](Call& c) { of(c).strides[0] = -100; }},
-         {argument + ": expected less than 2^63 bytes, got strides [4611686018427387904, 1] for shape " + extents,
-          [of](Call& c) { of(c).strides[0] = std::int64_t{1} << 62; }}});
-    expect_taken<Call>({{"a gap between rows", [of](Call& c) { of(c).strides[0] += 13; }}});
+    const Tensor rows = of(sound);
+    auto expect_strides_refused = [&](std::int64_t row_stride, std::int64_t column_stride, const char* expected) {
+        Tensor changed = rows;
+        changed.strides = {row_stride, column_stride};
+        expect_message(with(of, changed), text(argument, ": expected ", expected, ", got strides [", row_stride, ", ",
+                                               column_stride, "] for shape ", shape_text(rows)));
+    };
+    expect_strides_refused(100, 2, "contiguous columns");
+    expect_strides_refused(1, 1, "a row stride no smaller than the row");
+    expect_strides_refused(-100, 1, "strides of 0 or more");
+    expect_strides_refused(std::int64_t{1} << 62, 1, "less than 2^63 bytes");
+    Tensor with_gaps = rows;
+    with_gaps.strides[0] += 13;
+    EXPECT_EQ(with(of, with_gaps).validate(), T);
 }
 
 /// The first tensor of a call tells T; its own checks are worded without it.
 template <class Call>
-void expect_first_rows_checked(const std::string& argument, const std::function<Tensor&(Call&)>& of) {
-    expect_refused<Call>(
-        {{argument + ": expected [T, columns] of fp16, not given", [of](Call& c) { of(c) = {}; }},
-         {argument + ": expected [T, columns], got [3]", [of](Call& c) { of(c) = tensor(DType::fp16, {3}); }},
-         {argument + ": expected [T, columns], got [-3, 24]",
-          [of](Call& c) {
-              of(c) = tensor(DType::fp16, {-3, 24});
-          }},
-         {argument + ": expected fp16, got bf16", [of](Call& c) { of(c).dtype = DType::bf16; }},
-         {argument + ": expected fp16, got the value 77", [of](Call& c) { of(c).dtype = static_cast<DType>(77); }}});
+void expect_first_rows_checked(const std::string& argument, Argument<Call> of) {
+    expect_message(with(of, {}), argument + ": expected [T, columns] of fp16, not given");
+    expect_message(with(of, tensor(DType::fp16, {3})), argument + ": expected [T, columns], got [3]");
+    expect_message(with(of, tensor(DType::fp16, {-3, 24})), argument + ": expected [T, columns], got [-3, 24]");
+    Call sound;
+    Tensor changed = of(sound);
+    changed.dtype = DType::bf16;
+    expect_message(with(of, changed), argument + ": expected fp16, got bf16");
+    changed.dtype = static_cast<DType>(77);
+    expect_message(with(of, changed), argument + ": expected fp16, got the value 77");
 }
 
 }  // namespace smlora::ops::test

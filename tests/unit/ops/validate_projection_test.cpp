@@ -75,9 +75,9 @@ TEST(ValidateForward, NamesWhatIsWrong) {
     expect_first_rows_checked<Call>("x", [](Call& c) -> Tensor& { return c.args.x; });
     expect_rows_checked<Call>(
         "y", [](Call& c) -> Tensor& { return c.args.y; }, "[T, N] = [3, 40]");
-    auto expect_tensor = [](const char* argument, const std::function<Tensor&(Call&)>& of, const char* shape,
-                            const char* dtype, bool required = true) {
-        expect_refused(wrong_tensors<Call>(argument, of, shape, dtype, required));
+    auto expect_tensor = [](const char* argument, Argument<Call> of, const char* shape, const char* dtype,
+                            bool required = true) {
+        expect_tensor_checked<Call>(argument, of, shape, dtype, required);
     };
     expect_tensor(
         "W", [](Call& c) -> Tensor& { return c.args.W; }, "[E, K, N] = [4, 24, 40]", "fp16");
@@ -199,9 +199,9 @@ TEST(ValidateBackwardInput, NamesWhatIsWrong) {
     expect_first_rows_checked<Call>("dy", [](Call& c) -> Tensor& { return c.args.dy; });
     expect_rows_checked<Call>(
         "dx", [](Call& c) -> Tensor& { return c.args.dx; }, "[T, K] = [3, 24]");
-    auto expect_tensor = [](const char* argument, const std::function<Tensor&(Call&)>& of, const char* shape,
-                            const char* dtype, bool required = true) {
-        expect_refused(wrong_tensors<Call>(argument, of, shape, dtype, required));
+    auto expect_tensor = [](const char* argument, Argument<Call> of, const char* shape, const char* dtype,
+                            bool required = true) {
+        expect_tensor_checked<Call>(argument, of, shape, dtype, required);
     };
     expect_tensor(
         "W", [](Call& c) -> Tensor& { return c.args.W; }, "[E, K, N] = [4, 24, 40]", "fp16");
@@ -276,9 +276,9 @@ TEST(ValidateBackwardLora, NamesWhatIsWrong) {
     expect_first_rows_checked<Call>("x", [](Call& c) -> Tensor& { return c.args.x; });
     expect_rows_checked<Call>(
         "dy", [](Call& c) -> Tensor& { return c.args.dy; }, "[T, N] = [3, 40]");
-    auto expect_tensor = [](const char* argument, const std::function<Tensor&(Call&)>& of, const char* shape,
-                            const char* dtype, bool required = false) {
-        expect_refused(wrong_tensors<Call>(argument, of, shape, dtype, required));
+    auto expect_tensor = [](const char* argument, Argument<Call> of, const char* shape, const char* dtype,
+                            bool required = false) {
+        expect_tensor_checked<Call>(argument, of, shape, dtype, required);
     };
     expect_tensor(
         "A", [](Call& c) -> Tensor& { return c.args.A; }, "[E, R, K] = [4, 5, 24]", "fp32");

@@ -116,12 +116,12 @@ TEST(ValidateCombineBackward, NamesWhatIsWrong) {
     expect_problem_checked<Call>();
     expect_gates_checked<Call>();
     expect_first_rows_checked<Call>("dout", [](Call& c) -> Tensor& { return c.args.dout; });
-    expect_refused(wrong_tensors<Call>(
-        "y", [](Call& c) -> Tensor& { return c.args.y; }, "[M, width of dout] = [6, 7]", "fp16", false));
-    expect_refused(wrong_tensors<Call>(
-        "dy", [](Call& c) -> Tensor& { return c.args.dy; }, "[M, width of dout] = [6, 7]", "fp16", false));
-    expect_refused(wrong_tensors<Call>(
-        "dgates", [](Call& c) -> Tensor& { return c.args.dgates; }, "[T, top_k] = [3, 2]", "fp32", false));
+    expect_tensor_checked<Call>(
+        "y", [](Call& c) -> Tensor& { return c.args.y; }, "[M, width of dout] = [6, 7]", "fp16", false);
+    expect_tensor_checked<Call>(
+        "dy", [](Call& c) -> Tensor& { return c.args.dy; }, "[M, width of dout] = [6, 7]", "fp16", false);
+    expect_tensor_checked<Call>(
+        "dgates", [](Call& c) -> Tensor& { return c.args.dgates; }, "[T, top_k] = [3, 2]", "fp32", false);
     expect_refused<Call>({{"dy, dgates: expected at least one to be given, got neither",
                            [](Call& c) { c.args.dy = c.args.dgates = {}; }},
                           {"y: expected to be given to compute dgates, not given", [](Call& c) { c.args.y = {}; }}});
