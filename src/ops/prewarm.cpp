@@ -156,7 +156,8 @@ class Prewarming {
                 fmt::format("{} for {} could not be stored in the cache", item.readable, item.arch.name()));
         }
         const std::optional<std::size_t> next = claim_locked();
-        if (progress_) {
+        // Whoever has thrown wants to hear no more.
+        if (progress_ && !failed_) {
             PrewarmProgress progress;
             progress.done = done_;
             progress.total = items_.size();

@@ -118,7 +118,7 @@ Case bench_case(Session& session, Timer& timer, const NamedProblem& item, const 
         run_op(session, Op::dx, operands);
     }
     for (std::size_t i = 0; i < ops.size(); ++i) {
-        line.update(i, ops.size(), fmt::format("{} of {}", name(ops[i]), item.name));
+        line.announce(i, ops.size(), fmt::format("{} of {}", name(ops[i]), item.name));
         Result measured;
         measured.op = ops[i];
         measured.timings = timer.measure(
@@ -219,7 +219,7 @@ ExitCode run_bench(const BenchCommand& command) {
     for (const NamedProblem& item : problems) {
         const DType dtype = item.problem.dtype;
         if (ceilings.count(dtype) == 0) {
-            line.update(0, ops.size(), "ceilings");
+            line.announce(0, ops.size(), "ceilings");
             const MeasuredCeilings& made = ceilings[dtype] =
                 measure_ceilings(session, timer, dtype, command.ceiling_tflops, command.ceiling_gbs);
             line.finish();

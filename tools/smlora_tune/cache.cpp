@@ -177,7 +177,14 @@ void add_cache(CLI::App& app, Run& run) {
     auto command = std::make_shared<CacheCommand>();
     CLI::App* cache = app.add_subcommand("cache", "Look after the kernel cache");
     cache->footer(footer);
-    cache->require_subcommand(1);
+    // Called after those of the sub-commands.
+    cache->callback([cache, &run] {
+        if (!cache->get_subcommands().empty()) return;
+        run = []() -> ExitCode {
+            throw UsageError(
+                "cache: expected path, stats, list, inspect, verify or clear; run with --help to see more");
+        };
+    });
     add_action(*cache, run, command, "path", "The writable cache folder", run_path);
     add_action(*cache, run, command, "stats", "Layers, number of kernels, size", run_stats);
     add_action(*cache, run, command, "list", "The kernels, newest first", run_list);

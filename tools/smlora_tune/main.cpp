@@ -36,8 +36,9 @@ int run(int argc, char** argv) {
     CLI::App app{"Kernels for LoRA training of Mixture-of-Experts models: compile, check, measure.", "smlora-tune"};
     app.footer(footer);
     app.set_version_flag("--version", "smlora-tune " SMLORA_VERSION);
-    app.require_subcommand(1);
-    Run command;
+    Run command = []() -> ExitCode {
+        throw UsageError("expected a sub-command: info, prewarm, verify, bench or cache; run with --help to see more");
+    };
     add_info(app, command);
     add_prewarm(app, command);
     add_verify(app, command);

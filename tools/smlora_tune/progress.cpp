@@ -13,8 +13,8 @@ namespace {
 using std::chrono::steady_clock;
 
 // Ten a second look alive and cost nothing; a log file should gain a line only now and then.
-constexpr auto in_place_interval = std::chrono::milliseconds(100);
-constexpr auto line_interval = std::chrono::seconds(5);
+constexpr std::chrono::milliseconds in_place_interval{100};
+constexpr std::chrono::milliseconds line_interval{5000};
 
 }  // namespace
 
@@ -41,12 +41,18 @@ ProgressLine::ProgressLine(std::FILE* stream, bool in_place, Clock clock)
 ProgressLine::~ProgressLine() { finish(); }
 
 void ProgressLine::update(std::size_t done, std::size_t total, std::string_view activity) {
-    const auto now = clock_();
-    const bool due = in_place_ ? !shown_ || now - last_ >= in_place_interval : now - last_ >= line_interval;
-    if (!due && done < total) return;
-    // A log needs no last line: what was done is said by the caller at the end.
-    if (!in_place_ && !due) return;
-    const std::chrono::duration<double> elapsed = now - start_;
+    const auto interval = in_place_ ? in_place_interval : line_interval;
+    const bool first = in_place_ && !shown_;
+    if (first || clock_() - last_ >= interval) show(done, total, activity);
+}
+
+void ProgressLine::announce(std::size_t done, std::size_t total, std::string_view activity) {
+    if (in_place_ || clock_() - last_ >= line_interval) show(done, total, activity);
+}
+
+void ProgressLine::show(std::size_t done, std::size_t total, std::string_view activity) {
+    last_ = clock_();
+    const std::chrono::duration<double> elapsed = last_ - start_;
     // The last column stays free: writing it would wrap the line on some terminals.
     const int columns = in_place_ ? terminal_columns(stream_) - 1 : 160;
     const std::string text = progress_text({done, total, elapsed.count(), std::string(activity)}, columns);
@@ -54,7 +60,6 @@ void ProgressLine::update(std::size_t done, std::size_t total, std::string_view 
     fmt::print(stream_, "{}{}", text, in_place_ ? "" : "\n");
     std::fflush(stream_);
     shown_ = in_place_;
-    last_ = now;
 }
 
 void ProgressLine::print(std::string_view line) {

@@ -35,6 +35,9 @@ class ProgressLine {
 
     void update(std::size_t done, std::size_t total, std::string_view activity);
 
+    /// The same for something that may take long from here on: shown at once on a terminal.
+    void announce(std::size_t done, std::size_t total, std::string_view activity);
+
     /// Prints a whole line above the progress line.
     void print(std::string_view line);
 
@@ -42,6 +45,7 @@ class ProgressLine {
     void finish();
 
  private:
+    void show(std::size_t done, std::size_t total, std::string_view activity);
     void erase();
 
     std::FILE* stream_;

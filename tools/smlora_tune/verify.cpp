@@ -116,7 +116,7 @@ ExitCode run_verify(const VerifyCommand& command) {
             cases.push_back(
                 {item, T,
                  verify_problem(session, cpu, item.problem, options, command.sample, [&](std::string_view what) {
-                     line.update(done, total, fmt::format("{}: {}", item.name, what));
+                     line.announce(done, total, fmt::format("{}: {}", item.name, what));
                  })});
             line.finish();
             if (!command.common.json) print_text(cases.back(), style);

@@ -133,6 +133,14 @@ TEST_F(ProgressLineTest, IsALineEveryFewSecondsWithoutATerminal) {
     EXPECT_EQ(written(), "[2/3] 0.2/s, 4 s left, c\n");
 }
 
+TEST_F(ProgressLineTest, WhatMayTakeLongIsShownAtOnce) {
+    const auto line = make(true);
+    line->announce(0, 2, "a");
+    line->announce(0, 2, "b");
+    line->finish();
+    EXPECT_EQ(written(), "[0/2] a\r\x1b[K[0/2] b\r\x1b[K");
+}
+
 TEST_F(ProgressLineTest, OtherLinesGoAboveIt) {
     const auto line = make(true);
     line->update(0, 3, "a");

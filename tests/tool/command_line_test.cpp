@@ -35,8 +35,8 @@ TEST_F(CommandLine, VersionIsOneLine) {
 
 TEST_F(CommandLine, WrongUsageIsExitCodeTwoAndSaysWhatIsWrong) {
     const std::pair<std::vector<std::string>, const char*> wrong[] = {
-        {{}, "subcommand"},
-        {{"frobnicate"}, "subcommand"},
+        {{}, "sub-command"},
+        {{"frobnicate"}, "frobnicate"},
         {{"info", "--frobnicate"}, "frobnicate"},
         {{"prewarm"}, "--shape"},
         {{"prewarm", "--shape", "8,64,32,4"}, "E,K,N,R,top_k"},
@@ -51,7 +51,8 @@ TEST_F(CommandLine, WrongUsageIsExitCodeTwoAndSaysWhatIsWrong) {
         {{"bench", "--shape", "8,64,32,4,2", "--device", "cpu", "--op", "backward"}, "backward"},
         {{"bench", "--shape", "8,64,32,0,2", "--device", "cpu", "--op", "step"}, "rank"},
         {{"bench", "--shape", "8,64,32,4,2", "--device", "cpu", "--tokens", "0"}, "--tokens"},
-        {{"cache"}, "subcommand"},
+        {{"cache"}, "inspect"},
+        {{"cache", "frobnicate"}, "frobnicate"},
         {{"cache", "inspect"}, "key"},
     };
     for (const auto& [arguments, word] : wrong) {
