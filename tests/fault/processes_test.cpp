@@ -138,7 +138,7 @@ TEST_F(Processes, AHolderThatIsKilledLetsTheNextOneIn) {
     Process first(holder(held));
     held.take();
     Process second([&] {
-        Cache cache(patient(std::chrono::minutes(10)), log.logger);
+        Cache cache(patient(seconds(30)), log.logger);
         waiting.give();
         bool ran = false;
         cache.with_lock(sample_key(1), [&] { ran = true; });
@@ -174,15 +174,16 @@ TEST_F(Processes, OtherKeysAreNotHeldUp) {
     const Signal held;
     Process first(holder(held));
     held.take();
-    Cache cache(patient(std::chrono::minutes(10)), log.logger);
+    Cache cache(patient(seconds(30)), log.logger);
     int runs = 0;
     for (const int number : {0, 2, 257}) cache.with_lock(sample_key(number), [&] { ++runs; });
     EXPECT_EQ(runs, 3);
+    EXPECT_TRUE(log.lines(LogLevel::info).empty()) << "every lock was had";
 }
 
 TEST_F(Processes, AForkedChildDoesNotKeepTheLockOfItsParent) {
     const Signal done;
-    Cache cache(patient(std::chrono::minutes(10)), log.logger);
+    Cache cache(patient(seconds(30)), log.logger);
     std::unique_ptr<Process> child;
     cache.with_lock(sample_key(1), [&] {
         child = std::make_unique<Process>([&] {
@@ -193,6 +194,7 @@ TEST_F(Processes, AForkedChildDoesNotKeepTheLockOfItsParent) {
     int runs = 0;
     cache.with_lock(sample_key(1), [&] { ++runs; });
     EXPECT_EQ(runs, 1);
+    EXPECT_TRUE(log.lines(LogLevel::info).empty()) << "the lock was had";
     done.give();
     EXPECT_EQ(child->wait(), 0);
 }
