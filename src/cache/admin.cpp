@@ -21,7 +21,7 @@ CacheStats cache_stats(const Engine& engine) {
     stats.memory_hits = counters.memory_hits;
     stats.disk_hits = counters.disk_hits;
     stats.compiles = counters.compiles;
-    stats.rejected = cache.rejected();
+    stats.rejected = cache.rejected() + counters.rejected;  // by our own checks, and by the driver
     return stats;
 }
 
