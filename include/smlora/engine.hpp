@@ -45,8 +45,7 @@ struct EngineOptions {
 /// when first needed.
 class SMLORA_API Engine {
  public:
-    /// Throws Error{io} when a cache folder that was named is writable by others or is no folder, or when
-    /// SMLORA_TEMPLATE_DIR is no folder.
+    /// Throws Error{io} when a cache folder that was named is writable by others or is no folder.
     explicit Engine(EngineOptions options = {});
     ~Engine();
     Engine(Engine&&) noexcept;
