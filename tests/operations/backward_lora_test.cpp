@@ -42,7 +42,10 @@ TEST_P(BackwardLoraGrouped, MatchesReference) {
 }
 
 Cases grouped(Cases cases) {
-    for (Case& c : cases) c.problem = with_rows(c.problem, RowOrder::grouped, RowOrder::grouped);
+    for (Case& c : cases) {
+        c.problem = with_rows(c.problem, RowOrder::grouped, RowOrder::grouped);
+        c.weight = false;
+    }
     return cases;
 }
 SMLORA_ON_CASES(Seed, BackwardLoraGrouped, grouped(small_seed_shapes()));

@@ -68,5 +68,32 @@ TEST_P(CacheRoot, IsTakenFromTheEnvironmentOtherwise) {
 }
 SMLORA_ON_EACH_BACKEND(Small, CacheRoot);
 
+class Prewarm : public OnGpu, public testing::WithParamInterface<Case> {};
+
+TEST_P(Prewarm, LeavesNothingToCompileForAStep) {
+    const TemporaryFolder folder;
+    const Engine warm(options_of(Backend::cuda, folder));
+    prewarm(warm, {.problems = {GetParam().problem}, .tokens = {GetParam().T}, .archs = {}, .jobs = 0});
+    const auto compiled = cache_stats(warm).compiles;
+    run_step(Projection(warm, GetParam()));
+    EXPECT_EQ(cache_stats(warm).compiles, compiled);
+}
+
+Cases prewarm_cases() {
+    using enum RowOrder;
+    const Problem p = shape(8, 96, 80, 16, 2);
+    return {
+        {.name = "bf16", .problem = p, .T = 64},
+        {.name = "fp32_adapter", .problem = with_adapter(p, DType::fp32), .T = 64},
+        {.name = "fp32", .problem = shape(8, 96, 80, 16, 2, DType::fp32), .T = 64},
+        {.name = "summed_gates_bias",
+         .problem = with_bias(with_gates(with_rows(p, token, token), DType::fp32)),
+         .T = 64},
+        {.name = "odd", .problem = shape(8, 37, 53, 5, 2), .T = 64},
+    };
+}
+INSTANTIATE_TEST_SUITE_P(Small, Prewarm, testing::ValuesIn(prewarm_cases()),
+                         [](const auto& case_info) { return "cuda_" + case_info.param.name; });
+
 }  // namespace
 }  // namespace smlora::test

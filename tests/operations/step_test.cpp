@@ -89,5 +89,35 @@ Cases identity_cases() {
 }
 SMLORA_ON_CASES(Small, Identities, identity_cases());
 
+class NoTokens : public OnEachBackend {};
+
+TEST_P(NoTokens, NeedNoMemoryAndGiveGradientsOfZero) {
+    const Projection p(engine(), {.problem = shape(4, 96, 80, 16, 2), .T = 0});
+    const auto null = [](Tensor tensor) {
+        tensor.data = nullptr;
+        return tensor;
+    };
+    const Routing routing{null(p.routing.sorted_expert_idxs.view()), null(p.routing.sorted_scattered_idxs.view()),
+                          p.routing.expert_offsets.view()};
+    ForwardArgs f = p.forward_args();
+    f.x = null(f.x);
+    f.routing = routing;
+    f.y = null(p.make_y().view());
+    forward(engine(), {}, p.problem, f);
+    BackwardInputArgs b = p.backward_input_args();
+    b.dy = null(b.dy);
+    b.routing = routing;
+    b.dx = null(p.make_dx().view());
+    backward_input(engine(), {}, p.problem, b);
+    BackwardLoraArgs l = p.backward_lora_args();
+    l.x = null(l.x);
+    l.dy = null(l.dy);
+    l.routing = routing;
+    const BackwardLoraRun run = run_backward_lora(p, l);
+    expect_dA(p, run.dA);
+    expect_dB(p, run.dB);
+}
+SMLORA_ON_EACH_BACKEND(Small, NoTokens);
+
 }  // namespace
 }  // namespace smlora::test

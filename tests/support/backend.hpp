@@ -72,11 +72,17 @@ inline EngineOptions options_of(Backend backend, const TemporaryFolder& cache) {
 }
 
 /// The engine that tests share: kernels are compiled once for the whole program, never into the user's cache.
+/// SMLORA_TEST_CACHE names a folder that keeps them from one run to the next.
 inline const Engine& engine_of(Backend backend) {
     static const TemporaryFolder folder;
-    static const Engine cpu(options_of(Backend::cpu, folder));
+    const auto options = [](Backend of) {
+        EngineOptions chosen = options_of(of, folder);
+        if (const char* kept = std::getenv("SMLORA_TEST_CACHE")) chosen.cache_root = kept;
+        return chosen;
+    };
+    static const Engine cpu(options(Backend::cpu));
     if (backend == Backend::cpu) return cpu;
-    static const Engine cuda(options_of(Backend::cuda, folder));
+    static const Engine cuda(options(Backend::cuda));
     return cuda;
 }
 

@@ -48,10 +48,12 @@ class Projection {
         dy = rows_of(problem.y_rows, N);
         fill(dy, "dy", 1, [&](std::int64_t r) { return unused(problem.y_rows, r); });
 
-        const bool ekn = problem.weight_layout == WeightLayout::ekn;
-        const std::int64_t height = ekn ? K : N, width = ekn ? N : K;
-        W = Array(engine, problem.dtype, {{E, height, width}, {height * width + c.expert_gap, width, 1}, c.shift});
-        fill(W, "W", 1 / std::sqrt(static_cast<double>(K)), [&](std::int64_t r) { return idle(r / height); });
+        if (c.weight) {
+            const bool ekn = problem.weight_layout == WeightLayout::ekn;
+            const std::int64_t height = ekn ? K : N, width = ekn ? N : K;
+            W = Array(engine, problem.dtype, {{E, height, width}, {height * width + c.expert_gap, width, 1}, c.shift});
+            fill(W, "W", 1 / std::sqrt(static_cast<double>(K)), [&](std::int64_t r) { return idle(r / height); });
+        }
         if (R > 0) {
             A = Array(engine, problem.adapter_dtype, {{E, R, K}, strides_of_A(), c.shift});
             fill(A, "A", 1 / std::sqrt(static_cast<double>(K)), [&](std::int64_t r) { return idle(r / R); });
