@@ -26,7 +26,7 @@ struct VerifyCommand {
 constexpr const char* footer =
     R"(Every operation runs twice on random inputs, its outputs poisoned before. Results are compared with the CPU backend
 in fp64 on the inputs as rounded, by relative error in the Euclidean norm: bf16 4e-3, fp16 1e-3, fp32 1e-5,
-fp64 1e-12; no single row further off than ten times that; route, group and scaling 0 exact; both runs alike bit for
+fp64 1e-12 (three times that for results of less than 64 numbers); no single row further off than ten times that; route, group and scaling 0 exact; both runs alike bit for
 bit; every element written. Exit code 1 when something is out of tolerance.
 
 Examples:
