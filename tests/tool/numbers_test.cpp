@@ -145,7 +145,7 @@ TEST(Comparison, OneWrongRowAmongManyShows) {
     std::vector<double> got = want;
     std::fill_n(got.begin() + 400, 4, -1.0);
     Check check;
-    check.tolerance = tolerance_of(DType::bf16) * 2;
+    check.tolerance = tolerance_of(DType::bf16, want.size()) * 2;
     check.difference = compare(got, want, 4);
     EXPECT_LT(check.difference.relative, check.tolerance);
     EXPECT_FALSE(check.ok());
@@ -169,6 +169,15 @@ TEST(Comparison, WhatMustBeZeroIsExactlyZero) {
 TEST(Comparison, NotANumberIsInfinitelyWrong) {
     EXPECT_EQ(compare({1, std::nan("")}, {1, 1}, 2).relative, infinite);
     EXPECT_EQ(compare({1, infinite}, {1, 1}, 2).worst_row, infinite);
+}
+
+TEST(Tolerance, IsThatOfTheTypeUnlessThereIsOnlyAHandful) {
+    EXPECT_EQ(tolerance_of(DType::bf16, 64), 4e-3);
+    EXPECT_EQ(tolerance_of(DType::fp16, 1000), 1e-3);
+    EXPECT_EQ(tolerance_of(DType::fp32, 1000), 1e-5);
+    EXPECT_EQ(tolerance_of(DType::fp64, 1000), 1e-12);
+    EXPECT_EQ(tolerance_of(DType::bf16, 63), 3 * 4e-3);
+    EXPECT_EQ(tolerance_of(DType::int64, 1), 0);
 }
 
 TEST(Check, FailsForEachReasonAlone) {

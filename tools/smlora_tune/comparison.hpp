@@ -27,8 +27,10 @@ struct Difference {
 [[nodiscard]] Difference compare(const std::vector<double>& got, const std::vector<double>& want, std::size_t row_width,
                                  double scale = 0);
 
-/// The largest relative error by norm that rounding in `dtype` explains (docs/design.md, "Accuracy").
-[[nodiscard]] double tolerance_of(DType dtype);
+/// The largest relative error by norm that rounding in `dtype` explains (docs/design.md, "Accuracy") in a result of
+/// `numbers` numbers. It is for roundings that average out, which those of a handful of numbers do not: then each may
+/// be as far off as the worst case of the three roundings that a result goes through.
+[[nodiscard]] double tolerance_of(DType dtype, std::size_t numbers);
 
 /// How much further than tolerance_of a single row may be off.
 inline constexpr double worst_row_factor = 10;
