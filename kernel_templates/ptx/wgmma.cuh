@@ -37,7 +37,7 @@ __device__ __forceinline__ void wgmma_hold(float (&d)[Count]) {
     for (int i = 0; i < Count; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-/// d = a b + (accumulate ? d : 0). a is 64 x 16, b is 16 x N; A_STRIDED and B_STRIDED: 1 if that operand's reduction is
+/// d += a b. a is 64 x 16, b is 16 x N; A_STRIDED and B_STRIDED: 1 if that operand's reduction is
 /// strided. Thread t of the warpgroup holds of d the rows t / 32 * 16 + t % 32 / 4 (+ 8) and the columns
 /// j * 8 + t % 4 * 2 (+ 1): d[j * 4 + (row ? 2 : 0) + (column ? 1 : 0)].
 template <class Element, int N, int A_STRIDED, int B_STRIDED>
@@ -77,40 +77,40 @@ struct Wgmma;
 #define SMLORA_D128 SMLORA_D120 ", %60, %61, %62, %63"
 #define SMLORA_O128 SMLORA_O120, "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
 
-// A, B, P, S, U: numbers of the operands behind d.
-#define SMLORA_WGMMA_OF(ELEMENT, TYPE, N, A, B, P, S, U)                                                    \
-    template <int A_STRIDED, int B_STRIDED>                                                                 \
-    struct Wgmma<ELEMENT, N, A_STRIDED, B_STRIDED> {                                                        \
-        static __device__ __forceinline__ void run(float (&d)[N / 2], uint64 a, uint64 b, int accumulate) { \
-            asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #P                                        \
-                         ", 0;\n\t"                                                                         \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" SMLORA_D##N   \
-                         "}, %" #A ", %" #B ", p, 1, 1, %" #S ", %" #U ";\n\t}"                             \
-                         : SMLORA_O##N                                                                      \
-                         : "l"(a), "l"(b), "r"(accumulate), "n"(A_STRIDED), "n"(B_STRIDED)                  \
-                         : "memory");                                                                       \
-        }                                                                                                   \
+// A, B, S, U: numbers of the operands behind d.
+#define SMLORA_WGMMA_OF(ELEMENT, TYPE, N, A, B, S, U)                                            \
+    template <int A_STRIDED, int B_STRIDED>                                                      \
+    struct Wgmma<ELEMENT, N, A_STRIDED, B_STRIDED> {                                             \
+        static __device__ __forceinline__ void run(float (&d)[N / 2], uint64 a, uint64 b) {      \
+            asm volatile(                                                                        \
+                "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t"                                 \
+                "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" SMLORA_D##N \
+                "}, %" #A ", %" #B ", p, 1, 1, %" #S ", %" #U ";\n\t}"                           \
+                : SMLORA_O##N                                                                    \
+                : "l"(a), "l"(b), "n"(A_STRIDED), "n"(B_STRIDED)                                 \
+                : "memory");                                                                     \
+        }                                                                                        \
     };
-#define SMLORA_WGMMA(N, A, B, P, S, U)              \
-    SMLORA_WGMMA_OF(bf16, "bf16", N, A, B, P, S, U) \
-    SMLORA_WGMMA_OF(fp16, "f16", N, A, B, P, S, U)
+#define SMLORA_WGMMA(N, A, B, S, U)              \
+    SMLORA_WGMMA_OF(bf16, "bf16", N, A, B, S, U) \
+    SMLORA_WGMMA_OF(fp16, "f16", N, A, B, S, U)
 
-SMLORA_WGMMA(8, 4, 5, 6, 7, 8)
-SMLORA_WGMMA(16, 8, 9, 10, 11, 12)
-SMLORA_WGMMA(24, 12, 13, 14, 15, 16)
-SMLORA_WGMMA(32, 16, 17, 18, 19, 20)
-SMLORA_WGMMA(40, 20, 21, 22, 23, 24)
-SMLORA_WGMMA(48, 24, 25, 26, 27, 28)
-SMLORA_WGMMA(56, 28, 29, 30, 31, 32)
-SMLORA_WGMMA(64, 32, 33, 34, 35, 36)
-SMLORA_WGMMA(72, 36, 37, 38, 39, 40)
-SMLORA_WGMMA(80, 40, 41, 42, 43, 44)
-SMLORA_WGMMA(88, 44, 45, 46, 47, 48)
-SMLORA_WGMMA(96, 48, 49, 50, 51, 52)
-SMLORA_WGMMA(104, 52, 53, 54, 55, 56)
-SMLORA_WGMMA(112, 56, 57, 58, 59, 60)
-SMLORA_WGMMA(120, 60, 61, 62, 63, 64)
-SMLORA_WGMMA(128, 64, 65, 66, 67, 68)
+SMLORA_WGMMA(8, 4, 5, 6, 7)
+SMLORA_WGMMA(16, 8, 9, 10, 11)
+SMLORA_WGMMA(24, 12, 13, 14, 15)
+SMLORA_WGMMA(32, 16, 17, 18, 19)
+SMLORA_WGMMA(40, 20, 21, 22, 23)
+SMLORA_WGMMA(48, 24, 25, 26, 27)
+SMLORA_WGMMA(56, 28, 29, 30, 31)
+SMLORA_WGMMA(64, 32, 33, 34, 35)
+SMLORA_WGMMA(72, 36, 37, 38, 39)
+SMLORA_WGMMA(80, 40, 41, 42, 43)
+SMLORA_WGMMA(88, 44, 45, 46, 47)
+SMLORA_WGMMA(96, 48, 49, 50, 51)
+SMLORA_WGMMA(104, 52, 53, 54, 55)
+SMLORA_WGMMA(112, 56, 57, 58, 59)
+SMLORA_WGMMA(120, 60, 61, 62, 63)
+SMLORA_WGMMA(128, 64, 65, 66, 67)
 
 #undef SMLORA_WGMMA
 #undef SMLORA_WGMMA_OF
