@@ -1,0 +1,78 @@
+// What a compiled kernel calls: the interface between the shared objects that the NVRTC stand-in makes and the runtime in
+// the libcuda stand-in. Included by both sides; by kernels before anything else, so it includes nothing itself.
+#pragma once
+
+namespace smlora::emulator {
+
+struct Index3 {
+    unsigned x, y, z;
+};
+
+/// A line of a kernel's source; as a default argument, the caller's.
+struct Where {
+    const char* file = "";
+    int line = 0;
+
+    static constexpr Where here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+        return {file, line};
+    }
+};
+
+/// Bytes of a block's window of shared memory; as far as matrix descriptors reach.
+constexpr unsigned long shared_window_bytes = 256 * 1024;
+
+/// What kernels read of the thread that runs, without a call.
+struct Thread {
+    Index3 thread_idx, block_idx, block_dim, grid_dim;
+    unsigned long stack_low, stack_bytes;  ///< its local memory
+    unsigned long shared_window;           ///< where its block's shared memory begins
+    const unsigned char* shared_usable;    ///< a bit for each byte of the window: whether it belongs to a variable
+    int until_preemption;                  ///< memory accesses before another thread may get its turn
+};
+
+enum class Format { bf16, fp16 };
+enum class Shuffle { index, up, down, exclusive_or };
+enum class Vote { ballot, any, all };
+enum class Reduce { add, smallest, largest, bit_and, bit_or, bit_xor };
+
+/// All functions are called by the thread that runs, `current`. Shared-memory addresses are those of the hardware: 32
+/// bits, the block's offset in its window and its rank in the cluster above. A misuse ends the launch with a report.
+class Runtime {
+ public:
+    Thread* current = nullptr;
+
+    // Memory. `key` tells the static shared variables of a kernel apart.
+    virtual void* dynamic_shared(unsigned alignment) = 0;
+    virtual void* static_shared(const void* key, unsigned bytes, unsigned alignment) = 0;
+    virtual unsigned shared_address(const void* pointer, Where) = 0;
+    virtual void* shared_pointer(unsigned address, Where) = 0;
+    virtual void check_access(unsigned long address, unsigned long bytes, bool store, const void* code) = 0;
+    virtual void preempt() = 0;
+
+    // Barriers. barrier 0 of all threads: count 0.
+    virtual void barrier_sync(unsigned barrier, unsigned count, Where) = 0;
+    virtual void barrier_arrive(unsigned barrier, unsigned count, Where) = 0;
+
+    // Warps.
+    virtual void sync_warp(unsigned mask, Where) = 0;
+    virtual unsigned long long shuffle(Shuffle, unsigned mask, unsigned long long bits, unsigned operand, int width,
+                                       Where) = 0;
+    virtual unsigned match_any(unsigned mask, unsigned long long bits, Where) = 0;
+    virtual unsigned vote(Vote, unsigned mask, bool predicate, Where) = 0;
+    virtual unsigned reduce(Reduce, bool is_signed, unsigned mask, unsigned value, Where) = 0;
+    virtual void ldmatrix(unsigned* registers, unsigned count, bool transposed, unsigned address, Where) = 0;
+    virtual void mma_m16n8k16(Format, float* d, const unsigned* a, const unsigned* b, Where) = 0;
+
+    // cp.async.
+    virtual void cp_async(unsigned target, const void* source, unsigned bytes, unsigned source_bytes, Where) = 0;
+    virtual void cp_async_commit() = 0;
+    virtual void cp_async_wait(unsigned pending_groups, Where) = 0;
+
+    virtual long long clock() = 0;
+    [[noreturn]] virtual void trap(const char* what, Where) = 0;
+
+ protected:
+    ~Runtime() = default;
+};
+
+}  // namespace smlora::emulator

@@ -1,0 +1,35 @@
+#include "nvrtc/rewrite.hpp"
+
+#include <regex>
+
+namespace smlora::emulator {
+
+std::string rewrite_shared(const std::string& source) {
+    // (an alignment) (a type, perhaps of several words) (a name) (dimensions)
+    static const std::regex dynamic(
+        R"(\bextern\s+__shared__\s+(?:__align__\((\w+)\)\s+)?([\w:<>, ]*?[\w>])\s+(\w+)\s*\[\s*\]\s*;)");
+    static const std::regex variable(
+        R"(\b__shared__\s+(?:__align__\((\w+)\)\s+)?([\w:<>, ]*?[\w>])\s+(\w+)\s*((?:\[[^\]]*\])*)\s*;)");
+    // Without an alignment $1 is empty, and +0 is what is left.
+    const std::string without_dynamic = std::regex_replace(
+        source, dynamic,
+        "$2* const $3 = reinterpret_cast<$2*>(::smlora::emulator::dynamic_shared<$2>($1+0));");
+    return std::regex_replace(
+        without_dynamic, variable,
+        "static const char $3_key = 0; using $3_type = $2 $4; auto& $3 = "
+        "::smlora::emulator::static_shared<$3_type>(&$3_key, $1+0);");
+}
+
+std::vector<KernelDeclaration> kernels_of(const std::string& source) {
+    static const std::regex kernel(
+        R"(\b__global__\s+(?:void\s+)?(?:__launch_bounds__\(\s*(\d+)[^)]*\)\s+)?(?:void\s+)?(\w+)\s*\()");
+    std::vector<KernelDeclaration> kernels;
+    for (std::sregex_iterator at(source.begin(), source.end(), kernel), end; at != end; ++at) {
+        KernelDeclaration declaration{(*at)[2].str()};
+        if ((*at)[1].matched) declaration.most_threads = static_cast<unsigned>(std::stoul((*at)[1].str()));
+        kernels.push_back(declaration);
+    }
+    return kernels;
+}
+
+}  // namespace smlora::emulator

@@ -1,0 +1,52 @@
+// One block of threads.
+#pragma once
+
+#include "runtime/barrier.hpp"
+#include "runtime/gpu_thread.hpp"
+#include "runtime/kernel.hpp"
+#include "runtime/scheduler.hpp"
+#include "runtime/shared_memory.hpp"
+#include "runtime/warp.hpp"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace smlora::emulator {
+
+class Block {
+ public:
+    explicit Block(Scheduler& scheduler) : scheduler_(scheduler) {}
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+
+    /// Becomes block `index` of the grid, of rank `rank` in its cluster; its threads are ready to run.
+    void begin(const Launch& launch, Index3 index, unsigned rank);
+    /// The current thread has ended the kernel.
+    void end_thread();
+
+    [[nodiscard]] Scheduler& scheduler() { return scheduler_; }
+    [[nodiscard]] unsigned rank() const { return rank_; }
+    [[nodiscard]] std::string name() const;
+    /// Of the last begin(), in order.
+    [[nodiscard]] GpuThread& thread(unsigned number) { return *threads_[number]; }
+    [[nodiscard]] unsigned threads() const { return count_; }
+    [[nodiscard]] unsigned live_warps() const;
+    [[nodiscard]] Warp& warp(unsigned number) { return warps_[number]; }
+    [[nodiscard]] Barriers& barriers() { return barriers_; }
+    [[nodiscard]] SharedMemory& shared() { return shared_; }
+
+ private:
+    void add_threads(unsigned count);
+
+    Scheduler& scheduler_;
+    Index3 index_{};
+    unsigned rank_ = 0;
+    unsigned count_ = 0;
+    std::vector<std::unique_ptr<GpuThread>> threads_;  ///< kept from block to block, with their stacks
+    std::vector<Warp> warps_;
+    Barriers barriers_{*this};
+    SharedMemory shared_;
+};
+
+}  // namespace smlora::emulator

@@ -1,0 +1,92 @@
+// The emulated GPU: its memory, and the launch that runs on it.
+#pragma once
+
+#include "runtime/block.hpp"
+#include "runtime/kernel.hpp"
+#include "runtime/memory.hpp"
+#include "runtime/random.hpp"
+#include "runtime/scheduler.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace smlora::emulator {
+
+/// What differs between the GPUs that can be mimicked.
+struct Model {
+    int major = 9;
+    int minor = 0;
+    const char* name = "";
+    unsigned shared_bytes_per_block = 0;
+    unsigned shared_bytes_per_multiprocessor = 0;
+    int l2_bytes = 0;
+};
+
+/// Not thread-safe: one launch at a time, and nobody else meanwhile.
+class Machine final : public Runtime {
+ public:
+    Machine(const Model& model, std::uint64_t seed);
+    Machine(const Machine&) = delete;
+    Machine& operator=(const Machine&) = delete;
+    ~Machine() = default;
+
+    [[nodiscard]] const Model& model() const { return model_; }
+    [[nodiscard]] DeviceMemory& memory() { return memory_; }
+    [[nodiscard]] Scheduler& scheduler() { return scheduler_; }
+
+    /// Runs a launch to its end. Throws Failure that says what the kernel did wrong, and how to repeat it.
+    void run(const Launch& launch);
+
+    // For the other parts of the runtime; called by the thread that runs.
+
+    /// `bytes` of shared memory at a 32-bit address, of any block of the cluster. Fails if they are not all in one
+    /// variable or not aligned to `alignment`.
+    [[nodiscard]] char* shared(unsigned address, unsigned bytes, unsigned alignment, const char* what, Where where);
+    /// Fails if these bytes are not in one allocation of device memory.
+    void check_global(const void* pointer, std::size_t bytes, unsigned alignment, const char* what, Where where);
+
+    // Runtime.
+    void* dynamic_shared(unsigned alignment) override;
+    void* static_shared(const void* key, unsigned bytes, unsigned alignment) override;
+    unsigned shared_address(const void* pointer, Where where) override;
+    void* shared_pointer(unsigned address, Where where) override;
+    void check_access(unsigned long address, unsigned long bytes, bool store, const void* code) override;
+    void preempt() override;
+    void barrier_sync(unsigned barrier, unsigned count, Where where) override;
+    void barrier_arrive(unsigned barrier, unsigned count, Where where) override;
+    void sync_warp(unsigned mask, Where where) override;
+    unsigned long long shuffle(Shuffle kind, unsigned mask, unsigned long long bits, unsigned operand, int width,
+                               Where where) override;
+    unsigned match_any(unsigned mask, unsigned long long bits, Where where) override;
+    unsigned vote(Vote kind, unsigned mask, bool predicate, Where where) override;
+    unsigned reduce(Reduce kind, bool is_signed, unsigned mask, unsigned value, Where where) override;
+    void ldmatrix(unsigned* registers, unsigned count, bool transposed, unsigned address, Where where) override;
+    void mma_m16n8k16(Format format, float* d, const unsigned* a, const unsigned* b, Where where) override;
+    void cp_async(unsigned target, const void* source, unsigned bytes, unsigned source_bytes, Where where) override;
+    void cp_async_commit() override;
+    void cp_async_wait(unsigned pending_groups, Where where) override;
+    long long clock() override;
+    [[noreturn]] void trap(const char* what, Where where) override;
+
+ private:
+    void run_cluster(const Launch& launch, unsigned first_x, unsigned first_y, unsigned first_z);
+    static void run_thread(void* thread);
+    void require_whole_warp(const char* instruction, Where where);
+    /// Meets the live lanes of the warp in an instruction that all of them execute.
+    void meet_aligned(const Instruction& instruction, void* operand, Warp::Perform perform, Where where);
+
+    Model model_;
+    std::uint64_t seed_;
+    std::uint64_t launches_ = 0;
+    Random random_;
+    Scheduler scheduler_;
+    DeviceMemory memory_;
+    std::vector<std::unique_ptr<Block>> blocks_;  ///< of the cluster that runs; kept for their stacks
+    unsigned cluster_blocks_ = 0;
+    const Launch* launch_ = nullptr;
+    long long clock_ = 0;
+};
+
+}  // namespace smlora::emulator
