@@ -114,6 +114,7 @@ struct Consumer {
         float sums[2][N / 2] = {};
         float rank_sums[L::makes_rank_rows ? L::rank_depth / 2 : 1] = {};
         int last = 0;
+#pragma unroll 1
         for (int step = 0; step < L::red_steps; ++step) {
             wait_filled();
             const unsigned stage = base + ring.stage * L::stage_bytes;

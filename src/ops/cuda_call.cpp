@@ -29,6 +29,8 @@ void CudaCall::launch_items(const Plan& plan, const Step& step, std::int64_t ite
                             gpu::Begin begin) {
     const std::int64_t resident =
         static_cast<std::int64_t>(plan.multiprocessors) * std::max(1, step.kernel->blocks_per_multiprocessor);
+    // Earlier GPUs cannot let a kernel begin during the last one.
+    if (context_.facts().arch.number() < 90) begin = gpu::Begin::after_earlier_work;
     gpu::launch(*step.kernel, static_cast<unsigned>(std::clamp<std::int64_t>(items, 1, resident)), 1, stream_, args,
                 bytes, begin);
 }

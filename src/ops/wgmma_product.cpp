@@ -38,8 +38,9 @@ gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std
 
 }  // namespace
 
-bool wgmma_serves(const Variant& variant, const gpu::DeviceFacts& facts) {
-    return variant.tensor_cores && facts.arch.name() == "sm_90a" && util::environment("SMLORA_INSTRUCTIONS") == "wgmma";
+bool wgmma_serves(const ProductKernel& product, const Variant& variant, const gpu::DeviceFacts& facts) {
+    return variant.tensor_cores && product.red > step_depth && facts.arch.name() == "sm_90a" &&
+           util::environment("SMLORA_INSTRUCTIONS") == "wgmma";
 }
 
 bool wgmma_makes_rank_rows(const ProductKernel& product) { return product.rank > 0 && product.rank <= 64; }
