@@ -62,7 +62,12 @@ struct Consumer {
     }
 
     __device__ __forceinline__ void give_back(int stage) const {
-        if ((threadIdx.x & 31U) == 0) ptx::mbarrier_arrive(L::emptied(base, stage));
+        if ((threadIdx.x & 31U) != 0) return;
+        ptx::mbarrier_arrive(L::emptied(base, stage));
+        // The other block copies weights into this stage, too.
+        if constexpr (C::CLUSTER == 2) {
+            ptx::mbarrier_arrive_remote(L::emptied(base, stage), ptx::cluster_block_rank() ^ 1U);
+        }
     }
 
     /// sums += adapter weights at `weights_at` x rank rows at `rows_at`, one step over the rank.
@@ -238,7 +243,7 @@ struct Consumer {
     __device__ __forceinline__ float factor(const Tile& tile, int row) const {
         float result = args.product.scale;
         if constexpr (C::HAS_GATES != 0) {
-            const int position = tile.first_row + (row < tile.rows ? row : tile.rows - 1);
+            const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
             const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
             result *= to_float(static_cast<const typename C::Gate*>(args.product.gates)[flat]);
         }

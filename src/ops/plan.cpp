@@ -43,13 +43,13 @@ void set_product_steps(Plan& plan, const Problem& problem, const ProductKernel& 
                        const Variant& variant, const gpu::DeviceFacts& facts) {
     const bool wgmma = wgmma_serves(product, variant, facts);
     if (wgmma && wgmma_makes_rank_rows(product)) {
-        plan.set(Role::product_first, wgmma_step(problem, product, WgmmaPart::first));
-        if (wgmma_has_rest(product)) plan.set(Role::product, wgmma_step(problem, product, WgmmaPart::rest));
+        plan.set(Role::product_first, wgmma_step(problem, product, variant, WgmmaPart::first));
+        if (wgmma_has_rest(product)) plan.set(Role::product, wgmma_step(problem, product, variant, WgmmaPart::rest));
         return;
     }
     if (product.rank > 0) plan.set(rank_role, rank_step(problem, variant, facts));
-    plan.set(Role::product,
-             wgmma ? wgmma_step(problem, product, WgmmaPart::whole) : product_step(problem, product, variant, facts));
+    plan.set(Role::product, wgmma ? wgmma_step(problem, product, variant, WgmmaPart::whole)
+                                  : product_step(problem, product, variant, facts));
 }
 
 void plan_forward(Plan& plan, const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts) {

@@ -7,13 +7,9 @@
 #include <cmath>
 
 namespace smlora::ops {
-namespace {
-
 double rows_per_expert(const Problem& problem, const Variant& variant) {
     return std::ldexp(1.0, variant.bucket) * static_cast<double>(problem.top_k) / static_cast<double>(problem.E);
 }
-
-}  // namespace
 
 const char* type_name(DType dtype) {
     switch (dtype) {

@@ -10,6 +10,9 @@ namespace smlora::ops {
 /// The templates' name of an element or index type.
 [[nodiscard]] const char* type_name(DType dtype);
 
+/// The mean at the variant's bucket of T.
+[[nodiscard]] double rows_per_expert(const Problem& problem, const Variant& variant);
+
 struct ProductKernel {
     std::int64_t red = 0;         ///< length of the reduction
     std::int64_t out = 0;         ///< columns written

@@ -26,7 +26,8 @@ enum class WgmmaPart : std::uint8_t {
 /// Whether there are columns beside the first tile.
 [[nodiscard]] bool wgmma_has_rest(const ProductKernel& product);
 
-[[nodiscard]] Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part);
+[[nodiscard]] Step wgmma_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
+                              WgmmaPart part);
 
 /// The matrix that makes the rank rows, as AdapterMatrix, and where they go.
 struct RankRows {
