@@ -62,7 +62,12 @@ struct Consumer {
     }
 
     __device__ __forceinline__ void give_back(int stage) const {
-        if ((threadIdx.x & 31U) == 0) ptx::mbarrier_arrive(L::emptied(base, stage));
+        if ((threadIdx.x & 31U) != 0) return;
+        ptx::mbarrier_arrive(L::emptied(base, stage));
+        // The other block copies weights into this stage, too.
+        if constexpr (C::CLUSTER == 2) {
+            ptx::mbarrier_arrive_remote(L::emptied(base, stage), ptx::cluster_block_rank() ^ 1U);
+        }
     }
 
     /// sums += adapter weights at `weights_at` x rank rows at `rows_at`, one step over the rank.
@@ -114,6 +119,7 @@ struct Consumer {
         float sums[2][N / 2] = {};
         float rank_sums[L::makes_rank_rows ? L::rank_depth / 2 : 1] = {};
         int last = 0;
+#pragma unroll 1
         for (int step = 0; step < L::red_steps; ++step) {
             wait_filled();
             const unsigned stage = base + ring.stage * L::stage_bytes;
@@ -237,7 +243,7 @@ struct Consumer {
     __device__ __forceinline__ float factor(const Tile& tile, int row) const {
         float result = args.product.scale;
         if constexpr (C::HAS_GATES != 0) {
-            const int position = tile.first_row + (row < tile.rows ? row : tile.rows - 1);
+            const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
             const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
             result *= to_float(static_cast<const typename C::Gate*>(args.product.gates)[flat]);
         }

@@ -27,12 +27,18 @@ __device__ __forceinline__ void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
 }
 
-/// Waits until the kernels that this launch depends on are done and their writes visible.
-__device__ __forceinline__ void wait_for_earlier_kernels() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+/// Waits until the kernels that this launch depends on are done and their writes visible. Before sm_90 they always are.
+__device__ __forceinline__ void wait_for_earlier_kernels() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
-/// Lets a kernel that depends on this one begin as soon as every block has said so or ended.
+/// Lets a kernel that depends on this one begin as soon as every block has said so or ended. Nothing before sm_90.
 __device__ __forceinline__ void let_next_kernel_begin() {
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 __device__ __forceinline__ unsigned cluster_block_rank() {

@@ -41,15 +41,15 @@ Step yb_step(const Problem& problem, const Variant& variant, const gpu::DeviceFa
 void set_product_steps(Plan& plan, const Problem& problem, const ProductKernel& product, Role rank_role,
                        Step (*rank_step)(const Problem&, const Variant&, const gpu::DeviceFacts&),
                        const Variant& variant, const gpu::DeviceFacts& facts) {
-    const bool wgmma = wgmma_serves(variant, facts);
+    const bool wgmma = wgmma_serves(product, variant, facts);
     if (wgmma && wgmma_makes_rank_rows(product)) {
-        plan.set(Role::product_first, wgmma_step(problem, product, WgmmaPart::first));
-        if (wgmma_has_rest(product)) plan.set(Role::product, wgmma_step(problem, product, WgmmaPart::rest));
+        plan.set(Role::product_first, wgmma_step(problem, product, variant, WgmmaPart::first));
+        if (wgmma_has_rest(product)) plan.set(Role::product, wgmma_step(problem, product, variant, WgmmaPart::rest));
         return;
     }
     if (product.rank > 0) plan.set(rank_role, rank_step(problem, variant, facts));
-    plan.set(Role::product,
-             wgmma ? wgmma_step(problem, product, WgmmaPart::whole) : product_step(problem, product, variant, facts));
+    plan.set(Role::product, wgmma ? wgmma_step(problem, product, variant, WgmmaPart::whole)
+                                  : product_step(problem, product, variant, facts));
 }
 
 void plan_forward(Plan& plan, const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts) {
@@ -97,14 +97,13 @@ void plan_backward_lora(Plan& plan, const Problem& problem, const Variant& varia
     set_pack_steps(plan, problem, variant);
     if (variant.needs_xa) plan.set(Role::xa, xa_step(problem, variant, facts));
     if (variant.needs_yb) plan.set(Role::yb, yb_step(problem, variant, facts));
-    if (variant.wants_da) {
-        plan.set(Role::gradient_a, gradient_step(problem, problem.K, problem.x_rows, variant, facts));
-        if (variant.tensor_cores) plan.set(Role::reduce_a, gradient_reduce_step(problem, problem.K));
+    if (variant.tensor_cores) {
+        plan.set(Role::gradients, gradients_step(problem, variant, facts));
+        plan.set(Role::reduce, gradients_reduce_step(problem, variant));
+        return;
     }
-    if (variant.wants_db) {
-        plan.set(Role::gradient_b, gradient_step(problem, problem.N, problem.y_rows, variant, facts));
-        if (variant.tensor_cores) plan.set(Role::reduce_b, gradient_reduce_step(problem, problem.N));
-    }
+    if (variant.wants_da) plan.set(Role::gradient_a, gradient_step(problem, problem.K, problem.x_rows));
+    if (variant.wants_db) plan.set(Role::gradient_b, gradient_step(problem, problem.N, problem.y_rows));
 }
 
 }  // namespace

@@ -31,10 +31,10 @@ enum class Role : std::uint8_t {
     yb,
     product_first,  ///< the first columns of a product, with the rank rows that the others read
     product,
-    gradient_a,
+    gradients,   ///< dA and dB on tensor cores
+    gradient_a,  ///< one of them without
     gradient_b,
-    reduce_a,
-    reduce_b,
+    reduce,
     count,
 };
 

@@ -10,6 +10,9 @@ namespace smlora::ops {
 /// The templates' name of an element or index type.
 [[nodiscard]] const char* type_name(DType dtype);
 
+/// The mean at the variant's bucket of T.
+[[nodiscard]] double rows_per_expert(const Problem& problem, const Variant& variant);
+
 struct ProductKernel {
     std::int64_t red = 0;         ///< length of the reduction
     std::int64_t out = 0;         ///< columns written
@@ -27,11 +30,13 @@ struct ProductKernel {
 [[nodiscard]] Step product_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
                                 const gpu::DeviceFacts& facts);
 
-/// The gradient of one adapter matrix. `width` is the wide operand's, `rows` its order.
-[[nodiscard]] Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows, const Variant& variant,
-                                 const gpu::DeviceFacts& facts);
+/// The gradients that the variant wants, in one launch on tensor cores.
+[[nodiscard]] Step gradients_step(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts);
 
-/// Adds up what gradient_step left in pieces.
-[[nodiscard]] Step gradient_reduce_step(const Problem& problem, std::int64_t width);
+/// Adds up what gradients_step left in pieces.
+[[nodiscard]] Step gradients_reduce_step(const Problem& problem, const Variant& variant);
+
+/// The gradient of one adapter matrix without tensor cores. `width` is the wide operand's, `rows` its order.
+[[nodiscard]] Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows);
 
 }  // namespace smlora::ops

@@ -14,8 +14,16 @@ constexpr int step_depth = 64;
 constexpr int tile_columns = 256;
 
 struct Blocking {
-    int tile_rows, row_step, stages;
+    int tile_rows, row_step, stages, cluster;
 };
+
+/// Two row tiles that share their weights pay off where an expert has several and its weights do not stay in L2 from
+/// one tile to the next (docs/performance.md).
+bool pair_row_tiles(const ProductKernel& product, double rows_per_expert) {
+    constexpr double weights_beyond_l2 = 64.0 * 1024 * 1024;
+    const double weight_bytes = 2.0 * static_cast<double>(product.red) * static_cast<double>(product.out);
+    return rows_per_expert > 160 && (rows_per_expert < 600 || weight_bytes > weights_beyond_l2);
+}
 
 int rank_depth(std::int64_t rank) { return rank <= 16 ? 16 : rank <= 32 ? 32 : 64; }
 
@@ -38,18 +46,20 @@ gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std
 
 }  // namespace
 
-bool wgmma_serves(const Variant& variant, const gpu::DeviceFacts& facts) {
-    return variant.tensor_cores && facts.arch.name() == "sm_90a" && util::environment("SMLORA_INSTRUCTIONS") == "wgmma";
+bool wgmma_serves(const ProductKernel& product, const Variant& variant, const gpu::DeviceFacts& facts) {
+    return variant.tensor_cores && product.red > step_depth && facts.arch.name() == "sm_90a" &&
+           util::environment("SMLORA_INSTRUCTIONS") == "wgmma";
 }
 
 bool wgmma_makes_rank_rows(const ProductKernel& product) { return product.rank > 0 && product.rank <= 64; }
 
 bool wgmma_has_rest(const ProductKernel& product) { return product.out > tile_columns; }
 
-Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part) {
+Step wgmma_step(const Problem& problem, const ProductKernel& product, const Variant& variant, WgmmaPart part) {
     const bool makes = part == WgmmaPart::first;
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
-    const Blocking blocking{makes && rank > 32 ? 112 : 128, 16, 3};
+    const Blocking blocking{makes && rank > 32 ? 112 : 128, 16, 3,
+                            pair_row_tiles(product, rows_per_expert(problem, variant)) ? 2 : 1};
     const bool beside = rank > 0 && rank <= 16 && (product.red + step_depth - 1) / step_depth > blocking.stages;
     const int columns = static_cast<int>((product.out + tile_columns - 1) / tile_columns);
 
@@ -57,6 +67,7 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart 
     auto& spec = step.spec;
     spec.family = "grouped_product_wgmma";
     spec.threads = 512;
+    spec.cluster = static_cast<unsigned>(blocking.cluster);
     spec.dynamic_shared = static_cast<unsigned>(shared_bytes(blocking, problem.E, rank, makes, beside));
     step.tile_rows = blocking.tile_rows;
     step.column_tiles = part == WgmmaPart::first ? 1 : part == WgmmaPart::rest ? columns - 1 : columns;
@@ -79,6 +90,7 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart 
         {"LORA_BESIDE", beside},
         {"FIRST_COLUMN_TILE", part == WgmmaPart::rest ? 1 : 0},
         {"COLUMN_TILES", step.column_tiles},
+        {"CLUSTER", blocking.cluster},
         {"TILE_ROWS", blocking.tile_rows},
         {"ROW_STEP", blocking.row_step},
         {"STAGES", blocking.stages},
@@ -108,11 +120,12 @@ void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const Grou
     args.rank_rows = rank_rows.rows;
     args.rank_scale = rank_rows.scale;
 
-    // A box is what one copy brings: of a reduction-contiguous matrix 256 columns, of another 64 at a time.
+    // A box is what one copy brings: of a reduction-contiguous matrix a block's share of the columns, of another 64.
+    const int share = tile_columns / static_cast<int>(step.spec.cluster);
     const auto weight_view = [&](const void* data, std::int64_t red, std::int64_t expert_stride,
                                  std::int64_t row_stride, bool out_contiguous, int depth) {
         return out_contiguous ? matrices(data, shape.E, red, shape.out, expert_stride, row_stride, depth, 64)
-                              : matrices(data, shape.E, shape.out, red, expert_stride, row_stride, tile_columns, depth);
+                              : matrices(data, shape.E, shape.out, red, expert_stride, row_stride, share, depth);
     };
     args.weight_map = gpu::tensor_map(weight_view(product.weight, shape.red, product.weight_expert_stride,
                                                   product.weight_row_stride, shape.weight_out_contiguous, step_depth),
@@ -136,8 +149,8 @@ void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const Grou
             matrices(product.lora_rows, 1, product.M, shape.rank, 0, shape.rank, shape.tile_rows, shape.rank_depth),
             shape.dtype);
     }
-    // An upper bound of the row tiles: each expert, and the entries left out, may have one that is not full.
-    const std::int64_t row_tiles = product.M / step.tile_rows + shape.E + 1;
+    // An upper bound of the row tiles: each expert, and the entries left out, may have a cluster's that are not full.
+    const std::int64_t row_tiles = product.M / step.tile_rows + (shape.E + 1) * step.spec.cluster;
     call.launch(plan, step, row_tiles * step.column_tiles, args, begin);
 }
 

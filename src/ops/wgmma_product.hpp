@@ -16,8 +16,9 @@ enum class WgmmaPart : std::uint8_t {
     rest,   ///< all but the first; rank rows are read
 };
 
-/// Whether the product may run on wgmma: sm_90a, and SMLORA_INSTRUCTIONS is wgmma (it is mma otherwise).
-[[nodiscard]] bool wgmma_serves(const Variant& variant, const gpu::DeviceFacts& facts);
+/// Whether the product may run on wgmma: on sm_90a, with more than one step of the reduction, if SMLORA_INSTRUCTIONS is
+/// wgmma (without that variable it is mma).
+[[nodiscard]] bool wgmma_serves(const ProductKernel& product, const Variant& variant, const gpu::DeviceFacts& facts);
 
 /// Whether a product of this rank makes its rank rows on the way, rather than reading what another kernel made.
 [[nodiscard]] bool wgmma_makes_rank_rows(const ProductKernel& product);
@@ -25,7 +26,8 @@ enum class WgmmaPart : std::uint8_t {
 /// Whether there are columns beside the first tile.
 [[nodiscard]] bool wgmma_has_rest(const ProductKernel& product);
 
-[[nodiscard]] Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part);
+[[nodiscard]] Step wgmma_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
+                              WgmmaPart part);
 
 /// The matrix that makes the rank rows, as AdapterMatrix, and where they go.
 struct RankRows {
