@@ -15,7 +15,10 @@ __attribute__((no_sanitize("kernel-address"), always_inline)) inline void on_acc
         unsigned usable;
         __builtin_memcpy(&usable, thread.shared_usable + offset / 8, sizeof usable);
         const unsigned all = (1U << bytes) - 1U;
-        if ((usable >> offset % 8 & all) == all) return;
+        if ((usable >> offset % 8 & all) == all) {
+            if (store) thread.shared_stores[offset / 16] = {runtime->now, thread.number};
+            return;
+        }
     }
     runtime->check_access(address, bytes, store, code);
 }

@@ -34,9 +34,19 @@ bool CopyQueue::perform_one() {
             --groups_;
             break;
         case Kind::arrive:
+            machine_->arrive(item.barrier, item.where);
             break;
     }
     return !items_.empty();
+}
+
+void CopyQueue::arrive_then(Machine& machine, unsigned barrier, Where where) {
+    machine_ = &machine;
+    Item item{Kind::arrive};
+    item.barrier = barrier;
+    item.where = where;
+    items_.push_back(item);
+    machine.scheduler().add(*this);
 }
 
 void CopyQueue::wait(unsigned pending) {
@@ -67,6 +77,7 @@ void Machine::cp_async(unsigned target, const void* source, unsigned bytes, unsi
         scheduler_.fail(fmt::format("cp.async at {}:{}: source {} is not aligned to {} bytes", where.file, where.line,
                                     source, bytes));
     }
+    note_store(target, bytes);
     scheduler_.current().copies.issue(*this, to, source, bytes, source_bytes);
 }
 

@@ -1,7 +1,8 @@
 // Work that goes on beside the threads, and the copies of cp.async.
 #pragma once
 
-#include <cstddef>
+#include "device/runtime.hpp"
+
 #include <deque>
 
 namespace smlora::emulator {
@@ -33,8 +34,8 @@ class CopyQueue final : public AsyncWork {
     void finish();
     /// Forgets what is left of a launch that failed.
     void clear();
-    /// When all copies issued so far are done.
-    void arrive_then(Machine& machine, unsigned barrier);
+    /// Arrives at a barrier when all copies issued so far are done.
+    void arrive_then(Machine& machine, unsigned barrier, Where where);
 
     bool perform_one() override;
 
@@ -47,6 +48,7 @@ class CopyQueue final : public AsyncWork {
         void* target = nullptr;
         const void* source = nullptr;
         unsigned barrier = 0;
+        Where where = {};
     };
 
     Machine* machine_ = nullptr;

@@ -1,5 +1,7 @@
 #include "runtime/block.hpp"
 
+#include "runtime/wgmma.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,14 +18,20 @@ void Block::add_threads(unsigned count) {
     while (threads_.size() < count) threads_.push_back(std::make_unique<GpuThread>(stack_bytes));
 }
 
-void Block::begin(const Launch& launch, Index3 index, unsigned rank) {
+void Block::begin(Machine& machine, const Launch& launch, Index3 index, unsigned rank) {
     index_ = index;
     rank_ = rank;
     count_ = launch.block.x * launch.block.y * launch.block.z;
     add_threads(count_);
     barriers_.reset();
     warps_.clear();
-    warps_.resize((count_ + 31) / 32, Warp(scheduler_));
+    // As many as ptxas may give each thread of the largest block that the kernel is compiled for.
+    const unsigned registers = std::min(65536 / launch.kernel->most_threads / 8 * 8, 248U);
+    free_registers_ = 0;
+    for (unsigned warp = 0; warp < (count_ + 31) / 32; ++warp) {
+        warps_.emplace_back(scheduler_);
+        warps_.back().set_registers(registers);
+    }
     shared_.begin(launch.kernel->shared, launch.dynamic_shared);
     const unsigned starve_one_in = scheduler_.style().starve_one_in;
     bool starved = false;
@@ -36,6 +44,8 @@ void Block::begin(const Launch& launch, Index3 index, unsigned rank) {
         thread.grid_dim = launch.grid;
         thread.shared_window = reinterpret_cast<unsigned long>(shared_.window());
         thread.shared_usable = shared_.usable();
+        thread.shared_stores = shared_.stores();
+        thread.fenced = 0;
         thread.block = this;
         thread.number = number;
         thread.lane = number % 32;
@@ -45,6 +55,15 @@ void Block::begin(const Launch& launch, Index3 index, unsigned rank) {
         thread.copies.clear();
         thread.warp->add(thread);
     }
+    for (Warp& warp : warps_) warp.wgmmas().begin(machine, warp);
+}
+
+bool Block::share_registers(Warp& warp, unsigned count) {
+    const unsigned had = warp.registers();
+    if (count > had && (count - had) * 32 > free_registers_) return false;
+    free_registers_ -= (count - had) * 32;  // wraps to more when registers are given up
+    warp.set_registers(count);
+    return true;
 }
 
 void Block::end_thread() {

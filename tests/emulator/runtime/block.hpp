@@ -8,6 +8,7 @@
 #include "runtime/shared_memory.hpp"
 #include "runtime/warp.hpp"
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,7 +22,7 @@ class Block {
     Block& operator=(const Block&) = delete;
 
     /// Becomes block `index` of the grid, of rank `rank` in its cluster; its threads are ready to run.
-    void begin(const Launch& launch, Index3 index, unsigned rank);
+    void begin(Machine& machine, const Launch& launch, Index3 index, unsigned rank);
     /// The current thread has ended the kernel.
     void end_thread();
 
@@ -33,6 +34,8 @@ class Block {
     [[nodiscard]] unsigned threads() const { return count_; }
     [[nodiscard]] unsigned live_warps() const;
     [[nodiscard]] Warp& warp(unsigned number) { return warps_[number]; }
+    /// Changes the registers of each thread of a warp; false if not enough are free.
+    bool share_registers(Warp& warp, unsigned count);
     [[nodiscard]] Barriers& barriers() { return barriers_; }
     [[nodiscard]] SharedMemory& shared() { return shared_; }
 
@@ -43,8 +46,9 @@ class Block {
     Index3 index_{};
     unsigned rank_ = 0;
     unsigned count_ = 0;
+    unsigned free_registers_ = 0;  ///< of the launch's, given up by warps and not taken
     std::vector<std::unique_ptr<GpuThread>> threads_;  ///< kept from block to block, with their stacks
-    std::vector<Warp> warps_;
+    std::deque<Warp> warps_;
     Barriers barriers_{*this};
     SharedMemory shared_;
 };

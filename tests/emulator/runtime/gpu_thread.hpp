@@ -31,10 +31,10 @@ struct GpuThread : Thread {
     Machine* machine = nullptr;  ///< null before it has run anything
     Block* block = nullptr;
     Warp* warp = nullptr;
-    unsigned number = 0;  ///< in its block
     unsigned lane = 0;
     bool inside_kernel = false;  ///< false once it has ended
     bool starved = false;        ///< runs only when nobody else can
+    unsigned fenced = 0;  ///< when it last showed its stores to the asynchronous proxy, by Runtime::now
     Wait wait;
     CopyQueue copies;
 };

@@ -51,7 +51,7 @@ void Machine::run_cluster(const Launch& launch, unsigned first_x, unsigned first
         const Index3 index = {first_x + rank % launch.cluster.x, first_y + rank / launch.cluster.x % launch.cluster.y,
                               first_z + rank / launch.cluster.x / launch.cluster.y};
         Block& block = *blocks_[rank];
-        block.begin(launch, index, rank);
+        block.begin(*this, launch, index, rank);
         for (unsigned number = 0; number < block.threads(); ++number) threads.push_back(&block.thread(number));
     }
     for (GpuThread* thread : threads) {
@@ -61,6 +61,9 @@ void Machine::run_cluster(const Launch& launch, unsigned first_x, unsigned first
             thread->fiber.prepare(&Machine::run_thread, thread);
         }
     }
+    tma_copies_.clear();
+    cluster_barrier_ = {};
+    now = 1;
     scheduler_.run(threads);
 }
 
@@ -103,6 +106,14 @@ void Machine::check_global(const void* pointer, std::size_t bytes, unsigned alig
         scheduler_.fail(fmt::format("{} at {}:{}: address {:#x} is not aligned to {} bytes", what, where.file,
                                     where.line, address, alignment),
                         Failure::Kind::address);
+    }
+}
+
+void Machine::note_store(unsigned address, unsigned bytes) {
+    SharedStore* const stores = shared_of(address).stores();
+    const unsigned offset = address & 0xffffffU;
+    for (unsigned chunk = offset / 16; chunk <= (offset + bytes - 1) / 16; ++chunk) {
+        stores[chunk] = {now, scheduler_.current().number};
     }
 }
 

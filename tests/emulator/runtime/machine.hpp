@@ -6,6 +6,7 @@
 #include "runtime/memory.hpp"
 #include "runtime/random.hpp"
 #include "runtime/scheduler.hpp"
+#include "runtime/tma.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -22,6 +23,12 @@ struct Model {
     unsigned shared_bytes_per_block = 0;
     unsigned shared_bytes_per_multiprocessor = 0;
     int l2_bytes = 0;
+};
+
+/// The barrier of all threads of a cluster.
+struct ClusterBarrier {
+    unsigned arrived = 0;  ///< warps
+    std::vector<GpuThread*> waiting;
 };
 
 /// Not thread-safe: one launch at a time, and nobody else meanwhile.
@@ -43,9 +50,18 @@ class Machine final : public Runtime {
 
     /// `bytes` of shared memory at a 32-bit address, of any block of the cluster. Fails if they are not all in one
     /// variable or not aligned to `alignment`.
-    [[nodiscard]] char* shared(unsigned address, unsigned bytes, unsigned alignment, const char* what, Where where);
+    char* shared(unsigned address, unsigned bytes, unsigned alignment, const char* what, Where where);
     /// Fails if these bytes are not in one allocation of device memory.
     void check_global(const void* pointer, std::size_t bytes, unsigned alignment, const char* what, Where where);
+
+    [[nodiscard]] SharedMemory& shared_of(unsigned address) { return blocks_[address >> 24]->shared(); }
+    /// The current thread has written there.
+    void note_store(unsigned address, unsigned bytes);
+    /// Of threads and of copies.
+    void arrive(unsigned barrier, Where where);
+    void complete_bytes(unsigned barrier, unsigned bytes, Where where);
+    /// The current thread's warp arrives at the barrier of the cluster; like Barriers::arrive.
+    bool arrive_at_cluster(const std::vector<GpuThread*>& waiting);
 
     // Runtime.
     void* dynamic_shared(unsigned alignment) override;
@@ -67,12 +83,38 @@ class Machine final : public Runtime {
     void cp_async(unsigned target, const void* source, unsigned bytes, unsigned source_bytes, Where where) override;
     void cp_async_commit() override;
     void cp_async_wait(unsigned pending_groups, Where where) override;
+    void store_shared(unsigned address, unsigned value, Where where) override;
+    void stmatrix(unsigned address, const unsigned* registers, unsigned count, bool transposed, Where where) override;
+    void mbarrier_init(unsigned barrier, unsigned count, Where where) override;
+    void mbarrier_expect(unsigned barrier, unsigned bytes, Where where) override;
+    void mbarrier_arrive(unsigned barrier, Where where) override;
+    void mbarrier_wait(unsigned barrier, unsigned parity, Where where) override;
+    void cp_async_arrive(unsigned barrier, Where where) override;
+    void fence_proxy_async() override;
+    void tma_load(unsigned target, const void* map, unsigned barrier, const int* coordinates, unsigned dimensions,
+                  unsigned blocks, Where where) override;
+    void wgmma(Format format, unsigned n, bool a_strided, bool b_strided, float* d, unsigned long long a,
+               unsigned long long b, Where where) override;
+    void wgmma_fence(Where where) override;
+    void wgmma_commit(Where where) override;
+    void wgmma_wait(unsigned pending_groups, Where where) override;
+    void set_registers(bool more, unsigned count, Where where) override;
+    unsigned cluster_block_rank() override;
+    unsigned map_shared_rank(unsigned address, unsigned rank, Where where) override;
+    void cluster_sync(Where where) override;
+    void wait_for_earlier_kernels(Where where) override;
+    void let_next_kernel_begin() override;
     long long clock() override;
     [[noreturn]] void trap(const char* what, Where where) override;
 
  private:
     void run_cluster(const Launch& launch, unsigned first_x, unsigned first_y, unsigned first_z);
     static void run_thread(void* thread);
+    Mbarrier& mbarrier(unsigned address, Where where);
+    void store_mbarrier(unsigned address, const Mbarrier& barrier);
+    /// Ends the phase if nothing is missing.
+    void update(unsigned address, Mbarrier& barrier);
+    [[noreturn]] void refuse_mbarrier(unsigned address, const std::string& why, Where where);
     void require_whole_warp(const char* instruction, Where where);
     /// Meets the live lanes of the warp in an instruction that all of them execute.
     void meet_aligned(const Instruction& instruction, void* operand, Warp::Perform perform, Where where);
@@ -86,6 +128,8 @@ class Machine final : public Runtime {
     std::vector<std::unique_ptr<Block>> blocks_;  ///< of the cluster that runs; kept for their stacks
     unsigned cluster_blocks_ = 0;
     const Launch* launch_ = nullptr;
+    std::vector<std::unique_ptr<TmaCopy>> tma_copies_;  ///< of the cluster that runs
+    ClusterBarrier cluster_barrier_;
     long long clock_ = 0;
 };
 

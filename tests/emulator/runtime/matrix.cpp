@@ -1,4 +1,4 @@
-// Matrix instructions of a warp: ldmatrix and mma.sync. Fragments as in the PTX ISA, "Matrix fragments for mma.m16n8k16"
+// Matrix instructions of a warp: ldmatrix, stmatrix and mma.sync. Fragments as in the PTX ISA, "Matrix fragments for mma.m16n8k16"
 // and "Warp-level matrix load".
 #include "runtime/format.hpp"
 #include "runtime/machine.hpp"
@@ -32,6 +32,35 @@ GoOn load(Warp&, const Operands& operands) {
             const std::uint16_t low = any->transposed ? element[column][row] : element[row][column];
             const std::uint16_t high = any->transposed ? element[column + 1][row] : element[row][column + 1];
             static_cast<const LoadOperand*>(operands[lane])->registers[matrix] = low | std::uint32_t{high} << 16;
+        }
+    }
+    return GoOn::all;
+}
+
+struct StoreOperand {
+    Machine* machine;
+    const unsigned* registers;
+    unsigned count;
+    bool transposed;
+    unsigned address;
+    Where where;
+};
+
+GoOn store(Warp&, const Operands& operands) {
+    const auto* const any = static_cast<const StoreOperand*>(operands[0]);
+    for (unsigned matrix = 0; matrix < any->count; ++matrix) {
+        std::uint16_t element[8][8];
+        for (unsigned lane = 0; lane < 32; ++lane) {
+            const std::uint32_t bits = static_cast<const StoreOperand*>(operands[lane])->registers[matrix];
+            const unsigned row = lane / 4;
+            const unsigned column = lane % 4 * 2;
+            (any->transposed ? element[column][row] : element[row][column]) = static_cast<std::uint16_t>(bits);
+            (any->transposed ? element[column + 1][row] : element[row][column + 1]) =
+                static_cast<std::uint16_t>(bits >> 16);
+        }
+        for (unsigned row = 0; row < 8; ++row) {
+            const auto* const operand = static_cast<const StoreOperand*>(operands[matrix * 8 + row]);
+            std::memcpy(any->machine->shared(operand->address, 16, 16, "stmatrix", operand->where), element[row], 16);
         }
     }
     return GoOn::all;
@@ -82,6 +111,18 @@ void Machine::ldmatrix(unsigned* registers, unsigned count, bool transposed, uns
     LoadOperand operand{this, registers, count, transposed, address, where};
     require_whole_warp("ldmatrix", where);
     meet_aligned({transposed ? "ldmatrix.trans" : "ldmatrix", true}, &operand, load, where);
+}
+
+void Machine::stmatrix(unsigned address, const unsigned* registers, unsigned count, bool transposed, Where where) {
+    StoreOperand operand{this, registers, count, transposed, address, where};
+    require_whole_warp("stmatrix", where);
+    meet_aligned({transposed ? "stmatrix.trans" : "stmatrix", true}, &operand, store, where);
+    if (scheduler_.current().lane < count * 8) note_store(address, 16);
+}
+
+void Machine::store_shared(unsigned address, unsigned value, Where where) {
+    std::memcpy(shared(address, 4, 4, "st.shared", where), &value, 4);
+    note_store(address, 4);
 }
 
 void Machine::mma_m16n8k16(Format format, float* d, const unsigned* a, const unsigned* b, Where where) {

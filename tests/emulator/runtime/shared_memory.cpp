@@ -35,6 +35,8 @@ void SharedMemory::begin(SharedLayout& layout, unsigned dynamic_bytes) {
     poison(window_, std::min(window_bytes, 4 * reserved_bytes + dynamic_bytes));
     poison(window_ + window_bytes - layout.static_bytes, layout.static_bytes);
     usable_.fill(0);
+    stores_.fill({});
+    mbarriers_.clear();
     if (layout.dynamic_offset != 0) allow(layout.dynamic_offset, dynamic_bytes);
     for (const auto& [key, variable] : layout.variables) allow(variable.offset, variable.bytes);
 }

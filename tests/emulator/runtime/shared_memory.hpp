@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device/runtime.hpp"
+#include "runtime/mbarrier.hpp"
 
 #include <array>
 #include <map>
@@ -49,12 +50,16 @@ class SharedMemory {
     [[nodiscard]] bool holds(unsigned offset, unsigned bytes) const;
     /// A bit for each byte: whether it belongs to any.
     [[nodiscard]] const unsigned char* usable() const { return usable_.data(); }
+    [[nodiscard]] SharedStore* stores() { return stores_.data(); }
+    [[nodiscard]] Mbarriers& mbarriers() { return mbarriers_; }
 
  private:
     void allow(unsigned offset, unsigned bytes);
 
     char* window_;
     std::array<unsigned char, window_bytes / 8 + 4> usable_{};  ///< may be read four bytes at a time
+    std::array<SharedStore, window_bytes / 16> stores_{};
+    Mbarriers mbarriers_;
     SharedLayout* layout_ = nullptr;
     unsigned dynamic_bytes_ = 0;
 };

@@ -1,6 +1,7 @@
 #include "runtime/warp.hpp"
 
 #include "runtime/scheduler.hpp"
+#include "runtime/wgmma.hpp"
 
 #include <fmt/format.h>
 
@@ -15,6 +16,8 @@ std::string lanes(unsigned mask) { return fmt::format("{:#010x}", mask); }
 bool same_place(const Where& a, const Where& b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
 
 }  // namespace
+
+Warp::Warp(Scheduler& scheduler) : scheduler_(&scheduler), wgmmas_(std::make_shared<WgmmaQueue>()) {}
 
 void Warp::add(GpuThread& thread) {
     threads_[thread.lane] = &thread;
@@ -72,6 +75,7 @@ void Warp::end() {
     for (std::size_t i = meetings_.size(); i-- > 0;) {
         if (meetings_[i].arrived == (meetings_[i].mask & live_)) complete(i, false);
     }
+    if (live_ == 0) wgmmas_->end();
 }
 
 }  // namespace smlora::emulator

@@ -4,11 +4,13 @@
 #include "runtime/instruction.hpp"
 
 #include <array>
+#include <memory>
 #include <vector>
 
 namespace smlora::emulator {
 
 class Scheduler;
+class WgmmaQueue;
 struct GpuThread;
 
 /// Who goes on when all have come; the others are woken by somebody else.
@@ -19,12 +21,16 @@ using Operands = std::array<void*, 32>;
 
 class Warp {
  public:
-    explicit Warp(Scheduler& scheduler) : scheduler_(&scheduler) {}
+    explicit Warp(Scheduler& scheduler);
 
     void add(GpuThread& thread);
     /// Lanes that exist and have not ended.
     [[nodiscard]] unsigned live() const { return live_; }
     [[nodiscard]] GpuThread& thread(unsigned lane) { return *threads_[lane]; }
+    [[nodiscard]] WgmmaQueue& wgmmas() { return *wgmmas_; }
+    /// Of each thread; what setmaxnreg changes.
+    [[nodiscard]] unsigned registers() const { return registers_; }
+    void set_registers(unsigned count) { registers_ = count; }
 
     /// Called by each lane in `mask`; the last to come calls `perform`. A lane that is in another instruction while these
     /// wait for it is an error.
@@ -48,6 +54,8 @@ class Warp {
     bool complete(std::size_t index, bool current_takes_part);
 
     Scheduler* scheduler_;
+    std::shared_ptr<WgmmaQueue> wgmmas_;
+    unsigned registers_ = 0;
     std::array<GpuThread*, 32> threads_{};
     unsigned live_ = 0;
     std::vector<Meeting> meetings_;
