@@ -9,6 +9,7 @@
 #pragma once
 
 #include "args/combine.h"
+#include "ptx/synchronise.cuh"
 #include "row_unit.cuh"
 #include "types.cuh"
 
@@ -30,6 +31,7 @@ __device__ __forceinline__ void run(const Args& args) {
     const int lane = static_cast<int>(threadIdx.x % 32);
     const int64 warps = static_cast<int64>(gridDim.x) * (blockDim.x / 32);
     const int64 items = static_cast<int64>(args.T) * segments;
+    ptx::wait_for_earlier_kernels();
 
     for (int64 item = static_cast<int64>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32; item < items;
          item += warps) {

@@ -49,6 +49,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
     const int chunk = thread & 7;
     const bool leader = thread == 0;
     bool waited = false;
+    unsigned staging_parity = 1;  // nothing is staged yet
     Ring<C::STAGES> ring;
 
     for_each_tile<C>(prefix, offsets, args.product.M, [&](const Tile& tile) {
@@ -87,10 +88,10 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             const int red = step * step_depth;
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
             if (leader) {
+                // The adapter arrives with the last step.
                 const bool adapter_too = L::lora_beside && step == L::red_steps - 1;
-                ptx::mbarrier_arrive_expect(
-                    barrier,
-                    L::weight_bytes + L::rank_bytes + (adapter_too ? L::lora_weight_bytes + L::lora_rows_bytes : 0U));
+                ptx::mbarrier_arrive_expect(barrier,
+                                            L::weight_bytes + L::rank_bytes + (adapter_too ? L::lora_bytes : 0U));
                 copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(stage, args.weight_map, barrier, tile.expert,
                                                                       tile.column, red);
                 if constexpr (L::makes_rank_rows) {
@@ -102,7 +103,11 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                     }
                 }
                 if (adapter_too) {
-                    copy_adapter(base + L::adapter, base + L::adapter + L::lora_weight_bytes, barrier, 0);
+                    // The last tile's output has left the staging.
+                    ptx::mbarrier_wait(L::stored(base, 0), staging_parity);
+                    ptx::mbarrier_wait(L::stored(base, 1), staging_parity);
+                    staging_parity ^= 1U;
+                    copy_adapter(base + L::staging, base + L::rank_rows, barrier, 0);
                 }
             }
             const unsigned target = stage + L::weight_bytes;
@@ -127,7 +132,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             const unsigned barrier = L::filled(base, ring.stage);
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
             if (leader) {
-                ptx::mbarrier_arrive_expect(barrier, L::lora_weight_bytes + L::lora_rows_bytes);
+                ptx::mbarrier_arrive_expect(barrier, L::lora_bytes);
                 copy_adapter(stage, stage + L::weight_bytes, barrier, step);
             }
             ptx::cp_async_arrive(barrier);

@@ -88,7 +88,7 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     if (reduced) {
         const CombineKernelArgs combine{pieces.dx,    problem.K,           args.gates.data,
                                         args.dx.data, row_stride(args.dx), static_cast<int>(T)};
-        call.launch_rows(plan, Role::combine, T, combine);
+        call.launch_rows(plan, Role::combine, T, combine, gpu::Begin::during_last_kernel);
     }
 }
 

@@ -32,9 +32,10 @@ class CudaCall {
 
     /// Launches a row kernel over `rows` rows, each cut into the step's segments.
     template <class Args>
-    void launch_rows(const Plan& plan, Role role, std::int64_t rows, const Args& args) {
+    void launch_rows(const Plan& plan, Role role, std::int64_t rows, const Args& args,
+                     gpu::Begin begin = gpu::Begin::after_earlier_work) {
         const Step& step = plan.at(role);
-        launch(plan, step, (rows * step.column_tiles + step.tile_rows - 1) / step.tile_rows, args);
+        launch(plan, step, (rows * step.column_tiles + step.tile_rows - 1) / step.tile_rows, args, begin);
     }
 
     /// Launches exactly this grid.

@@ -69,7 +69,7 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
     if (combined) {
         const CombineKernelArgs combine{pieces.y,    problem.N,          args.gates.data,
                                         args.y.data, row_stride(args.y), static_cast<int>(T)};
-        call.launch_rows(plan, Role::combine, T, combine);
+        call.launch_rows(plan, Role::combine, T, combine, gpu::Begin::during_last_kernel);
     }
 }
 

@@ -27,14 +27,12 @@ bool pair_row_tiles(const ProductKernel& product, double rows_per_expert) {
 
 int rank_depth(std::int64_t rank) { return rank <= 16 ? 16 : rank <= 32 ? 32 : 64; }
 
-int shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank, bool makes_rank_rows, bool beside) {
-    const int depth = rank_depth(rank);
-    const int stage = (tile_columns + blocking.tile_rows + (makes_rank_rows ? depth : 0)) * step_depth * 2;
-    const int adapter = beside ? (tile_columns + (makes_rank_rows ? 0 : blocking.tile_rows)) * depth * 2 : 0;
+int shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank, bool makes_rank_rows) {
+    const int stage = (tile_columns + blocking.tile_rows + (makes_rank_rows ? rank_depth(rank) : 0)) * step_depth * 2;
     const int staging = 2 * blocking.tile_rows * 256;
     const int barriers = (2 * blocking.stages + 4) * 8;
-    return blocking.stages * stage + adapter + staging + barriers + blocking.tile_rows * 4 +
-           (static_cast<int>(E) + 2) * 4 + 16 * 4;
+    return blocking.stages * stage + staging + barriers + blocking.tile_rows * 4 + (static_cast<int>(E) + 2) * 4 +
+           16 * 4;
 }
 
 gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std::int64_t columns,
@@ -58,9 +56,10 @@ bool wgmma_has_rest(const ProductKernel& product) { return product.out > tile_co
 Step wgmma_step(const Problem& problem, const ProductKernel& product, const Variant& variant, WgmmaPart part) {
     const bool makes = part == WgmmaPart::first;
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
-    const Blocking blocking{makes && rank > 32 ? 112 : 128, 16, 3,
-                            pair_row_tiles(product, rows_per_expert(problem, variant)) ? 2 : 1};
-    const bool beside = rank > 0 && rank <= 16 && (product.red + step_depth - 1) / step_depth > blocking.stages;
+    const Blocking blocking{!makes      ? 144
+                            : rank > 32 ? 112
+                                        : 128,
+                            16, 3, pair_row_tiles(product, rows_per_expert(problem, variant)) ? 2 : 1};
     const int columns = static_cast<int>((product.out + tile_columns - 1) / tile_columns);
 
     Step step;
@@ -68,7 +67,7 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, const Vari
     spec.family = "grouped_product_wgmma";
     spec.threads = 512;
     spec.cluster = static_cast<unsigned>(blocking.cluster);
-    spec.dynamic_shared = static_cast<unsigned>(shared_bytes(blocking, problem.E, rank, makes, beside));
+    spec.dynamic_shared = static_cast<unsigned>(shared_bytes(blocking, problem.E, rank, makes));
     step.tile_rows = blocking.tile_rows;
     step.column_tiles = part == WgmmaPart::first ? 1 : part == WgmmaPart::rest ? columns - 1 : columns;
     // dX makes its rank rows with B [N, R], forward with A [R, K].
@@ -87,7 +86,6 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, const Vari
         {"HAS_BIAS", product.bias},
         {"HAS_GATES", product.gates},
         {"MAKES_RANK_ROWS", makes},
-        {"LORA_BESIDE", beside},
         {"FIRST_COLUMN_TILE", part == WgmmaPart::rest ? 1 : 0},
         {"COLUMN_TILES", step.column_tiles},
         {"CLUSTER", blocking.cluster},
