@@ -119,6 +119,7 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, voi
     launch.grid = {config->gridDimX, config->gridDimY, config->gridDimZ};
     launch.block = {config->blockDimX, config->blockDimY, config->blockDimZ};
     launch.dynamic_shared = config->sharedMemBytes;
+    if (launch.kernel->cluster.x != 0) launch.cluster = launch.kernel->cluster;
     for (unsigned i = 0; i < config->numAttrs; ++i) {
         const CUlaunchAttribute& attribute = config->attrs[i];
         if (attribute.id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION) {

@@ -104,6 +104,7 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* 
         kernel.entry = facts->entry;
         kernel.parameter_bytes.assign(facts->parameter_bytes, facts->parameter_bytes + facts->parameters);
         kernel.most_threads = facts->most_threads;
+        kernel.cluster = {facts->cluster[0], facts->cluster[1], facts->cluster[2]};
         return CUDA_SUCCESS;
     });
 }

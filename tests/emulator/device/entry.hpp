@@ -39,13 +39,13 @@ struct Entry<void(Parameters...)> {
 }  // namespace smlora::emulator
 
 /// The record of section .nv.info.<kernel> is the one of a cubin that has the size of the parameters.
-#define SMLORA_EMULATOR_KERNEL(name, threads)                                                                      \
+#define SMLORA_EMULATOR_KERNEL(name, threads, ...)                                                                  \
     __attribute__((no_sanitize("kernel-address"))) static void name##_entry(void* const* parameters) {                                                            \
         ::smlora::emulator::Entry<decltype(name)>::call(name, parameters);                                         \
     }                                                                                                              \
     extern "C" __attribute__((visibility("default"))) constexpr ::smlora::emulator::KernelFacts name##_facts = {   \
         name##_entry, ::smlora::emulator::Entry<decltype(name)>::bytes,                                            \
-        ::smlora::emulator::Entry<decltype(name)>::count, threads};                                                \
+        ::smlora::emulator::Entry<decltype(name)>::count, threads, {__VA_ARGS__}};                                                \
     __attribute__((section(".nv.info." #name), used)) static const unsigned char name##_info[] = {                 \
         3, 0x19, ::smlora::emulator::Entry<decltype(name)>::total() & 255U,                                        \
         ::smlora::emulator::Entry<decltype(name)>::total() >> 8};

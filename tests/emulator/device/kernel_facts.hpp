@@ -8,6 +8,7 @@ struct KernelFacts {
     const unsigned* parameter_bytes;
     unsigned parameters;
     unsigned most_threads;
+    unsigned cluster[3];  ///< of __cluster_dims__; 0: a launch says
 };
 
 }  // namespace smlora::emulator

@@ -127,7 +127,7 @@ Result compile(const Source& source) {
     const std::vector<KernelDeclaration> kernels = kernels_of(source.text);
     text += "\n#include \"device/entry.hpp\"\n";
     for (const KernelDeclaration& kernel : kernels) {
-        text += fmt::format("SMLORA_EMULATOR_KERNEL({}, {})\n", kernel.name, kernel.most_threads);
+        text += fmt::format("SMLORA_EMULATOR_KERNEL({}, {}, {})\n", kernel.name, kernel.most_threads, kernel.cluster);
     }
     folder.write("kernel.cu", text);
 

@@ -21,12 +21,17 @@ std::string rewrite_shared(const std::string& source) {
 }
 
 std::vector<KernelDeclaration> kernels_of(const std::string& source) {
-    static const std::regex kernel(
-        R"(\b__global__\s+(?:void\s+)?(?:__launch_bounds__\(\s*(\d+)[^)]*\)\s+)?(?:void\s+)?(\w+)\s*\()");
+    static const std::regex kernel(R"(\b__global__\s+((?:void\s+|__\w+__\([^)]*\)\s+)+)(\w+)\s*\()");
+    static const std::regex threads(R"(__launch_bounds__\(\s*(\w+))");
+    static const std::regex cluster(R"(__cluster_dims__\(([^)]*)\))");
     std::vector<KernelDeclaration> kernels;
     for (std::sregex_iterator at(source.begin(), source.end(), kernel), end; at != end; ++at) {
-        KernelDeclaration declaration{(*at)[2].str()};
-        if ((*at)[1].matched) declaration.most_threads = static_cast<unsigned>(std::stoul((*at)[1].str()));
+        KernelDeclaration declaration;
+        declaration.name = (*at)[2];
+        const std::string attributes = (*at)[1];
+        std::smatch found;
+        if (std::regex_search(attributes, found, threads)) declaration.most_threads = found[1];
+        if (std::regex_search(attributes, found, cluster)) declaration.cluster = found[1];
         kernels.push_back(declaration);
     }
     return kernels;

@@ -14,7 +14,8 @@ namespace smlora::emulator {
 
 struct KernelDeclaration {
     std::string name;
-    unsigned most_threads = 1024;  ///< of __launch_bounds__
+    std::string most_threads = "1024";  ///< of __launch_bounds__
+    std::string cluster = "0, 0, 0";    ///< of __cluster_dims__
 };
 
 /// The kernels that a source defines.

@@ -25,6 +25,7 @@ struct Kernel {
     void (*entry)(void* const* parameters) = nullptr;
     std::vector<unsigned> parameter_bytes;
     unsigned most_threads = 1024;  ///< __launch_bounds__
+    Index3 cluster{0, 0, 0};       ///< __cluster_dims__; 0: a launch says
     unsigned most_dynamic_shared = 48 * 1024;
     SharedLayout shared;
 };
