@@ -428,6 +428,12 @@ SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prew
  *  "shared_bytes_per_block"}]}. What is missing is said in the text, never by a failure. */
 SMLORA_API smlora_status smlora_system_info(char** json);
 
+/* Names `count` folders in which NVRTC (libnvrtc.so.13 or .12) is looked for: after those of the environment variables
+ * LD_LIBRARY_PATH, CUDA_HOME and CUDA_PATH, before those of the system. Replaces what an earlier call named. For the
+ * whole process; call it before anything is compiled, as an NVRTC that is open stays. Folders need not exist; a
+ * relative path is SMLORA_INVALID_ARGUMENT. The strings are copied. */
+SMLORA_API smlora_status smlora_set_nvrtc_folders(const char* const* folders, size_t count);
+
 /* {"schema", "layers": [{"root", "writable", "exists"}]}, in the order in which they are consulted. */
 SMLORA_API smlora_status smlora_cache_layers(smlora_engine* engine, char** json);
 /* {"schema", "layers", "entries", "bytes", "limit_bytes", and of this engine: "memory_hits", "disk_hits", "compiles",

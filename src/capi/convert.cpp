@@ -37,17 +37,6 @@ Routing to_routing(const smlora_routing& routing) {
     return result;
 }
 
-/// The strings of a C array.
-template <class String>
-std::vector<String> to_strings(const char* const* texts, std::size_t count, const char* name) {
-    std::vector<String> result;
-    if (count > 0) required(texts, name);
-    for (std::size_t i = 0; i < count; ++i) {
-        result.emplace_back(&required(texts[i], fmt::format("{}[{}]", name, i).c_str()));
-    }
-    return result;
-}
-
 }  // namespace
 
 DType to_dtype(smlora_dtype dtype, const char* name) { return to_enum(dtype, DType::int64, name); }
