@@ -25,8 +25,8 @@ smlora_dtype dtype_of(PyObject* tensor) {
     for (std::size_t i = 0; i < known.dtypes.size(); ++i) {
         if (known.dtypes[i] == dtype.get()) return static_cast<smlora_dtype>(i);
     }
-    PyErr_Format(PyExc_ValueError,
-                 "expected a tensor of bfloat16, float16, float32, float64, int32 or int64, got %S", dtype.get());
+    PyErr_Format(PyExc_ValueError, "expected a tensor of bfloat16, float16, float32, float64, int32 or int64, got %S",
+                 dtype.get());
     throw PythonError{};
 }
 

@@ -1,7 +1,7 @@
 // smlora._native: the operations of smlora.h on torch tensors. It needs no header of torch: a tensor is asked for its
-// data_ptr(), dtype, shape and stride() through Python, so that one wheel serves every version of torch, and the limited
-// C API of Python makes it serve every version of Python as well. Everything that costs microseconds is here; what a call
-// means is in the Python files.
+// data_ptr(), dtype, shape and stride() through Python, so that one wheel serves every version of torch, and the
+// limited C API of Python makes it serve every version of Python as well. Everything that costs microseconds is here;
+// what a call means is in the Python files.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -248,6 +248,40 @@ PyObject* combine_backward(Arguments arguments) {
     return call.run(smlora_combine_backward, args);
 }
 
+template <class Args>
+void read_activation(Arguments& arguments, Args& args) {
+    args.activation = static_cast<smlora_activation_kind>(arguments.integer());
+    args.layout = static_cast<smlora_gate_layout>(arguments.integer());
+    args.alpha = arguments.number();
+    args.limit = arguments.number();
+}
+
+/// activation(engine, stream, kind, layout, alpha, limit, h, a)
+PyObject* activation(Arguments arguments) {
+    Call call(arguments);
+    smlora_activation_args args;
+    smlora_activation_args_init(&args, sizeof args);
+    read_activation(arguments, args);
+    args.h = arguments.tensor();
+    call.problem.dtype = args.h.dtype;
+    args.a = arguments.tensor();
+    return call.run(smlora_activation, args);
+}
+
+/// activation_backward(engine, stream, kind, layout, alpha, limit, h, da, dh, a)
+PyObject* activation_backward(Arguments arguments) {
+    Call call(arguments);
+    smlora_activation_backward_args args;
+    smlora_activation_backward_args_init(&args, sizeof args);
+    read_activation(arguments, args);
+    args.h = arguments.tensor();
+    call.problem.dtype = args.h.dtype;
+    args.da = arguments.tensor();
+    args.dh = arguments.tensor();
+    args.a = arguments.tensor();
+    return call.run(smlora_activation_backward, args);
+}
+
 /// forward(engine, stream, top_k, x_rows, y_rows, scaling, allocate, x, W, A, B, bias, gates, sorted_scattered_idxs,
 ///         expert_offsets, y, xa)
 PyObject* forward(Arguments arguments) {
@@ -354,7 +388,8 @@ PyObject* entry(PyObject*, PyObject* const* arguments, Py_ssize_t count) noexcep
 
 template <PyObject* (*function)(Arguments)>
 constexpr PyMethodDef method(const char* name) {
-    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&entry<function>)), METH_FASTCALL, nullptr};
+    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&entry<function>)), METH_FASTCALL,
+            nullptr};
 }
 
 PyMethodDef methods[] = {method<engine>("engine"),
@@ -366,12 +401,15 @@ PyMethodDef methods[] = {method<engine>("engine"),
                          method<group>("group"),
                          method<combine>("combine"),
                          method<combine_backward>("combine_backward"),
+                         method<activation>("activation"),
+                         method<activation_backward>("activation_backward"),
                          method<forward>("forward"),
                          method<backward_input>("backward_input"),
                          method<backward_lora>("backward_lora"),
                          {nullptr, nullptr, 0, nullptr}};
 
-PyModuleDef module = {PyModuleDef_HEAD_INIT, "smlora._native", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "smlora._native", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 }  // namespace smlora::python

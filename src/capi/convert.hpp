@@ -34,6 +34,8 @@ template <class String>
 [[nodiscard]] GroupArgs to_args(const smlora_group_args* args);
 [[nodiscard]] CombineArgs to_args(const smlora_combine_args* args);
 [[nodiscard]] CombineBackwardArgs to_args(const smlora_combine_backward_args* args);
+[[nodiscard]] ActivationArgs to_args(const smlora_activation_args* args);
+[[nodiscard]] ActivationBackwardArgs to_args(const smlora_activation_backward_args* args);
 [[nodiscard]] ForwardArgs to_args(const smlora_forward_args* args);
 [[nodiscard]] BackwardInputArgs to_args(const smlora_backward_input_args* args);
 [[nodiscard]] BackwardLoraArgs to_args(const smlora_backward_lora_args* args);

@@ -5,6 +5,9 @@
 #include "jit/ptxas_report.hpp"
 #include "temporary_folder.hpp"
 
+#include <smlora/error.hpp>
+#include <smlora/system.hpp>
+
 #include <gtest/gtest.h>
 
 #include <chrono>
