@@ -52,7 +52,8 @@ def _fake_mlp(x, W1, A1, B1, bias1, W2, *rest):
 
 
 mlp = Operator(f"mlp({_MLP}) -> Tensor", _mlp, _fake_mlp)
-mlp.autocast(positions=(0, 1, 4, 5, 8))  # x, the weights and their biases
+# x, the weights and their biases; adapters and gates
+mlp.autocast(positions=(0, 1, 4, 5, 8), companions=(2, 3, 6, 7, 9))
 
 
 class _Mlp(Derivative):

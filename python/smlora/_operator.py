@@ -30,10 +30,17 @@ _BACKENDS = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
 _AUTOCAST = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
 
-@functools.cache
-def _is_backend(keyset_bits):
-    keys = torch._C.DispatchKeySet.from_raw_repr(keyset_bits) & _BELOW_AUTOGRAD
-    return keys.highestPriorityTypeId() in _BACKENDS
+_known_keysets = {}
+
+
+def _is_backend(keyset):
+    """Whether nothing stands between autograd and a kernel of ours. There are a handful of sets, known by their bits."""
+    bits = keyset.raw_repr()
+    known = _known_keysets.get(bits)
+    if known is None:
+        known = (keyset & _BELOW_AUTOGRAD).highestPriorityTypeId() in _BACKENDS
+        _known_keysets[bits] = known
+    return known
 
 
 def _on_its_device(kernel):
@@ -65,7 +72,7 @@ class Operator:
 
     def below_autograd(self, keyset, *arguments):
         """Calls the operator from a kernel for an Autograd key that was entered with `keyset`."""
-        if _is_backend(keyset.raw_repr()):
+        if _is_backend(keyset):
             first = arguments[0]
             return (self._kernel if first.is_cuda else self._cpu_kernel)(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
@@ -88,21 +95,21 @@ class Operator:
 
         _library.impl(self.name, autograd, "Autograd", with_keyset=True)
 
-    def autocast(self, positions):
-        """Under torch.autocast the tensors at these positions are cast to its type."""
-        positions = frozenset(positions)
+    def autocast(self, positions, companions):
+        """Under torch.autocast the tensors at these positions are cast to its type. `companions` may stay in fp32, and are
+        cast if they are of another type that is not autocast's."""
+        positions, companions = frozenset(positions), frozenset(companions)
 
         def cast_on(device_type, key):
             below = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
 
             def kernel(*arguments):
                 dtype = torch.get_autocast_dtype(device_type)
-                cast = [
-                    argument.to(dtype)
-                    if i in positions and argument is not None and argument.dtype in _CASTABLE
-                    else argument
-                    for i, argument in enumerate(arguments)
-                ]
+                cast = list(arguments)
+                for i in positions | companions:
+                    kept = (dtype, torch.float32) if i in companions else (dtype,)
+                    if cast[i] is not None and cast[i].dtype in _CASTABLE and cast[i].dtype not in kept:
+                        cast[i] = cast[i].to(dtype)
                 with torch._C._ExcludeDispatchKeyGuard(below):
                     return self.call(*cast)
 

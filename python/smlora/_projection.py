@@ -187,7 +187,7 @@ def _fake_linear(x, W, A, B, bias, gates, scattered, offsets, top_k, x_rows, y_r
 
 
 linear = Operator(f"linear({_LINEAR}) -> Tensor", _linear, _fake_linear)
-linear.autocast(positions=(0, 1, 4))  # x, W, bias; adapters may stay in fp32, gates as well
+linear.autocast(positions=(0, 1, 4), companions=(2, 3, 5))  # x, W, bias; A, B, gates
 
 
 def unit_columns(rows):

@@ -82,15 +82,20 @@ def _reason_against(module):
     return None
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.disable
+def _find_out(module):
+    reason = _reason_against(module)
+    if reason is not None:
+        _warn_once(f"{reason}; its experts run in eager mode")
+    module._smlora_activation = None if reason is not None else _activation_of(module)
+
+
 def _activation_or_none(module):
-    """The module's Activation, or None if it is not supported, of which the user is told once. Found out once."""
-    if "_smlora_activation" not in module.__dict__:
-        reason = _reason_against(module)
-        if reason is not None:
-            _warn_once(f"{reason}; its experts run in eager mode")
-        module.__dict__["_smlora_activation"] = None if reason is not None else _activation_of(module)
-    return module.__dict__["_smlora_activation"]
+    """The module's Activation, or None if it is not supported, of which the user is told once. Found out at the first call,
+    which breaks the graph of a compiler."""
+    if not hasattr(module, "_smlora_activation"):
+        _find_out(module)
+    return module._smlora_activation
 
 
 # ---- the experts ------------------------------------------------------------------------------------------------------
@@ -113,7 +118,7 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     activation = _activation_or_none(module)
     if activation is None:
         return _eager(module, hidden_states, top_k_index, top_k_weights)
-    adapters = module.__dict__.get("_smlora_adapters", {})
+    adapters = getattr(module, "_smlora_adapters", {})
     x = hidden_states.reshape(-1, hidden_states.shape[-1])
     gates = top_k_weights
     if gates.dtype not in (x.dtype, torch.float32):
@@ -184,7 +189,9 @@ def _patch_peft(wrapper_class):
             with original(self, active_adapters):
                 yield
             return
-        adapters = module.__dict__.setdefault("_smlora_adapters", {})
+        if not hasattr(module, "_smlora_adapters"):
+            module._smlora_adapters = {}
+        adapters = module._smlora_adapters
         adapters[self.parameter_name] = _adapter_of(self, names[0])
         try:
             yield

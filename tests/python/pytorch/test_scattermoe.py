@@ -1,5 +1,6 @@
 """The drop-in for axolotl's scattermoe_lora, against loops over experts."""
 
+import os
 import subprocess
 import sys
 
@@ -246,4 +247,4 @@ from axolotl.integrations.kernels.libs.scattermoe_lora import other
 assert other.flatten_sort_count is flatten_sort_count
 """
     path = ":".join([str(tmp_path), *[entry for entry in sys.path if entry]])
-    subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": path})
+    subprocess.run([sys.executable, "-c", script], check=True, env=dict(os.environ, PYTHONPATH=path))

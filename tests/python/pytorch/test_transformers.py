@@ -282,6 +282,23 @@ def test_an_unknown_activation_falls_back_with_one_warning():
     assert torch.equal(loss, loss_of(reference, ids))
 
 
+def test_experts_compile_whole_after_a_first_call():
+    torch._dynamo.reset()
+    experts = build("gpt_oss", "smlora").model.layers[0].mlp.experts
+    arguments = torch.randn(9, 32), torch.randint(0, 6, (9, 2)), torch.rand(9, 2)
+    expected = experts(*arguments)
+    compiled = torch.compile(experts, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*arguments), expected, torch.float32)
+
+
+def test_a_compiled_model_gives_the_same():
+    torch._dynamo.reset()
+    eager, fused = build("qwen3_moe", "eager"), build("qwen3_moe", "smlora")
+    ids = tokens()
+    compiled = torch.compile(fused, backend="aot_eager")
+    assert_close(loss_of(compiled, ids), loss_of(eager, ids), torch.float32)
+
+
 def test_entries_of_other_ranks_are_left_out():
     experts = build("qwen3_moe", "smlora").model.layers[0].mlp.experts
     x, index = torch.randn(9, 32), torch.randint(0, 6, (9, 2))
