@@ -1,5 +1,7 @@
 #include "ops/engine_impl.hpp"
 
+#include "cache/location.hpp"
+
 #include <utility>
 
 namespace smlora {
@@ -8,7 +10,7 @@ Engine::Impl::Impl(EngineOptions options_)
     : options(std::move(options_)),
       log(options.log),
       threads(options.threads),
-      cache({options.cache_root, options.cache_layers, options.cache_limit_bytes}, log),
+      cache({options.cache_root, options.cache_layers, options.cache_limit_bytes, cache::shipped_layer()}, log),
       kernels(cache, log) {}
 
 Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
