@@ -1,34 +1,40 @@
-// Gradients of the adapter on tensor cores, sm_80 and up: out_e = wide_e^T rank_rows_e, a product whose reduction runs
-// over the rows of an expert. Streams the wide operand (x or dy) once.
+// Gradients of the adapter on tensor cores, sm_80 and up: dA_e = yb_e^T x_e and dB_e = dy_e^T xa_e in one launch,
+// products whose reduction runs over the rows of an expert. Streams the wide operands (x and dy) once.
 //
-// A persistent grid walks the items (expert, chunk of rows, column tile, rank tile), column tiles fastest, so that the
-// blocks that share rows run together. An expert with more than `chunk_rows` rows is cut into chunks, whose sums go to
-// `partials` in fp32; lora_gradient_reduce adds them in order. No atomics: results are bitwise repeatable.
+// A persistent grid walks the pieces (expert, chunk of rows, side, column tile, rank tile), tiles fastest, so that the
+// blocks that share rows run together. An expert with many rows is cut into chunks, whose sums go to `partials` in
+// fp32; lora_gradient_reduce adds them in order. No atomics: results are bitwise repeatable.
 //
-// Roles: all warps copy (cp.async, STAGES deep, rows gathered), then all multiply; warp w owns TILE_C / WARPS columns
-// of the tile and all its TILE_R ranks.
+// The cp.async pipeline, STAGES deep, runs on across pieces: while one piece is summed and written, the rows of the
+// next are on their way, and the indices of the rows after those.
+//
+// Roles: all warps copy, then all multiply; warp w owns TILE_C / WARPS columns of the tile and all its TILE_R ranks.
 //
 // Shared memory
-//   STAGES x TILE_K x (TILE_C + TILE_R) x 2, 16-byte chunks swizzled; the same bytes stage the output tile in fp32
+//   STAGES x TILE_K x (TILE_C + TILE_R) x 2, 16-byte chunks swizzled
+//   staging      TILE_R x (TILE_C + 4) x 4   the piece's sums on their way out
 //   prefix       (E + 1) x 4   chunks before each expert, at least one for each
-//   split_prefix (E + 1) x 4   the same, counting only experts with several chunks: their slots in `partials`
+//   slots        (E + 1) x 4   see gradient_slots
 //   warp_totals  WARPS x 4
 //
-// Compile-time (struct C): E, WIDE, RANK, RANK_STRIDE, ROWS, TOP_K, HAS_GATES, TILE_C, TILE_R, TILE_K, WARPS, STAGES;
-// types Element, Output, Gate, Index. WIDE and RANK_STRIDE are multiples of 8, every row 16-byte aligned.
+// Compile-time (struct C): E, WIDE_A and WIDE_B (columns; 0: that gradient is not wanted), ROWS_A, ROWS_B, RANK,
+// RANK_STRIDE, TOP_K, HAS_GATES, TILE_C, TILE_R, TILE_K, WARPS, STAGES; types Element, Output, Gate, Index. The widths
+// and RANK_STRIDE are multiples of 8, every row 16-byte aligned.
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "lora_gradient_pieces.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
+#include "ptx/synchronise.cuh"
 #include "swizzle.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
 
 namespace smlora::lora_gradient_mma {
 
-using Args = LoraGradientArgs;
+using Args = LoraGradientPair;
 
 template <class C>
 struct Layout {
@@ -41,12 +47,12 @@ struct Layout {
     static constexpr int wide_bytes = C::TILE_K * C::TILE_C * 2;
     static constexpr int rank_bytes = C::TILE_K * C::TILE_R * 2;
     static constexpr int stage_bytes = wide_bytes + rank_bytes;
-    static constexpr int output_pitch = C::TILE_C + 4;  // floats; keeps the staging's columns off one bank
-    static constexpr int output_bytes = C::TILE_R * output_pitch * 4;
-    static constexpr int pipeline_bytes =
-        C::STAGES * stage_bytes > output_bytes ? C::STAGES* stage_bytes : output_bytes;
-    static constexpr int column_tiles = ceil_div(C::WIDE, C::TILE_C);
+    static constexpr int staging_pitch = C::TILE_C + 4;  // floats; keeps the staging's columns off one bank
+    static constexpr int staging = C::STAGES * stage_bytes;
+    static constexpr int prefix = staging + C::TILE_R * staging_pitch * 4;
     static constexpr int rank_tiles = ceil_div(C::RANK, C::TILE_R);
+    static constexpr int tiles_a = ceil_div(C::WIDE_A, C::TILE_C) * rank_tiles;
+    static constexpr int tiles_b = ceil_div(C::WIDE_B, C::TILE_C) * rank_tiles;
     static constexpr int wide_rows_a_pass = threads / c_chunks;
     static constexpr int wide_passes = C::TILE_K / wide_rows_a_pass;
 
@@ -54,13 +60,46 @@ struct Layout {
     static_assert(threads % c_chunks == 0 && C::TILE_K % wide_rows_a_pass == 0, "whole passes over the wide tile");
 };
 
-/// Copies one stage's piece of rank_rows, each row times its gate; plain loads and stores, as the gate comes between.
+/// One piece of work.
+struct Piece {
+    int side;
+    int expert;
+    int slot;  ///< in `partials`, -1: the expert's sums are complete
+    int column;
+    int first_rank;
+    int begin, end;  ///< sorted positions
+};
+
 template <class C>
-__device__ __forceinline__ void copy_rank_rows(unsigned char* target, const Args& args, int first_row, int end,
-                                               int first_rank) {
+__device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int* slots,
+                                          const typename C::Index* offsets, int chunk_rows) {
+    using L = Layout<C>;
+    constexpr int tiles = L::tiles_a + L::tiles_b;
+    const int chunk_item = item / tiles;
+    int tile = item % tiles;
+    Piece piece;
+    piece.expert = group_of<C::E>(prefix, chunk_item);
+    const int chunk = chunk_item - prefix[piece.expert];
+    const bool split = prefix[piece.expert + 1] - prefix[piece.expert] > 1;
+    piece.slot = split ? slots[piece.expert] + chunk : -1;
+    piece.side = tile < L::tiles_a ? side_a : side_b;
+    if (piece.side == side_b) tile -= L::tiles_a;
+    piece.column = tile / L::rank_tiles * C::TILE_C;
+    piece.first_rank = tile % L::rank_tiles * C::TILE_R;
+    const int expert_end = static_cast<int>(offsets[piece.expert]);
+    piece.begin = first_row(offsets, piece.expert) + chunk * chunk_rows;
+    piece.end = split && piece.begin + chunk_rows < expert_end ? piece.begin + chunk_rows : expert_end;
+    return piece;
+}
+
+/// Copies one stage's piece of rank rows, each row times its gate; with gates by plain loads and stores, as the gate
+/// comes between.
+template <class C>
+__device__ __forceinline__ void copy_rank_rows(unsigned char* target, const LoraGradientArgs& a, const void* source,
+                                               int first_row, int end, int first_rank) {
     using L = Layout<C>;
     using Element = typename C::Element;
-    const auto* const rank_rows = static_cast<const Element*>(args.rank_rows);
+    const auto* const rank_rows = static_cast<const Element*>(source);
     for (int item = static_cast<int>(threadIdx.x); item < C::TILE_K * L::r_chunks; item += L::threads) {
         const int row = item / L::r_chunks;
         const int chunk = item % L::r_chunks;
@@ -76,8 +115,8 @@ __device__ __forceinline__ void copy_rank_rows(unsigned char* target, const Args
             Vec16 value = {};
             if (inside) {
                 value = *reinterpret_cast<const Vec16*>(from);
-                const auto flat = static_cast<const typename C::Index*>(args.scattered_idxs)[position];
-                const float gate = to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
+                const auto flat = static_cast<const typename C::Index*>(a.scattered_idxs)[position];
+                const float gate = to_float(static_cast<const typename C::Gate*>(a.gates)[flat]);
                 const auto* const element = reinterpret_cast<const Element*>(&value);
                 Vec16 gated;
 #pragma unroll
@@ -92,145 +131,195 @@ __device__ __forceinline__ void copy_rank_rows(unsigned char* target, const Args
     }
 }
 
+/// Copies the steps of this block's pieces, one after the other, ahead of their products.
 template <class C>
-__device__ __forceinline__ void run(const Args& args) {
+struct Copier {
     using L = Layout<C>;
     using Element = typename C::Element;
-    using Output = typename C::Output;
     using Index = typename C::Index;
-    extern __shared__ __align__(128) unsigned char shared[];
-    int* const prefix = reinterpret_cast<int*>(shared + L::pipeline_bytes);
-    int* const split_prefix = prefix + C::E + 1;
-    int* const warp_totals = split_prefix + C::E + 1;
 
-    const int thread = static_cast<int>(threadIdx.x);
-    const int lane = thread & 31;
-    const int warp = thread >> 5;
-    const auto* const offsets = static_cast<const Index*>(args.expert_offsets);
-    const auto* const scattered = static_cast<const Index*>(args.scattered_idxs);
-    const auto* const wide = static_cast<const Element*>(args.wide);
+    const Args& args;
+    const int* prefix;
+    const int* slots;
+    int items;
+    int item;
+    Piece piece;
+    int first;                           ///< sorted position of the step that is copied next
+    int source[Layout<C>::wide_passes];  ///< where this thread's rows of that step lie
 
-    auto chunks_of = [&](int expert) {
-        const int rows = static_cast<int>(offsets[expert]) - first_row(offsets, expert);
-        return rows > args.chunk_rows ? ceil_div(rows, args.chunk_rows) : 1;
-    };
-    prefix_counts<C::E, L::threads>(prefix, warp_totals, chunks_of);
-    prefix_counts<C::E, L::threads>(split_prefix, warp_totals, [&](int expert) {
-        const int chunks = chunks_of(expert);
-        return chunks > 1 ? chunks : 0;
-    });
-    constexpr int tiles = L::column_tiles * L::rank_tiles;
-    const int items = prefix[C::E] * tiles;
+    [[nodiscard]] __device__ __forceinline__ bool more() const { return item < items; }
 
-    for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-        const int chunk_item = item / tiles;
-        const int expert = group_of<C::E>(prefix, chunk_item);
-        const int chunk_index = chunk_item - prefix[expert];
-        const bool split = prefix[expert + 1] - prefix[expert] > 1;
-        const int column = item % tiles % L::column_tiles * C::TILE_C;
-        const int first_rank = item % tiles / L::column_tiles * C::TILE_R;
-        const int begin = first_row(offsets, expert) + chunk_index * args.chunk_rows;
-        const int expert_end = static_cast<int>(offsets[expert]);
-        const int end = split && begin + args.chunk_rows < expert_end ? begin + args.chunk_rows : expert_end;
-        const int steps = ceil_div(end - begin, C::TILE_K);
-
-        float sums[L::c_tiles][L::r_tiles][4] = {};
-        const int wide_chunk = thread % L::c_chunks;
-        const bool column_inside = C::WIDE % C::TILE_C == 0 || column + wide_chunk * 8 < C::WIDE;
-
-        auto copy_step = [&](int step) {
-            unsigned char* const stage = shared + step % C::STAGES * L::stage_bytes;
-            const int first = begin + step * C::TILE_K;
-#pragma unroll
-            for (int pass = 0; pass < L::wide_passes; ++pass) {
-                const int row = thread / L::c_chunks + pass * L::wide_rows_a_pass;
-                const int position = first + row;
-                const bool inside = position < end && column_inside;
-                const Element* from = wide;
-                if (inside) {
-                    int source = position;
-                    if constexpr (C::ROWS != rows_grouped) {
-                        source = row_of<C::ROWS, C::TOP_K>(position, static_cast<int>(scattered[position]));
-                    }
-                    from = wide + static_cast<int64>(source) * args.wide_stride + column + wide_chunk * 8;
-                }
-                ptx::cp_async_16(ptx::shared_address(stage) + swizzled<L::c_chunks>(row, wide_chunk), from,
-                                 inside ? 16U : 0U);
-            }
-            copy_rank_rows<C>(stage + L::wide_bytes, args, first, end, first_rank);
-        };
-
-        // The previous item's output staging is read until here.
-        __syncthreads();
-#pragma unroll
-        for (int step = 0; step < C::STAGES - 1; ++step) {
-            if (step < steps) copy_step(step);
-            ptx::cp_async_commit();
+    /// Goes to the first piece with rows from `from` on.
+    __device__ __forceinline__ void seek(int from) {
+        for (item = from; item < items; item += static_cast<int>(gridDim.x)) {
+            piece =
+                piece_of<C>(item, prefix, slots, static_cast<const Index*>(args.a.expert_offsets), args.a.chunk_rows);
+            if (piece.begin < piece.end) break;
         }
-        for (int step = 0; step < steps; ++step) {
-            ptx::cp_async_wait<C::STAGES - 2>();
-            __syncthreads();
-            if (step + C::STAGES - 1 < steps) copy_step(step + C::STAGES - 1);
-            ptx::cp_async_commit();
+        first = piece.begin;
+        find_rows();
+    }
 
-            const unsigned stage =
-                ptx::shared_address(shared) + static_cast<unsigned>(step % C::STAGES * L::stage_bytes);
-            // Both operands lie with the reduction as rows: ldmatrix transposes them on the way.
+    __device__ __forceinline__ void find_rows() {
+        if (!more()) return;
+        const auto* const scattered = static_cast<const Index*>(args.a.scattered_idxs);
 #pragma unroll
-            for (int k16 = 0; k16 < C::TILE_K / 16; ++k16) {
-                unsigned b[L::r_tiles / 2][4];
-#pragma unroll
-                for (int r = 0; r < L::r_tiles / 2; ++r) {
-                    const int row = k16 * 16 + (lane & 15);
-                    ptx::ldmatrix_x4_trans(b[r],
-                                           stage + L::wide_bytes + swizzled<L::r_chunks>(row, r * 2 + (lane >> 4)));
-                }
-#pragma unroll
-                for (int c = 0; c < L::c_tiles; ++c) {
-                    unsigned a[4];
-                    const int row = k16 * 16 + (lane & 7) + ((lane >> 4) << 3);
-                    const int chunk = (warp * L::warp_c + c * 16) / 8 + ((lane >> 3) & 1);
-                    ptx::ldmatrix_x4_trans(a, stage + swizzled<L::c_chunks>(row, chunk));
-#pragma unroll
-                    for (int r = 0; r < L::r_tiles; ++r) {
-                        ptx::mma_m16n8k16<Element>(sums[c][r], a, b[r / 2][(r & 1) * 2], b[r / 2][(r & 1) * 2 + 1]);
-                    }
-                }
-            }
-        }
-        ptx::cp_async_wait<0>();
-        __syncthreads();
-
-        // Through shared memory as [rank][column], then along whichever direction is contiguous outside.
-        auto* const staging = reinterpret_cast<float*>(shared);
-#pragma unroll
-        for (int c = 0; c < L::c_tiles; ++c) {
-#pragma unroll
-            for (int r = 0; r < L::r_tiles; ++r) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const int own_column = warp * L::warp_c + c * 16 + (lane >> 2) + (i >> 1) * 8;
-                    const int own_rank = r * 8 + (lane & 3) * 2 + (i & 1);
-                    staging[own_rank * L::output_pitch + own_column] = sums[c][r][i];
-                }
-            }
-        }
-        __syncthreads();
-        const bool along_columns = split || args.out_wide_stride == 1;
-        for (int i = thread; i < C::TILE_C * C::TILE_R; i += L::threads) {
-            const int c = along_columns ? i % C::TILE_C : i / C::TILE_R;
-            const int r = along_columns ? i / C::TILE_C : i % C::TILE_R;
-            if (column + c >= C::WIDE || first_rank + r >= C::RANK) continue;
-            const float value = staging[r * L::output_pitch + c];
-            if (split) {
-                const int64 slot = split_prefix[expert] + chunk_index;
-                static_cast<float*>(args.partials)[(slot * C::RANK + first_rank + r) * C::WIDE + column + c] = value;
+        for (int pass = 0; pass < L::wide_passes; ++pass) {
+            const int position = first + static_cast<int>(threadIdx.x) / L::c_chunks + pass * L::wide_rows_a_pass;
+            const int known = position < piece.end ? position : first;
+            if constexpr (C::ROWS_A == rows_grouped && C::ROWS_B == rows_grouped) {
+                source[pass] = known;
             } else {
-                static_cast<Output*>(args.out)[expert * args.out_expert_stride + (column + c) * args.out_wide_stride +
-                                               (first_rank + r) * args.out_rank_stride] = from_float<Output>(value);
+                const int flat = static_cast<int>(scattered[known]);
+                source[pass] = piece.side == side_a ? row_of<C::ROWS_A, C::TOP_K>(known, flat)
+                                                    : row_of<C::ROWS_B, C::TOP_K>(known, flat);
             }
         }
     }
+
+    /// Begins the copies of the next step, and looks up the rows of the one after.
+    __device__ __forceinline__ void copy(unsigned char* stage) {
+        const bool a = piece.side == side_a;
+        const auto* const wide = static_cast<const Element*>(a ? args.a.wide : args.b.wide);
+        const int64 stride = a ? args.a.wide_stride : args.b.wide_stride;
+        const int column = piece.column + static_cast<int>(threadIdx.x) % L::c_chunks * 8;
+        const bool column_inside = column < (a ? C::WIDE_A : C::WIDE_B);
+#pragma unroll
+        for (int pass = 0; pass < L::wide_passes; ++pass) {
+            const int row = static_cast<int>(threadIdx.x) / L::c_chunks + pass * L::wide_rows_a_pass;
+            const bool inside = column_inside && first + row < piece.end;
+            const Element* const from = inside ? wide + source[pass] * stride + column : wide;
+            ptx::cp_async_16(
+                ptx::shared_address(stage) + swizzled<L::c_chunks>(row, static_cast<int>(threadIdx.x) % L::c_chunks),
+                from, inside ? 16U : 0U);
+        }
+        copy_rank_rows<C>(stage + L::wide_bytes, args.a, a ? args.a.rank_rows : args.b.rank_rows, first, piece.end,
+                          piece.first_rank);
+        first += C::TILE_K;
+        if (first < piece.end) {
+            find_rows();
+        } else {
+            seek(item + static_cast<int>(gridDim.x));
+        }
+    }
+};
+
+/// sums += one stage's rows. Both operands lie with the reduction as rows: ldmatrix transposes them on the way.
+template <class C>
+__device__ __forceinline__ void multiply(float (&sums)[Layout<C>::c_tiles][Layout<C>::r_tiles][4], unsigned stage) {
+    using L = Layout<C>;
+    const int lane = static_cast<int>(threadIdx.x) & 31;
+    const int warp = static_cast<int>(threadIdx.x) >> 5;
+#pragma unroll
+    for (int k16 = 0; k16 < C::TILE_K / 16; ++k16) {
+        unsigned b[L::r_tiles / 2][4];
+#pragma unroll
+        for (int r = 0; r < L::r_tiles / 2; ++r) {
+            const int row = k16 * 16 + (lane & 15);
+            ptx::ldmatrix_x4_trans(b[r], stage + L::wide_bytes + swizzled<L::r_chunks>(row, r * 2 + (lane >> 4)));
+        }
+#pragma unroll
+        for (int c = 0; c < L::c_tiles; ++c) {
+            unsigned a[4];
+            const int row = k16 * 16 + (lane & 7) + ((lane >> 4) << 3);
+            const int chunk = (warp * L::warp_c + c * 16) / 8 + ((lane >> 3) & 1);
+            ptx::ldmatrix_x4_trans(a, stage + swizzled<L::c_chunks>(row, chunk));
+#pragma unroll
+            for (int r = 0; r < L::r_tiles; ++r) {
+                ptx::mma_m16n8k16<typename C::Element>(sums[c][r], a, b[r / 2][(r & 1) * 2], b[r / 2][(r & 1) * 2 + 1]);
+            }
+        }
+    }
+}
+
+/// Writes a piece's sums: through shared memory as [rank][column], then along whichever direction is contiguous
+/// outside.
+template <class C>
+__device__ __forceinline__ void write(const float (&sums)[Layout<C>::c_tiles][Layout<C>::r_tiles][4], float* staging,
+                                      const Args& args, const Piece& piece) {
+    using L = Layout<C>;
+    using Output = typename C::Output;
+    const int lane = static_cast<int>(threadIdx.x) & 31;
+    const int warp = static_cast<int>(threadIdx.x) >> 5;
+    // The last piece has been written from the staging.
+    __syncthreads();
+#pragma unroll
+    for (int c = 0; c < L::c_tiles; ++c) {
+#pragma unroll
+        for (int r = 0; r < L::r_tiles; ++r) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int column = warp * L::warp_c + c * 16 + (lane >> 2) + (i >> 1) * 8;
+                const int rank = r * 8 + (lane & 3) * 2 + (i & 1);
+                staging[rank * L::staging_pitch + column] = sums[c][r][i];
+            }
+        }
+    }
+    __syncthreads();
+    const bool a = piece.side == side_a;
+    const int width = a ? C::WIDE_A : C::WIDE_B;
+    const int64 expert_stride = a ? args.a.out_expert_stride : args.b.out_expert_stride;
+    const int64 wide_stride = a ? args.a.out_wide_stride : args.b.out_wide_stride;
+    const int64 rank_stride = a ? args.a.out_rank_stride : args.b.out_rank_stride;
+    auto* const out = static_cast<Output*>(a ? args.a.out : args.b.out) + piece.expert * expert_stride;
+    auto* const partials = static_cast<float*>(a ? args.a.partials : args.b.partials);
+    const bool along_columns = piece.slot >= 0 || wide_stride == 1;
+    for (int i = static_cast<int>(threadIdx.x); i < C::TILE_C * C::TILE_R; i += L::threads) {
+        const int c = along_columns ? i % C::TILE_C : i / C::TILE_R;
+        const int r = along_columns ? i / C::TILE_C : i % C::TILE_R;
+        const int column = piece.column + c;
+        const int rank = piece.first_rank + r;
+        if (column >= width || rank >= C::RANK) continue;
+        const float value = staging[r * L::staging_pitch + c];
+        if (piece.slot >= 0) {
+            partials[(static_cast<int64>(piece.slot) * C::RANK + rank) * width + column] = value;
+        } else {
+            out[column * wide_stride + rank * rank_stride] = from_float<Output>(value);
+        }
+    }
+}
+
+template <class C>
+__device__ __forceinline__ void run(const Args& args) {
+    using L = Layout<C>;
+    using Index = typename C::Index;
+    extern __shared__ __align__(128) unsigned char shared[];
+    auto* const staging = reinterpret_cast<float*>(shared + L::staging);
+    int* const prefix = reinterpret_cast<int*>(shared + L::prefix);
+    int* const slots = prefix + C::E + 1;
+    int* const warp_totals = slots + C::E + 1;
+    const auto* const offsets = static_cast<const Index*>(args.a.expert_offsets);
+    const int chunk_rows = args.a.chunk_rows;
+    ptx::let_next_kernel_begin();
+    prefix_counts<C::E, L::threads>(prefix, warp_totals,
+                                    [&](int expert) { return gradient_chunks(offsets, expert, chunk_rows); });
+    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, chunk_rows);
+    const int items = prefix[C::E] * (L::tiles_a + L::tiles_b);
+
+    Copier<C> copier{args, prefix, slots, items, 0, {}, 0, {}};
+    copier.seek(static_cast<int>(blockIdx.x));
+#pragma unroll
+    for (int stage = 0; stage < C::STAGES - 1; ++stage) {
+        if (copier.more()) copier.copy(shared + stage * L::stage_bytes);
+        ptx::cp_async_commit();
+    }
+    int stage = 0;
+    for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
+        const Piece piece = piece_of<C>(item, prefix, slots, offsets, chunk_rows);
+        float sums[L::c_tiles][L::r_tiles][4] = {};
+        for (int first = piece.begin; first < piece.end; first += C::TILE_K) {
+            ptx::cp_async_wait<C::STAGES - 2>();
+            // This step has arrived, and every warp has read the stage that is copied over next.
+            __syncthreads();
+            const int free = stage == 0 ? C::STAGES - 1 : stage - 1;
+            if (copier.more()) copier.copy(shared + free * L::stage_bytes);
+            ptx::cp_async_commit();
+            multiply<C>(sums, ptx::shared_address(shared) + static_cast<unsigned>(stage * L::stage_bytes));
+            stage = stage == C::STAGES - 1 ? 0 : stage + 1;
+        }
+        write<C>(sums, staging, args, piece);
+    }
+    ptx::cp_async_wait<0>();
 }
 
 }  // namespace smlora::lora_gradient_mma

@@ -21,4 +21,10 @@ struct LoraGradientArgs {
     int M;
 };
 
+/// Both gradients in one launch: dA (wide = x) and dB (wide = dy), over the same rows.
+struct LoraGradientPair {
+    LoraGradientArgs a;
+    LoraGradientArgs b;
+};
+
 }  // namespace smlora

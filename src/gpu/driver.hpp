@@ -32,8 +32,8 @@
     X(cuFuncSetAttribute)                          \
     X(cuFuncGetAttribute)                          \
     X(cuOccupancyMaxActiveBlocksPerMultiprocessor) \
-    X(cuLaunchKernel)                              \
     X(cuLaunchKernelEx)                            \
+    X(cuTensorMapEncodeTiled)                      \
     X(cuMemAlloc)                                  \
     X(cuMemFree)                                   \
     X(cuMemAllocAsync)                             \

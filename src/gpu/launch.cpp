@@ -11,7 +11,7 @@
 namespace smlora::gpu {
 
 void launch(const jit::LoadedKernel& kernel, unsigned grid_x, unsigned grid_y, CUstream stream, const void* args,
-            std::size_t args_bytes) {
+            std::size_t args_bytes, Begin begin) {
     // The driver copies as many bytes as the kernel was compiled for, whatever lies behind `args`.
     if (args_bytes != kernel.args_bytes) {
         throw Error(ErrorCode::internal, fmt::format("a kernel with {} bytes of parameters was launched with {}",
@@ -21,8 +21,21 @@ void launch(const jit::LoadedKernel& kernel, unsigned grid_x, unsigned grid_y, C
         return;
     }
     std::array<void*, 1> parameters = {const_cast<void*>(args)};
-    SMLORA_CUDA(cuLaunchKernel, static_cast<CUfunction>(kernel.function), grid_x, grid_y, 1, kernel.threads, 1, 1,
-                kernel.dynamic_shared, stream, parameters.data(), nullptr);
+    CUlaunchAttribute overlap{};
+    overlap.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    overlap.value.programmaticStreamSerializationAllowed = 1;
+    CUlaunchConfig config{};
+    config.gridDimX = grid_x;
+    config.gridDimY = grid_y;
+    config.gridDimZ = 1;
+    config.blockDimX = kernel.threads;
+    config.blockDimY = 1;
+    config.blockDimZ = 1;
+    config.sharedMemBytes = kernel.dynamic_shared;
+    config.hStream = stream;
+    config.attrs = &overlap;
+    config.numAttrs = begin == Begin::during_last_kernel ? 1 : 0;
+    SMLORA_CUDA(cuLaunchKernelEx, &config, static_cast<CUfunction>(kernel.function), parameters.data(), nullptr);
 }
 
 }  // namespace smlora::gpu

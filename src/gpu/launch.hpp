@@ -10,11 +10,17 @@
 
 namespace smlora::gpu {
 
+/// When a launch may begin.
+enum class Begin : bool {
+    after_earlier_work,  ///< once everything before it on the stream is done
+    during_last_kernel,  ///< once the blocks of the kernel before it allow it; it waits for that kernel's writes itself
+};
+
 /// Launches grid_x x grid_y blocks on `stream`. `args` is the kernel's one parameter, a plain struct that is copied
 /// before this returns. Nothing is launched when a dimension of the grid is 0. Throws Error{internal} if the kernel was
 /// compiled for parameters of another size, Error{cuda} if the launch fails.
 void launch(const jit::LoadedKernel& kernel, unsigned grid_x, unsigned grid_y, CUstream stream, const void* args,
-            std::size_t args_bytes);
+            std::size_t args_bytes, Begin begin = Begin::after_earlier_work);
 
 /// The same for the struct itself.
 template <class Args>

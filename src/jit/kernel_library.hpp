@@ -17,7 +17,7 @@ class Cache;
 
 namespace smlora::jit {
 
-/// A kernel on the GPU, ready for cuLaunchKernel. Lives as long as the library that made it.
+/// A kernel on the GPU, ready to be launched. Lives as long as the library that made it.
 struct LoadedKernel {
     void* function = nullptr;  ///< CUfunction
     unsigned threads = 0;

@@ -53,26 +53,21 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     Scratch scratch(block.data());
     const BackwardInputScratch pieces = take_backward_input(problem, M, args.yb.given(), scratch);
 
-    GroupedProductArgs product = product_args(problem, args.routing, M);
+    ProductAdapter adapter;
     if (lora) {
-        void* const yb = args.yb.given() ? args.yb.data : pieces.yb;
-        const AdapterMatrix b = adapter_b(call, plan, problem, args.B, scratch);
-        launch_rank_product(call, plan, Role::yb, product, args.dy, b, args.scaling, yb, problem);
-        const AdapterMatrix a = adapter_a(call, plan, problem, args.A, scratch);
-        product.lora_rows = yb;
-        product.lora_weight = a.data;
-        product.lora_expert_stride = a.expert_stride;
-        product.lora_row_stride = a.row_stride;
+        adapter.ranked = adapter_b(call, plan, problem, args.B, scratch);
+        adapter.adapted = adapter_a(call, plan, problem, args.A, scratch);
+        adapter.scaling = args.scaling;
+        adapter.rank_rows = args.yb.given() ? args.yb.data : pieces.yb;
     }
+    GroupedProductArgs product = product_args(problem, args.routing, M);
     const bool reduced = plan.has(Role::combine);
-    product.rows = args.dy.data;
-    product.rows_stride = row_stride(args.dy);
     product.weight = args.W.data;
     product.weight_expert_stride = args.W.strides[0];
     product.gates = args.gates.data;
     product.out = reduced ? pieces.dx : args.dx.data;
     product.out_stride = reduced ? problem.K : row_stride(args.dx);
-    launch_product(call, plan, Role::product, problem, product);
+    launch_product(call, plan, Role::yb, problem, args.dy, adapter, product);
 
     if (plan.has(Role::gate_gradient)) {
         GateGradientArgs gradient{};

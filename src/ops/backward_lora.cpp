@@ -12,10 +12,11 @@ namespace {
 
 /// Rows that one block sums before its piece is added to others. Experts of twice the mean are not cut, so that an even
 /// routing writes its gradients straight; one expert that has everything is cut into enough pieces to fill a GPU.
-std::int64_t chunk_rows(const Problem& problem, std::int64_t width, std::int64_t M) {
+std::int64_t chunk_rows(const Problem& problem, std::int64_t M) {
     constexpr std::int64_t least = 256;          // below it, adding the pieces up costs more than it spreads
     constexpr std::int64_t blocks_wanted = 512;  // a few for each multiprocessor of the largest GPUs
-    constexpr std::int64_t partials_limit = std::int64_t{256} << 20;  // bytes
+    constexpr std::int64_t partials_limit = std::int64_t{512} << 20;  // bytes
+    const std::int64_t width = problem.K + problem.N;
     const std::int64_t column_tiles = (width + 127) / 128;
     const std::int64_t even = 2 * M / problem.E;
     const std::int64_t spread = M * column_tiles / blocks_wanted;
@@ -25,13 +26,14 @@ std::int64_t chunk_rows(const Problem& problem, std::int64_t width, std::int64_t
 
 /// Slots for the pieces: an expert with several has at most 2 rows / chunk of them.
 std::int64_t partials_bytes(const Problem& problem, std::int64_t width, std::int64_t M) {
-    return 2 * M / chunk_rows(problem, width, M) * problem.R * width * 4;
+    return 2 * M / chunk_rows(problem, M) * problem.R * width * 4;
 }
 
 struct BackwardLoraScratch {
     void* xa = nullptr;
     void* yb = nullptr;
-    void* partials = nullptr;
+    void* partials_a = nullptr;
+    void* partials_b = nullptr;
 };
 
 /// The pieces that do not depend on the adapter's strides; those of the packed adapter follow.
@@ -40,9 +42,12 @@ BackwardLoraScratch take_backward_lora(const Problem& problem, std::int64_t M, c
     BackwardLoraScratch pieces;
     if (variant.needs_xa) pieces.xa = scratch.take(rank_rows_bytes(problem, M));
     if (variant.needs_yb) pieces.yb = scratch.take(rank_rows_bytes(problem, M));
-    // dA and dB take turns.
-    pieces.partials = scratch.take(std::max(variant.wants_da ? partials_bytes(problem, problem.K, M) : 0,
-                                            variant.wants_db ? partials_bytes(problem, problem.N, M) : 0));
+    if (variant.tensor_cores && variant.wants_da) {
+        pieces.partials_a = scratch.take(partials_bytes(problem, problem.K, M));
+    }
+    if (variant.tensor_cores && variant.wants_db) {
+        pieces.partials_b = scratch.take(partials_bytes(problem, problem.N, M));
+    }
     return pieces;
 }
 
@@ -54,21 +59,27 @@ std::size_t scratch_bytes(const Problem& problem, std::int64_t M, const Variant&
     return measure.used();
 }
 
-void launch_gradient(CudaCall& call, const Plan& plan, Role gradient_role, Role reduce_role, const Problem& problem,
-                     LoraGradientArgs args, std::int64_t width) {
-    const Step& step = plan.at(gradient_role);
-    if (!plan.has(reduce_role)) {
-        call.launch_grid(step, step.column_tiles, problem.E, args);
-        return;
+/// Both gradients; a side that is not wanted has no output.
+void launch_gradients(CudaCall& call, const Plan& plan, const Problem& problem, LoraGradientPair pair) {
+    if (plan.has(Role::gradient_a)) {
+        const Step& step = plan.at(Role::gradient_a);
+        call.launch_grid(step, step.column_tiles, problem.E, pair.a);
     }
-    const std::int64_t chunk = chunk_rows(problem, width, args.M);
-    args.chunk_rows = static_cast<int>(chunk);
-    call.launch(plan, step, (args.M / chunk + problem.E) * step.column_tiles, args);
-    if (args.M > chunk) {
+    if (plan.has(Role::gradient_b)) {
+        const Step& step = plan.at(Role::gradient_b);
+        call.launch_grid(step, step.column_tiles, problem.E, pair.b);
+    }
+    if (!plan.has(Role::gradients)) return;
+    const std::int64_t M = pair.a.M;
+    const std::int64_t chunk = chunk_rows(problem, M);
+    pair.a.chunk_rows = pair.b.chunk_rows = static_cast<int>(chunk);
+    const Step& step = plan.at(Role::gradients);
+    call.launch(plan, step, (M / chunk + problem.E) * step.column_tiles, pair);
+    if (M > chunk) {
         // At most M / chunk experts have several chunks.
-        const Step& reduce = plan.at(reduce_role);
-        const std::int64_t pieces = (problem.R * width + reduce.tile_rows - 1) / reduce.tile_rows;
-        call.launch(plan, reduce, std::min(problem.E, args.M / chunk) * pieces, args);
+        const Step& reduce = plan.at(Role::reduce);
+        const std::int64_t pieces = (problem.R * (problem.K + problem.N)) / reduce.tile_rows + 2;
+        call.launch(plan, reduce, std::min(problem.E, M / chunk) * pieces, pair, gpu::Begin::during_last_kernel);
     }
 }
 
@@ -101,32 +112,34 @@ void backward_lora_cuda(const Engine& engine, Stream stream, const Problem& prob
         launch_rank_product(call, plan, Role::yb, product, args.dy, b, args.scaling, pieces.yb, problem);
     }
 
-    LoraGradientArgs gradient{};
-    gradient.gates = args.gates.data;
-    gradient.scattered_idxs = product.scattered_idxs;
-    gradient.expert_offsets = product.expert_offsets;
-    gradient.partials = pieces.partials;
-    gradient.M = product.M;
+    LoraGradientPair pair{};
+    for (LoraGradientArgs* const side : {&pair.a, &pair.b}) {
+        side->gates = args.gates.data;
+        side->scattered_idxs = product.scattered_idxs;
+        side->expert_offsets = product.expert_offsets;
+        side->M = product.M;
+    }
     if (variant.wants_da) {
-        gradient.wide = args.x.data;
-        gradient.wide_stride = row_stride(args.x);
-        gradient.rank_rows = variant.needs_yb ? pieces.yb : args.yb.data;
-        gradient.out = args.dA.data;
-        gradient.out_expert_stride = args.dA.strides[0];
-        gradient.out_rank_stride = args.dA.strides[1];
-        gradient.out_wide_stride = args.dA.strides[2];
-        launch_gradient(call, plan, Role::gradient_a, Role::reduce_a, problem, gradient, problem.K);
+        pair.a.wide = args.x.data;
+        pair.a.wide_stride = row_stride(args.x);
+        pair.a.rank_rows = variant.needs_yb ? pieces.yb : args.yb.data;
+        pair.a.partials = pieces.partials_a;
+        pair.a.out = args.dA.data;
+        pair.a.out_expert_stride = args.dA.strides[0];
+        pair.a.out_rank_stride = args.dA.strides[1];
+        pair.a.out_wide_stride = args.dA.strides[2];
     }
     if (variant.wants_db) {
-        gradient.wide = args.dy.data;
-        gradient.wide_stride = row_stride(args.dy);
-        gradient.rank_rows = variant.needs_xa ? pieces.xa : args.xa.data;
-        gradient.out = args.dB.data;
-        gradient.out_expert_stride = args.dB.strides[0];
-        gradient.out_wide_stride = args.dB.strides[1];
-        gradient.out_rank_stride = args.dB.strides[2];
-        launch_gradient(call, plan, Role::gradient_b, Role::reduce_b, problem, gradient, problem.N);
+        pair.b.wide = args.dy.data;
+        pair.b.wide_stride = row_stride(args.dy);
+        pair.b.rank_rows = variant.needs_xa ? pieces.xa : args.xa.data;
+        pair.b.partials = pieces.partials_b;
+        pair.b.out = args.dB.data;
+        pair.b.out_expert_stride = args.dB.strides[0];
+        pair.b.out_wide_stride = args.dB.strides[1];
+        pair.b.out_rank_stride = args.dB.strides[2];
     }
+    launch_gradients(call, plan, problem, pair);
 }
 
 }  // namespace
@@ -146,6 +159,7 @@ std::size_t backward_lora_workspace(const Engine& engine, const Problem& problem
     if (engine.backend() == Backend::cpu || problem.R == 0) return 0;
     ops::Variant variant;
     variant.needs_xa = variant.needs_yb = variant.wants_da = variant.wants_db = true;
+    variant.tensor_cores = true;
     variant.pack_a = variant.pack_b = true;
     return ops::scratch_bytes(problem, T * problem.top_k, variant);
 }

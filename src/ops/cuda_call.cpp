@@ -25,12 +25,14 @@ const Plan& CudaCall::plan(const Problem& problem, const Variant& variant) {
     });
 }
 
-void CudaCall::launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args,
-                            std::size_t bytes) {
+void CudaCall::launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args, std::size_t bytes,
+                            gpu::Begin begin) {
     const std::int64_t resident =
         static_cast<std::int64_t>(plan.multiprocessors) * std::max(1, step.kernel->blocks_per_multiprocessor);
+    // Earlier GPUs cannot let a kernel begin during the last one.
+    if (context_.facts().arch.number() < 90) begin = gpu::Begin::after_earlier_work;
     gpu::launch(*step.kernel, static_cast<unsigned>(std::clamp<std::int64_t>(items, 1, resident)), 1, stream_, args,
-                bytes);
+                bytes, begin);
 }
 
 void CudaCall::launch_exact(const Step& step, std::int64_t x, std::int64_t y, const void* args, std::size_t bytes) {

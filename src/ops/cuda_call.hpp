@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpu/device.hpp"
+#include "gpu/launch.hpp"
 #include "ops/engine_impl.hpp"
 #include "ops/plan.hpp"
 
@@ -24,8 +25,9 @@ class CudaCall {
     /// Launches over `items` pieces of work that the kernel walks by itself: as many blocks as the GPU holds at once,
     /// and no more than there is work.
     template <class Args>
-    void launch(const Plan& plan, const Step& step, std::int64_t items, const Args& args) {
-        launch_items(plan, step, items, &args, sizeof(Args));
+    void launch(const Plan& plan, const Step& step, std::int64_t items, const Args& args,
+                gpu::Begin begin = gpu::Begin::after_earlier_work) {
+        launch_items(plan, step, items, &args, sizeof(Args), begin);
     }
 
     /// Launches a row kernel over `rows` rows, each cut into the step's segments.
@@ -42,7 +44,8 @@ class CudaCall {
     }
 
  private:
-    void launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args, std::size_t bytes);
+    void launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args, std::size_t bytes,
+                      gpu::Begin begin);
     void launch_exact(const Step& step, std::int64_t x, std::int64_t y, const void* args, std::size_t bytes);
 
     Engine::Impl& engine_;

@@ -50,26 +50,21 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
     Scratch scratch(block.data());
     const ForwardScratch pieces = take_forward(problem, M, args.xa.given(), scratch);
 
-    GroupedProductArgs product = product_args(problem, args.routing, M);
+    ProductAdapter adapter;
     if (lora) {
-        void* const xa = args.xa.given() ? args.xa.data : pieces.xa;
-        const AdapterMatrix a = adapter_a(call, plan, problem, args.A, scratch);
-        launch_rank_product(call, plan, Role::xa, product, args.x, a, args.scaling, xa, problem);
-        const AdapterMatrix b = adapter_b(call, plan, problem, args.B, scratch);
-        product.lora_rows = xa;
-        product.lora_weight = b.data;
-        product.lora_expert_stride = b.expert_stride;
-        product.lora_row_stride = b.row_stride;
+        adapter.ranked = adapter_a(call, plan, problem, args.A, scratch);
+        adapter.adapted = adapter_b(call, plan, problem, args.B, scratch);
+        adapter.scaling = args.scaling;
+        adapter.rank_rows = args.xa.given() ? args.xa.data : pieces.xa;
     }
-    product.rows = args.x.data;
-    product.rows_stride = row_stride(args.x);
+    GroupedProductArgs product = product_args(problem, args.routing, M);
     product.weight = args.W.data;
     product.weight_expert_stride = args.W.strides[0];
     product.bias = args.bias.data;
     const bool combined = plan.has(Role::combine);
     product.out = combined ? pieces.y : args.y.data;
     product.out_stride = combined ? problem.N : row_stride(args.y);
-    launch_product(call, plan, Role::product, problem, product);
+    launch_product(call, plan, Role::xa, problem, args.x, adapter, product);
 
     if (combined) {
         const CombineKernelArgs combine{pieces.y,    problem.N,          args.gates.data,

@@ -2,6 +2,7 @@
 
 #include "ops/product_step.hpp"
 #include "ops/row_steps.hpp"
+#include "ops/wgmma_product.hpp"
 
 #include <bit>
 
@@ -36,11 +37,23 @@ Step yb_step(const Problem& problem, const Variant& variant, const gpu::DeviceFa
     return product_step(problem, product, variant, facts);
 }
 
-void plan_forward(Plan& plan, const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts) {
-    if (problem.R > 0) {
-        set_pack_steps(plan, problem, variant);
-        plan.set(Role::xa, xa_step(problem, variant, facts));
+/// A product and, if it has an adapter, the rank rows that it reads, made by `rank_step` unless it makes them itself.
+void set_product_steps(Plan& plan, const Problem& problem, const ProductKernel& product, Role rank_role,
+                       Step (*rank_step)(const Problem&, const Variant&, const gpu::DeviceFacts&),
+                       const Variant& variant, const gpu::DeviceFacts& facts) {
+    const bool wgmma = wgmma_serves(product, variant, facts);
+    if (wgmma && wgmma_makes_rank_rows(product)) {
+        plan.set(Role::product_first, wgmma_step(problem, product, WgmmaPart::first));
+        if (wgmma_has_rest(product)) plan.set(Role::product, wgmma_step(problem, product, WgmmaPart::rest));
+        return;
     }
+    if (product.rank > 0) plan.set(rank_role, rank_step(problem, variant, facts));
+    plan.set(Role::product,
+             wgmma ? wgmma_step(problem, product, WgmmaPart::whole) : product_step(problem, product, variant, facts));
+}
+
+void plan_forward(Plan& plan, const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts) {
+    if (problem.R > 0) set_pack_steps(plan, problem, variant);
     const bool combined = problem.y_rows == RowOrder::token;
     const bool ekn = problem.weight_layout == WeightLayout::ekn;
     ProductKernel product;
@@ -53,15 +66,12 @@ void plan_forward(Plan& plan, const Problem& problem, const Variant& variant, co
     product.weight_out_contiguous = ekn;
     product.weight_row_stride = ekn ? problem.N : problem.K;
     product.bias = problem.bias;
-    plan.set(Role::product, product_step(problem, product, variant, facts));
+    set_product_steps(plan, problem, product, Role::xa, xa_step, variant, facts);
     if (combined) plan.set(Role::combine, combine_step(problem, problem.N, variant.vector_rows, problem.gates));
 }
 
 void plan_backward_input(Plan& plan, const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts) {
-    if (problem.R > 0) {
-        set_pack_steps(plan, problem, variant);
-        plan.set(Role::yb, yb_step(problem, variant, facts));
-    }
+    if (problem.R > 0) set_pack_steps(plan, problem, variant);
     const bool reduced = problem.x_rows == RowOrder::token;
     const bool ekn = problem.weight_layout == WeightLayout::ekn;
     ProductKernel product;
@@ -76,7 +86,7 @@ void plan_backward_input(Plan& plan, const Problem& problem, const Variant& vari
     product.lora_out_contiguous = true;
     // dgates needs the rows before their gate; the sum over a token's rows can apply it itself.
     product.gates = problem.gates && !variant.wants_dgates && !reduced;
-    plan.set(Role::product, product_step(problem, product, variant, facts));
+    set_product_steps(plan, problem, product, Role::yb, yb_step, variant, facts);
     if (variant.wants_dgates) {
         plan.set(Role::gate_gradient, gate_gradient_step(problem, variant, product.out_rows, !reduced));
     }
@@ -87,14 +97,13 @@ void plan_backward_lora(Plan& plan, const Problem& problem, const Variant& varia
     set_pack_steps(plan, problem, variant);
     if (variant.needs_xa) plan.set(Role::xa, xa_step(problem, variant, facts));
     if (variant.needs_yb) plan.set(Role::yb, yb_step(problem, variant, facts));
-    if (variant.wants_da) {
-        plan.set(Role::gradient_a, gradient_step(problem, problem.K, problem.x_rows, variant, facts));
-        if (variant.tensor_cores) plan.set(Role::reduce_a, gradient_reduce_step(problem, problem.K));
+    if (variant.tensor_cores) {
+        plan.set(Role::gradients, gradients_step(problem, variant, facts));
+        plan.set(Role::reduce, gradients_reduce_step(problem, variant));
+        return;
     }
-    if (variant.wants_db) {
-        plan.set(Role::gradient_b, gradient_step(problem, problem.N, problem.y_rows, variant, facts));
-        if (variant.tensor_cores) plan.set(Role::reduce_b, gradient_reduce_step(problem, problem.N));
-    }
+    if (variant.wants_da) plan.set(Role::gradient_a, gradient_step(problem, problem.K, problem.x_rows));
+    if (variant.wants_db) plan.set(Role::gradient_b, gradient_step(problem, problem.N, problem.y_rows));
 }
 
 }  // namespace

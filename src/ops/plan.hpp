@@ -29,12 +29,24 @@ enum class Role : std::uint8_t {
     pack_b,
     xa,
     yb,
+    product_first,  ///< the first columns of a product, with the rank rows that the others read
     product,
-    gradient_a,
+    gradients,   ///< dA and dB on tensor cores
+    gradient_a,  ///< one of them without
     gradient_b,
-    reduce_a,
-    reduce_b,
+    reduce,
     count,
+};
+
+/// What the tensor maps of a grouped product on wgmma follow from.
+struct WgmmaShape {
+    std::int64_t E, red, out;
+    std::int64_t rank;  ///< columns of the rank rows, padding included; 0: no adapter
+    bool weight_out_contiguous, lora_out_contiguous;
+    bool rank_red_contiguous;  ///< of the matrix that makes the rank rows
+    bool makes_rank_rows;
+    int tile_rows, rank_depth;
+    DType dtype;
 };
 
 /// One kernel of a plan with the figures that its grid follows from.
@@ -42,6 +54,7 @@ struct Step {
     jit::KernelSpec spec;
     int tile_rows = 0;                          ///< rows of a tile, or rows that a block takes at once
     int column_tiles = 0;                       ///< tiles beside each other for one row tile
+    std::optional<WgmmaShape> wgmma;            ///< of the family grouped_product_wgmma
     const jit::LoadedKernel* kernel = nullptr;  ///< set when the plan is loaded
 };
 

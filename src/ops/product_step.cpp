@@ -84,11 +84,60 @@ Step product_step(const Problem& problem, const ProductKernel& product, const Va
     return step;
 }
 
-Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows, const Variant& variant,
-                   const gpu::DeviceFacts& facts) {
+Step gradients_step(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts) {
+    const GradientTile tile = choose_gradient_tile(problem.E, problem.R, facts);
+    const std::int64_t wide_a = variant.wants_da ? problem.K : 0;
+    const std::int64_t wide_b = variant.wants_db ? problem.N : 0;
     Step step;
     auto& spec = step.spec;
+    spec.family = "lora_gradient_mma";
+    spec.threads = tile.threads();
+    spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
+    spec.dynamic_shared = tile.shared_bytes(problem.E);
     spec.constants = {
+        {"E", problem.E},
+        {"WIDE_A", wide_a},
+        {"WIDE_B", wide_b},
+        {"ROWS_A", static_cast<int>(problem.x_rows)},
+        {"ROWS_B", static_cast<int>(problem.y_rows)},
+        {"RANK", problem.R},
+        {"RANK_STRIDE", padded_rank(problem)},
+        {"TOP_K", problem.top_k},
+        {"HAS_GATES", problem.gates},
+        {"TILE_C", tile.c},
+        {"TILE_R", tile.r},
+        {"TILE_K", tile.k},
+        {"WARPS", tile.warps},
+        {"STAGES", tile.stages},
+        {"Element", type_name(problem.dtype)},
+        {"Output", type_name(problem.adapter_dtype)},
+        {"Gate", type_name(problem.gate_dtype)},
+        {"Index", type_name(problem.index_dtype)},
+    };
+    step.tile_rows = tile.k;
+    step.column_tiles = static_cast<int>(((wide_a + tile.c - 1) / tile.c + (wide_b + tile.c - 1) / tile.c) *
+                                         ((problem.R + tile.r - 1) / tile.r));
+    return step;
+}
+
+Step gradients_reduce_step(const Problem& problem, const Variant& variant) {
+    Step step;
+    step.spec.family = "lora_gradient_reduce";
+    step.spec.threads = 256;
+    step.spec.dynamic_shared = static_cast<unsigned>((2 * (problem.E + 1) + 8) * 4);
+    step.tile_rows = 1024;  // sums that a block makes at once
+    step.spec.constants = {
+        {"E", problem.E},    {"WIDE_A", variant.wants_da ? problem.K : 0}, {"WIDE_B", variant.wants_db ? problem.N : 0},
+        {"RANK", problem.R}, {"Output", type_name(problem.adapter_dtype)}, {"Index", type_name(problem.index_dtype)},
+    };
+    return step;
+}
+
+Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows) {
+    Step step;
+    step.spec.family = "lora_gradient_simt";
+    step.spec.threads = 256;
+    step.spec.constants = {
         {"E", problem.E},
         {"WIDE", width},
         {"RANK", problem.R},
@@ -101,40 +150,7 @@ Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows, co
         {"Gate", type_name(problem.gate_dtype)},
         {"Index", type_name(problem.index_dtype)},
     };
-    if (variant.tensor_cores) {
-        const GradientTile tile = choose_gradient_tile(problem.E, problem.R, facts);
-        spec.family = "lora_gradient_mma";
-        spec.threads = tile.threads();
-        spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
-        spec.dynamic_shared = tile.shared_bytes(problem.E);
-        spec.constants.emplace_back("TILE_C", tile.c);
-        spec.constants.emplace_back("TILE_R", tile.r);
-        spec.constants.emplace_back("TILE_K", tile.k);
-        spec.constants.emplace_back("WARPS", tile.warps);
-        spec.constants.emplace_back("STAGES", tile.stages);
-        step.tile_rows = tile.k;
-        step.column_tiles = static_cast<int>(((width + tile.c - 1) / tile.c) * ((problem.R + tile.r - 1) / tile.r));
-    } else {
-        spec.family = "lora_gradient_simt";
-        spec.threads = 256;
-        step.column_tiles = static_cast<int>(((width + 63) / 64) * ((problem.R + 15) / 16));
-    }
-    return step;
-}
-
-Step gradient_reduce_step(const Problem& problem, std::int64_t width) {
-    Step step;
-    step.spec.family = "lora_gradient_reduce";
-    step.spec.threads = 256;
-    step.spec.dynamic_shared = static_cast<unsigned>((2 * (problem.E + 1) + 8) * 4);
-    step.tile_rows = 1024;  // sums that a block makes at once
-    step.spec.constants = {
-        {"E", problem.E},
-        {"WIDE", width},
-        {"RANK", problem.R},
-        {"Output", type_name(problem.adapter_dtype)},
-        {"Index", type_name(problem.index_dtype)},
-    };
+    step.column_tiles = static_cast<int>(((width + 63) / 64) * ((problem.R + 15) / 16));
     return step;
 }
 

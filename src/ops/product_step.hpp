@@ -27,11 +27,13 @@ struct ProductKernel {
 [[nodiscard]] Step product_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
                                 const gpu::DeviceFacts& facts);
 
-/// The gradient of one adapter matrix. `width` is the wide operand's, `rows` its order.
-[[nodiscard]] Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows, const Variant& variant,
-                                 const gpu::DeviceFacts& facts);
+/// The gradients that the variant wants, in one launch on tensor cores.
+[[nodiscard]] Step gradients_step(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts);
 
-/// Adds up what gradient_step left in pieces.
-[[nodiscard]] Step gradient_reduce_step(const Problem& problem, std::int64_t width);
+/// Adds up what gradients_step left in pieces.
+[[nodiscard]] Step gradients_reduce_step(const Problem& problem, const Variant& variant);
+
+/// The gradient of one adapter matrix without tensor cores. `width` is the wide operand's, `rows` its order.
+[[nodiscard]] Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows);
 
 }  // namespace smlora::ops

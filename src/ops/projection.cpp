@@ -1,6 +1,7 @@
 #include "ops/projection.hpp"
 
 #include "args/pack_adapter.h"
+#include "ops/wgmma_product.hpp"
 
 #include <algorithm>
 
@@ -25,6 +26,14 @@ AdapterMatrix adapter(CudaCall& call, const Plan& plan, Role role, const Tensor&
     const Step& step = plan.at(role);
     call.launch(plan, step, (problem.E * outer * inner + step.tile_rows - 1) / step.tile_rows, args);
     return {args.packed, outer * inner, inner};
+}
+
+/// A product on mma.sync or plain arithmetic.
+void launch_portable(CudaCall& call, const Plan& plan, const Step& step, const Problem& problem,
+                     const GroupedProductArgs& args) {
+    // An upper bound of the row tiles: each expert, and the entries left out, may have one that is not full.
+    const std::int64_t row_tiles = args.M / step.tile_rows + problem.E + 1;
+    call.launch(plan, step, row_tiles * step.column_tiles, args);
 }
 
 }  // namespace
@@ -103,14 +112,6 @@ GroupedProductArgs product_args(const Problem& problem, const Routing& routing, 
     return args;
 }
 
-void launch_product(CudaCall& call, const Plan& plan, Role role, const Problem& problem,
-                    const GroupedProductArgs& args) {
-    const Step& step = plan.at(role);
-    // An upper bound of the row tiles: each expert, and the entries left out, may have one that is not full.
-    const std::int64_t row_tiles = args.M / step.tile_rows + problem.E + 1;
-    call.launch(plan, step, row_tiles * step.column_tiles, args);
-}
-
 void launch_rank_product(CudaCall& call, const Plan& plan, Role role, GroupedProductArgs args, const Tensor& rows,
                          const AdapterMatrix& matrix, float scaling, void* out, const Problem& problem) {
     args.rows = rows.data;
@@ -121,7 +122,31 @@ void launch_rank_product(CudaCall& call, const Plan& plan, Role role, GroupedPro
     args.out = out;
     args.out_stride = padded_rank(problem);
     args.scale = scaling;
-    launch_product(call, plan, role, problem, args);
+    launch_portable(call, plan, plan.at(role), problem, args);
+}
+
+void launch_product(CudaCall& call, const Plan& plan, Role rank_role, const Problem& problem, const Tensor& rows,
+                    const ProductAdapter& adapter, GroupedProductArgs args) {
+    if (plan.has(rank_role)) {
+        launch_rank_product(call, plan, rank_role, args, rows, adapter.ranked, adapter.scaling, adapter.rank_rows,
+                            problem);
+    }
+    args.rows = rows.data;
+    args.rows_stride = row_stride(rows);
+    args.lora_rows = adapter.rank_rows;
+    args.lora_weight = adapter.adapted.data;
+    args.lora_expert_stride = adapter.adapted.expert_stride;
+    args.lora_row_stride = adapter.adapted.row_stride;
+    const RankRows rank_rows{adapter.ranked.data, adapter.ranked.expert_stride, adapter.ranked.row_stride,
+                             adapter.scaling, adapter.rank_rows};
+    if (plan.has(Role::product_first)) {
+        launch_wgmma(call, plan, plan.at(Role::product_first), args, rank_rows, gpu::Begin::after_earlier_work);
+    }
+    if (!plan.has(Role::product)) return;
+    const Step& step = plan.at(Role::product);
+    if (!step.wgmma) return launch_portable(call, plan, step, problem, args);
+    launch_wgmma(call, plan, step, args, rank_rows,
+                 plan.has(Role::product_first) ? gpu::Begin::during_last_kernel : gpu::Begin::after_earlier_work);
 }
 
 }  // namespace smlora::ops

@@ -64,7 +64,16 @@ void set_packing(Variant& variant, const Problem& problem, const Tensor& A, cons
 void launch_rank_product(CudaCall& call, const Plan& plan, Role role, GroupedProductArgs args, const Tensor& rows,
                          const AdapterMatrix& matrix, float scaling, void* out, const Problem& problem);
 
-void launch_product(CudaCall& call, const Plan& plan, Role role, const Problem& problem,
-                    const GroupedProductArgs& args);
+/// The adapter of a product: out_i += rank row_i adapted_e, where rank row_i = scaling row(i) ranked_e.
+struct ProductAdapter {
+    AdapterMatrix ranked;   ///< forward: A, dX: B
+    AdapterMatrix adapted;  ///< forward: B, dX: A
+    float scaling = 1.0F;
+    void* rank_rows = nullptr;  ///< written: XA or YB
+};
+
+/// The product of `rows`, with its adapter if the problem has one; `args` tells the rest.
+void launch_product(CudaCall& call, const Plan& plan, Role rank_role, const Problem& problem, const Tensor& rows,
+                    const ProductAdapter& adapter, GroupedProductArgs args);
 
 }  // namespace smlora::ops

@@ -80,8 +80,9 @@ ProductTile choose_product_tile(const ProductSize& size, const gpu::DeviceFacts&
 }
 
 unsigned GradientTile::shared_bytes(std::int64_t E) const {
-    const int pipeline = std::max(stages * (c + r) * k * 2, r * (c + 4) * 4);
-    return static_cast<unsigned>(pipeline + 2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
+    const int pipeline = stages * (c + r) * k * 2;
+    const int staging = r * (c + 4) * 4;
+    return static_cast<unsigned>(pipeline + staging + 2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
 }
 
 GradientTile choose_gradient_tile(std::int64_t E, std::int64_t R, const gpu::DeviceFacts& facts) {

@@ -231,10 +231,10 @@ class FakeDriver {
             *blocks = self->blocks_per_multiprocessor;
             return CUDA_SUCCESS;
         };
-        d.cuLaunchKernel = [](CUfunction function, unsigned x, unsigned y, unsigned, unsigned threads, unsigned,
-                              unsigned, unsigned shared, CUstream stream, void** parameters, void**) {
+        d.cuLaunchKernelEx = [](const CUlaunchConfig* config, CUfunction function, void** parameters, void**) {
             const auto held = lock();
-            self->launches.push_back({function, x, y, threads, shared, stream,
+            self->launches.push_back({function, config->gridDimX, config->gridDimY, config->blockDimX,
+                                      config->sharedMemBytes, config->hStream,
                                       std::string(static_cast<const char*>(parameters[0]), self->args_bytes)});
             return CUDA_SUCCESS;
         };

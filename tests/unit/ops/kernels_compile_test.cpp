@@ -37,8 +37,10 @@ void expect_compiled(const Problem& problem, std::int64_t T, const std::string& 
         try {
             const jit::CompileRequest request =
                 jit::compile_request(spec, arch, nvrtc.version(), jit::Templates::embedded());
-            const jit::ResourceUse resources = jit::compile_kernel(request, nvrtc).resources;
+            const jit::CompiledKernel kernel = jit::compile_kernel(request, nvrtc);
+            const jit::ResourceUse& resources = kernel.resources;
             if (resources.spill_bytes() > 0) complaint = "spills " + std::to_string(resources.spill_bytes()) + " bytes";
+            for (const std::string& note : kernel.serialization_notes) complaint += note;
             const auto shared = static_cast<std::int64_t>(spec.dynamic_shared) + resources.shared_bytes;
             if (shared > arch.shared_bytes_per_block) complaint = "needs " + std::to_string(shared) + " shared bytes";
         } catch (const std::exception& error) {
@@ -85,6 +87,21 @@ TEST_P(KernelsCompile, WithoutTensorCores) {
 INSTANTIATE_TEST_SUITE_P(ForArch, KernelsCompile,
                          testing::Values("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"),
                          [](const auto& arch) { return std::string(arch.param); });
+
+TEST(KernelsCompile, OnWgmmaForEveryRankAndLayout) {
+    ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
+    for (const std::int64_t R : {0, 16, 17, 64, 256}) {
+        Problem made = problem(128, 2048, 1536, R, 8);
+        if (R >= 17) made.weight_layout = WeightLayout::enk;
+        expect_compiled(made, 16384, "sm_90a");
+    }
+    Problem narrow = problem(1024, 96, 80, 16, 4);
+    narrow.dtype = narrow.adapter_dtype = DType::fp16;
+    narrow.x_rows = narrow.y_rows = RowOrder::grouped;
+    narrow.bias = narrow.gates = true;
+    expect_compiled(narrow, 64, "sm_90a");
+    unsetenv("SMLORA_INSTRUCTIONS");
+}
 
 TEST(KernelsCompile, EveryTileFromOneTokenToManyAndEveryRank) {
     for (const std::int64_t T : {1, 64, 512, 65536}) expect_compiled(problem(64, 2048, 2048, 16, 8), T, "sm_90a");

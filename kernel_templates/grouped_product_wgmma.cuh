@@ -1,0 +1,67 @@
+// Grouped product on Hopper's tensor cores (sm_90a): forward, dX and the base product.
+//
+// A persistent grid of one block a multiprocessor walks the tiles (expert, column tile of 256, row tile of at most
+// TILE_ROWS), row tiles fastest. A warpgroup copies: weights by TMA, gathered rows by cp.async into the same swizzled
+// layout. Two multiply, 128 columns each, with the rows on wgmma's 8-granular n side. The fourth stores finished tiles
+// to scattered rows, while the next is multiplied.
+//
+// LoRA lengthens the reduction: after the RED steps, rank rows times the adapter. Either the rank rows are read
+// (lora_rows), or they are made beside the tile (MAKES_RANK_ROWS), since the rows pass through shared memory anyway:
+// one more wgmma a step with the rows on the m side. A launch over the first column tile makes and writes them, a
+// second one over the other columns reads them; it may begin before the first has ended.
+//
+// Roles: warpgroup 0 copies (producer.cuh), 1 stores (storer.cuh), 2 and 3 multiply (consumer.cuh).
+// Shared memory: layout.cuh.
+//
+// Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
+// OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
+// LORA_BESIDE, FIRST_COLUMN_TILE, COLUMN_TILES, TILE_ROWS, ROW_STEP (8, 16, ..), STAGES; types Element, Gate, Index.
+// RED and OUT are multiples of 8, every row 16-byte aligned.
+#pragma once
+
+#include "grouped_product_wgmma/consumer.cuh"
+#include "grouped_product_wgmma/producer.cuh"
+#include "grouped_product_wgmma/storer.cuh"
+
+namespace smlora::grouped_product_wgmma {
+
+using Args = GroupedProductWgmmaArgs;
+
+template <class C>
+__device__ __forceinline__ void run(const Args& args) {
+    using L = Layout<C>;
+    extern __shared__ __align__(1024) unsigned char shared[];
+    auto* const prefix = reinterpret_cast<int*>(shared + L::prefix);
+    const unsigned base = ptx::shared_address(shared);
+    const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
+
+    if (threadIdx.x == 0) {
+        ptx::prefetch_tensor_map(args.weight_map);
+        for (int stage = 0; stage < C::STAGES; ++stage) {
+            ptx::mbarrier_init(L::filled(base, stage), 1 + 128);
+            ptx::mbarrier_init(L::emptied(base, stage), 8);
+        }
+        for (int half = 0; half < 2; ++half) {
+            ptx::mbarrier_init(L::staged(base, half), 128);
+            ptx::mbarrier_init(L::stored(base, half), 4);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    ptx::let_next_kernel_begin();
+    prefix_counts<C::E + 1, L::threads>(prefix, reinterpret_cast<int*>(shared + L::warp_totals),
+                                        [&](int group) { return row_tiles<C>(offsets, group, args.product.M); });
+
+    const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+    if (warpgroup == 0) {
+        ptx::give_registers_up<64>();
+        produce<C>(args, base, prefix);
+    } else if (warpgroup == 1) {
+        ptx::give_registers_up<48>();
+        store<C>(args, shared, prefix);
+    } else {
+        ptx::take_registers<200>();
+        consume<C>(args, base, prefix, warpgroup - 2);
+    }
+}
+
+}  // namespace smlora::grouped_product_wgmma

@@ -1,0 +1,303 @@
+// The warpgroups that multiply. Operands are swapped: wgmma's m side is the weight's columns and its n side the rows,
+// so that a tile is as high as its rows need, in steps of 8.
+#pragma once
+
+#include "args/grouped_product_wgmma.h"
+#include "grouped_product_wgmma/tile.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/shared.cuh"
+#include "ptx/stmatrix.cuh"
+#include "ptx/synchronise.cuh"
+#include "ptx/wgmma.cuh"
+#include "swizzle.cuh"
+
+namespace smlora::grouped_product_wgmma {
+
+/// The barrier of both multiplying warpgroups; 0 is the whole block's.
+constexpr int consumers_barrier = 1;
+
+/// One multiplying warpgroup: `half` of the tile's columns, all of its rows.
+template <class C>
+struct Consumer {
+    using L = Layout<C>;
+    using Element = typename C::Element;
+
+    const GroupedProductWgmmaArgs& args;
+    unsigned base;
+    int half;
+    Ring<C::STAGES> ring;
+    unsigned staging_parity = 1;  // nothing is staged yet
+
+    /// Operand of k16 step `k` of m64 `m` of the weights at `target`, STRIDED in the reduction, which is DEPTH long.
+    template <int STRIDED, int DEPTH>
+    __device__ __forceinline__ uint64 weights(unsigned target, int m, int k) const {
+        const unsigned piece = static_cast<unsigned>(half * 2 + m) * 64U * DEPTH * 2U;
+        if constexpr (STRIDED != 0) {
+            return ptx::wgmma_operand(target + piece + static_cast<unsigned>(k) * 2048U, 128, 1024, 0);
+        } else {
+            constexpr int pitch = DEPTH * 2;
+            return ptx::wgmma_operand(target + piece + static_cast<unsigned>(k) * 32U, pitch, 8 * pitch, 0);
+        }
+    }
+
+    /// Operand of k16 step `k` of reduction-contiguous rows of `pitch` bytes.
+    static __device__ __forceinline__ uint64 rows(unsigned target, int pitch, int k) {
+        return ptx::wgmma_operand(target + static_cast<unsigned>(k) * 32U, pitch, static_cast<unsigned>(8 * pitch), 0);
+    }
+
+    /// Operand of k16 step `k` of the rank matrix.
+    static __device__ __forceinline__ uint64 rank_matrix(unsigned target, int k) {
+        if constexpr (C::RANK_MAJOR == 0) {
+            return rows(target, 128, k);
+        } else {
+            return ptx::wgmma_operand(target + static_cast<unsigned>(k * 16 * L::rank_pitch), L::rank_pitch,
+                                      8 * L::rank_pitch, 0);
+        }
+    }
+
+    __device__ __forceinline__ void wait_filled() const {
+        ptx::mbarrier_wait(L::filled(base, ring.stage), ring.parity);
+        // The rows came through the generic proxy.
+        ptx::fence_proxy_async();
+    }
+
+    __device__ __forceinline__ void give_back(int stage) const {
+        if ((threadIdx.x & 31U) == 0) ptx::mbarrier_arrive(L::emptied(base, stage));
+    }
+
+    /// sums += adapter weights at `weights_at` x rank rows at `rows_at`, one step over the rank.
+    template <int N>
+    __device__ __forceinline__ void multiply_adapter(float (&sums)[2][N / 2], unsigned weights_at,
+                                                     unsigned rows_at) const {
+#pragma unroll
+        for (int k = 0; k < L::rank_depth / 16; ++k) {
+#pragma unroll
+            for (int m = 0; m < 2; ++m) {
+                ptx::Wgmma<Element, N, C::LORA_MAJOR, 0>::run(
+                    sums[m], weights<C::LORA_MAJOR, L::rank_depth>(weights_at, m, k), rows(rows_at, L::rank_pitch, k));
+            }
+        }
+    }
+
+    /// Waits until the output staging is free.
+    __device__ __forceinline__ void wait_stored() const { ptx::mbarrier_wait(L::stored(base, half), staging_parity); }
+
+    /// Rounds this warpgroup's rank rows, writes them out and, as an operand, to the staging.
+    __device__ __forceinline__ void finish_rank_rows(const Tile& tile, float (&sums)[L::rank_depth / 2]) const {
+        const int lane = static_cast<int>(threadIdx.x) & 31;
+        const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
+        // The operand lies over both halves of the staging.
+        ptx::mbarrier_wait(L::stored(base, 0), staging_parity);
+        ptx::mbarrier_wait(L::stored(base, 1), staging_parity);
+#pragma unroll
+        for (int i = 0; i < L::rank_depth / 4; ++i) {
+            const int row = half * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+            const int rank = i / 2 * 8 + lane % 4 * 2;
+            const uint32 pair = pack2<Element>(sums[i * 2] * args.rank_scale, sums[i * 2 + 1] * args.rank_scale);
+            if (row < C::TILE_ROWS) {
+                const unsigned to = base + L::staging + swizzled<L::rank_pitch / 16>(row, rank / 8) +
+                                    static_cast<unsigned>(rank % 8 * 2);
+                ptx::store_shared(to, pair);
+            }
+            if (row < tile.rows && rank < C::RANK && tile.column == 0) {
+                auto* const out = static_cast<Element*>(args.rank_rows);
+                *reinterpret_cast<uint32*>(out + static_cast<int64>(tile.first_row + row) * C::RANK + rank) = pair;
+            }
+        }
+        ptx::fence_proxy_async();
+        ptx::named_barrier_sync(consumers_barrier, 256);
+    }
+
+    /// The tile, its height at most N rows: products, then the output through the staging.
+    template <int N>
+    __device__ __forceinline__ void run(const Tile& tile) {
+        float sums[2][N / 2] = {};
+        float rank_sums[L::makes_rank_rows ? L::rank_depth / 2 : 1] = {};
+        int last = 0;
+#pragma unroll 1
+        for (int step = 0; step < L::red_steps; ++step) {
+            wait_filled();
+            const unsigned stage = base + ring.stage * L::stage_bytes;
+            ptx::wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < step_depth / 16; ++k) {
+                const uint64 right = rows(stage + L::weight_bytes, 128, k);
+#pragma unroll
+                for (int m = 0; m < 2; ++m) {
+                    ptx::Wgmma<Element, N, C::WEIGHT_MAJOR, 0>::run(
+                        sums[m], weights<C::WEIGHT_MAJOR, step_depth>(stage, m, k), right);
+                }
+                if constexpr (L::makes_rank_rows) {
+                    // Here the rows are the m side, 64 of them for each warpgroup.
+                    ptx::Wgmma<Element, L::rank_depth, 0, C::RANK_MAJOR>::run(
+                        rank_sums, rows(stage + L::weight_bytes + static_cast<unsigned>(half) * 8192U, 128, k),
+                        rank_matrix(stage + L::weight_bytes + L::rows_bytes, k));
+                }
+            }
+            ptx::wgmma_commit();
+            // The step before is done; its stage can be filled again.
+            ptx::wgmma_wait<1>();
+            if (step > 0) give_back(last);
+            last = ring.stage;
+            ring.next();
+        }
+        if constexpr (L::has_lora && !L::makes_rank_rows) {
+            if constexpr (L::lora_beside) {
+                ptx::wgmma_fence();
+                multiply_adapter<N>(sums, base + L::adapter, base + L::adapter + L::lora_weight_bytes);
+                ptx::wgmma_commit();
+            } else {
+#pragma unroll 1
+                for (int step = 0; step < L::lora_slots; ++step) {
+                    wait_filled();
+                    const unsigned stage = base + ring.stage * L::stage_bytes;
+                    ptx::wgmma_fence();
+                    multiply_adapter<N>(sums, stage, stage + L::weight_bytes);
+                    ptx::wgmma_commit();
+                    ptx::wgmma_wait<1>();
+                    give_back(last);
+                    last = ring.stage;
+                    ring.next();
+                }
+            }
+        }
+        ptx::wgmma_wait<0>();
+        if constexpr (L::makes_rank_rows) {
+            give_back(last);
+            ptx::wgmma_hold(rank_sums);
+            finish_rank_rows(tile, rank_sums);
+            unsigned weights_at = base + L::adapter;
+            if constexpr (!L::lora_beside) {
+                wait_filled();
+                weights_at = base + ring.stage * L::stage_bytes;
+            }
+            ptx::wgmma_fence();
+            multiply_adapter<N>(sums, weights_at, base + L::staging);
+            ptx::wgmma_commit();
+            ptx::wgmma_wait<0>();
+            if constexpr (!L::lora_beside) {
+                last = ring.stage;
+                ring.next();
+                give_back(last);
+            }
+            // Both warpgroups have read the rank rows before the output takes their place.
+            ptx::named_barrier_sync(consumers_barrier, 256);
+        } else {
+            give_back(last);
+            wait_stored();
+        }
+        ptx::wgmma_hold(sums[0]);
+        ptx::wgmma_hold(sums[1]);
+        stage_output<N>(tile, sums);
+        ptx::mbarrier_arrive(L::staged(base, half));
+        staging_parity ^= 1U;
+    }
+
+    template <int N>
+    __device__ __forceinline__ void stage_output(const Tile& tile, const float (&sums)[2][N / 2]) const {
+        const int lane = static_cast<int>(threadIdx.x) & 31;
+        const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
+        const unsigned staging = base + L::staging + static_cast<unsigned>(half) * L::half_bytes;
+        float bias[2][2] = {};
+        if constexpr (C::HAS_BIAS != 0) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int column = tile.column + half * 128 + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+                if (column < C::OUT) {
+                    bias[i / 2][i % 2] = to_float(static_cast<const Element*>(
+                        args.product.bias)[static_cast<int64>(tile.expert) * C::OUT + column]);
+                }
+            }
+        }
+        // Matrix lane / 8 of four: columns + 8 in the odd ones, rows + 8 in the upper two.
+        const int matrix_row = lane % 8 + lane / 16 * 8;
+#pragma unroll
+        for (int block = 0; block < (N + 8) / 16; ++block) {
+            const int row = block * 16 + matrix_row;
+#pragma unroll
+            for (int m = 0; m < 2; ++m) {
+                unsigned packed[4];
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    // The last eight rows of a height that is no multiple of 16 are written twice, once past its end.
+                    const int n8 = block * 2 + i / 2 < N / 8 ? block * 2 + i / 2 : N / 8 - 1;
+                    float value[2];
+#pragma unroll
+                    for (int j = 0; j < 2; ++j) {
+                        value[j] = sums[m][n8 * 4 + i % 2 * 2 + j] * factor(tile, n8 * 8 + lane % 4 * 2 + j);
+                        value[j] += bias[m][i % 2];
+                    }
+                    packed[i] = pack2<Element>(value[0], value[1]);
+                }
+                const int chunk = m * 8 + warp * 2 + lane / 8 % 2;
+                ptx::stmatrix_x4_trans(staging + swizzled<16>(row, chunk), packed[0], packed[1], packed[2], packed[3]);
+            }
+        }
+    }
+
+    __device__ __forceinline__ float factor(const Tile& tile, int row) const {
+        float result = args.product.scale;
+        if constexpr (C::HAS_GATES != 0) {
+            const int position = tile.first_row + (row < tile.rows ? row : tile.rows - 1);
+            const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
+            result *= to_float(static_cast<const typename C::Gate*>(args.product.gates)[flat]);
+        }
+        return result;
+    }
+
+    template <int STEPS>
+    __device__ __forceinline__ void run_steps(const Tile& tile) {
+        if constexpr (STEPS * C::ROW_STEP <= C::TILE_ROWS) run<STEPS * C::ROW_STEP>(tile);
+    }
+
+    /// Chooses the instruction for the tile's height.
+    __device__ __forceinline__ void dispatch(const Tile& tile) {
+        static_assert(C::TILE_ROWS / C::ROW_STEP <= 16, "a case for each height");
+        switch (tile.height / C::ROW_STEP) {
+            case 1:
+                return run_steps<1>(tile);
+            case 2:
+                return run_steps<2>(tile);
+            case 3:
+                return run_steps<3>(tile);
+            case 4:
+                return run_steps<4>(tile);
+            case 5:
+                return run_steps<5>(tile);
+            case 6:
+                return run_steps<6>(tile);
+            case 7:
+                return run_steps<7>(tile);
+            case 8:
+                return run_steps<8>(tile);
+            case 9:
+                return run_steps<9>(tile);
+            case 10:
+                return run_steps<10>(tile);
+            case 11:
+                return run_steps<11>(tile);
+            case 12:
+                return run_steps<12>(tile);
+            case 13:
+                return run_steps<13>(tile);
+            case 14:
+                return run_steps<14>(tile);
+            case 15:
+                return run_steps<15>(tile);
+            default:
+                return run_steps<16>(tile);
+        }
+    }
+};
+
+template <class C>
+__device__ __forceinline__ void consume(const GroupedProductWgmmaArgs& args, unsigned base, const int* prefix,
+                                        int half) {
+    Consumer<C> consumer{args, base, half};
+    const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
+    for_each_tile<C>(prefix, offsets, args.product.M, [&](const Tile& tile) {
+        if (tile.expert < C::E) consumer.dispatch(tile);
+    });
+}
+
+}  // namespace smlora::grouped_product_wgmma
