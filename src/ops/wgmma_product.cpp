@@ -2,9 +2,13 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "gpu/tensor_map.hpp"
+#include "ops/roofline.hpp"
 #include "util/environment.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 
 namespace smlora::ops {
 namespace {
@@ -29,6 +33,21 @@ int shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank, bo
            (static_cast<int>(E) + 2) * 4 + 16 * 4;
 }
 
+/// Whether the adapter's operands have shared memory of their own, beside the stages.
+bool adapter_beside(const ProductKernel& product, std::int64_t rank, int stages) {
+    return rank > 0 && rank <= 16 && (product.red + step_depth - 1) / step_depth > stages;
+}
+
+/// Rows are computed in steps of ROW_STEP, columns in whole tiles.
+double predicted(const ProductSize& size, const Blocking& blocking, const gpu::DeviceFacts& facts) {
+    constexpr double share_of_peak = 0.85;
+    const double busy = 1.0 - std::exp(-size.rows_per_expert);
+    const double rows = static_cast<double>(size.E) * (size.rows_per_expert + 0.5 * blocking.row_step * busy);
+    const double columns = std::ceil(static_cast<double>(size.out) / tile_columns) * tile_columns;
+    return predicted_seconds(2 * rows * columns * size.depth / (share_of_peak * facts.tensor_flop_per_second),
+                             size.bytes, facts);
+}
+
 gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std::int64_t columns,
                         std::int64_t expert_stride, std::int64_t row_stride, int box_rows, int box_columns) {
     // A stride of a dimension of one is never used, but must be one that the driver takes.
@@ -38,25 +57,59 @@ gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std
 
 }  // namespace
 
-bool wgmma_serves(const ProductKernel& product, const Variant& variant, const gpu::DeviceFacts& facts) {
-    return variant.tensor_cores && product.red > step_depth && facts.arch.name() == "sm_90a" &&
-           util::environment("SMLORA_INSTRUCTIONS") == "wgmma";
+tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product, const ProductSize& size,
+                                   const gpu::DeviceFacts& facts) {
+    std::string refusal;
+    if (facts.arch.name() != "sm_90a") {
+        refusal = "wgmma is an instruction of sm_90a, not of " + facts.arch.name();
+    } else if (product.red <= step_depth) {
+        refusal = fmt::format("the reduction of {} is a single step of {}", product.red, step_depth);
+    } else if (util::environment("SMLORA_INSTRUCTIONS") != "wgmma") {
+        refusal = "SMLORA_INSTRUCTIONS is not wgmma";
+    }
+    tune::SearchSpace space;
+    // Rank rows made on the way come first: a pass over the rows less.
+    for (const bool makes : {true, false}) {
+        if (makes && (product.rank == 0 || product.rank > 64)) continue;
+        const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
+        const Blocking blocking{makes && rank > 32 ? 112 : 128, 16, 3};
+        tune::Candidate candidate;
+        candidate.name = fmt::format("wgmma_{}_s{}{}", blocking.tile_rows, blocking.stages, makes ? "_rank_rows" : "");
+        candidate.configuration = {product_wgmma_family,
+                                   {{"TILE_ROWS", blocking.tile_rows},
+                                    {"REST_TILE_ROWS", 128},
+                                    {"ROW_STEP", blocking.row_step},
+                                    {"STAGES", blocking.stages},
+                                    {"MAKES_RANK_ROWS", makes}}};
+        candidate.predicted_seconds = predicted(size, blocking, facts);
+        candidate.shared_bytes =
+            shared_bytes(blocking, problem.E, rank, makes, adapter_beside(product, rank, blocking.stages));
+        candidate.refusal = refusal;
+        space.push_back(std::move(candidate));
+    }
+    return space;
 }
 
-bool wgmma_makes_rank_rows(const ProductKernel& product) { return product.rank > 0 && product.rank <= 64; }
+bool makes_rank_rows(const tune::Configuration& configuration) {
+    return configuration.family == product_wgmma_family && configuration.at("MAKES_RANK_ROWS") != 0;
+}
 
 bool wgmma_has_rest(const ProductKernel& product) { return product.out > tile_columns; }
 
-Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part) {
+Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part,
+                const tune::Configuration& configuration) {
     const bool makes = part == WgmmaPart::first;
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
-    const Blocking blocking{makes && rank > 32 ? 112 : 128, 16, 3};
-    const bool beside = rank > 0 && rank <= 16 && (product.red + step_depth - 1) / step_depth > blocking.stages;
+    const char* const tile_rows = part == WgmmaPart::rest ? "REST_TILE_ROWS" : "TILE_ROWS";
+    const Blocking blocking{static_cast<int>(configuration.at(tile_rows)),
+                            static_cast<int>(configuration.at("ROW_STEP")),
+                            static_cast<int>(configuration.at("STAGES"))};
+    const bool beside = adapter_beside(product, rank, blocking.stages);
     const int columns = static_cast<int>((product.out + tile_columns - 1) / tile_columns);
 
     Step step;
     auto& spec = step.spec;
-    spec.family = "grouped_product_wgmma";
+    spec.family = product_wgmma_family;
     spec.threads = 512;
     spec.dynamic_shared = static_cast<unsigned>(shared_bytes(blocking, problem.E, rank, makes, beside));
     step.tile_rows = blocking.tile_rows;
