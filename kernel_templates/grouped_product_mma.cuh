@@ -25,6 +25,7 @@
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
+#include "ptx/synchronise.cuh"
 #include "swizzle.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
@@ -185,6 +186,7 @@ __device__ __forceinline__ void run(const Args& args) {
     const auto* const offsets = static_cast<const Index*>(args.expert_offsets);
     const auto* const scattered = static_cast<const Index*>(args.scattered_idxs);
 
+    ptx::let_next_kernel_begin();
     prefix_counts<C::E + 1, L::threads>(prefix, warp_totals, [&](int group) {
         return ceil_div(end_row<C::E>(offsets, group, args.M) - first_row(offsets, group), C::TILE_M);
     });

@@ -10,13 +10,15 @@
 // one more wgmma a step with the rows on the m side. A launch over the first column tile makes and writes them, a
 // second one over the other columns reads them; it may begin before the first has ended.
 //
+// Blocks of a CLUSTER of two take neighbouring row tiles of the same columns: each copies half of the weights to both.
+//
 // Roles: warpgroup 0 copies (producer.cuh), 1 stores (storer.cuh), 2 and 3 multiply (consumer.cuh).
 // Shared memory: layout.cuh.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
-// LORA_BESIDE, FIRST_COLUMN_TILE, COLUMN_TILES, TILE_ROWS, ROW_STEP (8, 16, ..), STAGES; types Element, Gate, Index.
-// RED and OUT are multiples of 8, every row 16-byte aligned.
+// FIRST_COLUMN_TILE, COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES; types
+// Element, Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 
 #include "grouped_product_wgmma/consumer.cuh"
@@ -39,7 +41,7 @@ __device__ __forceinline__ void run(const Args& args) {
         ptx::prefetch_tensor_map(args.weight_map);
         for (int stage = 0; stage < C::STAGES; ++stage) {
             ptx::mbarrier_init(L::filled(base, stage), 1 + 128);
-            ptx::mbarrier_init(L::emptied(base, stage), 8);
+            ptx::mbarrier_init(L::emptied(base, stage), 8 * C::CLUSTER);
         }
         for (int half = 0; half < 2; ++half) {
             ptx::mbarrier_init(L::staged(base, half), 128);
@@ -50,6 +52,8 @@ __device__ __forceinline__ void run(const Args& args) {
     ptx::let_next_kernel_begin();
     prefix_counts<C::E + 1, L::threads>(prefix, reinterpret_cast<int*>(shared + L::warp_totals),
                                         [&](int group) { return row_tiles<C>(offsets, group, args.product.M); });
+
+    if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the barriers of the other block are there
 
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;
     if (warpgroup == 0) {
@@ -62,6 +66,7 @@ __device__ __forceinline__ void run(const Args& args) {
         ptx::take_registers<200>();
         consume<C>(args, base, prefix, warpgroup - 2);
     }
+    if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the other block may still arrive at this one's barriers
 }
 
 }  // namespace smlora::grouped_product_wgmma

@@ -62,7 +62,12 @@ struct Consumer {
     }
 
     __device__ __forceinline__ void give_back(int stage) const {
-        if ((threadIdx.x & 31U) == 0) ptx::mbarrier_arrive(L::emptied(base, stage));
+        if ((threadIdx.x & 31U) != 0) return;
+        ptx::mbarrier_arrive(L::emptied(base, stage));
+        // The other block copies weights into this stage, too.
+        if constexpr (C::CLUSTER == 2) {
+            ptx::mbarrier_arrive_remote(L::emptied(base, stage), ptx::cluster_block_rank() ^ 1U);
+        }
     }
 
     /// sums += adapter weights at `weights_at` x rank rows at `rows_at`, one step over the rank.
@@ -79,23 +84,22 @@ struct Consumer {
         }
     }
 
-    /// Waits until the output staging is free.
-    __device__ __forceinline__ void wait_stored() const { ptx::mbarrier_wait(L::stored(base, half), staging_parity); }
-
     /// Rounds this warpgroup's rank rows, writes them out and, as an operand, to the staging.
     __device__ __forceinline__ void finish_rank_rows(const Tile& tile, float (&sums)[L::rank_depth / 2]) const {
         const int lane = static_cast<int>(threadIdx.x) & 31;
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
-        // The operand lies over both halves of the staging.
-        ptx::mbarrier_wait(L::stored(base, 0), staging_parity);
-        ptx::mbarrier_wait(L::stored(base, 1), staging_parity);
+        if constexpr (!L::lora_beside) {
+            // Else the adapter's weights lie beside them already.
+            ptx::mbarrier_wait(L::stored(base, 0), staging_parity);
+            ptx::mbarrier_wait(L::stored(base, 1), staging_parity);
+        }
 #pragma unroll
         for (int i = 0; i < L::rank_depth / 4; ++i) {
             const int row = half * 64 + warp * 16 + lane / 4 + i % 2 * 8;
             const int rank = i / 2 * 8 + lane % 4 * 2;
             const uint32 pair = pack2<Element>(sums[i * 2] * args.rank_scale, sums[i * 2 + 1] * args.rank_scale);
             if (row < C::TILE_ROWS) {
-                const unsigned to = base + L::staging + swizzled<L::rank_pitch / 16>(row, rank / 8) +
+                const unsigned to = base + L::rank_rows + swizzled<L::rank_pitch / 16>(row, rank / 8) +
                                     static_cast<unsigned>(rank % 8 * 2);
                 ptx::store_shared(to, pair);
             }
@@ -144,7 +148,7 @@ struct Consumer {
         if constexpr (L::has_lora && !L::makes_rank_rows) {
             if constexpr (L::lora_beside) {
                 ptx::wgmma_fence();
-                multiply_adapter<N>(sums, base + L::adapter, base + L::adapter + L::lora_weight_bytes);
+                multiply_adapter<N>(sums, base + L::staging, base + L::rank_rows);
                 ptx::wgmma_commit();
             } else {
 #pragma unroll 1
@@ -162,29 +166,29 @@ struct Consumer {
             }
         }
         ptx::wgmma_wait<0>();
+        give_back(last);
         if constexpr (L::makes_rank_rows) {
-            give_back(last);
             ptx::wgmma_hold(rank_sums);
             finish_rank_rows(tile, rank_sums);
-            unsigned weights_at = base + L::adapter;
+            unsigned weights_at = base + L::staging;
             if constexpr (!L::lora_beside) {
                 wait_filled();
                 weights_at = base + ring.stage * L::stage_bytes;
             }
             ptx::wgmma_fence();
-            multiply_adapter<N>(sums, weights_at, base + L::staging);
+            multiply_adapter<N>(sums, weights_at, base + L::rank_rows);
             ptx::wgmma_commit();
             ptx::wgmma_wait<0>();
             if constexpr (!L::lora_beside) {
-                last = ring.stage;
+                give_back(ring.stage);
                 ring.next();
-                give_back(last);
             }
-            // Both warpgroups have read the rank rows before the output takes their place.
+        }
+        if constexpr (L::makes_rank_rows || L::lora_beside) {
+            // Both warpgroups have read the operands in the staging before the output takes their place.
             ptx::named_barrier_sync(consumers_barrier, 256);
         } else {
-            give_back(last);
-            wait_stored();
+            ptx::mbarrier_wait(L::stored(base, half), staging_parity);
         }
         ptx::wgmma_hold(sums[0]);
         ptx::wgmma_hold(sums[1]);
@@ -238,7 +242,7 @@ struct Consumer {
     __device__ __forceinline__ float factor(const Tile& tile, int row) const {
         float result = args.product.scale;
         if constexpr (C::HAS_GATES != 0) {
-            const int position = tile.first_row + (row < tile.rows ? row : tile.rows - 1);
+            const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
             const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
             result *= to_float(static_cast<const typename C::Gate*>(args.product.gates)[flat]);
         }
@@ -252,7 +256,7 @@ struct Consumer {
 
     /// Chooses the instruction for the tile's height.
     __device__ __forceinline__ void dispatch(const Tile& tile) {
-        static_assert(C::TILE_ROWS / C::ROW_STEP <= 16, "a case for each height");
+        static_assert(C::TILE_ROWS / C::ROW_STEP <= 20, "a case for each height");
         switch (tile.height / C::ROW_STEP) {
             case 1:
                 return run_steps<1>(tile);
@@ -284,8 +288,16 @@ struct Consumer {
                 return run_steps<14>(tile);
             case 15:
                 return run_steps<15>(tile);
-            default:
+            case 16:
                 return run_steps<16>(tile);
+            case 17:
+                return run_steps<17>(tile);
+            case 18:
+                return run_steps<18>(tile);
+            case 19:
+                return run_steps<19>(tile);
+            default:
+                return run_steps<20>(tile);
         }
     }
 };

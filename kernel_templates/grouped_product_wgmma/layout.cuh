@@ -4,11 +4,11 @@
 //   STAGES x stage     weights [TILE_COLUMNS x 64], then rows [TILE_ROWS x 64], then, if MAKES_RANK_ROWS, the rank
 //   matrix
 //                      [RANK_DEPTH x 64]; 2 bytes each, swizzled in units of 128 bytes (the rank matrix by its pitch)
-//   adapter            LORA_BESIDE: the adapter's operands of the tile, weights [TILE_COLUMNS x RANK_DEPTH] and, unless
-//                      MAKES_RANK_ROWS, rank rows [TILE_ROWS x RANK_DEPTH]; else they take a stage's place
 //   staging            2 x [TILE_ROWS x 128 columns], 2 bytes each, 16-byte chunks swizzled: the output tile on its way
-//   out;
-//                      MAKES_RANK_ROWS: before that, the rank rows [TILE_ROWS x RANK_DEPTH]
+//   out.
+//                      Between two tiles' outputs: the adapter's operands, weights [TILE_COLUMNS x RANK_DEPTH], then
+//                      rank rows [TILE_ROWS x RANK_DEPTH]. An adapter too large for that takes a stage's place, step by
+//                      step, all but the rank rows that are made here.
 //   barriers           (2 STAGES + 4) x 8
 //   out_rows           TILE_ROWS x 4    flat entry of each row of the tile that is stored
 //   prefix             (E + 2) x 4      row tiles before each expert; group E is the entries left out, whose rows are
@@ -34,37 +34,36 @@ struct Layout {
     static constexpr int threads = warpgroups * 128;
     static constexpr bool has_lora = C::RANK > 0;
     static constexpr bool makes_rank_rows = C::MAKES_RANK_ROWS != 0;
-    static constexpr bool lora_beside = C::LORA_BESIDE != 0;
     /// Depth of one step over the rank: what wgmma and the swizzles allow.
     static constexpr int rank_depth = C::RANK <= 16 ? 16 : C::RANK <= 32 ? 32 : 64;
     static constexpr int rank_pitch = rank_depth * 2;
 
     static constexpr int red_steps = ceil_div(C::RED, step_depth);
     static constexpr int lora_steps = has_lora ? ceil_div(C::RANK, rank_depth) : 0;
-    /// Steps of the adapter that go through the pipeline like steps of the reduction.
-    static constexpr int lora_slots = lora_beside ? 0 : lora_steps;
-
     static constexpr unsigned weight_bytes = tile_columns * step_depth * 2;
     static constexpr unsigned rows_bytes = C::TILE_ROWS * step_depth * 2;
     static constexpr unsigned rank_bytes = makes_rank_rows ? rank_depth * step_depth * 2 : 0;
     static constexpr unsigned stage_bytes = weight_bytes + rows_bytes + rank_bytes;
-    static constexpr unsigned lora_weight_bytes = tile_columns * rank_pitch;
-    static constexpr unsigned lora_rows_bytes = makes_rank_rows ? 0 : C::TILE_ROWS * rank_pitch;
-    static constexpr unsigned adapter_bytes = lora_beside ? lora_weight_bytes + lora_rows_bytes : 0;
     static constexpr unsigned half_bytes = C::TILE_ROWS * 256;
+    static constexpr unsigned lora_weight_bytes = has_lora ? tile_columns * rank_pitch : 0;
+    static constexpr unsigned lora_rows_bytes = has_lora ? C::TILE_ROWS * rank_pitch : 0;
 
-    static constexpr unsigned adapter = C::STAGES * stage_bytes;
-    static constexpr unsigned staging = adapter + adapter_bytes;
+    /// Whether the adapter lies in the staging; else its steps go through the pipeline like those of the reduction.
+    static constexpr bool lora_beside = lora_steps == 1 && lora_weight_bytes + lora_rows_bytes <= 2 * half_bytes;
+    static constexpr int lora_slots = lora_beside ? 0 : lora_steps;
+    /// What one copy of the adapter brings.
+    static constexpr unsigned lora_bytes = lora_weight_bytes + (makes_rank_rows ? 0 : lora_rows_bytes);
+
+    static constexpr unsigned staging = C::STAGES * stage_bytes;
+    static constexpr unsigned rank_rows = staging + (lora_beside ? lora_weight_bytes : 0);
     static constexpr unsigned barriers = staging + 2 * half_bytes;
     static constexpr unsigned out_rows = barriers + (2 * C::STAGES + 4) * 8;
     static constexpr unsigned prefix = out_rows + C::TILE_ROWS * 4;
     static constexpr unsigned warp_totals = prefix + (C::E + 2) * 4;
 
-    static_assert(C::TILE_ROWS % 16 == 0 && C::TILE_ROWS <= 128, "whole passes of 16 rows; two m64 for the rank rows");
-    static_assert(!makes_rank_rows || (has_lora && lora_steps == 1),
-                  "the rank rows of a tile are one step of the adapter");
-    static_assert(!lora_beside || red_steps > C::STAGES,
-                  "the last tile's adapter is used up when this one's is copied");
+    static_assert(C::TILE_ROWS % 16 == 0, "whole passes of 16 rows");
+    static_assert(!makes_rank_rows || (lora_steps == 1 && C::TILE_ROWS <= 128),
+                  "the rank rows of a tile are one step of the adapter and two m64");
 
     // Barriers: `stages` filled and emptied; halves of the staged output filled and emptied.
     static __device__ __forceinline__ unsigned filled(unsigned base, int stage) { return base + barriers + stage * 8; }

@@ -11,17 +11,27 @@
 
 namespace smlora::grouped_product_wgmma {
 
-/// Copies the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction contiguous.
-template <int MAJOR, int DEPTH>
+/// Copies the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction contiguous. Each block of a
+/// cluster copies its share to all of them.
+template <int MAJOR, int DEPTH, int CLUSTER>
 __device__ __forceinline__ void copy_weights(unsigned target, const TensorMap& map, unsigned barrier, int expert,
                                              int column, int red) {
+    constexpr int share = tile_columns / CLUSTER;
+    constexpr auto all = static_cast<unsigned short>((1 << CLUSTER) - 1);
+    const int own = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank()) * share;
+    auto copy = [&](unsigned to, int x, int y) {
+        if constexpr (CLUSTER == 1) {
+            ptx::tma_load(to, map, barrier, x, y, expert);
+        } else {
+            ptx::tma_load_multicast(to, map, barrier, x, y, expert, all);
+        }
+    };
     if constexpr (MAJOR == 0) {
-        ptx::tma_load(target, map, barrier, red, column, expert);
+        copy(target + static_cast<unsigned>(own * DEPTH * 2), red, column + own);
     } else {
 #pragma unroll
-        for (int piece = 0; piece < tile_columns / 64; ++piece) {
-            ptx::tma_load(target + static_cast<unsigned>(piece * DEPTH * 128), map, barrier, column + piece * 64, red,
-                          expert);
+        for (int piece = 0; piece < share; piece += 64) {
+            copy(target + static_cast<unsigned>((own + piece) * DEPTH * 2), column + own + piece, red);
         }
     }
 }
@@ -39,6 +49,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
     const int chunk = thread & 7;
     const bool leader = thread == 0;
     bool waited = false;
+    unsigned staging_parity = 1;  // nothing is staged yet
     Ring<C::STAGES> ring;
 
     for_each_tile<C>(prefix, offsets, args.product.M, [&](const Tile& tile) {
@@ -46,9 +57,8 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
         const Element* from[passes];
 #pragma unroll
         for (int pass = 0; pass < passes; ++pass) {
-            // Rows past the tile's end repeat its last one.
-            const int row = thread / 8 + pass * 16;
-            const int position = tile.first_row + (row < tile.rows ? row : tile.rows - 1);
+            const int row = tile.first_row + thread / 8 + pass * 16;
+            const int position = row < tile.last_row ? row : tile.last_row;
             int source = position;
             if constexpr (C::ROWS != rows_grouped) {
                 source = row_of<C::ROWS, C::TOP_K>(position, static_cast<int>(scattered[position]));
@@ -64,8 +74,8 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                     waited = true;
                 }
                 const int rank = step * L::rank_depth;
-                copy_weights<C::LORA_MAJOR, L::rank_depth>(weights, args.lora_weight_map, barrier, tile.expert,
-                                                           tile.column, rank);
+                copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(weights, args.lora_weight_map, barrier,
+                                                                       tile.expert, tile.column, rank);
                 if constexpr (!L::makes_rank_rows) {
                     ptx::tma_load(rank_rows, args.lora_rows_map, barrier, rank, tile.first_row, 0);
                 }
@@ -78,12 +88,12 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             const int red = step * step_depth;
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
             if (leader) {
+                // The adapter arrives with the last step.
                 const bool adapter_too = L::lora_beside && step == L::red_steps - 1;
-                ptx::mbarrier_arrive_expect(
-                    barrier,
-                    L::weight_bytes + L::rank_bytes + (adapter_too ? L::lora_weight_bytes + L::lora_rows_bytes : 0U));
-                copy_weights<C::WEIGHT_MAJOR, step_depth>(stage, args.weight_map, barrier, tile.expert, tile.column,
-                                                          red);
+                ptx::mbarrier_arrive_expect(barrier,
+                                            L::weight_bytes + L::rank_bytes + (adapter_too ? L::lora_bytes : 0U));
+                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(stage, args.weight_map, barrier, tile.expert,
+                                                                      tile.column, red);
                 if constexpr (L::makes_rank_rows) {
                     const unsigned target = stage + L::weight_bytes + L::rows_bytes;
                     if constexpr (C::RANK_MAJOR == 0) {
@@ -93,7 +103,11 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                     }
                 }
                 if (adapter_too) {
-                    copy_adapter(base + L::adapter, base + L::adapter + L::lora_weight_bytes, barrier, 0);
+                    // The last tile's output has left the staging.
+                    ptx::mbarrier_wait(L::stored(base, 0), staging_parity);
+                    ptx::mbarrier_wait(L::stored(base, 1), staging_parity);
+                    staging_parity ^= 1U;
+                    copy_adapter(base + L::staging, base + L::rank_rows, barrier, 0);
                 }
             }
             const unsigned target = stage + L::weight_bytes;
@@ -118,7 +132,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             const unsigned barrier = L::filled(base, ring.stage);
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
             if (leader) {
-                ptx::mbarrier_arrive_expect(barrier, L::lora_weight_bytes + L::lora_rows_bytes);
+                ptx::mbarrier_arrive_expect(barrier, L::lora_bytes);
                 copy_adapter(stage, stage + L::weight_bytes, barrier, step);
             }
             ptx::cp_async_arrive(barrier);

@@ -27,9 +27,9 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
 
     for_each_tile<C>(prefix, offsets, args.product.M, [&](const Tile& tile) {
         ptx::named_barrier_sync(storer_barrier, 128);  // the last tile's rows are stored
-        if (thread < tile.rows) {
-            const int position = tile.first_row + thread;
-            out_rows[thread] = row_of<C::OUT_ROWS, C::TOP_K>(position, static_cast<int>(scattered[position]));
+        for (int row = thread; row < tile.rows; row += 128) {
+            const int position = tile.first_row + row;
+            out_rows[row] = row_of<C::OUT_ROWS, C::TOP_K>(position, static_cast<int>(scattered[position]));
         }
         ptx::named_barrier_sync(storer_barrier, 128);
         const bool left_out = tile.expert == C::E;

@@ -76,6 +76,14 @@ struct Wgmma;
 #define SMLORA_O120 SMLORA_O112, "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59])
 #define SMLORA_D128 SMLORA_D120 ", %60, %61, %62, %63"
 #define SMLORA_O128 SMLORA_O120, "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+#define SMLORA_D136 SMLORA_D128 ", %64, %65, %66, %67"
+#define SMLORA_O136 SMLORA_O128, "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67])
+#define SMLORA_D144 SMLORA_D136 ", %68, %69, %70, %71"
+#define SMLORA_O144 SMLORA_O136, "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
+#define SMLORA_D152 SMLORA_D144 ", %72, %73, %74, %75"
+#define SMLORA_O152 SMLORA_O144, "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75])
+#define SMLORA_D160 SMLORA_D152 ", %76, %77, %78, %79"
+#define SMLORA_O160 SMLORA_O152, "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79])
 
 // A, B, S, U: numbers of the operands behind d.
 #define SMLORA_WGMMA_OF(ELEMENT, TYPE, N, A, B, S, U)                                            \
@@ -111,6 +119,10 @@ SMLORA_WGMMA(104, 52, 53, 54, 55)
 SMLORA_WGMMA(112, 56, 57, 58, 59)
 SMLORA_WGMMA(120, 60, 61, 62, 63)
 SMLORA_WGMMA(128, 64, 65, 66, 67)
+SMLORA_WGMMA(136, 68, 69, 70, 71)
+SMLORA_WGMMA(144, 72, 73, 74, 75)
+SMLORA_WGMMA(152, 76, 77, 78, 79)
+SMLORA_WGMMA(160, 80, 81, 82, 83)
 
 #undef SMLORA_WGMMA
 #undef SMLORA_WGMMA_OF
@@ -146,5 +158,13 @@ SMLORA_WGMMA(128, 64, 65, 66, 67)
 #undef SMLORA_O120
 #undef SMLORA_D128
 #undef SMLORA_O128
+#undef SMLORA_D136
+#undef SMLORA_O136
+#undef SMLORA_D144
+#undef SMLORA_O144
+#undef SMLORA_D152
+#undef SMLORA_O152
+#undef SMLORA_D160
+#undef SMLORA_O160
 
 }  // namespace smlora::ptx

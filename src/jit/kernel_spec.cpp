@@ -54,10 +54,12 @@ std::string source(const KernelSpec& spec) {
     }
     text += fmt::format(
         "}};\n\n"
-        "extern \"C\" __global__ void __launch_bounds__({}, {}) {}(const __grid_constant__ smlora::{}::Args args) {{\n"
+        "extern \"C\" __global__ void {}__launch_bounds__({}, {}) {}(const __grid_constant__ smlora::{}::Args args) "
+        "{{\n"
         "    smlora::{}::run<Constants>(args);\n"
         "}}\n",
-        spec.threads, spec.min_blocks, symbol(spec), spec.family, spec.family);
+        spec.cluster > 1 ? fmt::format("__cluster_dims__({}, 1, 1) ", spec.cluster) : "", spec.threads, spec.min_blocks,
+        symbol(spec), spec.family, spec.family);
     return text;
 }
 

@@ -29,6 +29,7 @@ struct KernelSpec {
     unsigned threads = 128;       ///< a block's, its launch bound
     unsigned min_blocks = 1;      ///< blocks a multiprocessor that the register allocation must allow
     unsigned dynamic_shared = 0;  ///< bytes
+    unsigned cluster = 1;         ///< blocks of a cluster; the grid is a multiple of it
 
     friend bool operator==(const KernelSpec&, const KernelSpec&) = default;
 };

@@ -36,8 +36,9 @@ void CudaCall::launch_items(const Plan& plan, const Step& step, std::int64_t ite
         static_cast<std::int64_t>(plan.multiprocessors) * std::max(1, step.kernel->blocks_per_multiprocessor);
     // Earlier GPUs cannot let a kernel begin during the last one.
     if (context_.facts().arch.number() < 90) begin = gpu::Begin::after_earlier_work;
-    gpu::launch(*step.kernel, static_cast<unsigned>(std::clamp<std::int64_t>(items, 1, resident)), 1, stream_, args,
-                bytes, begin);
+    const std::int64_t cluster = step.spec.cluster;
+    const std::int64_t clusters = std::clamp<std::int64_t>(items / cluster, 1, resident / cluster);
+    gpu::launch(*step.kernel, static_cast<unsigned>(clusters * cluster), 1, stream_, args, bytes, begin);
 }
 
 void CudaCall::launch_exact(const Step& step, std::int64_t x, std::int64_t y, const void* args, std::size_t bytes) {

@@ -145,8 +145,9 @@ void launch_product(CudaCall& call, const Plan& plan, Role rank_role, const Prob
     if (!plan.has(Role::product)) return;
     const Step& step = plan.at(Role::product);
     if (!step.wgmma) return launch_portable(call, plan, step, problem, args);
+    // It needs the rank rows of the kernel before it only at the end of its first tiles.
     launch_wgmma(call, plan, step, args, rank_rows,
-                 plan.has(Role::product_first) ? gpu::Begin::during_last_kernel : gpu::Begin::after_earlier_work);
+                 step.wgmma->rank > 0 ? gpu::Begin::during_last_kernel : gpu::Begin::after_earlier_work);
 }
 
 }  // namespace smlora::ops

@@ -18,24 +18,25 @@ constexpr int step_depth = 64;
 constexpr int tile_columns = 256;
 
 struct Blocking {
-    int tile_rows, row_step, stages;
+    int tile_rows, row_step, stages, cluster;
 };
+
+/// Two row tiles that share their weights pay off where an expert has several and its weights do not stay in L2 from
+/// one tile to the next (docs/performance.md).
+bool pair_row_tiles(const ProductKernel& product, double rows_per_expert) {
+    constexpr double weights_beyond_l2 = 64.0 * 1024 * 1024;
+    const double weight_bytes = 2.0 * static_cast<double>(product.red) * static_cast<double>(product.out);
+    return rows_per_expert > 160 && (rows_per_expert < 600 || weight_bytes > weights_beyond_l2);
+}
 
 int rank_depth(std::int64_t rank) { return rank <= 16 ? 16 : rank <= 32 ? 32 : 64; }
 
-int shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank, bool makes_rank_rows, bool beside) {
-    const int depth = rank_depth(rank);
-    const int stage = (tile_columns + blocking.tile_rows + (makes_rank_rows ? depth : 0)) * step_depth * 2;
-    const int adapter = beside ? (tile_columns + (makes_rank_rows ? 0 : blocking.tile_rows)) * depth * 2 : 0;
+int shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank, bool makes_rank_rows) {
+    const int stage = (tile_columns + blocking.tile_rows + (makes_rank_rows ? rank_depth(rank) : 0)) * step_depth * 2;
     const int staging = 2 * blocking.tile_rows * 256;
     const int barriers = (2 * blocking.stages + 4) * 8;
-    return blocking.stages * stage + adapter + staging + barriers + blocking.tile_rows * 4 +
-           (static_cast<int>(E) + 2) * 4 + 16 * 4;
-}
-
-/// Whether the adapter's operands have shared memory of their own, beside the stages.
-bool adapter_beside(const ProductKernel& product, std::int64_t rank, int stages) {
-    return rank > 0 && rank <= 16 && (product.red + step_depth - 1) / step_depth > stages;
+    return blocking.stages * stage + staging + barriers + blocking.tile_rows * 4 + (static_cast<int>(E) + 2) * 4 +
+           16 * 4;
 }
 
 /// Rows are computed in steps of ROW_STEP, columns in whole tiles.
@@ -67,25 +68,34 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
     } else if (util::environment("SMLORA_INSTRUCTIONS") != "wgmma") {
         refusal = "SMLORA_INSTRUCTIONS is not wgmma";
     }
+    const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
+    const bool pairs = pair_row_tiles(product, size.rows_per_expert);
     tune::SearchSpace space;
     // Rank rows made on the way come first: a pass over the rows less.
     for (const bool makes : {true, false}) {
         if (makes && (product.rank == 0 || product.rank > 64)) continue;
-        const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
-        const Blocking blocking{makes && rank > 32 ? 112 : 128, 16, 3};
-        tune::Candidate candidate;
-        candidate.name = fmt::format("wgmma_{}_s{}{}", blocking.tile_rows, blocking.stages, makes ? "_rank_rows" : "");
-        candidate.configuration = {product_wgmma_family,
-                                   {{"TILE_ROWS", blocking.tile_rows},
-                                    {"REST_TILE_ROWS", 128},
-                                    {"ROW_STEP", blocking.row_step},
-                                    {"STAGES", blocking.stages},
-                                    {"MAKES_RANK_ROWS", makes}}};
-        candidate.predicted_seconds = predicted(size, blocking, facts);
-        candidate.shared_bytes =
-            shared_bytes(blocking, problem.E, rank, makes, adapter_beside(product, rank, blocking.stages));
-        candidate.refusal = refusal;
-        space.push_back(std::move(candidate));
+        for (const int cluster : {1, 2}) {
+            const Blocking blocking{!makes ? 144 : rank > 32 ? 112 : 128, 16, 3, cluster};
+            tune::Candidate candidate;
+            candidate.name = fmt::format("wgmma_{}_s{}{}{}", blocking.tile_rows, blocking.stages,
+                                         cluster > 1 ? "_pairs" : "", makes ? "_rank_rows" : "");
+            candidate.configuration = {product_wgmma_family,
+                                       {{"TILE_ROWS", blocking.tile_rows},
+                                        {"REST_TILE_ROWS", 144},
+                                        {"ROW_STEP", blocking.row_step},
+                                        {"STAGES", blocking.stages},
+                                        {"CLUSTER", cluster},
+                                        {"MAKES_RANK_ROWS", makes}}};
+            constexpr double unsuited = 1.05;  // about what the wrong one of the two cost where it was measured
+            candidate.predicted_seconds = predicted(size, blocking, facts) * ((cluster == 2) == pairs ? 1 : unsuited);
+            candidate.shared_bytes = shared_bytes(blocking, problem.E, rank, makes);
+            candidate.refusal = refusal;
+            if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
+                candidate.refusal = fmt::format("a block needs {} bytes of shared memory and {} has {}",
+                                                candidate.shared_bytes, facts.name, facts.shared_bytes_per_block);
+            }
+            space.push_back(std::move(candidate));
+        }
     }
     return space;
 }
@@ -101,17 +111,17 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart 
     const bool makes = part == WgmmaPart::first;
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
     const char* const tile_rows = part == WgmmaPart::rest ? "REST_TILE_ROWS" : "TILE_ROWS";
-    const Blocking blocking{static_cast<int>(configuration.at(tile_rows)),
-                            static_cast<int>(configuration.at("ROW_STEP")),
-                            static_cast<int>(configuration.at("STAGES"))};
-    const bool beside = adapter_beside(product, rank, blocking.stages);
+    const Blocking blocking{
+        static_cast<int>(configuration.at(tile_rows)), static_cast<int>(configuration.at("ROW_STEP")),
+        static_cast<int>(configuration.at("STAGES")), static_cast<int>(configuration.at("CLUSTER"))};
     const int columns = static_cast<int>((product.out + tile_columns - 1) / tile_columns);
 
     Step step;
     auto& spec = step.spec;
     spec.family = product_wgmma_family;
     spec.threads = 512;
-    spec.dynamic_shared = static_cast<unsigned>(shared_bytes(blocking, problem.E, rank, makes, beside));
+    spec.cluster = static_cast<unsigned>(blocking.cluster);
+    spec.dynamic_shared = static_cast<unsigned>(shared_bytes(blocking, problem.E, rank, makes));
     step.tile_rows = blocking.tile_rows;
     step.column_tiles = part == WgmmaPart::first ? 1 : part == WgmmaPart::rest ? columns - 1 : columns;
     // dX makes its rank rows with B [N, R], forward with A [R, K].
@@ -130,9 +140,9 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart 
         {"HAS_BIAS", product.bias},
         {"HAS_GATES", product.gates},
         {"MAKES_RANK_ROWS", makes},
-        {"LORA_BESIDE", beside},
         {"FIRST_COLUMN_TILE", part == WgmmaPart::rest ? 1 : 0},
         {"COLUMN_TILES", step.column_tiles},
+        {"CLUSTER", blocking.cluster},
         {"TILE_ROWS", blocking.tile_rows},
         {"ROW_STEP", blocking.row_step},
         {"STAGES", blocking.stages},
@@ -162,11 +172,12 @@ void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const Grou
     args.rank_rows = rank_rows.rows;
     args.rank_scale = rank_rows.scale;
 
-    // A box is what one copy brings: of a reduction-contiguous matrix 256 columns, of another 64 at a time.
+    // A box is what one copy brings: of a reduction-contiguous matrix a block's share of the columns, of another 64.
+    const int share = tile_columns / static_cast<int>(step.spec.cluster);
     const auto weight_view = [&](const void* data, std::int64_t red, std::int64_t expert_stride,
                                  std::int64_t row_stride, bool out_contiguous, int depth) {
         return out_contiguous ? matrices(data, shape.E, red, shape.out, expert_stride, row_stride, depth, 64)
-                              : matrices(data, shape.E, shape.out, red, expert_stride, row_stride, tile_columns, depth);
+                              : matrices(data, shape.E, shape.out, red, expert_stride, row_stride, share, depth);
     };
     args.weight_map = gpu::tensor_map(weight_view(product.weight, shape.red, product.weight_expert_stride,
                                                   product.weight_row_stride, shape.weight_out_contiguous, step_depth),
@@ -190,8 +201,8 @@ void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const Grou
             matrices(product.lora_rows, 1, product.M, shape.rank, 0, shape.rank, shape.tile_rows, shape.rank_depth),
             shape.dtype);
     }
-    // An upper bound of the row tiles: each expert, and the entries left out, may have one that is not full.
-    const std::int64_t row_tiles = product.M / step.tile_rows + shape.E + 1;
+    // An upper bound of the row tiles: each expert, and the entries left out, may have a cluster's that are not full.
+    const std::int64_t row_tiles = product.M / step.tile_rows + (shape.E + 1) * step.spec.cluster;
     call.launch(plan, step, row_tiles * step.column_tiles, args, begin);
 }
 

@@ -21,6 +21,7 @@ SMLORA_ON_CASES(Seed, BackwardInput, small_seed_shapes());
 SMLORA_ON_CASES(Rank, BackwardInput, rank_cases());
 SMLORA_ON_CASES(Width, BackwardInput, width_cases());
 SMLORA_ON_CASES(Routing, BackwardInput, routing_cases());
+SMLORA_ON_CASES(Tile, BackwardInput, tile_cases());
 SMLORA_ON_CASES(RowOrder, BackwardInput, row_order_cases());
 SMLORA_ON_CASES(Layout, BackwardInput, layout_cases());
 SMLORA_ON_CASES(Double, BackwardInput, double_cases());

@@ -120,6 +120,37 @@ inline Cases routing_cases() {
     };
 }
 
+/// Several tiles in every direction: rows of an expert, columns, the reduction, the rank.
+inline Cases tile_cases() {
+    using enum RowOrder;
+    const Problem p = shape(3, 328, 600, 16, 2);
+    const Problem tall = shape(2, 200, 392, 16, 2);
+    const Problem wide = shape(5, 520, 264, 16, 2);
+    Cases cases = {
+        {.name = "ekn", .problem = p, .T = 150},
+        {.name = "enk", .problem = with(p, WeightLayout::enk), .T = 150},
+        {.name = "fp16", .problem = shape(3, 328, 600, 16, 2, DType::fp16), .T = 150},
+        {.name = "tall", .problem = tall, .T = 430},
+        {.name = "tall_enk", .problem = with(tall, WeightLayout::enk), .T = 430, .left_out = 0.2},
+        {.name = "tall_one_expert", .problem = tall, .T = 333, .choice = Choice::one_expert},
+        {.name = "wide_bias", .problem = with_bias(wide), .T = 60},
+        {.name = "wide_grouped", .problem = with_rows(wide, grouped, grouped), .T = 60, .left_out = 0.3},
+        {.name = "wide_gates",
+         .problem = with_bias(with_gates(with_rows(wide, grouped, token), DType::fp32)),
+         .T = 60,
+         .left_out = 0.3},
+        {.name = "wide_summed", .problem = with_rows(wide, token, token), .T = 60},
+        {.name = "one_token", .problem = wide, .T = 1},
+        {.name = "all_left_out", .problem = wide, .T = 20, .left_out = 2},
+    };
+    for (const std::int64_t R : {5, 24, 32, 48, 64, 72, 200}) {
+        cases.push_back({.name = fmt::format("R{}", R), .problem = shape(3, 328, 520, R, 2), .T = 70});
+        cases.push_back(
+            {.name = fmt::format("R{}_enk", R), .problem = with(shape(3, 328, 520, R, 2), WeightLayout::enk), .T = 70});
+    }
+    return cases;
+}
+
 /// All pairs of row orders, with bias and with entries left out; gates where they are allowed.
 inline Cases row_order_cases() {
     Cases cases;

@@ -23,6 +23,7 @@ SMLORA_ON_CASES(SeedReal, Forward, real_seed_shapes());
 SMLORA_ON_CASES(Rank, Forward, rank_cases());
 SMLORA_ON_CASES(Width, Forward, width_cases());
 SMLORA_ON_CASES(Routing, Forward, routing_cases());
+SMLORA_ON_CASES(Tile, Forward, tile_cases());
 SMLORA_ON_CASES(RowOrder, Forward, row_order_cases());
 SMLORA_ON_CASES(Layout, Forward, layout_cases());
 SMLORA_ON_CASES(Double, Forward, double_cases());

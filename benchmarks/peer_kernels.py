@@ -1,0 +1,238 @@
+"""The implementations that are timed beside each other. Each is a class with a name, `available()`, which says why not, and
+for the operations that it has a method that gives what is to be called: it prepares everything that a user would have at
+hand, and nothing that a user would have to wait for."""
+
+import importlib
+import sys
+
+import torch
+
+OPERATIONS = ("base", "forward", "dx", "lora_grad", "step")
+
+
+class Peer:
+    name = ""
+    module = ""  # imported to see whether the peer is there
+    note = ""
+
+    @classmethod
+    def available(cls):
+        try:
+            importlib.import_module(cls.module)
+        except Exception as error:  # whatever a peer's import does wrong
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+
+class Smlora(Peer):
+    name = "smlora"
+    module = "smlora"
+    note = "x by token, y scattered, dX summed to [T, K]"
+
+    def _routing(self, i):
+        import smlora
+
+        return smlora.route(i.top_idx, i.shape.E)
+
+    def _arguments(self, i):
+        r = self._routing(i)
+        return r.sorted_scattered_idxs, r.expert_offsets, i.shape.k
+
+    def base(self, i):
+        scattered, offsets, k = self._arguments(i)
+        forward = torch.ops.smlora.forward
+        return lambda: forward(i.x, i.W, None, None, None, None, scattered, offsets, k, 0, 1, 1.0, False)
+
+    def forward(self, i):
+        scattered, offsets, k = self._arguments(i)
+        forward = torch.ops.smlora.forward
+        return lambda: forward(i.x, i.W, i.A, i.B, None, None, scattered, offsets, k, 0, 1, i.scaling, True)
+
+    def dx(self, i):
+        scattered, offsets, k = self._arguments(i)
+        dx = torch.ops.smlora.backward_input
+        return lambda: dx(i.dy, i.W, i.A, i.B, None, scattered, offsets, None, None, k, 0, 1, i.scaling, True, False)
+
+    def lora_grad(self, i):
+        scattered, offsets, k = self._arguments(i)
+        _, xa = self.forward(i)()
+        _, yb, _ = self.dx(i)()
+        gradients = torch.ops.smlora.backward_lora
+        return lambda: gradients(
+            i.x, i.dy, i.A, i.B, None, scattered, offsets, xa, yb, k, 0, 1, i.scaling, True, True
+        )
+
+    def step(self, i):
+        import smlora
+
+        routing = self._routing(i)
+        return _step(
+            i, lambda x, A, B: smlora.moe_lora_linear(x, i.W, routing, A, B, scaling=i.scaling)
+        )
+
+
+def _step(i, linear, A=None, B=None):
+    """Forward and backward of `linear(x, A, B)`, gradients for x, A and B."""
+    leaves = [t.detach().requires_grad_() for t in (i.x, i.A if A is None else A, i.B if B is None else B)]
+
+    def run():
+        torch.autograd.grad(linear(*leaves), leaves, i.dy)
+
+    return run
+
+
+class Axolotl(Peer):
+    name = "axolotl"
+    module = "axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linear_lora"
+    note = "its Triton kernels; the first call of a shape searches"
+
+    def __init__(self):
+        library = self.module.rpartition(".")[0]
+        self.ops = importlib.import_module(library + ".kernels.ops")
+        self.lora_ops = importlib.import_module(library + ".kernels.lora_ops")
+        self.linear = importlib.import_module(self.module).ScatterMoELoRA
+
+    @staticmethod
+    def _adapters(i):
+        """A [E R, K], B [N, E R]."""
+        return i.A.reshape(-1, i.shape.K), i.B.permute(1, 0, 2).reshape(i.shape.N, -1)
+
+    def base(self, i):
+        return lambda: self.ops.scatter2scatter(i.x, i.W, i.experts, i.scattered, i.shape.k)
+
+    def forward(self, i):
+        A, B = self._adapters(i)
+        return lambda: self.lora_ops.scatter2scatter_lora(
+            i.x, i.W, i.experts, i.scattered, i.shape.k, A, B, i.scaling
+        )
+
+    def dx(self, i):
+        A, B = self._adapters(i)
+        return lambda: (
+            self.lora_ops.scatter2scatter_lora_dX(
+                i.dy, i.W, i.experts, i.scattered, 1, A, B, i.scaling, dy_grouped=False
+            )
+            .view(i.shape.T, i.shape.k, -1)
+            .sum(1)
+        )
+
+    def lora_grad(self, i):
+        A, B = self._adapters(i)
+        x, dy = i.x[i.scattered // i.shape.k], i.dy[i.scattered]
+        return lambda: self.lora_ops.group_bwd_lora(dy, x, A, B, i.offsets, i.shape.E, i.scaling)
+
+    def step(self, i):
+        def linear(x, A, B):
+            return self.linear.apply(
+                x, i.W, i.shape.k, i.experts, i.scattered, i.offsets, A, B, i.scaling, None, None, False, False, True,
+                True
+            )
+
+        return _step(i, linear, *self._adapters(i))
+
+
+class GroupedMM(Peer):
+    name = "torch._grouped_mm"
+    module = "torch"
+    note = "rows gathered before; forward: three products"
+
+    @classmethod
+    def available(cls):
+        return "" if hasattr(torch, "_grouped_mm") else "this torch has none"
+
+    def base(self, i):
+        rows, offsets = i.x[i.scattered // i.shape.k], i.offsets.int()
+        return lambda: torch._grouped_mm(rows, i.W, offs=offsets)
+
+    def forward(self, i):
+        rows, offsets = i.x[i.scattered // i.shape.k], i.offsets.int()
+        A, B = i.A.transpose(1, 2), i.B.transpose(1, 2)
+
+        def run():
+            rank_rows = torch._grouped_mm(rows, A, offs=offsets) * i.scaling
+            return torch._grouped_mm(rows, i.W, offs=offsets) + torch._grouped_mm(rank_rows, B, offs=offsets)
+
+        return run
+
+
+class GatheredGroupedMM(GroupedMM):
+    name = "gather + torch._grouped_mm"
+    note = "the gather timed, too"
+
+    def base(self, i):
+        tokens, offsets = i.scattered // i.shape.k, i.offsets.int()
+        return lambda: torch._grouped_mm(i.x[tokens], i.W, offs=offsets)
+
+    forward = None
+
+
+class DeepGEMM(Peer):
+    name = "DeepGEMM"
+    module = "deep_gemm"
+    note = "base product of rows gathered and padded before; the better of two alignments"
+
+    def base(self, i):
+        import deep_gemm
+
+        alignment = deep_gemm.get_mk_alignment_for_contiguous_layout()
+        counts = torch.bincount(i.experts, minlength=i.shape.E).tolist()
+        padded = [-(-count // alignment) * alignment for count in counts]
+        rows = torch.zeros(sum(padded), i.shape.K, dtype=i.x.dtype, device="cuda")
+        experts = torch.full((sum(padded),), -1, dtype=torch.int32, device="cuda")
+        gathered = i.x[i.scattered // i.shape.k]
+        at = source = 0
+        for expert, (count, space) in enumerate(zip(counts, padded)):
+            rows[at : at + count] = gathered[source : source + count]
+            experts[at : at + space] = expert
+            at, source = at + space, source + count
+        out = torch.empty(rows.shape[0], i.shape.N, dtype=i.x.dtype, device="cuda")
+        return lambda: deep_gemm.m_grouped_bf16_gemm_nn_contiguous(rows, i.W, out, experts)
+
+
+class Eager(Peer):
+    name = "eager"
+    module = "torch"
+    note = "a loop over the experts"
+
+    def _linear(self, i, lora):
+        tokens = torch.split(i.scattered, torch.bincount(i.experts, minlength=i.shape.E).tolist())
+
+        def linear(x, A, B):
+            out = x.new_empty(i.shape.M, i.shape.N)
+            for e, flat in enumerate(tokens):
+                rows = x[flat // i.shape.k]
+                y = rows @ i.W[e]
+                if lora:
+                    y = y + (rows @ A[e].T) @ B[e].T * i.scaling
+                out = out.index_copy(0, flat, y)
+            return out
+
+        return linear
+
+    def base(self, i):
+        linear = self._linear(i, False)
+        return lambda: linear(i.x, None, None)
+
+    def forward(self, i):
+        linear = self._linear(i, True)
+        return lambda: linear(i.x, i.A, i.B)
+
+    def step(self, i):
+        return _step(i, self._linear(i, True))
+
+
+PEERS = (Smlora, Axolotl, DeepGEMM, GroupedMM, GatheredGroupedMM, Eager)
+
+
+def found(names):
+    """The peers that can be imported, of those named; says on stderr what cannot."""
+    peers = []
+    for peer in PEERS:
+        if names and peer.name not in names:
+            continue
+        reason = peer.available()
+        if reason:
+            print(f"{peer.name}: left out ({reason})", file=sys.stderr)
+        else:
+            peers.append(peer())
+    return peers

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Times smlora beside its peers in one run: forward, dX, the adapter's gradients and a whole step, against the floor.
+
+    python benchmarks/peers.py                                  the eight shapes of docs/performance.md
+    python benchmarks/peers.py --shape E,K,N,R,k,T --op forward,step
+    python benchmarks/peers.py --skew zipf --protocol sustained --json peers.json --plot peers.png
+
+Needs a GPU and what is to be compared: smlora's Python package, axolotl, deep_gemm. What cannot be imported is left out."""
+
+import argparse
+import json
+import math
+import sys
+import traceback
+
+import torch
+
+from peer_kernels import OPERATIONS, found
+from shapes import SHAPES, Inputs, Shape
+from timing import PROTOCOLS, ceilings
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", action="append", help="E,K,N,R,k,T or a name; may be given again", default=[])
+    parser.add_argument("--op", default=",".join(OPERATIONS), help="of %(default)s")
+    parser.add_argument("--peer", default="", help="names, separated by commas; all that are found unless given")
+    parser.add_argument("--rank", type=int, help="instead of the shapes' 16")
+    parser.add_argument("--skew", choices=("uniform", "zipf", "one"), default="uniform")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="burst")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE")
+    return parser.parse_args()
+
+
+def chosen_shapes(arguments):
+    named = {shape.name: shape for shape in SHAPES}
+    shapes = [named[text] if text in named else Shape.parse(text) for text in arguments.shape] or SHAPES
+    if arguments.rank:
+        shapes = [Shape(s.name, s.E, s.K, s.N, s.T, s.k, arguments.rank) for s in shapes]
+    return shapes
+
+
+def operand_sets(shape, skew, seed):
+    """As many as it takes for their bytes to pass three L2 caches, so that no call finds its operands there."""
+    generator = torch.Generator(device="cuda").manual_seed(seed)
+    sets = [Inputs(shape, skew, generator)]
+    wanted = math.ceil(3 * torch.cuda.get_device_properties(0).L2_cache_size / sets[0].bytes())
+    return sets + [Inputs(shape, skew, generator) for _ in range(wanted - 1)]
+
+
+def measure(peers, shape, operations, arguments):
+    sets = operand_sets(shape, arguments.skew, arguments.seed)
+    times = {}
+    for operation in operations:
+        for peer in peers:
+            prepare = getattr(peer, operation, None)
+            if prepare is None:
+                continue
+            try:
+                calls = [prepare(inputs) for inputs in sets]
+                for call in calls:
+                    call()
+                times.setdefault(operation, {})[peer.name] = PROTOCOLS[arguments.protocol](calls)
+            except Exception:  # a peer that fails on a shape must not end the run
+                print(f"{peer.name}: {operation} of {shape.name} failed", file=sys.stderr)
+                traceback.print_exc(limit=3)
+            calls = None
+            torch.cuda.empty_cache()
+    return times
+
+
+def cell(row, name):
+    ms = row["ms"].get(name)
+    text = "" if ms is None else f"{ms:.4f}  {row['floor_ms'] / ms:.2f} of floor"
+    return f" {text:>28}"
+
+
+def print_table(results, peers):
+    names = [peer.name for peer in peers]
+    print(f"{'shape':20} {'operation':10} {'floor':>8}" + "".join(f" {name:>28}" for name in names))
+    for row in results:
+        cells = "".join(cell(row, name) for name in names)
+        print(f"{row['shape']:20} {row['operation']:10} {row['floor_ms']:8.4f}{cells}")
+    for operation in dict.fromkeys(row["operation"] for row in results):
+        for name in names[1:]:
+            ratios = [
+                row["ms"][name] / row["ms"][names[0]]
+                for row in results
+                if row["operation"] == operation and name in row["ms"] and names[0] in row["ms"]
+            ]
+            if ratios:
+                mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+                print(f"{operation}: {names[0]} is {mean:.2f}x as fast as {name} in the geometric mean, "
+                      f"{min(ratios):.2f}x to {max(ratios):.2f}x")
+
+
+def draw(results, peers, file):
+    import matplotlib.pyplot as plt
+
+    operations = list(dict.fromkeys(row["operation"] for row in results))
+    figure, axes = plt.subplots(len(operations), 1, figsize=(12, 3 * len(operations)), squeeze=False)
+    for axis, operation in zip(axes[:, 0], operations):
+        rows = [row for row in results if row["operation"] == operation]
+        for n, peer in enumerate(peers):
+            shares = [row["floor_ms"] / row["ms"][peer.name] if peer.name in row["ms"] else 0 for row in rows]
+            axis.bar([r + n * 0.8 / len(peers) for r in range(len(rows))], shares, 0.8 / len(peers), label=peer.name)
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set_xticks([r + 0.4 for r in range(len(rows))], [row["shape"] for row in rows], fontsize=7)
+        axis.set_ylabel(f"{operation}: floor / time")
+    axes[0, 0].legend(fontsize=7, ncols=3)
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+
+
+def main():
+    arguments = parse_arguments()
+    if not torch.cuda.is_available():
+        sys.exit("peers.py needs a GPU")
+    operations = arguments.op.split(",")
+    unknown = [operation for operation in operations if operation not in OPERATIONS]
+    if unknown:
+        sys.exit(f"--op: expected some of {','.join(OPERATIONS)}, got {','.join(unknown)}")
+    peers = found([name for name in arguments.peer.split(",") if name])
+    tflops, gbs = ceilings(PROTOCOLS[arguments.protocol])
+    environment = {
+        "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "protocol": arguments.protocol,
+        "skew": arguments.skew, "tflops": tflops, "gbs": gbs, "notes": {peer.name: peer.note for peer in peers},
+    }
+    print(f"{environment['gpu']}, {arguments.protocol}: {tflops:.0f} TFLOP/s, {gbs:.0f} GB/s", file=sys.stderr)
+    results = []
+    for shape in chosen_shapes(arguments):
+        for operation, ms in measure(peers, shape, operations, arguments).items():
+            results.append({"shape": shape.name, "operation": operation, "ms": ms,
+                            "floor_ms": shape.floor_ms(operation, tflops, gbs)})
+            print(f"{shape.name} {operation} done", file=sys.stderr)
+    print_table(results, peers)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump({"format": 1, "environment": environment, "results": results}, file, indent=1)
+    if arguments.plot:
+        draw(results, peers, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
