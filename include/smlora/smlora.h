@@ -101,8 +101,8 @@ SMLORA_API smlora_status smlora_tensor_init(smlora_tensor* tensor, void* data, s
  * f = sorted_scattered_idxs[i] = t * top_k + j: token t, choice j. */
 typedef int32_t smlora_row_order;
 enum {
-    SMLORA_ROWS_TOKEN = 0,     /* [T, *]: row t; as an output, summed over the top_k rows of a token in fp32, in the order
-                                  of j, each times its gate if gates are given */
+    SMLORA_ROWS_TOKEN = 0, /* [T, *]: row t; as an output, summed over the top_k rows of a token in fp32, in the order
+                              of j, each times its gate if gates are given */
     SMLORA_ROWS_SCATTERED = 1, /* [M, *]: row f */
     SMLORA_ROWS_GROUPED = 2    /* [M, *]: row i, that is, sorted by expert */
 };
@@ -154,8 +154,9 @@ SMLORA_API smlora_status smlora_problem_to_string(const smlora_problem* problem,
 
 typedef int32_t smlora_backend;
 enum {
-    SMLORA_BACKEND_CUDA = 0, /* kernels on the GPU of the caller's current context, else of `device`'s primary context */
-    SMLORA_BACKEND_CPU = 1   /* the same operations on host memory, multithreaded */
+    SMLORA_BACKEND_CUDA =
+        0,                 /* kernels on the GPU of the caller's current context, else of `device`'s primary context */
+    SMLORA_BACKEND_CPU = 1 /* the same operations on host memory, multithreaded */
 };
 
 typedef int32_t smlora_log_level;
@@ -163,6 +164,15 @@ enum { SMLORA_LOG_DEBUG = 0, SMLORA_LOG_INFO = 1, SMLORA_LOG_WARNING = 2 };
 
 /* Receives one line, without a newline. May be called from any thread, never from two at once. */
 typedef void (*smlora_log_callback)(smlora_log_level level, const char* line, void* user);
+
+/* How kernels are chosen among those that compute the same (CUDA backend). */
+typedef int32_t smlora_tuning;
+enum {
+    SMLORA_TUNING_DEFAULT = 0,    /* SMLORA_TUNING (first-use, off or record-only), else record-only */
+    SMLORA_TUNING_FIRST_USE = 1,  /* a recorded choice, else candidates are measured when an operation first runs */
+    SMLORA_TUNING_OFF = 2,        /* the heuristic choice, by the cost models alone */
+    SMLORA_TUNING_RECORD_ONLY = 3 /* a recorded choice, else that of the nearest number of tokens, else the heuristic */
+};
 
 typedef struct smlora_engine_options {
     size_t struct_size;
@@ -177,9 +187,14 @@ typedef struct smlora_engine_options {
     /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
     uint64_t cache_limit_bytes;
     int32_t threads; /* of the CPU backend and of prewarming; 0: one for each core that this process may use */
-    int32_t reserved;
+    smlora_tuning tuning;
     smlora_log_callback log; /* null: warnings to stderr; more with SMLORA_LOG=info or SMLORA_LOG=debug */
     void* log_user;          /* handed to `log` */
+    /* Of first use: seconds that measuring may hold up the first calls on a problem and a power-of-two number of
+     * tokens, all operations together (0: 10), and device memory that it may take meanwhile (0: an eighth of what is
+     * free). */
+    double tuning_seconds;
+    uint64_t tuning_memory_bytes;
 } smlora_engine_options;
 
 SMLORA_API void smlora_engine_options_init(smlora_engine_options* options, size_t struct_size);
@@ -239,8 +254,8 @@ typedef struct smlora_workspace {
 typedef struct smlora_routing {
     smlora_tensor sorted_expert_idxs;    /* [M]: the expert of each row, ascending; E for entries left out. Optional
                                             where a routing is an input */
-    smlora_tensor sorted_scattered_idxs; /* [M]: the flat entry t * top_k + j of each row; a permutation, stable; entries
-                                            left out come last, in order */
+    smlora_tensor sorted_scattered_idxs; /* [M]: the flat entry t * top_k + j of each row; a permutation, stable;
+                                            entries left out come last, in order */
     smlora_tensor expert_offsets;        /* [E]: inclusive cumulative row counts */
 } smlora_routing;
 
@@ -436,8 +451,8 @@ SMLORA_API smlora_status smlora_cache_stats(smlora_engine* engine, char** json);
 /* {"schema", "entries": [{"key", "file", "kernel", "arch", "compiler", "registers", "spill_bytes", "shared_bytes",
  *  "compile_seconds", "file_bytes"}]}: sound entries of all layers, newest first. */
 SMLORA_API smlora_status smlora_cache_list(smlora_engine* engine, char** json);
-/* One entry as in smlora_cache_list, with "schema" and "metadata" (the entry's own JSON) beside it. `key`: the whole key
- * or a prefix that is unique, else SMLORA_INVALID_ARGUMENT. */
+/* One entry as in smlora_cache_list, with "schema" and "metadata" (the entry's own JSON) beside it. `key`: the whole
+ * key or a prefix that is unique, else SMLORA_INVALID_ARGUMENT. */
 SMLORA_API smlora_status smlora_cache_inspect(smlora_engine* engine, const char* key, char** json);
 /* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound. Removes nothing. */
 SMLORA_API smlora_status smlora_cache_verify(smlora_engine* engine, char** json);

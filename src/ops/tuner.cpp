@@ -167,7 +167,7 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
                                             const tune::Protocol& protocol,
                                             const std::function<void(const tune::Progress&)>& progress,
                                             Choices& choices) {
-    const auto start = std::chrono::steady_clock::now();
+    double spent = 0;  // on measuring; waiting for who measures the same is not on this account
     const auto missing = [&](const KnownWork& work) {
         return !work.tuning || !work.tuning->complete || !tune::covers(*work.tuning, work.space, protocol.candidates);
     };
@@ -186,18 +186,20 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
         } else if (missing(result.work)) {
             const double before = result.work.tuning ? result.work.tuning->seconds : 0;
             // What earlier pieces of work left over is for the later ones.
-            const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
             tune::Protocol share = protocol;
-            share.seconds = std::max(0.0, protocol.seconds - spent.count()) / static_cast<double>(left);
+            share.seconds = std::max(0.0, protocol.seconds - spent) / static_cast<double>(left);
             share.seed = fresh_seed();
             records_.with_lock(result.work.name, [&] {
                 const std::lock_guard lock(measuring_);
                 refresh(result.work);
                 // Who had the lock before may have measured: its choice is everybody's, also if it ran out of time.
                 const double after = result.work.tuning ? result.work.tuning->seconds : 0;
-                result.outcome = !missing(result.work) || after > before
-                                     ? TuneOutcome::elsewhere
-                                     : measure(problem, variant, rows, choices, share, progress, result.work);
+                if (!missing(result.work) || after > before) {
+                    result.outcome = TuneOutcome::elsewhere;
+                } else {
+                    result.outcome = measure(problem, variant, rows, choices, share, progress, result.work);
+                    if (result.work.tuning) spent += result.work.tuning->seconds - before;
+                }
             });
         }
         choices.set(role, result.work.choice);
