@@ -2,9 +2,13 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "gpu/tensor_map.hpp"
+#include "ops/roofline.hpp"
 #include "util/environment.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 
 namespace smlora::ops {
 namespace {
@@ -35,6 +39,16 @@ int shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank, bo
            16 * 4;
 }
 
+/// Rows are computed in steps of ROW_STEP, columns in whole tiles.
+double predicted(const ProductSize& size, const Blocking& blocking, const gpu::DeviceFacts& facts) {
+    constexpr double share_of_peak = 0.85;
+    const double busy = 1.0 - std::exp(-size.rows_per_expert);
+    const double rows = static_cast<double>(size.E) * (size.rows_per_expert + 0.5 * blocking.row_step * busy);
+    const double columns = std::ceil(static_cast<double>(size.out) / tile_columns) * tile_columns;
+    return predicted_seconds(2 * rows * columns * size.depth / (share_of_peak * facts.tensor_flop_per_second),
+                             size.bytes, facts);
+}
+
 gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std::int64_t columns,
                         std::int64_t expert_stride, std::int64_t row_stride, int box_rows, int box_columns) {
     // A stride of a dimension of one is never used, but must be one that the driver takes.
@@ -44,27 +58,67 @@ gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std
 
 }  // namespace
 
-bool wgmma_serves(const ProductKernel& product, const Variant& variant, const gpu::DeviceFacts& facts) {
-    return variant.tensor_cores && product.red > step_depth && facts.arch.name() == "sm_90a" &&
-           util::environment("SMLORA_INSTRUCTIONS") == "wgmma";
+tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product, const ProductSize& size,
+                                   const gpu::DeviceFacts& facts) {
+    std::string refusal;
+    if (facts.arch.name() != "sm_90a") {
+        refusal = "wgmma is an instruction of sm_90a, not of " + facts.arch.name();
+    } else if (product.red <= step_depth) {
+        refusal = fmt::format("the reduction of {} is a single step of {}", product.red, step_depth);
+    } else if (util::environment("SMLORA_INSTRUCTIONS") != "wgmma") {
+        refusal = "SMLORA_INSTRUCTIONS is not wgmma";
+    }
+    const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
+    const bool pairs = pair_row_tiles(product, size.rows_per_expert);
+    tune::SearchSpace space;
+    // Rank rows made on the way come first: a pass over the rows less.
+    for (const bool makes : {true, false}) {
+        if (makes && (product.rank == 0 || product.rank > 64)) continue;
+        for (const int cluster : {1, 2}) {
+            const Blocking blocking{!makes ? 144 : rank > 32 ? 112 : 128, 16, 3, cluster};
+            tune::Candidate candidate;
+            candidate.name = fmt::format("wgmma_{}_s{}{}{}", blocking.tile_rows, blocking.stages,
+                                         cluster > 1 ? "_pairs" : "", makes ? "_rank_rows" : "");
+            candidate.configuration = {product_wgmma_family,
+                                       {{"TILE_ROWS", blocking.tile_rows},
+                                        {"REST_TILE_ROWS", 144},
+                                        {"ROW_STEP", blocking.row_step},
+                                        {"STAGES", blocking.stages},
+                                        {"CLUSTER", cluster},
+                                        {"MAKES_RANK_ROWS", makes}}};
+            constexpr double unsuited = 1.05;  // about what the wrong one of the two cost where it was measured
+            candidate.predicted_seconds = predicted(size, blocking, facts) * ((cluster == 2) == pairs ? 1 : unsuited);
+            candidate.shared_bytes = shared_bytes(blocking, problem.E, rank, makes);
+            candidate.refusal = refusal;
+            if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
+                candidate.refusal = fmt::format("a block needs {} bytes of shared memory and {} has {}",
+                                                candidate.shared_bytes, facts.name, facts.shared_bytes_per_block);
+            }
+            space.push_back(std::move(candidate));
+        }
+    }
+    return space;
 }
 
-bool wgmma_makes_rank_rows(const ProductKernel& product) { return product.rank > 0 && product.rank <= 64; }
+bool makes_rank_rows(const tune::Configuration& configuration) {
+    return configuration.family == product_wgmma_family && configuration.at("MAKES_RANK_ROWS") != 0;
+}
 
 bool wgmma_has_rest(const ProductKernel& product) { return product.out > tile_columns; }
 
-Step wgmma_step(const Problem& problem, const ProductKernel& product, const Variant& variant, WgmmaPart part) {
+Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part,
+                const tune::Configuration& configuration) {
     const bool makes = part == WgmmaPart::first;
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
-    const Blocking blocking{!makes      ? 144
-                            : rank > 32 ? 112
-                                        : 128,
-                            16, 3, pair_row_tiles(product, rows_per_expert(problem, variant)) ? 2 : 1};
+    const char* const tile_rows = part == WgmmaPart::rest ? "REST_TILE_ROWS" : "TILE_ROWS";
+    const Blocking blocking{
+        static_cast<int>(configuration.at(tile_rows)), static_cast<int>(configuration.at("ROW_STEP")),
+        static_cast<int>(configuration.at("STAGES")), static_cast<int>(configuration.at("CLUSTER"))};
     const int columns = static_cast<int>((product.out + tile_columns - 1) / tile_columns);
 
     Step step;
     auto& spec = step.spec;
-    spec.family = "grouped_product_wgmma";
+    spec.family = product_wgmma_family;
     spec.threads = 512;
     spec.cluster = static_cast<unsigned>(blocking.cluster);
     spec.dynamic_shared = static_cast<unsigned>(shared_bytes(blocking, problem.E, rank, makes));

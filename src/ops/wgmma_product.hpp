@@ -4,6 +4,7 @@
 #include "args/grouped_product.h"
 #include "ops/cuda_call.hpp"
 #include "ops/product_step.hpp"
+#include "ops/tiles.hpp"
 
 #include <cstdint>
 
@@ -16,18 +17,22 @@ enum class WgmmaPart : std::uint8_t {
     rest,   ///< all but the first; rank rows are read
 };
 
-/// Whether the product may run on wgmma: on sm_90a, with more than one step of the reduction, if SMLORA_INSTRUCTIONS is
-/// wgmma (without that variable it is mma).
-[[nodiscard]] bool wgmma_serves(const ProductKernel& product, const Variant& variant, const gpu::DeviceFacts& facts);
+inline constexpr const char* product_wgmma_family = "grouped_product_wgmma";
 
-/// Whether a product of this rank makes its rank rows on the way, rather than reading what another kernel made.
-[[nodiscard]] bool wgmma_makes_rank_rows(const ProductKernel& product);
+/// The blockings of the family grouped_product_wgmma, legal or not: they need sm_90a, more than one step of the
+/// reduction, and SMLORA_INSTRUCTIONS to be wgmma (without that variable it is mma).
+[[nodiscard]] tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product,
+                                                 const ProductSize& size, const gpu::DeviceFacts& facts);
+
+/// Whether a product makes its rank rows on the way, rather than reading what another kernel made. For configurations
+/// of every family.
+[[nodiscard]] bool makes_rank_rows(const tune::Configuration& configuration);
 
 /// Whether there are columns beside the first tile.
 [[nodiscard]] bool wgmma_has_rest(const ProductKernel& product);
 
-[[nodiscard]] Step wgmma_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
-                              WgmmaPart part);
+[[nodiscard]] Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part,
+                              const tune::Configuration& configuration);
 
 /// The matrix that makes the rank rows, as AdapterMatrix, and where they go.
 struct RankRows {
