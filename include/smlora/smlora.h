@@ -101,8 +101,8 @@ SMLORA_API smlora_status smlora_tensor_init(smlora_tensor* tensor, void* data, s
  * f = sorted_scattered_idxs[i] = t * top_k + j: token t, choice j. */
 typedef int32_t smlora_row_order;
 enum {
-    SMLORA_ROWS_TOKEN = 0,     /* [T, *]: row t; as an output, summed over the top_k rows of a token in fp32, in the order
-                                  of j, each times its gate if gates are given */
+    SMLORA_ROWS_TOKEN = 0, /* [T, *]: row t; as an output, summed over the top_k rows of a token in fp32, in the order
+                              of j, each times its gate if gates are given */
     SMLORA_ROWS_SCATTERED = 1, /* [M, *]: row f */
     SMLORA_ROWS_GROUPED = 2    /* [M, *]: row i, that is, sorted by expert */
 };
@@ -154,8 +154,9 @@ SMLORA_API smlora_status smlora_problem_to_string(const smlora_problem* problem,
 
 typedef int32_t smlora_backend;
 enum {
-    SMLORA_BACKEND_CUDA = 0, /* kernels on the GPU of the caller's current context, else of `device`'s primary context */
-    SMLORA_BACKEND_CPU = 1   /* the same operations on host memory, multithreaded */
+    SMLORA_BACKEND_CUDA =
+        0,                 /* kernels on the GPU of the caller's current context, else of `device`'s primary context */
+    SMLORA_BACKEND_CPU = 1 /* the same operations on host memory, multithreaded */
 };
 
 typedef int32_t smlora_log_level;
@@ -239,8 +240,8 @@ typedef struct smlora_workspace {
 typedef struct smlora_routing {
     smlora_tensor sorted_expert_idxs;    /* [M]: the expert of each row, ascending; E for entries left out. Optional
                                             where a routing is an input */
-    smlora_tensor sorted_scattered_idxs; /* [M]: the flat entry t * top_k + j of each row; a permutation, stable; entries
-                                            left out come last, in order */
+    smlora_tensor sorted_scattered_idxs; /* [M]: the flat entry t * top_k + j of each row; a permutation, stable;
+                                            entries left out come last, in order */
     smlora_tensor expert_offsets;        /* [E]: inclusive cumulative row counts */
 } smlora_routing;
 
@@ -300,6 +301,63 @@ SMLORA_API void smlora_combine_backward_args_init(smlora_combine_backward_args* 
 SMLORA_API smlora_status smlora_combine_backward(smlora_engine* engine, smlora_stream stream,
                                                  const smlora_problem* problem,
                                                  const smlora_combine_backward_args* args);
+
+/* a(g, u) of a gate g and the value u beside it. */
+typedef int32_t smlora_activation_kind;
+enum {
+    SMLORA_SWIGLU = 0,        /* silu(g) u, silu(g) = g / (1 + exp(-g)) */
+    SMLORA_GEGLU = 1,         /* gelu(g) u, gelu(g) = g (1 + erf(g / sqrt(2))) / 2 */
+    SMLORA_GEGLU_TANH = 2,    /* gelu(g) u with the usual approximation of gelu by tanh */
+    SMLORA_REGLU = 3,         /* max(g, 0) u */
+    SMLORA_SWIGLU_CLAMPED = 4 /* g' / (1 + exp(-alpha g')) (u' + 1), g' = min(g, limit), u' = u clamped to +-limit */
+};
+
+/* How the gates and the values beside them lie in a row of 2 * width elements. */
+typedef int32_t smlora_gate_layout;
+enum {
+    SMLORA_GATE_HALVES = 0,     /* the gates, then the values */
+    SMLORA_GATE_INTERLEAVED = 1 /* in turns, a gate first */
+};
+
+/* "swiglu", ..; null for a value that is none. Static. */
+SMLORA_API const char* smlora_activation_name(smlora_activation_kind activation);
+/* "halves", ..; null for a value that is none. Static. */
+SMLORA_API const char* smlora_gate_layout_name(smlora_gate_layout layout);
+
+typedef struct smlora_activation_args {
+    size_t struct_size;
+    smlora_tensor h;                   /* in [rows, 2 * width], columns contiguous, any row stride */
+    smlora_tensor a;                   /* out [rows, width], likewise */
+    smlora_activation_kind activation; /* default swiglu */
+    smlora_gate_layout layout;         /* default halves */
+    float alpha;                       /* of swiglu_clamped; default 1.702 */
+    float limit;                       /* of swiglu_clamped, positive; default 7 */
+} smlora_activation_args;
+
+SMLORA_API void smlora_activation_args_init(smlora_activation_args* args, size_t struct_size);
+/* a = a(g, u) element by element, computed in fp32 (fp64 for fp64), in one read and one write. Of the problem only
+ * dtype counts, which is that of all tensors. */
+SMLORA_API smlora_status smlora_activation(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
+                                           const smlora_activation_args* args);
+
+typedef struct smlora_activation_backward_args {
+    size_t struct_size;
+    smlora_tensor h;  /* in [rows, 2 * width], as in activation */
+    smlora_tensor da; /* in [rows, width] */
+    smlora_tensor dh; /* out [rows, 2 * width], in the layout of h */
+    smlora_tensor a;  /* out, optional, [rows, width]: the activation once more, for whoever did not keep it */
+    smlora_activation_kind activation;
+    smlora_gate_layout layout;
+    float alpha;
+    float limit;
+} smlora_activation_backward_args;
+
+SMLORA_API void smlora_activation_backward_args_init(smlora_activation_backward_args* args, size_t struct_size);
+/* dg = da * da/dg and du = da * da/du, in one read and one write. Where a clamp cuts, the gradient is 0; at the limit
+ * itself it passes, and max(g, 0) has the gradient 0 at 0. */
+SMLORA_API smlora_status smlora_activation_backward(smlora_engine* engine, smlora_stream stream,
+                                                    const smlora_problem* problem,
+                                                    const smlora_activation_backward_args* args);
 
 typedef struct smlora_forward_args {
     size_t struct_size;
@@ -428,6 +486,12 @@ SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prew
  *  "shared_bytes_per_block"}]}. What is missing is said in the text, never by a failure. */
 SMLORA_API smlora_status smlora_system_info(char** json);
 
+/* Names `count` folders in which NVRTC (libnvrtc.so.13 or .12) is looked for: after those of the environment variables
+ * LD_LIBRARY_PATH, CUDA_HOME and CUDA_PATH, before those of the system. Replaces what an earlier call named. For the
+ * whole process; call it before anything is compiled, as an NVRTC that is open stays. Folders need not exist; a
+ * relative path is SMLORA_INVALID_ARGUMENT. The strings are copied. */
+SMLORA_API smlora_status smlora_set_nvrtc_folders(const char* const* folders, size_t count);
+
 /* {"schema", "layers": [{"root", "writable", "exists"}]}, in the order in which they are consulted. */
 SMLORA_API smlora_status smlora_cache_layers(smlora_engine* engine, char** json);
 /* {"schema", "layers", "entries", "bytes", "limit_bytes", and of this engine: "memory_hits", "disk_hits", "compiles",
@@ -436,8 +500,8 @@ SMLORA_API smlora_status smlora_cache_stats(smlora_engine* engine, char** json);
 /* {"schema", "entries": [{"key", "file", "kernel", "arch", "compiler", "registers", "spill_bytes", "shared_bytes",
  *  "compile_seconds", "file_bytes"}]}: sound entries of all layers, newest first. */
 SMLORA_API smlora_status smlora_cache_list(smlora_engine* engine, char** json);
-/* One entry as in smlora_cache_list, with "schema" and "metadata" (the entry's own JSON) beside it. `key`: the whole key
- * or a prefix that is unique, else SMLORA_INVALID_ARGUMENT. */
+/* One entry as in smlora_cache_list, with "schema" and "metadata" (the entry's own JSON) beside it. `key`: the whole
+ * key or a prefix that is unique, else SMLORA_INVALID_ARGUMENT. */
 SMLORA_API smlora_status smlora_cache_inspect(smlora_engine* engine, const char* key, char** json);
 /* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound. Removes nothing. */
 SMLORA_API smlora_status smlora_cache_verify(smlora_engine* engine, char** json);

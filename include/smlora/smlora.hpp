@@ -1,6 +1,7 @@
 // Everything: LoRA training of Mixture-of-Experts layers. Start with Engine, Problem and operations.hpp.
 #pragma once
 
+#include <smlora/activation.hpp>
 #include <smlora/cache.hpp>
 #include <smlora/dtype.hpp>
 #include <smlora/engine.hpp>

@@ -4,6 +4,7 @@
 #include <smlora/export.hpp>
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -33,5 +34,11 @@ struct SystemInfo {
 };
 
 [[nodiscard]] SMLORA_API SystemInfo system_info();
+
+/// Names folders in which NVRTC (libnvrtc.so.13 or .12) is looked for: after those of the environment variables
+/// LD_LIBRARY_PATH, CUDA_HOME and CUDA_PATH, before those of the system. Replaces what an earlier call named. For the
+/// whole process; call it before anything is compiled, as an NVRTC that is open stays. Folders need not exist.
+/// Thread-safe. Throws Error{invalid_argument} for a relative path.
+SMLORA_API void set_nvrtc_folders(std::vector<std::filesystem::path> folders);
 
 }  // namespace smlora

@@ -48,6 +48,10 @@ smlora_status smlora_system_info(char** json) {
     return answer(json, [] { return system_info(); });
 }
 
+smlora_status smlora_set_nvrtc_folders(const char* const* folders, size_t count) {
+    return guarded([&] { set_nvrtc_folders(to_strings<std::filesystem::path>(folders, count, "folders")); });
+}
+
 smlora_status smlora_cache_layers(smlora_engine* engine, char** json) {
     return answer(json, [&] { return cache_layers(to_engine(engine)); });
 }

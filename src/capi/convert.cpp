@@ -29,22 +29,19 @@ void check_reserved(std::int32_t value, const char* name) {
 
 Workspace to_workspace(const smlora_workspace& workspace) { return {workspace.data, workspace.bytes}; }
 
+template <class CArgs, class Args>
+void read_activation(const CArgs& a, Args& result) {
+    result.activation = to_enum(a.activation, Activation::swiglu_clamped, "activation");
+    result.layout = to_enum(a.layout, GateLayout::interleaved, "layout");
+    result.alpha = a.alpha;
+    result.limit = a.limit;
+}
+
 Routing to_routing(const smlora_routing& routing) {
     Routing result;
     result.sorted_expert_idxs = to_tensor(routing.sorted_expert_idxs, "sorted_expert_idxs");
     result.sorted_scattered_idxs = to_tensor(routing.sorted_scattered_idxs, "sorted_scattered_idxs");
     result.expert_offsets = to_tensor(routing.expert_offsets, "expert_offsets");
-    return result;
-}
-
-/// The strings of a C array.
-template <class String>
-std::vector<String> to_strings(const char* const* texts, std::size_t count, const char* name) {
-    std::vector<String> result;
-    if (count > 0) required(texts, name);
-    for (std::size_t i = 0; i < count; ++i) {
-        result.emplace_back(&required(texts[i], fmt::format("{}[{}]", name, i).c_str()));
-    }
     return result;
 }
 
@@ -169,6 +166,26 @@ CombineBackwardArgs to_args(const smlora_combine_backward_args* args) {
     result.dy = to_tensor(a.dy, "dy");
     result.dgates = to_tensor(a.dgates, "dgates");
     result.workspace = to_workspace(a.workspace);
+    return result;
+}
+
+ActivationArgs to_args(const smlora_activation_args* args) {
+    const smlora_activation_args a = read_struct(args, "args");
+    ActivationArgs result;
+    result.h = to_tensor(a.h, "h");
+    result.a = to_tensor(a.a, "a");
+    read_activation(a, result);
+    return result;
+}
+
+ActivationBackwardArgs to_args(const smlora_activation_backward_args* args) {
+    const smlora_activation_backward_args a = read_struct(args, "args");
+    ActivationBackwardArgs result;
+    result.h = to_tensor(a.h, "h");
+    result.da = to_tensor(a.da, "da");
+    result.dh = to_tensor(a.dh, "dh");
+    result.a = to_tensor(a.a, "a");
+    read_activation(a, result);
     return result;
 }
 

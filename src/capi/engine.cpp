@@ -37,6 +37,12 @@ const char* smlora_row_order_name(smlora_row_order order) { return name_or_null(
 
 const char* smlora_weight_layout_name(smlora_weight_layout layout) { return name_or_null(layout, WeightLayout::enk); }
 
+const char* smlora_activation_name(smlora_activation_kind activation) {
+    return name_or_null(activation, Activation::swiglu_clamped);
+}
+
+const char* smlora_gate_layout_name(smlora_gate_layout layout) { return name_or_null(layout, GateLayout::interleaved); }
+
 smlora_status smlora_tensor_init(smlora_tensor* tensor, void* data, smlora_dtype dtype, int32_t ndim,
                                  const int64_t* shape, const int64_t* strides) {
     return guarded([&] {

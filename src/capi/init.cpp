@@ -28,6 +28,16 @@ Args args_with_scaling(float scaling) {
     return args;
 }
 
+template <class CArgs, class Args>
+CArgs args_with_activation(const Args& defaults) {
+    CArgs args{};
+    args.activation = static_cast<smlora_activation_kind>(defaults.activation);
+    args.layout = static_cast<smlora_gate_layout>(defaults.layout);
+    args.alpha = defaults.alpha;
+    args.limit = defaults.limit;
+    return args;
+}
+
 }  // namespace
 
 extern "C" {
@@ -60,6 +70,15 @@ void smlora_combine_args_init(smlora_combine_args* args, size_t struct_size) {
 
 void smlora_combine_backward_args_init(smlora_combine_backward_args* args, size_t struct_size) {
     init_struct(args, struct_size, smlora_combine_backward_args{});
+}
+
+void smlora_activation_args_init(smlora_activation_args* args, size_t struct_size) {
+    init_struct(args, struct_size, args_with_activation<smlora_activation_args>(smlora::ActivationArgs{}));
+}
+
+void smlora_activation_backward_args_init(smlora_activation_backward_args* args, size_t struct_size) {
+    init_struct(args, struct_size,
+                args_with_activation<smlora_activation_backward_args>(smlora::ActivationBackwardArgs{}));
 }
 
 void smlora_forward_args_init(smlora_forward_args* args, size_t struct_size) {

@@ -45,6 +45,16 @@ smlora_status smlora_combine_backward(smlora_engine* engine, smlora_stream strea
     return run<combine_backward>(engine, stream, problem, args);
 }
 
+smlora_status smlora_activation(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
+                                const smlora_activation_args* args) {
+    return run<activation>(engine, stream, problem, args);
+}
+
+smlora_status smlora_activation_backward(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
+                                         const smlora_activation_backward_args* args) {
+    return run<activation_backward>(engine, stream, problem, args);
+}
+
 smlora_status smlora_forward(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
                              const smlora_forward_args* args) {
     return run<forward>(engine, stream, problem, args);

@@ -3,6 +3,7 @@
 
 #include "util/thread_pool.hpp"
 
+#include <smlora/activation.hpp>
 #include <smlora/operations.hpp>
 
 namespace smlora::cpu {
@@ -11,6 +12,8 @@ void route(util::ThreadPool& threads, const Problem& problem, const RouteArgs& a
 void group(util::ThreadPool& threads, const Problem& problem, const GroupArgs& args);
 void combine(util::ThreadPool& threads, const Problem& problem, const CombineArgs& args);
 void combine_backward(util::ThreadPool& threads, const Problem& problem, const CombineBackwardArgs& args);
+void activation(util::ThreadPool& threads, const Problem& problem, const ActivationArgs& args);
+void activation_backward(util::ThreadPool& threads, const Problem& problem, const ActivationBackwardArgs& args);
 void forward(util::ThreadPool& threads, const Problem& problem, const ForwardArgs& args);
 void backward_input(util::ThreadPool& threads, const Problem& problem, const BackwardInputArgs& args);
 void backward_lora(util::ThreadPool& threads, const Problem& problem, const BackwardLoraArgs& args);

@@ -4,9 +4,42 @@
 #include "util/environment.hpp"
 #include "util/hash.hpp"
 
-#include <algorithm>
+#include <smlora/error.hpp>
+#include <smlora/system.hpp>
 
-namespace smlora::jit {
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+
+namespace smlora {
+namespace {
+
+struct NamedFolders {
+    std::mutex mutex;
+    std::vector<std::filesystem::path> folders;
+};
+
+NamedFolders& named_folders() {
+    // Never destroyed: another thread may still compile while static objects go.
+    static auto& folders = *new NamedFolders;
+    return folders;
+}
+
+}  // namespace
+
+void set_nvrtc_folders(std::vector<std::filesystem::path> folders) {
+    for (const std::filesystem::path& folder : folders) {
+        if (!folder.is_absolute()) {
+            throw Error(ErrorCode::invalid_argument,
+                        fmt::format("folders: expected absolute paths, got \"{}\"", folder.string()));
+        }
+    }
+    const std::scoped_lock lock(named_folders().mutex);
+    named_folders().folders = std::move(folders);
+}
+
+namespace jit {
 
 namespace fs = std::filesystem;
 
@@ -28,13 +61,18 @@ std::vector<fs::path> nvrtc_folders() {
         }
         begin = end + 1;
     }
-    for (const auto& toolkit : {util::environment("CUDA_HOME"), util::environment("CUDA_PATH"),
-                                std::optional<std::string>("/usr/local/cuda")}) {
-        if (toolkit) {
-            folders.push_back(fs::path(*toolkit) / "lib64");
-            folders.push_back(fs::path(*toolkit) / "lib");
-        }
+    const auto add_toolkit = [&folders](const fs::path& toolkit) {
+        folders.push_back(toolkit / "lib64");
+        folders.push_back(toolkit / "lib");
+    };
+    for (const auto& toolkit : {util::environment("CUDA_HOME"), util::environment("CUDA_PATH")}) {
+        if (toolkit) add_toolkit(*toolkit);
     }
+    {
+        const std::scoped_lock lock(named_folders().mutex);
+        folders.insert(folders.end(), named_folders().folders.begin(), named_folders().folders.end());
+    }
+    add_toolkit("/usr/local/cuda");
     for (const char* folder :
          {"/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"}) {
         folders.emplace_back(folder);
@@ -73,4 +111,5 @@ std::optional<std::string> library_identity(const fs::path& library) {
                          .hex();
 }
 
-}  // namespace smlora::jit
+}  // namespace jit
+}  // namespace smlora

@@ -11,9 +11,10 @@ namespace smlora::jit {
 /// libnvrtc.so.13, then libnvrtc.so.12: the names that are looked for, in this order.
 [[nodiscard]] const std::vector<std::string>& nvrtc_library_names();
 
-/// Folders that are searched: LD_LIBRARY_PATH, CUDA_HOME and CUDA_PATH (lib64 and lib), /usr/local/cuda, and where
-/// distributions put libraries. They are searched before the dynamic loader is asked, so that every process of one
-/// environment finds the same NVRTC, whatever else it has loaded; the loader is the last resort.
+/// Folders that are searched: LD_LIBRARY_PATH, CUDA_HOME and CUDA_PATH (lib64 and lib), those of set_nvrtc_folders()
+/// (smlora/system.hpp), /usr/local/cuda, and where distributions put libraries. They are searched before the dynamic
+/// loader is asked, so that every process of one environment finds the same NVRTC, whatever else it has loaded; the
+/// loader is the last resort.
 [[nodiscard]] std::vector<std::filesystem::path> nvrtc_folders();
 
 /// The files that are there, best first: a name is looked for in all folders before the next name is.

@@ -148,6 +148,12 @@ Plan make_plan(const Problem& problem, const Variant& variant, const gpu::Device
         case Operation::backward_lora:
             plan_backward_lora(plan, problem, variant, facts);
             break;
+        case Operation::activation:
+            plan.set(Role::activation, activation_step(problem, variant, false));
+            break;
+        case Operation::activation_backward:
+            plan.set(Role::activation, activation_step(problem, variant, true));
+            break;
     }
     return plan;
 }

@@ -5,6 +5,7 @@
 #include "jit/kernel_library.hpp"
 #include "jit/kernel_spec.hpp"
 
+#include <smlora/activation.hpp>
 #include <smlora/problem.hpp>
 
 #include <array>
@@ -14,7 +15,17 @@
 
 namespace smlora::ops {
 
-enum class Operation : std::uint8_t { route, group, combine, combine_backward, forward, backward_input, backward_lora };
+enum class Operation : std::uint8_t {
+    route,
+    group,
+    combine,
+    combine_backward,
+    forward,
+    backward_input,
+    backward_lora,
+    activation,
+    activation_backward,
+};
 
 /// The part that a kernel plays in its operation.
 enum class Role : std::uint8_t {
@@ -25,6 +36,7 @@ enum class Role : std::uint8_t {
     gather_rows,
     combine,
     gate_gradient,
+    activation,
     pack_a,
     pack_b,
     xa,
@@ -84,9 +96,12 @@ struct Variant {
     bool wants_db = false;
     bool wants_dgates = false;
     bool wants_dy = false;
+    bool wants_a = false;              ///< activation_backward writes the activation, too
     bool gated = false;                ///< gates given to group, combine
     DType input_index = DType::int32;  ///< of top_idx
-    std::int64_t width = 0;            ///< of the rows of group, combine
+    std::int64_t width = 0;            ///< of the rows of group, combine, activation
+    Activation activation = Activation::swiglu;
+    GateLayout gate_layout = GateLayout::halves;
 
     friend bool operator==(const Variant&, const Variant&) = default;
 };

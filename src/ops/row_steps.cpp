@@ -18,7 +18,8 @@ Step row_step(const char* family, std::vector<jit::Constant> constants) {
     return step;
 }
 
-/// Segments of `unroll` units a lane that a warp cuts a row into; mirrors combine.cuh and gather_rows.cuh.
+/// Segments of `unroll` units a lane that a warp cuts a row into; mirrors combine.cuh, gather_rows.cuh
+/// and activation.cuh.
 int segments_of(DType dtype, std::int64_t width, bool vector_rows, std::int64_t wanted_unroll) {
     const std::int64_t unit = vector_rows ? 16 / static_cast<std::int64_t>(size_of(dtype)) : 1;
     const std::int64_t warps_of_units = (width / unit + 31) / 32;
@@ -129,6 +130,18 @@ Step gate_gradient_step(const Problem& problem, const Variant& variant, RowOrder
         constants.emplace_back("BIAS_ROWS", static_cast<int>(problem.y_rows));
     }
     return row_step("gate_gradient", std::move(constants));
+}
+
+Step activation_step(const Problem& problem, const Variant& variant, bool backward) {
+    Step step = row_step("activation", {{"WIDTH", variant.width},
+                                        {"VECTOR", variant.vector_rows},
+                                        {"ACTIVATION", static_cast<int>(variant.activation)},
+                                        {"INTERLEAVED", variant.gate_layout == GateLayout::interleaved},
+                                        {"BACKWARD", backward},
+                                        {"WRITES_A", !backward || variant.wants_a},
+                                        {"Element", type_name(problem.dtype)}});
+    step.column_tiles = segments_of(problem.dtype, variant.width, variant.vector_rows, 2);
+    return step;
 }
 
 Step pack_a_step(const Problem& problem, const Variant& variant) {

@@ -1,4 +1,5 @@
-// The memory-bound kernels as steps of a plan: routing, gathering, combining, gates, repacking of adapters.
+// The memory-bound kernels as steps of a plan: routing, gathering, combining, gates, activations, repacking of
+// adapters.
 #pragma once
 
 #include "ops/plan.hpp"
@@ -27,6 +28,9 @@ void set_route_steps(Plan& plan, const Problem& problem, const Variant& variant,
 
 /// dgates of backward_input: from the product before its gate, whose rows are scaled afterwards if `scale`.
 [[nodiscard]] Step gate_gradient_step(const Problem& problem, const Variant& variant, RowOrder left_rows, bool scale);
+
+/// The gated activation; `backward`: its gradient, with the activation itself if the variant wants it.
+[[nodiscard]] Step activation_step(const Problem& problem, const Variant& variant, bool backward);
 
 [[nodiscard]] Step pack_a_step(const Problem& problem, const Variant& variant);
 [[nodiscard]] Step pack_b_step(const Problem& problem, const Variant& variant);

@@ -4,6 +4,7 @@
 // allocate nothing unless they fail.
 #pragma once
 
+#include <smlora/activation.hpp>
 #include <smlora/engine.hpp>
 #include <smlora/operations.hpp>
 
@@ -20,6 +21,10 @@ std::int64_t validate_combine_backward(const Problem& problem, const CombineBack
 std::int64_t validate_forward(const Problem& problem, const ForwardArgs& args, Backend backend);
 std::int64_t validate_backward_input(const Problem& problem, const BackwardInputArgs& args, Backend backend);
 std::int64_t validate_backward_lora(const Problem& problem, const BackwardLoraArgs& args, Backend backend);
+
+/// Each checks the problem first and returns the number of rows.
+std::int64_t validate_activation(const Problem& problem, const ActivationArgs& args, Backend backend);
+std::int64_t validate_activation_backward(const Problem& problem, const ActivationBackwardArgs& args, Backend backend);
 
 /// For the workspace queries: the problem, and that T is a number of tokens that it can route.
 void validate_tokens(const Problem& problem, std::int64_t T);

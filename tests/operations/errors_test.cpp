@@ -3,6 +3,7 @@
 #include "support/projection.hpp"
 #include "support/runs.hpp"
 
+#include <smlora/activation.hpp>
 #include <smlora/error.hpp>
 
 #include <functional>
@@ -45,16 +46,19 @@ struct Calls {
         group.x = p.x.view();
         group.routing = p.routing.view();
         group.out = rows.view();
+        gated = Array(engine, p.problem.dtype, {{p.x.view().shape[0], p.problem.K / 2}});
         combine.y = rows.view();
         combine.out = dx.view();
         combine_backward.dout = p.x.view();
         combine_backward.y = rows.view();
         combine_backward.dgates = dgates.view();
+        activation.h = p.x.view();
+        activation.a = gated.view();
     }
 
     const Engine& engine;
     Projection p;
-    Array y, dx, ranked, dgates, dA, dB, rows, top_idx;
+    Array y, dx, ranked, dgates, dA, dB, rows, top_idx, gated;
     Problem problem;
     ForwardArgs forward;
     BackwardInputArgs backward_input;
@@ -63,6 +67,7 @@ struct Calls {
     GroupArgs group;
     CombineArgs combine;
     CombineBackwardArgs combine_backward;
+    ActivationArgs activation;
 };
 
 struct Mistake {
@@ -82,6 +87,8 @@ void call_route(const Calls& c) { route(c.engine, {}, c.problem, c.route); }
 void call_group(const Calls& c) { group(c.engine, {}, c.problem, c.group); }
 void call_combine(const Calls& c) { combine(c.engine, {}, c.problem, c.combine); }
 void call_combine_backward(const Calls& c) { combine_backward(c.engine, {}, c.problem, c.combine_backward); }
+
+void call_activation(const Calls& c) { activation(c.engine, {}, c.problem, c.activation); }
 
 const std::vector<Mistake>& mistakes() {
     static const std::vector<Mistake> list{
@@ -158,6 +165,16 @@ const std::vector<Mistake>& mistakes() {
         {"CombineOfTooFewRows", "y", [](Calls& c) { c.combine.y.shape[0] = 19; }, call_combine},
         {"CombineIntoAnotherType", "out", [](Calls& c) { c.combine.out.dtype = DType::fp32; }, call_combine},
         {"CombineBackwardOfNothing", "dy", [](Calls& c) { c.combine_backward.dgates = {}; }, call_combine_backward},
+        {"ActivationOfTheWrongWidth", "h", [](Calls& c) { c.activation.h.shape[1] -= 2; }, call_activation},
+        {"ActivationIntoAnotherType", "a", [](Calls& c) { c.activation.a.dtype = DType::int32; }, call_activation},
+        {"ActivationOfNoKind", "activation", [](Calls& c) { c.activation.activation = static_cast<Activation>(9); },
+         call_activation},
+        {"ActivationWithoutALimit", "limit",
+         [](Calls& c) {
+             c.activation.activation = Activation::swiglu_clamped;
+             c.activation.limit = -1;
+         },
+         call_activation},
         {"CombineBackwardWithoutY", "y", [](Calls& c) { c.combine_backward.y = {}; }, call_combine_backward},
     };
     return list;
@@ -217,6 +234,7 @@ TEST_P(ValidArguments, AreAccepted) {  // else the mistakes above might be refus
     call_group(calls);
     call_combine(calls);
     call_combine_backward(calls);
+    call_activation(calls);
     synchronize(engine(), {});
 }
 SMLORA_ON_EACH_BACKEND(Small, ValidArguments);

@@ -100,8 +100,20 @@ TEST(Floor, WorkOfAStepIsTheSumOfItsParts) {
     EXPECT_EQ(total_work(Op::step, problem, load).bytes, bytes);
 }
 
+TEST(Floor, ActivationsReadAndWriteOnce) {
+    const Problem problem = problem_of(figures[0]);
+    const Load load{2048, 16384, 256};
+    const double values = 16384.0 * static_cast<double>(problem.N);  // of h, in 16 bits
+    EXPECT_EQ(work(Op::activation, problem, load).bytes, 3 * values);
+    EXPECT_EQ(work(Op::activation_backward, problem, load).bytes, 5 * values);
+    EXPECT_EQ(work(Op::activation, problem, load).flop, 0);
+}
+
 TEST(Op, NamesGoBothWays) {
-    for (const Op op : {Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step}) EXPECT_EQ(op_from_name(name(op)), op);
+    for (const Op op :
+         {Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step, Op::activation, Op::activation_backward}) {
+        EXPECT_EQ(op_from_name(name(op)), op);
+    }
     EXPECT_EQ(op_from_name("backward"), std::nullopt);
 }
 

@@ -33,9 +33,9 @@ TEST_F(Verify, RunsEveryOperationInEveryType) {
         EXPECT_EQ(json["ok"], true);
         ASSERT_EQ(json["cases"].size(), 1U);
         const std::set<std::string> names = operations_of(json["cases"][0]["checks"]);
-        for (const char* name :
-             {"route", "group", "group, gates", "scatter2scatter", "forward", "forward, scaling 0", "backward_input",
-              "backward_lora", "backward_lora, no xa, yb", "combine", "combine_backward"}) {
+        for (const char* name : {"route", "group", "group, gates", "scatter2scatter", "forward", "forward, scaling 0",
+                                 "backward_input", "backward_lora", "backward_lora, no xa, yb", "combine",
+                                 "combine_backward", "activation, swiglu", "activation_backward, swiglu_clamped"}) {
             EXPECT_EQ(names.count(name), 1U) << name;
         }
     }
@@ -117,6 +117,31 @@ TEST_F(Bench, TakesCeilingsAsGivenAndOnlyTheOperationsAskedFor) {
     EXPECT_EQ(json["cases"][0]["results"].size(), 2U);
     EXPECT_NEAR(json["cases"][0]["ceilings"]["tflops"].get<double>(), 0.5, 1e-12);
     EXPECT_EQ(json["cases"][0]["ceilings"]["gbs_source"], "given");
+}
+
+TEST_F(Bench, ActivationsAreTimedWhenAskedForAndNeedAnEvenN) {
+    const std::vector<std::string> command{"bench",
+                                           "--device",
+                                           "cpu",
+                                           "--tokens",
+                                           "8",
+                                           "--op",
+                                           "activation,activation_backward",
+                                           "--ceiling-tflops",
+                                           "0.5",
+                                           "--ceiling-gbs",
+                                           "20",
+                                           "--json",
+                                           "--shape"};
+    std::vector<std::string> even = command, odd = command;
+    even.push_back("4,24,16,2,2");
+    odd.push_back("4,24,15,2,2");
+    const Outcome outcome = run(even);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_EQ(outcome.json()["cases"][0]["results"].size(), 2U);
+    const Outcome refused = run(odd);
+    EXPECT_NE(refused.exit_code, 0);
+    EXPECT_NE(refused.err.find("even N"), std::string::npos) << refused.err;
 }
 
 TEST_F(Bench, TableIsOnStdoutAndContextOnStderr) {

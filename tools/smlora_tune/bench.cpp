@@ -10,6 +10,7 @@
 #include "smlora_tune/timing.hpp"
 #include "smlora_tune/units.hpp"
 
+#include <smlora/activation.hpp>
 #include <smlora/operations.hpp>
 
 #include <fmt/format.h>
@@ -64,7 +65,11 @@ std::vector<Op> parse_ops(const std::vector<std::string>& names) {
     std::vector<Op> ops;
     for (const std::string& text : names) {
         const std::optional<Op> op = op_from_name(text);
-        if (!op) throw UsageError(fmt::format("--op: expected base, forward, dx, lora_grad or step, got '{}'", text));
+        if (!op)
+            throw UsageError(
+                fmt::format("--op: expected base, forward, dx, lora_grad, step, activation or "
+                            "activation_backward, got '{}'",
+                            text));
         ops.push_back(*op);
     }
     return ops;
@@ -98,6 +103,10 @@ void run_op(Session& session, Op op, const Operands& operands) {
             return backward_input(engine, stream, problem, operands.backward_input_args());
         case Op::lora_grad:
             return backward_lora(engine, stream, problem, operands.backward_lora_args());
+        case Op::activation:
+            return activation(engine, stream, problem, operands.activation_args());
+        case Op::activation_backward:
+            return activation_backward(engine, stream, problem, operands.activation_backward_args());
         case Op::step:
             break;
     }
@@ -200,6 +209,13 @@ ExitCode run_bench(const BenchCommand& command) {
                std::any_of(ops.begin(), ops.end(), [](Op op) { return op == Op::lora_grad || op == Op::step; })) {
         throw UsageError("--op: lora_grad and step need a rank of at least 1, got 0");
     }
+    const bool activations = std::any_of(ops.begin(), ops.end(),
+                                         [](Op op) { return op == Op::activation || op == Op::activation_backward; });
+    for (const NamedProblem& item : problems) {
+        if (activations && item.problem.N % 2 != 0) {
+            throw UsageError(fmt::format("--op: activations need an even N, got {}", item.problem.N));
+        }
+    }
     std::vector<std::int64_t> tokens = command.shape.tokens;
     if (tokens.empty()) tokens.push_back(device.backend == Backend::cpu ? default_tokens_cpu : default_tokens_gpu);
     if (*std::min_element(tokens.begin(), tokens.end()) < 1) {
@@ -252,7 +268,8 @@ void add_bench(CLI::App& app, Run& run) {
     CLI::App* sub = app.add_subcommand("bench", "Time operations and compare them with the least that they can take");
     sub->footer(footer);
     add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
-    sub->add_option("--op", command->ops, "base, forward, dx, lora_grad, step [all of them]")
+    sub->add_option("--op", command->ops,
+                    "base, forward, dx, lora_grad, step [all of these]; activation, activation_backward")
         ->type_name("OP,..")
         ->delimiter(',')
         ->allow_extra_args(false);

@@ -7,7 +7,8 @@
 namespace smlora::tool {
 namespace {
 
-constexpr std::array all_ops{Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step};
+constexpr std::array all_ops{
+    Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step, Op::activation, Op::activation_backward};
 constexpr std::array step_ops{Op::forward, Op::dx, Op::lora_grad};
 
 }  // namespace
@@ -24,6 +25,10 @@ std::string_view name(Op op) {
             return "lora_grad";
         case Op::step:
             return "step";
+        case Op::activation:
+            return "activation";
+        case Op::activation_backward:
+            return "activation_backward";
     }
     throw std::logic_error("name: unknown operation");
 }
@@ -59,6 +64,10 @@ Work work(Op op, const Problem& problem, const Load& load) {
             return {2 * M * K * N + 2 * M * R * (K + N), weights + x + y + adapters + (problem.gates ? x : 0)};
         case Op::lora_grad:
             return {4 * M * R * (K + N), x + y + adapters + gradients};
+        case Op::activation:
+            return {0, 1.5 * y};
+        case Op::activation_backward:
+            return {0, 2.5 * y};
         case Op::step:
             break;
     }

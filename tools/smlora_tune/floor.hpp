@@ -11,11 +11,13 @@ namespace smlora::tool {
 
 /// What `bench` times.
 enum class Op {
-    base,       ///< scatter2scatter: forward without the adapter
-    forward,    ///< with the adapter
-    dx,         ///< backward_input
-    lora_grad,  ///< backward_lora: dA and dB
-    step,       ///< forward, dx and lora_grad, one after the other
+    base,                 ///< scatter2scatter: forward without the adapter
+    forward,              ///< with the adapter
+    dx,                   ///< backward_input
+    lora_grad,            ///< backward_lora: dA and dB
+    step,                 ///< forward, dx and lora_grad, one after the other
+    activation,           ///< the gated activation of y's rows, N an even number
+    activation_backward,  ///< its gradient
 };
 
 [[nodiscard]] std::string_view name(Op op);
@@ -39,6 +41,8 @@ struct Work {
 ///   forward    2 M K N + 2 M R (K + N)   flop;  the same + A and B
 ///   dx         the same                  flop;  the same, and x once more where the gates' gradient needs it
 ///   lora_grad  4 M R (K + N)             flop;  s (rows_x K + rows_y N) + A and B + dA and dB
+///   activation            0              flop;  3/2 s rows_y N
+///   activation_backward   0              flop;  5/2 s rows_y N
 /// A and B count E' experts, dA and dB all of them. Not defined for `step`, whose floor is a sum of floors.
 [[nodiscard]] Work work(Op op, const Problem& problem, const Load& load);
 

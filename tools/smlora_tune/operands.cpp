@@ -70,6 +70,10 @@ Operands::Operands(const Engine& engine, const Problem& problem_, const OperandO
     random(dy, Distribution::normal, 1, "dy");
     allocate(engine, y, {nullptr, p.dtype, {rows_y, p.N}});
     allocate(engine, dx, {nullptr, p.dtype, {rows_x, p.K}});
+    if (p.N % 2 == 0) {
+        allocate(engine, a, {nullptr, p.dtype, {rows_y, p.N / 2}});
+        random(a, Distribution::normal, 1, "a");
+    }
     if (p.bias) {
         allocate(engine, bias, {nullptr, p.dtype, {p.E, p.N}});
         random(bias, Distribution::normal, 1, "bias");
@@ -154,6 +158,21 @@ BackwardLoraArgs Operands::backward_lora_args() const {
     return args;
 }
 
+ActivationArgs Operands::activation_args() const {
+    ActivationArgs args;
+    args.h = dy.tensor;
+    args.a = a.tensor;
+    return args;
+}
+
+ActivationBackwardArgs Operands::activation_backward_args() const {
+    ActivationBackwardArgs args;
+    args.h = dy.tensor;
+    args.da = a.tensor;
+    args.dh = y.tensor;
+    return args;
+}
+
 Load Operands::load() const {
     Load result;
     result.tokens = T;
@@ -170,7 +189,7 @@ Load Operands::load() const {
 std::size_t Operands::bytes() const {
     std::size_t sum = 0;
     for (const Array* array : {&top_idx, &sorted_expert_idxs, &sorted_scattered_idxs, &expert_offsets, &x, &W, &A, &B,
-                               &bias, &gates, &dy, &y, &xa, &dx, &yb, &dgates, &dA, &dB}) {
+                               &bias, &gates, &dy, &y, &xa, &dx, &yb, &dgates, &dA, &dB, &a}) {
         sum += array->buffer.bytes();
     }
     return sum;

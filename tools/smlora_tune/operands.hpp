@@ -4,6 +4,7 @@
 #include "smlora_tune/floor.hpp"
 #include "smlora_tune/random_values.hpp"
 
+#include <smlora/activation.hpp>
 #include <smlora/memory.hpp>
 #include <smlora/operations.hpp>
 
@@ -49,6 +50,10 @@ class Operands {
     [[nodiscard]] BackwardInputArgs backward_input_args() const;
     [[nodiscard]] BackwardLoraArgs backward_lora_args() const;
 
+    /// Of dy's rows; N must be even.
+    [[nodiscard]] ActivationArgs activation_args() const;
+    [[nodiscard]] ActivationBackwardArgs activation_backward_args() const;
+
     [[nodiscard]] Load load() const;
     [[nodiscard]] std::size_t bytes() const;
 
@@ -60,6 +65,7 @@ class Operands {
     Array top_idx, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets;
     Array x, W, A, B, bias, gates, dy;
     Array y, xa, dx, yb, dgates, dA, dB;
+    Array a;  ///< [rows of y, N / 2] where N is even
 
  private:
     [[nodiscard]] Routing routing() const;

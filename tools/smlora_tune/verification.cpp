@@ -3,6 +3,7 @@
 #include "smlora_tune/host_rows.hpp"
 #include "smlora_tune/reference.hpp"
 
+#include <smlora/activation.hpp>
 #include <smlora/operations.hpp>
 
 #include <fmt/format.h>
@@ -93,6 +94,8 @@ class Verification {
         check_backward_input(rows);
         if (p.R > 0) check_backward_lora(gradients, experts);
         check_combine();
+        check_activation(Activation::swiglu, GateLayout::halves);
+        check_activation(Activation::swiglu_clamped, GateLayout::interleaved);
         return std::move(checks_);
     }
 
@@ -335,6 +338,36 @@ class Verification {
         check("combine_backward", [&] { combine_backward(session_.engine(), session_.stream(), p, backward); },
               {rows_output("dy", dy, RowOrder::scattered, dy64, gate_scale),
                rows_output("dgates", dgates, RowOrder::token, dgates64, std::sqrt(ratio(p.N, 1)))});
+    }
+
+    /// A gated activation of width N on M rows, and its gradient.
+    void check_activation(Activation kind, GateLayout layout) {
+        const Array h = make({nullptr, p.dtype, {operands.M, 2 * p.N}}, Distribution::normal, "activation h");
+        const Array da = make({nullptr, p.dtype, {operands.M, p.N}}, Distribution::normal, "activation da");
+        Array a = make({nullptr, p.dtype, {operands.M, p.N}}, Distribution::normal, "activation a");
+        Array dh = make({nullptr, p.dtype, {operands.M, 2 * p.N}}, Distribution::normal, "activation dh");
+
+        const auto rows = static_cast<std::int64_t>(entries.size());
+        Values h64 = read_rows(h, 2 * p.N, 2 * p.N, entries);
+        Values da64 = read_rows(da, p.N, p.N, entries);
+        Values a64(static_cast<std::size_t>(rows * p.N));
+        Values dh64(static_cast<std::size_t>(rows * 2 * p.N));
+        ActivationBackwardArgs args64{{h64.data(), DType::fp64, {rows, 2 * p.N}},
+                                      {da64.data(), DType::fp64, {rows, p.N}},
+                                      {dh64.data(), DType::fp64, {rows, 2 * p.N}},
+                                      {a64.data(), DType::fp64, {rows, p.N}},
+                                      kind,
+                                      layout};
+        activation_backward(cpu_, {}, reference_problem(p, p.E), args64);
+
+        const ActivationArgs args{h.tensor, a.tensor, kind, layout};
+        check(fmt::format("activation, {}", name(kind)),
+              [&] { activation(session_.engine(), session_.stream(), p, args); },
+              {rows_output("a", a, RowOrder::scattered, a64, gate_scale)});
+        const ActivationBackwardArgs backward{h.tensor, da.tensor, dh.tensor, {}, kind, layout};
+        check(fmt::format("activation_backward, {}", name(kind)),
+              [&] { activation_backward(session_.engine(), session_.stream(), p, backward); },
+              {rows_output("dh", dh, RowOrder::scattered, dh64, gate_scale)});
     }
 
     const Session& session_;

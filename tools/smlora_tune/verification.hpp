@@ -29,10 +29,10 @@ struct Check {
     }
 };
 
-/// Runs route, group, scatter2scatter, forward, backward_input, backward_lora, combine and combine_backward of
-/// `problem` twice each, outputs poisoned before. The reference is computed for `sample` of the tokens (0: all), and
-/// for gradients of the adapter for as many experts as have about as many rows. `tell` is given a word on what is going
-/// on.
+/// Runs route, group, scatter2scatter, forward, backward_input, backward_lora, combine, combine_backward and the
+/// activations of `problem` twice each, outputs poisoned before. The reference is computed for `sample` of the tokens
+/// (0: all), and for gradients of the adapter for as many experts as have about as many rows. `tell` is given a word on
+/// what is going on.
 [[nodiscard]] std::vector<Check> verify_problem(const Session& session, const Engine& cpu, const Problem& problem,
                                                 const OperandOptions& options, std::int64_t sample,
                                                 const std::function<void(std::string_view)>& tell);

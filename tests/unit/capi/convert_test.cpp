@@ -225,6 +225,64 @@ TEST(ConvertArgs, CombineBackward) {
     expect_same_workspace(args, a);
 }
 
+template <class Args, class CArgs>
+void expect_activation(CArgs& a) {
+    EXPECT_EQ(a.activation, static_cast<smlora_activation_kind>(Args{}.activation));
+    EXPECT_EQ(a.layout, static_cast<smlora_gate_layout>(Args{}.layout));
+    EXPECT_EQ(a.alpha, Args{}.alpha);
+    EXPECT_EQ(a.limit, Args{}.limit);
+    a.activation = SMLORA_SWIGLU_CLAMPED;
+    a.layout = SMLORA_GATE_INTERLEAVED;
+    a.alpha = 3;
+    a.limit = 4;
+    const Args args = to_args(&a);
+    EXPECT_EQ(args.activation, Activation::swiglu_clamped);
+    EXPECT_EQ(args.layout, GateLayout::interleaved);
+    EXPECT_EQ(args.alpha, 3);
+    EXPECT_EQ(args.limit, 4);
+    a.layout = 2;
+    EXPECT_THROW(static_cast<void>(to_args(&a)), Error);
+    a.layout = 0;
+    a.activation = 5;
+    EXPECT_THROW(static_cast<void>(to_args(&a)), Error);
+    a.activation = SMLORA_GEGLU_TANH;
+    EXPECT_EQ(to_args(&a).activation, Activation::geglu_tanh);
+}
+
+TEST(ConvertArgs, Activation) {
+    smlora_activation_args a;
+    smlora_activation_args_init(&a, sizeof a);
+    a.h = distinct();
+    a.a = distinct();
+    const ActivationArgs args = to_args(&a);
+    EXPECT_TENSOR(args, a, h);
+    EXPECT_TENSOR(args, a, a);
+    expect_activation<ActivationArgs>(a);
+}
+
+TEST(ConvertArgs, ActivationBackward) {
+    smlora_activation_backward_args a;
+    smlora_activation_backward_args_init(&a, sizeof a);
+    a.h = distinct();
+    a.da = distinct();
+    a.dh = distinct();
+    a.a = distinct();
+    const ActivationBackwardArgs args = to_args(&a);
+    EXPECT_TENSOR(args, a, h);
+    EXPECT_TENSOR(args, a, da);
+    EXPECT_TENSOR(args, a, dh);
+    EXPECT_TENSOR(args, a, a);
+    expect_activation<ActivationBackwardArgs>(a);
+}
+
+TEST(Names, OfActivationsAndGateLayouts) {
+    EXPECT_STREQ(smlora_activation_name(SMLORA_SWIGLU), "swiglu");
+    EXPECT_STREQ(smlora_activation_name(SMLORA_SWIGLU_CLAMPED), "swiglu_clamped");
+    EXPECT_EQ(smlora_activation_name(5), nullptr);
+    EXPECT_STREQ(smlora_gate_layout_name(SMLORA_GATE_INTERLEAVED), "interleaved");
+    EXPECT_EQ(smlora_gate_layout_name(-1), nullptr);
+}
+
 TEST(ConvertArgs, Forward) {
     smlora_forward_args a;
     smlora_forward_args_init(&a, sizeof a);

@@ -149,6 +149,41 @@ TEST_F(COperations, Group) {
     EXPECT_NE(got.front(), poison);
 }
 
+TEST_F(COperations, ActivationAndItsGradients) {
+    std::vector<float> h = random_values(M * 2 * N, 9), da = random_values(M * N, 10);
+    std::vector<float> expected = poisoned(M * N), got = poisoned(M * N);
+    ActivationArgs cpp;
+    cpp.h = floats(h, {M, 2 * N});
+    cpp.a = floats(expected, {M, N});
+    cpp.activation = Activation::geglu;
+    activation(engine, Stream{}, problem, cpp);
+    smlora_activation_args args;
+    smlora_activation_args_init(&args, sizeof args);
+    args.h = c_floats(h, {M, 2 * N});
+    args.a = c_floats(got, {M, N});
+    args.activation = SMLORA_GEGLU;
+    ASSERT_EQ(smlora_activation(c_engine, nullptr, &c_problem, &args), SMLORA_OK) << smlora_last_error();
+    EXPECT_EQ(got, expected);
+    EXPECT_NE(got.front(), poison);
+
+    std::vector<float> expected_dh = poisoned(M * 2 * N), got_dh = poisoned(M * 2 * N);
+    ActivationBackwardArgs cpp_backward;
+    cpp_backward.h = floats(h, {M, 2 * N});
+    cpp_backward.da = floats(da, {M, N});
+    cpp_backward.dh = floats(expected_dh, {M, 2 * N});
+    cpp_backward.layout = GateLayout::interleaved;
+    activation_backward(engine, Stream{}, problem, cpp_backward);
+    smlora_activation_backward_args backward;
+    smlora_activation_backward_args_init(&backward, sizeof backward);
+    backward.h = c_floats(h, {M, 2 * N});
+    backward.da = c_floats(da, {M, N});
+    backward.dh = c_floats(got_dh, {M, 2 * N});
+    backward.layout = SMLORA_GATE_INTERLEAVED;
+    ASSERT_EQ(smlora_activation_backward(c_engine, nullptr, &c_problem, &backward), SMLORA_OK) << smlora_last_error();
+    EXPECT_EQ(got_dh, expected_dh);
+    EXPECT_NE(got_dh.front(), poison);
+}
+
 TEST_F(COperations, CombineAndItsGradients) {
     std::vector<float> y = random_values(M * N, 8);
     std::vector<float> expected = poisoned(T * N), got = poisoned(T * N);

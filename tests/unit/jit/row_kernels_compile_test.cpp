@@ -83,6 +83,18 @@ void add_combine(std::vector<KernelSpec>& specs, const char* element, bool vecto
     }
 }
 
+void add_activation(std::vector<KernelSpec>& specs, const char* element, bool vector_rows) {
+    for (const int kind : {0, 1, 2, 3, 4}) {
+        for (const bool backward : {false, true}) {
+            const Constants constants{
+                {"WIDTH", 768},         {"VECTOR", vector_rows}, {"ACTIVATION", kind}, {"INTERLEAVED", kind == 4},
+                {"BACKWARD", backward}, {"WRITES_A", 1},         {"Element", element}};
+            specs.push_back(spec("activation", constants));
+            if (!vector_rows) specs.push_back(spec("activation_reference", constants));
+        }
+    }
+}
+
 void add_packing(std::vector<KernelSpec>& specs, const char* element) {
     for (const int fastest : {0, 1, 2}) {
         const Constants types{{"THREADS", 256}, {"FASTEST", fastest}, {"Source", "float"}, {"Element", element}};
@@ -133,6 +145,7 @@ std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements)
         for (const bool vector_rows : {false, true}) {
             for (const bool flat : {false, true}) add_row_kernels(specs, element, vector_rows, flat);
             add_combine(specs, element, vector_rows);
+            add_activation(specs, element, vector_rows);
         }
         add_packing(specs, element);
         add_product_references(specs, element);

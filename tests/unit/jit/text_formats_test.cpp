@@ -5,6 +5,9 @@
 #include "jit/ptxas_report.hpp"
 #include "temporary_folder.hpp"
 
+#include <smlora/error.hpp>
+#include <smlora/system.hpp>
+
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -119,6 +122,21 @@ TEST(NvrtcLocation, FoldersComeFromTheEnvironmentFirst) {
     EXPECT_EQ(std::vector(folders.begin(), folders.begin() + 6),
               (std::vector<std::filesystem::path>{"/one", "/two", "/three/lib64", "/three/lib", "/usr/local/cuda/lib64",
                                                   "/usr/local/cuda/lib"}));
+}
+
+TEST(NvrtcLocation, NamedFoldersComeAfterTheEnvironmentsAndBeforeTheSystems) {
+    const ScopedVariable path("LD_LIBRARY_PATH", nullptr);
+    const ScopedVariable home("CUDA_HOME", "/home");
+    const ScopedVariable other("CUDA_PATH", nullptr);
+    set_nvrtc_folders({"/one", "/two"});
+    EXPECT_THROW(set_nvrtc_folders({"/three", "relative"}), Error);
+    const auto folders = nvrtc_folders();
+    set_nvrtc_folders({});
+    ASSERT_GE(folders.size(), 5U);
+    EXPECT_EQ(
+        std::vector(folders.begin(), folders.begin() + 5),
+        (std::vector<std::filesystem::path>{"/home/lib64", "/home/lib", "/one", "/two", "/usr/local/cuda/lib64"}));
+    EXPECT_EQ(nvrtc_folders()[2], "/usr/local/cuda/lib64");
 }
 
 TEST(NvrtcLocation, IdentityOfALibraryWithABuildIdDoesNotDependOnItsPlace) {

@@ -1,0 +1,126 @@
+#include "arguments.hpp"
+
+#include <array>
+
+namespace smlora::python {
+namespace {
+
+struct Known {
+    std::array<PyObject*, SMLORA_INT64 + 1> dtypes{};
+    PyObject* error = nullptr;
+};
+
+Known known;
+
+/// Interned once: looking an attribute up by a string that Python knows costs a pointer's comparison.
+PyObject* name_of(const char* text) {
+    PyObject* const name = PyUnicode_InternFromString(text);
+    if (name == nullptr) throw PythonError{};
+    return name;
+}
+
+smlora_dtype dtype_of(PyObject* tensor) {
+    static PyObject* const attribute = name_of("dtype");
+    const Reference dtype(PyObject_GetAttr(tensor, attribute));
+    for (std::size_t i = 0; i < known.dtypes.size(); ++i) {
+        if (known.dtypes[i] == dtype.get()) return static_cast<smlora_dtype>(i);
+    }
+    PyErr_Format(PyExc_ValueError, "expected a tensor of bfloat16, float16, float32, float64, int32 or int64, got %S",
+                 dtype.get());
+    throw PythonError{};
+}
+
+/// Copies a tuple of integers.
+void read_tuple(PyObject* tuple, int ndim, int64_t* values) {
+    for (int i = 0; i < ndim; ++i) {
+        PyObject* const item = PyTuple_GetItem(tuple, i);
+        if (item == nullptr) throw PythonError{};
+        values[i] = PyLong_AsLongLong(item);
+        if (values[i] == -1 && PyErr_Occurred() != nullptr) throw PythonError{};
+    }
+}
+
+PyObject* exception_of(smlora_status status) {
+    switch (status) {
+        case SMLORA_INVALID_ARGUMENT:
+            return PyExc_ValueError;
+        case SMLORA_UNSUPPORTED:
+            return PyExc_NotImplementedError;
+        case SMLORA_OUT_OF_MEMORY:
+            return PyExc_MemoryError;
+        default:
+            return known.error == nullptr ? PyExc_RuntimeError : known.error;
+    }
+}
+
+}  // namespace
+
+void set_known_types(PyObject* dtypes, PyObject* error) {
+    for (std::size_t i = 0; i < known.dtypes.size(); ++i) {
+        PyObject* const dtype = PyList_GetItem(dtypes, static_cast<Py_ssize_t>(i));
+        if (dtype == nullptr) throw PythonError{};
+        Py_INCREF(dtype);
+        known.dtypes[i] = dtype;
+    }
+    Py_INCREF(error);
+    known.error = error;
+}
+
+smlora_tensor to_tensor(PyObject* object) {
+    smlora_tensor view{};
+    if (object == Py_None) return view;
+    static PyObject* const data_ptr = name_of("data_ptr");
+    static PyObject* const shape = name_of("shape");
+    static PyObject* const stride = name_of("stride");
+    view.dtype = dtype_of(object);
+    const Reference sizes(PyObject_GetAttr(object, shape));
+    const Py_ssize_t ndim = PyTuple_Size(sizes.get());
+    if (ndim < 0) throw PythonError{};
+    if (ndim > SMLORA_MAX_NDIM) {
+        PyErr_Format(PyExc_ValueError, "expected a tensor of at most %d dimensions, got %zd", SMLORA_MAX_NDIM, ndim);
+        throw PythonError{};
+    }
+    view.ndim = static_cast<int32_t>(ndim);
+    read_tuple(sizes.get(), view.ndim, view.shape);
+    const Reference steps(PyObject_CallMethodObjArgs(object, stride, nullptr));
+    read_tuple(steps.get(), view.ndim, view.strides);
+    const Reference address(PyObject_CallMethodObjArgs(object, data_ptr, nullptr));
+    view.data = PyLong_AsVoidPtr(address.get());
+    if (view.data == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+    return view;
+}
+
+PyObject* Arguments::next() {
+    if (count_ == 0) {
+        PyErr_SetString(PyExc_TypeError, "smlora._native: too few arguments");
+        throw PythonError{};
+    }
+    --count_;
+    return *objects_++;
+}
+
+std::int64_t Arguments::integer() {
+    const std::int64_t value = PyLong_AsLongLong(next());
+    if (value == -1 && PyErr_Occurred() != nullptr) throw PythonError{};
+    return value;
+}
+
+float Arguments::number() {
+    const double value = PyFloat_AsDouble(next());
+    if (value == -1.0 && PyErr_Occurred() != nullptr) throw PythonError{};
+    return static_cast<float>(value);
+}
+
+Arguments Arguments::split(Py_ssize_t count) {
+    const Arguments first(objects_, count);
+    for (Py_ssize_t i = 0; i < count; ++i) next();
+    return first;
+}
+
+void check(smlora_status status) {
+    if (status == SMLORA_OK) return;
+    PyErr_SetString(exception_of(status), smlora_last_error());
+    throw PythonError{};
+}
+
+}  // namespace smlora::python

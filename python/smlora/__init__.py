@@ -1,0 +1,32 @@
+"""smlora: LoRA training of Mixture-of-Experts layers with kernels that are compiled for the shapes of the model.
+
+    routing = smlora.route(top_idx, num_experts)
+    y = smlora.moe_lora_linear(x, weight, routing, lora_A, lora_B, scaling=2.0)
+
+T tokens, each sent to top_k of E experts: M = T * top_k rows. K inputs, N outputs, R the rank of the adapters."""
+
+from smlora._activation import GPT_OSS, Activation, gated_activation
+from smlora._library import Error, cache_stats, system_info
+from smlora._linear import MoELoRALinear, adapter_views, moe_lora_linear
+from smlora._mlp import Adapter, moe_lora_mlp
+from smlora._native import version as __version__
+from smlora._routing import Routing, route
+from smlora._rows import combine, group
+
+__all__ = [
+    "GPT_OSS",
+    "Activation",
+    "Adapter",
+    "Error",
+    "MoELoRALinear",
+    "Routing",
+    "adapter_views",
+    "cache_stats",
+    "combine",
+    "gated_activation",
+    "group",
+    "moe_lora_linear",
+    "moe_lora_mlp",
+    "route",
+    "system_info",
+]

@@ -1,0 +1,79 @@
+"""The library behind the package: its engines, where it looks for NVRTC and for records, its errors."""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+
+import torch
+
+from smlora import _native
+
+
+class Error(RuntimeError):
+    """A failure of the driver, the compiler or the cache. Wrong arguments are ValueError, requests that a backend or
+    device cannot serve NotImplementedError, and host memory that ran out MemoryError."""
+
+
+# In the order of smlora_dtype.
+DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int32, torch.int64]
+_native.set_torch(DTYPES, Error)
+
+_CUDA, _CPU = 0, 1
+
+
+def nvrtc_folders():
+    """Where torch's wheels put NVRTC: nvidia/cu13/lib, nvidia/cuda_nvrtc/lib and their like."""
+    package = importlib.util.find_spec("nvidia")
+    roots = list(package.submodule_search_locations) if package is not None else []
+    release = (torch.version.cuda or "13").split(".")[0]
+    names = [f"cu{release}", "cuda_nvrtc"]
+    return [str(pathlib.Path(root).resolve() / name / "lib") for root in roots for name in names]
+
+
+_native.set_nvrtc_folders(nvrtc_folders())
+
+
+def _cache_layers():
+    """The folders that SMLORA_CACHE_LAYERS names, then the records that come with the package."""
+    named = [folder for folder in os.environ.get("SMLORA_CACHE_LAYERS", "").split(":") if folder]
+    shipped = pathlib.Path(__file__).parent / "cache"
+    return named + ([str(shipped)] if (shipped / "v1").is_dir() else [])
+
+
+@functools.cache
+def cuda_engine():
+    return _native.engine(_CUDA, 0, _cache_layers(), 0)
+
+
+@functools.cache
+def cpu_engine():
+    return _native.engine(_CPU, 0, _cache_layers(), torch.get_num_threads())
+
+
+@functools.cache
+def _workspace_of(device):
+    return functools.partial(torch.empty, dtype=torch.uint8, device=device)
+
+
+def place(tensor):
+    """(engine, stream, allocator of workspaces) for the device of `tensor`, which is the current one if it is a GPU. The
+    CPU backend takes its workspaces from the heap."""
+    if tensor.is_cuda:
+        index = tensor.get_device()
+        return cuda_engine(), torch._C._cuda_getCurrentRawStream(index), _workspace_of(tensor.device)
+    return cpu_engine(), 0, None
+
+
+def system_info():
+    """A dict: smlora's version, the CUDA driver, the NVRTC that compiles kernels, the architectures that it can compile
+    for, and the GPUs. What is missing is said in it, never by an exception."""
+    return json.loads(_native.system_info())
+
+
+def cache_stats(device="cuda"):
+    """A dict: the folders of the kernel cache and, of this process's engine for `device`, how many kernels were found in
+    memory, found on disk and compiled."""
+    engine = cpu_engine() if torch.device(device).type == "cpu" else cuda_engine()
+    return json.loads(_native.cache_stats(engine))

@@ -1,0 +1,112 @@
+"""The projection of a Mixture-of-Experts layer as a function and as a module."""
+
+import math
+
+import torch
+
+from smlora._projection import ROW_ORDERS, linear, unit_columns
+
+
+def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
+    """The views A [E, R, K] and B [E, N, R] that `moe_lora_linear` takes, of adapters that are stored as two matrices.
+
+    "expert_major": A [E * R, K] and B [N, E * R], whose column e * R + r belongs to expert e (axolotl's layout).
+    "peft": A [E * R, K] and B [N, R * E], whose column r * E + e belongs to expert e (PEFT's target_parameters).
+    "peft_transposed": as "peft" for a parameter that is stored [E, in, out] and was wrapped with in and out swapped (PEFT
+    before 0.19.1, and models whose weights are [E, K, N]): A [R * E, N] and B [K, R * E] of the module are returned with
+    the roles that x W needs.
+
+    Nothing is copied: gradients arrive in the parameters."""
+    E = num_experts
+    columns = lora_A.shape[0]
+    if columns % E != 0 or lora_B.shape[1] != columns:
+        raise ValueError(
+            f"lora_A, lora_B: expected [E * R, in] and [out, E * R] with E = {E}, got {list(lora_A.shape)} and "
+            f"{list(lora_B.shape)}"
+        )
+    R = columns // E
+    A = lora_A.view(E, R, lora_A.shape[1])
+    if layout == "expert_major":
+        return A, lora_B.view(lora_B.shape[0], E, R).permute(1, 0, 2)
+    B = lora_B.view(lora_B.shape[0], R, E).permute(2, 0, 1)
+    if layout == "peft":
+        return A, B
+    if layout == "peft_transposed":
+        return B.transpose(1, 2), A.transpose(1, 2)
+    raise ValueError(f'layout: expected "expert_major", "peft" or "peft_transposed", got {layout!r}')
+
+
+def _row_order(name, value):
+    if value not in ROW_ORDERS:
+        raise ValueError(f'{name}: expected "token", "scattered" or "grouped", got {value!r}')
+    return ROW_ORDERS[value]
+
+
+def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0, bias=None, gates=None,
+                    x_rows="token", y_rows="scattered"):
+    """y_i = x_i W_e + scaling (x_i A_e^T) B_e^T + b_e for every row i and the expert e that it was routed to.
+
+    x: [T, K] with x_rows="token"; [M, K] with "scattered" (a row for each choice) or "grouped" (sorted by expert).
+    weight: [E, K, N]. Either N or K is contiguous: what Hugging Face stores, [E, N, K], is `weight.transpose(1, 2)`.
+    routing: of `smlora.route`.
+    lora_A [E, R, K] and lora_B [E, N, R]: any strides (see `adapter_views`), of x's type or fp32; R from 1 to 256.
+    bias [E, N], of x's type. gates [T, top_k], of x's type or fp32, only with y_rows="token".
+
+    Returns y: [T, N] with y_rows="token", summed over a token's rows, each times its gate; else [M, N].
+
+    Differentiable in everything that is a floating-point tensor; what needs no gradient costs nothing. Kept for backward:
+    the inputs and, if lora_B is trained, M * R values. Types: bfloat16, float16 and float32; float64 on the CPU. Under
+    torch.autocast x, weight and bias are cast, adapters are not. Raises ValueError that names the argument."""
+    if (lora_A is None) != (lora_B is None):
+        raise ValueError("lora_A, lora_B: expected both or neither")
+    if weight.dim() != 3:
+        raise ValueError(f"weight: expected [E, K, N], got {list(weight.shape)}")
+    return linear.call(
+        unit_columns(x), weight, lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
+        routing.sorted_scattered_idxs, routing.expert_offsets, routing.top_k, _row_order("x_rows", x_rows),
+        _row_order("y_rows", y_rows), float(scaling)
+    )
+
+
+class MoELoRALinear(torch.nn.Module):
+    """`moe_lora_linear` with parameters: a frozen `weight` [E, out_features, in_features] as Hugging Face stores it, a
+    frozen `bias` [E, out_features] if asked for, and `lora_A` [E, rank, in_features] and `lora_B` [E, out_features, rank]
+    to be trained. rank 0: no adapter. lora_A starts as torch.nn.Linear's weights do and lora_B as zero, so that the module
+    starts as its base; scaling is lora_alpha / rank."""
+
+    def __init__(self, num_experts, in_features, out_features, rank, *, lora_alpha=None, bias=False, dtype=None,
+                 device=None, adapter_dtype=None):
+        super().__init__()
+        self.num_experts, self.in_features, self.out_features, self.rank = num_experts, in_features, out_features, rank
+        self.scaling = (rank if lora_alpha is None else lora_alpha) / rank if rank else 1.0
+
+        def parameter(*shape, trained, dtype=dtype):
+            return torch.nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=trained)
+
+        self.weight = parameter(num_experts, out_features, in_features, trained=False)
+        self.bias = parameter(num_experts, out_features, trained=False) if bias else None
+        adapter_dtype = dtype if adapter_dtype is None else adapter_dtype
+        self.lora_A = parameter(num_experts, rank, in_features, trained=True, dtype=adapter_dtype) if rank else None
+        self.lora_B = parameter(num_experts, out_features, rank, trained=True, dtype=adapter_dtype) if rank else None
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        bound = 1 / math.sqrt(self.in_features)
+        for tensor in (self.weight, self.bias, self.lora_A):
+            if tensor is not None:
+                tensor.uniform_(-bound, bound)
+        if self.lora_B is not None:
+            self.lora_B.zero_()
+
+    def forward(self, x, routing, gates=None, *, x_rows="token", y_rows="scattered"):
+        return moe_lora_linear(
+            x, self.weight.transpose(1, 2), routing, self.lora_A, self.lora_B, scaling=self.scaling, bias=self.bias,
+            gates=gates, x_rows=x_rows, y_rows=y_rows
+        )
+
+    def extra_repr(self):
+        return (
+            f"num_experts={self.num_experts}, in_features={self.in_features}, out_features={self.out_features}, "
+            f"rank={self.rank}, scaling={self.scaling:g}, bias={self.bias is not None}"
+        )

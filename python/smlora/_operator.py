@@ -1,0 +1,122 @@
+"""Torch operators of smlora: how they are defined and how they reach the library in a few microseconds.
+
+There are two kinds. *Raw* operators are calls of the library: new tensors out, no autograd. *Differentiable* ones are
+what users call: their kernel for torch's Autograd keys is a Derivative over raw operators, so that a compiler that
+traces through autograd sees only raw ones.
+
+In eager mode with plain tensors the kernel below autograd is a function of ours, and calling it directly saves going
+through torch's dispatcher again, half of the cost of a call. A tracer, a torch_dispatch mode or a transform of torch.func
+puts further keys between the two; then the call takes the long way."""
+
+import functools
+
+import torch
+from torch._functorch.utils import enable_single_level_autograd_function
+
+_library = torch.library.Library("smlora", "DEF")
+
+# Weights are read as they lie in memory: a compiler must not choose strides of its own for the inputs.
+_TAGS = (
+    torch.Tag.pt2_compliant_tag,
+    getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order),
+)
+_BELOW_AUTOGRAD = torch._C._after_autograd_keyset
+
+# The autograd.Function of one level of torch.func's transforms. A kernel is called once for each level, with that level's
+# tensors, so that its Function must not start the transforms again, as autograd.Function itself does.
+Derivative = torch.autograd.function._SingleLevelFunction
+
+_BACKENDS = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
+_AUTOCAST = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
+
+
+_known_keysets = {}
+
+
+def _is_backend(keyset):
+    """Whether nothing stands between autograd and a kernel of ours. There are a handful of sets, known by their bits."""
+    bits = keyset.raw_repr()
+    known = _known_keysets.get(bits)
+    if known is None:
+        known = (keyset & _BELOW_AUTOGRAD).highestPriorityTypeId() in _BACKENDS
+        _known_keysets[bits] = known
+    return known
+
+
+def _on_its_device(kernel):
+    """The library launches on the current device; make it that of the first tensor."""
+
+    @functools.wraps(kernel)
+    def on_device(first, *rest):
+        if first.get_device() == torch.cuda.current_device():
+            return kernel(first, *rest)
+        with torch.cuda.device(first.device):
+            return kernel(first, *rest)
+
+    return on_device
+
+
+class Operator:
+    """`call` it as a user does. `kernel(*arguments)` works on real tensors, `fake(*arguments)` gives tensors of the
+    same shapes, strides and types. The first argument is a tensor and all arguments are positional."""
+
+    def __init__(self, schema, kernel, fake):
+        self.name = schema.partition("(")[0]
+        self._kernel = _on_its_device(kernel) if torch.version.cuda else kernel
+        self._cpu_kernel = kernel
+        _library.define(schema, tags=_TAGS)
+        _library.impl(self.name, kernel, "CPU")
+        _library.impl(self.name, self._kernel, "CUDA")
+        torch.library.register_fake(f"smlora::{self.name}", fake, lib=_library)
+        self.call = getattr(torch.ops.smlora, self.name).default
+
+    def below_autograd(self, keyset, *arguments):
+        """Calls the operator from a kernel for an Autograd key that was entered with `keyset`."""
+        if _is_backend(keyset):
+            first = arguments[0]
+            return (self._kernel if first.is_cuda else self._cpu_kernel)(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.call(*arguments)
+
+    def differentiable(self, function, *, over, extra=()):
+        """Registers the derivative. `function` is a Derivative whose forward takes (keyset, *arguments); it is
+        entered if gradients are wanted. Otherwise `over`, a raw operator, is called with the arguments and `extra`."""
+
+        def autograd(keyset, *arguments):
+            if torch.is_grad_enabled() and any(
+                isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments
+            ):
+                if torch._C._are_functorch_transforms_active():
+                    with enable_single_level_autograd_function():
+                        return function.apply(keyset, *arguments)
+                return function.apply(keyset, *arguments)
+            result = over.below_autograd(keyset, *arguments, *extra)
+            return result[0] if isinstance(result, tuple) else result
+
+        _library.impl(self.name, autograd, "Autograd", with_keyset=True)
+
+    def autocast(self, positions, companions):
+        """Under torch.autocast the tensors at these positions are cast to its type. `companions` may stay in fp32, and are
+        cast if they are of another type that is not autocast's."""
+        positions, companions = frozenset(positions), frozenset(companions)
+
+        def cast_on(device_type, key):
+            below = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+
+            def kernel(*arguments):
+                dtype = torch.get_autocast_dtype(device_type)
+                cast = list(arguments)
+                for i in positions | companions:
+                    kept = (dtype, torch.float32) if i in companions else (dtype,)
+                    if cast[i] is not None and cast[i].dtype in _CASTABLE and cast[i].dtype not in kept:
+                        cast[i] = cast[i].to(dtype)
+                with torch._C._ExcludeDispatchKeyGuard(below):
+                    return self.call(*cast)
+
+            _library.impl(self.name, kernel, key)
+
+        for device_type, key in _AUTOCAST.items():
+            cast_on(device_type, key)
+
+
+_CASTABLE = (torch.float32, torch.float16, torch.bfloat16)

@@ -1,0 +1,53 @@
+"""Routing: the entries of a router sorted by expert."""
+
+from typing import NamedTuple
+
+import torch
+
+from smlora import _native
+from smlora._library import place
+from smlora._operator import Operator
+
+
+class Routing(NamedTuple):
+    """What `route` makes of `top_idx` [T, top_k]. Entry f = t * top_k + j is choice j of token t; M = T * top_k."""
+
+    sorted_expert_idxs: torch.Tensor
+    """[M]: the expert of each sorted row, ascending; E for entries that are left out."""
+    sorted_scattered_idxs: torch.Tensor
+    """[M]: the entry f of each sorted row; entries that are left out come last."""
+    expert_offsets: torch.Tensor
+    """[E]: inclusive cumulative row counts."""
+    top_k: int
+
+
+def _route(top_idx, num_experts, index_dtype):
+    engine, stream, allocate = place(top_idx)
+    experts, scattered, offsets = _fake_route(top_idx, num_experts, index_dtype)
+    _native.route(engine, stream, num_experts, allocate, top_idx, experts, scattered, offsets)
+    return experts, scattered, offsets
+
+
+def _fake_route(top_idx, num_experts, index_dtype):
+    entries = top_idx.numel()
+    return (
+        top_idx.new_empty((entries,), dtype=index_dtype),
+        top_idx.new_empty((entries,), dtype=index_dtype),
+        top_idx.new_empty((num_experts,), dtype=index_dtype),
+    )
+
+
+_OP = Operator(
+    "route(Tensor top_idx, int num_experts, ScalarType index_dtype) -> (Tensor, Tensor, Tensor)", _route, _fake_route
+)
+
+
+def route(top_idx, num_experts, *, index_dtype=torch.int32):
+    """Sorts a router's choices by expert, once for all projections of a layer.
+
+    top_idx [T, top_k], int32 or int64: the expert of each choice; -1, or any value outside 0 .. num_experts - 1, leaves
+    the entry out (an expert on another rank): it takes part in no sum and its rows of an output are zero.
+    index_dtype: int32 or int64, of the result.
+
+    Returns a `Routing`. The sort is stable and nothing waits for the GPU."""
+    return Routing(*_OP.call(top_idx.contiguous(), num_experts, index_dtype), top_idx.shape[1])

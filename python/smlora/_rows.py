@@ -1,0 +1,151 @@
+"""Rows between the orders: `group` gathers them by expert, `combine` sums each token's."""
+
+import torch
+
+from smlora import _native
+from smlora._library import place
+from smlora._operator import Derivative, Operator
+from smlora._projection import ROW_ORDERS, TOKEN, unit_columns
+
+# ---- combine ----------------------------------------------------------------------------------------------------------
+
+
+def _combined(y, top_k):
+    return y.new_empty((y.shape[0] // top_k, y.shape[1]))
+
+
+def _combine(y, gates, top_k):
+    engine, stream, _ = place(y)
+    out = _combined(y, top_k)
+    _native.combine(engine, stream, top_k, y, gates, out)
+    return out
+
+
+def _fake_combine(y, gates, top_k):
+    return _combined(y, top_k)
+
+
+def _combine_gradients(dout, gates, top_k, want_dy, want_dgates):
+    dy = dout.new_empty((dout.shape[0] * top_k if want_dy else 0, dout.shape[1]))
+    return dy, torch.empty_like(gates) if want_dgates else dout.new_empty((0,))
+
+
+def _combine_backward(dout, y, gates, top_k, want_dy, want_dgates):
+    engine, stream, _ = place(dout)
+    dy, dgates = _combine_gradients(dout, gates, top_k, want_dy, want_dgates)
+    _native.combine_backward(engine, stream, top_k, dout, y, gates, dy if want_dy else None,
+                             dgates if want_dgates else None)
+    return dy, dgates
+
+
+def _fake_combine_backward(dout, y, gates, top_k, want_dy, want_dgates):
+    return _combine_gradients(dout, gates, top_k, want_dy, want_dgates)
+
+
+combine_backward = Operator(
+    "combine_backward(Tensor dout, Tensor? y, Tensor? gates, int top_k, bool want_dy, bool want_dgates) "
+    "-> (Tensor, Tensor)",
+    _combine_backward,
+    _fake_combine_backward,
+)
+combine_rows = Operator("combine_rows(Tensor y, Tensor? gates, int top_k) -> Tensor", _combine, _fake_combine)
+_combine_op = Operator("combine(Tensor y, Tensor? gates, int top_k) -> Tensor", _combine, _fake_combine)
+
+
+class _Combine(Derivative):
+    @staticmethod
+    def forward(ctx, keyset, y, gates, top_k):
+        ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, gates)
+        ctx.top_k = top_k
+        return combine_rows.below_autograd(keyset, y, gates, top_k)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout):
+        y, gates = ctx.saved_tensors
+        _, want_dy, want_dgates, _ = ctx.needs_input_grad
+        dy, dgates = combine_backward.call(unit_columns(dout), y, gates, ctx.top_k, want_dy, want_dgates)
+        return None, dy if want_dy else None, dgates if want_dgates else None, None
+
+
+_combine_op.differentiable(_Combine, over=combine_rows)
+
+
+def combine(y, gates=None, *, top_k=None):
+    """out_t = sum_j gates[t, j] * y[t * top_k + j], in fp32 (fp64 for fp64) and in the order of j.
+
+    y [T * top_k, width]: a row for each choice, beside its token's others ("scattered"). gates [T, top_k], of y's type or
+    fp32; without them `top_k` says how many rows a token has. Returns [T, width]."""
+    if top_k is None:
+        if gates is None:
+            raise ValueError("top_k: expected a number where there are no gates, got None")
+        top_k = gates.shape[1]
+    return _combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
+
+
+# ---- group ------------------------------------------------------------------------------------------------------------
+
+
+def _group(x, gates, scattered, offsets, top_k, x_rows):
+    engine, stream, _ = place(x)
+    out = _fake_group(x, gates, scattered, offsets, top_k, x_rows)
+    _native.group(engine, stream, top_k, x_rows, x, gates, scattered, offsets, out)
+    return out
+
+
+def _fake_group(x, gates, scattered, offsets, top_k, x_rows):
+    return x.new_empty((scattered.shape[0], x.shape[1]))
+
+
+_GROUP = (
+    "(Tensor x, Tensor? gates, Tensor sorted_scattered_idxs, Tensor expert_offsets, int top_k, int x_rows) -> Tensor"
+)
+group_rows = Operator("group_rows" + _GROUP, _group, _fake_group)
+_group_op = Operator("group" + _GROUP, _group, _fake_group)
+
+
+class _Group(Derivative):
+    @staticmethod
+    def forward(ctx, keyset, x, gates, scattered, offsets, top_k, x_rows):
+        ctx.save_for_backward(x if ctx.needs_input_grad[2] else None, gates, scattered, offsets)
+        ctx.numbers = top_k, x_rows
+        return group_rows.below_autograd(keyset, x, gates, scattered, offsets, top_k, x_rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout):
+        x, gates, scattered, offsets = ctx.saved_tensors
+        top_k, x_rows = ctx.numbers
+        _, want_dx, want_dgates, *_ = ctx.needs_input_grad
+        # Rows of entries that were left out are zero whatever x is.
+        present = torch.arange(dout.shape[0], device=dout.device) < offsets[-1]
+        rows = torch.empty_like(dout, memory_format=torch.contiguous_format)
+        rows.index_copy_(0, scattered.long(), dout * present.unsqueeze(1))
+        dx = dgates = None
+        if x_rows == TOKEN:
+            if want_dx:
+                dx = combine_rows.call(rows, gates, top_k)
+            if want_dgates:
+                _, dgates = combine_backward.call(x, rows, gates, top_k, False, True)
+        else:
+            if want_dx:
+                dx = rows if gates is None else (rows * gates.reshape(-1, 1)).to(rows.dtype)
+            if want_dgates:
+                dgates = (rows.float() * x.float()).sum(1).to(gates.dtype).view_as(gates)
+        return None, dx, dgates, None, None, None, None
+
+
+_group_op.differentiable(_Group, over=group_rows)
+
+
+def group(x, routing, gates=None, *, rows="token"):
+    """out_i = gates[f] * x_row(f): gathers rows into expert order, for code of your own between two projections.
+
+    x [T, width] with rows="token" or [M, width] with rows="scattered". gates [T, top_k], optional, of x's type or fp32.
+    Returns [M, width], grouped; rows of entries that are left out are zero."""
+    if rows not in ("token", "scattered"):
+        raise ValueError(f'rows: expected "token" or "scattered", got {rows!r}')
+    return _group_op.call(
+        unit_columns(x), None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs,
+        routing.expert_offsets, routing.top_k, ROW_ORDERS[rows]
+    )

@@ -1,0 +1,69 @@
+"""From the drop-in's arguments to those of smlora's operators."""
+
+import contextlib
+
+import torch
+
+from smlora._linear import adapter_views
+from smlora._projection import GROUPED, SCATTERED, TOKEN, linear, unit_columns
+from smlora._rows import combine
+
+
+def row_order(grouped, fan_out):
+    """Of rows of which each serves `fan_out` entries."""
+    if grouped:
+        return GROUPED
+    return SCATTERED if fan_out == 1 else TOKEN
+
+
+def offsets_of(sorted_expert_idxs, E):
+    """[E] inclusive cumulative row counts; entries beyond the last expert are in none."""
+    experts = torch.arange(E, device=sorted_expert_idxs.device, dtype=sorted_expert_idxs.dtype)
+    return torch.searchsorted(sorted_expert_idxs, experts, right=True).to(sorted_expert_idxs.dtype)
+
+
+def routing_arrays(sorted_scattered_idxs, expert_offsets, E):
+    """As the library wants them: of one type, contiguous, one offset for each expert."""
+    offsets = expert_offsets[:E].to(sorted_scattered_idxs.dtype)
+    return sorted_scattered_idxs.contiguous(), offsets.contiguous()
+
+
+def adapters_as(dtype, lora_A, lora_B, E):
+    """(A, B) as views; of a type that goes with `dtype`."""
+    if not lora_A.dtype == lora_B.dtype == dtype:
+        allowed = torch.float32 if lora_A.dtype == lora_B.dtype == torch.float32 else dtype
+        lora_A, lora_B = lora_A.to(allowed), lora_B.to(allowed)
+    return adapter_views(lora_A, lora_B, E)
+
+
+def _plain_precision(x):
+    """Autocast does not concern this library: results are of the type of the inputs."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+def projection(x, weight, k, sorted_scattered_idxs, expert_offsets, adapter, scaling, bias, gates, grouped_in,
+               grouped_out):
+    """Differentiable. `adapter`: (lora_A, lora_B) or None."""
+    weight = weight.to(x.dtype)
+    bias = None if bias is None else bias.to(x.dtype).contiguous()
+    A, B = (None, None) if adapter is None else adapters_as(x.dtype, *adapter, weight.shape[0])
+    scattered, offsets = routing_arrays(sorted_scattered_idxs, expert_offsets, weight.shape[0])
+    top_k, y_order, inner_gates = k, row_order(grouped_out, 1), None
+    if gates is not None:
+        if gates.dtype not in (x.dtype, torch.float32):
+            gates = gates.to(torch.float32)
+        gates = gates.contiguous()
+        # One operation, unless the rows of x are shared by another number of entries than the gates combine.
+        if not grouped_out and k in (1, gates.shape[1]):
+            top_k, y_order, inner_gates = gates.shape[1], TOKEN, gates
+    with _plain_precision(x):
+        y = linear.call(unit_columns(x), weight, A, B, bias, inner_gates, scattered, offsets, top_k,
+                        row_order(grouped_in, k), y_order, float(scaling))
+        return y if gates is None or inner_gates is not None else combine(y, gates)
+
+
+def written_to(out, result):
+    """Many functions of the drop-in take the tensor to write to."""
+    return result if out is None else out.copy_(result)

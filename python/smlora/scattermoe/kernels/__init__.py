@@ -1,0 +1,3 @@
+from smlora.scattermoe.kernels import lora_ops, ops
+
+__all__ = ["lora_ops", "ops"]

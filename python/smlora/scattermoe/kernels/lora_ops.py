@@ -1,0 +1,80 @@
+"""The products with adapters and their gradients; see smlora.scattermoe. Nothing here is differentiable."""
+
+import torch
+
+from smlora._projection import GROUPED, backward_input, backward_lora, forward, unit_columns
+from smlora.scattermoe._calls import adapters_as, offsets_of, routing_arrays, row_order, written_to
+from smlora.scattermoe.kernels.ops import scatter2scatter
+
+# From K * N of this size on, and up to so many experts, scatter2scatter_lora makes the base product and the adapter's part
+# one after the other. smlora's single product is never slower; whoever sets the threshold gets what they ask for.
+_SPLIT_LORA_FWD_THRESHOLD = 2**63
+_SPLIT_LORA_FWD_MAX_EXPERTS = 32
+
+
+def _split(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, A, B, scaling, b, x_grouped, y_grouped):
+    arrays = sorted_expert_idxs, sorted_scattered_idxs
+    y = scatter2scatter(X, W, *arrays, k, b, x_grouped, y_grouped)
+    xa = scatter2scatter(X, A.to(X.dtype).contiguous().transpose(1, 2), *arrays, k, None, x_grouped, True)
+    return y.add_(scatter2scatter(xa, B.to(X.dtype).contiguous().transpose(1, 2), *arrays, 1, None, True, y_grouped),
+                  alpha=scaling)
+
+
+@torch.no_grad()
+def scatter2scatter_lora(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, lora_A, lora_B, scaling, b=None,
+                         x_grouped=False, y_grouped=False, out=None, int64_indices=False):
+    """Y_i = X_i W_e + scaling (X_i A_e^T) B_e^T + b_e. X [M / k, K], or [M, K] with x_grouped; returns [M, N], in expert
+    order with y_grouped."""
+    E, K, N = W.shape
+    A, B = adapters_as(X.dtype, lora_A, lora_B, E)
+    X = unit_columns(X)
+    if K * N >= _SPLIT_LORA_FWD_THRESHOLD and E <= _SPLIT_LORA_FWD_MAX_EXPERTS:
+        return written_to(out, _split(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, A, B, scaling, b, x_grouped,
+                                      y_grouped))
+    scattered, offsets = routing_arrays(sorted_scattered_idxs, offsets_of(sorted_expert_idxs, E), E)
+    y, _ = forward.call(X, W, A, B, b, None, scattered, offsets, k, row_order(x_grouped, k), row_order(y_grouped, 1),
+                        float(scaling), False)
+    return written_to(out, y)
+
+
+@torch.no_grad()
+def scatter2scatter_lora_dX(DY, W, sorted_expert_idxs, sorted_scattered_idxs, k, lora_A, lora_B, scaling,
+                            dy_grouped=True, dx_grouped=False, out=None, int64_indices=False):
+    """dX_i = DY_i W_e^T + scaling (DY_i B_e) A_e. DY [M / k, N], or [M, N] with dy_grouped; returns [M, K], in expert
+    order with dx_grouped."""
+    E = W.size(0)
+    A, B = adapters_as(DY.dtype, lora_A, lora_B, E)
+    scattered, offsets = routing_arrays(sorted_scattered_idxs, offsets_of(sorted_expert_idxs, E), E)
+    dx, _, _ = backward_input.call(unit_columns(DY), W, A, B, None, scattered, offsets, None, None, k,
+                                   row_order(dx_grouped, 1), row_order(dy_grouped, k), float(scaling), False, False)
+    return written_to(out, dx)
+
+
+def _gradients(DY, X, lora_A, lora_B, expert_offsets, scattered, E, k, scaling, x_order, y_order):
+    A, B = adapters_as(X.dtype, lora_A, lora_B, E)
+    scattered, offsets = routing_arrays(scattered, expert_offsets, E)
+    dA, dB = backward_lora.call(unit_columns(X), unit_columns(DY), A, B, None, scattered, offsets, None, None, k,
+                                x_order, y_order, float(scaling), True, True)
+    return (
+        dA.reshape(lora_A.shape).to(lora_A.dtype),
+        dB.permute(1, 0, 2).reshape(lora_B.shape).to(lora_B.dtype),
+    )
+
+
+@torch.no_grad()
+def group_bwd_lora(DY, X, lora_A, lora_B, expert_offsets, E, scaling, sorted_scattered_idxs=None, k=1,
+                   int64_indices=False):
+    """(dA [E * R, K], dB [N, E * R]) of DY [M, N] and X [M, K], both in expert order; exactly zero for experts without
+    rows."""
+    order = torch.arange(X.size(0), device=X.device, dtype=expert_offsets.dtype)
+    return _gradients(DY, X, lora_A, lora_B, expert_offsets, order, E, 1, scaling, GROUPED, GROUPED)
+
+
+@torch.no_grad()
+def group_bwd_lora_fused(DY, X, lora_A, lora_B, expert_offsets, sorted_scattered_idxs, E, k, scaling,
+                         real_expert_offsets=None, dy_grouped=False, int64_indices=False):
+    """As group_bwd_lora, of X [M / k, K] and of DY [M, N] in the order of the entries, or of the experts with
+    dy_grouped."""
+    offsets = expert_offsets if real_expert_offsets is None else real_expert_offsets
+    return _gradients(DY, X, lora_A, lora_B, offsets, sorted_scattered_idxs, E, k, scaling, row_order(False, k),
+                      row_order(dy_grouped, 1))

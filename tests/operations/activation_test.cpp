@@ -1,0 +1,172 @@
+// activation and activation_backward against the formulas in fp64, on every case's rows.
+#include "operations/cases.hpp"
+#include "support/comparison.hpp"
+#include "support/projection.hpp"
+#include "support/reference.hpp"
+
+#include <smlora/activation.hpp>
+#include <smlora/memory.hpp>
+
+#include <cmath>
+#include <numbers>
+
+namespace smlora::test {
+namespace {
+
+constexpr std::int64_t widths[] = {1, 53, 128, 1000};
+constexpr Activation kinds[] = {Activation::swiglu, Activation::geglu, Activation::geglu_tanh, Activation::reglu,
+                                Activation::swiglu_clamped};
+
+// Small, so that the clamp cuts some of the values that are drawn and leaves most.
+constexpr float limit = 1.25F;
+constexpr float alpha = 1.5F;
+
+double value_of(Activation kind, double g, double u) {
+    switch (kind) {
+        case Activation::swiglu:
+            return g / (1 + std::exp(-g)) * u;
+        case Activation::geglu:
+            return g * 0.5 * std::erfc(-g / std::numbers::sqrt2) * u;
+        case Activation::geglu_tanh:
+            return 0.5 * g * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (g + 0.044715 * g * g * g))) * u;
+        case Activation::reglu:
+            return g > 0 ? g * u : 0;
+        case Activation::swiglu_clamped:
+            break;
+    }
+    const double gate = std::min<double>(g, limit);
+    return gate / (1 + std::exp(-alpha * gate)) * (std::clamp<double>(u, -limit, limit) + 1);
+}
+
+/// By differences: independent of the derivatives that the backends have written out.
+constexpr double step = 1e-6;
+double slope_of_gate(Activation kind, double g, double u) {
+    return (value_of(kind, g + step, u) - value_of(kind, g - step, u)) / (2 * step);
+}
+double slope_of_value(Activation kind, double g, double u) {
+    return (value_of(kind, g, u + step) - value_of(kind, g, u - step)) / (2 * step);
+}
+
+/// Differences across a kink mean nothing: no value is drawn so near to one that rounding takes it there.
+double off_kinks(double value) {
+    for (const double kink : {0.0, -static_cast<double>(limit), static_cast<double>(limit)}) {
+        if (std::abs(value - kink) < 0.03) return value + 0.1;
+    }
+    return value;
+}
+
+class GatedActivation : public OnCases {
+ protected:
+    [[nodiscard]] Array random_rows(const Projection& p, std::int64_t width, const char* what) const {
+        Array rows = p.rows_of(RowOrder::scattered, width);
+        const Random random = fresh(fmt::format("{}{}", what, width));
+        rows.fill([&](std::int64_t i) { return off_kinks(1.5 * random.normal(static_cast<std::uint64_t>(i))); });
+        return rows;
+    }
+
+    void expect_right(Activation kind, GateLayout layout, std::int64_t width) {
+        const Projection p(engine(), test_case());
+        const Array h = random_rows(p, 2 * width, "h");
+        const Array da = random_rows(p, width, "da");
+        Array a = p.rows_of(RowOrder::scattered, width);
+        Array again = p.rows_of(RowOrder::scattered, width);
+        Array dh = p.rows_of(RowOrder::scattered, 2 * width);
+        ActivationArgs args{h.view(), a.view(), kind, layout, alpha, limit};
+        activation(engine(), {}, p.problem, args);
+        ActivationBackwardArgs backward{h.view(), da.view(), dh.view(), again.view(), kind, layout, alpha, limit};
+        activation_backward(engine(), {}, p.problem, backward);
+        synchronize(engine(), {});
+        for (Array* output : {&a, &again, &dh}) {
+            output->download();
+            EXPECT_TRUE(output->untouched_outside());
+        }
+        Comparison of_a, of_dh;
+        for (std::int64_t row = 0; row < p.M; ++row) {
+            EXPECT_TRUE(again.same_row(row, a, row)) << "row " << row;
+            const Values h_row = h.row(row);
+            const Values da_row = da.row(row);
+            Values expected_a(index(width));
+            Values expected_dh(index(2 * width));
+            for (std::size_t c = 0; c < expected_a.size(); ++c) {
+                const std::size_t gate = layout == GateLayout::interleaved ? 2 * c : c;
+                const std::size_t value = layout == GateLayout::interleaved ? 2 * c + 1 : expected_a.size() + c;
+                expected_a[c] = value_of(kind, h_row[gate], h_row[value]);
+                expected_dh[gate] = da_row[c] * slope_of_gate(kind, h_row[gate], h_row[value]);
+                expected_dh[value] = da_row[c] * slope_of_value(kind, h_row[gate], h_row[value]);
+            }
+            of_a.add_group(a.row(row), expected_a);
+            of_dh.add_group(dh.row(row), expected_dh);
+        }
+        EXPECT_TRUE(of_a.within(tolerance_of(p.problem.dtype)));
+        // The differences are good to seven digits or so.
+        EXPECT_TRUE(of_dh.within(std::max(tolerance_of(p.problem.dtype), 1e-6)));
+    }
+};
+
+TEST_P(GatedActivation, ValuesAndGradientsOfEveryKind) {
+    for (const Activation kind : kinds) {
+        for (const GateLayout layout : {GateLayout::halves, GateLayout::interleaved}) {
+            for (const std::int64_t width : widths) {
+                SCOPED_TRACE(fmt::format("{} {} {}", name(kind), name(layout), width));
+                expect_right(kind, layout, width);
+            }
+        }
+    }
+}
+
+TEST_P(GatedActivation, GradientAloneIsTheSame) {
+    const Projection p(engine(), test_case());
+    const Array h = random_rows(p, 96, "h");
+    const Array da = random_rows(p, 48, "da");
+    Array a = p.rows_of(RowOrder::scattered, 48);
+    Array with_a = p.rows_of(RowOrder::scattered, 96);
+    Array alone = p.rows_of(RowOrder::scattered, 96);
+    ActivationBackwardArgs args;
+    args.h = h.view();
+    args.da = da.view();
+    args.dh = with_a.view();
+    args.a = a.view();
+    activation_backward(engine(), {}, p.problem, args);
+    args.dh = alone.view();
+    args.a = {};
+    activation_backward(engine(), {}, p.problem, args);
+    synchronize(engine(), {});
+    with_a.download();
+    alone.download();
+    for (std::int64_t row = 0; row < p.M; ++row) ASSERT_TRUE(alone.same_row(row, with_a, row)) << "row " << row;
+}
+
+TEST_P(GatedActivation, LargeValuesStayFinite) {
+    const Projection p(engine(), test_case());
+    Array h = p.rows_of(RowOrder::scattered, 64);
+    // exp of these is beyond every type.
+    h.fill([](std::int64_t i) { return i % 2 == 0 ? 3000.0 : -3000.0; });
+    const Array da = random_rows(p, 32, "da");
+    Array a = p.rows_of(RowOrder::scattered, 32);
+    Array dh = p.rows_of(RowOrder::scattered, 64);
+    for (const Activation kind : {Activation::swiglu, Activation::geglu, Activation::geglu_tanh}) {
+        activation_backward(engine(), {}, p.problem, {h.view(), da.view(), dh.view(), a.view(), kind});
+        synchronize(engine(), {});
+        dh.download();
+        for (std::int64_t row = 0; row < p.M; ++row) {
+            for (const double value : dh.row(row)) ASSERT_TRUE(std::isfinite(value)) << name(kind);
+        }
+    }
+}
+
+Cases activation_cases() {
+    const Problem p = shape(8, 96, 80, 16, 3);
+    return {
+        {.name = "bf16", .problem = p, .T = 20},
+        {.name = "fp16", .problem = shape(8, 96, 80, 16, 3, DType::fp16), .T = 20},
+        {.name = "fp32", .problem = shape(8, 96, 80, 16, 3, DType::fp32), .T = 20},
+        {.name = "fp64", .problem = shape(8, 96, 80, 16, 3, DType::fp64), .T = 20},
+        {.name = "rows_apart", .problem = p, .T = 20, .row_gap = 5, .shift = 3},
+        {.name = "one_token", .problem = p, .T = 1},
+        {.name = "no_token", .problem = p, .T = 0},
+    };
+}
+SMLORA_ON_CASES(Small, GatedActivation, activation_cases());
+
+}  // namespace
+}  // namespace smlora::test

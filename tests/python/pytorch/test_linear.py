@@ -1,0 +1,229 @@
+"""moe_lora_linear against the same written out in plain torch."""
+
+import itertools
+
+import pytest
+import smlora
+import torch
+from reference import Layer, assert_close, error, linear, random_choices
+
+
+def run(layer, **changes):
+    routing = smlora.route(layer.choices, layer.E)
+    arguments = dict(
+        scaling=layer.scaling,
+        bias=layer.bias,
+        gates=layer.gates if layer.uses_gates else None,
+        x_rows=layer.x_rows,
+        y_rows=layer.y_rows,
+    )
+    return smlora.moe_lora_linear(layer.x, layer.weight, routing, layer.A, layer.B, **(arguments | changes)), routing
+
+
+def check_with_gradients(layer, factor=1.0):
+    y, routing = run(layer)
+    expected, leaves = linear(layer, routing)
+    assert y.dtype == layer.dtype
+    assert_close(y, expected, layer.dtype, "y", factor)
+    dy = torch.randn(y.shape, dtype=torch.float64, device=y.device).to(y.dtype)
+    got = torch.autograd.grad(y, list(layer.leaves().values()), dy)
+    wanted = torch.autograd.grad(expected, list(leaves.values()), dy.double())
+    for name, gradient, reference in zip(leaves, got, wanted, strict=True):
+        assert gradient.dtype == layer.leaves()[name].dtype
+        assert_close(gradient, reference, layer.dtype, f"gradient of {name}", factor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("x_rows, y_rows", list(itertools.product(["token", "scattered", "grouped"], repeat=2)))
+def test_outputs_and_gradients(device, dtype, x_rows, y_rows):
+    if dtype == torch.float64 and device.type == "cuda":
+        pytest.skip("float64 is for the CPU")
+    check_with_gradients(Layer(dtype=dtype, x_rows=x_rows, y_rows=y_rows, device=device))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("y_rows", ["token", "grouped"])
+def test_weights_as_hugging_face_stores_them(device, dtype, y_rows):
+    check_with_gradients(Layer(dtype=dtype, y_rows=y_rows, enk=True, device=device))
+
+
+@pytest.mark.parametrize("R", [1, 8, 9, 64])
+def test_ranks(device, R):
+    check_with_gradients(Layer(R=R, dtype=torch.bfloat16, y_rows="token", device=device))
+
+
+def test_weight_gradients_wider_than_one_slab(device):
+    check_with_gradients(Layer(K=600, N=40, T=40, device=device))
+
+
+def test_left_out_entries_take_part_in_nothing(device):
+    layer = Layer(left_out=True, T=40, y_rows="scattered", device=device)
+    check_with_gradients(layer)
+    y, _ = run(layer)
+    assert torch.count_nonzero(y[layer.choices.flatten() < 0]) == 0
+    check_with_gradients(Layer(left_out=True, T=40, y_rows="token", device=device))
+
+
+def test_adapters_in_fp32_beside_bf16(device):
+    check_with_gradients(
+        Layer(dtype=torch.bfloat16, adapter_dtype=torch.float32, gate_dtype=torch.float32, y_rows="token", device=device)
+    )
+
+
+@pytest.mark.parametrize("layout", ["expert_major", "peft", "peft_transposed"])
+def test_adapters_as_they_are_stored(device, layout):
+    layer = Layer(device=device)
+    E, K, N, R = layer.E, layer.K, layer.N, layer.R
+    first, last = (N, K) if layout == "peft_transposed" else (K, N)
+    stored_a = torch.randn(E * R, first, device=device, requires_grad=True)
+    stored_b = torch.randn(last, E * R, device=device, requires_grad=True)
+    A, B = smlora.adapter_views(stored_a, stored_b, E, layout=layout)
+    with torch.no_grad():
+        for e in range(E):
+            columns = [e * R + r for r in range(R)] if layout == "expert_major" else [r * E + e for r in range(R)]
+            delta = stored_b[:, columns] @ stored_a[e * R : (e + 1) * R]
+            assert error(B[e] @ A[e], delta.T if layout == "peft_transposed" else delta) < 1e-6
+    layer.A, layer.B = A.detach(), B.detach()
+    routing = smlora.route(layer.choices, E)
+    y = smlora.moe_lora_linear(layer.x, layer.weight, routing, A, B, scaling=layer.scaling, bias=layer.bias)
+    expected, leaves = linear(layer, routing)
+    dy = torch.randn_like(y)
+    dA, dB = torch.autograd.grad(y, (stored_a, stored_b), dy)
+    want_a, want_b = torch.autograd.grad(expected, (leaves["A"], leaves["B"]), dy.double())
+    got_a, got_b = smlora.adapter_views(dA, dB, E, layout=layout)
+    assert_close(got_a, want_a, torch.float32)
+    assert_close(got_b, want_b, torch.float32)
+
+
+def test_base_product_without_an_adapter(device):
+    layer = Layer(device=device)
+    routing = smlora.route(layer.choices, layer.E)
+    base = smlora.moe_lora_linear(layer.x, layer.W, routing)
+    silent = smlora.moe_lora_linear(layer.x, layer.W, routing, layer.A, layer.B, scaling=0.0)
+    assert torch.equal(base, silent)
+    with torch.no_grad():
+        layer.A.zero_()
+        layer.bias.zero_()
+    expected, _ = linear(layer, routing)
+    assert_close(base, expected, torch.float32)
+
+
+def test_no_tokens(device):
+    layer = Layer(T=0, y_rows="token", device=device)
+    y, _ = run(layer)
+    assert y.shape == (0, layer.N)
+    for name, gradient in zip(layer.leaves(), torch.autograd.grad(y.sum(), list(layer.leaves().values()))):
+        assert torch.count_nonzero(gradient) == 0, name
+
+
+def test_an_expert_without_rows_gets_gradients_that_are_exactly_zero(device):
+    layer = Layer(dtype=torch.bfloat16, device=device)
+    layer.choices[:] = torch.tensor([1, 3], device=device)
+    y, _ = run(layer)
+    dA, dB, dW = torch.autograd.grad(y.sum(), (layer.A, layer.B, layer.W))
+    for gradient in (dA, dB, dW):
+        assert torch.count_nonzero(gradient[[0, 2, 4]]) == 0
+        assert torch.count_nonzero(gradient[[1, 3]]) > 0
+
+
+def test_the_same_call_gives_the_same_bits(device):
+    layer = Layer(dtype=torch.bfloat16, T=64, y_rows="token", device=device)
+
+    def step():
+        y, _ = run(layer)
+        return y, *torch.autograd.grad(y.float().sum(), list(layer.leaves().values()))
+
+    for first, second in zip(step(), step(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_gradients_of_any_strides_are_taken(device):
+    layer = Layer(device=device)
+    y, _ = run(layer)
+    expanded = torch.autograd.grad(y.sum(), layer.A, retain_graph=True)[0]
+    dense = torch.autograd.grad(y, layer.A, torch.ones_like(y), retain_graph=True)[0]
+    transposed = torch.autograd.grad(y, layer.A, torch.ones_like(y.T).contiguous().T)[0]
+    assert torch.equal(expanded, dense)
+    assert torch.equal(transposed, dense)
+
+
+@pytest.mark.parametrize("trained", ["x", "A", "B", "W", "bias", "gates"])
+def test_what_is_frozen_is_neither_computed_nor_kept(trained, monkeypatch):
+    """Only the operators that the trained tensor needs are called, and no activation is kept that it does not need."""
+    from smlora import _projection
+
+    layer = Layer(y_rows="token")
+    for name, leaf in layer.leaves().items():
+        leaf.requires_grad_(name == trained)
+    called = {}
+    for name in ("backward_input", "backward_lora", "backward_weight", "backward_bias"):
+        operator = getattr(_projection, name)
+
+        def record(*arguments, operator=operator, name=name, call=operator.call):
+            result = call(*arguments)
+            called[name] = result
+            return result
+
+        monkeypatch.setattr(operator, "call", record)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        y, _ = run(layer)
+    (gradient,) = torch.autograd.grad(y.sum(), layer.leaves()[trained])
+    wanted = {
+        "x": {"backward_input"},
+        "gates": {"backward_input"},
+        "A": {"backward_lora"},
+        "B": {"backward_lora"},
+        "W": {"backward_weight"},
+        "bias": {"backward_bias"},
+    }[trained]
+    assert set(called) == wanted
+    if trained in ("A", "B"):
+        other = called["backward_lora"][1 if trained == "A" else 0]
+        assert other.numel() == 0
+    assert (layer.x.data_ptr() in kept) == (trained not in ("x", "bias"))
+    assert (layer.W.data_ptr() in kept) == (trained in ("x", "gates", "W"))
+    reference = linear(layer, smlora.route(layer.choices, layer.E))
+    (expected,) = torch.autograd.grad(reference[0].sum(), reference[1][trained])
+    assert_close(gradient, expected, torch.float32)
+
+
+def test_module_starts_as_its_base_and_trains_its_adapter(device):
+    module = smlora.MoELoRALinear(4, 24, 16, 5, lora_alpha=10, bias=True, device=device)
+    choices = random_choices(9, 2, 4, device)
+    x, gates = torch.randn(9, 24, device=device), torch.rand(9, 2, device=device)
+    routing = smlora.route(choices, 4)
+    y = module(x, routing, gates, y_rows="token")
+    base = sum(
+        gates[:, j, None] * (torch.einsum("tk,tnk->tn", x, module.weight[choices[:, j]]) + module.bias[choices[:, j]])
+        for j in range(2)
+    )
+    assert_close(y, base, torch.float32)
+    assert module.scaling == 2.0
+    assert [name for name, parameter in module.named_parameters() if parameter.requires_grad] == ["lora_A", "lora_B"]
+    y.sum().backward()
+    assert torch.count_nonzero(module.lora_B.grad) > 0
+    assert module.weight.grad is None
+
+
+def test_module_without_an_adapter():
+    module = smlora.MoELoRALinear(4, 24, 16, 0)
+    assert module.lora_A is None
+    assert module(torch.randn(3, 24), smlora.route(random_choices(3, 2, 4), 4)).shape == (6, 16)
+
+
+def test_errors_name_the_argument():
+    layer = Layer()
+    routing = smlora.route(layer.choices, layer.E)
+    with pytest.raises(ValueError, match=r"A: expected \[E, R, K\] = \[5, 3, 24\], got \[5, 3, 23\]"):
+        smlora.moe_lora_linear(layer.x, layer.W, routing, layer.A[:, :, :-1], layer.B)
+    with pytest.raises(ValueError, match="lora_A, lora_B: expected both"):
+        smlora.moe_lora_linear(layer.x, layer.W, routing, layer.A)
+    with pytest.raises(ValueError, match='y_rows: expected "token"'):
+        smlora.moe_lora_linear(layer.x, layer.W, routing, y_rows="tokens")
+    with pytest.raises(ValueError, match="gates"):
+        smlora.moe_lora_linear(layer.x, layer.W, routing, gates=layer.gates, y_rows="grouped")
+    with pytest.raises(ValueError, match="expected a tensor of bfloat16.*got torch.int8"):
+        smlora.moe_lora_linear(layer.x.to(torch.int8), layer.W, routing)
+    with pytest.raises(ValueError, match=r"weight: expected \[E, K, N\]"):
+        smlora.moe_lora_linear(layer.x, layer.W[0], routing)

@@ -1,0 +1,227 @@
+"""gated_activation and moe_lora_mlp against plain torch."""
+
+import random
+
+import pytest
+import smlora
+import torch
+import torch.nn.functional as F
+from reference import TOLERANCE, assert_close, random_choices
+from torch.library import opcheck
+
+KINDS = ["swiglu", "geglu", "geglu_tanh", "reglu", "swiglu_clamped"]
+ALPHA, LIMIT = 1.3, 1.5
+
+
+def plain_activation(h, activation):
+    gate, up = (h[:, ::2], h[:, 1::2]) if activation.interleaved else h.chunk(2, 1)
+    if activation.kind == "swiglu_clamped":
+        gate, up = gate.clamp(max=activation.limit), up.clamp(-activation.limit, activation.limit)
+        return gate * torch.sigmoid(activation.alpha * gate) * (up + 1)
+    function = {
+        "swiglu": F.silu,
+        "geglu": F.gelu,
+        "geglu_tanh": lambda gate: F.gelu(gate, approximate="tanh"),
+        "reglu": F.relu,
+    }[activation.kind]
+    return function(gate) * up
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations(device, kind, interleaved, dtype):
+    activation = smlora.Activation(kind, interleaved, ALPHA, LIMIT)
+    h = torch.randn(40, 2 * 72, device=device).to(dtype).requires_grad_()
+    wide = h.detach().double().requires_grad_()
+    a, expected = smlora.gated_activation(h, activation), plain_activation(wide, activation)
+    da = torch.randn_like(a)
+    assert_close(a, expected, dtype)
+    assert_close(torch.autograd.grad(a, h, da)[0], torch.autograd.grad(expected, wide, da.double())[0], dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activation_as_an_operator(device, kind):
+    numbers = smlora.Activation(kind, True, ALPHA, LIMIT).numbers()
+    h = torch.randn(6, 8, device=device, requires_grad=True)
+    opcheck(torch.ops.smlora.activation.default, (h, *numbers))
+    opcheck(torch.ops.smlora.activation_backward.default, (h.detach(), torch.randn(6, 4, device=device), *numbers, True))
+    if device.type == "cpu":
+        assert torch.autograd.gradcheck(lambda h: smlora.gated_activation(h, kind), (h.detach().double().requires_grad_(),))
+
+
+def test_activation_errors():
+    with pytest.raises(ValueError, match="activation: expected one of swiglu"):
+        smlora.gated_activation(torch.zeros(2, 4), "swish")
+    with pytest.raises(ValueError, match=r"h: expected \[rows, 2 \* width\]"):
+        smlora.gated_activation(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="limit"):
+        smlora.gated_activation(torch.zeros(2, 4), smlora.Activation("swiglu_clamped", limit=-1.0))
+
+
+NAMES = ["x", "W1", "A1", "B1", "b1", "W2", "A2", "B2", "b2", "gates"]
+
+
+class Mlp:
+    E, K, I, N, R, TOP_K, T = 5, 24, 16, 32, 4, 2, 13
+    scalings = 0.5, 1.5
+
+    def __init__(self, device, dtype=torch.float32, left_out=False, activation="swiglu"):
+        E, K, I, N, R = self.E, self.K, self.I, self.N, self.R
+        shapes = [(self.T, K), (E, K, 2 * I), (E, R, K), (E, 2 * I, R), (E, 2 * I), (E, I, N), (E, R, I), (E, N, R), (E, N)]
+
+        def leaf(*shape):
+            return (torch.randn(shape, dtype=torch.float64) * shape[-2] ** -0.25).to(device, dtype).requires_grad_()
+
+        self.leaves = [leaf(*shape) for shape in shapes]
+        gates = torch.rand(self.T, self.TOP_K, dtype=torch.float64) + 0.1
+        self.leaves.append(gates.to(device, dtype).requires_grad_())
+        self.activation = activation
+        self.choices = random_choices(self.T, self.TOP_K, E, device, left_out)
+        self.routing = smlora.route(self.choices, E)
+
+    def __call__(self, leaves=None):
+        x, W1, A1, B1, b1, W2, A2, B2, b2, gates = self.leaves if leaves is None else leaves
+        return smlora.moe_lora_mlp(
+            x, W1, W2, self.routing, gates, activation=self.activation, gate_up_bias=b1, down_bias=b2,
+            gate_up_lora=smlora.Adapter(A1, B1, self.scalings[0]), down_lora=(A2, B2, self.scalings[1])
+        )
+
+    def reference(self):
+        leaves = [leaf.detach().double().requires_grad_() for leaf in self.leaves]
+        x, W1, A1, B1, b1, W2, A2, B2, b2, gates = leaves
+        from smlora._activation import as_activation
+
+        out = 0
+        for j in range(self.TOP_K):
+            e = self.choices[:, j]
+            there = (e >= 0).double().unsqueeze(1)
+            e = e.clamp_min(0)
+
+            def project(x, W, A, B, b, scaling, e=e):
+                base = torch.einsum("tk,tkn->tn", x, W[e]) + b[e]
+                return base + scaling * torch.einsum("tk,trk,tnr->tn", x, A[e], B[e])
+
+            a = plain_activation(project(x, W1, A1, B1, b1, self.scalings[0]), as_activation(self.activation))
+            out = out + there * gates[:, j, None] * project(a, W2, A2, B2, b2, self.scalings[1])
+        return out, leaves
+
+
+@pytest.mark.parametrize("activation", [*KINDS, smlora.GPT_OSS])
+def test_outputs_and_gradients(device, activation):
+    mlp = Mlp(device, left_out=True, activation=activation)
+    out, (expected, leaves) = mlp(), mlp.reference()
+    assert_close(out, expected, torch.float32)
+    dout = torch.randn_like(out)
+    got = torch.autograd.grad(out, mlp.leaves, dout)
+    wanted = torch.autograd.grad(expected, leaves, dout.double())
+    for name, gradient, reference in zip(NAMES, got, wanted, strict=True):
+        assert_close(gradient, reference, torch.float32, name, factor=4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_outputs_and_gradients_in_16_bits(device, dtype):
+    mlp = Mlp(device, dtype)
+    out, (expected, leaves) = mlp(), mlp.reference()
+    got = torch.autograd.grad(out.float().sum(), mlp.leaves)
+    wanted = torch.autograd.grad(expected.sum(), leaves)
+    # h, a and their gradients are rounded on the way.
+    assert_close(out, expected, dtype, factor=3)
+    for name, gradient, reference in zip(NAMES, got, wanted, strict=True):
+        assert_close(gradient, reference, dtype, name, factor=6)
+
+
+def test_gradcheck_in_double():
+    mlp = Mlp("cpu", torch.float64, left_out=True)
+    assert torch.autograd.gradcheck(lambda *leaves: mlp(leaves), mlp.leaves)
+
+
+def test_every_subset_of_trained_tensors_gives_the_same_gradients():
+    """A sample of the 1023, with those of a single tensor among them."""
+    mlp = Mlp("cpu", torch.float64, left_out=True)
+    full = dict(zip(NAMES, torch.autograd.grad(mlp().square().sum(), mlp.leaves), strict=True))
+    subsets = [[name] for name in NAMES] + [random.sample(NAMES, random.randint(2, 9)) for _ in range(60)]
+    for subset in subsets:
+        leaves = [leaf.detach().requires_grad_(name in subset) for name, leaf in zip(NAMES, mlp.leaves, strict=True)]
+        trained = {name: leaf for name, leaf in zip(NAMES, leaves, strict=True) if name in subset}
+        for name, got in zip(trained, torch.autograd.grad(mlp(leaves).square().sum(), list(trained.values()))):
+            torch.testing.assert_close(got, full[name], msg=f"{name} of {subset}")
+
+
+def test_what_is_kept_for_backward(device):
+    """Inputs, h and the rank-sized rows: no activation, nothing of [M, N], no gathered rows."""
+    mlp = Mlp(device)
+    for name, leaf in zip(NAMES, mlp.leaves, strict=True):
+        leaf.requires_grad_(name not in ("W1", "b1", "W2", "b2"))
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = mlp()
+    given = {leaf.data_ptr() for leaf in mlp.leaves} | {tensor.data_ptr() for tensor in mlp.routing[:3]}
+    M = mlp.T * mlp.TOP_K
+    shapes = sorted(tuple(tensor.shape) for address, tensor in kept.items() if address not in given)
+    assert shapes == sorted([(M, 2 * mlp.I), (M, 8), (M, 8)])
+    out.sum().backward()
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_opcheck(device, trained):
+    mlp = Mlp(device)
+    leaves = [leaf.detach().requires_grad_(trained) for leaf in mlp.leaves]
+    routing = mlp.routing
+    opcheck(torch.ops.smlora.mlp.default, (*leaves, routing[1], routing[2], mlp.TOP_K, *mlp.scalings,
+                                           *smlora.Activation().numbers()))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_whole(device, backend):
+    torch._dynamo.reset()
+    mlp = Mlp(device)
+
+    def step(leaves, choices):
+        routing = smlora.route(choices, mlp.E)
+        x, W1, A1, B1, b1, W2, A2, B2, b2, gates = leaves
+        out = smlora.moe_lora_mlp(x, W1, W2, routing, gates, gate_up_lora=(A1, B1, 0.5), down_lora=(A2, B2, 1.5))
+        return out.sin()
+
+    trained = [mlp.leaves[NAMES.index(name)] for name in ("x", "A1", "B1", "A2", "B2", "gates")]
+    eager = step(mlp.leaves, mlp.choices)
+    traced = torch.compile(step, fullgraph=True, backend=backend)(mlp.leaves, mlp.choices)
+    assert_close(traced, eager, torch.float32)
+    for got, wanted in zip(torch.autograd.grad(traced.sum(), trained), torch.autograd.grad(eager.sum(), trained)):
+        assert_close(got, wanted, torch.float32)
+
+
+def test_autocast(device):
+    mlp = Mlp(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        out = mlp()
+    assert out.dtype == torch.bfloat16
+    assert (out.double() - mlp.reference()[0]).norm() < 3 * TOLERANCE[torch.bfloat16] * out.double().norm()
+    assert {gradient.dtype for gradient in torch.autograd.grad(out.float().sum(), mlp.leaves)} == {torch.float32}
+
+
+def test_without_adapters_biases_and_gates(device):
+    mlp = Mlp(device)
+    x, W1, _, _, _, W2, *_ = mlp.leaves
+    out = smlora.moe_lora_mlp(x, W1, W2, mlp.routing)
+    expected = sum(
+        torch.einsum("tk,tkn->tn", plain_activation(torch.einsum("tk,tkn->tn", x, W1[e]), smlora.Activation()), W2[e])
+        for e in mlp.choices.T
+    )
+    assert_close(out, expected, torch.float32, factor=2)
+    (dx,) = torch.autograd.grad(out.sum(), x)
+    assert_close(dx, torch.autograd.grad(expected.sum(), x)[0], torch.float32, factor=2)
+
+
+def test_errors_name_the_argument():
+    mlp = Mlp("cpu")
+    x, W1, _, _, _, W2, *_ = mlp.leaves
+    with pytest.raises(ValueError, match=r"gate_up: expected \[E, K, 2 \* I\] with I = 16"):
+        smlora.moe_lora_mlp(x, W1[:, :, :-2], W2, mlp.routing)
+    with pytest.raises(ValueError, match=r"down: expected \[E, in, out\]"):
+        smlora.moe_lora_mlp(x, W1, W2[0], mlp.routing)

@@ -1,0 +1,67 @@
+"""route, group and combine."""
+
+import pytest
+import smlora
+import torch
+from reference import random_choices
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("choice_dtype", [torch.int32, torch.int64])
+def test_route_is_a_stable_sort(device, index_dtype, choice_dtype):
+    E = 7
+    choices = random_choices(50, 3, E, device, left_out=True).to(choice_dtype)
+    routing = smlora.route(choices, E, index_dtype=index_dtype)
+    experts = choices.flatten().long()
+    experts = torch.where(experts < 0, E, experts)
+    ordered, order = torch.sort(experts, stable=True)
+    assert torch.equal(routing.sorted_expert_idxs.long(), ordered)
+    assert torch.equal(routing.sorted_scattered_idxs.long(), order)
+    assert torch.equal(routing.expert_offsets.long(), torch.bincount(experts, minlength=E)[:E].cumsum(0))
+    assert {t.dtype for t in routing[:3]} == {index_dtype}
+    assert routing.top_k == 3
+
+
+def test_combine_and_its_gradients():
+    y = torch.randn(12, 5, dtype=torch.float64, requires_grad=True)
+    gates = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(smlora.combine(y, gates), (y.view(4, 3, 5) * gates.unsqueeze(2)).sum(1))
+    torch.testing.assert_close(smlora.combine(y, top_k=3), y.view(4, 3, 5).sum(1))
+    assert torch.autograd.gradcheck(smlora.combine, (y, gates))
+    assert torch.autograd.gradcheck(lambda y: smlora.combine(y, top_k=3), (y,))
+    with pytest.raises(ValueError, match="top_k"):
+        smlora.combine(y)
+
+
+@pytest.mark.parametrize("rows", ["token", "scattered"])
+@pytest.mark.parametrize("with_gates", [False, True])
+def test_group_and_its_gradients(rows, with_gates):
+    T, k, E = 6, 2, 4
+    choices = random_choices(T, k, E, left_out=True)
+    routing = smlora.route(choices, E)
+    x = torch.randn(T if rows == "token" else T * k, 5, dtype=torch.float64, requires_grad=True)
+    gates = torch.rand(T, k, dtype=torch.float64, requires_grad=with_gates)
+    flat = routing.sorted_scattered_idxs.long()
+    expected = x[flat // k if rows == "token" else flat] * (choices.flatten()[flat] >= 0).unsqueeze(1)
+    if with_gates:
+        expected = expected * gates.flatten()[flat].unsqueeze(1)
+    got = smlora.group(x, routing, gates if with_gates else None, rows=rows)
+    torch.testing.assert_close(got, expected)
+    inputs = (x, gates) if with_gates else (x,)
+    assert torch.autograd.gradcheck(lambda x, *gates: smlora.group(x, routing, *gates, rows=rows), inputs)
+
+
+def test_group_and_combine_undo_each_other(device):
+    T, k, E = 20, 2, 6
+    routing = smlora.route(random_choices(T, k, E, device), E)
+    x = torch.randn(T, 16, device=device, dtype=torch.bfloat16)
+    scattered = torch.empty(T * k, 16, device=device, dtype=torch.bfloat16)
+    scattered[routing.sorted_scattered_idxs.long()] = smlora.group(x, routing)
+    half = torch.full((T, k), 0.5, device=device)
+    assert torch.equal(smlora.combine(scattered, half), x)
+
+
+def test_group_refuses_grouped_rows():
+    routing = smlora.route(random_choices(3, 2, 4), 4)
+    with pytest.raises(ValueError, match="rows"):
+        smlora.group(torch.zeros(6, 4), routing, rows="grouped")

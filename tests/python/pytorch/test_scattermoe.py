@@ -1,0 +1,250 @@
+"""The drop-in for axolotl's scattermoe_lora, against loops over experts."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import smlora.scattermoe
+import torch
+from reference import assert_close, random_choices
+from smlora.scattermoe import ParallelExperts, ScatterMoELoRA, flatten_sort_count, parallel_linear, parallel_linear_lora
+from smlora.scattermoe.kernels import lora_ops, ops
+
+E, K, N, R, T, TOP_K, SCALING = 5, 24, 16, 3, 11, 2, 1.5
+M = T * TOP_K
+
+
+@pytest.fixture
+def case(device):
+    class Case:
+        def random(*shape):
+            return torch.randn(shape, device=device).requires_grad_()
+
+        W, A, B, bias = random(E, K, N), random(E * R, K), random(N, E * R), random(E, N)
+        x, gates = random(T, K), torch.rand(T, TOP_K, device=device, requires_grad=True)
+        choices = random_choices(T, TOP_K, E, device)
+        experts, scattered, offsets = flatten_sort_count(choices, E)
+
+    return Case
+
+
+def delta(case, e):
+    return SCALING * (case.B[:, e * R : (e + 1) * R] @ case.A[e * R : (e + 1) * R]).T
+
+
+def loop(case, rows, grouped_in, grouped_out, adapter=True, bias=None):
+    """y by one product for each entry; rows are those of the function under test."""
+    out = []
+    fan_out = M // rows.shape[0]
+    for position, flat in enumerate(case.scattered.tolist()):
+        e = int(case.experts[position])
+        row = rows[position if grouped_in else flat // fan_out]
+        y = row @ (case.W[e] + delta(case, e) if adapter else case.W[e])
+        out.append(y if bias is None else y + bias[e])
+    out = torch.stack(out)
+    return out if grouped_out else torch.zeros_like(out).index_copy(0, case.scattered, out)
+
+
+def test_flatten_sort_count(case):
+    flat = case.choices.flatten()
+    ordered, order = torch.sort(flat, stable=True)
+    assert torch.equal(case.experts, ordered) and torch.equal(case.scattered, order)
+    assert torch.equal(case.offsets, torch.bincount(flat, minlength=E).cumsum(0))
+    assert case.offsets.dtype == torch.int64
+
+
+@pytest.mark.parametrize("y_grouped", [False, True])
+@pytest.mark.parametrize("x_grouped", [False, True])
+def test_products(case, x_grouped, y_grouped):
+    x = torch.randn(M, K, device=case.x.device) if x_grouped else case.x
+    k = 1 if x_grouped else TOP_K
+    arrays = case.experts, case.scattered
+    flags = dict(x_grouped=x_grouped, y_grouped=y_grouped)
+    expected = loop(case, x, x_grouped, y_grouped, adapter=False, bias=case.bias)
+    out = torch.empty(M, N, device=x.device)
+    got = ops.scatter2scatter(x, case.W, *arrays, k, b=case.bias, out=out, **flags)
+    assert got is out
+    assert_close(got, expected, torch.float32)
+    residual = torch.randn(M, N, device=x.device)
+    assert_close(
+        ops.scatter2scatter(x, case.W, *arrays, k, b=case.bias, residual=residual, **flags), expected + residual,
+        torch.float32
+    )
+    expected = loop(case, x, x_grouped, y_grouped, bias=case.bias)
+    got = lora_ops.scatter2scatter_lora(x, case.W, *arrays, k, case.A, case.B, SCALING, b=case.bias, **flags)
+    assert_close(got, expected, torch.float32)
+
+
+def test_the_split_path_is_taken_when_asked_for(case, monkeypatch):
+    arguments = case.x, case.W, case.experts, case.scattered, TOP_K, case.A, case.B, SCALING
+    fused = lora_ops.scatter2scatter_lora(*arguments)
+    taken = []
+    split = lora_ops._split
+    monkeypatch.setattr(lora_ops, "_split", lambda *arguments: taken.append(1) or split(*arguments))
+    monkeypatch.setattr(lora_ops, "_SPLIT_LORA_FWD_THRESHOLD", 0)
+    assert_close(lora_ops.scatter2scatter_lora(*arguments), fused, torch.float32)
+    assert taken
+
+
+@pytest.mark.parametrize("dx_grouped", [False, True])
+@pytest.mark.parametrize("dy_grouped", [False, True])
+def test_dX(case, dy_grouped, dx_grouped):
+    dy = torch.randn(M, N, device=case.x.device)
+    got = lora_ops.scatter2scatter_lora_dX(dy, case.W, case.experts, case.scattered, 1, case.A, case.B, SCALING,
+                                           dy_grouped=dy_grouped, dx_grouped=dx_grouped)
+    expected = torch.zeros_like(got)
+    for position, flat in enumerate(case.scattered.tolist()):
+        e = int(case.experts[position])
+        row = dy[position if dy_grouped else flat] @ (case.W[e] + delta(case, e)).T
+        expected[position if dx_grouped else flat] = row
+    assert_close(got, expected, torch.float32)
+
+
+def test_gradients_of_adapters_and_weights(case):
+    x = torch.randn(M, K, device=case.x.device)
+    y = loop(case, x, True, True)
+    dy = torch.randn_like(y)
+    dA, dB = torch.autograd.grad(y, (case.A, case.B), dy)
+    got = lora_ops.group_bwd_lora(dy, x, case.A, case.B, case.offsets, E, SCALING)
+    assert_close(got[0], dA, torch.float32)
+    assert_close(got[1], dB, torch.float32)
+
+    y = loop(case, case.x, False, False)
+    dA, dB = torch.autograd.grad(y, (case.A, case.B), dy)
+    arguments = case.x, case.A, case.B, case.offsets, case.scattered, E, TOP_K, SCALING
+    grouped_dy = dy[case.scattered]
+    for got in (
+        lora_ops.group_bwd_lora_fused(dy, *arguments),
+        lora_ops.group_bwd_lora_fused(grouped_dy, *arguments, dy_grouped=True),
+    ):
+        assert_close(got[0], dA, torch.float32)
+        assert_close(got[1], dB, torch.float32)
+
+    y = loop(case, x, True, True, adapter=False, bias=case.bias)
+    expected = torch.autograd.grad(y, (case.W, case.bias), dy)
+    for got, wanted in zip(ops.group_bwd_W(dy, x, case.offsets, E, has_bias=True), expected, strict=True):
+        assert_close(got, wanted, torch.float32)
+    assert ops.group_bwd_W(dy, x, case.offsets, E)[1] is None
+
+
+def test_group(case):
+    coeff = torch.rand(M, device=case.x.device)
+    assert torch.equal(ops.group(case.x, case.scattered, fan_out=TOP_K), case.x[case.scattered // TOP_K])
+    rows = torch.randn(M, K, device=case.x.device)
+    out = torch.empty_like(rows)
+    assert ops.group(rows, case.scattered, coeff=coeff, out=out) is out
+    assert_close(out, rows[case.scattered] * coeff[case.scattered, None], torch.float32)
+
+
+@pytest.mark.parametrize("with_lora", [True, False])
+@pytest.mark.parametrize("with_gates", [True, False])
+@pytest.mark.parametrize("grouped_in, grouped_out", [(False, False), (False, True), (True, False), (True, True)])
+def test_autograd(case, grouped_in, grouped_out, with_gates, with_lora):
+    x = torch.randn(M, K, device=case.x.device, requires_grad=True) if grouped_in else case.x
+    gates = case.gates if with_gates else None
+    adapter = dict(lora_A=case.A, lora_B=case.B, scaling=SCALING) if with_lora else {}
+    y = parallel_linear_lora(x, case.W, 1 if grouped_in else TOP_K, case.experts, case.scattered, case.offsets,
+                             expert_biases=case.bias, gates=gates, grouped_in=grouped_in, grouped_out=grouped_out,
+                             **adapter)
+    expected = loop(case, x, grouped_in, grouped_out, adapter=with_lora, bias=case.bias)
+    if with_gates:
+        expected = (gates.unsqueeze(1) @ expected.view(T, TOP_K, N)).squeeze(1)
+    assert_close(y, expected, torch.float32)
+    trained = [x, *([case.A, case.B] if with_lora else [case.W, case.bias]), *([gates] if with_gates else [])]
+    dy = torch.randn_like(y)
+    for got, wanted in zip(torch.autograd.grad(y, trained, dy), torch.autograd.grad(expected, trained, dy)):
+        assert_close(got, wanted, torch.float32)
+
+
+def test_weights_are_frozen_beside_an_adapter(case):
+    y = ScatterMoELoRA.apply(case.x, case.W, TOP_K, case.experts, case.scattered, case.offsets, case.A, case.B, SCALING,
+                             case.bias)
+    y.sum().backward()
+    assert case.W.grad is None and case.bias.grad is None and case.A.grad is not None
+
+
+def test_adapters_and_gates_of_other_types(case):
+    x, W = case.x.detach().bfloat16().requires_grad_(), case.W.detach()
+    y = ScatterMoELoRA.apply(x, W, TOP_K, case.experts, case.scattered, case.offsets, case.A, case.B.bfloat16(), SCALING,
+                             None, case.gates.double())
+    dA, dx = torch.autograd.grad(y.float().sum(), (case.A, x))
+    assert (y.dtype, dA.dtype, dx.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
+
+
+def test_results_have_the_type_of_the_inputs_under_autocast(case):
+    arguments = case.W, TOP_K, case.experts, case.scattered, case.offsets, case.A, case.B, SCALING, None, case.gates
+    with torch.autocast(case.x.device.type, dtype=torch.bfloat16):
+        y = ScatterMoELoRA.apply(case.x, *arguments)
+        (dgates,) = torch.autograd.grad(y.bfloat16().sum(), case.gates)
+    assert y.dtype == dgates.dtype == torch.float32
+    assert torch.equal(y, ScatterMoELoRA.apply(case.x, *arguments))
+
+
+def test_modules(case):
+    from smlora.scattermoe import parallel_experts
+
+    arrays = case.experts, case.scattered, case.offsets
+    module = ParallelExperts(E, K, N, bias=True).to(case.x.device)
+    base = parallel_experts.ParallelExperts(E, K, N, bias=True).to(case.x.device)
+    base.load_state_dict(module.state_dict())
+    plain = module(case.x, TOP_K, *arrays)
+    assert torch.equal(plain, base(case.x, TOP_K, *arrays))
+    assert torch.equal(plain, parallel_linear(case.x, module.weight.permute(0, 2, 1), TOP_K, *arrays, module.bias))
+    module.set_lora(case.A, case.B, SCALING)
+    adapted = module(case.x, TOP_K, *arrays)
+    assert not torch.equal(plain, adapted)
+    module.clear_lora()
+    assert torch.equal(plain, module(case.x, TOP_K, *arrays))
+
+
+def test_lora_params_from_a_wrapper():
+    class Wrapper:
+        active_adapters = ["mine"]
+        lora_A = {"mine": torch.nn.Linear(4, 6)}
+        lora_B = {"mine": torch.nn.Linear(6, 4)}
+        scaling = {"mine": 0.5}
+
+    from smlora.scattermoe.parallel_linear_lora import get_lora_params_from_wrapper
+
+    A, B, scaling = get_lora_params_from_wrapper(Wrapper())
+    assert (A.shape, B.shape, scaling) == ((6, 4), (4, 6), 0.5)
+    assert get_lora_params_from_wrapper(torch.nn.Linear(2, 2)) == (None, None, None)
+
+
+IMPORTS = """
+import smlora.scattermoe
+smlora.scattermoe.install()
+smlora.scattermoe.install()
+from axolotl.integrations.kernels.libs.scattermoe_lora.kernels import lora_ops, ops as base_ops
+from axolotl.integrations.kernels.libs.scattermoe_lora.parallel_experts import flatten_sort_count
+from axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linear_lora import ScatterMoELoRA
+from axolotl.integrations.kernels.libs.scattermoe_lora import ParallelExperts, parallel_linear_lora
+import axolotl.integrations.kernels.libs.scattermoe_lora.kernels.lora_ops as again
+import axolotl.integrations.kernels.libs.scattermoe_lora
+assert again is lora_ops and lora_ops.__name__ == "smlora.scattermoe.kernels.lora_ops"
+assert axolotl.integrations.kernels.libs.scattermoe_lora.kernels.ops is base_ops
+assert flatten_sort_count.__module__ == "smlora.scattermoe.parallel_experts"
+"""
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_install(tmp_path, installed):
+    """In a process of its own, with and without a package called axolotl that has modules of its own."""
+    script = IMPORTS
+    if installed:
+        folder = tmp_path / "axolotl"
+        for name in ("integrations", "kernels", "libs", "scattermoe_lora"):
+            folder.mkdir()
+            (folder / "__init__.py").write_text("")
+            folder = folder / name
+        folder.mkdir()
+        (folder / "__init__.py").write_text("raise ImportError('the original was imported')")
+        (folder / "parallel_experts.py").write_text("raise ImportError('the original was imported')")
+        (folder / "other.py").write_text("from .parallel_experts import flatten_sort_count\n")
+        script += """
+from axolotl.integrations.kernels.libs.scattermoe_lora import other
+assert other.flatten_sort_count is flatten_sort_count
+"""
+    path = ":".join([str(tmp_path), *[entry for entry in sys.path if entry]])
+    subprocess.run([sys.executable, "-c", script], check=True, env=dict(os.environ, PYTHONPATH=path))

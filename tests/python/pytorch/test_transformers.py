@@ -1,0 +1,312 @@
+"""experts_implementation="smlora" against eager, in loss and in every gradient, on small random models."""
+
+import warnings
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+import smlora.transformers as st  # noqa: E402
+from reference import assert_close, error  # noqa: E402
+
+st.register()
+
+SIZES = dict(vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=2)
+CONFIGS = {
+    "qwen2_moe": ("Qwen2Moe", dict(intermediate_size=48, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2,
+                                   shared_expert_intermediate_size=24)),
+    "qwen3_moe": ("Qwen3Moe", dict(intermediate_size=48, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2,
+                                   head_dim=8, norm_topk_prob=True)),
+    "qwen3_next": ("Qwen3Next", dict(intermediate_size=48, moe_intermediate_size=24, num_experts=6,
+                                     num_experts_per_tok=2, head_dim=8, shared_expert_intermediate_size=24,
+                                     linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8,
+                                     linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"])),
+    "olmoe": ("Olmoe", dict(intermediate_size=24, num_experts=6, num_experts_per_tok=2)),
+    "mixtral": ("Mixtral", dict(intermediate_size=24, num_local_experts=6, num_experts_per_tok=2)),
+    "deepseek_v3": ("DeepseekV3", dict(intermediate_size=48, moe_intermediate_size=24, n_routed_experts=6,
+                                       num_experts_per_tok=2, n_group=2, topk_group=1, first_k_dense_replace=1,
+                                       q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8,
+                                       v_head_dim=8, num_key_value_heads=4)),
+    "gpt_oss": ("GptOss", dict(intermediate_size=24, num_local_experts=6, num_experts_per_tok=2, head_dim=8,
+                               layer_types=["full_attention", "full_attention"])),
+}
+TARGETS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
+def build(name, implementation, device="cpu", dtype=torch.float32):
+    prefix, particular = CONFIGS[name]
+    config = getattr(transformers, f"{prefix}Config")(**(SIZES | particular))
+    config._experts_implementation = implementation
+    config._attn_implementation = "eager"
+    torch.manual_seed(5)
+    model = getattr(transformers, f"{prefix}ForCausalLM")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.to(device, dtype)
+
+
+def with_adapter(model, adapter="default", **changes):
+    config = peft.LoraConfig(**(dict(r=4, lora_alpha=8, target_modules=[], target_parameters=TARGETS) | changes))
+    model = peft.get_peft_model(model, config, adapter_name=adapter)
+    randomise(model)
+    return model
+
+
+def randomise(model):
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1)
+
+
+def both(name, prepare=lambda model: model, **options):
+    models = []
+    for implementation in ("eager", "smlora"):
+        model = build(name, implementation, **options)
+        torch.manual_seed(6)
+        models.append(prepare(model).train())
+    return models
+
+
+def tokens(device="cpu"):
+    return torch.randint(3, 97, (2, 19), device=device)
+
+
+def loss_of(model, ids):
+    return model(input_ids=ids, labels=ids).loss
+
+
+def compare(eager, fused, ids, tolerance=1.0):
+    losses = [loss_of(model, ids) for model in (eager, fused)]
+    assert_close(losses[1], losses[0], torch.float32, "loss", tolerance)
+    for loss in losses:
+        loss.backward()
+    expected = {name: parameter.grad for name, parameter in eager.named_parameters() if parameter.requires_grad}
+    got = {name: parameter.grad for name, parameter in fused.named_parameters() if parameter.requires_grad}
+    assert got.keys() == expected.keys() and any("experts" in name for name in got)
+    for name, gradient in expected.items():
+        if gradient is None:
+            assert got[name] is None, name
+        else:
+            assert_close(got[name], gradient, torch.float32, name, 3 * tolerance)
+
+
+@pytest.fixture
+def materialised(monkeypatch):
+    """How many times PEFT has added an adapter to its weight."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    calls = []
+    for method in ("get_delta_weight", "get_delta_factors"):
+        original = getattr(ParamWrapper, method)
+
+        def record(self, *arguments, original=original, **named):
+            calls.append(self.parameter_name)
+            return original(self, *arguments, **named)
+
+        monkeypatch.setattr(ParamWrapper, method, record)
+    return calls
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """How many times the experts were one operation."""
+    calls = []
+    original = st.moe_lora_mlp
+
+    def record(*arguments, **named):
+        calls.append(named.get("gate_up_lora") is not None)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(st, "moe_lora_mlp", record)
+    return calls
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_full_fine_tuning(name, device, called):
+    eager, fused = both(name, device=device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="smlora")
+        compare(eager, fused, tokens(device))
+    assert len(called) == (1 if name == "deepseek_v3" else 2)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_peft_adapters_are_fused(name, device, called, materialised):
+    eager, fused = both(name, with_adapter, device=device)
+    ids = tokens(device)
+    materialised.clear()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="smlora")
+        loss_of(fused, ids)
+    assert called and all(called)
+    assert materialised == []
+    compare(eager, fused, ids)
+
+
+def test_bf16_with_adapters_in_fp32_under_autocast(device):
+    eager, fused = both("qwen3_moe", with_adapter, device=device, dtype=torch.bfloat16)
+    adapters = [parameter for parameter in fused.parameters() if parameter.requires_grad]
+    assert {parameter.dtype for parameter in adapters} == {torch.float32}
+    ids = tokens(device)
+    gradients = []
+    for model in (eager, fused):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss = loss_of(model, ids)
+        loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad})
+    for name, expected in gradients[0].items():
+        assert gradients[1][name].dtype == torch.float32
+        assert error(gradients[1][name], expected) < 0.05, name
+
+
+def test_gradient_checkpointing():
+    def prepare(model):
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+        return with_adapter(model)
+
+    compare(*both("qwen3_moe", prepare), tokens())
+
+
+@pytest.mark.parametrize("targets", [TARGETS[:1], TARGETS[1:]])
+def test_one_adapted_parameter(targets, materialised, called):
+    eager, fused = both("gpt_oss", lambda model: with_adapter(model, target_parameters=targets))
+    compare(eager, fused, tokens())
+    assert called[0] == (targets == TARGETS[:1])
+
+
+def test_rank_stabilised_scaling():
+    compare(*both("mixtral", lambda model: with_adapter(model, use_rslora=True)), tokens())
+
+
+def test_several_adapters_of_which_one_is_active():
+    def prepare(model):
+        model = with_adapter(model, "first")
+        model.add_adapter("second", peft.LoraConfig(r=3, lora_alpha=5, target_modules=[], target_parameters=TARGETS))
+        randomise(model)
+        return model
+
+    eager, fused = both("qwen3_moe", prepare)
+    ids = tokens()
+    losses = []
+    for adapter in ("first", "second"):
+        for model in (eager, fused):
+            model.set_adapter(adapter)
+        losses.append(loss_of(fused, ids))
+        assert_close(losses[-1], loss_of(eager, ids), torch.float32)
+    assert abs(losses[0] - losses[1]) > 1e-4
+    compare(eager, fused, ids)
+
+
+def test_two_active_adapters_fall_back_with_a_warning():
+    def prepare(model):
+        model = with_adapter(model, "first")
+        model.add_adapter("second", peft.LoraConfig(r=4, lora_alpha=8, target_modules=[], target_parameters=TARGETS))
+        randomise(model)
+        model.base_model.set_adapter(["first", "second"])
+        return model
+
+    eager, fused = both("qwen3_moe", prepare)
+    st._warned.clear()
+    with pytest.warns(UserWarning, match="smlora: 2 adapters are active at once"):
+        compare(eager, fused, tokens())
+
+
+def test_disabling_merging_and_unmerging():
+    _, fused = both("qwen3_moe", with_adapter)
+    fused.eval()
+    ids = tokens()
+    base = build("qwen3_moe", "smlora").eval()
+    adapted = loss_of(fused, ids)
+    with fused.disable_adapter():
+        assert_close(loss_of(fused, ids), loss_of(base, ids), torch.float32)
+    fused.merge_adapter()
+    assert_close(loss_of(fused, ids), adapted, torch.float32)
+    fused.unmerge_adapter()
+    assert_close(loss_of(fused, ids), adapted, torch.float32)
+    assert_close(loss_of(fused.merge_and_unload(), ids), adapted, torch.float32)
+
+
+def test_saving_and_loading(tmp_path):
+    _, fused = both("qwen3_moe", with_adapter)
+    fused.eval()
+    ids = tokens()
+    fused.save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(build("qwen3_moe", "smlora"), tmp_path).eval()
+    assert torch.equal(loss_of(loaded, ids), loss_of(fused, ids))
+
+
+def test_training_agrees_over_steps():
+    eager, fused = both("qwen3_moe", with_adapter)
+    ids = tokens()
+    histories = []
+    for model in (eager, fused):
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        history = []
+        for _ in range(10):
+            loss = loss_of(model, ids)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            history.append(float(loss.detach()))
+        histories.append(history)
+    assert histories[0][-1] < histories[0][0] - 0.05
+    assert histories[1] == pytest.approx(histories[0], rel=1e-4)
+
+
+def test_set_experts_implementation_switches():
+    model = build("qwen3_moe", "eager").eval()
+    ids = tokens()
+    expected = loss_of(model, ids)
+    model.set_experts_implementation("smlora")
+    assert_close(loss_of(model, ids), expected, torch.float32)
+
+
+def test_an_unknown_activation_falls_back_with_one_warning():
+    model = build("qwen3_moe", "smlora").eval()
+    for layer in model.model.layers:
+        layer.mlp.experts.act_fn = torch.nn.Mish()
+    reference = build("qwen3_moe", "eager").eval()
+    for layer in reference.model.layers:
+        layer.mlp.experts.act_fn = torch.nn.Mish()
+    ids = tokens()
+    st._warned.clear()
+    with pytest.warns(UserWarning, match="smlora: the activation of Qwen3MoeExperts is none that smlora has") as seen:
+        loss = loss_of(model, ids)
+    assert len([w for w in seen if "smlora" in str(w.message)]) == 1
+    assert torch.equal(loss, loss_of(reference, ids))
+
+
+def test_experts_compile_whole_after_a_first_call():
+    torch._dynamo.reset()
+    experts = build("gpt_oss", "smlora").model.layers[0].mlp.experts
+    arguments = torch.randn(9, 32), torch.randint(0, 6, (9, 2)), torch.rand(9, 2)
+    expected = experts(*arguments)
+    compiled = torch.compile(experts, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*arguments), expected, torch.float32)
+
+
+def test_a_compiled_model_gives_the_same():
+    torch._dynamo.reset()
+    eager, fused = build("qwen3_moe", "eager"), build("qwen3_moe", "smlora")
+    ids = tokens()
+    compiled = torch.compile(fused, backend="aot_eager")
+    assert_close(loss_of(compiled, ids), loss_of(eager, ids), torch.float32)
+
+
+def test_entries_of_other_ranks_are_left_out():
+    experts = build("qwen3_moe", "smlora").model.layers[0].mlp.experts
+    x, index = torch.randn(9, 32), torch.randint(0, 6, (9, 2))
+    weights = torch.rand(9, 2)
+    whole = experts(x, index, weights)
+    index[::2, 1] = 6
+    partial = experts(x, index, weights)
+    weights[::2, 1] = 0
+    index[::2, 1] = 0
+    assert_close(partial, experts(x, index, weights), torch.float32)
+    assert error(partial, whole) > 0.01
