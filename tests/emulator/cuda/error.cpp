@@ -9,7 +9,8 @@ struct Text {
     const char* description;
 };
 
-#define SMLORA_ERROR(name, description) {name, #name, description}
+#define SMLORA_ERROR(name, description) \
+    { name, #name, description }
 constexpr Text texts[] = {
     SMLORA_ERROR(CUDA_SUCCESS, "no error"),
     SMLORA_ERROR(CUDA_ERROR_INVALID_VALUE, "invalid argument"),

@@ -104,8 +104,8 @@ CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfuncti
 }
 
 CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction, int threads, std::size_t dynamic_shared) {
-    constexpr std::size_t most_threads = 1536;     // of the GPUs with the fewest
-    constexpr std::size_t of_the_system = 1024;    // of each block's shared memory
+    constexpr std::size_t most_threads = 1536;   // of the GPUs with the fewest
+    constexpr std::size_t of_the_system = 1024;  // of each block's shared memory
     const auto threads_of_warps = static_cast<std::size_t>((threads + 31) / 32 * 32);
     const std::size_t shared = Device::instance().machine.model().shared_bytes_per_multiprocessor;
     *blocks = static_cast<int>(std::min(most_threads / threads_of_warps, shared / (dynamic_shared + of_the_system)));
@@ -113,7 +113,9 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction, in
 }
 
 CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** parameters, void** extra) {
-    if (extra != nullptr || parameters == nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+    if (extra != nullptr || (parameters == nullptr && !function->kernel.parameter_bytes.empty())) {
+        return CUDA_ERROR_NOT_SUPPORTED;
+    }
     Launch launch;
     launch.kernel = &function->kernel;
     launch.grid = {config->gridDimX, config->gridDimY, config->gridDimZ};

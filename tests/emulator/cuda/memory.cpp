@@ -111,7 +111,8 @@ CUresult cuMemsetD8(CUdeviceptr target, unsigned char value, std::size_t bytes) 
 
 CUresult cuMemcpyDtoDAsync(CUdeviceptr target, CUdeviceptr source, std::size_t bytes, CUstream stream) {
     return put(stream, [=](Device& device) {
-        if (!inside(device, target, bytes, "cuMemcpyDtoDAsync") || !inside(device, source, bytes, "cuMemcpyDtoDAsync")) {
+        if (!inside(device, target, bytes, "cuMemcpyDtoDAsync") ||
+            !inside(device, source, bytes, "cuMemcpyDtoDAsync")) {
             return CUDA_ERROR_INVALID_VALUE;
         }
         std::memmove(pointer_of(target), pointer_of(source), bytes);

@@ -5,8 +5,8 @@
 namespace smlora::emulator {
 
 __attribute__((no_sanitize("kernel-address"), always_inline)) inline void on_access(unsigned long address,
-                                                                                   unsigned long bytes, bool store,
-                                                                                   const void* code) {
+                                                                                    unsigned long bytes, bool store,
+                                                                                    const void* code) {
     Thread& thread = *runtime->current;
     if (address - thread.stack_low < thread.stack_bytes) return;
     if (--thread.until_preemption < 0) runtime->preempt();
@@ -25,14 +25,14 @@ __attribute__((no_sanitize("kernel-address"), always_inline)) inline void on_acc
 
 }  // namespace smlora::emulator
 
-#define SMLORA_EMULATOR_HOOKS(bytes)                                                                                 \
-    extern "C" __attribute__((no_sanitize("kernel-address"), used)) void __asan_load##bytes##_noabort(                \
-        unsigned long address) {                                                                                     \
-        ::smlora::emulator::on_access(address, bytes, false, __builtin_return_address(0));                           \
-    }                                                                                                                \
-    extern "C" __attribute__((no_sanitize("kernel-address"), used)) void __asan_store##bytes##_noabort(               \
-        unsigned long address) {                                                                                     \
-        ::smlora::emulator::on_access(address, bytes, true, __builtin_return_address(0));                            \
+#define SMLORA_EMULATOR_HOOKS(bytes)                                                                    \
+    extern "C" __attribute__((no_sanitize("kernel-address"), used)) void __asan_load##bytes##_noabort(  \
+        unsigned long address) {                                                                        \
+        ::smlora::emulator::on_access(address, bytes, false, __builtin_return_address(0));              \
+    }                                                                                                   \
+    extern "C" __attribute__((no_sanitize("kernel-address"), used)) void __asan_store##bytes##_noabort( \
+        unsigned long address) {                                                                        \
+        ::smlora::emulator::on_access(address, bytes, true, __builtin_return_address(0));               \
     }
 SMLORA_EMULATOR_HOOKS(1)
 SMLORA_EMULATOR_HOOKS(2)

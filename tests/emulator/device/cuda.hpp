@@ -50,18 +50,15 @@ SMLORA_EMULATED void* dynamic_shared(unsigned alignment) {
 
 template <class T>
 SMLORA_EMULATED T& static_shared(const void* key, unsigned alignment) {
-    return *static_cast<T*>(
-        runtime->static_shared(key, sizeof(T), alignment > alignof(T) ? alignment : alignof(T)));
+    return *static_cast<T*>(runtime->static_shared(key, sizeof(T), alignment > alignof(T) ? alignment : alignof(T)));
 }
 
 }  // namespace smlora::emulator
 
-#define SMLORA_INDEX(name)                                                   \
-    namespace smlora::emulator {                                             \
-    /* The same for a thread as long as it lives. */                         \
-    SMLORA_EMULATED __attribute__((const)) Index3 name() {                   \
-        return runtime->current->name;                                       \
-    }                                                                        \
+#define SMLORA_INDEX(name)                                                                  \
+    namespace smlora::emulator {                                                            \
+    /* The same for a thread as long as it lives. */                                        \
+    SMLORA_EMULATED __attribute__((const)) Index3 name() { return runtime->current->name; } \
     }
 SMLORA_INDEX(thread_idx)
 SMLORA_INDEX(block_idx)
@@ -124,7 +121,7 @@ SMLORA_EMULATED int __all_sync(unsigned mask, int predicate, SMLORA_WHERE) {
 }
 
 #define SMLORA_REDUCE(function, type, kind)                                                                         \
-    SMLORA_EMULATED type function(unsigned mask, type value, SMLORA_WHERE) {                                                 \
+    SMLORA_EMULATED type function(unsigned mask, type value, SMLORA_WHERE) {                                        \
         return type(::smlora::emulator::runtime->reduce(::smlora::emulator::Reduce::kind, type(-1) < type(0), mask, \
                                                         unsigned(value), where));                                   \
     }
@@ -144,15 +141,15 @@ template <class T>
 struct Same {  // keeps an argument's type from being deduced
     using type = T;
 };
-#define SMLORA_ATOMIC(function, result)                                                                         \
-    template <class T>                                                                                          \
-    SMLORA_EMULATED T function(T* address, typename Same<T>::type value) { \
-        ::smlora::emulator::runtime->preempt();                                                                 \
-        ::smlora::emulator::runtime->check_access(reinterpret_cast<unsigned long>(address), sizeof(T), true,    \
-                                                  __builtin_return_address(0));                                 \
-        const T old = *address;                                                                                 \
-        *address = (result);                                                                                    \
-        return old;                                                                                             \
+#define SMLORA_ATOMIC(function, result)                                                                      \
+    template <class T>                                                                                       \
+    SMLORA_EMULATED T function(T* address, typename Same<T>::type value) {                                   \
+        ::smlora::emulator::runtime->preempt();                                                              \
+        ::smlora::emulator::runtime->check_access(reinterpret_cast<unsigned long>(address), sizeof(T), true, \
+                                                  __builtin_return_address(0));                              \
+        const T old = *address;                                                                              \
+        *address = (result);                                                                                 \
+        return old;                                                                                          \
     }
 SMLORA_ATOMIC(atomicAdd, old + value)
 SMLORA_ATOMIC(atomicSub, old - value)

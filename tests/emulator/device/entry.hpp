@@ -1,5 +1,5 @@
-// How the driver stand-in reaches the kernels of a shared object. The NVRTC stand-in puts one SMLORA_EMULATOR_KERNEL for
-// each kernel behind the source.
+// How the driver stand-in reaches the kernels of a shared object. The NVRTC stand-in puts one SMLORA_EMULATOR_KERNEL
+// for each kernel behind the source.
 #pragma once
 
 #include "cuda.hpp"
@@ -23,7 +23,8 @@ struct Entry<void(Parameters...)> {
         return end;
     }
 
-    __attribute__((no_sanitize("kernel-address"))) static void call(void (*kernel)(Parameters...), void* const* parameters) {
+    __attribute__((no_sanitize("kernel-address"))) static void call(void (*kernel)(Parameters...),
+                                                                    void* const* parameters) {
         call_with(kernel, parameters, Numbers<__integer_pack(count)...>());
     }
 
@@ -31,7 +32,8 @@ struct Entry<void(Parameters...)> {
     template <unsigned... Index>
     struct Numbers {};
     template <unsigned... Index>
-    __attribute__((no_sanitize("kernel-address"))) static void call_with(void (*kernel)(Parameters...), void* const* parameters, Numbers<Index...>) {
+    __attribute__((no_sanitize("kernel-address"))) static void call_with(void (*kernel)(Parameters...),
+                                                                         void* const* parameters, Numbers<Index...>) {
         kernel(*static_cast<const Parameters*>(parameters[Index])...);
     }
 };
@@ -39,15 +41,18 @@ struct Entry<void(Parameters...)> {
 }  // namespace smlora::emulator
 
 /// The record of section .nv.info.<kernel> is the one of a cubin that has the size of the parameters.
-#define SMLORA_EMULATOR_KERNEL(name, threads, ...)                                                                  \
-    __attribute__((no_sanitize("kernel-address"))) static void name##_entry(void* const* parameters) {                                                            \
-        ::smlora::emulator::Entry<decltype(name)>::call(name, parameters);                                         \
-    }                                                                                                              \
-    extern "C" __attribute__((visibility("default"))) constexpr ::smlora::emulator::KernelFacts name##_facts = {   \
-        name##_entry, ::smlora::emulator::Entry<decltype(name)>::bytes,                                            \
-        ::smlora::emulator::Entry<decltype(name)>::count, threads, {__VA_ARGS__}};                                                \
-    __attribute__((section(".nv.info." #name), used)) static const unsigned char name##_info[] = {                 \
-        3, 0x19, ::smlora::emulator::Entry<decltype(name)>::total() & 255U,                                        \
+#define SMLORA_EMULATOR_KERNEL(name, threads, ...)                                                               \
+    __attribute__((no_sanitize("kernel-address"))) static void name##_entry(void* const* parameters) {           \
+        ::smlora::emulator::Entry<decltype(name)>::call(name, parameters);                                       \
+    }                                                                                                            \
+    extern "C" __attribute__((visibility("default"))) constexpr ::smlora::emulator::KernelFacts name##_facts = { \
+        name##_entry,                                                                                            \
+        ::smlora::emulator::Entry<decltype(name)>::bytes,                                                        \
+        ::smlora::emulator::Entry<decltype(name)>::count,                                                        \
+        threads,                                                                                                 \
+        {__VA_ARGS__}};                                                                                          \
+    __attribute__((section(".nv.info." #name), used)) static const unsigned char name##_info[] = {               \
+        3, 0x19, ::smlora::emulator::Entry<decltype(name)>::total() & 255U,                                      \
         ::smlora::emulator::Entry<decltype(name)>::total() >> 8};
 
 extern "C" __attribute__((visibility("default"))) void smlora_emulator_attach(::smlora::emulator::Runtime* runtime) {

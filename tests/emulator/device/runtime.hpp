@@ -1,5 +1,5 @@
-// What a compiled kernel calls: the interface between the shared objects that the NVRTC stand-in makes and the runtime in
-// the libcuda stand-in. Included by both sides; by kernels before anything else, so it includes nothing itself.
+// What a compiled kernel calls: the interface between the shared objects that the NVRTC stand-in makes and the runtime
+// in the libcuda stand-in. Included by both sides; by kernels before anything else, so it includes nothing itself.
 #pragma once
 
 namespace smlora::emulator {
@@ -21,8 +21,8 @@ struct Where {
 /// Bytes of a block's window of shared memory; as far as matrix descriptors reach.
 constexpr unsigned long shared_window_bytes = 256 * 1024;
 
-/// The last store to 16 bytes of shared memory: when, by Runtime::now, and by which thread of the block. Time 0: none, or
-/// a bulk copy.
+/// The last store to 16 bytes of shared memory: when, by Runtime::now, and by which thread of the block. Time 0: none,
+/// or a bulk copy.
 struct SharedStore {
     unsigned time;
     unsigned thread;

@@ -84,8 +84,8 @@ std::vector<std::string> command_line(const fs::path& folder, const std::string&
     const bool specific = !macro.empty() && macro.back() == 'a';
     if (specific) macro.pop_back();
     std::vector<std::string> command = {
-        SMLORA_EMULATOR_COMPILER, "-std=c++20", "-w", "-pipe", "-g1", "-O1", "-shared", "-fPIC",
-        "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-nostdlib", "-nostartfiles",
+        SMLORA_EMULATOR_COMPILER, "-std=c++20", "-w", "-pipe", "-g1", "-O1", "-shared", "-fPIC", "-fvisibility=hidden",
+        "-fno-exceptions", "-fno-rtti", "-nostdlib", "-nostartfiles",
         // Device code reads what it likes as what it likes.
         "-fno-strict-aliasing", "-ffp-contract=off",
         // A call before each access: device/access_hooks.hpp.
@@ -95,10 +95,9 @@ std::vector<std::string> command_line(const fs::path& folder, const std::string&
         fmt::format("-ffile-prefix-map={}/=", folder.string()), fmt::format("-D__CUDA_ARCH__={}0", macro),
         fmt::format("-D__CUDACC_VER_MAJOR__={}", version().major),
         fmt::format("-D__CUDACC_VER_MINOR__={}", version().minor),
-        fmt::format("-D__CUDACC_VER_BUILD__={}", version().build), "-D__CUDACC__", "-D__CUDACC_RTC__",
-        "-include", (emulator / "device/cuda.hpp").string(),
-        "-I", folder.string(), "-I", emulator.string(),
-        "-o", (folder / "kernel.so").string(), "-x", "c++", (folder / "kernel.cu").string()};
+        fmt::format("-D__CUDACC_VER_BUILD__={}", version().build), "-D__CUDACC__", "-D__CUDACC_RTC__", "-include",
+        (emulator / "device/cuda.hpp").string(), "-I", folder.string(), "-I", emulator.string(), "-o",
+        (folder / "kernel.so").string(), "-x", "c++", (folder / "kernel.cu").string()};
     if (specific) command.insert(command.begin() + 1, fmt::format("-D__CUDA_ARCH_FEAT_SM{}_ALL", macro));
     return command;
 }

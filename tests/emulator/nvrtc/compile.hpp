@@ -22,8 +22,8 @@ struct Result {
 /// Throws std::system_error if the compiler cannot be run.
 [[nodiscard]] Result compile(const Source& source);
 
-/// Of the release of NVRTC that is mimicked; the last number tells versions of the emulator apart, as kernels in a cache
-/// are known by it.
+/// Of the release of NVRTC that is mimicked; the last number tells versions of the emulator apart, as kernels in a
+/// cache are known by it.
 struct Version {
     int major, minor;
     long build;

@@ -25,8 +25,7 @@ void dress(std::string& shared_object) { set_machine(shared_object, EM_CUDA); }
 std::string undress(const void* image) {
     Elf64_Ehdr header;
     std::memcpy(&header, image, sizeof(header));
-    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_machine != EM_CUDA ||
-        header.e_type != ET_DYN) {
+    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_machine != EM_CUDA || header.e_type != ET_DYN) {
         return {};
     }
     // The linker writes the section headers last.

@@ -1,4 +1,5 @@
-// A compiled kernel as what a cubin looks like from outside: the shared object itself, an ELF file, said to be for CUDA.
+// A compiled kernel as what a cubin looks like from outside: the shared object itself, an ELF file, said to be for
+// CUDA.
 #pragma once
 
 #include <cstddef>

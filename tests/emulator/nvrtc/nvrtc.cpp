@@ -23,9 +23,8 @@ namespace {
 constexpr std::array archs = {75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121};
 
 bool is_known(std::string_view option) {
-    for (const std::string_view known :
-         {"-std=c++20", "-default-device", "-modify-stack-limit=false", "--no-source-include", "-Xptxas=-v",
-          "-no-cache"}) {
+    for (const std::string_view known : {"-std=c++20", "-default-device", "-modify-stack-limit=false",
+                                         "--no-source-include", "-Xptxas=-v", "-no-cache"}) {
         if (option == known) return true;
     }
     return option.starts_with("--frandom-seed=");

@@ -12,12 +12,10 @@ std::string rewrite_shared(const std::string& source) {
         R"(\b__shared__\s+(?:__align__\((\w+)\)\s+)?([\w:<>, ]*?[\w>])\s+(\w+)\s*((?:\[[^\]]*\])*)\s*;)");
     // Without an alignment $1 is empty, and +0 is what is left.
     const std::string without_dynamic = std::regex_replace(
-        source, dynamic,
-        "$2* const $3 = reinterpret_cast<$2*>(::smlora::emulator::dynamic_shared<$2>($1+0));");
-    return std::regex_replace(
-        without_dynamic, variable,
-        "static const char $3_key = 0; using $3_type = $2 $4; auto& $3 = "
-        "::smlora::emulator::static_shared<$3_type>(&$3_key, $1+0);");
+        source, dynamic, "$2* const $3 = reinterpret_cast<$2*>(::smlora::emulator::dynamic_shared<$2>($1+0));");
+    return std::regex_replace(without_dynamic, variable,
+                              "static const char $3_key = 0; using $3_type = $2 $4; auto& $3 = "
+                              "::smlora::emulator::static_shared<$3_type>(&$3_key, $1+0);");
 }
 
 std::vector<KernelDeclaration> kernels_of(const std::string& source) {

@@ -23,8 +23,8 @@ class AsyncWork {
     ~AsyncWork() = default;
 };
 
-/// The cp.async of one thread, done in the order in which they were issued. A copy reads its source when it is done, and
-/// until then its target holds no data.
+/// The cp.async of one thread, done in the order in which they were issued. A copy reads its source when it is done,
+/// and until then its target holds no data.
 class CopyQueue final : public AsyncWork {
  public:
     void issue(Machine& machine, void* target, const void* source, unsigned bytes, unsigned source_bytes);

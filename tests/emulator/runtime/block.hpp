@@ -46,7 +46,7 @@ class Block {
     Index3 index_{};
     unsigned rank_ = 0;
     unsigned count_ = 0;
-    unsigned free_registers_ = 0;  ///< of the launch's, given up by warps and not taken
+    unsigned free_registers_ = 0;                      ///< of the launch's, given up by warps and not taken
     std::vector<std::unique_ptr<GpuThread>> threads_;  ///< kept from block to block, with their stacks
     std::deque<Warp> warps_;
     Barriers barriers_{*this};

@@ -49,8 +49,8 @@ unsigned Machine::cluster_block_rank() { return scheduler_.current().block->rank
 
 unsigned Machine::map_shared_rank(unsigned address, unsigned rank, Where where) {
     if (rank >= cluster_blocks_) {
-        scheduler_.fail(fmt::format("mapa at {}:{}: block {} of a cluster of {}", where.file, where.line, rank,
-                                    cluster_blocks_));
+        scheduler_.fail(
+            fmt::format("mapa at {}:{}: block {} of a cluster of {}", where.file, where.line, rank, cluster_blocks_));
     }
     return (address & 0xffffffU) | rank << 24;
 }
@@ -79,8 +79,8 @@ void Machine::cluster_sync(Where where) {
 
 void Machine::set_registers(bool more, unsigned count, Where where) {
     if (count % 8 != 0 || count < 24 || count > 256) {
-        scheduler_.fail(fmt::format("setmaxnreg at {}:{}: {} is no multiple of 8 from 24 to 256", where.file,
-                                    where.line, count));
+        scheduler_.fail(
+            fmt::format("setmaxnreg at {}:{}: {} is no multiple of 8 from 24 to 256", where.file, where.line, count));
     }
     RegisterOperand operand{this, more, count, where};
     const Instruction instruction{more ? "setmaxnreg.inc" : "setmaxnreg.dec", true};
@@ -89,10 +89,11 @@ void Machine::set_registers(bool more, unsigned count, Where where) {
     // The first lane of each warp does it for all; the others wait for it.
     Warp& warp = *thread.warp;
     if (thread.lane == 0) {
-        while (!thread.block->share_registers(warp, count)) scheduler_.wait_for_change({instruction, " registers", where});
+        while (!thread.block->share_registers(warp, count))
+            scheduler_.wait_for_change({instruction, " registers", where});
     }
-    scheduler_.current().warp->meet(instruction, 0xffffffffU, nullptr, [](Warp&, const Operands&) { return GoOn::all; },
-                                    where);
+    scheduler_.current().warp->meet(
+        instruction, 0xffffffffU, nullptr, [](Warp&, const Operands&) { return GoOn::all; }, where);
 }
 
 void Machine::wait_for_earlier_kernels(Where) { scheduler_.yield_sometimes(); }

@@ -17,8 +17,8 @@ std::size_t page_bytes() {
 }  // namespace
 
 Fiber::Fiber(std::size_t bytes) : bytes_(bytes) {
-    memory_ = mmap(nullptr, bytes + page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    memory_ =
+        mmap(nullptr, bytes + page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory_ == MAP_FAILED) throw std::bad_alloc();
     mprotect(memory_, page_bytes(), PROT_NONE);
     stack_ = static_cast<char*>(memory_) + page_bytes();

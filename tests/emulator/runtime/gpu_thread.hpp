@@ -34,7 +34,7 @@ struct GpuThread : Thread {
     unsigned lane = 0;
     bool inside_kernel = false;  ///< false once it has ended
     bool starved = false;        ///< runs only when nobody else can
-    unsigned fenced = 0;  ///< when it last showed its stores to the asynchronous proxy, by Runtime::now
+    unsigned fenced = 0;         ///< when it last showed its stores to the asynchronous proxy, by Runtime::now
     Wait wait;
     CopyQueue copies;
 };

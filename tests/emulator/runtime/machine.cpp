@@ -121,8 +121,8 @@ void* Machine::dynamic_shared(unsigned alignment) {
     SharedMemory& shared = scheduler_.current().block->shared();
     void* const memory = shared.dynamic(alignment);
     if (memory == nullptr && shared.dynamic_bytes() != 0) {
-        scheduler_.fail(fmt::format("dynamic shared memory is declared with an alignment of {} and with another one",
-                                    alignment));
+        scheduler_.fail(
+            fmt::format("dynamic shared memory is declared with an alignment of {} and with another one", alignment));
     }
     return memory;
 }
@@ -142,8 +142,8 @@ unsigned Machine::shared_address(const void* pointer, Where where) {
     for (unsigned rank = 0; rank < cluster_blocks_; ++rank) {
         if (const auto offset = blocks_[rank]->shared().offset_of(pointer)) return rank << 24 | *offset;
     }
-    scheduler_.fail(fmt::format("shared address at {}:{}: {} points to no shared memory", where.file, where.line,
-                                pointer));
+    scheduler_.fail(
+        fmt::format("shared address at {}:{}: {} points to no shared memory", where.file, where.line, pointer));
 }
 
 void* Machine::shared_pointer(unsigned address, Where where) {
@@ -153,32 +153,40 @@ void* Machine::shared_pointer(unsigned address, Where where) {
 void Machine::check_access(unsigned long address, unsigned long bytes, bool store, const void* code) {
     const GpuThread& thread = scheduler_.current();
     if (address - thread.stack_low < thread.stack_bytes) return;
-    std::string why;
-    bool allowed = memory_.holds(address, bytes);
-    if (!allowed) {
-        why = memory_.describe(address);
-        allowed = !store && launch_->kernel->code->holds(address);
-        for (unsigned rank = 0; rank < cluster_blocks_ && !allowed; ++rank) {
-            const SharedMemory& shared = blocks_[rank]->shared();
-            const auto offset = shared.offset_of(reinterpret_cast<const void*>(address));
-            if (!offset) continue;
-            allowed = shared.holds(*offset, static_cast<unsigned>(bytes));
-            why = fmt::format("offset {} in shared memory, of which {} bytes are dynamic", *offset,
-                              shared.dynamic_bytes());
-            for (unsigned number = 0; number < blocks_[rank]->threads(); ++number) {
-                const GpuThread& other = blocks_[rank]->thread(number);
-                if (address - other.stack_low < other.stack_bytes) {
-                    why = fmt::format("local memory of thread {} of block {}", number, blocks_[rank]->name());
-                }
-            }
-        }
-    }
+    const bool allowed = memory_.holds(address, bytes) || shared_holds(address, bytes) ||
+                         (!store && launch_->kernel->code->holds(address));
     const bool aligned = (bytes & (bytes - 1)) != 0 || bytes > 16 || address % bytes == 0;
     if (allowed && aligned) return;
     scheduler_.fail(fmt::format("{} of {} bytes at {:#x} {}, at {}", store ? "store" : "load", bytes, address,
-                                allowed ? "is not aligned" : "is out of bounds (" + why + ")",
+                                allowed ? "is not aligned" : "is out of bounds (" + describe(address) + ")",
                                 source_line(*launch_->kernel->code, code)),
                     Failure::Kind::address);
+}
+
+bool Machine::shared_holds(unsigned long address, unsigned long bytes) const {
+    for (unsigned rank = 0; rank < cluster_blocks_; ++rank) {
+        const SharedMemory& shared = blocks_[rank]->shared();
+        const auto offset = shared.offset_of(reinterpret_cast<const void*>(address));
+        if (offset) return shared.holds(*offset, static_cast<unsigned>(bytes));
+    }
+    return false;
+}
+
+std::string Machine::describe(unsigned long address) const {
+    for (unsigned rank = 0; rank < cluster_blocks_; ++rank) {
+        Block& block = *blocks_[rank];
+        if (const auto offset = block.shared().offset_of(reinterpret_cast<const void*>(address))) {
+            return fmt::format("offset {} in shared memory, of which {} bytes are dynamic", *offset,
+                               block.shared().dynamic_bytes());
+        }
+        for (unsigned number = 0; number < block.threads(); ++number) {
+            const GpuThread& other = block.thread(number);
+            if (address - other.stack_low < other.stack_bytes) {
+                return fmt::format("local memory of thread {} of block {}", number, block.name());
+            }
+        }
+    }
+    return memory_.describe(address);
 }
 
 void Machine::require_whole_warp(const char* instruction, Where where) {

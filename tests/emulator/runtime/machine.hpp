@@ -110,6 +110,9 @@ class Machine final : public Runtime {
  private:
     void run_cluster(const Launch& launch, unsigned first_x, unsigned first_y, unsigned first_z);
     static void run_thread(void* thread);
+    [[nodiscard]] bool shared_holds(unsigned long address, unsigned long bytes) const;
+    /// What an address belongs to, in words.
+    [[nodiscard]] std::string describe(unsigned long address) const;
     Mbarrier& mbarrier(unsigned address, Where where);
     void store_mbarrier(unsigned address, const Mbarrier& barrier);
     /// Ends the phase if nothing is missing.

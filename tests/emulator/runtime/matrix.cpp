@@ -1,5 +1,5 @@
-// Matrix instructions of a warp: ldmatrix, stmatrix and mma.sync. Fragments as in the PTX ISA, "Matrix fragments for mma.m16n8k16"
-// and "Warp-level matrix load".
+// Matrix instructions of a warp: ldmatrix, stmatrix and mma.sync. Fragments as in the PTX ISA, "Matrix fragments for
+// mma.m16n8k16" and "Warp-level matrix load".
 #include "runtime/format.hpp"
 #include "runtime/machine.hpp"
 

@@ -99,9 +99,8 @@ void Machine::mbarrier_wait(unsigned address, unsigned parity, Where where) {
         // A thread that was woken asks again: when it is so late that another phase is complete too, it waits for a
         // phase that is long past.
         barrier.waiting.push_back(&scheduler_.current());
-        scheduler_.wait({{"mbarrier.try_wait", false, static_cast<long>(address)},
-                         fmt::format(" for parity {}", parity),
-                         where});
+        scheduler_.wait(
+            {{"mbarrier.try_wait", false, static_cast<long>(address)}, fmt::format(" for parity {}", parity), where});
     }
 }
 

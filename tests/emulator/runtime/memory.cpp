@@ -57,9 +57,9 @@ std::string DeviceMemory::describe(std::uintptr_t address) const {
     auto after = allocations_.upper_bound(address);
     if (after == allocations_.begin()) return "below all device memory";
     const auto& [begin, size] = *--after;
-    return address - begin < size ? fmt::format("byte {} of the {} at {:#x}", address - begin, size, begin)
-                                  : fmt::format("{} bytes past the end of the {} at {:#x}", address - begin - size,
-                                                size, begin);
+    return address - begin < size
+               ? fmt::format("byte {} of the {} at {:#x}", address - begin, size, begin)
+               : fmt::format("{} bytes past the end of the {} at {:#x}", address - begin - size, size, begin);
 }
 
 void DeviceMemory::check_guards(std::uintptr_t address, std::size_t bytes) {

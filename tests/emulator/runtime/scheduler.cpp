@@ -101,8 +101,7 @@ GpuThread* Scheduler::take() {
 
 void Scheduler::set_preemption(GpuThread& thread) {
     const unsigned mean = style_.accesses_between_preemptions;
-    thread.until_preemption =
-        mean == 0 ? std::numeric_limits<int>::max() : static_cast<int>(random_.below(2 * mean));
+    thread.until_preemption = mean == 0 ? std::numeric_limits<int>::max() : static_cast<int>(random_.below(2 * mean));
 }
 
 void Scheduler::go_to(GpuThread& next) {

@@ -97,7 +97,7 @@ class Scheduler {
     std::vector<GpuThread*> polling_;
     std::vector<AsyncWork*> async_;
     GpuThread* current_ = nullptr;
-    std::size_t running_ = 0;  ///< threads that have not ended
+    std::size_t running_ = 0;   ///< threads that have not ended
     unsigned idle_rounds_ = 0;  ///< of questions in which nothing has happened
     std::optional<Failure> failure_;
 };

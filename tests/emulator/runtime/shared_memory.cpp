@@ -81,9 +81,8 @@ bool SharedMemory::holds(unsigned offset, unsigned bytes) const {
         return offset >= begin && bytes <= size && offset - begin <= size - bytes;
     };
     if (layout_->dynamic_offset != 0 && within(layout_->dynamic_offset, dynamic_bytes_)) return true;
-    return std::any_of(layout_->variables.begin(), layout_->variables.end(), [&](const auto& variable) {
-        return within(variable.second.offset, variable.second.bytes);
-    });
+    return std::any_of(layout_->variables.begin(), layout_->variables.end(),
+                       [&](const auto& variable) { return within(variable.second.offset, variable.second.bytes); });
 }
 
 }  // namespace smlora::emulator

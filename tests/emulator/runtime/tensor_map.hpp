@@ -24,8 +24,8 @@ struct TensorMap {
 };
 static_assert(sizeof(TensorMap) <= 128);
 
-/// Where a 16-byte chunk at `address` of shared memory goes under a swizzle of `bytes`: the chunk's number in its row of
-/// `bytes` is xor-ed with the number of the 128-byte line, as far as both have bits. CUDA programming guide, "Shared
+/// Where a 16-byte chunk at `address` of shared memory goes under a swizzle of `bytes`: the chunk's number in its row
+/// of `bytes` is xor-ed with the number of the 128-byte line, as far as both have bits. CUDA programming guide, "Shared
 /// memory bank swizzling".
 [[nodiscard]] inline unsigned swizzled(unsigned address, unsigned bytes) {
     return bytes == 0 ? address : address ^ ((address >> 3) & (bytes - 16));

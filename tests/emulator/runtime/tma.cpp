@@ -49,8 +49,8 @@ void TmaCopy::copy_row(unsigned row) {
         const std::int64_t column = std::int64_t{corner_[0]} + byte / map_.element_bytes;
         char* const place = window + swizzled(to + byte, map_.swizzle_bytes);
         if (inside && column >= 0 && static_cast<std::uint64_t>(column) < map_.sizes[0]) {
-            const auto* const source = reinterpret_cast<const char*>(
-                from + static_cast<std::uint64_t>(column) * map_.element_bytes);
+            const auto* const source =
+                reinterpret_cast<const char*>(from + static_cast<std::uint64_t>(column) * map_.element_bytes);
             machine_.check_global(source, map_.element_bytes, 1, "bulk tensor copy", where_);
             std::memcpy(place, source, map_.element_bytes);
         } else if (map_.fill_with_nan != 0) {

@@ -29,7 +29,7 @@ void Warp::meet(const Instruction& instruction, unsigned mask, void* operand, Pe
     const unsigned bit = 1U << self.lane;
     if ((mask & bit) == 0) {
         scheduler_->fail(fmt::format("{} at {}:{}: lane {} is not in its own mask {}", instruction.name, where.file,
-                                    where.line, self.lane, lanes(mask)));
+                                     where.line, self.lane, lanes(mask)));
     }
     std::size_t index = meetings_.size();
     for (std::size_t i = 0; i < meetings_.size(); ++i) {

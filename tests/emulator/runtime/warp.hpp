@@ -32,8 +32,8 @@ class Warp {
     [[nodiscard]] unsigned registers() const { return registers_; }
     void set_registers(unsigned count) { registers_ = count; }
 
-    /// Called by each lane in `mask`; the last to come calls `perform`. A lane that is in another instruction while these
-    /// wait for it is an error.
+    /// Called by each lane in `mask`; the last to come calls `perform`. A lane that is in another instruction while
+    /// these wait for it is an error.
     using Perform = GoOn (*)(Warp& warp, const Operands& operands);
     void meet(const Instruction& instruction, unsigned mask, void* operand, Perform perform, Where where);
 

@@ -30,9 +30,9 @@ struct Descriptor {
         return (bits & ~(0x3fffULL | 0x3fffULL << 16 | 0x3fffULL << 32 | 7ULL << 49 | 3ULL << 62)) != 0;
     }
 
-    /// Where the eight elements lie that are contiguous: of a matrix with the reduction contiguous, row `major` (an m or
-    /// n index), chunk `chunk` of the 16 k; else k index `major`, m or n indices 8 `chunk` to 8 `chunk` + 7. Canonical
-    /// layouts as in the PTX ISA, "Strides", and CUTLASS's make_gmma_desc.
+    /// Where the eight elements lie that are contiguous: of a matrix with the reduction contiguous, row `major` (an m
+    /// or n index), chunk `chunk` of the 16 k; else k index `major`, m or n indices 8 `chunk` to 8 `chunk` + 7.
+    /// Canonical layouts as in the PTX ISA, "Strides", and CUTLASS's make_gmma_desc.
     [[nodiscard]] unsigned chunk_at(bool strided, unsigned major, unsigned chunk) const {
         const unsigned chunks_a_row = row_bytes / 16;
         unsigned address = start + major % 8 * row_bytes;
@@ -146,14 +146,15 @@ void WgmmaQueue::read_operand(const Item& item, std::uint64_t bits, bool strided
                               float* to) const {
     const Descriptor descriptor(bits);
     SharedMemory& memory = warp_->thread(0).block->shared();
-    const auto chunk = [&](unsigned major, unsigned number, std::uint16_t (&elements)[8]) {
+    const auto chunk = [&](unsigned major, unsigned number, std::uint16_t(&elements)[8]) {
         const unsigned offset = descriptor.chunk_at(strided, major, number);
         if (!memory.holds(offset, 16)) {
             machine_->scheduler().fail(
-                fmt::format("wgmma at {}:{}: descriptor {:#x} (start {:#x}, leading {}, stride {}, rows of {}) reads {:#x}, "
-                            "which is outside of the block's shared memory",
-                            item.where.file, item.where.line, bits, descriptor.start, descriptor.leading,
-                            descriptor.stride, descriptor.row_bytes, offset),
+                fmt::format(
+                    "wgmma at {}:{}: descriptor {:#x} (start {:#x}, leading {}, stride {}, rows of {}) reads {:#x}, "
+                    "which is outside of the block's shared memory",
+                    item.where.file, item.where.line, bits, descriptor.start, descriptor.leading, descriptor.stride,
+                    descriptor.row_bytes, offset),
                 Failure::Kind::address);
         }
         check_seen(item, offset);
@@ -225,10 +226,11 @@ GoOn issue_wgmma(Warp& warp, const Operands& operands) {
     for (unsigned other = number / 4 * 4; other < number / 4 * 4 + 4; ++other) {
         const auto& issued = block.warp(other).wgmmas().issued();
         if (index < issued.size() && issued[index] != first.shape) {
-            refuse(fmt::format("instruction {} of warp {} has descriptors {:#x} and {:#x} and {} columns, that of warp "
-                               "{} has {:#x}, {:#x} and {}",
-                               index, number, first.shape.a, first.shape.b, first.shape.n, other, issued[index].a,
-                               issued[index].b, issued[index].n));
+            refuse(
+                fmt::format("instruction {} of warp {} has descriptors {:#x} and {:#x} and {} columns, that of warp "
+                            "{} has {:#x}, {:#x} and {}",
+                            index, number, first.shape.a, first.shape.b, first.shape.n, other, issued[index].a,
+                            issued[index].b, issued[index].n));
         }
     }
     warp.wgmmas().issue(first.shape, d, first.where);

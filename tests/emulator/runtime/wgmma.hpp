@@ -45,7 +45,7 @@ class WgmmaQueue final : public AsyncWork {
  private:
     struct Accumulators {
         std::array<float*, 32> registers;
-        unsigned count;  ///< of each lane
+        unsigned count;             ///< of each lane
         std::vector<float> values;  ///< [32][count]
         unsigned last_group;        ///< the newest that works on them
     };
@@ -68,8 +68,8 @@ class WgmmaQueue final : public AsyncWork {
     std::vector<WgmmaShape> issued_;
     std::deque<Item> items_;
     std::deque<std::unique_ptr<Accumulators>> in_flight_;
-    unsigned group_ = 0;     ///< the one that is being put together
-    bool fenced_ = false;    ///< since registers were last given back
+    unsigned group_ = 0;   ///< the one that is being put together
+    bool fenced_ = false;  ///< since registers were last given back
 };
 
 }  // namespace smlora::emulator
