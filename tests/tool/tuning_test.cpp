@@ -184,6 +184,7 @@ TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
     EXPECT_EQ(imported["tunings"], 1);
     EXPECT_EQ(imported["kept"], 0);
     EXPECT_EQ(run_in("other", {"cache", "verify"}).exit_code, 0);
+    EXPECT_EQ(run_in("other", {"cache", "stats", "--json"}).json()["records"], 1);
     EXPECT_EQ(run_in("other", with(explain, "--json")).out, run(with(explain, "--json")).out);
     // Again: what is here stays.
     EXPECT_EQ(run_in("other", {"import", file("all.tar.gz"), "--json"}).json()["kept"], 1);
