@@ -42,7 +42,7 @@ std::string reason(::archive* a) {
     return text == nullptr ? "unknown error" : text;
 }
 
-nlohmann::ordered_json describe(const ArchiveMember& member) {
+nlohmann::json describe(const ArchiveMember& member) {
     return {{"path", member.path}, {"bytes", member.bytes.size()}, {"xxh128", util::xxh128_hex(member.bytes)}};
 }
 
@@ -62,14 +62,13 @@ std::string read_member(::archive* a, const std::filesystem::path& file, std::ui
     }
 }
 
-std::map<std::string, nlohmann::ordered_json> parse_manifest(const std::string& text,
-                                                             const std::filesystem::path& file) {
-    const auto json = nlohmann::ordered_json::parse(text, nullptr, false);
+std::map<std::string, nlohmann::json> parse_manifest(const std::string& text, const std::filesystem::path& file) {
+    const auto json = nlohmann::json::parse(text, nullptr, false);
     if (!json.is_object() || json.value("format", 0) != archive_format || !json.contains("files") ||
         !json["files"].is_array()) {
         fail(file, "its manifest is none of an archive of this format");
     }
-    std::map<std::string, nlohmann::ordered_json> files;
+    std::map<std::string, nlohmann::json> files;
     for (const auto& item : json["files"]) {
         if (!item.is_object() || !item.contains("path") || !item["path"].is_string()) {
             fail(file, "its manifest names a file without a path");
@@ -107,7 +106,7 @@ MemberName parse_member_path(const std::string& path) {
 }
 
 void write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members) {
-    nlohmann::ordered_json manifest{{"format", archive_format}, {"files", nlohmann::ordered_json::array()}};
+    nlohmann::json manifest{{"format", archive_format}, {"files", nlohmann::json::array()}};
     for (const ArchiveMember& member : members) manifest["files"].push_back(describe(member));
     std::vector<ArchiveMember> all{{manifest_path, manifest.dump(1) + "\n"}};
 
@@ -154,7 +153,7 @@ std::vector<ArchiveMember> read_archive(const std::filesystem::path& file) {
     if (::archive_read_open_filename(a.get(), file.c_str(), block_bytes) != ARCHIVE_OK) fail(file, reason(a.get()));
 
     std::vector<ArchiveMember> members;
-    std::map<std::string, nlohmann::ordered_json> expected;
+    std::map<std::string, nlohmann::json> expected;
     bool has_manifest = false;
     std::uint64_t left = most_bytes;
     ::archive_entry* entry = nullptr;

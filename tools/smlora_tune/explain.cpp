@@ -162,6 +162,9 @@ std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration
         } else if (trial != trials.end()) {
             line.status = "pending";
             line.why = "not measured yet";
+        } else if (!trials.empty() && !work.near_bucket) {
+            line.status = "not tried";
+            line.why = fmt::format("not among the {} that were tried", trials.size());
         } else if (!short_listed) {
             line.status = "not tried";
             line.why = fmt::format("not among the {} that are predicted to be fastest", tried.size());
