@@ -254,12 +254,21 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     }
     events_.emplace();
 
-    Plan reference = work_->reference_plan();
-    for (auto& step : reference.steps) {
+    reference_ = work_->reference_plan();
+    for (auto& step : reference_.steps) {
         if (step) call_.load(*step);
     }
-    reference.multiprocessors = call_.facts().multiprocessors;
-    expected_ = run_and_fetch(reference);
+    reference_.multiprocessors = call_.facts().multiprocessors;
+    expected_ = run_and_fetch(reference_);
+}
+
+Plan Measurer::with_references(Plan plan) const {
+    const std::vector<Role> own = work_->own_roles();
+    for (const Role role : work_->roles()) {
+        const bool others = std::find(own.begin(), own.end(), role) == own.end();
+        if (others && plan.has(role) && reference_.has(role)) plan.set(role, reference_.at(role));
+    }
+    return plan;
 }
 
 void Measurer::poison_outputs() {
@@ -290,7 +299,7 @@ tune::Verification Measurer::verify(const tune::Candidate& candidate) {
     const gpu::RelaxedCaptureMode relaxed;
     std::vector<std::string> got;
     try {
-        got = run_and_fetch(plan_of(candidate));
+        got = run_and_fetch(with_references(plan_of(candidate)));
     } catch (const Error& error) {
         if (error.code() != ErrorCode::compile && error.code() != ErrorCode::unsupported) throw;
         return {error.what(), 1.0};

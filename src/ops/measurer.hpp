@@ -53,6 +53,8 @@ class Measurer final : public tune::Device {
     /// Loaded; kept for the next time.
     const Plan& plan_of(const tune::Candidate& candidate);
     [[nodiscard]] Plan make(const tune::Candidate& candidate) const;
+    /// With plain kernels for the roles that are not the candidate's own: it does not answer for their mistakes.
+    [[nodiscard]] Plan with_references(Plan plan) const;
     void load(Plan& plan, const std::vector<Role>& roles);
     [[nodiscard]] gpu::StreamBuffer& new_buffer(std::int64_t bytes);
     /// `kept` (may be null): how many rows are not left out.
@@ -79,6 +81,7 @@ class Measurer final : public tune::Device {
     gpu::StreamBuffer* occupied_ = nullptr;
     CallRows rows_;
     CallRows check_rows_;
+    Plan reference_;
     std::vector<std::string> expected_;
     std::map<std::string, Plan> plans_;    ///< by the candidate's name
     std::map<std::string, int> launches_;  ///< of one sample
