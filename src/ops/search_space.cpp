@@ -2,7 +2,7 @@
 
 #include "ops/projection_products.hpp"
 #include "ops/tiles.hpp"
-#include "ops/wgmma_product.hpp"
+#include "ops/wgmma_blocking.hpp"
 
 #include <smlora/error.hpp>
 

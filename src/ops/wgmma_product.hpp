@@ -4,29 +4,11 @@
 #include "args/grouped_product.h"
 #include "ops/cuda_call.hpp"
 #include "ops/product_step.hpp"
-#include "ops/tiles.hpp"
+#include "ops/wgmma_blocking.hpp"
 
 #include <cstdint>
 
 namespace smlora::ops {
-
-/// Which column tiles a kernel takes, and where its rank rows come from.
-enum class WgmmaPart : std::uint8_t {
-    whole,  ///< all; rank rows are read
-    first,  ///< the first; rank rows are made and written
-    rest,   ///< all but the first; rank rows are read
-};
-
-inline constexpr const char* product_wgmma_family = "grouped_product_wgmma";
-
-/// The blockings of the family grouped_product_wgmma, legal or not: they need sm_90a, more than one step of the
-/// reduction, and SMLORA_INSTRUCTIONS to be wgmma (without that variable it is mma).
-[[nodiscard]] tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product,
-                                                 const ProductSize& size, const gpu::DeviceFacts& facts);
-
-/// Whether a product makes its rank rows on the way, rather than reading what another kernel made. For configurations
-/// of every family.
-[[nodiscard]] bool makes_rank_rows(const tune::Configuration& configuration);
 
 /// Whether there are columns beside the first tile.
 [[nodiscard]] bool wgmma_has_rest(const ProductKernel& product);

@@ -44,6 +44,28 @@ Device& Device::instance() {
     return device;
 }
 
+CUresult Device::finish() {
+    try {
+        machine.finish();
+    } catch (const Failure& failure) {
+        return result_of(failure);
+    }
+    return CUDA_SUCCESS;
+}
+
+CUresult result_of(const Failure& failure) {
+    complain(failure.what());
+    switch (failure.kind()) {
+        case Failure::Kind::deadlock:
+            return CUDA_ERROR_LAUNCH_TIMEOUT;
+        case Failure::Kind::address:
+            return CUDA_ERROR_ILLEGAL_ADDRESS;
+        case Failure::Kind::misuse:
+            return CUDA_ERROR_LAUNCH_FAILED;
+    }
+    return CUDA_ERROR_UNKNOWN;
+}
+
 void complain(const std::string& text) { std::fprintf(stderr, "GPU emulator: %s\n", text.c_str()); }
 
 CUresult check_guards(Device& device) {
@@ -91,7 +113,7 @@ CUresult cuDeviceTotalMem(std::size_t* bytes, CUdevice) {
 }
 
 CUresult cuMemGetInfo(std::size_t* free, std::size_t* total) {
-    return with_device([&](Device& device) {
+    return with_busy_device([&](Device& device) {
         *total = total_memory;
         *free = total_memory - std::min(total_memory, device.machine.memory().bytes());
         return CUDA_SUCCESS;

@@ -17,6 +17,9 @@ class Device {
     /// Made by the first call.
     static Device& instance();
 
+    /// Runs what is left of launches; their failures are results of the call that comes next, as on a GPU.
+    CUresult finish();
+
     std::recursive_mutex mutex;
     Machine machine;
     int primary_references = 0;
@@ -25,13 +28,24 @@ class Device {
     Device();
 };
 
-/// Runs a call under the device's lock.
+/// Runs a call under the device's lock, with launches as far as they are.
 template <class Function>
-CUresult with_device(const Function& function) {
+CUresult with_busy_device(const Function& function) {
     Device& device = Device::instance();
     const std::scoped_lock lock(device.mutex);
     return function(device);
 }
+
+/// The same when all launches are done.
+template <class Function>
+CUresult with_device(const Function& function) {
+    return with_busy_device([&](Device& device) {
+        const CUresult result = device.finish();
+        return result == CUDA_SUCCESS ? function(device) : result;
+    });
+}
+
+CUresult result_of(const Failure& failure);
 
 /// Prints a report.
 void complain(const std::string& text);

@@ -62,18 +62,6 @@ CUresult check(const Launch& launch, const Model& model) {
     return CUDA_SUCCESS;
 }
 
-CUresult result_of(Failure::Kind kind) {
-    switch (kind) {
-        case Failure::Kind::deadlock:
-            return CUDA_ERROR_LAUNCH_TIMEOUT;
-        case Failure::Kind::address:
-            return CUDA_ERROR_ILLEGAL_ADDRESS;
-        case Failure::Kind::misuse:
-            return CUDA_ERROR_LAUNCH_FAILED;
-    }
-    return CUDA_ERROR_UNKNOWN;
-}
-
 }  // namespace
 
 CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
@@ -126,18 +114,21 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, voi
         const CUlaunchAttribute& attribute = config->attrs[i];
         if (attribute.id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION) {
             launch.cluster = {attribute.value.clusterDim.x, attribute.value.clusterDim.y, attribute.value.clusterDim.z};
+        } else if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION) {
+            launch.overlaps = attribute.value.programmaticStreamSerializationAllowed != 0;
         }
     }
     const CUresult refusal = check(launch, Device::instance().machine.model());
     if (refusal != CUDA_SUCCESS) return refusal;
     const auto copies = std::make_shared<Parameters>(*launch.kernel, parameters);
     launch.parameters = copies->addresses();
-    return put(config->hStream, [launch, copies](Device& device) {
+    launch.parameters_owner = copies;
+    return put_launch(config->hStream, [launch](Device& device) {
+        *launch.waited = false;
         try {
             device.machine.run(launch);
         } catch (const Failure& failure) {
-            complain(failure.what());
-            return result_of(failure.kind());
+            return result_of(failure);
         }
         return CUDA_SUCCESS;
     });

@@ -74,7 +74,7 @@ CUresult cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps*) {
 CUresult cuMemPoolSetAttribute(CUmemoryPool, CUmemPool_attribute, void*) { return CUDA_SUCCESS; }
 
 CUresult cuMemAllocAsync(CUdeviceptr* address, std::size_t bytes, CUstream stream) {
-    return with_device([&](Device& device) {
+    return with_busy_device([&](Device& device) {
         const CUresult result = allocate(device, address, bytes);
         if (result != CUDA_SUCCESS || stream == nullptr || stream->recording == nullptr) return result;
         stream->recording->memory.push_back(pointer_of(*address));

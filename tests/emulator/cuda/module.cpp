@@ -84,10 +84,12 @@ CUresult cuModuleLoadData(CUmodule* module, const void* image) {
 }
 
 CUresult cuModuleUnload(CUmodule module) {
-    dlclose(module->handle);
-    close(module->file);
-    delete module;
-    return CUDA_SUCCESS;
+    return with_device([&](Device&) {
+        dlclose(module->handle);
+        close(module->file);
+        delete module;
+        return CUDA_SUCCESS;
+    });
 }
 
 CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {

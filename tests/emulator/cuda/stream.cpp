@@ -24,7 +24,14 @@ Recording::~Recording() {
 }
 
 CUresult put(CUstream stream, const Work& work) {
-    return with_device([&](Device& device) {
+    return put_launch(stream, [work](Device& device) {
+        const CUresult result = device.finish();
+        return result == CUDA_SUCCESS ? work(device) : result;
+    });
+}
+
+CUresult put_launch(CUstream stream, const Work& work) {
+    return with_busy_device([&](Device& device) {
         if (stream == nullptr || stream->recording == nullptr) return work(device);
         if (!stream->recording->valid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
         stream->recording->work.push_back(work);
@@ -94,7 +101,7 @@ CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
 }
 
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
-    return with_device([&](Device&) {
+    return with_busy_device([&](Device&) {
         *status = stream == nullptr || stream->recording == nullptr ? CU_STREAM_CAPTURE_STATUS_NONE
                   : stream->recording->valid                        ? CU_STREAM_CAPTURE_STATUS_ACTIVE
                                                                     : CU_STREAM_CAPTURE_STATUS_INVALIDATED;

@@ -34,8 +34,10 @@ struct CUstream_st {
 
 namespace smlora::emulator {
 
-/// Does it, or records it if the stream captures.
+/// Does it, or records it if the stream captures. Launches that were put before are done, unless this is one that may
+/// overlap with them.
 CUresult put(CUstream stream, const Work& work);
+CUresult put_launch(CUstream stream, const Work& work);
 
 /// For calls that a capture does not allow, of any thread if its mode is global: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
 /// after which the capture is invalid.

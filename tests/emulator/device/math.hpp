@@ -10,6 +10,15 @@ inline float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
+inline float expf(float value) { return __builtin_expf(value); }
+inline float exp2f(float value) { return __builtin_exp2f(value); }
+inline float __expf(float value) { return __builtin_expf(value); }
+inline float logf(float value) { return __builtin_logf(value); }
+inline float log2f(float value) { return __builtin_log2f(value); }
+inline float erff(float value) { return __builtin_erff(value); }
+inline float tanhf(float value) { return __builtin_tanhf(value); }
+inline float sqrtf(float value) { return __builtin_sqrtf(value); }
+inline float rsqrtf(float value) { return 1.0F / __builtin_sqrtf(value); }
 inline float fabsf(float value) { return __builtin_fabsf(value); }
 inline float fminf(float a, float b) { return __builtin_fminf(a, b); }
 inline float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }

@@ -11,6 +11,7 @@ namespace smlora::emulator {
 
 void CopyQueue::issue(Machine& machine, void* target, const void* source, unsigned bytes, unsigned source_bytes) {
     machine_ = &machine;
+    cluster_ = &machine.cluster();
     poison(target, bytes);
     items_.push_back({Kind::copy, bytes, source_bytes, target, source});
     machine.scheduler().add(*this);
@@ -33,15 +34,18 @@ bool CopyQueue::perform_one() {
         case Kind::group_end:
             --groups_;
             break;
-        case Kind::arrive:
+        case Kind::arrive: {
+            const Machine::ActingFor acting(*machine_, *cluster_);
             machine_->arrive(item.barrier, item.where);
             break;
+        }
     }
     return !items_.empty();
 }
 
 void CopyQueue::arrive_then(Machine& machine, unsigned barrier, Where where) {
     machine_ = &machine;
+    cluster_ = &machine.cluster();
     Item item{Kind::arrive};
     item.barrier = barrier;
     item.where = where;

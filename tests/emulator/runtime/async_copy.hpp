@@ -7,6 +7,7 @@
 
 namespace smlora::emulator {
 
+class Cluster;
 class Machine;
 
 /// Something that was issued and is not done yet.
@@ -52,6 +53,7 @@ class CopyQueue final : public AsyncWork {
     };
 
     Machine* machine_ = nullptr;
+    Cluster* cluster_ = nullptr;
     std::deque<Item> items_;
     unsigned groups_ = 0;  ///< group ends in items_
 };

@@ -15,9 +15,11 @@
 
 namespace smlora::emulator {
 
+class Cluster;
+
 class Block {
  public:
-    explicit Block(Scheduler& scheduler) : scheduler_(scheduler) {}
+    Block(Cluster& cluster, Scheduler& scheduler) : cluster_(cluster), scheduler_(scheduler) {}
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
 
@@ -26,6 +28,7 @@ class Block {
     /// The current thread has ended the kernel.
     void end_thread();
 
+    [[nodiscard]] Cluster& cluster() { return cluster_; }
     [[nodiscard]] Scheduler& scheduler() { return scheduler_; }
     [[nodiscard]] unsigned rank() const { return rank_; }
     [[nodiscard]] std::string name() const;
@@ -42,6 +45,7 @@ class Block {
  private:
     void add_threads(unsigned count);
 
+    Cluster& cluster_;
     Scheduler& scheduler_;
     Index3 index_{};
     unsigned rank_ = 0;

@@ -1,103 +1,85 @@
-// Clusters, the asynchronous proxy, register shares, and grids that depend on one another.
+#include "runtime/cluster.hpp"
+
 #include "runtime/machine.hpp"
 
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <utility>
 
 namespace smlora::emulator {
-namespace {
 
-struct ClusterOperand {
-    Machine* machine;
-};
-
-GoOn arrive_at_cluster(Warp& warp, const Operands& operands) {
-    const ClusterOperand* any = nullptr;
-    std::vector<GpuThread*> waiting;
-    for (unsigned lane = 0; lane < 32; ++lane) {
-        if (operands[lane] == nullptr) continue;
-        any = static_cast<const ClusterOperand*>(operands[lane]);
-        waiting.push_back(&warp.thread(lane));
+void Cluster::begin(const Launch& launch, Index3 first, Cluster* earlier) {
+    launch_ = &launch;
+    earlier_ = earlier;
+    const Index3 shape = launch.cluster;
+    count_ = shape.x * shape.y * shape.z;
+    while (blocks_.size() < count_) blocks_.push_back(std::make_unique<Block>(*this, machine_.scheduler()));
+    copies_.clear();
+    warps_at_barrier_ = 0;
+    at_barrier_.clear();
+    later_.clear();
+    lets_next_begin_.assign(count_, false);
+    threads_left_.clear();
+    for (unsigned rank = 0; rank < count_; ++rank) {
+        const Index3 index = {first.x + rank % shape.x, first.y + rank / shape.x % shape.y,
+                              first.z + rank / shape.x / shape.y};
+        blocks_[rank]->begin(machine_, launch, index, rank);
+        threads_left_.push_back(blocks_[rank]->threads());
     }
-    return any->machine->arrive_at_cluster(waiting) ? GoOn::current : GoOn::none;
 }
 
-struct RegisterOperand {
-    Machine* machine;
-    bool more;
-    unsigned count;
-    Where where;
-};
-
-GoOn change_registers(Warp& warp, const Operands& operands) {
-    const auto& operand = *static_cast<const RegisterOperand*>(operands[0]);
-    const unsigned had = warp.registers();
-    if (operand.more ? operand.count < had : operand.count > had) {
-        operand.machine->scheduler().fail(fmt::format("setmaxnreg.{} at {}:{}: from {} to {} registers",
-                                                      operand.more ? "inc" : "dec", operand.where.file,
-                                                      operand.where.line, had, operand.count));
-    }
-    return GoOn::all;
-}
-
-}  // namespace
-
-void Machine::fence_proxy_async() { scheduler_.current().fenced = ++now; }
-
-unsigned Machine::cluster_block_rank() { return scheduler_.current().block->rank(); }
-
-unsigned Machine::map_shared_rank(unsigned address, unsigned rank, Where where) {
-    if (rank >= cluster_blocks_) {
-        scheduler_.fail(
-            fmt::format("mapa at {}:{}: block {} of a cluster of {}", where.file, where.line, rank, cluster_blocks_));
-    }
-    return (address & 0xffffffU) | rank << 24;
-}
-
-bool Machine::arrive_at_cluster(const std::vector<GpuThread*>& waiting) {
-    ++cluster_barrier_.arrived;
-    cluster_barrier_.waiting.insert(cluster_barrier_.waiting.end(), waiting.begin(), waiting.end());
+bool Cluster::arrive(const std::vector<GpuThread*>& waiting) {
+    Scheduler& scheduler = machine_.scheduler();
+    ++warps_at_barrier_;
+    at_barrier_.insert(at_barrier_.end(), waiting.begin(), waiting.end());
     unsigned warps = 0;
-    for (unsigned rank = 0; rank < cluster_blocks_; ++rank) warps += blocks_[rank]->live_warps();
-    if (cluster_barrier_.arrived < warps) return false;
+    for (unsigned rank = 0; rank < count_; ++rank) warps += blocks_[rank]->live_warps();
+    if (warps_at_barrier_ < warps) return false;
+    warps_at_barrier_ = 0;
     bool current_waits = false;
-    for (GpuThread* thread : std::exchange(cluster_barrier_, {}).waiting) {
-        if (thread == &scheduler_.current()) {
+    for (GpuThread* thread : std::exchange(at_barrier_, {})) {
+        if (thread == &scheduler.current()) {
             current_waits = true;
         } else {
-            scheduler_.wake(*thread);
+            scheduler.wake(*thread);
         }
     }
     return current_waits;
 }
 
-void Machine::cluster_sync(Where where) {
-    ClusterOperand operand{this};
-    meet_aligned({"barrier.cluster", true}, &operand, emulator::arrive_at_cluster, where);
+void Cluster::wake_later() {
+    for (GpuThread* thread : std::exchange(later_, {})) machine_.scheduler().wake(*thread);
 }
 
-void Machine::set_registers(bool more, unsigned count, Where where) {
-    if (count % 8 != 0 || count < 24 || count > 256) {
-        scheduler_.fail(
-            fmt::format("setmaxnreg at {}:{}: {} is no multiple of 8 from 24 to 256", where.file, where.line, count));
+void Cluster::wait_for_begin() {
+    if (earlier_ == nullptr) return;
+    const auto& let = earlier_->lets_next_begin_;
+    while (!std::all_of(let.begin(), let.end(), [](bool block) { return block; })) {
+        earlier_->later_.push_back(&machine_.scheduler().current());
+        machine_.scheduler().wait({{"the begin of a launch that overlaps with the one before"}, {}, {}});
     }
-    RegisterOperand operand{this, more, count, where};
-    const Instruction instruction{more ? "setmaxnreg.inc" : "setmaxnreg.dec", true};
-    meet_aligned(instruction, &operand, change_registers, where);
-    GpuThread& thread = scheduler_.current();
-    // The first lane of each warp does it for all; the others wait for it.
-    Warp& warp = *thread.warp;
-    if (thread.lane == 0) {
-        while (!thread.block->share_registers(warp, count))
-            scheduler_.wait_for_change({instruction, " registers", where});
-    }
-    scheduler_.current().warp->meet(
-        instruction, 0xffffffffU, nullptr, [](Warp&, const Operands&) { return GoOn::all; }, where);
 }
 
-void Machine::wait_for_earlier_kernels(Where) { scheduler_.yield_sometimes(); }
+void Cluster::wait_for_end_of_earlier(Where where) {
+    *launch_->waited = true;
+    if (earlier_ == nullptr) return;
+    const auto& left = earlier_->threads_left_;
+    while (std::any_of(left.begin(), left.end(), [](unsigned threads) { return threads > 0; })) {
+        earlier_->later_.push_back(&machine_.scheduler().current());
+        machine_.scheduler().wait({{"griddepcontrol.wait"}, {}, where});
+    }
+}
 
-void Machine::let_next_kernel_begin() { scheduler_.yield_sometimes(); }
+void Cluster::let_next_begin() {
+    lets_next_begin_[machine_.scheduler().current().block->rank()] = true;
+    wake_later();
+}
+
+void Cluster::end_thread() {
+    Block& block = *machine_.scheduler().current().block;
+    block.end_thread();
+    if (--threads_left_[block.rank()] > 0) return;
+    lets_next_begin_[block.rank()] = true;
+    wake_later();
+}
 
 }  // namespace smlora::emulator

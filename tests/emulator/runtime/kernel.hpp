@@ -4,7 +4,7 @@
 #include "device/runtime.hpp"
 #include "runtime/shared_memory.hpp"
 
-#include <cstddef>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -37,6 +37,11 @@ struct Launch {
     Index3 cluster{1, 1, 1};
     unsigned dynamic_shared = 0;
     void* const* parameters = nullptr;
+    std::shared_ptr<const void> parameters_owner;
+    /// It may begin before the kernel before it has ended.
+    bool overlaps = false;
+    /// Whether one of its threads has waited for that.
+    std::shared_ptr<bool> waited = std::make_shared<bool>(false);
 };
 
 }  // namespace smlora::emulator

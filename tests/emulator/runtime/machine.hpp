@@ -1,15 +1,15 @@
 // The emulated GPU: its memory, and the launch that runs on it.
 #pragma once
 
-#include "runtime/block.hpp"
+#include "runtime/cluster.hpp"
 #include "runtime/kernel.hpp"
 #include "runtime/memory.hpp"
 #include "runtime/random.hpp"
 #include "runtime/scheduler.hpp"
-#include "runtime/tma.hpp"
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,12 +25,6 @@ struct Model {
     int l2_bytes = 0;
 };
 
-/// The barrier of all threads of a cluster.
-struct ClusterBarrier {
-    unsigned arrived = 0;  ///< warps
-    std::vector<GpuThread*> waiting;
-};
-
 /// Not thread-safe: one launch at a time, and nobody else meanwhile.
 class Machine final : public Runtime {
  public:
@@ -43,8 +37,26 @@ class Machine final : public Runtime {
     [[nodiscard]] DeviceMemory& memory() { return memory_; }
     [[nodiscard]] Scheduler& scheduler() { return scheduler_; }
 
-    /// Runs a launch to its end. Throws Failure that says what the kernel did wrong, and how to repeat it.
+    /// Runs a launch, but perhaps for its last cluster, which then runs with the next launch if that may overlap, else
+    /// in finish(). Throws Failure that says what the kernel did wrong, and how to repeat it.
     void run(const Launch& launch);
+    /// Runs what is left. To be called before anything else is done that the stream would wait for.
+    void finish();
+
+    /// For its lifetime, calls are made for threads of `cluster`, whoever runs: asynchronous work does so.
+    class ActingFor {
+     public:
+        ActingFor(Machine& machine, Cluster& cluster) : machine_(machine), before_(machine.acting_for_) {
+            machine.acting_for_ = &cluster;
+        }
+        ~ActingFor() { machine_.acting_for_ = before_; }
+        ActingFor(const ActingFor&) = delete;
+        ActingFor& operator=(const ActingFor&) = delete;
+
+     private:
+        Machine& machine_;
+        Cluster* before_;
+    };
 
     // For the other parts of the runtime; called by the thread that runs.
 
@@ -54,14 +66,15 @@ class Machine final : public Runtime {
     /// Fails if these bytes are not in one allocation of device memory.
     void check_global(const void* pointer, std::size_t bytes, unsigned alignment, const char* what, Where where);
 
-    [[nodiscard]] SharedMemory& shared_of(unsigned address) { return blocks_[address >> 24]->shared(); }
+    [[nodiscard]] Cluster& cluster() const {
+        return acting_for_ != nullptr ? *acting_for_ : scheduler_.current().block->cluster();
+    }
+    [[nodiscard]] SharedMemory& shared_of(unsigned address) { return cluster().shared(address >> 24); }
     /// The current thread has written there.
     void note_store(unsigned address, unsigned bytes);
     /// Of threads and of copies.
     void arrive(unsigned barrier, Where where);
     void complete_bytes(unsigned barrier, unsigned bytes, Where where);
-    /// The current thread's warp arrives at the barrier of the cluster; like Barriers::arrive.
-    bool arrive_at_cluster(const std::vector<GpuThread*>& waiting);
 
     // Runtime.
     void* dynamic_shared(unsigned alignment) override;
@@ -108,7 +121,16 @@ class Machine final : public Runtime {
     [[noreturn]] void trap(const char* what, Where where) override;
 
  private:
-    void run_cluster(const Launch& launch, unsigned first_x, unsigned first_y, unsigned first_z);
+    /// A cluster that is still to be run, its launch otherwise done.
+    struct Held {
+        Launch launch;
+        Index3 first;
+    };
+
+    [[nodiscard]] std::vector<Index3> shuffled_clusters(const Launch& launch);
+    /// Runs `first` of the launch; or `held` together with several that may begin before it has ended.
+    void run_clusters(const Launch& launch, const std::vector<Index3>& first, const Held* held);
+    void check_waited(const Launch& launch) const;
     static void run_thread(void* thread);
     [[nodiscard]] bool shared_holds(unsigned long address, unsigned long bytes) const;
     /// What an address belongs to, in words.
@@ -128,11 +150,9 @@ class Machine final : public Runtime {
     Random random_;
     Scheduler scheduler_;
     DeviceMemory memory_;
-    std::vector<std::unique_ptr<Block>> blocks_;  ///< of the cluster that runs; kept for their stacks
-    unsigned cluster_blocks_ = 0;
-    const Launch* launch_ = nullptr;
-    std::vector<std::unique_ptr<TmaCopy>> tma_copies_;  ///< of the cluster that runs
-    ClusterBarrier cluster_barrier_;
+    std::vector<std::unique_ptr<Cluster>> clusters_;  ///< that run together; kept for their threads' stacks
+    Cluster* acting_for_ = nullptr;
+    std::optional<Held> held_;
     long long clock_ = 0;
 };
 

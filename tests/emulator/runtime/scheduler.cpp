@@ -43,7 +43,6 @@ void Scheduler::run(const std::vector<GpuThread*>& threads) {
     *place_ = first;
     set_preemption(*first);
     Fiber::switch_to(main_, first->fiber);
-    current_ = nullptr;
     if (failure_) throw Failure(*failure_);
 }
 

@@ -49,7 +49,7 @@ class Scheduler {
     /// not ended are lost and must be prepared anew.
     void run(const std::vector<GpuThread*>& threads);
 
-    [[nodiscard]] GpuThread& current() { return *current_; }
+    [[nodiscard]] GpuThread& current() const { return *current_; }
 
     // Called by the thread that runs.
 

@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace smlora::emulator {
 
-TmaCopy::TmaCopy(Machine& machine, const TensorMap& map, const std::array<int, most_dimensions>& corner,
-                 unsigned target, unsigned barrier, Where where)
+TmaCopy::TmaCopy(Machine& machine, Cluster& cluster, const TensorMap& map,
+                 const std::array<int, most_dimensions>& corner, unsigned target, unsigned barrier, Where where)
     : machine_(machine),
+      cluster_(cluster),
       map_(map),
       corner_(corner),
       target_(target),
@@ -27,6 +29,7 @@ TmaCopy::TmaCopy(Machine& machine, const TensorMap& map, const std::array<int, m
 }
 
 bool TmaCopy::perform_one() {
+    const Machine::ActingFor acting(machine_, cluster_);
     const unsigned count = 1 + machine_.scheduler().random().below(rows_ - next_row_);
     for (unsigned i = 0; i < count; ++i) copy_row(next_row_++);
     machine_.complete_bytes(barrier_, count * row_bytes_, where_);
@@ -78,16 +81,18 @@ void Machine::tma_load(unsigned target, const void* place, unsigned barrier, con
     const unsigned own = scheduler_.current().block->rank();
     if (blocks == 0) {
         blocks = 1U << own;
-    } else if (blocks >> cluster_blocks_ != 0) {
-        refuse(fmt::format("multicast to blocks {:#x} of a cluster of {}", blocks, cluster_blocks_));
+    } else if (blocks >> cluster().count() != 0) {
+        refuse(fmt::format("multicast to blocks {:#x} of a cluster of {}", blocks, cluster().count()));
     }
-    for (unsigned rank = 0; rank < cluster_blocks_; ++rank) {
+    for (unsigned rank = 0; rank < cluster().count(); ++rank) {
         if ((blocks >> rank & 1U) == 0) continue;
         const auto in_block = [&](unsigned address) { return (address & 0xffffffU) | rank << 24; };
         mbarrier(in_block(barrier), where);
-        tma_copies_.push_back(
-            std::make_unique<TmaCopy>(*this, map, corner, in_block(target), in_block(barrier), where));
-        scheduler_.add(*tma_copies_.back());
+        auto copy =
+            std::make_unique<TmaCopy>(*this, cluster(), map, corner, in_block(target), in_block(barrier), where);
+        TmaCopy& work = *copy;
+        cluster().add_copy(std::move(copy));
+        scheduler_.add(work);
     }
     scheduler_.yield_sometimes();
 }

@@ -9,11 +9,13 @@
 
 namespace smlora::emulator {
 
+class Cluster;
+
 /// One box on its way into one block, a few rows at a time; each counts at the barrier when it is there.
 class TmaCopy final : public AsyncWork {
  public:
-    TmaCopy(Machine& machine, const TensorMap& map, const std::array<int, most_dimensions>& corner, unsigned target,
-            unsigned barrier, Where where);
+    TmaCopy(Machine& machine, Cluster& cluster, const TensorMap& map, const std::array<int, most_dimensions>& corner,
+            unsigned target, unsigned barrier, Where where);
 
     bool perform_one() override;
     [[nodiscard]] unsigned bytes() const { return rows_ * row_bytes_; }
@@ -22,6 +24,7 @@ class TmaCopy final : public AsyncWork {
     void copy_row(unsigned row);
 
     Machine& machine_;
+    Cluster& cluster_;
     TensorMap map_;
     std::array<int, most_dimensions> corner_;
     unsigned target_;

@@ -54,20 +54,22 @@ TestKernel::TestKernel(const std::string& source) {
 TestKernel::~TestKernel() { driver().cuModuleUnload(module_); }
 
 Outcome TestKernel::launch_with(const Grid& grid, void** parameters) const {
-    CUlaunchAttribute cluster{};
-    cluster.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-    cluster.value.clusterDim = {grid.cluster, 1, 1};
+    std::array<CUlaunchAttribute, 2> attributes{};
+    attributes[0].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attributes[0].value.clusterDim = {grid.cluster, 1, 1};
+    attributes[1].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attributes[1].value.programmaticStreamSerializationAllowed = grid.overlaps ? 1 : 0;
     CUlaunchConfig config{};
     config.gridDimX = grid.blocks;
     config.gridDimY = config.gridDimZ = 1;
     config.blockDimX = grid.threads;
     config.blockDimY = config.blockDimZ = 1;
     config.sharedMemBytes = grid.shared;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
+    config.attrs = attributes.data();
+    config.numAttrs = attributes.size();
     testing::internal::CaptureStderr();
     CUresult result = driver().cuLaunchKernelEx(&config, function_, parameters, nullptr);
-    if (result == CUDA_SUCCESS) result = driver().cuCtxSynchronize();
+    if (result == CUDA_SUCCESS && grid.synchronises) result = driver().cuCtxSynchronize();
     return {result, testing::internal::GetCapturedStderr()};
 }
 

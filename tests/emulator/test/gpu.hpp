@@ -55,6 +55,8 @@ struct Grid {
     unsigned threads = 32;
     unsigned shared = 0;
     unsigned cluster = 1;
+    bool overlaps = false;     ///< it may begin before the launch before it has ended
+    bool synchronises = true;  ///< afterwards
 };
 
 /// How a launch ended, and what was printed meanwhile.
