@@ -12,18 +12,19 @@
 namespace smlora::ops {
 namespace {
 
-struct RowsAndStages {
-    int tile_rows, stages;
+struct Rows {
+    int tile_rows, stages, row_step;
 };
 
-/// Heights, each with as many stages as shared memory holds beside it.
-constexpr std::array row_options{RowsAndStages{144, 3}, RowsAndStages{128, 3}, RowsAndStages{96, 4},
-                                 RowsAndStages{64, 4}, RowsAndStages{32, 5}};
+/// Heights, each with as many stages as shared memory holds beside it. In steps of 8 there are twice as many
+/// instructions to compile, which pays where rows are what there is most of.
+constexpr std::array row_options{Rows{144, 3, 8}, Rows{144, 3, 16}, Rows{128, 3, 16},
+                                 Rows{96, 4, 16}, Rows{64, 4, 16},  Rows{32, 5, 16}};
 
 /// The same for the kernel that makes the rank rows: two m64 of them at most, and the rank matrix takes room.
-RowsAndStages first_option(const RowsAndStages& rest, std::int64_t rank) {
+Rows first_option(const Rows& rest, std::int64_t rank) {
     const int most = rank > 32 ? 112 : 128;
-    return {std::min(rest.tile_rows, most), std::min(rest.stages, rest.tile_rows > 64 ? 3 : 4)};
+    return {std::min(rest.tile_rows, most), std::min(rest.stages, rest.tile_rows > 64 ? 3 : 4), rest.row_step};
 }
 
 /// Seconds that a multiprocessor spends on one column tile of an expert with `rows` rows.
@@ -101,25 +102,22 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
     // Rank rows made on the way come first: a pass over the rows less.
     for (const bool makes : {true, false}) {
         if (makes && (rank == 0 || rank > 64)) continue;
-        for (const RowsAndStages& option : row_options) {
-            const RowsAndStages other = makes ? first_option(option, rank) : option;
-            for (const int row_step : {16, 8}) {
-                for (const int cluster : {1, 2}) {
-                    const WgmmaBlocking rest{option.tile_rows, row_step, option.stages, cluster};
-                    const WgmmaBlocking first{other.tile_rows, row_step, other.stages, cluster};
-                    tune::Candidate candidate = candidate_of(first, rest, makes);
-                    candidate.predicted_seconds = predicted(size, rest, makes, rank, facts);
-                    candidate.shared_bytes =
-                        std::max(first.shared_bytes(problem.E, rank, makes ? WgmmaPart::first : WgmmaPart::whole),
-                                 rest.shared_bytes(problem.E, rank, WgmmaPart::rest));
-                    candidate.refusal = refusal;
-                    if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
-                        candidate.refusal =
-                            fmt::format("a block needs {} bytes of shared memory and {} has {}", candidate.shared_bytes,
-                                        facts.name, facts.shared_bytes_per_block);
-                    }
-                    space.push_back(std::move(candidate));
+        for (const Rows& option : row_options) {
+            const Rows other = makes ? first_option(option, rank) : option;
+            for (const int cluster : {1, 2}) {
+                const WgmmaBlocking rest{option.tile_rows, option.row_step, option.stages, cluster};
+                const WgmmaBlocking first{other.tile_rows, other.row_step, other.stages, cluster};
+                tune::Candidate candidate = candidate_of(first, rest, makes);
+                candidate.predicted_seconds = predicted(size, rest, makes, rank, facts);
+                candidate.shared_bytes =
+                    std::max(first.shared_bytes(problem.E, rank, makes ? WgmmaPart::first : WgmmaPart::whole),
+                             rest.shared_bytes(problem.E, rank, WgmmaPart::rest));
+                candidate.refusal = refusal;
+                if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
+                    candidate.refusal = fmt::format("a block needs {} bytes of shared memory and {} has {}",
+                                                    candidate.shared_bytes, facts.name, facts.shared_bytes_per_block);
                 }
+                space.push_back(std::move(candidate));
             }
         }
     }
