@@ -2,6 +2,7 @@
 #pragma once
 
 #include <smlora/export.hpp>
+#include <smlora/tuning.hpp>
 
 #include <cstdint>
 #include <filesystem>
@@ -35,6 +36,14 @@ struct EngineOptions {
     /// Size at which the writable layer evicts its least recently used entries. Unset: SMLORA_CACHE_LIMIT (bytes, or
     /// with the suffix K, M or G), else 2 GiB.
     std::optional<std::uint64_t> cache_limit_bytes;
+    /// How kernels are chosen among those that compute the same (CUDA backend). Unset: SMLORA_TUNING (first-use, off or
+    /// record-only), which an option that is set overrules; else record-only.
+    std::optional<TuningPolicy> tuning;
+    /// With first_use: seconds that measuring may hold up the first calls on a problem and a power-of-two number of
+    /// tokens, all operations together. What was measured is kept, and a later process goes on from it. Unset: 10.
+    std::optional<double> tuning_seconds;
+    /// With first_use: device memory that measuring may take meanwhile. Unset: an eighth of what is free.
+    std::optional<std::uint64_t> tuning_memory_bytes;
     /// Threads of the CPU backend and of prewarming; 0: one for each core that this process may use.
     int threads = 0;
     /// Where log lines go. Unset: warnings to stderr; everything when SMLORA_LOG=debug, info when SMLORA_LOG=info.
@@ -45,7 +54,8 @@ struct EngineOptions {
 /// when first needed.
 class SMLORA_API Engine {
  public:
-    /// Throws Error{io} when a cache folder that was named is writable by others or is no folder.
+    /// Throws Error{io} when a cache folder that was named is writable by others or is no folder,
+    /// Error{invalid_argument} for a tuning policy that is none or a negative tuning_seconds.
     explicit Engine(EngineOptions options = {});
     ~Engine();
     Engine(Engine&&) noexcept;

@@ -2,9 +2,11 @@
 // the formulas are derived in docs/design.md, section "Mathematics".
 //
 // Common to all: stream-ordered on the CUDA backend, no host synchronisation, bitwise repeatable, capturable in a CUDA
-// graph once its kernels are loaded (run the operation once, or prewarm). Tensors are the caller's and must not
-// overlap unless said. Errors: Error{invalid_argument} naming the argument, its value and what was expected, before
-// anything is launched; Error{compile}, Error{cuda}; Error{not_ready} inside a capture when a kernel was never loaded.
+// graph once its kernels are loaded (run the operation once, or prewarm). The first call on a problem is the exception
+// with TuningPolicy::first_use: it measures, which waits for the stream, unless that captures a graph. Tensors are the
+// caller's and must not overlap unless said. Errors: Error{invalid_argument} naming the argument, its value and what
+// was expected, before anything is launched; Error{compile}, Error{cuda}; Error{not_ready} inside a capture when a
+// kernel was never loaded.
 #pragma once
 
 #include <smlora/engine.hpp>

@@ -165,6 +165,15 @@ enum { SMLORA_LOG_DEBUG = 0, SMLORA_LOG_INFO = 1, SMLORA_LOG_WARNING = 2 };
 /* Receives one line, without a newline. May be called from any thread, never from two at once. */
 typedef void (*smlora_log_callback)(smlora_log_level level, const char* line, void* user);
 
+/* How kernels are chosen among those that compute the same (CUDA backend). */
+typedef int32_t smlora_tuning;
+enum {
+    SMLORA_TUNING_DEFAULT = 0,    /* SMLORA_TUNING (first-use, off or record-only), else record-only */
+    SMLORA_TUNING_FIRST_USE = 1,  /* a recorded choice, else candidates are measured when an operation first runs */
+    SMLORA_TUNING_OFF = 2,        /* the heuristic choice, by the cost models alone */
+    SMLORA_TUNING_RECORD_ONLY = 3 /* a recorded choice, else that of the nearest number of tokens, else the heuristic */
+};
+
 typedef struct smlora_engine_options {
     size_t struct_size;
     smlora_backend backend; /* default CUDA */
@@ -178,9 +187,14 @@ typedef struct smlora_engine_options {
     /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
     uint64_t cache_limit_bytes;
     int32_t threads; /* of the CPU backend and of prewarming; 0: one for each core that this process may use */
-    int32_t reserved;
+    smlora_tuning tuning;
     smlora_log_callback log; /* null: warnings to stderr; more with SMLORA_LOG=info or SMLORA_LOG=debug */
     void* log_user;          /* handed to `log` */
+    /* Of first use: seconds that measuring may hold up the first calls on a problem and a power-of-two number of
+     * tokens, all operations together (0: 10), and device memory that it may take meanwhile (0: an eighth of what is
+     * free). */
+    double tuning_seconds;
+    uint64_t tuning_memory_bytes;
 } smlora_engine_options;
 
 SMLORA_API void smlora_engine_options_init(smlora_engine_options* options, size_t struct_size);

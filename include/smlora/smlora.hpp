@@ -12,4 +12,5 @@
 #include <smlora/problem.hpp>
 #include <smlora/system.hpp>
 #include <smlora/tensor.hpp>
+#include <smlora/tuning.hpp>
 #include <smlora/version.hpp>

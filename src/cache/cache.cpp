@@ -18,6 +18,7 @@
 #include <atomic>
 #include <cerrno>
 #include <mutex>
+#include <tuple>
 
 namespace smlora::cache {
 namespace {
@@ -52,8 +53,12 @@ struct Cache::State {
     /// Tags the root as a cache if it holds nothing else: a tag in, say, a home folder that somebody named as the root
     /// would take all of it out of the backups.
     void tag_root();
-    /// Writes the file of an entry; says what went wrong, nothing when it is there.
-    std::string write(const std::string& key, const std::string& bytes);
+    /// Writes a file of the writable layer; says what went wrong, nothing when it is there.
+    std::string write(const std::filesystem::path& target, const std::string& bytes);
+    /// What a record of `root` is; nothing, with a warning if there is a file, when it cannot be had.
+    std::optional<RecordText> record_of(const std::filesystem::path& root, const std::string& folder,
+                                        const std::string& key);
+    bool refuse_record(const std::string& what);
     void keep_up(std::uint64_t stored_bytes);
     void warn_of_store(const std::string& what);
     std::vector<std::filesystem::path> roots() const;
@@ -89,6 +94,17 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         if (std::find(known.begin(), known.end(), folder) != known.end()) continue;
         if (!check_folder(folder)) log.info(fmt::format("cache layer {}: not there (yet)", folder.string()));
         read_only.push_back(folder);
+    }
+    if (options.shipped) {
+        const std::filesystem::path folder = absolute_folder(*options.shipped);
+        try {
+            const auto known = roots();
+            const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
+            if (is_new && check_folder(folder)) read_only.push_back(folder);
+        } catch (const Error& error) {
+            // Nobody named it, so nobody is stopped by it.
+            log.info(fmt::format("the layer that came with smlora is not used: {}", error.what()));
+        }
     }
     if (options.limit_bytes) {
         limit = *options.limit_bytes;
@@ -145,11 +161,10 @@ void Cache::State::tag_root() {
     if (tag.error() == 0) static_cast<void>(files.write(tag.descriptor(), cache_tag.data(), cache_tag.size()));
 }
 
-std::string Cache::State::write(const std::string& key, const std::string& bytes) {
-    const std::filesystem::path target = entry_file(*writable, key);
+std::string Cache::State::write(const std::filesystem::path& target, const std::string& bytes) {
     int error = root_is_fit ? util::publish_file(files, target, bytes) : -ENOENT;
     if (error == -ENOENT) {
-        // The first entry of its folder, or of the cache, or the cache was removed under us.
+        // The first file of its folder, or of the cache, or the cache was removed under us.
         if (std::string why = make_root(); !why.empty()) return why;
         error = util::make_folders(files, target.parent_path());
         if (error == 0) error = util::publish_file(files, target, bytes);
@@ -213,7 +228,7 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
                                         state.writable->string(), bytes.size(), state.limit));
         return false;
     }
-    why = state.write(key, bytes);
+    why = state.write(entry_file(*state.writable, key), bytes);
     state.store_fails = !why.empty();
     if (state.store_fails) {
         state.warn_of_store(fmt::format("cache {}: cannot be written: {}", state.writable->string(), why));
@@ -221,6 +236,74 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
     }
     state.keep_up(bytes.size());
     return true;
+}
+
+std::optional<RecordText> Cache::State::record_of(const std::filesystem::path& root, const std::string& folder,
+                                                  const std::string& key) {
+    RecordReading reading = read_record(files, root, folder, key);
+    if (!reading.record && !reading.why.empty()) {
+        log.warning_once("cache.record", fmt::format("tuning record {} is not used: {}",
+                                                     record_file(root, folder, key).string(), reading.why));
+    }
+    if (reading.record) reading.record->writable = root == writable;
+    return std::move(reading.record);
+}
+
+bool Cache::State::refuse_record(const std::string& what) {
+    log.warning_once("cache.store_record", what + "; what was measured is lost when this process ends");
+    return false;
+}
+
+std::vector<RecordText> Cache::load_records(const std::string& folder, const std::string& key) {
+    std::vector<RecordText> records;
+    if (!is_record_folder(folder) || !is_key(key)) return records;
+    for (const std::filesystem::path& root : state_->roots()) {
+        if (auto record = state_->record_of(root, folder, key)) records.push_back(std::move(*record));
+    }
+    return records;
+}
+
+bool Cache::store_record(const std::string& folder, const std::string& key, const std::string& text) {
+    State& state = *state_;
+    if (!state.writable) {
+        return state.refuse_record("cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder");
+    }
+    if (!is_record_folder(folder) || !is_key(key)) {
+        return state.refuse_record(fmt::format("cache: \"{}/{}\" cannot be the name of a tuning record", folder, key));
+    }
+    const std::string why = state.write(record_file(*state.writable, folder, key), text);
+    if (!why.empty()) {
+        return state.refuse_record(fmt::format("cache {}: cannot be written: {}", state.writable->string(), why));
+    }
+    return true;
+}
+
+void Cache::reject_record(const RecordText& record, const std::string& why) {
+    const bool removed = record.writable && remove_if_same(state_->files, record.file, record.status);
+    state_->log.warning_once("cache.record", fmt::format("tuning record {} is not used{}: {}", record.file.string(),
+                                                         removed ? " and was removed" : "", why));
+}
+
+std::vector<RecordText> Cache::list_records() const {
+    std::vector<RecordText> records;
+    for (const std::filesystem::path& root : state_->roots()) {
+        std::vector<StoredFile> found = scan(state_->files, root).records;
+        std::sort(found.begin(), found.end(),
+                  [](const auto& a, const auto& b) { return std::tie(a.folder, a.key) < std::tie(b.folder, b.key); });
+        for (const StoredFile& stored : found) {
+            if (auto record = state_->record_of(root, stored.folder, stored.key)) records.push_back(std::move(*record));
+        }
+    }
+    return records;
+}
+
+std::uint64_t Cache::clear_records() {
+    std::uint64_t removed = 0;
+    if (!state_->writable) return removed;
+    for (const StoredFile& record : scan(state_->files, *state_->writable).records) {
+        if (state_->files.remove(record.file) == 0) ++removed;
+    }
+    return removed;
 }
 
 void Cache::with_lock(const std::string& key, const std::function<void()>& work) {

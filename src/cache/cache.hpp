@@ -1,7 +1,8 @@
-// The layered store of kernel entries: read-only layers below one writable one.
+// The layered store of kernel entries and tuning records: read-only layers below one writable one.
 #pragma once
 
 #include "cache/entry.hpp"
+#include "cache/layer.hpp"
 
 #include <smlora/cache.hpp>
 
@@ -26,6 +27,9 @@ struct CacheOptions {
     std::optional<std::filesystem::path> root;
     std::optional<std::vector<std::filesystem::path>> layers;
     std::optional<std::uint64_t> limit_bytes;
+    /// The layer that comes with the library, below all others, see location.hpp. Left out, with a line in the log, if
+    /// it is not fit to be one.
+    std::optional<std::filesystem::path> shipped = std::nullopt;
     /// How long with_lock waits for a holder. Ten times the compile time of the heaviest kernels: a holder that has not
     /// finished by then was stopped or hangs.
     std::chrono::milliseconds lock_patience{30'000};
@@ -34,7 +38,7 @@ struct CacheOptions {
 };
 
 struct CacheUsage {
-    std::uint64_t entries = 0;
+    std::uint64_t entries = 0;  ///< kernels
     std::uint64_t bytes = 0;
 };
 
@@ -58,6 +62,22 @@ class Cache {
     /// runs `work`; without the lock it runs it all the same. `work` looks into the cache again before it compiles.
     void with_lock(const std::string& key, const std::function<void()>& work);
 
+    /// The tuning record of `key` in `folder` from every layer that has it, in the order in which they are consulted.
+    [[nodiscard]] std::vector<RecordText> load_records(const std::string& folder, const std::string& key);
+
+    /// Publishes a record into the writable layer, atomically. False, with one warning, when that cannot be done.
+    bool store_record(const std::string& folder, const std::string& key, const std::string& text);
+
+    /// Says that a record makes no sense, once for all, and removes it if it is in the writable layer and still the one
+    /// that was read.
+    void reject_record(const RecordText& record, const std::string& why);
+
+    /// Every record of every layer, by folder and key; unreadable ones are passed over.
+    [[nodiscard]] std::vector<RecordText> list_records() const;
+
+    /// Removes the records of the writable layer; returns how many.
+    std::uint64_t clear_records();
+
     [[nodiscard]] std::vector<CacheLayer> layers() const;
     [[nodiscard]] std::uint64_t limit_bytes() const noexcept;
     [[nodiscard]] std::uint64_t rejected() const noexcept;  ///< unsound entries met since construction
@@ -70,7 +90,7 @@ class Cache {
     [[nodiscard]] CacheEntryInfo inspect(const std::string& prefix) const;
     /// The unsound entries of all layers.
     [[nodiscard]] std::vector<CacheProblem> verify() const;
-    /// Removes the entries of the writable layer; returns how many.
+    /// Removes the kernels of the writable layer; returns how many.
     std::uint64_t clear();
 
  private:

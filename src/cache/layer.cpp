@@ -15,13 +15,52 @@ namespace {
 // claims more is not read into memory to find out.
 constexpr std::uint64_t largest_entry = std::uint64_t{256} << 20;
 
+// A hundred candidates with their samples are some ten kilobytes.
+constexpr std::uint64_t largest_record = std::uint64_t{16} << 20;
+
+constexpr std::string_view record_suffix = ".json";
+
 constexpr const char* key_field = "cache_key";
 
 bool is_hexadecimal(std::string_view text, std::size_t length) {
     return text.size() == length && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
+bool fits_folder(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' ||
+           c == '.';
+}
+
 std::filesystem::path kernels_folder(const std::filesystem::path& root) { return version_folder(root) / "kernels"; }
+
+std::filesystem::path tuning_folder(const std::filesystem::path& root) { return version_folder(root) / "tuning"; }
+
+/// The key of a record's file name; empty when the name is none.
+std::string record_key(std::string_view name) {
+    if (!name.ends_with(record_suffix)) return {};
+    name.remove_suffix(record_suffix.size());
+    return is_key(name) ? std::string(name) : std::string();
+}
+
+void add(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
+    if (files.status(found.file, found.status) == 0) list.push_back(std::move(found));
+}
+
+void scan_records(util::FileSystem& files, const std::filesystem::path& root, Contents& contents) {
+    std::vector<std::string> folders;
+    static_cast<void>(files.list(tuning_folder(root), folders));
+    for (const std::string& folder : folders) {
+        if (!is_record_folder(folder)) continue;
+        const std::filesystem::path path = tuning_folder(root) / folder;
+        std::vector<std::string> names;
+        static_cast<void>(files.list(path, names));
+        for (const std::string& name : names) {
+            const std::string key = record_key(name);
+            if (!key.empty()) add(files, {key, folder, path / name, {}}, contents.records);
+            if (name.starts_with(util::temporary_prefix)) add(files, {"", "", path / name, {}}, contents.temporaries);
+        }
+    }
+}
 
 bool has_key(const KernelEntry& entry, const std::string& key) {
     const auto field = entry.metadata.find(key_field);
@@ -32,10 +71,28 @@ bool has_key(const KernelEntry& entry, const std::string& key) {
 
 bool is_key(std::string_view text) { return is_hexadecimal(text, 32); }
 
+bool is_record_folder(std::string_view text) {
+    return !text.empty() && text.size() <= 100 && text.front() != '.' &&
+           std::all_of(text.begin(), text.end(), fits_folder);
+}
+
+std::string record_folder(std::string_view gpu) {
+    std::string folder(gpu.substr(0, 100));
+    std::replace_if(
+        folder.begin(), folder.end(), [](char c) { return !fits_folder(c); }, '_');
+    if (folder.empty() || folder.front() == '.') folder.insert(0, 1, '_');
+    return folder.substr(0, 100);
+}
+
 std::filesystem::path version_folder(const std::filesystem::path& root) { return root / "v1"; }
 
 std::filesystem::path entry_file(const std::filesystem::path& root, const std::string& key) {
     return kernels_folder(root) / key.substr(0, 2) / key;
+}
+
+std::filesystem::path record_file(const std::filesystem::path& root, const std::string& folder,
+                                  const std::string& key) {
+    return tuning_folder(root) / folder / (key + std::string(record_suffix));
 }
 
 std::filesystem::path lock_file(const std::filesystem::path& root) { return version_folder(root) / "lock"; }
@@ -77,6 +134,22 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
     return reading;
 }
 
+RecordReading read_record(util::FileSystem& files, const std::filesystem::path& root, const std::string& folder,
+                          const std::string& key) {
+    RecordReading reading;
+    RecordText record{record_file(root, folder, key), folder, key, {}, false, {}};
+    const int error = util::read_file(files, record.file, largest_record, record.text, record.status);
+    if (error == -ENOENT || error == -ENOTDIR) return reading;
+    if (error != 0) {
+        reading.why = "cannot be read: " + util::describe_error(error);
+    } else if (const auto refusal = refusal_of_file(record.status)) {
+        reading.why = *refusal;
+    } else {
+        reading.record = std::move(record);
+    }
+    return reading;
+}
+
 Contents scan(util::FileSystem& files, const std::filesystem::path& root) {
     Contents contents;
     const std::filesystem::path kernels = kernels_folder(root);
@@ -89,11 +162,11 @@ Contents scan(util::FileSystem& files, const std::filesystem::path& root) {
         for (const std::string& name : names) {
             const bool entry = is_key(name) && name.starts_with(folder);
             if (!entry && !name.starts_with(util::temporary_prefix)) continue;
-            StoredFile found{entry ? name : std::string(), kernels / folder / name, {}};
-            if (files.status(found.file, found.status) != 0) continue;
-            (entry ? contents.entries : contents.temporaries).push_back(std::move(found));
+            add(files, {entry ? name : std::string(), "", kernels / folder / name, {}},
+                entry ? contents.entries : contents.temporaries);
         }
     }
+    scan_records(files, root, contents);
     return contents;
 }
 

@@ -1,4 +1,4 @@
-// One folder of the cache: what lies where in it, reading an entry of it, going through all of it.
+// One folder of the cache: what lies where in it, reading a file of it, going through all of it.
 //
 //   CACHEDIR.TAG                    tells backup programs to pass by; only where the folder holds nothing but the cache
 //   v1/lock                         a byte of it for each key, locked while a process compiles that key
@@ -6,7 +6,8 @@
 //   v1/upkeep                       its time of modification is that of the last sweep and eviction
 //   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
 //                                   time of modification, give or take an hour
-//   v1/kernels/ab/.tmp-PID-RANDOM   an entry that is being written, or was when its process died
+//   v1/tuning/GPU/ab01..ef.json     what was measured on that GPU for a problem, see tune/record.hpp
+//   .tmp-PID-RANDOM beside either   a file that is being written, or was when its process died
 #pragma once
 
 #include "cache/entry.hpp"
@@ -23,8 +24,18 @@ namespace smlora::cache {
 /// 32 lower-case hexadecimal digits. Nothing else may become a part of a path.
 [[nodiscard]] bool is_key(std::string_view text);
 
+/// 1 to 100 letters, digits, '-', '_' and '.', the first no '.': a folder of tuning records.
+[[nodiscard]] bool is_record_folder(std::string_view text);
+
+/// The folder for a GPU of this name, with '_' for what a folder's name cannot have. Two GPUs may share one: records
+/// name theirs.
+[[nodiscard]] std::string record_folder(std::string_view gpu);
+
 [[nodiscard]] std::filesystem::path version_folder(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path entry_file(const std::filesystem::path& root, const std::string& key);
+/// `folder` and `key` fit for it, see is_record_folder and is_key.
+[[nodiscard]] std::filesystem::path record_file(const std::filesystem::path& root, const std::string& folder,
+                                                const std::string& key);
 [[nodiscard]] std::filesystem::path lock_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path upkeep_file(const std::filesystem::path& root);
 
@@ -40,18 +51,39 @@ struct Reading {
 
 [[nodiscard]] Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, const std::string& key);
 
+/// A tuning record as it is stored; what it says is its readers' affair.
+struct RecordText {
+    std::filesystem::path file;
+    std::string folder;
+    std::string key;
+    std::string text;
+    bool writable = false;  ///< in the writable layer
+    util::FileStatus status;
+};
+
+struct RecordReading {
+    std::optional<RecordText> record;
+    std::string why;  ///< why there is none; empty when there is no file
+};
+
+[[nodiscard]] RecordReading read_record(util::FileSystem& files, const std::filesystem::path& root,
+                                        const std::string& folder, const std::string& key);
+
 struct StoredFile {
-    std::string key;  ///< empty for a temporary file
+    std::string key;     ///< empty for a temporary file
+    std::string folder;  ///< of a record
     std::filesystem::path file;
     util::FileStatus status;
 };
 
 struct Contents {
-    std::vector<StoredFile> entries;  ///< by their names; what they hold was not looked at
+    std::vector<StoredFile> entries;  ///< kernels, by their names; what they hold was not looked at
+    std::vector<StoredFile> records;  ///< likewise
     std::vector<StoredFile> temporaries;
 };
 
-/// Every entry and temporary file. What is neither, and what cannot be read or vanishes meanwhile, is passed over.
+/// Every kernel, record and temporary file. What is neither, and what cannot be read or vanishes meanwhile, is passed
+/// over.
 [[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root);
 
 /// Removes a file that was seen with `status`, unless it has been replaced or touched since. Between the look and the

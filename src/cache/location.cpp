@@ -2,6 +2,7 @@
 
 #include "util/environment.hpp"
 
+#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <string_view>
@@ -14,6 +15,16 @@ std::optional<std::filesystem::path> absolute_from(const char* variable) {
     const auto value = util::environment(variable);
     if (!value || value->front() != '/') return std::nullopt;
     return *value;
+}
+
+/// The file that this code was loaded from: the shared library, or a program that has it linked in. Of a program the
+/// loader knows only what it was called by, which may be a name without a path.
+std::filesystem::path own_file() {
+    ::Dl_info self{};
+    const bool known = ::dladdr(reinterpret_cast<const void*>(&own_file), &self) != 0 && self.dli_fname != nullptr;
+    const bool absolute = known && *self.dli_fname == '/';
+    std::error_code error;
+    return std::filesystem::canonical(absolute ? self.dli_fname : "/proc/self/exe", error);
 }
 
 }  // namespace
@@ -35,6 +46,19 @@ std::vector<std::filesystem::path> default_layers() {
         rest.remove_prefix(layer.size() == rest.size() ? rest.size() : layer.size() + 1);
     }
     return layers;
+}
+
+std::optional<std::filesystem::path> shipped_layer() {
+    std::error_code error;
+    const std::filesystem::path file = own_file();
+    for (const char* from_here : {SMLORA_LAYER_FROM_LIBRARY, SMLORA_LAYER_FROM_PROGRAM}) {
+        const std::filesystem::path installed = (file.parent_path() / from_here).lexically_normal();
+        if (std::filesystem::is_directory(installed, error)) return installed;
+    }
+    const std::filesystem::path from_build = file.lexically_relative(SMLORA_BUILD_TREE);
+    const bool in_build_tree = !from_build.empty() && *from_build.begin() != "..";
+    if (in_build_tree && std::filesystem::is_directory(SMLORA_SOURCE_LAYER, error)) return SMLORA_SOURCE_LAYER;
+    return std::nullopt;
 }
 
 std::uint64_t default_limit(std::string& complaint) {

@@ -16,6 +16,10 @@ namespace smlora::cache {
 /// SMLORA_CACHE_LAYERS, separated by ':'.
 [[nodiscard]] std::vector<std::filesystem::path> default_layers();
 
+/// The layer that comes with the library: share/smlora/cache of the prefix that this code was installed into, or the
+/// source tree's cache/ while it runs from the build tree. Nothing when there is none.
+[[nodiscard]] std::optional<std::filesystem::path> shipped_layer();
+
 inline constexpr std::uint64_t default_limit_bytes = std::uint64_t{2} << 30;
 
 /// SMLORA_CACHE_LIMIT, else 2 GiB. `complaint` is set when the variable is no size and was not followed.

@@ -45,6 +45,22 @@ Routing to_routing(const smlora_routing& routing) {
     return result;
 }
 
+/// Nothing for the default.
+std::optional<TuningPolicy> to_policy(smlora_tuning tuning) {
+    switch (tuning) {
+        case SMLORA_TUNING_DEFAULT:
+            return std::nullopt;
+        case SMLORA_TUNING_FIRST_USE:
+            return TuningPolicy::first_use;
+        case SMLORA_TUNING_OFF:
+            return TuningPolicy::off;
+        case SMLORA_TUNING_RECORD_ONLY:
+            return TuningPolicy::record_only;
+        default:
+            wrong("options.tuning", "0 to 3", tuning);
+    }
+}
+
 }  // namespace
 
 DType to_dtype(smlora_dtype dtype, const char* name) { return to_enum(dtype, DType::int64, name); }
@@ -88,7 +104,6 @@ Problem to_problem(const smlora_problem* problem, const char* name) {
 
 EngineOptions to_options(const smlora_engine_options* options) {
     const smlora_engine_options o = read_struct(options, "options");
-    check_reserved(o.reserved, "options.reserved");
     EngineOptions result;
     result.backend = to_enum(o.backend, Backend::cpu, "options.backend");
     result.device = o.device;
@@ -99,6 +114,9 @@ EngineOptions to_options(const smlora_engine_options* options) {
     }
     if (o.cache_limit_bytes != 0) result.cache_limit_bytes = o.cache_limit_bytes;
     result.threads = o.threads;
+    result.tuning = to_policy(o.tuning);
+    if (o.tuning_seconds != 0) result.tuning_seconds = o.tuning_seconds;
+    if (o.tuning_memory_bytes != 0) result.tuning_memory_bytes = o.tuning_memory_bytes;
     if (o.log != nullptr) {
         result.log = [log = o.log, user = o.log_user](LogLevel level, std::string_view line) {
             log(static_cast<smlora_log_level>(level), std::string(line).c_str(), user);

@@ -24,19 +24,39 @@ struct TypicalGpu {
     const char* name;
     std::size_t l2_bytes;
     std::size_t memory_bytes;
+    double tera_flop_per_second;  // dense, 16-bit
+    double giga_bytes_per_second;
 };
 
+// Under the names that their drivers give them, by which tuning records go. Speeds as published, the H200's as measured
+// (docs/performance.md).
 constexpr std::array typical_gpus = {
-    TypicalGpu{80, "A100", 40 * mib, 80 * gib},
-    TypicalGpu{86, "RTX A6000", 6 * mib, 48 * gib},
-    TypicalGpu{87, "Jetson AGX Orin", 4 * mib, 64 * gib},
-    TypicalGpu{89, "L40S", 96 * mib, 48 * gib},
-    TypicalGpu{90, "H200", 50 * mib, 141 * gib},
-    TypicalGpu{100, "B200", 126 * mib, 180 * gib},
-    TypicalGpu{103, "B300", 126 * mib, 270 * gib},
-    TypicalGpu{120, "RTX PRO 6000 Blackwell", 128 * mib, 96 * gib},
-    TypicalGpu{121, "GB10", 24 * mib, 120 * gib},
+    TypicalGpu{80, "NVIDIA A100-SXM4-80GB", 40 * mib, 80 * gib, 312, 2039},
+    TypicalGpu{86, "NVIDIA RTX A6000", 6 * mib, 48 * gib, 155, 768},
+    TypicalGpu{87, "Orin", 4 * mib, 64 * gib, 42, 205},
+    TypicalGpu{89, "NVIDIA L40S", 96 * mib, 48 * gib, 362, 864},
+    TypicalGpu{90, "NVIDIA H200", 50 * mib, 141 * gib, 796, 4230},
+    TypicalGpu{100, "NVIDIA B200", 126 * mib, 180 * gib, 2250, 8000},
+    TypicalGpu{103, "NVIDIA B300", 126 * mib, 270 * gib, 2250, 8000},
+    TypicalGpu{120, "NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 128 * mib, 96 * gib, 500, 1792},
+    TypicalGpu{121, "NVIDIA GB10", 24 * mib, 120 * gib, 125, 273},
 };
+
+const TypicalGpu& typical_gpu(const jit::Arch& arch) {
+    const auto typical = std::find_if(typical_gpus.begin(), typical_gpus.end(),
+                                      [&](const TypicalGpu& gpu) { return gpu.arch == arch.number(); });
+    if (typical == typical_gpus.end()) {
+        throw Error(ErrorCode::internal, "no typical GPU is known for " + arch.name());
+    }
+    return *typical;
+}
+
+void set_speeds(DeviceFacts& facts) {
+    const TypicalGpu& typical = typical_gpu(facts.arch);
+    facts.tensor_flop_per_second =
+        typical.tera_flop_per_second * 1e12 * facts.multiprocessors / facts.arch.multiprocessors;
+    facts.memory_bytes_per_second = typical.giga_bytes_per_second * 1e9;
+}
 
 int attribute(CUdevice device, CUdevice_attribute which) {
     int value = 0;
@@ -64,6 +84,7 @@ DeviceFacts read_facts(int ordinal) {
     facts.shared_bytes_per_multiprocessor = attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
     facts.l2_bytes = static_cast<std::size_t>(attribute(device, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE));
     SMLORA_CUDA(cuDeviceTotalMem, &facts.memory_bytes, device);
+    set_speeds(facts);
     return facts;
 }
 
@@ -75,14 +96,11 @@ DeviceFacts facts_of(const jit::Arch& arch) {
     facts.multiprocessors = arch.multiprocessors;
     facts.shared_bytes_per_block = arch.shared_bytes_per_block;
     facts.shared_bytes_per_multiprocessor = arch.shared_bytes_per_multiprocessor;
-    const auto typical = std::find_if(typical_gpus.begin(), typical_gpus.end(),
-                                      [&](const TypicalGpu& gpu) { return gpu.arch == arch.number(); });
-    if (typical == typical_gpus.end()) {
-        throw Error(ErrorCode::internal, "no typical GPU is known for " + arch.name());
-    }
-    facts.name = typical->name;
-    facts.l2_bytes = typical->l2_bytes;
-    facts.memory_bytes = typical->memory_bytes;
+    const TypicalGpu& typical = typical_gpu(arch);
+    facts.name = typical.name;
+    facts.l2_bytes = typical.l2_bytes;
+    facts.memory_bytes = typical.memory_bytes;
+    set_speeds(facts);
     return facts;
 }
 

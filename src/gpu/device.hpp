@@ -22,6 +22,10 @@ struct DeviceFacts {
     int shared_bytes_per_multiprocessor = 0;
     std::size_t l2_bytes = 0;
     std::size_t memory_bytes = 0;
+    /// What such a GPU reaches at best, 16-bit products with fp32 sums, and memory reads: published or measured for a
+    /// typical one of the architecture, the former scaled to this one's multiprocessors.
+    double tensor_flop_per_second = 0;
+    double memory_bytes_per_second = 0;
 };
 
 /// Facts of a typical GPU of `arch`.

@@ -204,11 +204,19 @@ CompileResult KernelLibrary::ensure_cached(const KernelSpec& spec, const Arch& a
     CompileResult result;
     result.found_in_cache = kernel->found;
     result.stored = kernel->stored;
+    result.registers = metadata_integer(kernel->entry, "registers");
     result.spill_bytes = metadata_integer(kernel->entry, "spill_bytes");
+    result.shared_bytes = metadata_integer(kernel->entry, "shared_bytes");
     if (!kernel->found) {
         result.compile_seconds = kernel->entry.metadata.value("compile_seconds", 0.0);
     }
     return result;
+}
+
+std::string KernelLibrary::compiler_version() { return state_->store.compiler_version(); }
+
+std::string KernelLibrary::template_digest(const std::vector<std::string>& families) const {
+    return state_->store.template_digest(families);
 }
 
 const LibraryCounters& KernelLibrary::counters() const noexcept { return state_->counters; }

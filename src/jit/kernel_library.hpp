@@ -7,6 +7,8 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 namespace smlora::util {
 class Logger;
@@ -29,8 +31,10 @@ struct LoadedKernel {
 struct CompileResult {
     bool found_in_cache = false;
     double compile_seconds = 0;
+    std::int64_t registers = 0;
     std::int64_t spill_bytes = 0;
-    bool stored = false;  ///< the entry is in the writable layer (or was found in a layer)
+    std::int64_t shared_bytes = 0;  ///< static
+    bool stored = false;            ///< the entry is in the writable layer (or was found in a layer)
 };
 
 struct LibraryCounters {
@@ -59,6 +63,14 @@ class KernelLibrary {
     /// Makes sure that the kernel is in the cache; needs no GPU. A kernel that is in a layer needs no NVRTC either.
     /// Throws Error{compile}.
     CompileResult ensure_cached(const KernelSpec& spec, const Arch& arch);
+
+    /// The version of the NVRTC that a compile would use, "13.0.88"; empty without one. Opens it only if no earlier
+    /// process left a note of it.
+    [[nodiscard]] std::string compiler_version();
+
+    /// 32 hexadecimal digits that change with the text of the templates of these families. Throws Error{compile} for a
+    /// family without a template.
+    [[nodiscard]] std::string template_digest(const std::vector<std::string>& families) const;
 
     [[nodiscard]] const LibraryCounters& counters() const noexcept;
 

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <set>
@@ -60,6 +61,22 @@ std::vector<CompilerVersion> KernelStore::compilers_to_look_for() {
     }
     listed_.assign(versions.begin(), versions.end());
     return listed_;
+}
+
+std::string KernelStore::compiler_version() {
+    const std::optional<CompilerVersion> installed = compiler_.installed();
+    return installed ? installed->number() : std::string();
+}
+
+std::string KernelStore::template_digest(const std::vector<std::string>& families) const {
+    std::vector<Template> all;
+    for (const std::string& family : families) {
+        for (Template& item : templates_.closure(family + ".cuh")) {
+            if (std::find(all.begin(), all.end(), item) == all.end()) all.push_back(std::move(item));
+        }
+    }
+    std::sort(all.begin(), all.end(), [](const Template& a, const Template& b) { return a.name < b.name; });
+    return digest(all);
 }
 
 std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, const Arch& arch, Use use) {

@@ -37,6 +37,10 @@ class KernelStore {
     /// rejected. Throws Error{compile}.
     std::shared_ptr<const StoredKernel> obtain(const KernelSpec& spec, const Arch& arch, Use use = Use::cached);
 
+    /// See KernelLibrary.
+    [[nodiscard]] std::string compiler_version();
+    [[nodiscard]] std::string template_digest(const std::vector<std::string>& families) const;
+
  private:
     using Shared = std::shared_ptr<const StoredKernel>;
 

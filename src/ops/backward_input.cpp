@@ -46,7 +46,8 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     variant.vector_rows = rows_aligned({&args.dx, variant.wants_dgates ? &args.x : &args.dx});
     variant.vector_bias = variant.wants_dgates && problem.bias && rows_aligned({&args.dy, &args.bias});
     if (lora) set_packing(variant, problem, args.A, args.B);
-    const Plan& plan = call.plan(problem, variant);
+    const CallRows rows{args.routing, T};
+    const Plan& plan = call.plan(problem, variant, &rows);
 
     const ScratchBlock block(args.workspace, scratch_bytes(problem, M, args.yb.given(), variant.pack_a, variant.pack_b),
                              call.stream());

@@ -7,23 +7,28 @@
 
 namespace smlora::ops {
 
-CudaCall::CudaCall(const Engine& engine, Stream stream)
-    : engine_(engine.impl()),
+CudaCall::CudaCall(Engine::Impl& engine, Stream stream)
+    : engine_(engine),
       context_(engine_.contexts, engine_.options.device),
       stream_(static_cast<CUstream>(stream.handle)) {}
 
-const Plan& CudaCall::plan(const Problem& problem, const Variant& variant) {
+const Plan& CudaCall::plan(const Problem& problem, const Variant& variant, const CallRows* rows) {
     return engine_.plans.get({problem, variant, context_.handle()}, [&] {
         CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
         SMLORA_CUDA(cuStreamIsCapturing, stream_, &status);
         const bool capturing = status != CU_STREAM_CAPTURE_STATUS_NONE;
-        Plan plan = make_plan(problem, variant, context_.facts());
+        const Choices choices = capturing || rows == nullptr
+                                    ? engine_.tuner.known(problem, variant, facts())
+                                    : engine_.tuner.choose(problem, variant, facts(), *rows, stream_);
+        Plan plan = make_plan(problem, variant, facts(), choices);
         for (auto& step : plan.steps) {
             if (step) step->kernel = &engine_.kernels.get(step->spec, context_.facts().arch, capturing);
         }
         return plan;
     });
 }
+
+void CudaCall::load(Step& step) { step.kernel = &engine_.kernels.get(step.spec, facts().arch); }
 
 void CudaCall::launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args, std::size_t bytes,
                             gpu::Begin begin) {

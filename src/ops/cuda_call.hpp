@@ -3,6 +3,7 @@
 
 #include "gpu/device.hpp"
 #include "gpu/launch.hpp"
+#include "ops/call_rows.hpp"
 #include "ops/engine_impl.hpp"
 #include "ops/plan.hpp"
 
@@ -15,12 +16,19 @@ namespace smlora::ops {
 
 class CudaCall {
  public:
-    CudaCall(const Engine& engine, Stream stream);
+    CudaCall(const Engine& engine, Stream stream) : CudaCall(engine.impl(), stream) {}
+    CudaCall(Engine::Impl& engine, Stream stream);
 
     [[nodiscard]] CUstream stream() const noexcept { return stream_; }
 
+    [[nodiscard]] const gpu::DeviceFacts& facts() const noexcept { return context_.facts(); }
+
     /// The loaded plan of this call. Throws Error{not_ready} while the stream is capturing and a kernel is not loaded.
-    const Plan& plan(const Problem& problem, const Variant& variant);
+    /// With `rows` its choices may be measured, on these rows; else recorded or heuristic ones are taken.
+    const Plan& plan(const Problem& problem, const Variant& variant, const CallRows* rows = nullptr);
+
+    /// Compiles and loads the kernel of a step that no plan of the engine's has. Not while the stream captures.
+    void load(Step& step);
 
     /// Launches over `items` pieces of work that the kernel walks by itself: as many blocks as the GPU holds at once,
     /// and no more than there is work.

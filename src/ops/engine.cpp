@@ -1,5 +1,7 @@
 #include "ops/engine_impl.hpp"
 
+#include "cache/location.hpp"
+
 #include <utility>
 
 namespace smlora {
@@ -8,8 +10,9 @@ Engine::Impl::Impl(EngineOptions options_)
     : options(std::move(options_)),
       log(options.log),
       threads(options.threads),
-      cache({options.cache_root, options.cache_layers, options.cache_limit_bytes}, log),
-      kernels(cache, log) {}
+      cache({options.cache_root, options.cache_layers, options.cache_limit_bytes, cache::shipped_layer()}, log),
+      kernels(cache, log),
+      tuner(*this) {}
 
 Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Engine::~Engine() = default;

@@ -5,6 +5,7 @@
 #include "gpu/device.hpp"
 #include "jit/kernel_library.hpp"
 #include "ops/plan_table.hpp"
+#include "ops/tuner.hpp"
 #include "util/log.hpp"
 #include "util/thread_pool.hpp"
 
@@ -22,6 +23,7 @@ struct Engine::Impl {
     jit::KernelLibrary kernels;
     gpu::PrimaryContexts contexts;
     ops::PlanTable plans;
+    ops::Tuner tuner;
 };
 
 }  // namespace smlora

@@ -43,7 +43,8 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
     variant.tensor_cores = tensor_cores_fit(problem, {&args.x, &args.W, &args.y}, {&args.xa});
     variant.vector_rows = rows_aligned({&args.y});
     if (lora) set_packing(variant, problem, args.A, args.B);
-    const Plan& plan = call.plan(problem, variant);
+    const CallRows rows{args.routing, T};
+    const Plan& plan = call.plan(problem, variant, &rows);
 
     const ScratchBlock block(args.workspace, scratch_bytes(problem, M, args.xa.given(), variant.pack_a, variant.pack_b),
                              call.stream());

@@ -4,6 +4,8 @@
 #include "gpu/device.hpp"
 #include "jit/kernel_library.hpp"
 #include "jit/kernel_spec.hpp"
+#include "tune/bucket.hpp"
+#include "tune/configuration.hpp"
 
 #include <smlora/activation.hpp>
 #include <smlora/problem.hpp>
@@ -106,8 +108,24 @@ struct Variant {
     friend bool operator==(const Variant&, const Variant&) = default;
 };
 
-[[nodiscard]] std::uint8_t bucket_of(std::int64_t T);
+using tune::bucket_of;
 
-[[nodiscard]] Plan make_plan(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts);
+/// Which candidate each piece of work shall have; the heuristic choice where nothing is said. See search_space.hpp.
+class Choices {
+ public:
+    [[nodiscard]] const std::optional<tune::Configuration>& of(Role role) const {
+        return by_role_[static_cast<std::size_t>(role)];
+    }
+    void set(Role role, std::optional<tune::Configuration> choice) {
+        by_role_[static_cast<std::size_t>(role)] = std::move(choice);
+    }
+
+ private:
+    std::array<std::optional<tune::Configuration>, static_cast<std::size_t>(Role::count)> by_role_;
+};
+
+/// Throws Error{unsupported} when the device has not the shared memory for any candidate of a piece of work.
+[[nodiscard]] Plan make_plan(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
+                             const Choices& choices = {});
 
 }  // namespace smlora::ops

@@ -74,15 +74,18 @@ std::vector<gpu::DeviceFacts> targets(const std::vector<std::string>& archs, int
     return {gpu::facts_of(jit::arch_from_name("sm_90a"))};
 }
 
-std::vector<Item> collect(const PrewarmOptions& options, int device) {
+std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
     std::vector<std::int64_t> tokens = options.tokens;
     if (tokens.empty()) tokens.assign(std::begin(typical_tokens), std::end(typical_tokens));
     std::vector<Item> items;
     std::set<std::string> seen;
-    for (const gpu::DeviceFacts& facts : targets(options.archs, device)) {
+    for (const gpu::DeviceFacts& facts : targets(options.archs, engine.options.device)) {
         for (const Problem& problem : options.problems) {
             for (const std::int64_t T : tokens) {
-                for (jit::KernelSpec& spec : ops::step_kernels(problem, T, facts)) {
+                const auto known = [&](const ops::Variant& variant) {
+                    return engine.tuner.known(problem, variant, facts);
+                };
+                for (jit::KernelSpec& spec : ops::step_kernels(problem, T, facts, known)) {
                     std::string readable = jit::readable(spec);
                     std::string identity = fmt::format("{} {} {} {} {}", facts.arch.name(), readable, spec.threads,
                                                        spec.min_blocks, spec.dynamic_shared);
@@ -200,7 +203,7 @@ PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
         throw Error(ErrorCode::invalid_argument, fmt::format("jobs: expected 0 or more, got {}", options.jobs));
     }
     Engine::Impl& impl = engine.impl();
-    const std::vector<Item> items = collect(options, impl.options.device);
+    const std::vector<Item> items = collect(options, impl);
     Prewarming prewarming(impl.kernels, items, progress);
     const int jobs = options.jobs > 0 ? options.jobs : impl.threads.threads();
     const int workers = std::min(jobs, static_cast<int>(std::max<std::size_t>(items.size(), 1)));

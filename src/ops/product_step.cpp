@@ -4,12 +4,44 @@
 
 #include <smlora/error.hpp>
 
-#include <cmath>
-
 namespace smlora::ops {
-double rows_per_expert(const Problem& problem, const Variant& variant) {
-    return std::ldexp(1.0, variant.bucket) * static_cast<double>(problem.top_k) / static_cast<double>(problem.E);
+namespace {
+
+std::vector<jit::Constant> product_constants(const Problem& problem, const ProductKernel& product) {
+    return {
+        {"E", problem.E},
+        {"RED", product.red},
+        {"OUT", product.out},
+        {"TOP_K", problem.top_k},
+        {"ROWS", static_cast<int>(product.rows)},
+        {"OUT_ROWS", static_cast<int>(product.out_rows)},
+        {"WEIGHT_MAJOR", product.weight_out_contiguous},
+        {"LORA_MAJOR", product.lora_out_contiguous},
+        {"HAS_BIAS", product.bias},
+        {"HAS_GATES", product.gates},
+        {"Element", type_name(problem.dtype)},
+        {"Gate", type_name(problem.gate_dtype)},
+        {"Index", type_name(problem.index_dtype)},
+    };
 }
+
+std::vector<jit::Constant> gradient_constants(const Problem& problem, std::int64_t width, RowOrder rows) {
+    return {
+        {"E", problem.E},
+        {"WIDE", width},
+        {"RANK", problem.R},
+        {"RANK_STRIDE", padded_rank(problem)},
+        {"ROWS", static_cast<int>(rows)},
+        {"TOP_K", problem.top_k},
+        {"HAS_GATES", problem.gates},
+        {"Element", type_name(problem.dtype)},
+        {"Output", type_name(problem.adapter_dtype)},
+        {"Gate", type_name(problem.gate_dtype)},
+        {"Index", type_name(problem.index_dtype)},
+    };
+}
+
+}  // namespace
 
 const char* type_name(DType dtype) {
     switch (dtype) {
@@ -29,30 +61,15 @@ const char* type_name(DType dtype) {
     throw Error(ErrorCode::unsupported, "dtype: expected bf16, fp16 or fp32 on the CUDA backend, got fp64");
 }
 
-Step product_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
-                  const gpu::DeviceFacts& facts) {
+Step product_step(const Problem& problem, const ProductKernel& product,
+                  const std::optional<tune::Configuration>& configuration) {
     Step step;
     auto& spec = step.spec;
-    spec.constants = {
-        {"E", problem.E},
-        {"RED", product.red},
-        {"OUT", product.out},
-        {"TOP_K", problem.top_k},
-        {"ROWS", static_cast<int>(product.rows)},
-        {"OUT_ROWS", static_cast<int>(product.out_rows)},
-        {"WEIGHT_MAJOR", product.weight_out_contiguous},
-        {"LORA_MAJOR", product.lora_out_contiguous},
-        {"HAS_BIAS", product.bias},
-        {"HAS_GATES", product.gates},
-        {"Element", type_name(problem.dtype)},
-        {"Gate", type_name(problem.gate_dtype)},
-        {"Index", type_name(problem.index_dtype)},
-    };
+    spec.constants = product_constants(problem, product);
     auto& constants = spec.constants;
-    if (variant.tensor_cores) {
-        const ProductTile tile = choose_product_tile(
-            {problem.E, product.out, rows_per_expert(problem, variant), !product.weight_out_contiguous}, facts);
-        spec.family = "grouped_product_mma";
+    if (configuration) {
+        const ProductTile tile = product_tile(*configuration);
+        spec.family = product_mma_family;
         spec.threads = tile.threads();
         spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
         spec.dynamic_shared = tile.shared_bytes(problem.E);
@@ -80,13 +97,22 @@ Step product_step(const Problem& problem, const ProductKernel& product, const Va
     return step;
 }
 
-Step gradients_step(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts) {
-    const GradientTile tile = choose_gradient_tile(problem.E, problem.R, facts);
+Step reference_product_step(const Problem& problem, const ProductKernel& product) {
+    Step step;
+    step.spec.family = "grouped_product_reference";
+    step.spec.threads = 256;
+    step.spec.constants = product_constants(problem, product);
+    step.spec.constants.emplace_back("RANK", product.rank > 0 ? padded_rank(problem) : 0);
+    return step;
+}
+
+Step gradients_step(const Problem& problem, const Variant& variant, const tune::Configuration& configuration) {
+    const GradientTile tile = gradient_tile(configuration);
     const std::int64_t wide_a = variant.wants_da ? problem.K : 0;
     const std::int64_t wide_b = variant.wants_db ? problem.N : 0;
     Step step;
     auto& spec = step.spec;
-    spec.family = "lora_gradient_mma";
+    spec.family = gradient_mma_family;
     spec.threads = tile.threads();
     spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
     spec.dynamic_shared = tile.shared_bytes(problem.E);
@@ -133,20 +159,16 @@ Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows) {
     Step step;
     step.spec.family = "lora_gradient_simt";
     step.spec.threads = 256;
-    step.spec.constants = {
-        {"E", problem.E},
-        {"WIDE", width},
-        {"RANK", problem.R},
-        {"RANK_STRIDE", padded_rank(problem)},
-        {"ROWS", static_cast<int>(rows)},
-        {"TOP_K", problem.top_k},
-        {"HAS_GATES", problem.gates},
-        {"Element", type_name(problem.dtype)},
-        {"Output", type_name(problem.adapter_dtype)},
-        {"Gate", type_name(problem.gate_dtype)},
-        {"Index", type_name(problem.index_dtype)},
-    };
+    step.spec.constants = gradient_constants(problem, width, rows);
     step.column_tiles = static_cast<int>(((width + 63) / 64) * ((problem.R + 15) / 16));
+    return step;
+}
+
+Step reference_gradient_step(const Problem& problem, std::int64_t width, RowOrder rows) {
+    Step step;
+    step.spec.family = "lora_gradient_reference";
+    step.spec.threads = 256;
+    step.spec.constants = gradient_constants(problem, width, rows);
     return step;
 }
 

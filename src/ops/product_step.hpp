@@ -10,9 +10,6 @@ namespace smlora::ops {
 /// The templates' name of an element or index type.
 [[nodiscard]] const char* type_name(DType dtype);
 
-/// The mean at the variant's bucket of T.
-[[nodiscard]] double rows_per_expert(const Problem& problem, const Variant& variant);
-
 struct ProductKernel {
     std::int64_t red = 0;         ///< length of the reduction
     std::int64_t out = 0;         ///< columns written
@@ -27,16 +24,24 @@ struct ProductKernel {
     bool gates = false;
 };
 
-[[nodiscard]] Step product_step(const Problem& problem, const ProductKernel& product, const Variant& variant,
-                                const gpu::DeviceFacts& facts);
+/// On mma.sync with a configuration of the family grouped_product_mma, without tensor cores without one.
+[[nodiscard]] Step product_step(const Problem& problem, const ProductKernel& product,
+                                const std::optional<tune::Configuration>& configuration);
 
-/// The gradients that the variant wants, in one launch on tensor cores.
-[[nodiscard]] Step gradients_step(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts);
+/// The plain kernel that others are checked against. Takes the arguments of the step above.
+[[nodiscard]] Step reference_product_step(const Problem& problem, const ProductKernel& product);
+
+/// The gradients that the variant wants, in one launch on tensor cores. `configuration` is one of lora_gradient_mma.
+[[nodiscard]] Step gradients_step(const Problem& problem, const Variant& variant,
+                                  const tune::Configuration& configuration);
 
 /// Adds up what gradients_step left in pieces.
 [[nodiscard]] Step gradients_reduce_step(const Problem& problem, const Variant& variant);
 
 /// The gradient of one adapter matrix without tensor cores. `width` is the wide operand's, `rows` its order.
 [[nodiscard]] Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows);
+
+/// The plain kernel for the same, which others are checked against.
+[[nodiscard]] Step reference_gradient_step(const Problem& problem, std::int64_t width, RowOrder rows);
 
 }  // namespace smlora::ops

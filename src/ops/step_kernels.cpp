@@ -9,10 +9,12 @@ namespace {
 
 class KernelSet {
  public:
-    KernelSet(const Problem& problem, const gpu::DeviceFacts& facts) : problem_(problem), facts_(facts) {}
+    KernelSet(const Problem& problem, const gpu::DeviceFacts& facts, const KnownChoices& choices)
+        : problem_(problem), facts_(facts), choices_(choices) {}
 
     void add(const Variant& variant) {
-        for (auto& step : make_plan(problem_, variant, facts_).steps) {
+        const Choices choices = choices_ ? choices_(variant) : Choices{};
+        for (auto& step : make_plan(problem_, variant, facts_, choices).steps) {
             if (step && std::find(specs_.begin(), specs_.end(), step->spec) == specs_.end()) {
                 specs_.push_back(std::move(step->spec));
             }
@@ -23,8 +25,25 @@ class KernelSet {
  private:
     const Problem& problem_;
     const gpu::DeviceFacts& facts_;
+    const KnownChoices& choices_;
     std::vector<jit::KernelSpec> specs_;
 };
+
+bool rows_are_whole_vectors(const Problem& problem) {
+    const auto element = static_cast<std::int64_t>(size_of(problem.dtype));
+    return problem.K * element % 16 == 0 && problem.N * element % 16 == 0;
+}
+
+/// Of tensors whose rows are aligned as far as their lengths allow it.
+Variant aligned_variant(const Problem& problem, std::int64_t T) {
+    const bool whole_vectors = rows_are_whole_vectors(problem);
+    Variant variant;
+    variant.bucket = bucket_of(T);
+    variant.vector_rows = whole_vectors;
+    variant.vector_bias = whole_vectors && problem.bias;
+    variant.tensor_cores = whole_vectors && size_of(problem.dtype) == 2;
+    return variant;
+}
 
 /// Adapters are stored in three ways: as the kernels read them; with another type, rank contiguous or not (the seed's
 /// layout and PEFT's A); and with the expert fastest (PEFT's B). Each may be what a job brings.
@@ -39,15 +58,28 @@ void add_packings(KernelSet& kernels, Variant variant, const Problem& problem) {
 
 }  // namespace
 
-std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T, const gpu::DeviceFacts& facts) {
-    KernelSet kernels(problem, facts);
-    const bool whole_vectors = problem.K * static_cast<std::int64_t>(size_of(problem.dtype)) % 16 == 0 &&
-                               problem.N * static_cast<std::int64_t>(size_of(problem.dtype)) % 16 == 0;
-    Variant variant;
-    variant.bucket = bucket_of(T);
-    variant.vector_rows = whole_vectors;
-    variant.vector_bias = whole_vectors && problem.bias;
-    variant.tensor_cores = whole_vectors && size_of(problem.dtype) == 2;
+std::vector<Variant> step_variants(const Problem& problem, std::int64_t T) {
+    Variant variant = aligned_variant(problem, T);
+    std::vector<Variant> variants;
+    variant.operation = Operation::forward;
+    variants.push_back(variant);
+    variant.operation = Operation::backward_input;
+    variant.wants_dgates = problem.gates;
+    variants.push_back(variant);
+    if (problem.R > 0) {
+        variant.operation = Operation::backward_lora;
+        variant.wants_dgates = false;
+        variant.wants_da = variant.wants_db = true;
+        variants.push_back(variant);
+    }
+    return variants;
+}
+
+std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T, const gpu::DeviceFacts& facts,
+                                          const KnownChoices& choices) {
+    KernelSet kernels(problem, facts, choices);
+    const bool whole_vectors = rows_are_whole_vectors(problem);
+    Variant variant = aligned_variant(problem, T);
 
     Variant route = {};
     route.operation = Operation::route;

@@ -3,16 +3,26 @@
 
 #include "gpu/device.hpp"
 #include "jit/kernel_spec.hpp"
+#include "ops/plan.hpp"
 
 #include <smlora/problem.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace smlora::ops {
 
+/// What is to be used for the pieces of work of a variant.
+using KnownChoices = std::function<Choices(const Variant&)>;
+
 /// The kernels of route, group, combine, forward, backward_input and backward_lora for T tokens, without duplicates.
 [[nodiscard]] std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T,
-                                                        const gpu::DeviceFacts& facts);
+                                                        const gpu::DeviceFacts& facts,
+                                                        const KnownChoices& choices = {});
+
+/// The variants of forward, backward_input and backward_lora that a training step of T tokens runs, adapters stored as
+/// the kernels read them: what tuning a problem is about. Their rows are 16-byte aligned where K and N allow it.
+[[nodiscard]] std::vector<Variant> step_variants(const Problem& problem, std::int64_t T);
 
 }  // namespace smlora::ops

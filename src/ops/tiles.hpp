@@ -1,7 +1,8 @@
-// Tile sizes of the tensor-core kernels: what is legal, and a cost model that chooses among it.
+// Tiles of the kernels on mma.sync: the candidates, what is legal of them, and a cost model.
 #pragma once
 
 #include "gpu/device.hpp"
+#include "tune/candidate.hpp"
 
 #include <cstdint>
 
@@ -19,14 +20,20 @@ struct ProductTile {
     [[nodiscard]] unsigned shared_bytes(std::int64_t E) const;
 };
 
-/// What the choice depends on.
+/// What the time of a grouped product depends on.
 struct ProductSize {
     std::int64_t E, out;
+    double depth;               ///< of the reduction, the adapter's included
     double rows_per_expert;     ///< the mean, M / E
+    double bytes;               ///< read and written once
     bool reduction_contiguous;  ///< of the weight
 };
 
-[[nodiscard]] ProductTile choose_product_tile(const ProductSize& size, const gpu::DeviceFacts& facts);
+inline constexpr const char* product_mma_family = "grouped_product_mma";
+
+/// Every tile of the family grouped_product_mma, legal or not.
+[[nodiscard]] tune::SearchSpace product_mma_candidates(const ProductSize& size, const gpu::DeviceFacts& facts);
+[[nodiscard]] ProductTile product_tile(const tune::Configuration& configuration);
 
 /// Blocking of lora_gradient_mma.
 struct GradientTile {
@@ -39,6 +46,16 @@ struct GradientTile {
     [[nodiscard]] unsigned shared_bytes(std::int64_t E) const;
 };
 
-[[nodiscard]] GradientTile choose_gradient_tile(std::int64_t E, std::int64_t R, const gpu::DeviceFacts& facts);
+/// What the time of the adapter's gradients depends on.
+struct GradientSize {
+    std::int64_t E, R;
+    double bytes;  ///< read and written once
+};
+
+inline constexpr const char* gradient_mma_family = "lora_gradient_mma";
+
+/// Every tile of the family lora_gradient_mma, legal or not.
+[[nodiscard]] tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::DeviceFacts& facts);
+[[nodiscard]] GradientTile gradient_tile(const tune::Configuration& configuration);
 
 }  // namespace smlora::ops

@@ -2,38 +2,9 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "gpu/tensor_map.hpp"
-#include "util/environment.hpp"
-
-#include <algorithm>
 
 namespace smlora::ops {
 namespace {
-
-// Mirrors grouped_product_wgmma/layout.cuh.
-constexpr int step_depth = 64;
-constexpr int tile_columns = 256;
-
-struct Blocking {
-    int tile_rows, row_step, stages, cluster;
-};
-
-/// Two row tiles that share their weights pay off where an expert has several and its weights do not stay in L2 from
-/// one tile to the next (docs/performance.md).
-bool pair_row_tiles(const ProductKernel& product, double rows_per_expert) {
-    constexpr double weights_beyond_l2 = 64.0 * 1024 * 1024;
-    const double weight_bytes = 2.0 * static_cast<double>(product.red) * static_cast<double>(product.out);
-    return rows_per_expert > 160 && (rows_per_expert < 600 || weight_bytes > weights_beyond_l2);
-}
-
-int rank_depth(std::int64_t rank) { return rank <= 16 ? 16 : rank <= 32 ? 32 : 64; }
-
-int shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank, bool makes_rank_rows) {
-    const int stage = (tile_columns + blocking.tile_rows + (makes_rank_rows ? rank_depth(rank) : 0)) * step_depth * 2;
-    const int staging = 2 * blocking.tile_rows * 256;
-    const int barriers = (2 * blocking.stages + 4) * 8;
-    return blocking.stages * stage + staging + barriers + blocking.tile_rows * 4 + (static_cast<int>(E) + 2) * 4 +
-           16 * 4;
-}
 
 gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std::int64_t columns,
                         std::int64_t expert_stride, std::int64_t row_stride, int box_rows, int box_columns) {
@@ -44,30 +15,21 @@ gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std
 
 }  // namespace
 
-bool wgmma_serves(const ProductKernel& product, const Variant& variant, const gpu::DeviceFacts& facts) {
-    return variant.tensor_cores && product.red > step_depth && facts.arch.name() == "sm_90a" &&
-           util::environment("SMLORA_INSTRUCTIONS") == "wgmma";
-}
+bool wgmma_has_rest(const ProductKernel& product) { return product.out > wgmma_tile_columns; }
 
-bool wgmma_makes_rank_rows(const ProductKernel& product) { return product.rank > 0 && product.rank <= 64; }
-
-bool wgmma_has_rest(const ProductKernel& product) { return product.out > tile_columns; }
-
-Step wgmma_step(const Problem& problem, const ProductKernel& product, const Variant& variant, WgmmaPart part) {
+Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part,
+                const tune::Configuration& configuration) {
     const bool makes = part == WgmmaPart::first;
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
-    const Blocking blocking{!makes      ? 144
-                            : rank > 32 ? 112
-                                        : 128,
-                            16, 3, pair_row_tiles(product, rows_per_expert(problem, variant)) ? 2 : 1};
-    const int columns = static_cast<int>((product.out + tile_columns - 1) / tile_columns);
+    const WgmmaBlocking blocking = wgmma_blocking(configuration, part);
+    const int columns = static_cast<int>((product.out + wgmma_tile_columns - 1) / wgmma_tile_columns);
 
     Step step;
     auto& spec = step.spec;
-    spec.family = "grouped_product_wgmma";
+    spec.family = product_wgmma_family;
     spec.threads = 512;
     spec.cluster = static_cast<unsigned>(blocking.cluster);
-    spec.dynamic_shared = static_cast<unsigned>(shared_bytes(blocking, problem.E, rank, makes));
+    spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(problem.E, rank, part));
     step.tile_rows = blocking.tile_rows;
     step.column_tiles = part == WgmmaPart::first ? 1 : part == WgmmaPart::rest ? columns - 1 : columns;
     // dX makes its rank rows with B [N, R], forward with A [R, K].
@@ -105,7 +67,7 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, const Vari
                             rank_red_contiguous,
                             makes,
                             blocking.tile_rows,
-                            rank_depth(rank),
+                            wgmma_rank_depth(rank),
                             problem.dtype};
     return step;
 }
@@ -119,15 +81,16 @@ void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const Grou
     args.rank_scale = rank_rows.scale;
 
     // A box is what one copy brings: of a reduction-contiguous matrix a block's share of the columns, of another 64.
-    const int share = tile_columns / static_cast<int>(step.spec.cluster);
+    const int share = wgmma_tile_columns / static_cast<int>(step.spec.cluster);
     const auto weight_view = [&](const void* data, std::int64_t red, std::int64_t expert_stride,
                                  std::int64_t row_stride, bool out_contiguous, int depth) {
         return out_contiguous ? matrices(data, shape.E, red, shape.out, expert_stride, row_stride, depth, 64)
                               : matrices(data, shape.E, shape.out, red, expert_stride, row_stride, share, depth);
     };
-    args.weight_map = gpu::tensor_map(weight_view(product.weight, shape.red, product.weight_expert_stride,
-                                                  product.weight_row_stride, shape.weight_out_contiguous, step_depth),
-                                      shape.dtype);
+    args.weight_map =
+        gpu::tensor_map(weight_view(product.weight, shape.red, product.weight_expert_stride, product.weight_row_stride,
+                                    shape.weight_out_contiguous, wgmma_step_depth),
+                        shape.dtype);
     if (shape.rank > 0) {
         args.lora_weight_map =
             gpu::tensor_map(weight_view(product.lora_weight, shape.rank, product.lora_expert_stride,
@@ -138,9 +101,9 @@ void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const Grou
         args.rank_map =
             gpu::tensor_map(shape.rank_red_contiguous
                                 ? matrices(rank_rows.matrix, shape.E, shape.rank, shape.red, rank_rows.expert_stride,
-                                           rank_rows.row_stride, shape.rank_depth, step_depth)
+                                           rank_rows.row_stride, shape.rank_depth, wgmma_step_depth)
                                 : matrices(rank_rows.matrix, shape.E, shape.red, shape.rank, rank_rows.expert_stride,
-                                           rank_rows.row_stride, step_depth, shape.rank_depth),
+                                           rank_rows.row_stride, wgmma_step_depth, shape.rank_depth),
                             shape.dtype);
     } else if (shape.rank > 0) {
         args.lora_rows_map = gpu::tensor_map(

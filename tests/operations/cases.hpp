@@ -145,9 +145,8 @@ inline Cases tile_cases() {
     };
     for (const std::int64_t R : {5, 24, 32, 48, 64, 72, 200}) {
         cases.push_back({.name = fmt::format("R{}", R), .problem = shape(3, 328, 520, R, 2), .T = 70});
-        cases.push_back({.name = fmt::format("R{}_enk", R),
-                         .problem = with(shape(3, 328, 520, R, 2), WeightLayout::enk),
-                         .T = 70});
+        cases.push_back(
+            {.name = fmt::format("R{}_enk", R), .problem = with(shape(3, 328, 520, R, 2), WeightLayout::enk), .T = 70});
     }
     return cases;
 }

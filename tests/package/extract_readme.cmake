@@ -1,11 +1,11 @@
-# Writes the first block of each language in README.md to a file of its own, byte for byte.
+# Writes the last block of each language (those in Python before it need torch) in README.md to a file of its own, byte for byte.
 file(READ ${README} readme)
 foreach(pair cmake=CMakeLists.txt cpp=main.cpp python=app.py)
   string(REGEX MATCH "^(.*)=(.*)$" pair ${pair})
   set(language ${CMAKE_MATCH_1})
   set(file ${CMAKE_MATCH_2})
   set(fence "\n```${language}\n")
-  string(FIND "${readme}" "${fence}" start)
+  string(FIND "${readme}" "${fence}" start REVERSE)
   if(start EQUAL -1)
     message(FATAL_ERROR "README.md has no block in ${language}")
   endif()

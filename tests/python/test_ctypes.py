@@ -57,7 +57,8 @@ class EngineOptions(Evolving):
     init = "smlora_engine_options_init"
     _fields_ = [("struct_size", c_size_t), ("backend", c_int32), ("device", c_int32), ("cache_root", c_char_p),
                 ("cache_layers", POINTER(c_char_p)), ("cache_layer_count", c_size_t), ("cache_limit_bytes", c_uint64),
-                ("threads", c_int32), ("reserved", c_int32), ("log", LogCallback), ("log_user", c_void_p)]
+                ("threads", c_int32), ("tuning", c_int32), ("log", LogCallback), ("log_user", c_void_p),
+                ("tuning_seconds", c_double), ("tuning_memory_bytes", c_uint64)]
 
 
 def args_struct(operation, members, scaling):

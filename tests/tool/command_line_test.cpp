@@ -75,7 +75,9 @@ TEST_F(CommandLine, InfoTellsOfTheMachineAndTheCache) {
     EXPECT_EQ(json["driver"]["found"].get<bool>(), json["driver"]["error"] == "");
     EXPECT_EQ(json["nvrtc"]["found"].get<bool>(), json["nvrtc"]["error"] == "");
     EXPECT_EQ(json["archs"].empty(), !json["nvrtc"]["found"].get<bool>());
-    ASSERT_EQ(json["cache"]["layers"].size(), 1U);
+    // Below it may be the layer that comes with the tool.
+    ASSERT_GE(json["cache"]["layers"].size(), 1U);
+    ASSERT_LE(json["cache"]["layers"].size(), 2U);
     EXPECT_EQ(json["cache"]["layers"][0]["root"], cache().string());
     EXPECT_EQ(json["cache"]["layers"][0]["writable"], true);
 }

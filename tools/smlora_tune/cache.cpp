@@ -1,12 +1,15 @@
 // smlora-tune cache: what is in the cache, whether it is sound, making it smaller.
 #include <smlora/cache.hpp>
 
+#include "ops/engine_impl.hpp"
+#include "ops/record_check.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace smlora::tool {
@@ -49,6 +52,24 @@ ExitCode run_path(const Engine& engine, const CommonOptions& common, const std::
     return ExitCode::ok;
 }
 
+/// Tuning records of the writable layer.
+std::size_t own_records(const Engine& engine) {
+    const std::vector<cache::RecordText> records = engine.impl().cache.list_records();
+    return static_cast<std::size_t>(
+        std::count_if(records.begin(), records.end(), [](const auto& record) { return record.writable; }));
+}
+
+/// Kernels and records of all layers that are unsound.
+std::vector<CacheProblem> unsound(const Engine& engine) {
+    std::vector<CacheProblem> problems = cache_verify(engine);
+    for (const cache::RecordText& record : engine.impl().cache.list_records()) {
+        for (const std::string& what : ops::check_record(record, engine.impl().kernels).unsound) {
+            problems.push_back({record.file, what});
+        }
+    }
+    return problems;
+}
+
 ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std::string&) {
     const CacheStats stats = cache_stats(engine);
     if (common.json) {
@@ -59,6 +80,7 @@ ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std:
                 {{"root", layer.root.string()}, {"writable", layer.writable}, {"exists", layer.exists}});
         }
         document["entries"] = stats.entries;
+        document["records"] = own_records(engine);
         document["bytes"] = stats.bytes;
         document["limit_bytes"] = stats.limit_bytes;
         print_json(document);
@@ -71,6 +93,7 @@ ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std:
     const double share =
         stats.limit_bytes == 0 ? 0 : 100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes);
     fmt::print("{:<16}{}\n", "Kernels:", stats.entries);
+    fmt::print("{:<16}{}\n", "Tuning records:", own_records(engine));
     fmt::print("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes), share);
     return ExitCode::ok;
 }
@@ -119,7 +142,7 @@ ExitCode run_inspect(const Engine& engine, const CommonOptions& common, const st
 }
 
 ExitCode run_verify(const Engine& engine, const CommonOptions& common, const std::string&) {
-    const std::vector<CacheProblem> problems = cache_verify(engine);
+    const std::vector<CacheProblem> problems = unsound(engine);
     const std::uint64_t sound = cache_stats(engine).entries;
     const ExitCode result = problems.empty() ? ExitCode::ok : ExitCode::failure;
     if (common.json) {
@@ -134,9 +157,9 @@ ExitCode run_verify(const Engine& engine, const CommonOptions& common, const std
     }
     for (const CacheProblem& problem : problems) fmt::print("{}: {}\n", problem.file.string(), problem.what);
     if (problems.empty()) {
-        fmt::print("{} kernels, all sound\n", sound);
+        fmt::print("{} kernels and {} tuning records, all sound\n", sound, own_records(engine));
     } else {
-        fmt::print("{} unsound; each counts as a miss and is compiled again when it is needed\n", problems.size());
+        fmt::print("{} unsound; each counts as a miss and is made again when it is needed\n", problems.size());
     }
     return result;
 }
@@ -186,12 +209,13 @@ void add_cache(CLI::App& app, Run& run) {
         };
     });
     add_action(*cache, run, command, "path", "The writable cache folder", run_path);
-    add_action(*cache, run, command, "stats", "Layers, number of kernels, size", run_stats);
+    add_action(*cache, run, command, "stats", "Layers, number of kernels and tuning records, size", run_stats);
     add_action(*cache, run, command, "list", "The kernels, newest first", run_list);
     CLI::App* inspect =
         add_action(*cache, run, command, "inspect", "Everything that is known of one kernel", run_inspect);
     inspect->add_option("key", command->key, "Its key, or as much of it as is unique")->required()->type_name("KEY");
-    add_action(*cache, run, command, "verify", "Read every kernel; exit code 1 when one is unsound", run_verify);
+    add_action(*cache, run, command, "verify", "Read every kernel and tuning record; exit code 1 when one is unsound",
+               run_verify);
     add_action(*cache, run, command, "clear", "Remove the kernels of the writable layer", run_clear);
 }
 

@@ -22,6 +22,10 @@ void add_prewarm(CLI::App& app, Run& run);
 void add_verify(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
 void add_cache(CLI::App& app, Run& run);
+void add_tune(CLI::App& app, Run& run);
+void add_explain(CLI::App& app, Run& run);
+void add_export(CLI::App& app, Run& run);
+void add_import(CLI::App& app, Run& run);
 
 struct CommonOptions {
     bool json = false;

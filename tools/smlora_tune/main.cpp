@@ -1,4 +1,4 @@
-// smlora-tune: warms the kernel cache, checks and measures the operations, looks after the cache.
+// smlora-tune: warms the kernel cache, tunes, checks and measures the operations, looks after the cache.
 #include "smlora_tune/command.hpp"
 
 #include <smlora/error.hpp>
@@ -16,6 +16,7 @@ namespace {
 
 constexpr const char* footer = R"(Examples:
   smlora-tune prewarm --model qwen3-30b-a3b --rank 16 --arch sm_90a
+  smlora-tune tune --model qwen3-30b-a3b --rank 16 --tokens 4096
   smlora-tune verify --shape 128,2048,1536,16,8
   smlora-tune bench --shape 128,2048,1536,16,8 --tokens 2048 --json
 
@@ -37,13 +38,20 @@ int run(int argc, char** argv) {
     app.footer(footer);
     app.set_version_flag("--version", "smlora-tune " SMLORA_VERSION);
     Run command = []() -> ExitCode {
-        throw UsageError("expected a sub-command: info, prewarm, verify, bench or cache; run with --help to see more");
+        throw UsageError(
+            "expected a sub-command: info, prewarm, tune, explain, verify, bench, cache, export or import; run with "
+            "--help to "
+            "see more");
     };
     add_info(app, command);
     add_prewarm(app, command);
+    add_tune(app, command);
+    add_explain(app, command);
     add_verify(app, command);
     add_bench(app, command);
     add_cache(app, command);
+    add_export(app, command);
+    add_import(app, command);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

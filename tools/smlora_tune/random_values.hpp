@@ -1,12 +1,13 @@
 // Random tensors, made fast enough for weights of many gigabytes.
 #pragma once
 
+#include "tune/random_routing.hpp"
+
 #include <smlora/memory.hpp>
 #include <smlora/tensor.hpp>
 
 #include <cstdint>
 #include <string_view>
-#include <vector>
 
 namespace smlora::tool {
 
@@ -21,16 +22,7 @@ enum class Distribution {
 void fill_random(Buffer& buffer, std::int64_t count, DType dtype, Distribution distribution, double scale,
                  std::uint64_t seed, std::string_view role);
 
-/// How tokens choose their experts.
-enum class Skew {
-    uniform,  ///< every expert alike
-    zipf,     ///< the n-th most popular expert with weight 1 / n, as trained routers are, roughly
-    one,      ///< everything to one expert: the worst balance there is
-};
-
-/// [T, top_k] expert indices. The experts of a token are distinct where E and `skew` allow it. About `left_out` of the
-/// entries are -1, as for experts on another rank.
-[[nodiscard]] std::vector<std::int64_t> random_top_idx(std::int64_t T, std::int64_t top_k, std::int64_t E, Skew skew,
-                                                       double left_out, std::uint64_t seed);
+using tune::random_top_idx;
+using tune::Skew;
 
 }  // namespace smlora::tool

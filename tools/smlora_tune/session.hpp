@@ -25,6 +25,8 @@ class Session {
 
     /// "NVIDIA H200 (sm_90a)", "CPU, 16 threads".
     [[nodiscard]] std::string device_name() const;
+    /// Of the GPU that there must be.
+    [[nodiscard]] const gpu::DeviceFacts& facts() const { return context_->facts(); }
     [[nodiscard]] std::size_t l2_bytes() const;    ///< 0 on the CPU
     [[nodiscard]] std::size_t free_bytes() const;  ///< device memory; on the CPU the memory of the machine
 

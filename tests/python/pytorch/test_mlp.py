@@ -10,7 +10,8 @@ from reference import TOLERANCE, assert_close, random_choices
 from torch.library import opcheck
 
 KINDS = ["swiglu", "geglu", "geglu_tanh", "reglu", "swiglu_clamped"]
-ALPHA, LIMIT = 1.3, 1.5
+# No 16-bit number is the limit: versions of torch differ in the gradient of a clamp there.
+ALPHA, LIMIT = 1.3, 1.4995
 
 
 def plain_activation(h, activation):

@@ -393,6 +393,9 @@ TEST(ConvertEngineOptions, InitGivesTheDefaultsOfCpp) {
     EXPECT_FALSE(options.cache_layers.has_value());
     EXPECT_FALSE(options.cache_limit_bytes.has_value());
     EXPECT_EQ(options.threads, 0);
+    EXPECT_FALSE(options.tuning.has_value());
+    EXPECT_FALSE(options.tuning_seconds.has_value());
+    EXPECT_FALSE(options.tuning_memory_bytes.has_value());
     EXPECT_FALSE(options.log);
 }
 
@@ -408,6 +411,9 @@ TEST(ConvertEngineOptions, EveryMemberArrives) {
     o.cache_layer_count = 2;
     o.cache_limit_bytes = 12345;
     o.threads = 7;
+    o.tuning = SMLORA_TUNING_OFF;
+    o.tuning_seconds = 2.5;
+    o.tuning_memory_bytes = 1234;
     o.log = [](smlora_log_level level, const char* line, void* user) {
         static_cast<std::vector<std::string>*>(user)->push_back(std::to_string(level) + " " + line);
     };
@@ -419,6 +425,9 @@ TEST(ConvertEngineOptions, EveryMemberArrives) {
     EXPECT_EQ(options.cache_layers, (std::vector<std::filesystem::path>{"/layers/one", "/layers/two"}));
     EXPECT_EQ(options.cache_limit_bytes, 12345u);
     EXPECT_EQ(options.threads, 7);
+    EXPECT_EQ(options.tuning, TuningPolicy::off);
+    EXPECT_EQ(options.tuning_seconds, 2.5);
+    EXPECT_EQ(options.tuning_memory_bytes, 1234u);
     options.log(LogLevel::warning, std::string_view("a line that goes on").substr(0, 6));
     EXPECT_EQ(lines, std::vector<std::string>{"2 a line"});
 }
@@ -445,8 +454,8 @@ TEST(ConvertEngineOptions, WhatIsWrongIsNamed) {
     EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }),
               "options.cache_layers[1]: expected a pointer, got null");
     o.cache_layer_count = 1;
-    o.reserved = 9;
-    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.reserved: expected 0, got 9");
+    o.tuning = 4;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.tuning: expected 0 to 3, got 4");
 }
 
 TEST(ConvertPrewarmOptions, EveryMemberArrives) {

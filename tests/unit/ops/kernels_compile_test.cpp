@@ -2,12 +2,16 @@
 #include "jit/kernel_compiler.hpp"
 #include "jit/nvrtc.hpp"
 #include "jit/templates.hpp"
+#include "ops/search_space.hpp"
 #include "ops/step_kernels.hpp"
 #include "util/thread_pool.hpp"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -106,6 +110,56 @@ TEST(KernelsCompile, OnWgmmaForEveryRankAndLayout) {
 TEST(KernelsCompile, EveryTileFromOneTokenToManyAndEveryRank) {
     for (const std::int64_t T : {1, 64, 512, 65536}) expect_compiled(problem(64, 2048, 2048, 16, 8), T, "sm_90a");
     for (const std::int64_t R : {1, 17, 32, 64, 256}) expect_compiled(problem(64, 2880, 1024, R, 8), 2048, "sm_90a");
+}
+
+/// Every candidate that the tuner may try compiles and fits; one that spills is refused then, but most must not.
+void expect_candidates_compile(const Problem& problem, const std::string& arch_name) {
+    const jit::Arch arch = jit::arch_from_name(arch_name);
+    const gpu::DeviceFacts facts = gpu::facts_of(arch);
+    const jit::Nvrtc& nvrtc = jit::Nvrtc::instance();
+    std::vector<jit::KernelSpec> specs;
+    for (const ops::Variant& variant : ops::step_variants(problem, 2048)) {
+        for (const ops::Role role : ops::chosen_roles(problem, variant)) {
+            for (const tune::Candidate& candidate : ops::search_space(problem, variant, role, facts)) {
+                if (!candidate.legal()) continue;
+                ops::Choices choices;
+                choices.set(role, candidate.configuration);
+                const ops::Plan plan = ops::make_plan(problem, variant, facts, choices);
+                for (const ops::Role part : {ops::Role::product_first, role}) {
+                    if (!plan.has(part)) continue;
+                    const jit::KernelSpec& spec = plan.at(part).spec;
+                    if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(spec);
+                }
+            }
+        }
+    }
+    ASSERT_GT(specs.size(), 20u);
+    std::vector<std::string> complaints(specs.size());
+    std::atomic<std::size_t> spilling{0};
+    util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
+        const auto at = static_cast<std::size_t>(i);
+        try {
+            const jit::CompileRequest request =
+                jit::compile_request(specs[at], arch, nvrtc.version(), jit::Templates::embedded());
+            const jit::ResourceUse resources = jit::compile_kernel(request, nvrtc).resources;
+            if (resources.spill_bytes() > 0) ++spilling;
+            const auto shared = static_cast<std::int64_t>(specs[at].dynamic_shared) + resources.shared_bytes;
+            if (shared > arch.shared_bytes_per_block) {
+                complaints[at] = "needs " + std::to_string(shared) + " shared bytes";
+            }
+        } catch (const std::exception& error) {
+            complaints[at] = error.what();
+        }
+    });
+    for (std::size_t i = 0; i < specs.size(); ++i) EXPECT_EQ(complaints[i], "") << jit::readable(specs[i]);
+    EXPECT_LT(spilling, specs.size() / 5) << "of " << specs.size();
+}
+
+TEST(KernelsCompile, EveryCandidate) {
+    expect_candidates_compile(problem(64, 1024, 768, 16, 8), "sm_90a");
+    ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
+    expect_candidates_compile(problem(64, 1024, 768, 48, 8), "sm_90a");
+    unsetenv("SMLORA_INSTRUCTIONS");
 }
 
 }  // namespace

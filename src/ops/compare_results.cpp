@@ -1,0 +1,67 @@
+#include "ops/compare_results.hpp"
+
+#include "cpu/convert.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace smlora::ops {
+namespace {
+
+float element(const std::string& bytes, std::int64_t index, DType dtype) {
+    const char* const at = bytes.data() + static_cast<std::size_t>(index) * size_of(dtype);
+    if (dtype == DType::fp32) {
+        float value;
+        std::memcpy(&value, at, sizeof value);
+        return value;
+    }
+    std::uint16_t bits;
+    std::memcpy(&bits, at, sizeof bits);
+    return dtype == DType::bf16 ? cpu::to_float(cpu::Bf16{bits}) : cpu::to_float(cpu::Fp16{bits});
+}
+
+/// The largest distance of neighbouring numbers, relative.
+double unit(DType dtype) { return dtype == DType::bf16 ? 0x1p-7 : dtype == DType::fp16 ? 0x1p-10 : 0x1p-23; }
+
+}  // namespace
+
+tune::Verification compare_results(const std::string& got, const std::string& expected, std::int64_t rows,
+                                   std::int64_t columns, DType dtype, DType computed_in) {
+    if (std::min(got.size(), expected.size()) < static_cast<std::size_t>(rows * columns) * size_of(dtype)) {
+        throw Error(ErrorCode::internal, "compare_results: fewer elements than rows x columns");
+    }
+    // Terms that were rounded to 16 bits before they were summed are off by a third of a unit each, at random.
+    const double of_row = 2.5 * unit(computed_in);
+    const double of_element = unit(dtype);
+    double error_squares = 0;
+    double squares = 0;
+    for (std::int64_t row = 0; row < rows; ++row) {
+        double row_squares = 0;
+        for (std::int64_t column = 0; column < columns; ++column) {
+            const double value = element(expected, row * columns + column, dtype);
+            row_squares += value * value;
+        }
+        const double size = std::sqrt(row_squares / static_cast<double>(columns));
+        for (std::int64_t column = 0; column < columns; ++column) {
+            const double value = element(got, row * columns + column, dtype);
+            const double wanted = element(expected, row * columns + column, dtype);
+            const double off = std::abs(value - wanted);
+            // Written so that a NaN does not pass.
+            if (!(off <= of_element * std::abs(wanted) + of_row * size)) {
+                return {fmt::format("row {}, column {}: {} instead of {}, in a row of size {:.3g}", row, column, value,
+                                    wanted, size),
+                        1.0};
+            }
+            error_squares += off * off;
+        }
+        squares += row_squares;
+    }
+    return {"", squares > 0 ? std::sqrt(error_squares / squares) : 0};
+}
+
+}  // namespace smlora::ops

@@ -1,0 +1,243 @@
+#include "ops/measured_work.hpp"
+
+#include "ops/gradient_launch.hpp"
+#include "ops/projection.hpp"
+#include "ops/projection_products.hpp"
+
+namespace smlora::ops {
+namespace {
+
+// Makes the adapter's part about as large as the rest: operands are of size 1, and a sum over thousands of products
+// would otherwise drown one over sixteen.
+constexpr float scaling = 0.25F;
+
+std::int64_t element(const Problem& problem) { return static_cast<std::int64_t>(size_of(problem.dtype)); }
+
+std::int64_t rows_of(const Problem& problem, RowOrder order, std::int64_t T) {
+    return order == RowOrder::token ? T : T * problem.top_k;
+}
+
+Tensor matrix(const Problem& problem, void* data, std::int64_t rows, std::int64_t columns) {
+    return {data, problem.dtype, {rows, columns}};
+}
+
+/// Any grid will do for a plain kernel: about as many blocks as tiles of this size.
+Step with_grid(Step step, std::int64_t columns) {
+    constexpr int tile = 64;
+    step.tile_rows = tile;
+    step.column_tiles = static_cast<int>((columns + tile - 1) / tile);
+    return step;
+}
+
+/// XA or YB.
+class RankRowsWork final : public MeasuredWork {
+ public:
+    RankRowsWork(const Problem& problem, Role role)
+        : problem_(problem), role_(role), product_(role == Role::xa ? xa_product(problem) : yb_product(problem)) {}
+
+    [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
+        const std::int64_t s = element(problem_);
+        return {{rows_of(problem_, product_.rows, T) * product_.red * s, problem_.dtype, true},
+                {problem_.E * product_.red * product_.out * s, problem_.dtype, true},
+                {rank_rows_bytes(problem_, T * problem_.top_k), problem_.dtype, false}};
+    }
+    [[nodiscard]] std::vector<Output> outputs(std::int64_t T) const override {
+        return {{2, T * problem_.top_k, product_.out, true}};
+    }
+    [[nodiscard]] double products_a_row() const override {
+        return static_cast<double>(product_.red) * static_cast<double>(product_.out);
+    }
+    [[nodiscard]] std::vector<Role> roles() const override { return {role_}; }
+    [[nodiscard]] std::vector<Role> own_roles() const override { return {role_}; }
+
+    [[nodiscard]] Plan reference_plan() const override {
+        Plan plan;
+        plan.set(role_, with_grid(reference_product_step(problem_, product_), product_.out));
+        return plan;
+    }
+
+    void launch(CudaCall& call, const Plan& plan, const std::vector<void*>& operands,
+                const CallRows& rows) const override {
+        const std::int64_t row_stride = product_.weight_out_contiguous ? product_.out : product_.red;
+        launch_rank_product(call, plan, role_, product_args(problem_, rows.routing, rows.T * problem_.top_k),
+                            matrix(problem_, operands[0], rows_of(problem_, product_.rows, rows.T), product_.red),
+                            {operands[1], product_.red * product_.out, row_stride}, scaling, operands[2], problem_);
+    }
+
+ private:
+    Problem problem_;
+    Role role_;
+    ProductKernel product_;
+};
+
+/// The product of forward or dX with its adapter.
+class ProductWork final : public MeasuredWork {
+ public:
+    ProductWork(const Problem& problem, const Variant& variant)
+        : problem_(problem),
+          rank_role_(variant.operation == Operation::forward ? Role::xa : Role::yb),
+          product_(rank_role_ == Role::xa ? forward_product(problem) : dx_product(problem, variant)) {}
+
+    [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
+        const std::int64_t s = element(problem_);
+        const std::int64_t M = T * problem_.top_k;
+        const std::int64_t adapter = problem_.R > 0 ? problem_.E * padded_rank(problem_) * s : 0;
+        return {{rows_of(problem_, product_.rows, T) * product_.red * s, problem_.dtype, true},
+                {problem_.E * product_.red * product_.out * s, problem_.dtype, true},
+                {adapter * product_.red, problem_.dtype, true},
+                {adapter * product_.out, problem_.dtype, true},
+                {product_.bias ? problem_.E * product_.out * s : 0, problem_.dtype, true},
+                {product_.gates ? M * static_cast<std::int64_t>(size_of(problem_.gate_dtype)) : 0, problem_.gate_dtype,
+                 true},
+                {problem_.R > 0 ? rank_rows_bytes(problem_, M) : 0, problem_.dtype, false},
+                {rows_of(problem_, product_.out_rows, T) * product_.out * s, problem_.dtype, false}};
+    }
+    [[nodiscard]] std::vector<Output> outputs(std::int64_t T) const override {
+        std::vector<Output> outputs{{7, rows_of(problem_, product_.out_rows, T), product_.out, false}};
+        if (problem_.R > 0) outputs.push_back({6, T * problem_.top_k, padded_rank(problem_), true});
+        return outputs;
+    }
+    [[nodiscard]] double products_a_row() const override {
+        return static_cast<double>(product_.red + padded_rank(problem_)) * static_cast<double>(product_.out) +
+               static_cast<double>(product_.red) * static_cast<double>(padded_rank(problem_));
+    }
+    [[nodiscard]] std::vector<Role> roles() const override { return {rank_role_, Role::product_first, Role::product}; }
+    [[nodiscard]] std::vector<Role> own_roles() const override { return {Role::product_first, Role::product}; }
+
+    [[nodiscard]] Plan reference_plan() const override {
+        Plan plan;
+        if (problem_.R > 0) {
+            const ProductKernel ranks = rank_role_ == Role::xa ? xa_product(problem_) : yb_product(problem_);
+            plan.set(rank_role_, with_grid(reference_product_step(problem_, ranks), ranks.out));
+        }
+        plan.set(Role::product, with_grid(reference_product_step(problem_, product_), product_.out));
+        return plan;
+    }
+
+    void launch(CudaCall& call, const Plan& plan, const std::vector<void*>& operands,
+                const CallRows& rows) const override {
+        const std::int64_t rank = padded_rank(problem_);
+        ProductAdapter adapter;
+        if (problem_.R > 0) {
+            // A [E, rank, K] and B [E, N, rank], whichever of them makes the rank rows.
+            const bool forward = rank_role_ == Role::xa;
+            adapter.ranked = {operands[2], rank * product_.red, forward ? product_.red : rank};
+            adapter.adapted = {operands[3], rank * product_.out, forward ? rank : product_.out};
+            adapter.scaling = scaling;
+            adapter.rank_rows = operands[6];
+        }
+        GroupedProductArgs args = product_args(problem_, rows.routing, rows.T * problem_.top_k);
+        args.weight = operands[1];
+        args.weight_expert_stride = product_.red * product_.out;
+        args.bias = operands[4];
+        args.gates = operands[5];
+        args.out = operands[7];
+        args.out_stride = product_.out;
+        launch_product(call, plan, rank_role_, problem_,
+                       matrix(problem_, operands[0], rows_of(problem_, product_.rows, rows.T), product_.red), adapter,
+                       args);
+    }
+
+ private:
+    Problem problem_;
+    Role rank_role_;
+    ProductKernel product_;
+};
+
+/// dA and dB.
+class GradientsWork final : public MeasuredWork {
+ public:
+    GradientsWork(const Problem& problem, const Variant& variant)
+        : problem_(problem), wants_a_(variant.wants_da), wants_b_(variant.wants_db) {}
+
+    [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
+        const std::int64_t M = T * problem_.top_k;
+        const std::int64_t gates = problem_.gates ? M * static_cast<std::int64_t>(size_of(problem_.gate_dtype)) : 0;
+        std::vector<Operand> operands{{gates, problem_.gate_dtype, true}};
+        for (const bool a : {true, false}) {
+            const std::int64_t width = wanted_width(a);
+            const RowOrder order = a ? problem_.x_rows : problem_.y_rows;
+            operands.push_back({rows_of(problem_, order, T) * width * element(problem_), problem_.dtype, true});
+            operands.push_back({width > 0 ? rank_rows_bytes(problem_, M) : 0, problem_.dtype, true});
+            operands.push_back(
+                {problem_.E * problem_.R * width * static_cast<std::int64_t>(size_of(problem_.adapter_dtype)),
+                 problem_.adapter_dtype, false});
+            operands.push_back({partials_bytes(problem_, width, M), DType::fp32, false});
+        }
+        return operands;
+    }
+    [[nodiscard]] std::vector<Output> outputs(std::int64_t) const override {
+        std::vector<Output> outputs;
+        if (wants_a_) outputs.push_back({3, problem_.E, problem_.R * problem_.K, false});
+        if (wants_b_) outputs.push_back({7, problem_.E, problem_.N * problem_.R, false});
+        return outputs;
+    }
+    [[nodiscard]] double products_a_row() const override {
+        return static_cast<double>(problem_.R) * static_cast<double>(wanted_width(true) + wanted_width(false));
+    }
+    [[nodiscard]] std::vector<Role> roles() const override { return {Role::gradients, Role::reduce}; }
+    [[nodiscard]] std::vector<Role> own_roles() const override { return {Role::gradients}; }
+
+    [[nodiscard]] Plan reference_plan() const override {
+        Plan plan;
+        if (wants_a_) {
+            plan.set(Role::gradient_a,
+                     with_grid(reference_gradient_step(problem_, problem_.K, problem_.x_rows), problem_.K));
+        }
+        if (wants_b_) {
+            plan.set(Role::gradient_b,
+                     with_grid(reference_gradient_step(problem_, problem_.N, problem_.y_rows), problem_.N));
+        }
+        return plan;
+    }
+
+    void launch(CudaCall& call, const Plan& plan, const std::vector<void*>& operands,
+                const CallRows& rows) const override {
+        LoraGradientPair pair{};
+        for (const bool a : {true, false}) {
+            LoraGradientArgs& side = a ? pair.a : pair.b;
+            side.gates = operands[0];
+            side.scattered_idxs = rows.routing.sorted_scattered_idxs.data;
+            side.expert_offsets = rows.routing.expert_offsets.data;
+            side.M = static_cast<int>(rows.T * problem_.top_k);
+            const std::int64_t width = wanted_width(a);
+            if (width == 0) continue;
+            const std::size_t first = a ? 1 : 5;
+            side.wide = operands[first];
+            side.wide_stride = width;
+            side.rank_rows = operands[first + 1];
+            side.out = operands[first + 2];
+            side.partials = operands[first + 3];
+            // dA [E, R, K], dB [E, N, R].
+            side.out_expert_stride = problem_.R * width;
+            side.out_rank_stride = a ? width : 1;
+            side.out_wide_stride = a ? 1 : problem_.R;
+        }
+        launch_gradients(call, plan, problem_, pair);
+    }
+
+ private:
+    [[nodiscard]] std::int64_t wanted_width(bool a) const {
+        if (a) return wants_a_ ? problem_.K : 0;
+        return wants_b_ ? problem_.N : 0;
+    }
+
+    Problem problem_;
+    bool wants_a_, wants_b_;
+};
+
+}  // namespace
+
+std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const Variant& variant, Role role) {
+    switch (role) {
+        case Role::xa:
+        case Role::yb:
+            return std::make_unique<RankRowsWork>(problem, role);
+        case Role::gradients:
+            return std::make_unique<GradientsWork>(problem, variant);
+        default:
+            return std::make_unique<ProductWork>(problem, variant);
+    }
+}
+
+}  // namespace smlora::ops

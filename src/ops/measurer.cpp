@@ -1,0 +1,348 @@
+#include "ops/measurer.hpp"
+
+#include "cpu/convert.hpp"
+#include "gpu/capture_mode.hpp"
+#include "gpu/driver.hpp"
+#include "ops/compare_results.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <random>
+
+namespace smlora::ops {
+namespace {
+
+// The reference takes a thread for each output, a tenth of a second for this many products.
+constexpr double check_products = 3e10;
+constexpr std::int64_t fewest_check_rows = 512;
+constexpr std::int64_t most_check_rows = 4096;
+
+// A prime, so that rows and experts of any shape start at different places of the repeated values.
+constexpr std::int64_t pattern_elements = 1048573;
+
+// Written to before a sample, so that the GPU is busy until the host has put the launches behind it.
+constexpr std::int64_t occupied_bytes = std::int64_t{64} << 20;
+
+// Events tell half a microsecond; a sample shall be exact to a third of a percent.
+constexpr double least_sample_seconds = 150e-6;
+constexpr int most_launches = 16;
+
+CUdeviceptr address(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }
+
+std::string encoded(const std::vector<float>& values, DType dtype) {
+    std::string bytes(values.size() * size_of(dtype), '\0');
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        char* const to = bytes.data() + i * size_of(dtype);
+        if (dtype == DType::fp32) {
+            std::memcpy(to, &values[i], 4);
+        } else {
+            const std::uint16_t bits =
+                dtype == DType::bf16 ? cpu::to_bf16(values[i]).bits : cpu::to_fp16(values[i]).bits;
+            std::memcpy(to, &bits, 2);
+        }
+    }
+    return bytes;
+}
+
+std::string encoded_indices(const std::vector<std::int64_t>& values, DType dtype) {
+    std::string bytes(values.size() * size_of(dtype), '\0');
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto narrow = static_cast<std::int32_t>(values[i]);
+        const void* const from = dtype == DType::int32 ? static_cast<const void*>(&narrow) : &values[i];
+        std::memcpy(bytes.data() + i * size_of(dtype), from, size_of(dtype));
+    }
+    return bytes;
+}
+
+std::int64_t check_tokens(const MeasuredWork& work, const Problem& problem, std::int64_t T) {
+    const double affordable = check_products / std::max(work.products_a_row(), 1.0);
+    const std::int64_t rows = std::clamp(static_cast<std::int64_t>(affordable), fewest_check_rows, most_check_rows);
+    return std::clamp<std::int64_t>(rows / problem.top_k, 1, std::max<std::int64_t>(T, 1));
+}
+
+}  // namespace
+
+class Measurer::OwnStream {
+ public:
+    OwnStream() { SMLORA_CUDA(cuStreamCreate, &stream_, CU_STREAM_NON_BLOCKING); }
+    ~OwnStream() {
+        gpu::driver().cuStreamSynchronize(stream_);
+        gpu::driver().cuStreamDestroy(stream_);
+    }
+    OwnStream(const OwnStream&) = delete;
+    OwnStream& operator=(const OwnStream&) = delete;
+
+    [[nodiscard]] CUstream handle() const noexcept { return stream_; }
+    void synchronize() const { SMLORA_CUDA(cuStreamSynchronize, stream_); }
+
+ private:
+    CUstream stream_ = nullptr;
+};
+
+Measurer::Measurer(Engine::Impl& engine, const MeasuredCase& measured)
+    : engine_(engine),
+      context_(engine.contexts, engine.options.device),
+      case_(measured),
+      stream_(std::make_unique<OwnStream>()),
+      call_(engine, Stream{stream_->handle()}),
+      work_(measured_work(measured.problem, measured.variant, measured.role)),
+      check_T_(check_tokens(*work_, measured.problem, measured.T)) {}
+
+Measurer::~Measurer() = default;
+
+double Measurer::now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+tune::MemoryNeed Measurer::memory_need() {
+    tune::MemoryNeed need;
+    const std::vector<Operand> operands = work_->operands(case_.T);
+    const std::vector<Operand> check = work_->operands(check_T_);
+    for (std::size_t i = 0; i < operands.size(); ++i) {
+        need.set_bytes += static_cast<std::uint64_t>(std::max(operands[i].bytes, check[i].bytes));
+    }
+    const std::int64_t indices = (case_.T + check_T_) * case_.problem.top_k + 2 * case_.problem.E;
+    need.fixed_bytes = static_cast<std::uint64_t>(occupied_bytes + 2 * pattern_elements * 4 + indices * 8);
+    need.l2_bytes = call_.facts().l2_bytes;
+    std::size_t free = 0;
+    std::size_t total = 0;
+    SMLORA_CUDA(cuMemGetInfo, &free, &total);
+    need.free_bytes = free;
+    return need;
+}
+
+Plan Measurer::make(const tune::Candidate& candidate) const {
+    Choices choices = case_.others;
+    choices.set(case_.role, candidate.configuration);
+    return make_plan(case_.problem, case_.variant, call_.facts(), choices);
+}
+
+tune::Preparation Measurer::prepare(const tune::Candidate& candidate) {
+    tune::Preparation preparation;
+    try {
+        const Plan plan = make(candidate);
+        const std::vector<Role> own = work_->own_roles();
+        for (const Role role : work_->roles()) {
+            if (!plan.has(role)) continue;
+            const jit::CompileResult result = engine_.kernels.ensure_cached(plan.at(role).spec, call_.facts().arch);
+            preparation.compile_seconds += result.compile_seconds;
+            if (std::find(own.begin(), own.end(), role) == own.end()) continue;
+            preparation.registers = std::max(preparation.registers, result.registers);
+            preparation.spill_bytes += result.spill_bytes;
+        }
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::compile && error.code() != ErrorCode::unsupported) throw;
+        preparation.refusal = error.what();
+    }
+    return preparation;
+}
+
+void Measurer::load(Plan& plan, const std::vector<Role>& roles) {
+    for (const Role role : roles) {
+        if (auto& step = plan.steps[static_cast<std::size_t>(role)]) call_.load(*step);
+    }
+    plan.multiprocessors = call_.facts().multiprocessors;
+}
+
+const Plan& Measurer::plan_of(const tune::Candidate& candidate) {
+    const auto known = plans_.find(candidate.name);
+    if (known != plans_.end()) return known->second;
+    Plan plan = make(candidate);
+    load(plan, work_->roles());
+    return plans_.emplace(candidate.name, std::move(plan)).first->second;
+}
+
+gpu::StreamBuffer& Measurer::new_buffer(std::int64_t bytes) {
+    return buffers_.emplace_back(stream_->handle(), static_cast<std::size_t>(bytes));
+}
+
+CallRows Measurer::upload_routing(std::int64_t T, double left_out, tune::Skew skew, std::uint64_t seed,
+                                  std::int64_t* kept) {
+    const Problem& problem = case_.problem;
+    const std::vector<std::int64_t> top_idx = tune::random_top_idx(T, problem.top_k, problem.E, skew, left_out, seed);
+    // The stable counting sort of `route`; entries left out come last.
+    std::vector<std::int64_t> ends(static_cast<std::size_t>(problem.E) + 1);
+    const auto group = [&](std::int64_t expert) { return static_cast<std::size_t>(expert < 0 ? problem.E : expert); };
+    for (const std::int64_t expert : top_idx) ++ends[group(expert)];
+    for (std::size_t e = 1; e < ends.size(); ++e) ends[e] += ends[e - 1];
+    std::vector<std::int64_t> scattered(top_idx.size());
+    std::vector<std::int64_t> next(ends.size());
+    std::copy(ends.begin(), ends.end() - 1, next.begin() + 1);
+    for (std::size_t flat = 0; flat < top_idx.size(); ++flat) {
+        scattered[static_cast<std::size_t>(next[group(top_idx[flat])]++)] = static_cast<std::int64_t>(flat);
+    }
+    ends.pop_back();
+    if (kept != nullptr) *kept = ends.back();
+
+    const auto upload = [&](const std::vector<std::int64_t>& values) {
+        const std::string bytes = encoded_indices(values, problem.index_dtype);
+        gpu::StreamBuffer& buffer = new_buffer(static_cast<std::int64_t>(bytes.size()));
+        stream_->synchronize();
+        SMLORA_CUDA(cuMemcpyHtoD, buffer.address(), bytes.data(), bytes.size());
+        return Tensor(buffer.data(), problem.index_dtype, {static_cast<std::int64_t>(values.size())});
+    };
+    CallRows rows;
+    rows.T = T;
+    rows.routing.sorted_scattered_idxs = upload(scattered);
+    rows.routing.expert_offsets = upload(ends);
+    return rows;
+}
+
+void Measurer::fill(gpu::StreamBuffer& buffer, const Operand& operand, std::size_t number) {
+    // Another beginning for each, then whole periods: two operands never hold the same rows.
+    const gpu::StreamBuffer& pattern = *patterns_.at(operand.dtype);
+    const std::size_t offset = (number * 104729 % static_cast<std::size_t>(pattern_elements)) * size_of(operand.dtype);
+    std::size_t filled = std::min(pattern.bytes() - offset, buffer.bytes());
+    const auto copy = [&](std::size_t to, CUdeviceptr from, std::size_t bytes) {
+        if (bytes > 0) SMLORA_CUDA(cuMemcpyDtoDAsync, buffer.address() + to, from, bytes, stream_->handle());
+    };
+    copy(0, pattern.address() + offset, filled);
+    const std::size_t rest = std::min(offset, buffer.bytes() - filled);
+    copy(filled, pattern.address(), rest);
+    filled += rest;
+    while (filled < buffer.bytes()) {
+        const std::size_t more = std::min(filled, buffer.bytes() - filled);
+        copy(filled, buffer.address(), more);
+        filled += more;
+    }
+}
+
+void Measurer::allocate(int sets, std::uint64_t seed) {
+    const gpu::RelaxedCaptureMode relaxed;
+    occupied_ = &new_buffer(occupied_bytes);
+    std::mt19937_64 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> values(static_cast<std::size_t>(pattern_elements));
+    for (float& value : values) value = normal(random);
+    const std::vector<Operand> operands = work_->operands(case_.T);
+    const std::vector<Operand> check = work_->operands(check_T_);
+    for (const Operand& operand : operands) {
+        if (!operand.input || operand.bytes == 0 || patterns_.count(operand.dtype) != 0) continue;
+        const std::string bytes = encoded(values, operand.dtype);
+        gpu::StreamBuffer& pattern = new_buffer(static_cast<std::int64_t>(bytes.size()));
+        stream_->synchronize();
+        SMLORA_CUDA(cuMemcpyHtoD, pattern.address(), bytes.data(), bytes.size());
+        patterns_[operand.dtype] = &pattern;
+    }
+    std::size_t number = 0;
+    for (int set = 0; set < sets; ++set) {
+        std::vector<void*> addresses;
+        for (std::size_t i = 0; i < operands.size(); ++i) {
+            gpu::StreamBuffer& buffer = new_buffer(std::max(operands[i].bytes, check[i].bytes));
+            if (operands[i].input && buffer.bytes() > 0) fill(buffer, operands[i], ++number);
+            addresses.push_back(buffer.data());
+            if (set == 0) first_set_.push_back(&buffer);
+        }
+        sets_.push_back(std::move(addresses));
+    }
+
+    // Uneven on purpose: experts without rows, with a few, with several tiles; and entries that are left out.
+    check_rows_ = upload_routing(check_T_, 0.05, tune::Skew::zipf, seed, &check_kept_);
+    if (case_.rows) {
+        rows_ = *case_.rows;
+        gpu::Event ready;
+        ready.record(case_.stream);
+        SMLORA_CUDA(cuStreamWaitEvent, stream_->handle(), ready.handle(), 0);
+    } else {
+        rows_ = upload_routing(case_.T, 0, case_.skew, seed + 1);
+    }
+    events_.emplace();
+
+    reference_ = work_->reference_plan();
+    for (auto& step : reference_.steps) {
+        if (step) call_.load(*step);
+    }
+    reference_.multiprocessors = call_.facts().multiprocessors;
+    expected_ = run_and_fetch(reference_);
+}
+
+Plan Measurer::with_references(Plan plan) const {
+    const std::vector<Role> own = work_->own_roles();
+    for (const Role role : work_->roles()) {
+        const bool others = std::find(own.begin(), own.end(), role) == own.end();
+        if (others && plan.has(role) && reference_.has(role)) plan.set(role, reference_.at(role));
+    }
+    return plan;
+}
+
+void Measurer::poison_outputs() {
+    const std::vector<Operand> operands = work_->operands(check_T_);
+    for (std::size_t i = 0; i < operands.size(); ++i) {
+        // All ones is a NaN in every format.
+        if (operands[i].input || first_set_[i]->bytes() == 0) continue;
+        SMLORA_CUDA(cuMemsetD8Async, first_set_[i]->address(), 0xFF, first_set_[i]->bytes(), stream_->handle());
+    }
+}
+
+std::vector<std::string> Measurer::run_and_fetch(const Plan& plan) {
+    poison_outputs();
+    work_->launch(call_, plan, sets_[0], check_rows_);
+    stream_->synchronize();
+    std::vector<std::string> results;
+    const std::vector<Operand> operands = work_->operands(check_T_);
+    for (const Output& output : work_->outputs(check_T_)) {
+        const DType dtype = operands[output.operand].dtype;
+        std::string bytes(static_cast<std::size_t>(output.rows * output.columns) * size_of(dtype), '\0');
+        SMLORA_CUDA(cuMemcpyDtoH, bytes.data(), address(sets_[0][output.operand]), bytes.size());
+        results.push_back(std::move(bytes));
+    }
+    return results;
+}
+
+tune::Verification Measurer::verify(const tune::Candidate& candidate) {
+    const gpu::RelaxedCaptureMode relaxed;
+    std::vector<std::string> got;
+    try {
+        got = run_and_fetch(with_references(plan_of(candidate)));
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::compile && error.code() != ErrorCode::unsupported) throw;
+        return {error.what(), 1.0};
+    }
+    const std::vector<Operand> operands = work_->operands(check_T_);
+    const std::vector<Output> outputs = work_->outputs(check_T_);
+    tune::Verification worst;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+        const std::int64_t rows = outputs[i].grouped ? check_kept_ : outputs[i].rows;
+        const tune::Verification one = compare_results(got[i], expected_[i], rows, outputs[i].columns,
+                                                       operands[outputs[i].operand].dtype, case_.problem.dtype);
+        if (!one.refusal.empty()) return one;
+        worst.error = std::max(worst.error, one.error);
+    }
+    return worst;
+}
+
+void Measurer::occupy(int launches) {
+    const int passes = 1 + launches / 4;
+    for (int pass = 0; pass < passes; ++pass) {
+        SMLORA_CUDA(cuMemsetD8Async, occupied_->address(), 0, occupied_->bytes(), stream_->handle());
+    }
+}
+
+double Measurer::time(const tune::Candidate& candidate, int set) {
+    const gpu::RelaxedCaptureMode relaxed;
+    const Plan& plan = plan_of(candidate);
+    const auto run = [&](int launches) {
+        occupy(launches);
+        events_->start(stream_->handle());
+        for (int i = 0; i < launches; ++i) {
+            work_->launch(call_, plan, sets_[static_cast<std::size_t>(set + i) % sets_.size()], rows_);
+        }
+        events_->stop(stream_->handle());
+        return static_cast<double>(events_->milliseconds()) * 1e-3 / launches;
+    };
+    const auto known = launches_.find(candidate.name);
+    if (known != launches_.end()) return run(known->second);
+    // The first tells how many launches a sample needs, and is what a first one suffers.
+    const double estimate = std::max(run(1), 1e-6);
+    const int launches = std::clamp(static_cast<int>(std::ceil(least_sample_seconds / estimate)), 1, most_launches);
+    launches_[candidate.name] = launches;
+    return run(launches);
+}
+
+}  // namespace smlora::ops

@@ -1,0 +1,91 @@
+// A GPU as the tuner's device: runs the candidates of one piece of work on operands of its own.
+//
+// Operands come from the library's stream-ordered pool, on a stream that only this object uses, so that nothing waits
+// for what other streams do, except for the caller's routing. Nothing of it runs while the thread's stream captures.
+#pragma once
+
+#include "gpu/event.hpp"
+#include "gpu/pool.hpp"
+#include "ops/cuda_call.hpp"
+#include "ops/measured_work.hpp"
+#include "tune/device.hpp"
+#include "tune/random_routing.hpp"
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace smlora::ops {
+
+/// What is measured.
+struct MeasuredCase {
+    Problem problem;
+    Variant variant;
+    Role role = Role::product;
+    Choices others;  ///< of the roles that are not measured
+    std::int64_t T = 1;
+    /// The caller's rows, valid on `stream`; else they are drawn from `skew`.
+    std::optional<CallRows> rows;
+    CUstream stream = nullptr;
+    tune::Skew skew = tune::Skew::uniform;
+};
+
+class Measurer final : public tune::Device {
+ public:
+    /// In the calling thread's current context, else that of the engine's device.
+    Measurer(Engine::Impl& engine, const MeasuredCase& measured);
+    ~Measurer() override;
+
+    double now() override;
+    tune::MemoryNeed memory_need() override;
+    tune::Preparation prepare(const tune::Candidate& candidate) override;
+    void allocate(int sets, std::uint64_t seed) override;
+    tune::Verification verify(const tune::Candidate& candidate) override;
+    double time(const tune::Candidate& candidate, int set) override;
+
+ private:
+    class OwnStream;
+
+    /// Loaded; kept for the next time.
+    const Plan& plan_of(const tune::Candidate& candidate);
+    [[nodiscard]] Plan make(const tune::Candidate& candidate) const;
+    /// With plain kernels for the roles that are not the candidate's own: it does not answer for their mistakes.
+    [[nodiscard]] Plan with_references(Plan plan) const;
+    void load(Plan& plan, const std::vector<Role>& roles);
+    [[nodiscard]] gpu::StreamBuffer& new_buffer(std::int64_t bytes);
+    /// `kept` (may be null): how many rows are not left out.
+    [[nodiscard]] CallRows upload_routing(std::int64_t T, double left_out, tune::Skew skew, std::uint64_t seed,
+                                          std::int64_t* kept = nullptr);
+    void fill(gpu::StreamBuffer& buffer, const Operand& operand, std::size_t number);
+    void poison_outputs();
+    [[nodiscard]] std::vector<std::string> run_and_fetch(const Plan& plan);
+    void occupy(int launches);
+
+    Engine::Impl& engine_;
+    gpu::CurrentContext context_;
+    MeasuredCase case_;
+    std::unique_ptr<OwnStream> stream_;
+    CudaCall call_;
+    std::unique_ptr<MeasuredWork> work_;
+    std::int64_t check_T_;
+    std::int64_t check_kept_ = 0;  ///< rows of the check that are not left out
+
+    std::deque<gpu::StreamBuffer> buffers_;
+    std::vector<std::vector<void*>> sets_;
+    std::vector<gpu::StreamBuffer*> first_set_;  ///< that is checked with
+    std::map<DType, gpu::StreamBuffer*> patterns_;
+    gpu::StreamBuffer* occupied_ = nullptr;
+    CallRows rows_;
+    CallRows check_rows_;
+    Plan reference_;
+    std::vector<std::string> expected_;
+    std::map<std::string, Plan> plans_;    ///< by the candidate's name
+    std::map<std::string, int> launches_;  ///< of one sample
+    std::optional<gpu::EventPair> events_;
+};
+
+}  // namespace smlora::ops

@@ -1,0 +1,107 @@
+// Which candidates an engine uses: recorded ones, measured ones, or those that the cost models predict.
+#pragma once
+
+#include "gpu/device.hpp"
+#include "ops/call_rows.hpp"
+#include "ops/plan.hpp"
+#include "tune/measurement.hpp"
+#include "tune/random_routing.hpp"
+#include "tune/record_store.hpp"
+
+#include <smlora/engine.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace smlora::ops {
+
+/// A piece of work with candidates, and what is known of it.
+struct KnownWork {
+    Role role = Role::product;
+    std::string slot;
+    tune::SearchSpace space;
+    tune::RecordName name;
+    tune::Environment environment;
+    std::optional<tune::Tuning> tuning;         ///< of this very bucket
+    std::optional<std::uint8_t> near_bucket;    ///< the choice is from there
+    std::optional<tune::Configuration> choice;  ///< recorded and legal; nothing: the heuristic one is to be used
+};
+
+/// What tune() did with a piece of work.
+enum class TuneOutcome {
+    known,          ///< it was tuned already
+    complete,       ///< measured to the end
+    out_of_time,    ///< measured in part
+    out_of_memory,  ///< operands do not fit the memory budget
+    elsewhere,      ///< another process tuned it meanwhile
+    no_choice,      ///< there is only one candidate
+};
+
+struct TuneResult {
+    KnownWork work;
+    TuneOutcome outcome = TuneOutcome::known;
+};
+
+/// Thread-safe.
+class Tuner {
+ public:
+    /// `engine` must outlive it, and have its options, log, cache, kernels and threads made before.
+    explicit Tuner(Engine::Impl& engine);
+
+    [[nodiscard]] TuningPolicy policy() const noexcept { return policy_; }
+
+    /// By records, as far as the policy allows; measures nothing. Needs no GPU.
+    [[nodiscard]] Choices known(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts);
+
+    /// The same, but with first_use what is not recorded is measured, on the rows of the call, which are valid on
+    /// `stream`. Never throws for a measurement that fails: then the choice is the one without it.
+    [[nodiscard]] Choices choose(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
+                                 const CallRows& rows, CUstream stream);
+
+    /// What is known of each piece of work of a variant, in the order of chosen_roles; those that the plan with the
+    /// known choices does not need are left out.
+    [[nodiscard]] std::vector<KnownWork> look_up(const Problem& problem, const Variant& variant,
+                                                 const gpu::DeviceFacts& facts);
+
+    /// Measures the pieces of work of a variant that are not known, whatever the policy, on rows drawn from `skew`.
+    /// `protocol.seconds` are for all of them together.
+    std::vector<TuneResult> tune(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
+                                 std::int64_t T, tune::Skew skew, const tune::Protocol& protocol,
+                                 const std::function<void(const tune::Progress&)>& progress);
+
+    /// 64 random bits for the inputs of a tuning.
+    [[nodiscard]] static std::uint64_t fresh_seed();
+
+ private:
+    struct Rows {
+        std::optional<CallRows> callers;
+        CUstream stream = nullptr;
+        std::int64_t T = 1;
+        tune::Skew skew = tune::Skew::uniform;
+    };
+    [[nodiscard]] KnownWork look_up(const Problem& problem, const Variant& variant, Role role,
+                                    const gpu::DeviceFacts& facts);
+    void refresh(KnownWork& work);
+    std::vector<TuneResult> tune_missing(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
+                                         const Rows& rows, const tune::Protocol& protocol,
+                                         const std::function<void(const tune::Progress&)>& progress, Choices& choices);
+    TuneOutcome measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
+                        tune::Protocol protocol, const std::function<void(const tune::Progress&)>& progress,
+                        KnownWork& work);
+
+    Engine::Impl& engine_;
+    TuningPolicy policy_;
+    tune::RecordStore records_;
+    std::mutex measuring_;  // one measurement at a time: they would disturb each other
+    std::mutex mutex_;
+    /// Tuned by this engine, by the key of the record and the slot: for when records cannot be stored.
+    std::map<std::pair<std::string, std::string>, tune::Tuning> made_;
+};
+
+}  // namespace smlora::ops

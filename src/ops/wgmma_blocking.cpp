@@ -1,0 +1,140 @@
+#include "ops/wgmma_blocking.hpp"
+
+#include "ops/roofline.hpp"
+#include "util/environment.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace smlora::ops {
+namespace {
+
+struct RowsAndStages {
+    int tile_rows, stages;
+};
+
+/// Heights, each with as many stages as shared memory holds beside it.
+constexpr std::array row_options{RowsAndStages{144, 3}, RowsAndStages{128, 3}, RowsAndStages{96, 4},
+                                 RowsAndStages{64, 4}, RowsAndStages{32, 5}};
+
+/// The same for the kernel that makes the rank rows: two m64 of them at most, and the rank matrix takes room.
+RowsAndStages first_option(const RowsAndStages& rest, std::int64_t rank) {
+    const int most = rank > 32 ? 112 : 128;
+    return {std::min(rest.tile_rows, most), std::min(rest.stages, rest.tile_rows > 64 ? 3 : 4)};
+}
+
+/// Seconds that a multiprocessor spends on one column tile of an expert with `rows` rows.
+double expert_seconds(double rows, const WgmmaBlocking& blocking, double depth, const gpu::DeviceFacts& facts) {
+    constexpr double bytes_from_l2 = 11e12;     // a second, all multiprocessors together
+    constexpr double seconds_between = 0.6e-6;  // until the next tile's products: rounding, staging, filling
+    constexpr double share_of_peak = 0.95;
+    const double units = std::ceil(rows / (blocking.tile_rows * blocking.cluster));
+    const double tiles = units * blocking.cluster;
+    const double height = std::ceil(rows / tiles / blocking.row_step) * blocking.row_step;
+    const double flop = 2 * height * wgmma_tile_columns * depth;
+    const double bytes = 2 * (wgmma_tile_columns / blocking.cluster + height) * depth;
+    const double tile =
+        std::max(flop / (share_of_peak * facts.tensor_flop_per_second), bytes / bytes_from_l2) * facts.multiprocessors +
+        seconds_between;
+    return tiles * tile;
+}
+
+/// Rows of an expert scatter around the mean like tokens drawn by chance.
+double predicted(const ProductSize& size, const WgmmaBlocking& blocking, bool makes, std::int64_t rank,
+                 const gpu::DeviceFacts& facts) {
+    constexpr std::array deviations{-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5};
+    const double busy = 1.0 - std::exp(-size.rows_per_expert);
+    double seconds = 0;
+    for (const double deviation : deviations) {
+        const double rows = size.rows_per_expert / busy + deviation * std::sqrt(size.rows_per_expert);
+        seconds += expert_seconds(std::max(1.0, std::round(rows)), blocking, size.depth, facts);
+    }
+    seconds *= busy * static_cast<double>(size.E) / deviations.size() / facts.multiprocessors;
+    double columns = std::ceil(static_cast<double>(size.out) / wgmma_tile_columns);
+    // Beside the first column tile, 128 rows more on the m side.
+    if (makes) columns += static_cast<double>(wgmma_rank_depth(rank)) / 100;
+    return predicted_seconds(seconds * columns, size.bytes, facts);
+}
+
+std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts& facts) {
+    if (facts.arch.name() != "sm_90a") return "wgmma is an instruction of sm_90a, not of " + facts.arch.name();
+    if (product.red <= wgmma_step_depth) {
+        return fmt::format("the reduction of {} is a single step of {}", product.red, wgmma_step_depth);
+    }
+    if (util::environment("SMLORA_INSTRUCTIONS") != "wgmma") return "SMLORA_INSTRUCTIONS is not wgmma";
+    return {};
+}
+
+tune::Candidate candidate_of(const WgmmaBlocking& first, const WgmmaBlocking& rest, bool makes) {
+    tune::Candidate candidate;
+    candidate.name = fmt::format("wgmma_{}_by{}_s{}{}{}", rest.tile_rows, rest.row_step, rest.stages,
+                                 rest.cluster > 1 ? "_pairs" : "", makes ? "_rank_rows" : "");
+    candidate.configuration = {product_wgmma_family,
+                               {{"TILE_ROWS", first.tile_rows},
+                                {"STAGES", first.stages},
+                                {"REST_TILE_ROWS", rest.tile_rows},
+                                {"REST_STAGES", rest.stages},
+                                {"ROW_STEP", rest.row_step},
+                                {"CLUSTER", rest.cluster},
+                                {"MAKES_RANK_ROWS", makes}}};
+    return candidate;
+}
+
+}  // namespace
+
+int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank, WgmmaPart part) const {
+    const int rank_columns = part == WgmmaPart::first ? wgmma_rank_depth(rank) : 0;
+    const int stage = (wgmma_tile_columns + tile_rows + rank_columns) * wgmma_step_depth * 2;
+    const int staging = 2 * tile_rows * 256;
+    const int barriers = (2 * stages + 4) * 8;
+    return stages * stage + staging + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4;
+}
+
+tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product, const ProductSize& size,
+                                   const gpu::DeviceFacts& facts) {
+    const std::string refusal = refusal_of_all(product, facts);
+    const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
+    tune::SearchSpace space;
+    // Rank rows made on the way come first: a pass over the rows less.
+    for (const bool makes : {true, false}) {
+        if (makes && (rank == 0 || rank > 64)) continue;
+        for (const RowsAndStages& option : row_options) {
+            const RowsAndStages other = makes ? first_option(option, rank) : option;
+            for (const int row_step : {16, 8}) {
+                for (const int cluster : {1, 2}) {
+                    const WgmmaBlocking rest{option.tile_rows, row_step, option.stages, cluster};
+                    const WgmmaBlocking first{other.tile_rows, row_step, other.stages, cluster};
+                    tune::Candidate candidate = candidate_of(first, rest, makes);
+                    candidate.predicted_seconds = predicted(size, rest, makes, rank, facts);
+                    candidate.shared_bytes =
+                        std::max(first.shared_bytes(problem.E, rank, makes ? WgmmaPart::first : WgmmaPart::whole),
+                                 rest.shared_bytes(problem.E, rank, WgmmaPart::rest));
+                    candidate.refusal = refusal;
+                    if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
+                        candidate.refusal =
+                            fmt::format("a block needs {} bytes of shared memory and {} has {}", candidate.shared_bytes,
+                                        facts.name, facts.shared_bytes_per_block);
+                    }
+                    space.push_back(std::move(candidate));
+                }
+            }
+        }
+    }
+    return space;
+}
+
+WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration, WgmmaPart part) {
+    const bool rest = part == WgmmaPart::rest;
+    const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
+    return {at(rest ? "REST_TILE_ROWS" : "TILE_ROWS"), at("ROW_STEP"), at(rest ? "REST_STAGES" : "STAGES"),
+            at("CLUSTER")};
+}
+
+bool makes_rank_rows(const tune::Configuration& configuration) {
+    return configuration.family == product_wgmma_family && configuration.at("MAKES_RANK_ROWS") != 0;
+}
+
+}  // namespace smlora::ops

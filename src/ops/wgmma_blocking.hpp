@@ -1,0 +1,51 @@
+// Blockings of grouped_product_wgmma: the candidates, what is legal of them, and a cost model.
+#pragma once
+
+#include "gpu/device.hpp"
+#include "ops/product_step.hpp"
+#include "ops/tiles.hpp"
+#include "tune/candidate.hpp"
+
+#include <cstdint>
+
+namespace smlora::ops {
+
+inline constexpr const char* product_wgmma_family = "grouped_product_wgmma";
+
+// Mirrored from grouped_product_wgmma/layout.cuh.
+inline constexpr int wgmma_step_depth = 64;
+inline constexpr int wgmma_tile_columns = 256;
+
+/// Which column tiles a kernel takes, and where its rank rows come from.
+enum class WgmmaPart : std::uint8_t {
+    whole,  ///< all; rank rows are read
+    first,  ///< the first; rank rows are made and written
+    rest,   ///< all but the first; rank rows are read
+};
+
+/// Blocking of one kernel.
+struct WgmmaBlocking {
+    int tile_rows;  ///< at most
+    int row_step;   ///< rows are multiplied in multiples of it
+    int stages;
+    int cluster;
+
+    /// Dynamic shared memory; mirrors the table at the top of layout.cuh. `rank`: padded; 0: no adapter.
+    [[nodiscard]] int shared_bytes(std::int64_t E, std::int64_t rank, WgmmaPart part) const;
+};
+
+/// Depth of one step over the rank.
+[[nodiscard]] constexpr int wgmma_rank_depth(std::int64_t rank) { return rank <= 16 ? 16 : rank <= 32 ? 32 : 64; }
+
+/// The blockings of the family grouped_product_wgmma, legal or not: they need sm_90a, more than one step of the
+/// reduction, and SMLORA_INSTRUCTIONS to be wgmma (without that variable it is mma).
+[[nodiscard]] tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product,
+                                                 const ProductSize& size, const gpu::DeviceFacts& facts);
+
+[[nodiscard]] WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration, WgmmaPart part);
+
+/// Whether a product makes its rank rows on the way, rather than reading what another kernel made. For configurations
+/// of every family.
+[[nodiscard]] bool makes_rank_rows(const tune::Configuration& configuration);
+
+}  // namespace smlora::ops

@@ -1,0 +1,35 @@
+#include "tune/candidate.hpp"
+
+#include <algorithm>
+
+namespace smlora::tune {
+namespace {
+
+bool faster(const Candidate& a, const Candidate& b) { return a.predicted_seconds < b.predicted_seconds; }
+
+}  // namespace
+
+std::optional<std::size_t> heuristic_choice(const SearchSpace& space) {
+    std::optional<std::size_t> best;
+    for (std::size_t i = 0; i < space.size(); ++i) {
+        if (space[i].legal() && (!best || faster(space[i], space[*best]))) best = i;
+    }
+    return best;
+}
+
+std::vector<Candidate> shortlist(const SearchSpace& space, std::size_t count) {
+    std::vector<Candidate> legal;
+    std::copy_if(space.begin(), space.end(), std::back_inserter(legal), [](const Candidate& c) { return c.legal(); });
+    std::stable_sort(legal.begin(), legal.end(), faster);
+    if (legal.size() > count) legal.resize(count);
+    return legal;
+}
+
+const Candidate* find_legal(const SearchSpace& space, const Configuration& configuration) {
+    const auto found = std::find_if(space.begin(), space.end(), [&](const Candidate& candidate) {
+        return candidate.legal() && candidate.configuration == configuration;
+    });
+    return found == space.end() ? nullptr : &*found;
+}
+
+}  // namespace smlora::tune

@@ -1,0 +1,40 @@
+// From samples to a choice: the same samples give the same choice everywhere.
+#pragma once
+
+#include "tune/tuning.hpp"
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace smlora::tune {
+
+/// A difference below this is noise however well the samples agree: measured again, on another day, it may be the
+/// reverse.
+inline constexpr double noise_floor = 0.01;
+
+/// A candidate's time as its samples have it.
+struct Estimate {
+    double seconds = no_sample;
+    double noise = 0;  ///< standard error, relative; not below what is usual among the trials
+    int samples = 0;   ///< that it rests on
+};
+
+/// By trial. Candidates are compared within rounds: a sample counts as its ratio to the one of the yardstick (the first
+/// trial that is not refused, so the heuristic choice as a rule) in the same round, which cancels what differs between
+/// rounds, as clocks do. The estimate is the median ratio times the yardstick's median.
+[[nodiscard]] std::vector<Estimate> estimates(const std::vector<Trial>& trials);
+
+struct Judgement {
+    std::optional<std::size_t> winner;  ///< nothing when every trial was refused
+    std::string reason;                 ///< for people
+};
+
+/// The fastest is best; whoever is slower than it by no more than the noise (three standard errors of the difference,
+/// at least noise_floor; for all but the heuristic choice at most 3 %) ties with it. Of those that tie: the heuristic
+/// choice, else the least shared memory, else the first name. Trials with fewer than three samples win only if nobody
+/// has more, and those that were dropped as slow never: how slow, one round does not tell.
+[[nodiscard]] Judgement judge(const std::vector<Trial>& trials);
+
+}  // namespace smlora::tune

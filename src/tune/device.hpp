@@ -1,0 +1,56 @@
+// What the tuner needs of a machine: all that it knows of GPUs.
+#pragma once
+
+#include "tune/candidate.hpp"
+
+#include <cstdint>
+#include <string>
+
+namespace smlora::tune {
+
+/// What compiling a candidate showed.
+struct Preparation {
+    std::string refusal;  ///< why it cannot be used; empty: it can
+    std::int64_t registers = 0;
+    std::int64_t spill_bytes = 0;
+    double compile_seconds = 0;  ///< 0 when it was in the cache
+};
+
+/// What comparing a candidate's result with the reference's showed.
+struct Verification {
+    std::string refusal;  ///< where and by how much it is wrong; empty: it is right
+    double error = 0;     ///< the relative error by norm
+};
+
+struct MemoryNeed {
+    std::uint64_t fixed_bytes = 0;  ///< whatever the number of sets
+    std::uint64_t set_bytes = 0;    ///< of one set of operands
+    std::uint64_t l2_bytes = 0;
+    std::uint64_t free_bytes = 0;  ///< on the device, now
+};
+
+/// One piece of work on one device. Only now() and prepare() are called from several threads at once. Errors other than
+/// those that a result can tell are thrown, and end the tuning.
+class Device {
+ public:
+    virtual ~Device() = default;
+
+    /// Seconds, from any beginning.
+    virtual double now() = 0;
+
+    virtual MemoryNeed memory_need() = 0;
+
+    /// Compiles the candidate, or finds it compiled; runs nothing.
+    virtual Preparation prepare(const Candidate& candidate) = 0;
+
+    /// Makes `sets` sets of operands to time with, and inputs drawn from `seed` to check on. Called once.
+    virtual void allocate(int sets, std::uint64_t seed) = 0;
+
+    /// Runs the candidate on the inputs that were drawn and compares with the reference.
+    virtual Verification verify(const Candidate& candidate) = 0;
+
+    /// One sample: the seconds that the candidate takes on the device with the operands of `set`.
+    virtual double time(const Candidate& candidate, int set) = 0;
+};
+
+}  // namespace smlora::tune

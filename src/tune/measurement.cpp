@@ -1,0 +1,316 @@
+#include "tune/measurement.hpp"
+
+#include "tune/choice.hpp"
+#include "util/thread_pool.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+
+namespace smlora::tune {
+namespace {
+
+// Kernels that are compiled but never timed are of no use now: some of the time is for timing.
+constexpr double compiling_share = 0.6;
+constexpr double drop_factor = 2;
+// Inputs are cold when more than this many caches' worth of others came between.
+constexpr std::uint64_t caches_rotated = 3;
+constexpr int most_sets = 64;
+// Nothing that took longer than this to find out is lost when the process ends.
+constexpr double save_interval = 0.25;
+
+const Trial* trial_of(const std::vector<Trial>& trials, const Candidate& candidate) {
+    const auto found = std::find_if(trials.begin(), trials.end(), [&](const Trial& trial) {
+        return trial.candidate.configuration == candidate.configuration;
+    });
+    return found == trials.end() ? nullptr : &*found;
+}
+
+class Measuring {
+ public:
+    Measuring(Device& device, const SearchSpace& space, const Protocol& protocol, util::ThreadPool& threads,
+              Tuning& tuning, const Observer& observer)
+        : device_(device), protocol_(protocol), threads_(threads), tuning_(tuning), observer_(observer) {
+        start_ = saved_ = device_.now();
+        std::vector<Trial> trials;
+        for (Candidate& candidate : shortlist(space, protocol.candidates)) {
+            const Trial* known = trial_of(tuning.trials, candidate);
+            trials.push_back(known != nullptr ? *known : Trial{});
+            trials.back().candidate = std::move(candidate);
+        }
+        std::swap(tuning.trials, trials);
+        if (!trials.empty() && !tuning.trials.empty()) forget_another_yardstick(trials.front());
+        prepared_.resize(tuning.trials.size());
+        earlier_seconds_ = tuning.seconds;
+        tuning.seed = protocol.seed;
+    }
+
+    Outcome run() {
+        const std::optional<int> sets = rotated_sets();
+        if (!sets) return Outcome::out_of_memory;
+        try {
+            compile();
+            refuse_spilling();
+            if (yardstick() < tuning_.trials.size()) {
+                device_.allocate(*sets, protocol_.seed);
+                check();
+                sample(*sets);
+            }
+        } catch (...) {
+            finish();
+            throw;
+        }
+        finish();
+        return tuning_.complete ? Outcome::complete : Outcome::out_of_time;
+    }
+
+ private:
+    [[nodiscard]] double elapsed() const { return device_.now() - start_; }
+    [[nodiscard]] bool out_of_time() const { return elapsed() >= protocol_.seconds; }
+
+    /// The trial that the others are compared with, as estimates() has it; behind the last when all are refused.
+    [[nodiscard]] std::size_t yardstick() const {
+        const auto found = std::find_if(tuning_.trials.begin(), tuning_.trials.end(),
+                                        [](const Trial& trial) { return trial.verdict != Verdict::refused; });
+        return static_cast<std::size_t>(found - tuning_.trials.begin());
+    }
+
+    /// Samples that were taken beside another heuristic choice cannot be compared with those to come.
+    void forget_another_yardstick(const Trial& before) {
+        if (before.candidate.configuration == tuning_.trials.front().candidate.configuration) return;
+        for (Trial& trial : tuning_.trials) {
+            trial.samples.clear();
+            if (trial.verdict != Verdict::refused) trial.verdict = Verdict::pending;
+        }
+    }
+
+    /// Nothing when not even one fits.
+    [[nodiscard]] std::optional<int> rotated_sets() {
+        const MemoryNeed need = device_.memory_need();
+        const std::uint64_t budget = protocol_.memory_bytes.value_or(need.free_bytes / 8);
+        if (need.fixed_bytes > budget || need.set_bytes > budget - need.fixed_bytes) return std::nullopt;
+        const std::uint64_t set_bytes = std::max<std::uint64_t>(need.set_bytes, 1);
+        const std::uint64_t wanted = caches_rotated * need.l2_bytes / set_bytes + 1;
+        const std::uint64_t fitting = (budget - need.fixed_bytes) / set_bytes;
+        return static_cast<int>(std::clamp<std::uint64_t>(std::min(wanted, fitting), 1, most_sets));
+    }
+
+    void compile() {
+        const double deadline = compiling_share * protocol_.seconds;
+        std::vector<std::size_t> wanted;
+        for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
+            if (tuning_.trials[i].verdict == Verdict::pending || i == yardstick()) wanted.push_back(i);
+        }
+        const std::size_t first = yardstick();
+        std::size_t done = 0;
+        threads_.parallel_for(static_cast<std::int64_t>(wanted.size()), [&](std::int64_t at) {
+            const std::size_t index = wanted[static_cast<std::size_t>(at)];
+            // The yardstick is compiled however late it is: without it there is nothing to compare with.
+            if (index != first && elapsed() >= deadline) return;
+            const Preparation preparation = device_.prepare(tuning_.trials[index].candidate);
+            const std::lock_guard lock(mutex_);
+            Trial& trial = tuning_.trials[index];
+            trial.registers = preparation.registers;
+            trial.spill_bytes = preparation.spill_bytes;
+            trial.compile_seconds = std::max(trial.compile_seconds, preparation.compile_seconds);
+            if (!preparation.refusal.empty()) refuse(trial, preparation.refusal);
+            prepared_[index] = 1;
+            report("compiling", ++done, wanted.size());
+            save_now_and_then();
+        });
+    }
+
+    /// But for the heuristic choice, which is what runs otherwise.
+    void refuse_spilling() {
+        for (std::size_t i = 1; i < tuning_.trials.size(); ++i) {
+            Trial& trial = tuning_.trials[i];
+            if (trial.verdict == Verdict::pending && trial.spill_bytes > 0) {
+                refuse(trial, fmt::format("spills {} bytes of registers", trial.spill_bytes));
+            }
+        }
+    }
+
+    void check() {
+        std::size_t done = 0;
+        for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
+            Trial& trial = tuning_.trials[i];
+            if (!takes_part(i)) continue;
+            if (out_of_time()) return;
+            const double before = device_.now();
+            const Verification verification = device_.verify(trial.candidate);
+            trial.spent_seconds += device_.now() - before;
+            trial.error = verification.error;
+            checked_.push_back(i);
+            if (!verification.refusal.empty()) {
+                refuse(trial, verification.refusal);
+            } else if (trial.spent_seconds > protocol_.candidate_seconds && i != yardstick()) {
+                refuse(trial, fmt::format("took {:.2f} s to check, and {:.2f} s are for one candidate",
+                                          trial.spent_seconds, protocol_.candidate_seconds));
+            }
+            report("checking", ++done, tuning_.trials.size());
+            save_now_and_then();
+        }
+    }
+
+    /// Prepared in this call and not out of the race.
+    [[nodiscard]] bool takes_part(std::size_t index) const {
+        const Verdict verdict = tuning_.trials[index].verdict;
+        return prepared_[index] != 0 &&
+               (verdict == Verdict::pending || (index == yardstick() && verdict == Verdict::measured));
+    }
+
+    void sample(int sets) {
+        // Rounds of earlier calls stay as they are; the new ones come behind them.
+        std::size_t first = 0;
+        for (const Trial& trial : tuning_.trials) first = std::max(first, trial.samples.size());
+        std::vector<std::size_t> running;
+        for (const std::size_t i : checked_) {
+            if (takes_part(i)) running.push_back(i);
+        }
+        int set = 0;
+        for (int round = 0; !running.empty(); ++round) {
+            const std::size_t row = first + static_cast<std::size_t>(round);
+            for (std::size_t at = 0; at < running.size(); ++at) {
+                // Each is first in its turn: what the first sample of a round suffers, everybody does.
+                Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
+                if (out_of_time()) return;
+                const double before = device_.now();
+                const double seconds = device_.time(trial.candidate, set++ % sets);
+                trial.spent_seconds += device_.now() - before;
+                trial.samples.resize(row, no_sample);
+                // Whole nanoseconds, as a record keeps them.
+                trial.samples.push_back(std::round(seconds * 1e9) / 1e9);
+                save_now_and_then();
+            }
+            if (round == 0) time_slow_ones_again(running, row, sets, set);
+            settle(running, round);
+            report("timing", static_cast<std::size_t>(round) + 1, static_cast<std::size_t>(protocol_.rounds));
+        }
+    }
+
+    /// A single sample may have met an interruption, and who is dropped does not come back: it has a second one, and
+    /// the better of the two counts.
+    void time_slow_ones_again(const std::vector<std::size_t>& running, std::size_t row, int sets, int& set) {
+        for (const std::size_t i : too_slow(running)) {
+            if (out_of_time()) return;
+            Trial& trial = tuning_.trials[i];
+            const double before = device_.now();
+            const double seconds = std::round(device_.time(trial.candidate, set++ % sets) * 1e9) / 1e9;
+            trial.spent_seconds += device_.now() - before;
+            trial.samples[row] = std::min(trial.samples[row], seconds);
+        }
+    }
+
+    /// Of those in the running, but for the yardstick.
+    [[nodiscard]] std::vector<std::size_t> too_slow(const std::vector<std::size_t>& running) const {
+        const std::vector<Estimate> times = estimates(tuning_.trials);
+        double best = std::numeric_limits<double>::infinity();
+        for (const Estimate& time : times) {
+            if (time.samples > 0) best = std::min(best, time.seconds);
+        }
+        std::vector<std::size_t> slow;
+        for (const std::size_t i : running) {
+            if (i != yardstick() && times[i].seconds >= drop_factor * best) slow.push_back(i);
+        }
+        return slow;
+    }
+
+    /// Takes those out of the running that are slow, done, or have had their time. The yardstick stays as long as
+    /// anybody needs it.
+    void settle(std::vector<std::size_t>& running, int round) {
+        if (round == 0) {
+            for (const std::size_t i : too_slow(running)) tuning_.trials[i].verdict = Verdict::slow;
+        }
+        const auto is_done = [&](const Trial& trial) {
+            return taken(trial) >= protocol_.rounds || trial.spent_seconds > protocol_.candidate_seconds;
+        };
+        const std::size_t first = yardstick();
+        bool others = false;
+        for (const std::size_t i : running) {
+            if (i == first) continue;
+            Trial& trial = tuning_.trials[i];
+            if (trial.verdict == Verdict::pending && is_done(trial)) trial.verdict = Verdict::measured;
+            others = others || trial.verdict == Verdict::pending;
+        }
+        if (!others && is_done(tuning_.trials[first])) tuning_.trials[first].verdict = Verdict::measured;
+        std::erase_if(running, [&](std::size_t i) {
+            return tuning_.trials[i].verdict != Verdict::pending && (i != first || !others);
+        });
+    }
+
+    [[nodiscard]] static int taken(const Trial& trial) {
+        return static_cast<int>(std::count_if(trial.samples.begin(), trial.samples.end(),
+                                              [](double seconds) { return !std::isnan(seconds); }));
+    }
+
+    static void refuse(Trial& trial, std::string why) {
+        trial.verdict = Verdict::refused;
+        trial.why = std::move(why);
+        trial.samples.clear();
+    }
+
+    void report(std::string_view phase, std::size_t done, std::size_t total) {
+        if (!observer_.progress) return;
+        Progress progress{tuning_.slot, phase, done, total, {}, 0};
+        const std::vector<Estimate> times = estimates(tuning_.trials);
+        for (std::size_t i = 0; i < times.size(); ++i) {
+            if (times[i].samples == 0 || (!progress.best.empty() && times[i].seconds >= progress.best_seconds))
+                continue;
+            progress.best = tuning_.trials[i].candidate.name;
+            progress.best_seconds = times[i].seconds;
+        }
+        observer_.progress(progress);
+    }
+
+    void save_now_and_then() {
+        if (device_.now() - saved_ < save_interval) return;
+        update();
+        if (observer_.save) observer_.save(tuning_);
+        saved_ = device_.now();
+    }
+
+    void update() {
+        tuning_.seconds = earlier_seconds_ + elapsed();
+        tuning_.complete = std::none_of(tuning_.trials.begin(), tuning_.trials.end(),
+                                        [](const Trial& trial) { return trial.verdict == Verdict::pending; });
+        const Judgement judgement = judge(tuning_.trials);
+        tuning_.choice.reset();
+        if (judgement.winner) tuning_.choice = tuning_.trials[*judgement.winner].candidate.configuration;
+    }
+
+    void finish() {
+        update();
+        if (observer_.save) observer_.save(tuning_);
+    }
+
+    Device& device_;
+    const Protocol& protocol_;
+    util::ThreadPool& threads_;
+    Tuning& tuning_;
+    const Observer& observer_;
+    double start_ = 0;
+    double saved_ = 0;
+    double earlier_seconds_ = 0;
+    std::vector<char> prepared_;  // by trial; not bool, as threads write neighbours
+    std::vector<std::size_t> checked_;
+    std::mutex mutex_;
+};
+
+}  // namespace
+
+bool covers(const Tuning& tuning, const SearchSpace& space, std::size_t candidates) {
+    const std::vector<Candidate> wanted = shortlist(space, candidates);
+    return std::all_of(wanted.begin(), wanted.end(), [&](const Candidate& candidate) {
+        const Trial* trial = trial_of(tuning.trials, candidate);
+        return trial != nullptr && trial->verdict != Verdict::pending;
+    });
+}
+
+Outcome measure(Device& device, const SearchSpace& space, const Protocol& protocol, util::ThreadPool& threads,
+                Tuning& tuning, const Observer& observer) {
+    return Measuring(device, space, protocol, threads, tuning, observer).run();
+}
+
+}  // namespace smlora::tune

@@ -1,0 +1,68 @@
+// The protocol by which candidates become a choice.
+//
+// The shortest predictions are compiled concurrently, best first. Those that spill registers are refused, and those
+// whose result differs from the reference's. The rest is timed in rounds: one sample of each candidate a round, in an
+// order that rotates, with operands that rotate through more than three times the L2 cache. Who is twice as slow as the
+// best after its first round, and when timed once more, is dropped. When time runs out, what is known stays, and the
+// next call goes on from it.
+#pragma once
+
+#include "tune/device.hpp"
+#include "tune/tuning.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace smlora::util {
+class ThreadPool;
+}
+
+namespace smlora::tune {
+
+struct Protocol {
+    double seconds = 10;                        ///< for all of it
+    std::optional<std::uint64_t> memory_bytes;  ///< for operands; unset: an eighth of what is free
+    double candidate_seconds = 2;               ///< for checking and timing one candidate
+    std::size_t candidates = 24;
+    int rounds = 9;
+    std::uint64_t seed = 0;  ///< of the inputs to check on
+};
+
+/// How far a tuning is.
+struct Progress {
+    std::string_view slot;
+    std::string_view phase;  ///< "compiling", "checking", "timing"
+    std::size_t done = 0;
+    std::size_t total = 0;
+    std::string_view best;  ///< name of the candidate that leads; empty before there is one
+    double best_seconds = 0;
+};
+
+/// Both may be empty. `save` is called with what is known whenever something is, a few times a second at most, and at
+/// the end, also when that is an exception. Calls do not overlap.
+struct Observer {
+    std::function<void(const Progress&)> progress;
+    std::function<void(const Tuning&)> save;
+};
+
+enum class Outcome {
+    complete,
+    out_of_time,    ///< what was measured is in the tuning; a further call goes on from there
+    out_of_memory,  ///< not one set of operands fits the budget: nothing was tried
+};
+
+/// Whether `tuning` has a verdict on everything that would be tried: nothing is left to measure.
+[[nodiscard]] bool covers(const Tuning& tuning, const SearchSpace& space, std::size_t candidates);
+
+/// Tries what `tuning` does not know of `space` yet, and sets its trials, choice, seconds and completeness. Verdicts
+/// that it has are kept; candidates that are not in the space any more are forgotten. The heuristic choice takes part
+/// in every round, as the yardstick. Compiles on `threads`. What the device throws passes through after the tuning was
+/// brought up to date.
+Outcome measure(Device& device, const SearchSpace& space, const Protocol& protocol, util::ThreadPool& threads,
+                Tuning& tuning, const Observer& observer = {});
+
+}  // namespace smlora::tune

@@ -1,0 +1,69 @@
+#include "tune/record_store.hpp"
+
+#include "cache/cache.hpp"
+#include "tune/bucket.hpp"
+#include "util/log.hpp"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace smlora::tune {
+
+std::vector<Record> RecordStore::load(const RecordName& name, bool writable_only) {
+    std::vector<Record> records;
+    for (const cache::RecordText& stored : cache_.load_records(cache::record_folder(name.gpu), name.key())) {
+        if (writable_only && !stored.writable) continue;
+        std::string why;
+        std::optional<Record> record = parse_record(stored.text, why);
+        if (record && record->name != name) why = "it is the record of another problem, GPU or number of tokens";
+        if (why.empty()) {
+            records.push_back(std::move(*record));
+        } else {
+            cache_.reject_record(stored, why);
+        }
+    }
+    return records;
+}
+
+std::optional<Tuning> RecordStore::find(const RecordName& name, std::string_view slot, const Environment& environment) {
+    std::optional<Tuning> part;
+    for (const Record& record : load(name, false)) {
+        const Tuning* tuning = record.find(slot, environment);
+        if (tuning == nullptr) {
+            for (const Tuning& other : record.tunings) {
+                if (other.slot != slot) continue;
+                log_.debug(fmt::format("what is recorded of {} of {} does not hold here: {}", slot, name.problem,
+                                       mismatch(other.environment, environment)));
+            }
+            continue;
+        }
+        if (tuning->complete) return *tuning;
+        if (!part) part = *tuning;
+    }
+    return part;
+}
+
+std::optional<NearTuning> RecordStore::find_near(const RecordName& name, std::string_view slot,
+                                                 const Environment& environment) {
+    RecordName near = name;
+    for (const std::uint8_t bucket : neighbours(name.bucket)) {
+        near.bucket = bucket;
+        std::optional<Tuning> tuning = find(near, slot, environment);
+        if (tuning && tuning->choice) return NearTuning{std::move(*tuning), bucket};
+    }
+    return std::nullopt;
+}
+
+bool RecordStore::save(const RecordName& name, const Tuning& tuning) {
+    Record record{name, {}};
+    if (std::vector<Record> stored = load(name, true); !stored.empty()) record = std::move(stored.front());
+    record.put(tuning);
+    return cache_.store_record(cache::record_folder(name.gpu), name.key(), record_text(record));
+}
+
+void RecordStore::with_lock(const RecordName& name, const std::function<void()>& work) {
+    cache_.with_lock(name.key(), work);
+}
+
+}  // namespace smlora::tune

@@ -1,0 +1,58 @@
+// What is known of one piece of work after its candidates were tried, wholly or in part.
+#pragma once
+
+#include "tune/candidate.hpp"
+#include "tune/environment.hpp"
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace smlora::tune {
+
+/// What became of a candidate.
+enum class Verdict {
+    pending,   ///< not tried to the end yet
+    refused,   ///< does not compile, spills, is wrong, or takes too long: see Trial::why
+    slow,      ///< dropped after its first round, as twice as slow as the best or slower
+    measured,  ///< has all its samples
+};
+
+inline constexpr double no_sample = std::numeric_limits<double>::quiet_NaN();
+
+struct Trial {
+    Candidate candidate;
+    Verdict verdict = Verdict::pending;
+    std::string why;             ///< of a refusal
+    std::int64_t registers = 0;  ///< a thread's
+    std::int64_t spill_bytes = 0;
+    double compile_seconds = 0;
+    double error = 0;             ///< against the reference, see Verification
+    double spent_seconds = 0;     ///< on checking and timing it
+    std::vector<double> samples;  ///< seconds, by round; no_sample where it took no part
+
+    [[nodiscard]] double sample(std::size_t round) const { return round < samples.size() ? samples[round] : no_sample; }
+};
+
+/// Where the rows of a measurement came from, and how many.
+struct Workload {
+    std::int64_t tokens = 0;
+    std::string routing;  ///< "the caller's", "uniform", ..
+};
+
+struct Tuning {
+    std::string slot;  ///< which piece of work of the problem: "forward", "dx", ..
+    Environment environment;
+    Workload workload;
+    std::string date;           ///< of the last measurement, UTC, "2026-11-23T10:11:12Z"
+    std::uint64_t seed = 0;     ///< of the inputs that candidates were checked on
+    double seconds = 0;         ///< spent so far
+    bool complete = false;      ///< every candidate on the short list has its verdict
+    std::vector<Trial> trials;  ///< the first is the heuristic choice
+    /// Of all that is known so far; nothing when no candidate was right.
+    std::optional<Configuration> choice;
+};
+
+}  // namespace smlora::tune

@@ -1,0 +1,303 @@
+// tune, explain, export and import, as far as they go without a GPU.
+#include "program.hpp"
+
+#include "smlora_tune/archive.hpp"
+
+#include "gpu/device.hpp"
+#include "ops/engine_impl.hpp"
+#include "ops/search_space.hpp"
+#include "ops/step_kernels.hpp"
+#include "tune/record_store.hpp"
+#include "util/hash.hpp"
+
+#include <smlora/error.hpp>
+
+#include <archive.h>
+#include <archive_entry.h>
+
+#include <algorithm>
+#include <fstream>
+#include <functional>
+
+namespace smlora::tool {
+namespace {
+
+class TuningCommands : public ProgramTest {
+ protected:
+    /// Puts a record into this test's cache by which the third best prediction for forward is the best; its name.
+    std::string plant_record() {
+        EngineOptions options;
+        options.backend = Backend::cpu;
+        options.cache_root = cache();
+        options.cache_layers.emplace();
+        const Engine engine(options);
+        const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
+        Problem problem;
+        problem.E = 8;
+        problem.K = 256;
+        problem.N = 512;
+        problem.R = 16;
+        problem.top_k = 2;
+        const ops::Variant variant = ops::step_variants(problem, 64).at(0);
+        const ops::KnownWork work = engine.impl().tuner.look_up(problem, variant, facts).at(0);
+        tune::Tuning tuning;
+        tuning.slot = work.slot;
+        tuning.environment = work.environment;
+        tuning.workload = {64, "uniform"};
+        tuning.date = "2026-11-23T00:00:00Z";
+        tuning.complete = true;
+        for (const tune::Candidate& candidate : tune::shortlist(work.space, 24)) {
+            tune::Trial trial;
+            trial.candidate = candidate;
+            trial.verdict = tune::Verdict::measured;
+            const double factor = tuning.trials.size() == 2 ? 0.5 : 1;
+            trial.samples = {1e-5 * factor, 1.01e-5 * factor, 0.99e-5 * factor};
+            tuning.trials.push_back(std::move(trial));
+        }
+        tuning.trials[1].verdict = tune::Verdict::refused;
+        tuning.trials[1].why = "spills 8 bytes of registers";
+        tuning.trials[1].samples.clear();
+        tuning.choice = tuning.trials[2].candidate.configuration;
+        tune::RecordStore store(engine.impl().cache, engine.impl().log);
+        EXPECT_TRUE(store.save(work.name, tuning));
+        return tuning.trials[2].candidate.name;
+    }
+
+    [[nodiscard]] Outcome run_in(const std::string& folder, const std::vector<std::string>& arguments) const {
+        return run_program(
+            arguments, {{"SMLORA_CACHE_DIR", (cache().parent_path() / folder).string()}, {"SMLORA_CACHE_LAYERS", ""}});
+    }
+    [[nodiscard]] std::string file(const std::string& name) const { return (cache().parent_path() / name).string(); }
+};
+
+const std::vector<std::string> explain{"explain", "--shape", "8,256,512,16,2", "--tokens", "64", "--arch", "sm_90a"};
+
+std::vector<std::string> with(std::vector<std::string> arguments, const std::string& more) {
+    arguments.push_back(more);
+    return arguments;
+}
+
+nlohmann::json work_called(const nlohmann::json& document, const std::string& slot) {
+    for (const auto& work : document["cases"][0]["works"]) {
+        if (work["slot"] == slot) return work;
+    }
+    ADD_FAILURE() << "no work called " << slot;
+    return {};
+}
+
+TEST_F(TuningCommands, TuneNeedsAGpu) {
+    if (!run({"info", "--json"}).json()["devices"].empty()) GTEST_SKIP() << "there is a GPU";
+    const Outcome outcome = run({"tune", "--shape", "8,256,512,16,2", "--tokens", "64"});
+    EXPECT_EQ(outcome.exit_code, 3) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+}
+
+TEST_F(TuningCommands, TuneRefusesWhatMakesNoSense) {
+    const std::vector<std::string> tune{"tune", "--shape", "8,256,512,16,2"};
+    for (const auto& [option, value, part] : std::vector<std::array<std::string, 3>>{
+             {"--shard", "4/4", "--shard: expected INDEX/COUNT"},
+             {"--budget", "-3", "--budget"},
+             {"--tokens", "0", "--tokens: expected at least 1"},
+             {"--memory", "much", "--memory: expected bytes"},
+             {"--device", "cpu", "--device: expected cuda"},
+             {"--skew", "left", "--skew"},
+         }) {
+        const Outcome outcome = run(with(with(tune, option), value));
+        EXPECT_EQ(outcome.exit_code, 2) << option << " " << outcome.err;
+        EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+    }
+    EXPECT_EQ(run({"tune"}).exit_code, 2);
+}
+
+TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
+    const nlohmann::json document = run(with(explain, "--json")).json();
+    EXPECT_EQ(document["gpu"], "NVIDIA H200");
+    for (const char* slot : {"forward", "xa", "dx", "yb", "gradients"}) {
+        const nlohmann::json work = work_called(document, slot);
+        EXPECT_NE(work["source"].get<std::string>().find("nothing is recorded"), std::string::npos);
+        EXPECT_GT(work["floor_seconds"], 0);
+        int used = 0;
+        double best = 1;
+        for (const auto& candidate : work["candidates"]) {
+            EXPECT_FALSE(candidate["why"].get<std::string>().empty()) << candidate;
+            EXPECT_FALSE(candidate.contains("measured_seconds"));
+            if (candidate["status"] == "refused") continue;
+            best = std::min(best, candidate["predicted_seconds"].get<double>());
+            used += candidate["status"] == "used" ? 1 : 0;
+        }
+        EXPECT_EQ(used, 1);
+        EXPECT_EQ(work["candidates"][0]["status"], "used") << "the one that is used leads";
+        EXPECT_EQ(work["candidates"][0]["predicted_seconds"], best);
+    }
+    const std::string text = run(explain).out;
+    for (const char* part : {"forward  the heuristic choice", "of floor", "predicted to be the fastest",
+                             "SMLORA_INSTRUCTIONS is not wgmma"}) {
+        EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+    }
+}
+
+TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
+    const std::string winner = plant_record();
+    const nlohmann::json work = work_called(run(with(explain, "--json")).json(), "forward");
+    EXPECT_EQ(work["used"], winner);
+    EXPECT_NE(work["source"].get<std::string>().find("recorded on 2026-11-23"), std::string::npos) << work["source"];
+    EXPECT_EQ(work["candidates"][0]["name"], winner);
+    EXPECT_NEAR(work["candidates"][0]["measured_seconds"], 0.5e-5, 1e-8);
+    EXPECT_NE(work["candidates"][0]["why"].get<std::string>().find("faster than the heuristic choice"),
+              std::string::npos);
+    const auto refused = std::find_if(work["candidates"].begin(), work["candidates"].end(),
+                                      [](const auto& c) { return c["why"] == "spills 8 bytes of registers"; });
+    ASSERT_NE(refused, work["candidates"].end());
+    EXPECT_EQ((*refused)["status"], "refused");
+    EXPECT_NE(run(explain).out.find("2.000 times the time of the choice"), std::string::npos);
+    // For another number of tokens it is the nearest.
+    std::vector<std::string> elsewhere = explain;
+    elsewhere[4] = "4096";
+    const nlohmann::json near = work_called(run(with(elsewhere, "--json")).json(), "forward");
+    EXPECT_EQ(near["used"], winner);
+    EXPECT_NE(near["source"].get<std::string>().find("recorded for about 64 tokens"), std::string::npos);
+    // The report of the kernel's resources comes from a compile.
+    if (run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) {
+        ASSERT_EQ(work["kernels"].size(), 1u);
+        EXPECT_GT(work["kernels"][0]["registers"], 16);
+        EXPECT_EQ(work["kernels"][0]["spill_bytes"], 0);
+    }
+}
+
+TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
+    plant_record();
+    const bool compiles = run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>();
+    ASSERT_EQ(run(explain).exit_code, 0);
+    const nlohmann::json exported = run({"export", file("all.tar.gz"), "--json"}).json();
+    EXPECT_EQ(exported["records"], 1);
+    EXPECT_EQ(exported["kernels"].get<int>() > 0, compiles);
+    // The same cache gives the same file.
+    ASSERT_EQ(run({"export", file("again.tar.gz")}).exit_code, 0);
+    const auto contents = [&](const std::string& name) {
+        std::ifstream stream(file(name), std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(stream), {});
+    };
+    EXPECT_EQ(contents("all.tar.gz"), contents("again.tar.gz"));
+
+    const nlohmann::json imported = run_in("other", {"import", file("all.tar.gz"), "--json"}).json();
+    EXPECT_EQ(imported["kernels"], exported["kernels"]);
+    EXPECT_EQ(imported["tunings"], 1);
+    EXPECT_EQ(imported["kept"], 0);
+    EXPECT_EQ(run_in("other", {"cache", "verify"}).exit_code, 0);
+    EXPECT_EQ(run_in("other", {"cache", "stats", "--json"}).json()["records"], 1);
+    EXPECT_EQ(run_in("other", with(explain, "--json")).out, run(with(explain, "--json")).out);
+    // Again: what is here stays.
+    EXPECT_EQ(run_in("other", {"import", file("all.tar.gz"), "--json"}).json()["kept"], 1);
+    // One kind only.
+    EXPECT_EQ(run_in("third", {"import", file("all.tar.gz"), "--only", "records", "--json"}).json()["kernels"], 0);
+    EXPECT_EQ(run({"export", file("k.tar.gz"), "--only", "kernels", "--json"}).json()["records"], 0);
+}
+
+TEST_F(TuningCommands, AnEmptyCacheMakesAnArchiveWithNothing) {
+    EXPECT_EQ(run({"export", file("none.tar.gz")}).exit_code, 0);
+    EXPECT_EQ(run_in("other", {"import", file("none.tar.gz")}).out,
+              "0 kernels and 0 tunings imported, 0 tunings were here already\n");
+}
+
+/// A gzipped tar of whatever is wanted, well-formed or not.
+class CraftedArchive {
+ public:
+    explicit CraftedArchive(const std::string& path) : a_(::archive_write_new()) {
+        ::archive_write_add_filter_gzip(a_);
+        ::archive_write_set_format_ustar(a_);
+        ::archive_write_open_filename(a_, path.c_str());
+    }
+    ~CraftedArchive() { ::archive_write_free(a_); }
+    CraftedArchive(const CraftedArchive&) = delete;
+    CraftedArchive& operator=(const CraftedArchive&) = delete;
+
+    void add(const std::string& path, const std::string& bytes, unsigned type = AE_IFREG) {
+        ::archive_entry* entry = ::archive_entry_new();
+        ::archive_entry_set_pathname(entry, path.c_str());
+        ::archive_entry_set_filetype(entry, type);
+        ::archive_entry_set_perm(entry, 0600);
+        if (type == AE_IFLNK) ::archive_entry_set_symlink(entry, "/etc/passwd");
+        ::archive_entry_set_size(entry, type == AE_IFREG ? static_cast<la_int64_t>(bytes.size()) : 0);
+        ::archive_write_header(a_, entry);
+        if (type == AE_IFREG) ::archive_write_data(a_, bytes.data(), bytes.size());
+        ::archive_entry_free(entry);
+    }
+    void add_manifest(const std::vector<ArchiveMember>& members) {
+        nlohmann::json manifest{{"format", 1}, {"files", nlohmann::json::array()}};
+        for (const ArchiveMember& member : members) {
+            manifest["files"].push_back(
+                {{"path", member.path}, {"bytes", member.bytes.size()}, {"xxh128", util::xxh128_hex(member.bytes)}});
+        }
+        add("manifest.json", manifest.dump());
+    }
+
+ private:
+    ::archive* a_;
+};
+
+TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
+    plant_record();
+    ASSERT_EQ(run({"export", file("sound.tar.gz"), "--only", "records"}).exit_code, 0);
+    const std::vector<ArchiveMember> sound = read_archive(file("sound.tar.gz"));
+    ASSERT_EQ(sound.size(), 1u);
+    const ArchiveMember record = sound[0];
+
+    const auto expect_refused = [&](const std::string& part, const std::function<void(CraftedArchive&)>& make) {
+        {
+            CraftedArchive crafted(file("bad.tar.gz"));
+            make(crafted);
+        }
+        const Outcome outcome = run_in("target", {"import", file("bad.tar.gz")});
+        EXPECT_EQ(outcome.exit_code, 1) << part;
+        EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+        EXPECT_FALSE(std::filesystem::exists(file("target") + "/v1")) << "nothing of it is stored: " << part;
+    };
+    // Paths that lead elsewhere.
+    for (const std::string& path : std::vector<std::string>{
+             "../../evil", "/etc/evil", "kernels/../../../evil", "tuning/../evil/" + std::string(32, 'a') + ".json",
+             "tuning/..", "kernels/ab/" + std::string(32, 'c'), "tuning/GPU/short.json", "evil"}) {
+        expect_refused("archive member \"" + path + "\"", [&](CraftedArchive& crafted) {
+            crafted.add_manifest({{path, "x"}});
+            crafted.add(path, "x");
+        });
+    }
+    expect_refused("no plain file", [&](CraftedArchive& crafted) {
+        crafted.add_manifest({record});
+        crafted.add(record.path, "", AE_IFLNK);
+    });
+    // Bytes that are not those of the manifest.
+    expect_refused("not what its manifest says", [&](CraftedArchive& crafted) {
+        crafted.add_manifest({record});
+        std::string changed = record.bytes;
+        changed[changed.size() / 2] ^= 1;
+        crafted.add(record.path, changed);
+    });
+    expect_refused("is not in its manifest, or twice", [&](CraftedArchive& crafted) {
+        crafted.add_manifest({record});
+        crafted.add(record.path, record.bytes);
+        crafted.add(record.path, record.bytes);
+    });
+    expect_refused("is missing", [&](CraftedArchive& crafted) { crafted.add_manifest({record}); });
+    expect_refused("not with its manifest", [&](CraftedArchive& crafted) { crafted.add(record.path, record.bytes); });
+    expect_refused("its manifest is none", [&](CraftedArchive& crafted) { crafted.add("manifest.json", "{}"); });
+    // Content that is none, with a manifest that agrees; a sound member before it is not stored either.
+    const std::string kernel_path = "kernels/ab/ab" + std::string(30, '0');
+    expect_refused("only 5 bytes", [&](CraftedArchive& crafted) {
+        crafted.add_manifest({record, {kernel_path, "cubin"}});
+        crafted.add(record.path, record.bytes);
+        crafted.add(kernel_path, "cubin");
+    });
+    const std::string other_record = "tuning/NVIDIA_H200/" + std::string(32, 'b') + ".json";
+    expect_refused("the record of another problem", [&](CraftedArchive& crafted) {
+        crafted.add_manifest({{other_record, record.bytes}});
+        crafted.add(other_record, record.bytes);
+    });
+    // No archive at all, and one that was cut short.
+    EXPECT_EQ(run_in("target", {"import", write("text.tar.gz", "not an archive")}).exit_code, 1);
+    std::filesystem::resize_file(file("sound.tar.gz"), std::filesystem::file_size(file("sound.tar.gz")) / 2);
+    EXPECT_EQ(run_in("target", {"import", file("sound.tar.gz")}).exit_code, 1);
+    EXPECT_EQ(run_in("target", {"import", file("nowhere.tar.gz")}).exit_code, 1);
+}
+
+}  // namespace
+}  // namespace smlora::tool

@@ -1,0 +1,87 @@
+// What passes as the same result, and what does not.
+#include "ops/compare_results.hpp"
+
+#include "cpu/convert.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+
+namespace smlora::ops {
+namespace {
+
+struct Matrix {
+    std::vector<float> values;
+    std::int64_t rows, columns;
+
+    [[nodiscard]] std::string bf16() const {
+        std::string bytes;
+        for (const float value : values) {
+            const std::uint16_t bits = cpu::to_bf16(value).bits;
+            bytes.append(reinterpret_cast<const char*>(&bits), 2);
+        }
+        return bytes;
+    }
+};
+
+Matrix random_matrix(unsigned seed) {
+    Matrix matrix{{}, 20, 64};
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0, 30);
+    for (int i = 0; i < 20 * 64; ++i) matrix.values.push_back(normal(random));
+    return matrix;
+}
+
+class CompareResults : public ::testing::Test {
+ protected:
+    tune::Verification compare(const Matrix& got) {
+        return compare_results(got.bf16(), right.bf16(), got.rows, got.columns, DType::bf16, DType::bf16);
+    }
+    unsigned seed = std::random_device()();
+    Matrix right = random_matrix(seed);
+    std::mt19937 random{seed + 1};
+};
+
+TEST_F(CompareResults, SumsInAnotherOrderPass) {
+    Matrix got = right;
+    std::normal_distribution<float> rounding(0, 30 * 1e-4F);
+    for (float& value : got.values) value += rounding(random);
+    EXPECT_EQ(compare(got).refusal, "") << "seed " << seed;
+    EXPECT_LT(compare(got).error, 5e-3);
+    EXPECT_EQ(compare(right).error, 0);
+}
+
+TEST_F(CompareResults, ASingleWrongElementIsFoundWhereverItIs) {
+    for (int round = 0; round < 200; ++round) {
+        Matrix got = right;
+        const std::size_t at = random() % got.values.size();
+        got.values[at] += 30 * 0.1F;
+        const auto result = compare(got);
+        EXPECT_NE(result.refusal.find("row " + std::to_string(at / 64) + ", column " + std::to_string(at % 64) + ":"),
+                  std::string::npos)
+            << result.refusal << ", seed " << seed;
+    }
+}
+
+TEST_F(CompareResults, WhatWasNotWrittenAndWhatIsNoNumberIsWrong) {
+    for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 0.0F}) {
+        Matrix got = right;
+        got.values[777] = value;
+        right.values[777] = 30;
+        EXPECT_NE(compare(got).refusal, "") << value;
+    }
+}
+
+TEST_F(CompareResults, RowsOfZerosMustBeZeros) {
+    for (int column = 0; column < 64; ++column) right.values[static_cast<std::size_t>(5 * 64 + column)] = 0;
+    Matrix got = right;
+    EXPECT_EQ(compare(got).refusal, "");
+    got.values[5 * 64 + 9] = 1e-6F;
+    EXPECT_NE(compare(got).refusal, "");
+}
+
+}  // namespace
+}  // namespace smlora::ops

@@ -1,0 +1,110 @@
+// Candidates: legal ones fit their device, and the plan is made from them.
+#include "ops/search_space.hpp"
+
+#include "ops/step_kernels.hpp"
+#include "ops/tiles.hpp"
+#include "tuning_fixtures.hpp"
+
+#include <smlora/error.hpp>
+
+#include <random>
+#include <set>
+
+namespace smlora::ops {
+namespace {
+
+TEST(SearchSpace, EveryArchitectureHasAChoiceForEveryShape) {
+    const unsigned seed = std::random_device()();
+    std::mt19937 random(seed);
+    const auto draw = [&](std::int64_t low, std::int64_t high) {
+        return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+    };
+    for (const jit::Arch& arch : jit::supported_archs()) {
+        const gpu::DeviceFacts facts = gpu::facts_of(arch);
+        for (int round = 0; round < 30; ++round) {
+            Problem problem;
+            problem.E = draw(1, 1024);
+            problem.K = 8 * draw(1, 1000);
+            problem.N = 8 * draw(1, 1000);
+            problem.R = draw(0, 256);
+            problem.top_k = draw(1, std::min<std::int64_t>(problem.E, 64));
+            problem.weight_layout = draw(0, 1) == 0 ? WeightLayout::ekn : WeightLayout::enk;
+            for (const Variant& variant : step_variants(problem, draw(1, 200'000))) {
+                for (const Role role : chosen_roles(problem, variant)) {
+                    const tune::SearchSpace space = search_space(problem, variant, role, facts);
+                    const auto best = tune::heuristic_choice(space);
+                    ASSERT_TRUE(best.has_value()) << to_string(problem) << " on " << arch.name() << ", seed " << seed;
+                    std::set<std::string> names;
+                    for (const tune::Candidate& candidate : space) {
+                        EXPECT_TRUE(names.insert(candidate.name).second) << candidate.name;
+                        EXPECT_GT(candidate.predicted_seconds, 0);
+                        EXPECT_TRUE(!candidate.legal() || candidate.shared_bytes <= facts.shared_bytes_per_block);
+                    }
+                }
+                // Each piece of work, whatever is chosen for the others, ends up in the plan.
+                EXPECT_NO_THROW(static_cast<void>(make_plan(problem, variant, facts))) << "seed " << seed;
+            }
+        }
+    }
+}
+
+TEST(SearchSpace, ThePlanHasWhatWasChosen) {
+    const Problem problem = small_problem();
+    for (const Variant& variant : step_variants(problem, 2048)) {
+        for (const Role role : chosen_roles(problem, variant)) {
+            for (const tune::Candidate& candidate : search_space(problem, variant, role, h200())) {
+                if (!candidate.legal()) continue;
+                Choices choices;
+                choices.set(role, candidate.configuration);
+                const Plan plan = make_plan(problem, variant, h200(), choices);
+                EXPECT_EQ(plan.at(role).spec.family, candidate.configuration.family);
+                EXPECT_EQ(plan.at(role).spec.dynamic_shared, candidate.shared_bytes) << candidate.name;
+            }
+        }
+    }
+}
+
+TEST(SearchSpace, WhatIsNoCandidateIsNotFollowed) {
+    const Problem problem = small_problem();
+    const Variant variant = step_variants(problem, 2048).at(0);
+    Choices choices;
+    choices.set(Role::product, tune::Configuration{product_mma_family, {{"TILE_M", 7}}});
+    EXPECT_EQ(make_plan(problem, variant, h200(), choices).at(Role::product).spec,
+              make_plan(problem, variant, h200()).at(Role::product).spec);
+    // Legal on another GPU, but not here.
+    const gpu::DeviceFacts small = gpu::facts_of(jit::arch_from_name("sm_86"));
+    for (const tune::Candidate& candidate : search_space(problem, variant, Role::product, h200())) {
+        choices.set(Role::product, candidate.configuration);
+        const Plan plan = make_plan(problem, variant, small, choices);
+        EXPECT_LE(plan.at(Role::product).spec.dynamic_shared, static_cast<unsigned>(small.shared_bytes_per_block));
+    }
+}
+
+TEST(SearchSpace, TilesThatWereNotMeasuredAreNoHeuristicChoice) {
+    for (const std::int64_t T : {1, 16, 256, 4096, 65536}) {
+        const Problem problem = small_problem();
+        for (const Variant& variant : step_variants(problem, T)) {
+            const Plan plan = make_plan(problem, variant, h200());
+            for (const char* further : {"TILE_M=256", "TILE_N=256 TILE_K=64"}) {
+                if (!plan.has(Role::product)) continue;
+                EXPECT_EQ(jit::readable(plan.at(Role::product).spec).find(further), std::string::npos);
+            }
+        }
+    }
+}
+
+TEST(SearchSpace, ADeviceThatIsTooSmallIsToldOf) {
+    gpu::DeviceFacts tiny = h200();
+    tiny.name = "a watch";
+    tiny.shared_bytes_per_block = 4096;
+    try {
+        static_cast<void>(make_plan(small_problem(), step_variants(small_problem(), 64).at(0), tiny));
+        FAIL();
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::unsupported);
+        EXPECT_NE(std::string(error.what()).find("a watch has 4096"), std::string::npos) << error.what();
+    }
+}
+
+}  // namespace
+}  // namespace smlora::ops

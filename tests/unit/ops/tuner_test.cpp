@@ -1,0 +1,126 @@
+// What an engine uses: recorded choices, of this number of tokens or the nearest, by the policy.
+#include "ops/tuner.hpp"
+
+#include "tuning_fixtures.hpp"
+
+#include <smlora/error.hpp>
+#include <smlora/prewarm.hpp>
+
+namespace smlora::ops {
+namespace {
+
+TEST_F(Tuning, WithoutARecordTheChoiceIsLeftToTheCostModels) {
+    const Engine made = engine(TuningPolicy::record_only);
+    const Choices choices = made.impl().tuner.known(problem, forward, h200());
+    EXPECT_FALSE(choices.of(Role::product).has_value());
+    EXPECT_FALSE(choices.of(Role::xa).has_value());
+    EXPECT_TRUE(lines.empty());
+}
+
+TEST_F(Tuning, ARecordedChoiceIsUsedUnlessThePolicyIsOff) {
+    Engine made = engine(TuningPolicy::record_only);
+    const std::vector<KnownWork> works = made.impl().tuner.look_up(problem, forward, h200());
+    ASSERT_EQ(works.size(), 2u);
+    const tune::Candidate product = another(works[0].space);
+    const tune::Candidate xa = another(works[1].space);
+    record(made, works[0], product);
+    record(made, works[1], xa);
+
+    const Choices choices = made.impl().tuner.known(problem, forward, h200());
+    EXPECT_EQ(choices.of(Role::product), product.configuration);
+    EXPECT_EQ(choices.of(Role::xa), xa.configuration);
+    const Plan plan = make_plan(problem, forward, h200(), choices);
+    const Plan heuristic = make_plan(problem, forward, h200());
+    EXPECT_EQ(plan.at(Role::product).spec.dynamic_shared, product.shared_bytes);
+    EXPECT_EQ(plan.at(Role::xa).spec.dynamic_shared, xa.shared_bytes);
+    EXPECT_NE(plan.at(Role::product).spec, heuristic.at(Role::product).spec);
+    // XA of backward_lora is the same piece of work.
+    Variant lora = step_variants(problem, 64).at(2);
+    lora.needs_xa = true;
+    EXPECT_EQ(made.impl().tuner.known(problem, lora, h200()).of(Role::xa), xa.configuration);
+
+    const Engine off = engine(TuningPolicy::off);
+    EXPECT_FALSE(off.impl().tuner.known(problem, forward, h200()).of(Role::product).has_value());
+}
+
+TEST_F(Tuning, PrewarmingPlansWithTheRecordedChoice) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    const auto choices = [&](const Variant& variant) { return made.impl().tuner.known(problem, variant, h200()); };
+    const auto has = [&](const std::vector<jit::KernelSpec>& specs, const jit::KernelSpec& spec) {
+        return std::find(specs.begin(), specs.end(), spec) != specs.end();
+    };
+    const jit::KernelSpec wanted = make_plan(problem, forward, h200(), choices(forward)).at(Role::product).spec;
+    EXPECT_TRUE(has(step_kernels(problem, 64, h200(), choices), wanted));
+    EXPECT_FALSE(has(step_kernels(problem, 64, h200()), wanted));
+}
+
+TEST_F(Tuning, TheNearestNumberOfTokensServesAndSaysSo) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    const Variant larger = step_variants(problem, 512).at(0);
+    EXPECT_EQ(made.impl().tuner.known(problem, larger, h200()).of(Role::product), another(work.space).configuration);
+    EXPECT_TRUE(
+        logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered with about 512 tokens was never "
+               "measured: taking the choice for 64"));
+}
+
+TEST_F(Tuning, WhatDoesNotHoldHereIsNotUsed) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    for (const auto& change : std::vector<std::function<void(tune::Tuning&)>>{
+             [](auto& tuning) { tuning.environment.templates = "0"; },
+             [](auto& tuning) { tuning.environment.compiler = "11.0.1"; },
+             [](auto& tuning) { tuning.environment.multiprocessors = 78; },
+         }) {
+        record(made, work, another(work.space), true, change);
+        EXPECT_FALSE(made.impl().tuner.known(problem, forward, h200()).of(Role::product).has_value());
+        made.impl().cache.clear_records();
+    }
+    // Another problem, another GPU.
+    record(made, work, another(work.space));
+    Problem wider = problem;
+    wider.N = 1024;
+    EXPECT_FALSE(made.impl().tuner.known(wider, forward, h200()).of(Role::product).has_value());
+    gpu::DeviceFacts other = h200();
+    other.name = "NVIDIA H100";
+    EXPECT_FALSE(made.impl().tuner.known(problem, forward, other).of(Role::product).has_value());
+}
+
+TEST_F(Tuning, AChoiceThatIsNoCandidateHereIsNotUsed) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    tune::Candidate gone = another(work.space);
+    gone.configuration.values[0].second += 1;
+    record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
+    EXPECT_FALSE(made.impl().tuner.known(problem, forward, h200()).of(Role::product).has_value());
+    EXPECT_TRUE(logged("is no candidate here"));
+}
+
+TEST_F(Tuning, APartOfATuningIsUsedUntilThereIsMore) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space), false);
+    EXPECT_EQ(made.impl().tuner.known(problem, forward, h200()).of(Role::product), another(work.space).configuration);
+}
+
+TEST_F(Tuning, WithoutTensorCoresThereIsNothingToChoose) {
+    Engine made = engine(TuningPolicy::record_only);
+    problem.dtype = problem.adapter_dtype = DType::fp32;
+    for (const Variant& variant : step_variants(problem, 64)) {
+        EXPECT_TRUE(made.impl().tuner.look_up(problem, variant, h200()).empty());
+    }
+}
+
+TEST_F(Tuning, OptionsThatMakeNoSenseAreRefused) {
+    EXPECT_THROW(engine(static_cast<TuningPolicy>(7)), Error);
+    EngineOptions options;
+    options.backend = Backend::cpu;
+    options.tuning_seconds = -1;
+    EXPECT_THROW(Engine{options}, Error);
+}
+
+}  // namespace
+}  // namespace smlora::ops

@@ -1,0 +1,100 @@
+// A machine with a planted cost landscape: what each candidate takes, how noisy that is, and what is wrong with it.
+#pragma once
+
+#include "tune/device.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <random>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace smlora::tune::testing {
+
+struct Planted {
+    double seconds = 1e-3;  ///< what it really takes
+    double compile_seconds = 0.1;
+    double check_seconds = 0.01;
+    std::int64_t spill_bytes = 0;
+    std::string compile_error = {};
+    bool wrong = false;
+};
+
+/// The clock moves by what things cost and by nothing else.
+class FakeDevice : public Device {
+ public:
+    explicit FakeDevice(std::map<std::string, Planted> planted, unsigned seed = 1)
+        : planted_(std::move(planted)), random_(seed) {}
+
+    double now() override { return static_cast<double>(nanoseconds_.load()) * 1e-9; }
+    MemoryNeed memory_need() override { return memory; }
+    Preparation prepare(const Candidate& candidate) override {
+        const Planted& plan = planted_.at(candidate.name);
+        pass(plan.compile_seconds);
+        const std::lock_guard lock(mutex_);
+        prepared.push_back(candidate.name);
+        return {plan.compile_error, 100, plan.spill_bytes, plan.compile_seconds};
+    }
+    void allocate(int sets_, std::uint64_t seed) override {
+        sets = sets_;
+        seeds.push_back(seed);
+    }
+    Verification verify(const Candidate& candidate) override {
+        const Planted& plan = planted_.at(candidate.name);
+        pass(plan.check_seconds);
+        verified.push_back(candidate.name);
+        return {plan.wrong ? "row 3: expected 1, got 2" : "", plan.wrong ? 1.0 : 1e-3};
+    }
+    double time(const Candidate& candidate, int set) override {
+        if (die_after >= 0 && die_after-- == 0) throw std::runtime_error("the process is gone");
+        sets_used.insert(set);
+        timed.push_back(candidate.name);
+        std::normal_distribution<double> normal(0, noise);
+        // Clocks drift slowly, for every candidate alike, and now and then something else interrupts.
+        const double drift = 1 + drift_amplitude * std::sin(now() * 0.7);
+        const double spike = std::bernoulli_distribution(spikes)(random_) ? 3 : 1;
+        const double sample = planted_.at(candidate.name).seconds * drift * spike * std::max(0.5, 1 + normal(random_));
+        pass(sample * launches_a_sample);
+        return sample;
+    }
+
+    MemoryNeed memory{0, std::uint64_t{1} << 20, std::uint64_t{50} << 20, std::uint64_t{64} << 30};
+    double noise = 0.01;
+    double drift_amplitude = 0;
+    double spikes = 0;
+    double launches_a_sample = 3;
+    int die_after = -1;
+
+    int sets = 0;
+    std::vector<std::uint64_t> seeds;
+    std::vector<std::string> prepared, verified, timed;
+    std::set<int> sets_used;
+
+ private:
+    void pass(double seconds) { nanoseconds_ += static_cast<std::int64_t>(std::llround(seconds * 1e9)); }
+
+    std::map<std::string, Planted> planted_;
+    std::mt19937 random_;
+    std::atomic<std::int64_t> nanoseconds_{0};
+    std::mutex mutex_;
+};
+
+inline Candidate candidate(int number, double predicted, std::int64_t shared = 1000) {
+    return {fmt::format("c{:02}", number), {"family", {{"TILE", number}}}, predicted, shared, ""};
+}
+
+inline std::string name_of(const std::vector<Trial>& trials, const std::optional<Configuration>& choice) {
+    for (const Trial& trial : trials) {
+        if (choice && trial.candidate.configuration == *choice) return trial.candidate.name;
+    }
+    return "none";
+}
+
+}  // namespace smlora::tune::testing

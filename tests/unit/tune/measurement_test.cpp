@@ -1,0 +1,413 @@
+// The measurement protocol on machines whose truth is known.
+#include "tune/measurement.hpp"
+
+#include "fake_device.hpp"
+#include "tune/choice.hpp"
+#include "util/thread_pool.hpp"
+
+#include <gtest/gtest.h>
+
+namespace smlora::tune {
+namespace {
+
+using testing::candidate;
+using testing::FakeDevice;
+using testing::name_of;
+using testing::Planted;
+
+unsigned fresh_seed() {
+    const unsigned seed = std::random_device()();
+    ::testing::Test::RecordProperty("seed", std::to_string(seed));
+    return seed;
+}
+
+Tuning untried() {
+    Tuning tuning;
+    tuning.slot = "work";
+    return tuning;
+}
+
+/// Candidates whose predictions are off by up to a third of the truth.
+struct Landscape {
+    SearchSpace space;
+    std::map<std::string, Planted> planted;
+    std::string fastest;
+
+    Landscape(unsigned seed, int count) {
+        std::mt19937 random(seed);
+        std::uniform_real_distribution<double> truth(1e-3, 3e-3), error(0.75, 1.33);
+        double best = 1;
+        for (int i = 0; i < count; ++i) {
+            Planted plan;
+            plan.seconds = truth(random);
+            plan.compile_seconds = 0.01;
+            Candidate made = candidate(i, plan.seconds * error(random), 1000 + i % 7);
+            if (plan.seconds < best) {
+                best = plan.seconds;
+                fastest = made.name;
+            }
+            planted[made.name] = plan;
+            space.push_back(std::move(made));
+        }
+    }
+};
+
+class Measuring : public ::testing::Test {
+ protected:
+    Outcome run(FakeDevice& device, const SearchSpace& space, const Observer& observer = {}) {
+        return measure(device, space, protocol, threads, tuning, observer);
+    }
+    const Trial& trial(const std::string& name) const {
+        for (const Trial& one : tuning.trials) {
+            if (one.candidate.name == name) return one;
+        }
+        throw std::runtime_error("no trial of " + name);
+    }
+
+    util::ThreadPool threads{1};
+    Protocol protocol;
+    Tuning tuning = untried();
+};
+
+TEST_F(Measuring, FindsThePlantedBestWithinTheNoise) {
+    for (int round = 0; round < 40; ++round) {
+        const unsigned seed = fresh_seed();
+        Landscape land(seed, 24);
+        FakeDevice device(land.planted, seed);
+        device.noise = 0.01;
+        device.drift_amplitude = 0.1;
+        device.spikes = 0.02;
+        Tuning made = untried();
+        ASSERT_EQ(measure(device, land.space, protocol, threads, made, {}), Outcome::complete) << seed;
+        const std::string chosen = name_of(made.trials, made.choice);
+        EXPECT_LE(land.planted[chosen].seconds, land.planted[land.fastest].seconds * 1.06)
+            << chosen << " for " << land.fastest << ", seed " << seed;
+    }
+}
+
+TEST_F(Measuring, TheChoiceIsStableOverSeedsOfTheNoise) {
+    // 4 % between the best and the next, 0.5 % of noise: every run must see it.
+    std::map<std::string, Planted> planted;
+    SearchSpace space;
+    for (int i = 0; i < 12; ++i) {
+        space.push_back(candidate(i, 1e-3 + i * 1e-5));
+        planted[space.back().name].seconds = i == 7 ? 1.0e-3 : 1.04e-3 + i * 1e-5;
+    }
+    for (int run_number = 0; run_number < 30; ++run_number) {
+        const unsigned seed = fresh_seed();
+        FakeDevice device(planted, seed);
+        device.noise = 0.005;
+        device.drift_amplitude = 0.05;
+        Tuning made = untried();
+        measure(device, space, protocol, threads, made, {});
+        EXPECT_EQ(name_of(made.trials, made.choice), "c07") << "seed " << seed;
+    }
+}
+
+TEST_F(Measuring, TheHeuristicChoiceStaysUnlessItIsBeatenByMoreThanTheNoise) {
+    const SearchSpace space{candidate(0, 1e-3, 9000), candidate(1, 2e-3, 100), candidate(2, 3e-3, 100)};
+    constexpr int runs = 200;
+    int kept = 0;
+    int left = 0;
+    for (int run_number = 0; run_number < runs; ++run_number) {
+        const unsigned seed = fresh_seed();
+        FakeDevice near({{"c00", {1.004e-3}}, {"c01", {1.000e-3}}, {"c02", {1.3e-3}}}, seed);
+        Tuning made = untried();
+        measure(near, space, protocol, threads, made, {});
+        kept += name_of(made.trials, made.choice) == "c00" ? 1 : 0;
+        FakeDevice far({{"c00", {1.06e-3}}, {"c01", {1.000e-3}}, {"c02", {1.3e-3}}}, seed);
+        made = untried();
+        measure(far, space, protocol, threads, made, {});
+        left += name_of(made.trials, made.choice) == "c01" ? 1 : 0;
+    }
+    EXPECT_GE(kept, runs * 90 / 100) << "0.4 % behind with 1 % of noise";
+    EXPECT_GE(left, runs * 95 / 100) << "6 % behind with 1 % of noise";
+}
+
+TEST_F(Measuring, WrongAndSpillingAndUncompilableCandidatesNeverWin) {
+    SearchSpace space;
+    for (int i = 0; i < 5; ++i) space.push_back(candidate(i, 1e-3 * (i + 1)));
+    space.push_back(candidate(5, 1e-4));
+    space.back().refusal = "needs 300 KiB of shared memory, the device has 227";
+    Planted wrong{1e-4}, spilling{1e-4}, uncompilable{1e-4};
+    wrong.wrong = true;
+    spilling.spill_bytes = 8;
+    uncompilable.compile_error = "error: no such thing";
+    FakeDevice device({{"c00", {2e-3}}, {"c01", wrong}, {"c02", spilling}, {"c03", uncompilable}, {"c04", {1e-3}}},
+                      fresh_seed());
+    EXPECT_EQ(run(device, space), Outcome::complete);
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c04");
+    EXPECT_EQ(trial("c01").why, "row 3: expected 1, got 2");
+    EXPECT_EQ(trial("c02").why, "spills 8 bytes of registers");
+    EXPECT_EQ(trial("c03").why, "error: no such thing");
+    for (const char* name : {"c01", "c02", "c03"}) {
+        EXPECT_EQ(trial(name).verdict, Verdict::refused);
+        EXPECT_EQ(std::count(device.timed.begin(), device.timed.end(), name), 0) << name;
+    }
+    // Refused before they were run at all.
+    EXPECT_EQ(std::count(device.verified.begin(), device.verified.end(), "c02"), 0);
+    EXPECT_EQ(std::count(device.prepared.begin(), device.prepared.end(), "c05"), 0) << "illegal";
+}
+
+TEST_F(Measuring, AWrongHeuristicChoiceIsDisplacedAndOneThatSpillsIsMeasured) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    Planted wrong{1e-4};
+    wrong.wrong = true;
+    FakeDevice device({{"c00", wrong}, {"c01", {2e-3}}, {"c02", {1e-3}}}, fresh_seed());
+    EXPECT_EQ(run(device, space), Outcome::complete);
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c02");
+
+    Planted spilling{1e-3};
+    spilling.spill_bytes = 64;
+    FakeDevice second({{"c00", spilling}, {"c01", {2e-3}}, {"c02", {2e-3}}}, fresh_seed());
+    tuning = untried();
+    EXPECT_EQ(run(second, space), Outcome::complete);
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c00");
+}
+
+TEST_F(Measuring, WithoutACandidateThatIsRightThereIsNoChoice) {
+    Planted wrong{1e-4};
+    wrong.wrong = true;
+    FakeDevice device({{"c00", wrong}, {"c01", wrong}}, fresh_seed());
+    EXPECT_EQ(run(device, {candidate(0, 1), candidate(1, 2)}), Outcome::complete);
+    EXPECT_FALSE(tuning.choice.has_value());
+    EXPECT_TRUE(device.timed.empty());
+}
+
+TEST_F(Measuring, TiesFallToLessSharedMemoryAndThenToTheName) {
+    // The heuristic choice is far behind; the others are equal.
+    const SearchSpace space{candidate(0, 1e-4), candidate(3, 1e-3, 500), candidate(1, 2e-3, 500),
+                            candidate(2, 1e-3, 900)};
+    for (int run_number = 0; run_number < 10; ++run_number) {
+        const unsigned seed = fresh_seed();
+        FakeDevice device({{"c00", {1.5e-3}}, {"c01", {1e-3}}, {"c02", {1e-3}}, {"c03", {1e-3}}}, seed);
+        device.noise = 0.001;
+        Tuning made = untried();
+        measure(device, space, protocol, threads, made, {});
+        EXPECT_EQ(name_of(made.trials, made.choice), "c01") << "seed " << seed;
+    }
+}
+
+TEST_F(Measuring, WhoIsTwiceAsSlowAsTheBestIsDroppedAfterItsFirstRound) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    FakeDevice device({{"c00", {1e-3}}, {"c01", {5e-3}}, {"c02", {1.5e-3}}}, fresh_seed());
+    run(device, space);
+    EXPECT_EQ(trial("c01").verdict, Verdict::slow);
+    EXPECT_EQ(std::count(device.timed.begin(), device.timed.end(), "c01"), 2) << "once, and once more to be sure";
+    EXPECT_EQ(std::count(device.timed.begin(), device.timed.end(), "c02"), protocol.rounds);
+    // The heuristic choice is what the others are compared with: it stays however slow it is.
+    FakeDevice second({{"c00", {9e-3}}, {"c01", {1e-3}}, {"c02", {1.5e-3}}}, fresh_seed());
+    tuning = untried();
+    run(second, space);
+    EXPECT_EQ(std::count(second.timed.begin(), second.timed.end(), "c00"), protocol.rounds);
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c01");
+}
+
+TEST_F(Measuring, RoundsInterleaveCandidatesAndRotateWhoIsFirst) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    FakeDevice device({{"c00", {1e-3}}, {"c01", {1.2e-3}}, {"c02", {1.4e-3}}}, fresh_seed());
+    run(device, space);
+    ASSERT_EQ(device.timed.size(), 3u * static_cast<unsigned>(protocol.rounds));
+    std::set<std::string> first;
+    for (std::size_t round = 0; round < device.timed.size(); round += 3) {
+        const std::set<std::string> names(device.timed.begin() + static_cast<std::ptrdiff_t>(round),
+                                          device.timed.begin() + static_cast<std::ptrdiff_t>(round) + 3);
+        EXPECT_EQ(names.size(), 3u) << "round " << round / 3;
+        first.insert(device.timed[round]);
+    }
+    EXPECT_EQ(first.size(), 3u);
+}
+
+TEST_F(Measuring, InputsRotateThroughMoreThanThreeCaches) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3)};
+    const std::map<std::string, Planted> planted{{"c00", {1e-3}}, {"c01", {1.1e-3}}};
+    FakeDevice device(planted, fresh_seed());
+    device.memory = {1000, std::uint64_t{20} << 20, std::uint64_t{50} << 20, std::uint64_t{80} << 30};
+    run(device, space);
+    EXPECT_GT(static_cast<std::uint64_t>(device.sets) * device.memory.set_bytes, 3 * device.memory.l2_bytes);
+    EXPECT_EQ(device.sets_used.size(), static_cast<std::size_t>(device.sets));
+
+    FakeDevice large(planted, fresh_seed());
+    large.memory.set_bytes = std::uint64_t{1} << 30;
+    tuning = untried();
+    run(large, space);
+    EXPECT_EQ(large.sets, 1) << "one set is larger than the caches";
+}
+
+TEST_F(Measuring, TheMemoryBudgetIsKept) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3)};
+    const std::map<std::string, Planted> planted{{"c00", {1e-3}}, {"c01", {1.1e-3}}};
+    for (const std::uint64_t budget : {std::uint64_t{29}, std::uint64_t{55}, std::uint64_t{1000}}) {
+        FakeDevice device(planted, fresh_seed());
+        device.memory = {10, 20, 50, 8000};
+        protocol.memory_bytes = budget;
+        tuning = untried();
+        const Outcome outcome = run(device, space);
+        if (budget < 30) {
+            EXPECT_EQ(outcome, Outcome::out_of_memory);
+            EXPECT_TRUE(device.prepared.empty() && device.timed.empty());
+        } else {
+            EXPECT_EQ(outcome, Outcome::complete);
+            EXPECT_LE(10 + 20 * static_cast<std::uint64_t>(device.sets), budget);
+        }
+    }
+    // Unset: an eighth of what is free.
+    protocol.memory_bytes.reset();
+    FakeDevice device(planted, fresh_seed());
+    device.memory = {10, 20, 50, 8 * 55};
+    tuning = untried();
+    EXPECT_EQ(run(device, space), Outcome::complete);
+    EXPECT_EQ(device.sets, 2);
+}
+
+TEST_F(Measuring, TheTimeBudgetIsKeptAndWhatWasMeasuredIsGoneOnFrom) {
+    const unsigned seed = fresh_seed();
+    Landscape land(seed, 24);
+    for (auto& [name, plan] : land.planted) plan.compile_seconds = 0.2;
+    FakeDevice whole(land.planted, seed);
+    protocol.seconds = 1000;
+    Tuning uncut = untried();
+    ASSERT_EQ(measure(whole, land.space, protocol, threads, uncut, {}), Outcome::complete);
+
+    protocol.seconds = 1.0;
+    int calls = 0;
+    Outcome outcome = Outcome::out_of_time;
+    std::map<std::string, int> timings;
+    double earlier = 0;
+    while (outcome != Outcome::complete && calls < 30) {
+        FakeDevice device(land.planted, seed + static_cast<unsigned>(++calls));
+        outcome = run(device, land.space);
+        // At most one more sample or compile than fits.
+        EXPECT_LE(device.now(), 1.0 + 0.2) << "call " << calls;
+        EXPECT_NEAR(tuning.seconds - earlier, device.now(), 1e-6);
+        EXPECT_TRUE(tuning.choice.has_value());
+        earlier = tuning.seconds;
+        for (const std::string& name : device.timed) ++timings[name];
+    }
+    EXPECT_EQ(outcome, Outcome::complete);
+    EXPECT_GT(calls, 3);
+    const std::string heuristic = tuning.trials.front().candidate.name;
+    for (const auto& [name, count] : timings) {
+        // But for the yardstick, and the second sample of who seems slow, nothing is measured twice.
+        EXPECT_TRUE(name == heuristic || count <= protocol.rounds + 1) << name << " " << count;
+    }
+    EXPECT_LE(land.planted[name_of(tuning.trials, tuning.choice)].seconds,
+              land.planted[name_of(uncut.trials, uncut.choice)].seconds * 1.06)
+        << "seed " << seed;
+}
+
+TEST_F(Measuring, ACompleteTuningIsNotMeasuredAgain) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3)};
+    FakeDevice device({{"c00", {1e-3}}, {"c01", {1.1e-3}}}, fresh_seed());
+    run(device, space);
+    EXPECT_TRUE(covers(tuning, space, protocol.candidates));
+    // A candidate that came later makes it incomplete, and only that one is measured, beside the yardstick.
+    SearchSpace more = space;
+    more.push_back(candidate(2, 1.5e-3));
+    EXPECT_FALSE(covers(tuning, more, protocol.candidates));
+    FakeDevice second({{"c00", {1e-3}}, {"c01", {1.1e-3}}, {"c02", {0.8e-3}}}, fresh_seed());
+    EXPECT_EQ(run(second, more), Outcome::complete);
+    EXPECT_EQ(std::count(second.timed.begin(), second.timed.end(), "c01"), 0);
+    EXPECT_EQ(std::count(second.timed.begin(), second.timed.end(), "c02"), protocol.rounds);
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c02");
+}
+
+TEST_F(Measuring, SamplesBesideAnotherYardstickAreForgotten) {
+    FakeDevice device({{"c00", {1e-3}}, {"c01", {1.1e-3}}}, fresh_seed());
+    run(device, {candidate(0, 1e-3), candidate(1, 2e-3)});
+    FakeDevice second({{"c00", {1e-3}}, {"c01", {1.1e-3}}, {"c02", {3e-3}}}, fresh_seed());
+    EXPECT_EQ(run(second, {candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 0.5e-3)}), Outcome::complete);
+    EXPECT_EQ(std::count(second.timed.begin(), second.timed.end(), "c01"), protocol.rounds);
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c00");
+}
+
+TEST_F(Measuring, WhatWasMeasuredIsSavedWhenTheDeviceDies) {
+    const unsigned seed = fresh_seed();
+    Landscape land(seed, 10);
+    FakeDevice device(land.planted, seed);
+    device.launches_a_sample = 100;
+    device.die_after = 25;
+    std::vector<Tuning> saved;
+    EXPECT_THROW(run(device, land.space, {{}, [&](const Tuning& state) { saved.push_back(state); }}),
+                 std::runtime_error);
+    ASSERT_GT(saved.size(), 3u) << "now and then, not only at the end";
+    EXPECT_FALSE(saved.back().complete);
+    std::size_t samples = 0;
+    for (const Trial& one : saved.back().trials) {
+        samples += static_cast<std::size_t>(
+            std::count_if(one.samples.begin(), one.samples.end(), [](double s) { return !std::isnan(s); }));
+    }
+    EXPECT_GE(samples, 15u) << "25, less the second ones of those that seemed slow";
+    tuning = saved.back();
+    FakeDevice second(land.planted, seed + 1);
+    EXPECT_EQ(run(second, land.space), Outcome::complete);
+    EXPECT_LT(second.timed.size(), static_cast<std::size_t>(10 * protocol.rounds));
+}
+
+TEST_F(Measuring, OneCandidateCannotUseUpTheTimeOfTheOthers) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    Planted hangs{1e-3};
+    hangs.check_seconds = 5;
+    FakeDevice device({{"c00", {1e-3}}, {"c01", hangs}, {"c02", {0.7e-3}}}, fresh_seed());
+    EXPECT_EQ(run(device, space), Outcome::complete);
+    EXPECT_EQ(trial("c01").verdict, Verdict::refused);
+    EXPECT_NE(trial("c01").why.find("took 5.00 s"), std::string::npos) << trial("c01").why;
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c02");
+
+    // One whose samples are long gets fewer of them.
+    protocol.seconds = 1000;
+    FakeDevice slow({{"c00", {0.2}}, {"c01", {0.25}}, {"c02", {0.2}}}, fresh_seed());
+    tuning = untried();
+    EXPECT_EQ(run(slow, space), Outcome::complete);
+    EXPECT_LT(std::count(slow.timed.begin(), slow.timed.end(), "c01"), protocol.rounds);
+}
+
+TEST_F(Measuring, OnlyTheBestPredictionsAreTried) {
+    const unsigned seed = fresh_seed();
+    Landscape land(seed, 60);
+    FakeDevice device(land.planted, seed);
+    run(device, land.space);
+    EXPECT_EQ(device.prepared.size(), protocol.candidates);
+    double worst = 0;
+    for (const Trial& one : tuning.trials) worst = std::max(worst, one.candidate.predicted_seconds);
+    for (const Candidate& one : land.space) {
+        const bool tried = std::find(device.prepared.begin(), device.prepared.end(), one.name) != device.prepared.end();
+        EXPECT_EQ(tried, one.predicted_seconds <= worst);
+    }
+}
+
+TEST_F(Measuring, EachTuningChecksOnInputsOfItsOwn) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3)};
+    protocol.seed = 4711;
+    FakeDevice device({{"c00", {1e-3}}, {"c01", {1.1e-3}}}, fresh_seed());
+    run(device, space);
+    EXPECT_EQ(device.seeds, std::vector<std::uint64_t>{4711});
+    EXPECT_EQ(tuning.seed, 4711u);
+}
+
+TEST_F(Measuring, ProgressTellsTheBestSoFar) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3)};
+    FakeDevice device({{"c00", {1e-3}}, {"c01", {0.5e-3}}}, fresh_seed());
+    std::vector<std::string> phases;
+    std::string best;
+    run(device, space,
+        {[&](const Progress& progress) {
+             if (phases.empty() || phases.back() != progress.phase) phases.emplace_back(progress.phase);
+             best = progress.best;
+         },
+         {}});
+    EXPECT_EQ(phases, (std::vector<std::string>{"compiling", "checking", "timing"}));
+    EXPECT_EQ(best, "c01");
+}
+
+TEST_F(Measuring, CandidatesAreCompiledOnSeveralThreads) {
+    const unsigned seed = fresh_seed();
+    Landscape land(seed, 24);
+    FakeDevice device(land.planted, seed);
+    util::ThreadPool many(4);
+    EXPECT_EQ(measure(device, land.space, protocol, many, tuning, {}), Outcome::complete);
+    EXPECT_EQ(std::set<std::string>(device.prepared.begin(), device.prepared.end()).size(), 24u);
+}
+
+}  // namespace
+}  // namespace smlora::tune

@@ -1,0 +1,99 @@
+// Policies and shards: what was asked for, what the environment says.
+#include "tune/policy.hpp"
+
+#include "tune/shard.hpp"
+#include "unit/cache/fixtures.hpp"
+#include "util/hash.hpp"
+
+#include <smlora/error.hpp>
+
+#include <gtest/gtest.h>
+
+namespace smlora::tune {
+namespace {
+
+using smlora::testing::ScopedVariable;
+
+TEST(Policy, TheEnvironmentWinsOverTheDefaultButNotOverAnOption) {
+    std::string complaint;
+    {
+        const ScopedVariable unset("SMLORA_TUNING", nullptr);
+        EXPECT_EQ(policy({}, complaint), default_policy);
+        EXPECT_EQ(policy(TuningPolicy::off, complaint), TuningPolicy::off);
+    }
+    for (const TuningPolicy wanted : {TuningPolicy::first_use, TuningPolicy::off, TuningPolicy::record_only}) {
+        const ScopedVariable set("SMLORA_TUNING", std::string(name(wanted)).c_str());
+        EXPECT_EQ(policy({}, complaint), wanted);
+        EXPECT_EQ(policy(TuningPolicy::off, complaint), TuningPolicy::off);
+    }
+    EXPECT_EQ(complaint, "");
+    const ScopedVariable wrong("SMLORA_TUNING", "always");
+    EXPECT_EQ(policy({}, complaint), default_policy);
+    EXPECT_NE(complaint.find("\"always\""), std::string::npos) << complaint;
+}
+
+TEST(Policy, NamesAreReadBack) {
+    EXPECT_EQ(tuning_policy_from_name("first-use"), TuningPolicy::first_use);
+    EXPECT_THROW(static_cast<void>(tuning_policy_from_name("first_use")), Error);
+    EXPECT_THROW(static_cast<void>(name(static_cast<TuningPolicy>(3))), Error);
+}
+
+TEST(Shard, IsReadFromText) {
+    EXPECT_EQ(parse_shard("0/1"), (Shard{0, 1}));
+    EXPECT_EQ(parse_shard("7/8"), (Shard{7, 8}));
+    for (const char* text : {"", "1", "8/8", "-1/4", "1/0", "a/b", "1/2/3", "1/ 2"}) {
+        EXPECT_THROW(static_cast<void>(parse_shard(text)), Error) << text;
+    }
+}
+
+TEST(Shard, EveryKeyBelongsToOneAndTheyShareEvenly) {
+    constexpr int count = 5;
+    std::array<int, count> owned{};
+    for (int i = 0; i < 5000; ++i) {
+        const std::string key = util::xxh128_hex(std::to_string(i));
+        int owners = 0;
+        for (int index = 0; index < count; ++index) {
+            if (!Shard{index, count}.owns(key)) continue;
+            ++owners;
+            ++owned[static_cast<std::size_t>(index)];
+        }
+        EXPECT_EQ(owners, 1) << key;
+    }
+    for (const int mine : owned) EXPECT_NEAR(mine, 1000, 150);
+}
+
+class Ranks : public ::testing::Test {
+    std::vector<std::unique_ptr<ScopedVariable>> cleared_ = [] {
+        std::vector<std::unique_ptr<ScopedVariable>> all;
+        for (const char* variable : {"RANK", "WORLD_SIZE", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+                                     "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"}) {
+            all.push_back(std::make_unique<ScopedVariable>(variable, nullptr));
+        }
+        return all;
+    }();
+};
+
+TEST_F(Ranks, AreTakenFromEachLauncher) {
+    EXPECT_FALSE(rank_from_environment().has_value());
+    const ScopedVariable procid("SLURM_PROCID", "3"), ntasks("SLURM_NTASKS", "16"), localid("SLURM_LOCALID", "3");
+    EXPECT_EQ(rank_from_environment()->launcher, "SLURM");
+    EXPECT_EQ(rank_from_environment()->shard, (Shard{3, 16}));
+    const ScopedVariable rank("OMPI_COMM_WORLD_RANK", "9"), size("OMPI_COMM_WORLD_SIZE", "12"),
+        local("OMPI_COMM_WORLD_LOCAL_RANK", "1");
+    EXPECT_EQ(rank_from_environment()->launcher, "Open MPI");
+    EXPECT_EQ(rank_from_environment()->shard, (Shard{9, 12}));
+    EXPECT_EQ(rank_from_environment()->local, 1);
+    const ScopedVariable torch_rank("RANK", "5"), world("WORLD_SIZE", "8"), torch_local("LOCAL_RANK", "5");
+    EXPECT_EQ(rank_from_environment()->launcher, "torchrun");
+    EXPECT_EQ(rank_from_environment()->local, 5);
+}
+
+TEST_F(Ranks, ThatMakeNoSenseAreNone) {
+    const ScopedVariable rank("RANK", "8"), world("WORLD_SIZE", "8");
+    EXPECT_FALSE(rank_from_environment().has_value());
+    const ScopedVariable other("RANK", "first");
+    EXPECT_FALSE(rank_from_environment().has_value());
+}
+
+}  // namespace
+}  // namespace smlora::tune

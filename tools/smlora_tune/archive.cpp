@@ -1,0 +1,190 @@
+#include "smlora_tune/archive.hpp"
+
+#include "cache/layer.hpp"
+#include "util/hash.hpp"
+
+#include <smlora/error.hpp>
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <nlohmann/json.hpp>
+
+#include <map>
+#include <memory>
+
+namespace smlora::tool {
+namespace {
+
+constexpr int archive_format = 1;
+constexpr const char* manifest_path = "manifest.json";
+
+// More than a cache holds by default, and what an archive may make this program take into memory.
+constexpr std::uint64_t most_bytes = std::uint64_t{4} << 30;
+
+struct FreeWriter {
+    void operator()(::archive* a) const { ::archive_write_free(a); }
+};
+struct FreeReader {
+    void operator()(::archive* a) const { ::archive_read_free(a); }
+};
+struct FreeEntry {
+    void operator()(::archive_entry* e) const { ::archive_entry_free(e); }
+};
+
+[[noreturn]] void fail(const std::filesystem::path& file, const std::string& what) {
+    throw Error(ErrorCode::io, fmt::format("archive {}: {}", file.string(), what));
+}
+
+std::string reason(::archive* a) {
+    const char* text = ::archive_error_string(a);
+    return text == nullptr ? "unknown error" : text;
+}
+
+nlohmann::json describe(const ArchiveMember& member) {
+    return {{"path", member.path}, {"bytes", member.bytes.size()}, {"xxh128", util::xxh128_hex(member.bytes)}};
+}
+
+std::string read_member(::archive* a, const std::filesystem::path& file, std::uint64_t& left) {
+    std::string bytes;
+    for (;;) {
+        const void* block = nullptr;
+        std::size_t size = 0;
+        la_int64_t offset = 0;
+        const int status = ::archive_read_data_block(a, &block, &size, &offset);
+        if (status == ARCHIVE_EOF) return bytes;
+        if (status != ARCHIVE_OK) fail(file, reason(a));
+        if (static_cast<std::uint64_t>(offset) != bytes.size()) fail(file, "a member has holes");
+        if (size > left) fail(file, fmt::format("it holds more than {} bytes", most_bytes));
+        left -= size;
+        bytes.append(static_cast<const char*>(block), size);
+    }
+}
+
+std::map<std::string, nlohmann::json> parse_manifest(const std::string& text, const std::filesystem::path& file) {
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    if (!json.is_object() || json.value("format", 0) != archive_format || !json.contains("files") ||
+        !json["files"].is_array()) {
+        fail(file, "its manifest is none of an archive of this format");
+    }
+    std::map<std::string, nlohmann::json> files;
+    for (const auto& item : json["files"]) {
+        if (!item.is_object() || !item.contains("path") || !item["path"].is_string()) {
+            fail(file, "its manifest names a file without a path");
+        }
+        files[item["path"].get<std::string>()] = item;
+    }
+    return files;
+}
+
+}  // namespace
+
+MemberName parse_member_path(const std::string& path) {
+    const auto refuse = [&]() {
+        throw Error(ErrorCode::io,
+                    fmt::format("archive member \"{}\": expected kernels/ab/KEY or tuning/GPU/KEY.json", path));
+    };
+    const std::size_t first = path.find('/');
+    const std::size_t second = first == std::string::npos ? first : path.find('/', first + 1);
+    if (second == std::string::npos) refuse();
+    const std::string kind = path.substr(0, first);
+    MemberName name;
+    name.folder = path.substr(first + 1, second - first - 1);
+    name.key = path.substr(second + 1);
+    if (kind == "kernels") {
+        if (!cache::is_key(name.key) || name.key.substr(0, 2) != name.folder) refuse();
+        name.folder.clear();
+        return name;
+    }
+    constexpr std::string_view suffix = ".json";
+    if (kind != "tuning" || !cache::is_record_folder(name.folder) || !name.key.ends_with(suffix)) refuse();
+    name.record = true;
+    name.key.resize(name.key.size() - suffix.size());
+    if (!cache::is_key(name.key)) refuse();
+    return name;
+}
+
+void write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members) {
+    nlohmann::json manifest{{"format", archive_format}, {"files", nlohmann::json::array()}};
+    for (const ArchiveMember& member : members) manifest["files"].push_back(describe(member));
+    std::vector<ArchiveMember> all{{manifest_path, manifest.dump(1) + "\n"}};
+
+    const std::filesystem::path temporary = file.string() + ".part";
+    const std::unique_ptr<::archive, FreeWriter> a(::archive_write_new());
+    // Without the time of writing: the same cache gives the same file.
+    if (::archive_write_add_filter_gzip(a.get()) != ARCHIVE_OK ||
+        ::archive_write_set_filter_option(a.get(), "gzip", "timestamp", nullptr) != ARCHIVE_OK ||
+        ::archive_write_set_format_ustar(a.get()) != ARCHIVE_OK ||
+        ::archive_write_open_filename(a.get(), temporary.c_str()) != ARCHIVE_OK) {
+        fail(file, reason(a.get()));
+    }
+    const auto add = [&](const ArchiveMember& member) {
+        const std::unique_ptr<::archive_entry, FreeEntry> entry(::archive_entry_new());
+        ::archive_entry_set_pathname(entry.get(), member.path.c_str());
+        ::archive_entry_set_size(entry.get(), static_cast<la_int64_t>(member.bytes.size()));
+        ::archive_entry_set_filetype(entry.get(), AE_IFREG);
+        ::archive_entry_set_perm(entry.get(), 0600);
+        ::archive_entry_set_mtime(entry.get(), 0, 0);
+        if (::archive_write_header(a.get(), entry.get()) != ARCHIVE_OK ||
+            ::archive_write_data(a.get(), member.bytes.data(), member.bytes.size()) !=
+                static_cast<la_ssize_t>(member.bytes.size())) {
+            std::error_code ignored;
+            std::filesystem::remove(temporary, ignored);
+            fail(file, reason(a.get()));
+        }
+    };
+    add(all.front());
+    for (const ArchiveMember& member : members) add(member);
+    std::error_code error;
+    if (::archive_write_close(a.get()) != ARCHIVE_OK) {
+        std::filesystem::remove(temporary, error);
+        fail(file, reason(a.get()));
+    }
+    std::filesystem::rename(temporary, file, error);
+    if (error) fail(file, error.message());
+}
+
+std::vector<ArchiveMember> read_archive(const std::filesystem::path& file) {
+    const std::unique_ptr<::archive, FreeReader> a(::archive_read_new());
+    ::archive_read_support_filter_gzip(a.get());
+    ::archive_read_support_format_tar(a.get());
+    constexpr std::size_t block_bytes = 1 << 16;
+    if (::archive_read_open_filename(a.get(), file.c_str(), block_bytes) != ARCHIVE_OK) fail(file, reason(a.get()));
+
+    std::vector<ArchiveMember> members;
+    std::map<std::string, nlohmann::json> expected;
+    bool has_manifest = false;
+    std::uint64_t left = most_bytes;
+    ::archive_entry* entry = nullptr;
+    int status = ARCHIVE_OK;
+    while ((status = ::archive_read_next_header(a.get(), &entry)) == ARCHIVE_OK) {
+        const char* const name = ::archive_entry_pathname(entry);
+        const std::string path = name == nullptr ? "" : name;
+        if (::archive_entry_filetype(entry) != AE_IFREG || ::archive_entry_hardlink(entry) != nullptr) {
+            fail(file, fmt::format("\"{}\" is no plain file", path));
+        }
+        if (!has_manifest) {
+            if (path != manifest_path) fail(file, fmt::format("it begins with \"{}\", not with its manifest", path));
+            expected = parse_manifest(read_member(a.get(), file, left), file);
+            has_manifest = true;
+            continue;
+        }
+        static_cast<void>(parse_member_path(path));
+        const auto described = expected.find(path);
+        if (described == expected.end()) fail(file, fmt::format("\"{}\" is not in its manifest, or twice", path));
+        ArchiveMember member{path, read_member(a.get(), file, left)};
+        if (describe(member) != described->second) {
+            fail(file, fmt::format("\"{}\" is not what its manifest says: {} bytes, hash {}", path, member.bytes.size(),
+                                   util::xxh128_hex(member.bytes)));
+        }
+        expected.erase(described);
+        members.push_back(std::move(member));
+    }
+    if (status != ARCHIVE_EOF) fail(file, reason(a.get()));
+    if (!has_manifest) fail(file, "it is empty");
+    if (!expected.empty()) fail(file, fmt::format("\"{}\" is missing", expected.begin()->first));
+    return members;
+}
+
+}  // namespace smlora::tool

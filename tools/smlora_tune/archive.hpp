@@ -1,0 +1,39 @@
+// Kernels and tuning records as one file: a gzipped tar of
+//
+//   manifest.json             {"format": 1, "files": [{"path", "bytes", "xxh128"}]}, the first member
+//   kernels/ab/ab01..ef       kernel entries, as they lie in a cache
+//   tuning/GPU/ab01..ef.json  tuning records, likewise
+//
+// and of nothing else, so that it can be looked into with the usual tools.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace smlora::tool {
+
+struct ArchiveMember {
+    std::string path;
+    std::string bytes;
+};
+
+/// Writes the members, in their order, beside the target first. Throws Error{io}.
+void write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members);
+
+/// Reads all of it. Throws Error{io} unless every member is a plain file with a path as above, is in the manifest with
+/// its size and hash, and nothing of the manifest is missing: a file that was changed, or made to leave the folder that
+/// it is unpacked to, is refused as a whole.
+[[nodiscard]] std::vector<ArchiveMember> read_archive(const std::filesystem::path& file);
+
+/// What a member's path says.
+struct MemberName {
+    bool record = false;
+    std::string folder;  ///< of a record
+    std::string key;
+};
+
+/// Throws Error{io} for a path that is neither a kernel's nor a record's.
+[[nodiscard]] MemberName parse_member_path(const std::string& path);
+
+}  // namespace smlora::tool

@@ -1,0 +1,203 @@
+// smlora-tune export and import: kernels and tuning records from one machine to another.
+#include "smlora_tune/archive.hpp"
+#include "smlora_tune/command.hpp"
+#include "smlora_tune/units.hpp"
+
+#include "cache/entry.hpp"
+#include "ops/engine_impl.hpp"
+#include "tune/record_store.hpp"
+#include "util/files.hpp"
+
+#include <smlora/cache.hpp>
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <map>
+#include <memory>
+#include <set>
+
+namespace smlora::tool {
+namespace {
+
+struct TransferCommand {
+    CommonOptions common;
+    std::string file;
+    std::string only;
+};
+
+constexpr const char* export_footer = R"(Everything that this machine finds, in all layers of the cache.
+
+Example:
+  smlora-tune export h200.tar.gz --only records)";
+
+constexpr const char* import_footer =
+    R"(An archive with a member that is damaged or does not belong there is refused as a whole. Tunings that are
+complete here already stay. Import only what you trust: kernels are code that runs on your GPU.
+
+Example:
+  smlora-tune import h200.tar.gz)";
+
+std::vector<ArchiveMember> kernels_of(const Engine& engine) {
+    std::vector<ArchiveMember> members;
+    std::set<std::string> seen;
+    for (const CacheEntryInfo& entry : cache_list(engine)) {
+        if (!seen.insert(entry.key).second) continue;  // the same key in a lower layer
+        std::string bytes;
+        util::FileStatus status;
+        const int error = util::read_file(util::real_file_system(), entry.file, entry.file_bytes, bytes, status);
+        std::string why;
+        // Evicted or replaced since it was listed: the next export has what is there then.
+        if (error != 0 || !cache::decode(bytes, why)) continue;
+        members.push_back({fmt::format("kernels/{}/{}", entry.key.substr(0, 2), entry.key), std::move(bytes)});
+    }
+    return members;
+}
+
+/// The records of all layers, what several of them hold of one in one.
+std::vector<ArchiveMember> records_of(const Engine& engine) {
+    std::map<std::string, tune::Record> merged;
+    const std::vector<cache::RecordText> stored = engine.impl().cache.list_records();
+    // From the bottom up: the upper layer's tuning of the same environment takes the place of the lower one's.
+    for (auto text = stored.rbegin(); text != stored.rend(); ++text) {
+        std::string why;
+        const auto record = tune::parse_record(text->text, why);
+        if (!record || record->name.key() != text->key) {
+            fmt::print(stderr, "smlora-tune: warning: {} is left out: {}\n", text->file.string(),
+                       record ? "it is the record of something else" : why);
+            continue;
+        }
+        tune::Record& target = merged.try_emplace(text->key, tune::Record{record->name, {}}).first->second;
+        for (const tune::Tuning& tuning : record->tunings) target.put(tuning);
+    }
+    std::vector<ArchiveMember> members;
+    for (const auto& [key, record] : merged) {
+        members.push_back(
+            {fmt::format("tuning/{}/{}.json", cache::record_folder(record.name.gpu), key), tune::record_text(record)});
+    }
+    return members;
+}
+
+ExitCode run_export(const TransferCommand& command) {
+    const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
+    std::vector<ArchiveMember> members;
+    if (command.only != "kernels") members = records_of(engine);
+    const std::size_t records = members.size();
+    if (command.only != "records") {
+        for (ArchiveMember& kernel : kernels_of(engine)) members.push_back(std::move(kernel));
+    }
+    write_archive(command.file, members);
+    if (command.common.json) {
+        nlohmann::ordered_json document = json_document("export");
+        document["file"] = command.file;
+        document["kernels"] = members.size() - records;
+        document["records"] = records;
+        document["bytes"] = std::filesystem::file_size(command.file);
+        print_json(document);
+    } else {
+        fmt::print("{} kernels and {} records in {}, {}\n", members.size() - records, records, command.file,
+                   bytes_text(std::filesystem::file_size(command.file)));
+    }
+    return ExitCode::ok;
+}
+
+struct Imported {
+    std::size_t kernels = 0;
+    std::size_t tunings = 0;
+    std::size_t kept = 0;    ///< tunings that were complete here
+    std::size_t failed = 0;  ///< that could not be stored
+};
+
+/// A member that was understood.
+struct Checked {
+    std::string key;
+    std::optional<cache::KernelEntry> kernel;
+    tune::Record record;
+};
+
+Checked check(const ArchiveMember& member, const std::string& file) {
+    const MemberName name = parse_member_path(member.path);
+    Checked checked{name.key, std::nullopt, {}};
+    std::string why;
+    if (!name.record) {
+        checked.kernel = cache::decode(member.bytes, why);
+        const bool own = checked.kernel && cache::encode_for(name.key, *checked.kernel) == member.bytes;
+        if (checked.kernel && !own) why = "it is the kernel of another key";
+    } else if (auto record = tune::parse_record(member.bytes, why)) {
+        if (record->name.key() != name.key || cache::record_folder(record->name.gpu) != name.folder) {
+            why = "it is the record of another problem or GPU";
+        }
+        checked.record = std::move(*record);
+    }
+    if (!why.empty()) throw Error(ErrorCode::io, fmt::format("archive {}: \"{}\": {}", file, member.path, why));
+    return checked;
+}
+
+ExitCode run_import(const TransferCommand& command) {
+    const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
+    // All of it is checked before any of it is stored.
+    std::vector<Checked> all;
+    for (const ArchiveMember& member : read_archive(command.file)) {
+        const bool record = parse_member_path(member.path).record;
+        if ((record && command.only == "kernels") || (!record && command.only == "records")) continue;
+        all.push_back(check(member, command.file));
+    }
+    cache::Cache& cache = engine.impl().cache;
+    tune::RecordStore records(cache, engine.impl().log);
+    Imported done;
+    for (const Checked& one : all) {
+        if (one.kernel) {
+            ++(cache.store(one.key, *one.kernel) ? done.kernels : done.failed);
+            continue;
+        }
+        records.with_lock(one.record.name, [&] {
+            for (const tune::Tuning& tuning : one.record.tunings) {
+                const auto here = records.find(one.record.name, tuning.slot, tuning.environment);
+                if (here && (here->complete || !tuning.complete)) {
+                    ++done.kept;
+                } else {
+                    ++(records.save(one.record.name, tuning) ? done.tunings : done.failed);
+                }
+            }
+        });
+    }
+    if (command.common.json) {
+        nlohmann::ordered_json document = json_document("import");
+        document["file"] = command.file;
+        document["kernels"] = done.kernels;
+        document["tunings"] = done.tunings;
+        document["kept"] = done.kept;
+        document["failed"] = done.failed;
+        print_json(document);
+    } else {
+        fmt::print("{} kernels and {} tunings imported, {} tunings were here already\n", done.kernels, done.tunings,
+                   done.kept);
+        if (done.failed > 0) fmt::print("{} could not be stored\n", done.failed);
+    }
+    return done.failed > 0 ? ExitCode::failure : ExitCode::ok;
+}
+
+void add(CLI::App& app, Run& run, const char* name, const char* description, const char* footer,
+         ExitCode (*action)(const TransferCommand&)) {
+    auto command = std::make_shared<TransferCommand>();
+    CLI::App* sub = app.add_subcommand(name, description);
+    sub->footer(footer);
+    sub->add_option("file", command->file, "The archive, a gzipped tar")->required()->type_name("FILE");
+    sub->add_option("--only", command->only, "kernels or records [both]")
+        ->type_name("WHAT")
+        ->check(CLI::IsMember({"kernels", "records"}).description(""));
+    add_common_options(*sub, command->common);
+    sub->callback([command, action, &run] { run = [command, action] { return action(*command); }; });
+}
+
+}  // namespace
+
+void add_export(CLI::App& app, Run& run) {
+    add(app, run, "export", "Kernels and tuning records of the cache into one archive", export_footer, run_export);
+}
+
+void add_import(CLI::App& app, Run& run) {
+    add(app, run, "import", "Kernels and tuning records of an archive into the cache", import_footer, run_import);
+}
+
+}  // namespace smlora::tool

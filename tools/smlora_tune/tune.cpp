@@ -1,0 +1,262 @@
+// smlora-tune tune: measures the candidates of every operation, and records what it finds.
+#include "smlora_tune/command.hpp"
+#include "smlora_tune/progress.hpp"
+#include "smlora_tune/session.hpp"
+#include "smlora_tune/shape_options.hpp"
+#include "smlora_tune/table.hpp"
+#include "smlora_tune/units.hpp"
+
+#include "ops/engine_impl.hpp"
+#include "ops/step_kernels.hpp"
+#include "tune/choice.hpp"
+#include "tune/shard.hpp"
+#include "util/environment.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <memory>
+
+namespace smlora::tool {
+namespace {
+
+struct TuneCommand {
+    CommonOptions common;
+    ShapeOptions shape;
+    std::string device;
+    double budget = 60;
+    std::string memory;
+    std::string shard;
+    std::string skew = "uniform";
+    int rounds = tune::Protocol{}.rounds;
+    std::size_t candidates = tune::Protocol{}.candidates;
+};
+
+constexpr const char* footer =
+    R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and what was cut short is gone on with.
+Of several processes each does its share: --shard, or the rank variables of torchrun, Open MPI and SLURM, by which
+each also takes a GPU of its own.
+
+Examples:
+  smlora-tune tune --model qwen3-30b-a3b --rank 16 --tokens 4096,16384
+  smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4)";
+
+const std::map<std::string, tune::Skew> skews{
+    {"uniform", tune::Skew::uniform}, {"zipf", tune::Skew::zipf}, {"one", tune::Skew::one}};
+
+std::string_view name(ops::TuneOutcome outcome) {
+    switch (outcome) {
+        case ops::TuneOutcome::known:
+            return "recorded";
+        case ops::TuneOutcome::complete:
+            return "tuned";
+        case ops::TuneOutcome::out_of_time:
+            return "out of time";
+        case ops::TuneOutcome::out_of_memory:
+            return "out of memory";
+        case ops::TuneOutcome::elsewhere:
+            return "tuned elsewhere";
+        case ops::TuneOutcome::no_choice:
+            return "one candidate";
+    }
+    return "";
+}
+
+/// A problem at a number of tokens, and what became of its pieces of work.
+struct Case {
+    NamedProblem item;
+    std::int64_t T = 0;
+    std::vector<ops::TuneResult> results;
+};
+
+/// The winner's name and time; the time is 0 when nothing was measured.
+struct Winner {
+    std::string name;
+    double seconds = 0;
+    std::string reason;
+};
+
+Winner winner_of(const ops::KnownWork& work) {
+    if (!work.tuning) return {};
+    const tune::Judgement judgement = tune::judge(work.tuning->trials);
+    if (!judgement.winner) return {"", 0, judgement.reason};
+    const tune::Estimate estimate = tune::estimates(work.tuning->trials)[*judgement.winner];
+    return {work.tuning->trials[*judgement.winner].candidate.name, estimate.samples > 0 ? estimate.seconds : 0,
+            judgement.reason};
+}
+
+nlohmann::ordered_json to_json(const Case& done) {
+    nlohmann::ordered_json json{
+        {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
+    json["works"] = nlohmann::ordered_json::array();
+    for (const ops::TuneResult& result : done.results) {
+        const Winner winner = winner_of(result.work);
+        json["works"].push_back({{"slot", result.work.slot},
+                                 {"outcome", name(result.outcome)},
+                                 {"choice", winner.name},
+                                 {"reason", winner.reason},
+                                 {"median_seconds", winner.seconds},
+                                 {"seconds", result.work.tuning ? result.work.tuning->seconds : 0},
+                                 {"record", result.work.name.key()}});
+    }
+    return json;
+}
+
+void print_text(const Case& done) {
+    fmt::print("{}, {} tokens\n", done.item.name, done.T);
+    Table table({{"work"}, {"outcome"}, {"choice"}, {"median", Align::right}, {"why"}});
+    for (const ops::TuneResult& result : done.results) {
+        const Winner winner = winner_of(result.work);
+        table.add({result.work.slot, std::string(name(result.outcome)), winner.name,
+                   winner.seconds > 0 ? seconds_text(winner.seconds) : "-", winner.reason});
+    }
+    fmt::print("{}\n", table.text());
+}
+
+/// The shard of this process, and the GPU that it takes where --device does not say.
+struct Place {
+    tune::Shard shard;
+    int local = 0;
+};
+
+Place place_of(const TuneCommand& command) {
+    const auto rank = tune::rank_from_environment();
+    Place place;
+    if (rank) place = {rank->shard, rank->local};
+    if (!command.shard.empty()) {
+        try {
+            place.shard = tune::parse_shard(command.shard);
+        } catch (const Error& error) {
+            throw UsageError(fmt::format("--{}", error.what()));
+        }
+    }
+    if (place.shard.count > 1) {
+        fmt::print(stderr, "shard     {}/{}{}\n", place.shard.index, place.shard.count,
+                   command.shard.empty() ? ", by the variables of " + rank->launcher : "");
+    }
+    return place;
+}
+
+int ordinal_of(const TuneCommand& command, const Place& place) {
+    if (command.device.empty()) {
+        const int count = gpu::device_count();
+        return count > 0 ? place.local % count : 0;
+    }
+    const DeviceChoice device = parse_device(command.device);
+    if (device.backend == Backend::cpu) throw UsageError("--device: expected cuda or cuda:ORDINAL, got 'cpu'");
+    return device.ordinal;
+}
+
+ExitCode run_tune(const TuneCommand& command) {
+    const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
+    std::vector<std::int64_t> tokens = command.shape.tokens;
+    if (tokens.empty()) tokens = {1024, 2048, 4096, 8192, 16384, 32768, 65536};
+    if (*std::min_element(tokens.begin(), tokens.end()) < 1) {
+        throw UsageError("--tokens: expected at least 1, got 0: there is nothing to measure");
+    }
+    tune::Protocol protocol;
+    protocol.rounds = command.rounds;
+    protocol.candidates = command.candidates;
+    if (!command.memory.empty()) {
+        protocol.memory_bytes = util::parse_size(command.memory);
+        if (!protocol.memory_bytes) {
+            throw UsageError(
+                fmt::format("--memory: expected bytes, or a number with K, M or G, got '{}'", command.memory));
+        }
+    }
+    const Place place = place_of(command);
+
+    ProgressLine line(stderr);
+    EngineOptions options = engine_options(command.common, Backend::cuda, ordinal_of(command, place), 0,
+                                           [&line](const std::string& text) { line.print(text); });
+    options.tuning = TuningPolicy::record_only;
+    Session session(std::move(options));
+    ops::Tuner& tuner = session.engine().impl().tuner;
+    // Nobody else needs the device's memory while this runs.
+    if (command.memory.empty()) protocol.memory_bytes = session.free_bytes() / 2;
+    fmt::print(stderr, "device    {}\nrouting   {}\n", session.device_name(), command.skew);
+
+    std::vector<Case> cases;
+    for (const NamedProblem& item : problems) {
+        for (const std::int64_t T : tokens) {
+            Case done{item, T, {}};
+            const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
+            // By the record: whoever has a part of it has all of it.
+            if (!place.shard.owns(record.key())) continue;
+            const std::vector<ops::Variant> variants = ops::step_variants(item.problem, T);
+            const auto start = std::chrono::steady_clock::now();
+            for (std::size_t i = 0; i < variants.size(); ++i) {
+                const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+                protocol.seconds =
+                    std::max(0.0, command.budget - spent.count()) / static_cast<double>(variants.size() - i);
+                for (ops::TuneResult& result : tuner.tune(
+                         item.problem, variants[i], session.facts(), T, skews.at(command.skew), protocol,
+                         [&](const tune::Progress& progress) {
+                             line.update(
+                                 progress.done, progress.total,
+                                 fmt::format("{} {} of {}, {} tokens{}", progress.phase, progress.slot, item.name, T,
+                                             progress.best.empty() ? ""
+                                                                   : fmt::format(", best {} {}", progress.best,
+                                                                                 seconds_text(progress.best_seconds))));
+                         })) {
+                    done.results.push_back(std::move(result));
+                }
+            }
+            line.finish();
+            if (!command.common.json) print_text(done);
+            cases.push_back(std::move(done));
+        }
+    }
+    if (command.common.json) {
+        nlohmann::ordered_json document = json_document("tune");
+        document["device"] = session.device_name();
+        document["routing"] = command.skew;
+        document["shard"] = fmt::format("{}/{}", place.shard.index, place.shard.count);
+        document["cases"] = nlohmann::ordered_json::array();
+        for (const Case& done : cases) document["cases"].push_back(to_json(done));
+        print_json(document);
+    } else if (cases.empty()) {
+        fmt::print("Nothing is in this shard.\n");
+    }
+    return ExitCode::ok;
+}
+
+}  // namespace
+
+void add_tune(CLI::App& app, Run& run) {
+    auto command = std::make_shared<TuneCommand>();
+    CLI::App* sub = app.add_subcommand("tune", "Measure the candidates of every operation and record the choice");
+    sub->footer(footer);
+    add_shape_options(*sub, command->shape, "1024 to 65536 in powers of two");
+    sub->add_option("--device", command->device, "cuda or cuda:ORDINAL [the one of the local rank, else the first]")
+        ->type_name("DEVICE");
+    sub->add_option("--budget", command->budget, "Seconds for one problem and number of tokens")
+        ->type_name("SECONDS")
+        ->check(CLI::PositiveNumber.description(""))
+        ->capture_default_str();
+    sub->add_option("--memory", command->memory,
+                    "Device memory for operands, in bytes or with K, M, G [half of what is free]")
+        ->type_name("SIZE");
+    sub->add_option("--shard", command->shard, "The share of this process [the launcher's rank variables]")
+        ->type_name("INDEX/COUNT");
+    sub->add_option("--skew", command->skew, "How tokens choose experts: uniform, zipf, or all of them one")
+        ->type_name("SKEW")
+        ->check(CLI::IsMember({"uniform", "zipf", "one"}).description(""))
+        ->capture_default_str();
+    sub->add_option("--candidates", command->candidates, "Candidates that are tried for each piece of work")
+        ->type_name("N")
+        ->check(CLI::PositiveNumber.description(""))
+        ->capture_default_str();
+    sub->add_option("--rounds", command->rounds, "Samples of each candidate")
+        ->type_name("N")
+        ->check(CLI::PositiveNumber.description(""))
+        ->capture_default_str();
+    add_common_options(*sub, command->common);
+    sub->callback([command, &run] { run = [command] { return run_tune(*command); }; });
+}
+
+}  // namespace smlora::tool
