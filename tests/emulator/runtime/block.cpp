@@ -33,7 +33,7 @@ void Block::begin(Machine& machine, const Launch& launch, Index3 index, unsigned
         warps_.back().set_registers(registers);
     }
     shared_.begin(launch.kernel->shared, launch.dynamic_shared);
-    const unsigned starve_one_in = scheduler_.style().starve_one_in;
+    const Style& style = scheduler_.style();
     bool starved = false;
     for (unsigned number = 0; number < count_; ++number) {
         GpuThread& thread = *threads_[number];
@@ -50,7 +50,7 @@ void Block::begin(Machine& machine, const Launch& launch, Index3 index, unsigned
         thread.number = number;
         thread.lane = number % 32;
         thread.warp = &warps_[number / 32];
-        if (thread.lane == 0) starved = scheduler_.random().once_in(starve_one_in);
+        if (number % (style.starve_warps * 32) == 0) starved = scheduler_.random().once_in(style.starve_one_in);
         thread.starved = starved;
         thread.copies.clear();
         thread.warp->add(thread);

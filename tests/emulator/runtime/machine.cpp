@@ -31,7 +31,6 @@ void Machine::run(const Launch& launch) {
     if (!launch.overlaps) finish();
     // Each launch begins from the seed and its number, so that leaving one out does not change the others.
     random_ = Random(seed_ * 0x100000001b3U + ++launches_);
-    scheduler_.set_style(Style::draw(random_));
     std::vector<Index3> left = shuffled_clusters(launch);
     const auto take = [&](std::size_t count) {
         std::vector<Index3> taken(left.end() - static_cast<std::ptrdiff_t>(count), left.end());
@@ -70,6 +69,7 @@ void Machine::check_waited(const Launch& launch) const {
 }
 
 void Machine::run_clusters(const Launch& launch, const std::vector<Index3>& first, const Held* held) {
+    scheduler_.set_style(Style::draw(random_));
     const std::size_t count = first.size() + (held == nullptr ? 0 : 1);
     while (clusters_.size() < count) clusters_.push_back(std::make_unique<Cluster>(*this));
     Cluster* const earlier = held == nullptr ? nullptr : clusters_[first.size()].get();

@@ -19,7 +19,9 @@ Style Style::draw(Random& random) {
     style.accesses_between_preemptions = one_of({0, 0, 8, 64, 1024});
     style.turns_between_async = one_of({0, 0, 0, 4, 64});
     style.eager_one_in = one_of({0, 0, 1, 2, 8});
-    style.starve_one_in = one_of({0, 0, 2, 4});
+    style.starve_one_in = one_of({0, 2, 4});
+    style.starve_warps = one_of({1, 4});
+    style.starved_first_one_in = one_of({1, 64, 0, 0});
     style.yield_one_in = one_of({0, 2, 4});
     return style;
 }
@@ -86,7 +88,9 @@ GpuThread* Scheduler::take() {
     if (!async_.empty() && random_.once_in(style_.turns_between_async)) perform_one();
     for (;;) {
         if (!runnable_.empty()) return draw(runnable_);
-        if (!starved_.empty()) return draw(starved_);
+        if (!starved_.empty() && (async_.empty() || random_.once_in(style_.starved_first_one_in))) {
+            return draw(starved_);
+        }
         if (!async_.empty() && (polling_.empty() || random_.once_in(2))) {
             perform_one();
             continue;

@@ -22,13 +22,15 @@ class Failure : public std::runtime_error {
     Kind kind_;
 };
 
-/// How unkind a launch is. Drawn anew for each, as no single order finds every error.
+/// How unkind a run is. Drawn anew for each cluster, as no single order finds every error.
 struct Style {
     unsigned accesses_between_preemptions = 0;  ///< about; 0: threads are stopped only where they wait
-    unsigned turns_between_async = 0;  ///< about, of asynchronous work; 0: only when there is nothing else to do
-    unsigned eager_one_in = 0;         ///< asynchronous work done as soon as it is issued; 0: never
-    unsigned starve_one_in = 0;        ///< warps that only run when no other can; 0: none
-    unsigned yield_one_in = 0;         ///< threads that let others run where they need not; 0: none
+    unsigned turns_between_async = 0;   ///< about, of asynchronous work; 0: only when there is nothing else to do
+    unsigned eager_one_in = 0;          ///< asynchronous work done as soon as it is issued; 0: never
+    unsigned starve_one_in = 0;         ///< sets of warps that only run when no other can; 0: none
+    unsigned starve_warps = 1;          ///< consecutive warps of a set
+    unsigned starved_first_one_in = 1;  ///< of their turns, before asynchronous work is done; 0: none
+    unsigned yield_one_in = 0;          ///< threads that let others run where they need not; 0: none
 
     static Style draw(Random& random);
 };
