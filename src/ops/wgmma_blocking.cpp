@@ -3,11 +3,15 @@
 #include "ops/roofline.hpp"
 #include "util/environment.hpp"
 
+#include <smlora/error.hpp>
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
+#include <string>
 
 namespace smlora::ops {
 namespace {
@@ -60,12 +64,21 @@ double predicted(const ProductSize& size, const WgmmaBlocking& blocking, bool ma
     return predicted_seconds(seconds * columns, size.bytes, facts);
 }
 
+bool wgmma_is_asked_for() {
+    const std::optional<std::string> instructions = util::environment("SMLORA_INSTRUCTIONS");
+    if (instructions && *instructions != "mma" && *instructions != "wgmma") {
+        throw Error(ErrorCode::invalid_argument,
+                    fmt::format("SMLORA_INSTRUCTIONS: expected mma or wgmma, got {}", *instructions));
+    }
+    return instructions == "wgmma";
+}
+
 std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts& facts) {
     if (facts.arch.name() != "sm_90a") return "wgmma is an instruction of sm_90a, not of " + facts.arch.name();
     if (product.red <= wgmma_step_depth) {
         return fmt::format("the reduction of {} is a single step of {}", product.red, wgmma_step_depth);
     }
-    if (util::environment("SMLORA_INSTRUCTIONS") != "wgmma") return "SMLORA_INSTRUCTIONS is not wgmma";
+    if (!wgmma_is_asked_for()) return "SMLORA_INSTRUCTIONS is not wgmma";
     return {};
 }
 

@@ -38,7 +38,8 @@ struct WgmmaBlocking {
 [[nodiscard]] constexpr int wgmma_rank_depth(std::int64_t rank) { return rank <= 16 ? 16 : rank <= 32 ? 32 : 64; }
 
 /// The blockings of the family grouped_product_wgmma, legal or not: they need sm_90a, more than one step of the
-/// reduction, and SMLORA_INSTRUCTIONS to be wgmma (without that variable it is mma).
+/// reduction, and SMLORA_INSTRUCTIONS to be wgmma (without that variable it is mma). Throws Error{invalid_argument} if
+/// it is neither.
 [[nodiscard]] tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product,
                                                  const ProductSize& size, const gpu::DeviceFacts& facts);
 

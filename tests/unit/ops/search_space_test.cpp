@@ -64,6 +64,31 @@ TEST(SearchSpace, ThePlanHasWhatWasChosen) {
     }
 }
 
+TEST(SearchSpace, TheEnvironmentChoosesAmongInstructions) {
+    const Problem problem = small_problem();
+    for (const Variant& variant : step_variants(problem, 2048)) {
+        if (variant.operation != Operation::forward) continue;
+        const auto heuristic_family = [&] {
+            const tune::SearchSpace space = search_space(problem, variant, Role::product, h200());
+            return space[*tune::heuristic_choice(space)].configuration.family;
+        };
+        EXPECT_EQ(heuristic_family(), "grouped_product_mma");
+        ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
+        EXPECT_EQ(heuristic_family(), "grouped_product_wgmma");
+        ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "mma", 1), 0);
+        EXPECT_EQ(heuristic_family(), "grouped_product_mma");
+        ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "tcgen05", 1), 0);
+        try {
+            static_cast<void>(heuristic_family());
+            ADD_FAILURE() << "accepted";
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+            EXPECT_STREQ(error.what(), "SMLORA_INSTRUCTIONS: expected mma or wgmma, got tcgen05");
+        }
+        unsetenv("SMLORA_INSTRUCTIONS");
+    }
+}
+
 TEST(SearchSpace, WhatIsNoCandidateIsNotFollowed) {
     const Problem problem = small_problem();
     const Variant variant = step_variants(problem, 2048).at(0);
