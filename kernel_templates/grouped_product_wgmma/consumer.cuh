@@ -10,6 +10,7 @@
 #include "ptx/synchronise.cuh"
 #include "ptx/wgmma.cuh"
 #include "swizzle.cuh"
+#include "wgmma_operand.cuh"
 
 namespace smlora::grouped_product_wgmma {
 
@@ -33,16 +34,16 @@ struct Consumer {
     __device__ __forceinline__ uint64 weights(unsigned target, int m, int k) const {
         const unsigned piece = static_cast<unsigned>(half * 2 + m) * 64U * DEPTH * 2U;
         if constexpr (STRIDED != 0) {
-            return ptx::wgmma_operand(target + piece + static_cast<unsigned>(k) * 2048U, 128, 1024, 0);
+            return wgmma_operand(target + piece + static_cast<unsigned>(k) * 2048U, 128, 1024, 0);
         } else {
             constexpr int pitch = DEPTH * 2;
-            return ptx::wgmma_operand(target + piece + static_cast<unsigned>(k) * 32U, pitch, 8 * pitch, 0);
+            return wgmma_operand(target + piece + static_cast<unsigned>(k) * 32U, pitch, 8 * pitch, 0);
         }
     }
 
     /// Operand of k16 step `k` of reduction-contiguous rows of `pitch` bytes.
     static __device__ __forceinline__ uint64 rows(unsigned target, int pitch, int k) {
-        return ptx::wgmma_operand(target + static_cast<unsigned>(k) * 32U, pitch, static_cast<unsigned>(8 * pitch), 0);
+        return wgmma_operand(target + static_cast<unsigned>(k) * 32U, pitch, static_cast<unsigned>(8 * pitch), 0);
     }
 
     /// Operand of k16 step `k` of the rank matrix.
@@ -50,8 +51,8 @@ struct Consumer {
         if constexpr (C::RANK_MAJOR == 0) {
             return rows(target, 128, k);
         } else {
-            return ptx::wgmma_operand(target + static_cast<unsigned>(k * 16 * L::rank_pitch), L::rank_pitch,
-                                      8 * L::rank_pitch, 0);
+            return wgmma_operand(target + static_cast<unsigned>(k * 16 * L::rank_pitch), L::rank_pitch,
+                                 8 * L::rank_pitch, 0);
         }
     }
 

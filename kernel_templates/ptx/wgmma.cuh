@@ -7,18 +7,6 @@
 
 namespace smlora::ptx {
 
-/// How an operand lies in shared memory, in an instruction's bits: rows of `pitch` bytes (32, 64 or 128) whose 16-byte
-/// chunks are xor-ed with the row as TMA does for that pitch. `address` is a multiple of 8 pitches.
-///   Reduction contiguous: a row is an m (or n) index; `rows_step` = 8 pitches from one eight rows to the next.
-///   Reduction strided: a row is a k index and holds pitch / 2 m (or n) indices; `rows_step` from one eight k to the
-///   next, `columns_step` from one pitch / 2 indices to the next.
-__device__ __forceinline__ uint64 wgmma_operand(unsigned address, int pitch, unsigned rows_step,
-                                                unsigned columns_step) {
-    const uint64 swizzle = pitch == 128 ? 1 : pitch == 64 ? 2 : 3;
-    return static_cast<uint64>((address & 0x3FFFFU) >> 4) | static_cast<uint64>(columns_step >> 4) << 16 |
-           static_cast<uint64>(rows_step >> 4) << 32 | swizzle << 62;
-}
-
 /// Orders accesses of accumulators and shared memory before the wgmmas that follow.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
@@ -37,8 +25,8 @@ __device__ __forceinline__ void wgmma_hold(float (&d)[Count]) {
     for (int i = 0; i < Count; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-/// d += a b. a is 64 x 16, b is 16 x N; A_STRIDED and B_STRIDED: 1 if that operand's reduction is
-/// strided. Thread t of the warpgroup holds of d the rows t / 32 * 16 + t % 32 / 4 (+ 8) and the columns
+/// d += a b, both by wgmma_operand. a is 64 x 16, b is 16 x N; A_STRIDED and B_STRIDED: 1 if that operand's
+/// reduction is strided. Thread t of the warpgroup holds of d the rows t / 32 * 16 + t % 32 / 4 (+ 8) and the columns
 /// j * 8 + t % 4 * 2 (+ 1): d[j * 4 + (row ? 2 : 0) + (column ? 1 : 0)].
 template <class Element, int N, int A_STRIDED, int B_STRIDED>
 struct Wgmma;

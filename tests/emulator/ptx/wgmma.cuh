@@ -5,14 +5,6 @@
 
 namespace smlora::ptx {
 
-/// The matrix descriptor of the PTX ISA for rows of `pitch` bytes.
-__device__ __forceinline__ uint64 wgmma_operand(unsigned address, int pitch, unsigned rows_step,
-                                                unsigned columns_step) {
-    const uint64 swizzle = pitch == 128 ? 1 : pitch == 64 ? 2 : 3;
-    return static_cast<uint64>((address & 0x3FFFFU) >> 4) | static_cast<uint64>(columns_step >> 4) << 16 |
-           static_cast<uint64>(rows_step >> 4) << 32 | swizzle << 62;
-}
-
 __device__ SMLORA_EMULATED void wgmma_fence(SMLORA_WHERE) { emulator::runtime->wgmma_fence(where); }
 
 __device__ SMLORA_EMULATED void wgmma_commit(SMLORA_WHERE) { emulator::runtime->wgmma_commit(where); }

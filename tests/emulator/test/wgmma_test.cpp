@@ -54,6 +54,7 @@ std::string kernel_source(unsigned n, bool a_strided, bool b_strided, const char
 #include "ptx/cp_async.cuh"
 #include "ptx/synchronise.cuh"
 #include "ptx/wgmma.cuh"
+#include "wgmma_operand.cuh"
 using namespace smlora;
 extern "C" __global__ void test(float* out, const unsigned char* operands, unsigned bytes, unsigned b_at, uint64 a_bits,
                                 uint64 b_bits, int fence_proxy, int fence, int wait) {{
@@ -185,13 +186,14 @@ TEST(Wgmma, WarpsThatIssueDifferentInstructionsAreNamed) {
     const TestKernel kernel(R"(
 #include "ptx/cp_async.cuh"
 #include "ptx/wgmma.cuh"
+#include "wgmma_operand.cuh"
 using namespace smlora;
 extern "C" __global__ void test() {
     extern __shared__ __align__(1024) unsigned char shared[];
     const unsigned base = ptx::shared_address(shared) + threadIdx.x / 64 * 1024;
     float d[4] = {};
     ptx::wgmma_fence();
-    ptx::Wgmma<bf16, 8, 0, 0>::run(d, ptx::wgmma_operand(base, 128, 1024, 0), ptx::wgmma_operand(base, 128, 1024, 0));
+    ptx::Wgmma<bf16, 8, 0, 0>::run(d, wgmma_operand(base, 128, 1024, 0), wgmma_operand(base, 128, 1024, 0));
     ptx::wgmma_commit();
     ptx::wgmma_wait<0>();
 }
@@ -203,10 +205,11 @@ TEST(Wgmma, ADescriptorBeyondSharedMemoryIsFound) {
     const TestKernel kernel(R"(
 #include "ptx/cp_async.cuh"
 #include "ptx/wgmma.cuh"
+#include "wgmma_operand.cuh"
 using namespace smlora;
 extern "C" __global__ void test() {
     extern __shared__ __align__(1024) unsigned char shared[];
-    const uint64 operand = ptx::wgmma_operand(ptx::shared_address(shared), 128, 1024, 0);
+    const uint64 operand = wgmma_operand(ptx::shared_address(shared), 128, 1024, 0);
     float d[4] = {};
     ptx::wgmma_fence();
     ptx::Wgmma<bf16, 8, 0, 0>::run(d, operand, operand);
