@@ -66,10 +66,17 @@ void set_known_types(PyObject* dtypes, PyObject* error) {
     known.error = error;
 }
 
+void* data_of(PyObject* tensor) {
+    static PyObject* const data_ptr = name_of("data_ptr");
+    const Reference address(PyObject_CallMethodObjArgs(tensor, data_ptr, nullptr));
+    void* const data = PyLong_AsVoidPtr(address.get());
+    if (data == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+    return data;
+}
+
 smlora_tensor to_tensor(PyObject* object) {
     smlora_tensor view{};
     if (object == Py_None) return view;
-    static PyObject* const data_ptr = name_of("data_ptr");
     static PyObject* const shape = name_of("shape");
     static PyObject* const stride = name_of("stride");
     view.dtype = dtype_of(object);
@@ -84,9 +91,7 @@ smlora_tensor to_tensor(PyObject* object) {
     read_tuple(sizes.get(), view.ndim, view.shape);
     const Reference steps(PyObject_CallMethodObjArgs(object, stride, nullptr));
     read_tuple(steps.get(), view.ndim, view.strides);
-    const Reference address(PyObject_CallMethodObjArgs(object, data_ptr, nullptr));
-    view.data = PyLong_AsVoidPtr(address.get());
-    if (view.data == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+    view.data = data_of(object);
     return view;
 }
 

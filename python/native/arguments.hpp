@@ -37,6 +37,9 @@ class Reference {
 /// A torch tensor of up to four dimensions as a view; None as one that is not given. Throws PythonError.
 [[nodiscard]] smlora_tensor to_tensor(PyObject* object);
 
+/// The address of a torch tensor's first element. Throws PythonError.
+[[nodiscard]] void* data_of(PyObject* tensor);
+
 /// Walks over the arguments of a call, in order. Throws PythonError with a TypeError when there are too few.
 class Arguments {
  public:

@@ -177,7 +177,7 @@ struct Call {
         check(query(engine, &problem, T, &bytes));
         if (bytes == 0) return {};
         keep = Reference(PyObject_CallFunction(allocate, "n", static_cast<Py_ssize_t>(bytes)));
-        return {to_tensor(keep.get()).data, bytes};
+        return {data_of(keep.get()), bytes};
     }
 
     template <class Operation, class Args>

@@ -12,10 +12,20 @@
 namespace smlora::jit {
 namespace {
 
-// Records of a .nv.info.<kernel> section: format, attribute, 16-bit value or length of what follows.
-constexpr std::uint8_t format_value = 3;
+// Records of a .nv.info.<kernel> section: format, attribute, 16-bit value or length of what follows. A parameter's
+// record holds its index, its ordinal, its offset, and its size in the upper bits of the last word. (The record of all
+// parameters' size, 0x19, counts the bytes before the first one too, which an alignment of 64 takes on some
+// architectures.)
 constexpr std::uint8_t format_sized = 4;
-constexpr std::uint8_t attribute_args_bytes = 0x19;
+constexpr std::uint8_t attribute_parameter = 0x17;
+
+struct ParameterRecord {
+    std::uint32_t index;
+    std::uint16_t ordinal;
+    std::uint16_t offset;
+    std::uint32_t size_and_space;
+};
+constexpr unsigned size_shift = 18;
 
 constexpr std::uint16_t machine_cuda = EM_CUDA;
 
@@ -121,10 +131,13 @@ std::optional<unsigned> args_bytes(std::string_view records) {
         const auto format = static_cast<std::uint8_t>(records[offset]);
         const auto attribute = static_cast<std::uint8_t>(records[offset + 1]);
         const std::uint16_t value = *read_at<std::uint16_t>(records, offset + 2);
-        if (format == format_value && attribute == attribute_args_bytes) {
-            return value;
+        offset += 4;
+        if (format != format_sized) continue;
+        const std::optional<ParameterRecord> parameter = read_at<ParameterRecord>(records, offset);
+        if (attribute == attribute_parameter && parameter && parameter->ordinal == 0) {
+            return parameter->size_and_space >> size_shift;
         }
-        offset += 4U + (format == format_sized ? value : 0U);
+        offset += value;
     }
     return std::nullopt;
 }

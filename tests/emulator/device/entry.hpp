@@ -16,13 +16,6 @@ struct Entry<void(Parameters...)> {
     static constexpr unsigned count = sizeof...(Parameters);
     static constexpr unsigned bytes[count + 1] = {sizeof(Parameters)..., 0};
 
-    /// Size of all of them, each at the next multiple of its alignment.
-    static constexpr unsigned total() {
-        unsigned end = 0;
-        ((end = (end + alignof(Parameters) - 1) / alignof(Parameters) * alignof(Parameters) + sizeof(Parameters)), ...);
-        return end;
-    }
-
     __attribute__((no_sanitize("kernel-address"))) static void call(void (*kernel)(Parameters...),
                                                                     void* const* parameters) {
         call_with(kernel, parameters, Numbers<__integer_pack(count)...>());
@@ -38,22 +31,29 @@ struct Entry<void(Parameters...)> {
     }
 };
 
+struct ParameterRecord {
+    unsigned char format, attribute;
+    unsigned short bytes;
+    unsigned index;
+    unsigned short ordinal, offset;
+    unsigned size_and_space;
+};
+
 }  // namespace smlora::emulator
 
-/// The record of section .nv.info.<kernel> is the one of a cubin that has the size of the parameters.
-#define SMLORA_EMULATOR_KERNEL(name, threads, ...)                                                               \
-    __attribute__((no_sanitize("kernel-address"))) static void name##_entry(void* const* parameters) {           \
-        ::smlora::emulator::Entry<decltype(name)>::call(name, parameters);                                       \
-    }                                                                                                            \
-    extern "C" __attribute__((visibility("default"))) constexpr ::smlora::emulator::KernelFacts name##_facts = { \
-        name##_entry,                                                                                            \
-        ::smlora::emulator::Entry<decltype(name)>::bytes,                                                        \
-        ::smlora::emulator::Entry<decltype(name)>::count,                                                        \
-        threads,                                                                                                 \
-        {__VA_ARGS__}};                                                                                          \
-    __attribute__((section(".nv.info." #name), used)) static const unsigned char name##_info[] = {               \
-        3, 0x19, ::smlora::emulator::Entry<decltype(name)>::total() & 255U,                                      \
-        ::smlora::emulator::Entry<decltype(name)>::total() >> 8};
+/// The record of section .nv.info.<kernel> is the one of a cubin that has the size of the first parameter.
+#define SMLORA_EMULATOR_KERNEL(name, threads, ...)                                                                     \
+    __attribute__((no_sanitize("kernel-address"))) static void name##_entry(void* const* parameters) {                 \
+        ::smlora::emulator::Entry<decltype(name)>::call(name, parameters);                                             \
+    }                                                                                                                  \
+    extern "C" __attribute__((visibility("default"))) constexpr ::smlora::emulator::KernelFacts name##_facts = {       \
+        name##_entry,                                                                                                  \
+        ::smlora::emulator::Entry<decltype(name)>::bytes,                                                              \
+        ::smlora::emulator::Entry<decltype(name)>::count,                                                              \
+        threads,                                                                                                       \
+        {__VA_ARGS__}};                                                                                                \
+    __attribute__((section(".nv.info." #name), used)) static const ::smlora::emulator::ParameterRecord name##_info = { \
+        4, 0x17, 12, 0, 0, 0, ::smlora::emulator::Entry<decltype(name)>::bytes[0] << 18U};
 
 extern "C" __attribute__((visibility("default"))) void smlora_emulator_attach(::smlora::emulator::Runtime* runtime) {
     ::smlora::emulator::runtime = runtime;

@@ -40,6 +40,25 @@ class Compile : public testing::Test {
     TemporaryFolder folder;
 };
 
+TEST_F(Compile, CountsNoBytesBeforeParametersOfALargeAlignment) {
+    folder.write("args/scale.h", R"(#pragma once
+namespace smlora::scale {
+struct alignas(64) Args {
+    float* out;
+    unsigned count;
+    int unused[20];
+};
+}  // namespace smlora::scale
+)");
+    const KernelSpec spec = test::sample_spec();
+    for (const char* arch : {"sm_80", "sm_90a", "sm_120a"}) {
+        std::string why;
+        const auto found = find_kernel(compile_kernel(request(spec, arch), Nvrtc::instance()).cubin, symbol(spec), why);
+        ASSERT_TRUE(found) << arch << ": " << why;
+        EXPECT_EQ(found->args_bytes, 128U) << arch;
+    }
+}
+
 TEST_F(Compile, GivesACubinWithTheKernelForEveryArchitecture) {
     for (const char* arch : {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"}) {
         const KernelSpec spec = test::sample_spec();
