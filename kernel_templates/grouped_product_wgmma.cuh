@@ -17,8 +17,8 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
-// FIRST_COLUMN_TILE, COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES; types
-// Element, Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
+// FIRST_COLUMN_TILE, COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
+// types Element, Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 
 #include "grouped_product_wgmma/consumer.cuh"
@@ -47,6 +47,7 @@ __device__ __forceinline__ void run(const Args& args) {
             ptx::mbarrier_init(L::staged(base, half), 128);
             ptx::mbarrier_init(L::stored(base, half), 4);
         }
+        ptx::mbarrier_init(L::left(base), 4);
         ptx::fence_mbarrier_init();
     }
     ptx::let_next_kernel_begin();

@@ -27,7 +27,8 @@ struct Consumer {
     unsigned base;
     int half;
     Ring<C::STAGES> ring;
-    unsigned staging_parity = 1;  // nothing is staged yet
+    unsigned staging_parity = 1;  // of the last filling of the staging; there was none yet
+    unsigned left_parity = 1;     // of the last tile's output
 
     /// Operand of k16 step `k` of m64 `m` of the weights at `target`, STRIDED in the reduction, which is DEPTH long.
     template <int STRIDED, int DEPTH>
@@ -91,8 +92,7 @@ struct Consumer {
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
         if constexpr (!L::lora_beside) {
             // Else the adapter's weights lie beside them already.
-            ptx::mbarrier_wait(L::stored(base, 0), staging_parity);
-            ptx::mbarrier_wait(L::stored(base, 1), staging_parity);
+            ptx::mbarrier_wait(L::left(base), left_parity);
         }
 #pragma unroll
         for (int i = 0; i < L::rank_depth / 4; ++i) {
@@ -194,12 +194,11 @@ struct Consumer {
         ptx::wgmma_hold(sums[0]);
         ptx::wgmma_hold(sums[1]);
         stage_output<N>(tile, sums);
-        ptx::mbarrier_arrive(L::staged(base, half));
-        staging_parity ^= 1U;
+        left_parity ^= 1U;
     }
 
     template <int N>
-    __device__ __forceinline__ void stage_output(const Tile& tile, const float (&sums)[2][N / 2]) const {
+    __device__ __forceinline__ void stage_output(const Tile& tile, const float (&sums)[2][N / 2]) {
         const int lane = static_cast<int>(threadIdx.x) & 31;
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
         const unsigned staging = base + L::staging + static_cast<unsigned>(half) * L::half_bytes;
@@ -218,7 +217,9 @@ struct Consumer {
         const int matrix_row = lane % 8 + lane / 16 * 8;
 #pragma unroll
         for (int block = 0; block < (N + 8) / 16; ++block) {
-            const int row = block * 16 + matrix_row;
+            constexpr int blocks = C::STAGING_ROWS / 16;
+            const int row = block % blocks * 16 + matrix_row;
+            if (block > 0 && block % blocks == 0) ptx::mbarrier_wait(L::stored(base, half), staging_parity);
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
                 unsigned packed[4];
@@ -236,6 +237,10 @@ struct Consumer {
                 }
                 const int chunk = m * 8 + warp * 2 + lane / 8 % 2;
                 ptx::stmatrix_x4_trans(staging + swizzled<16>(row, chunk), packed[0], packed[1], packed[2], packed[3]);
+            }
+            if ((block + 1) % blocks == 0 || block + 1 == (N + 8) / 16) {
+                ptx::mbarrier_arrive(L::staged(base, half));
+                staging_parity ^= 1U;
             }
         }
     }

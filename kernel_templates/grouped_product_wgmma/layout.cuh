@@ -4,12 +4,12 @@
 //   STAGES x stage     weights [TILE_COLUMNS x 64], then rows [TILE_ROWS x 64], then, if MAKES_RANK_ROWS, the rank
 //   matrix
 //                      [RANK_DEPTH x 64]; 2 bytes each, swizzled in units of 128 bytes (the rank matrix by its pitch)
-//   staging            2 x [TILE_ROWS x 128 columns], 2 bytes each, 16-byte chunks swizzled: the output tile on its way
-//   out.
+//   staging            2 x [STAGING_ROWS x 128 columns], 2 bytes each, 16-byte chunks swizzled: the output tile on its
+//                      way out, STAGING_ROWS rows at a time.
 //                      Between two tiles' outputs: the adapter's operands, weights [TILE_COLUMNS x RANK_DEPTH], then
 //                      rank rows [TILE_ROWS x RANK_DEPTH]. An adapter too large for that takes a stage's place, step by
 //                      step, all but the rank rows that are made here.
-//   barriers           (2 STAGES + 4) x 8
+//   barriers           (2 STAGES + 5) x 8
 //   out_rows           TILE_ROWS x 4    flat entry of each row of the tile that is stored
 //   prefix             (E + 2) x 4      row tiles before each expert; group E is the entries left out, whose rows are
 //   zero warp_totals        16 x 4
@@ -44,7 +44,7 @@ struct Layout {
     static constexpr unsigned rows_bytes = C::TILE_ROWS * step_depth * 2;
     static constexpr unsigned rank_bytes = makes_rank_rows ? rank_depth * step_depth * 2 : 0;
     static constexpr unsigned stage_bytes = weight_bytes + rows_bytes + rank_bytes;
-    static constexpr unsigned half_bytes = C::TILE_ROWS * 256;
+    static constexpr unsigned half_bytes = C::STAGING_ROWS * 256;
     static constexpr unsigned lora_weight_bytes = has_lora ? tile_columns * rank_pitch : 0;
     static constexpr unsigned lora_rows_bytes = has_lora ? C::TILE_ROWS * rank_pitch : 0;
 
@@ -57,15 +57,17 @@ struct Layout {
     static constexpr unsigned staging = C::STAGES * stage_bytes;
     static constexpr unsigned rank_rows = staging + (lora_beside ? lora_weight_bytes : 0);
     static constexpr unsigned barriers = staging + 2 * half_bytes;
-    static constexpr unsigned out_rows = barriers + (2 * C::STAGES + 4) * 8;
+    static constexpr unsigned out_rows = barriers + (2 * C::STAGES + 5) * 8;
     static constexpr unsigned prefix = out_rows + C::TILE_ROWS * 4;
     static constexpr unsigned warp_totals = prefix + (C::E + 2) * 4;
 
     static_assert(C::TILE_ROWS % 16 == 0, "whole passes of 16 rows");
+    static_assert(C::STAGING_ROWS % 16 == 0 && C::STAGING_ROWS <= C::TILE_ROWS, "rows are staged 16 at a time");
+    static_assert(!makes_rank_rows || lora_beside || lora_rows_bytes <= 2 * half_bytes, "rank rows lie in the staging");
     static_assert(!makes_rank_rows || (lora_steps == 1 && C::TILE_ROWS <= 128),
                   "the rank rows of a tile are one step of the adapter and two m64");
 
-    // Barriers: `stages` filled and emptied; halves of the staged output filled and emptied.
+    // Barriers: stages filled and emptied; halves of the staging filled and emptied; all of a tile's output stored.
     static __device__ __forceinline__ unsigned filled(unsigned base, int stage) { return base + barriers + stage * 8; }
     static __device__ __forceinline__ unsigned emptied(unsigned base, int stage) {
         return base + barriers + (C::STAGES + stage) * 8;
@@ -76,6 +78,7 @@ struct Layout {
     static __device__ __forceinline__ unsigned stored(unsigned base, int half) {
         return base + barriers + (2 * C::STAGES + 2 + half) * 8;
     }
+    static __device__ __forceinline__ unsigned left(unsigned base) { return base + barriers + (2 * C::STAGES + 4) * 8; }
 };
 
 /// Where a role is in the ring of stages.

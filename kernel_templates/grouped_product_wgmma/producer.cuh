@@ -11,28 +11,24 @@
 
 namespace smlora::grouped_product_wgmma {
 
-/// Copies the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction contiguous. Each block of a
-/// cluster copies its share to all of them.
+/// Copies that a block makes of the weights of one step, one for each 64 columns unless the reduction is contiguous.
+template <int MAJOR, int CLUSTER>
+constexpr int weight_copies = MAJOR == 0 ? 1 : tile_columns / CLUSTER / 64;
+
+/// Makes copy `number` of weight_copies of the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction
+/// contiguous. Each block of a cluster copies its share to all of them.
 template <int MAJOR, int DEPTH, int CLUSTER>
-__device__ __forceinline__ void copy_weights(unsigned target, const TensorMap& map, unsigned barrier, int expert,
-                                             int column, int red) {
-    constexpr int share = tile_columns / CLUSTER;
-    constexpr auto all = static_cast<unsigned short>((1 << CLUSTER) - 1);
-    const int own = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank()) * share;
-    auto copy = [&](unsigned to, int x, int y) {
-        if constexpr (CLUSTER == 1) {
-            ptx::tma_load(to, map, barrier, x, y, expert);
-        } else {
-            ptx::tma_load_multicast(to, map, barrier, x, y, expert, all);
-        }
-    };
-    if constexpr (MAJOR == 0) {
-        copy(target + static_cast<unsigned>(own * DEPTH * 2), red, column + own);
+__device__ __forceinline__ void copy_weights(int number, unsigned target, const TensorMap& map, unsigned barrier,
+                                             int expert, int column, int red) {
+    const int block = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank());
+    const int own = block * (tile_columns / CLUSTER) + number * 64;
+    const unsigned to = target + static_cast<unsigned>(own * DEPTH * 2);
+    const int x = MAJOR == 0 ? red : column + own;
+    const int y = MAJOR == 0 ? column + own : red;
+    if constexpr (CLUSTER == 1) {
+        ptx::tma_load(to, map, barrier, x, y, expert);
     } else {
-#pragma unroll
-        for (int piece = 0; piece < share; piece += 64) {
-            copy(target + static_cast<unsigned>((own + piece) * DEPTH * 2), column + own + piece, red);
-        }
+        ptx::tma_load_multicast(to, map, barrier, x, y, expert, static_cast<unsigned short>((1 << CLUSTER) - 1));
     }
 }
 
@@ -47,9 +43,11 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
     constexpr int passes = C::TILE_ROWS / 16;
     const int thread = static_cast<int>(threadIdx.x) & 127;
     const int chunk = thread & 7;
-    const bool leader = thread == 0;
+    // One thread of each warp issues copies, so that none waits for another's; the adapter's are the last warp's.
+    const int issuer = thread % 32 == 0 ? thread / 32 : 4;
+    constexpr int adapter_issuer = 3;
     bool waited = false;
-    unsigned staging_parity = 1;  // nothing is staged yet
+    unsigned left_parity = 1;  // of the last tile's output; there was none yet
     Ring<C::STAGES> ring;
 
     for_each_tile<C>(prefix, offsets, args.product.M, [&](const Tile& tile) {
@@ -74,8 +72,11 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                     waited = true;
                 }
                 const int rank = step * L::rank_depth;
-                copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(weights, args.lora_weight_map, barrier,
-                                                                       tile.expert, tile.column, rank);
+#pragma unroll
+                for (int number = 0; number < weight_copies<C::LORA_MAJOR, C::CLUSTER>; ++number) {
+                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(number, weights, args.lora_weight_map,
+                                                                           barrier, tile.expert, tile.column, rank);
+                }
                 if constexpr (!L::makes_rank_rows) {
                     ptx::tma_load(rank_rows, args.lora_rows_map, barrier, rank, tile.first_row, 0);
                 }
@@ -87,13 +88,17 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             const unsigned barrier = L::filled(base, ring.stage);
             const int red = step * step_depth;
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
-            if (leader) {
-                // The adapter arrives with the last step.
-                const bool adapter_too = L::lora_beside && step == L::red_steps - 1;
+            // The adapter arrives with the last step.
+            const bool adapter_too = L::lora_beside && step == L::red_steps - 1;
+            if (issuer == 0) {
                 ptx::mbarrier_arrive_expect(barrier,
                                             L::weight_bytes + L::rank_bytes + (adapter_too ? L::lora_bytes : 0U));
-                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(stage, args.weight_map, barrier, tile.expert,
-                                                                      tile.column, red);
+            }
+            if (issuer < weight_copies<C::WEIGHT_MAJOR, C::CLUSTER>) {
+                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(issuer, stage, args.weight_map, barrier,
+                                                                      tile.expert, tile.column, red);
+            }
+            if (issuer == adapter_issuer) {
                 if constexpr (L::makes_rank_rows) {
                     const unsigned target = stage + L::weight_bytes + L::rows_bytes;
                     if constexpr (C::RANK_MAJOR == 0) {
@@ -104,9 +109,8 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                 }
                 if (adapter_too) {
                     // The last tile's output has left the staging.
-                    ptx::mbarrier_wait(L::stored(base, 0), staging_parity);
-                    ptx::mbarrier_wait(L::stored(base, 1), staging_parity);
-                    staging_parity ^= 1U;
+                    ptx::mbarrier_wait(L::left(base), left_parity);
+                    left_parity ^= 1U;
                     copy_adapter(base + L::staging, base + L::rank_rows, barrier, 0);
                 }
             }
@@ -131,7 +135,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             const unsigned stage = base + ring.stage * L::stage_bytes;
             const unsigned barrier = L::filled(base, ring.stage);
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
-            if (leader) {
+            if (issuer == adapter_issuer) {
                 ptx::mbarrier_arrive_expect(barrier, L::lora_bytes);
                 copy_adapter(stage, stage + L::weight_bytes, barrier, step);
             }
@@ -140,7 +144,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
         }
     });
     // What follows on the stream counts on earlier kernels being done when this one is.
-    if (leader && !waited) ptx::wait_for_earlier_kernels();
+    if (issuer == adapter_issuer && !waited) ptx::wait_for_earlier_kernels();
 }
 
 }  // namespace smlora::grouped_product_wgmma

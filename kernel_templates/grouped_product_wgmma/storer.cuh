@@ -41,25 +41,33 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
                 }
             }
         }
+        const int pieces = left_out ? 1 : fillings<C>(tile.height);
+        for (int piece = 0; piece < pieces; ++piece) {
+            const int begin = piece * C::STAGING_ROWS;
+            const int end = left_out || begin + C::STAGING_ROWS > tile.rows ? tile.rows : begin + C::STAGING_ROWS;
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int column = tile.column + half * 128 + chunk * 8;
-            const unsigned char* const staged = shared + L::staging + half * static_cast<int>(L::half_bytes);
-            if (!left_out) ptx::mbarrier_wait(L::staged(base, half), parity);
-            if (column < C::OUT) {
+            for (int half = 0; half < 2; ++half) {
+                const int column = tile.column + half * 128 + chunk * 8;
+                const unsigned char* const staged = shared + L::staging + half * static_cast<int>(L::half_bytes);
+                if (!left_out) ptx::mbarrier_wait(L::staged(base, half), parity);
+                if (column < C::OUT) {
 #pragma unroll 4
-                for (int row = thread / 16; row < tile.rows; row += 8) {
-                    Vec16 value = {};
-                    if (!left_out) value = *reinterpret_cast<const Vec16*>(staged + swizzled<16>(row, chunk));
-                    *reinterpret_cast<Vec16*>(out + out_rows[row] * args.product.out_stride + column) = value;
+                    for (int row = begin + thread / 16; row < end; row += 8) {
+                        Vec16 value = {};
+                        if (!left_out) {
+                            value = *reinterpret_cast<const Vec16*>(staged + swizzled<16>(row - begin, chunk));
+                        }
+                        *reinterpret_cast<Vec16*>(out + out_rows[row] * args.product.out_stride + column) = value;
+                    }
+                }
+                if (!left_out) {
+                    __syncwarp();
+                    if (thread % 32 == 0) ptx::mbarrier_arrive(L::stored(base, half));
                 }
             }
-            if (!left_out) {
-                __syncwarp();
-                if (thread % 32 == 0) ptx::mbarrier_arrive(L::stored(base, half));
-            }
+            if (!left_out) parity ^= 1U;
         }
-        if (!left_out) parity ^= 1U;
+        if (!left_out && thread % 32 == 0) ptx::mbarrier_arrive(L::left(base));
     });
 }
 

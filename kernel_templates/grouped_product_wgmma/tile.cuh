@@ -15,6 +15,12 @@ struct Tile {
     int column;
 };
 
+/// Times that the output of a tile of `height` rows fills the staging.
+template <class C>
+__device__ __forceinline__ int fillings(int height) {
+    return ceil_div(height, C::STAGING_ROWS);
+}
+
 /// Row tiles of a group in units of CLUSTER, whose blocks take one each.
 template <class C>
 __device__ __forceinline__ int row_tiles(const typename C::Index* offsets, int group, int M) {

@@ -17,18 +17,34 @@ namespace smlora::ops {
 namespace {
 
 struct Rows {
-    int tile_rows, stages, row_step;
+    int tile_rows, stages, staging_rows, row_step;
+    bool pairs;  ///< also in clusters of two
 };
 
-/// Heights, each with as many stages as shared memory holds beside it. In steps of 8 there are twice as many
-/// instructions to compile, which pays where rows are what there is most of.
-constexpr std::array row_options{Rows{144, 3, 8}, Rows{144, 3, 16}, Rows{128, 3, 16},
-                                 Rows{96, 4, 16}, Rows{64, 4, 16},  Rows{32, 5, 16}};
+/// Stages hide the memory's latency, staging lets the output leave under the next tile's products: shared memory has
+/// room for one more stage or for the whole tile. In steps of 8 rows there are twice as many instructions to compile,
+/// which pays where rows are what there is most of.
+constexpr std::array row_options{Rows{144, 4, 48, 8, true}, Rows{144, 3, 144, 8, true}, Rows{128, 4, 64, 16, true},
+                                 Rows{96, 4, 96, 16, true}, Rows{64, 5, 48, 16, false}, Rows{32, 5, 32, 16, false}};
 
-/// The same for the kernel that makes the rank rows: two m64 of them at most, and the rank matrix takes room.
-Rows first_option(const Rows& rest, std::int64_t rank) {
-    const int most = rank > 32 ? 112 : 128;
-    return {std::min(rest.tile_rows, most), std::min(rest.stages, rest.tile_rows > 64 ? 3 : 4), rest.row_step};
+/// The same for the kernel that makes the rank rows: two m64 of them at most; the rank matrix takes room in each stage,
+/// for which less is staged or there is a stage less.
+WgmmaBlocking first_blocking(WgmmaBlocking blocking, std::int64_t E, std::int64_t rank, int shared_bytes) {
+    constexpr int least_staging_rows = 32;
+    const int depth = wgmma_rank_depth(rank);
+    blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : 128);
+    const int most_staging_rows = std::min(blocking.staging_rows, blocking.tile_rows);
+    for (; blocking.stages > 2; --blocking.stages) {
+        for (blocking.staging_rows = most_staging_rows; blocking.staging_rows >= least_staging_rows;
+             blocking.staging_rows -= 16) {
+            // The rank rows wait in the staging for their product.
+            if (blocking.staging_rows * 256 * 2 >= blocking.tile_rows * depth * 2 &&
+                blocking.shared_bytes(E, rank, WgmmaPart::first) <= shared_bytes) {
+                return blocking;
+            }
+        }
+    }
+    return blocking;
 }
 
 /// Seconds that a multiprocessor spends on one column tile of an expert with `rows` rows.
@@ -84,13 +100,15 @@ std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts&
 
 tune::Candidate candidate_of(const WgmmaBlocking& first, const WgmmaBlocking& rest, bool makes) {
     tune::Candidate candidate;
-    candidate.name = fmt::format("wgmma_{}_by{}_s{}{}{}", rest.tile_rows, rest.row_step, rest.stages,
-                                 rest.cluster > 1 ? "_pairs" : "", makes ? "_rank_rows" : "");
+    candidate.name = fmt::format("wgmma_{}_by{}_s{}_{}{}{}", rest.tile_rows, rest.row_step, rest.stages,
+                                 rest.staging_rows, rest.cluster > 1 ? "_pairs" : "", makes ? "_rank_rows" : "");
     candidate.configuration = {product_wgmma_family,
                                {{"TILE_ROWS", first.tile_rows},
                                 {"STAGES", first.stages},
+                                {"STAGING_ROWS", first.staging_rows},
                                 {"REST_TILE_ROWS", rest.tile_rows},
                                 {"REST_STAGES", rest.stages},
+                                {"REST_STAGING_ROWS", rest.staging_rows},
                                 {"ROW_STEP", rest.row_step},
                                 {"CLUSTER", rest.cluster},
                                 {"MAKES_RANK_ROWS", makes}}};
@@ -102,8 +120,8 @@ tune::Candidate candidate_of(const WgmmaBlocking& first, const WgmmaBlocking& re
 int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank, WgmmaPart part) const {
     const int rank_columns = part == WgmmaPart::first ? wgmma_rank_depth(rank) : 0;
     const int stage = (wgmma_tile_columns + tile_rows + rank_columns) * wgmma_step_depth * 2;
-    const int staging = 2 * tile_rows * 256;
-    const int barriers = (2 * stages + 4) * 8;
+    const int staging = 2 * staging_rows * 256;
+    const int barriers = (2 * stages + 5) * 8;
     return stages * stage + staging + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4;
 }
 
@@ -116,10 +134,12 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
     for (const bool makes : {true, false}) {
         if (makes && (rank == 0 || rank > 64)) continue;
         for (const Rows& option : row_options) {
-            const Rows other = makes ? first_option(option, rank) : option;
             for (const int cluster : {1, 2}) {
-                const WgmmaBlocking rest{option.tile_rows, option.row_step, option.stages, cluster};
-                const WgmmaBlocking first{other.tile_rows, other.row_step, other.stages, cluster};
+                if (cluster > 1 && !option.pairs) continue;
+                const WgmmaBlocking rest{option.tile_rows, option.row_step, option.stages, option.staging_rows,
+                                         cluster};
+                const WgmmaBlocking first =
+                    makes ? first_blocking(rest, problem.E, rank, facts.shared_bytes_per_block) : rest;
                 tune::Candidate candidate = candidate_of(first, rest, makes);
                 candidate.predicted_seconds = predicted(size, rest, makes, rank, facts);
                 candidate.shared_bytes =
@@ -141,7 +161,7 @@ WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration, WgmmaPart
     const bool rest = part == WgmmaPart::rest;
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at(rest ? "REST_TILE_ROWS" : "TILE_ROWS"), at("ROW_STEP"), at(rest ? "REST_STAGES" : "STAGES"),
-            at("CLUSTER")};
+            at(rest ? "REST_STAGING_ROWS" : "STAGING_ROWS"), at("CLUSTER")};
 }
 
 bool makes_rank_rows(const tune::Configuration& configuration) {

@@ -28,6 +28,7 @@ struct WgmmaBlocking {
     int tile_rows;  ///< at most
     int row_step;   ///< rows are multiplied in multiples of it
     int stages;
+    int staging_rows;  ///< of the output, on their way to memory
     int cluster;
 
     /// Dynamic shared memory; mirrors the table at the top of layout.cuh. `rank`: padded; 0: no adapter.

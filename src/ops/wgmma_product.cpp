@@ -54,6 +54,7 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart 
         {"TILE_ROWS", blocking.tile_rows},
         {"ROW_STEP", blocking.row_step},
         {"STAGES", blocking.stages},
+        {"STAGING_ROWS", blocking.staging_rows},
         {"Element", type_name(problem.dtype)},
         {"Gate", type_name(problem.gate_dtype)},
         {"Index", type_name(problem.index_dtype)},

@@ -52,6 +52,8 @@ class Measuring {
         if (!sets) return Outcome::out_of_memory;
         try {
             compile();
+            // A compile under way when its share of the time ends takes nothing from the measuring's share.
+            deadline_ = std::max(protocol_.seconds, elapsed() + (1 - compiling_share) * protocol_.seconds);
             refuse_spilling();
             if (yardstick() < tuning_.trials.size()) {
                 device_.allocate(*sets, protocol_.seed);
@@ -68,7 +70,7 @@ class Measuring {
 
  private:
     [[nodiscard]] double elapsed() const { return device_.now() - start_; }
-    [[nodiscard]] bool out_of_time() const { return elapsed() >= protocol_.seconds; }
+    [[nodiscard]] bool out_of_time() const { return elapsed() >= deadline_; }
 
     /// The trial that the others are compared with, as estimates() has it; behind the last when all are refused.
     [[nodiscard]] std::size_t yardstick() const {
@@ -291,6 +293,7 @@ class Measuring {
     Tuning& tuning_;
     const Observer& observer_;
     double start_ = 0;
+    double deadline_ = 0;  // since the start
     double saved_ = 0;
     double earlier_seconds_ = 0;
     std::vector<char> prepared_;  // by trial; not bool, as threads write neighbours

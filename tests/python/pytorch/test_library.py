@@ -83,7 +83,8 @@ def test_threads_may_call_at_once():
 
     def step(_):
         y = smlora.moe_lora_linear(layer.x, layer.W, routing, layer.A, layer.B, gates=layer.gates, y_rows="token")
-        return y, *torch.autograd.grad(y.float().sum(), (layer.x, layer.A, layer.B))
+        # Without a graph that would tie the leaves to this call's stream.
+    return y.detach(), *torch.autograd.grad(y.float().sum(), (layer.x, layer.A, layer.B))
 
     expected = step(0)
     with ThreadPoolExecutor(4) as pool:
@@ -117,7 +118,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 def training_step(layer):
     routing = smlora.route(layer.choices, layer.E)
     y = smlora.moe_lora_linear(layer.x, layer.W, routing, layer.A, layer.B, gates=layer.gates, y_rows="token")
-    return y, *torch.autograd.grad(y.square().sum(), (layer.x, layer.A, layer.B, layer.gates))
+    # Without a graph that would tie the leaves to this call's stream.
+    return y.detach(), *torch.autograd.grad(y.square().sum(), (layer.x, layer.A, layer.B, layer.gates))
 
 
 def gpu_layer(device="cuda", **changes):
