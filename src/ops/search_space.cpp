@@ -62,8 +62,7 @@ tune::SearchSpace product_space(const Problem& problem, const Variant& variant, 
     }
     tune::SearchSpace space = product_mma_candidates(size, facts);
     tune::SearchSpace wgmma = wgmma_candidates(problem, product, size, facts);
-    if (tune::heuristic_choice(wgmma)) {
-        // Whoever names an instruction wants no other.
+    if (named_instructions() == "wgmma" && tune::heuristic_choice(wgmma)) {
         for (tune::Candidate& candidate : space) candidate.refusal = "SMLORA_INSTRUCTIONS is wgmma";
     }
     append(space, std::move(wgmma));

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <optional>
 #include <string>
 
 namespace smlora::ops {
@@ -24,8 +23,8 @@ struct Rows {
 /// Stages hide the memory's latency, staging lets the output leave under the next tile's products: shared memory has
 /// room for one more stage or for the whole tile. In steps of 8 rows there are twice as many instructions to compile,
 /// which pays where rows are what there is most of.
-constexpr std::array row_options{Rows{144, 4, 48, 8, true}, Rows{144, 3, 144, 8, true}, Rows{128, 4, 64, 16, true},
-                                 Rows{96, 4, 96, 16, true}, Rows{64, 5, 48, 16, false}, Rows{32, 5, 32, 16, false}};
+constexpr std::array row_options{Rows{144, 4, 48, 8, true},  Rows{144, 3, 144, 8, false}, Rows{128, 4, 64, 16, false},
+                                 Rows{96, 4, 96, 16, false}, Rows{64, 5, 48, 16, false},  Rows{32, 5, 32, 16, false}};
 
 /// The same for the kernel that makes the rank rows: two m64 of them at most; the rank matrix takes room in each stage,
 /// for which less is staged or there is a stage less.
@@ -52,6 +51,7 @@ double expert_seconds(double rows, const WgmmaBlocking& blocking, double depth, 
     constexpr double bytes_from_l2 = 11e12;     // a second, all multiprocessors together
     constexpr double seconds_between = 0.6e-6;  // until the next tile's products: rounding, staging, filling
     constexpr double share_of_peak = 0.95;
+    constexpr double slower_in_pairs = 1.5;  // each waits for the other's rows, too: measured 1.4 to 1.7
     const double units = std::ceil(rows / (blocking.tile_rows * blocking.cluster));
     const double tiles = units * blocking.cluster;
     const double height = std::ceil(rows / tiles / blocking.row_step) * blocking.row_step;
@@ -60,7 +60,7 @@ double expert_seconds(double rows, const WgmmaBlocking& blocking, double depth, 
     const double tile =
         std::max(flop / (share_of_peak * facts.tensor_flop_per_second), bytes / bytes_from_l2) * facts.multiprocessors +
         seconds_between;
-    return tiles * tile;
+    return tiles * tile * (blocking.cluster > 1 ? slower_in_pairs : 1.0);
 }
 
 /// Rows of an expert scatter around the mean like tokens drawn by chance.
@@ -80,21 +80,12 @@ double predicted(const ProductSize& size, const WgmmaBlocking& blocking, bool ma
     return predicted_seconds(seconds * columns, size.bytes, facts);
 }
 
-bool wgmma_is_asked_for() {
-    const std::optional<std::string> instructions = util::environment("SMLORA_INSTRUCTIONS");
-    if (instructions && *instructions != "mma" && *instructions != "wgmma") {
-        throw Error(ErrorCode::invalid_argument,
-                    fmt::format("SMLORA_INSTRUCTIONS: expected mma or wgmma, got {}", *instructions));
-    }
-    return instructions == "wgmma";
-}
-
 std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts& facts) {
     if (facts.arch.name() != "sm_90a") return "wgmma is an instruction of sm_90a, not of " + facts.arch.name();
     if (product.red <= wgmma_step_depth) {
         return fmt::format("the reduction of {} is a single step of {}", product.red, wgmma_step_depth);
     }
-    if (!wgmma_is_asked_for()) return "SMLORA_INSTRUCTIONS is not wgmma";
+    if (named_instructions() == "mma") return "SMLORA_INSTRUCTIONS is mma";
     return {};
 }
 
@@ -116,6 +107,15 @@ tune::Candidate candidate_of(const WgmmaBlocking& first, const WgmmaBlocking& re
 }
 
 }  // namespace
+
+std::string named_instructions() {
+    const std::string named = util::environment("SMLORA_INSTRUCTIONS").value_or("");
+    if (!named.empty() && named != "mma" && named != "wgmma") {
+        throw Error(ErrorCode::invalid_argument,
+                    fmt::format("SMLORA_INSTRUCTIONS: expected mma or wgmma, got {}", named));
+    }
+    return named;
+}
 
 int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank, WgmmaPart part) const {
     const int rank_columns = part == WgmmaPart::first ? wgmma_rank_depth(rank) : 0;

@@ -7,6 +7,7 @@
 #include "tune/candidate.hpp"
 
 #include <cstdint>
+#include <string>
 
 namespace smlora::ops {
 
@@ -38,9 +39,12 @@ struct WgmmaBlocking {
 /// Depth of one step over the rank.
 [[nodiscard]] constexpr int wgmma_rank_depth(std::int64_t rank) { return rank <= 16 ? 16 : rank <= 32 ? 32 : 64; }
 
-/// The blockings of the family grouped_product_wgmma, legal or not: they need sm_90a, more than one step of the
-/// reduction, and SMLORA_INSTRUCTIONS to be wgmma (without that variable it is mma). Throws Error{invalid_argument} if
-/// it is neither.
+/// What SMLORA_INSTRUCTIONS restricts products to: "mma", "wgmma", or nothing. Throws Error{invalid_argument} if it is
+/// something else.
+[[nodiscard]] std::string named_instructions();
+
+/// The blockings of the family grouped_product_wgmma, legal or not: they need sm_90a and more than one step of the
+/// reduction. Throws like named_instructions().
 [[nodiscard]] tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product,
                                                  const ProductSize& size, const gpu::DeviceFacts& facts);
 

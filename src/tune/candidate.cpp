@@ -5,6 +5,9 @@
 namespace smlora::tune {
 namespace {
 
+// Predictions have been off by up to 1.6: what is predicted to take longer than this times the best is not tried.
+constexpr double hopeless = 2;
+
 bool faster(const Candidate& a, const Candidate& b) { return a.predicted_seconds < b.predicted_seconds; }
 
 }  // namespace
@@ -22,6 +25,9 @@ std::vector<Candidate> shortlist(const SearchSpace& space, std::size_t count) {
     std::copy_if(space.begin(), space.end(), std::back_inserter(legal), [](const Candidate& c) { return c.legal(); });
     std::stable_sort(legal.begin(), legal.end(), faster);
     if (legal.size() > count) legal.resize(count);
+    if (legal.empty()) return legal;
+    const double limit = hopeless * legal.front().predicted_seconds;
+    std::erase_if(legal, [&](const Candidate& candidate) { return candidate.predicted_seconds > limit; });
     return legal;
 }
 

@@ -29,7 +29,7 @@ using SearchSpace = std::vector<Candidate>;
 [[nodiscard]] std::optional<std::size_t> heuristic_choice(const SearchSpace& space);
 
 /// The at most `count` legal candidates that are predicted to be fastest, fastest first, so that the heuristic choice
-/// leads.
+/// leads; without those that are predicted to take more than twice its time.
 [[nodiscard]] std::vector<Candidate> shortlist(const SearchSpace& space, std::size_t count);
 
 /// The legal candidate that has this configuration; null if there is none.

@@ -12,14 +12,17 @@ class ParallelExperts(parallel_experts.ParallelExperts):
         self.clear_lora()
 
     def set_lora(self, lora_A, lora_B, scaling):
-        self._lora = {"lora_A": lora_A, "lora_B": lora_B, "scaling": scaling}
+        self._lora_A, self._lora_B, self._lora_scaling = lora_A, lora_B, scaling
 
     def clear_lora(self):
-        self._lora = {}
+        self._lora_A, self._lora_B, self._lora_scaling = None, None, None
 
     def forward(self, inputs, k, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets, gates=None,
                 grouped_in=False, grouped_out=False):
+        lora = {}
+        if self._lora_A is not None:
+            lora = {"lora_A": self._lora_A, "lora_B": self._lora_B, "scaling": self._lora_scaling}
         return parallel_linear_lora(
             inputs, self.weight.permute(0, 2, 1), k, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets,
-            expert_biases=self.bias, gates=gates, grouped_in=grouped_in, grouped_out=grouped_out, **self._lora
+            expert_biases=self.bias, gates=gates, grouped_in=grouped_in, grouped_out=grouped_out, **lora
         )

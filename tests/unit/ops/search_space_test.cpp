@@ -72,9 +72,17 @@ TEST(SearchSpace, TheEnvironmentChoosesAmongInstructions) {
             const tune::SearchSpace space = search_space(problem, variant, Role::product, h200());
             return space[*tune::heuristic_choice(space)].configuration.family;
         };
-        EXPECT_EQ(heuristic_family(), "grouped_product_mma");
+        const auto legal_families = [&] {
+            std::set<std::string> families;
+            for (const tune::Candidate& candidate : search_space(problem, variant, Role::product, h200())) {
+                if (candidate.legal()) families.insert(candidate.configuration.family);
+            }
+            return families;
+        };
+        EXPECT_EQ(legal_families(), (std::set<std::string>{"grouped_product_mma", "grouped_product_wgmma"}));
         ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
         EXPECT_EQ(heuristic_family(), "grouped_product_wgmma");
+        EXPECT_EQ(legal_families(), std::set<std::string>{"grouped_product_wgmma"});
         ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "mma", 1), 0);
         EXPECT_EQ(heuristic_family(), "grouped_product_mma");
         ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "tcgen05", 1), 0);
