@@ -49,6 +49,7 @@ std::vector<std::filesystem::path> default_layers() {
 }
 
 std::optional<std::filesystem::path> shipped_layer() {
+    if (util::environment("SMLORA_SHIPPED_CACHE") == "0") return std::nullopt;
     std::error_code error;
     const std::filesystem::path file = own_file();
     for (const char* from_here : {SMLORA_LAYER_FROM_LIBRARY, SMLORA_LAYER_FROM_PROGRAM}) {

@@ -17,7 +17,7 @@ namespace smlora::cache {
 [[nodiscard]] std::vector<std::filesystem::path> default_layers();
 
 /// The layer that comes with the library: share/smlora/cache of the prefix that this code was installed into, or the
-/// source tree's cache/ while it runs from the build tree. Nothing when there is none.
+/// source tree's cache/ while it runs from the build tree. Nothing when there is none, or SMLORA_SHIPPED_CACHE is 0.
 [[nodiscard]] std::optional<std::filesystem::path> shipped_layer();
 
 inline constexpr std::uint64_t default_limit_bytes = std::uint64_t{2} << 30;

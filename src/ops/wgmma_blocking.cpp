@@ -143,8 +143,11 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
                 tune::Candidate candidate = candidate_of(first, rest, makes);
                 candidate.predicted_seconds = predicted(size, rest, makes, rank, facts);
                 candidate.shared_bytes =
-                    std::max(first.shared_bytes(problem.E, rank, makes ? WgmmaPart::first : WgmmaPart::whole),
-                             rest.shared_bytes(problem.E, rank, WgmmaPart::rest));
+                    first.shared_bytes(problem.E, rank, makes ? WgmmaPart::first : WgmmaPart::whole);
+                if (makes && product.out > wgmma_tile_columns) {
+                    candidate.shared_bytes =
+                        std::max<std::int64_t>(candidate.shared_bytes, rest.shared_bytes(problem.E, rank, WgmmaPart::rest));
+                }
                 candidate.refusal = refusal;
                 if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
                     candidate.refusal = fmt::format("a block needs {} bytes of shared memory and {} has {}",

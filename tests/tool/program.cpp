@@ -87,7 +87,9 @@ ProgramTest::~ProgramTest() {
 }
 
 Outcome ProgramTest::run(const std::vector<std::string>& arguments) const {
-    return run_program(arguments, {{"SMLORA_CACHE_DIR", cache().string()}, {"SMLORA_CACHE_LAYERS", ""}});
+    return run_program(
+        arguments,
+        {{"SMLORA_CACHE_DIR", cache().string()}, {"SMLORA_CACHE_LAYERS", ""}, {"SMLORA_SHIPPED_CACHE", "0"}});
 }
 
 std::string ProgramTest::write(const std::string& name, const std::string& text) const {

@@ -16,14 +16,19 @@
 #include <archive_entry.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 
 namespace smlora::tool {
 namespace {
 
+/// On one family of products, as where there is no Hopper.
 class TuningCommands : public ProgramTest {
  protected:
+    TuningCommands() { setenv("SMLORA_INSTRUCTIONS", "mma", 1); }
+    ~TuningCommands() override { unsetenv("SMLORA_INSTRUCTIONS"); }
+
     /// Puts a record into this test's cache by which the third best prediction for forward is the best; its name.
     std::string plant_record() {
         EngineOptions options;
@@ -64,8 +69,9 @@ class TuningCommands : public ProgramTest {
     }
 
     [[nodiscard]] Outcome run_in(const std::string& folder, const std::vector<std::string>& arguments) const {
-        return run_program(
-            arguments, {{"SMLORA_CACHE_DIR", (cache().parent_path() / folder).string()}, {"SMLORA_CACHE_LAYERS", ""}});
+        return run_program(arguments, {{"SMLORA_CACHE_DIR", (cache().parent_path() / folder).string()},
+                                       {"SMLORA_CACHE_LAYERS", ""},
+                                       {"SMLORA_SHIPPED_CACHE", "0"}});
     }
     [[nodiscard]] std::string file(const std::string& name) const { return (cache().parent_path() / name).string(); }
 };
@@ -131,7 +137,7 @@ TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
     }
     const std::string text = run(explain).out;
     for (const char* part :
-         {"forward  the heuristic choice", "of floor", "predicted to be the fastest", "predicted to take"}) {
+         {"forward  the heuristic choice", "of floor", "predicted to be the fastest", "SMLORA_INSTRUCTIONS is mma"}) {
         EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
     }
 }

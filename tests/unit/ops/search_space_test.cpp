@@ -3,12 +3,14 @@
 
 #include "ops/step_kernels.hpp"
 #include "ops/tiles.hpp"
+#include "ops/wgmma_blocking.hpp"
 #include "tuning_fixtures.hpp"
 
 #include <smlora/error.hpp>
 
 #include <random>
 #include <set>
+#include <stdexcept>
 
 namespace smlora::ops {
 namespace {
@@ -48,6 +50,14 @@ TEST(SearchSpace, EveryArchitectureHasAChoiceForEveryShape) {
     }
 }
 
+/// Of a product behind the kernel that makes its rank rows.
+tune::Configuration reads_rank_rows(const Problem& problem, const Variant& variant) {
+    for (const tune::Candidate& candidate : search_space(problem, variant, Role::product, h200())) {
+        if (candidate.legal() && !makes_rank_rows(candidate.configuration)) return candidate.configuration;
+    }
+    throw std::runtime_error("there is none");
+}
+
 TEST(SearchSpace, ThePlanHasWhatWasChosen) {
     const Problem problem = small_problem();
     for (const Variant& variant : step_variants(problem, 2048)) {
@@ -55,6 +65,7 @@ TEST(SearchSpace, ThePlanHasWhatWasChosen) {
             for (const tune::Candidate& candidate : search_space(problem, variant, role, h200())) {
                 if (!candidate.legal()) continue;
                 Choices choices;
+                if (role == Role::xa || role == Role::yb) choices.set(Role::product, reads_rank_rows(problem, variant));
                 choices.set(role, candidate.configuration);
                 const Plan plan = make_plan(problem, variant, h200(), choices);
                 EXPECT_EQ(plan.at(role).spec.family, candidate.configuration.family);

@@ -29,6 +29,7 @@ std::vector<std::string> complaints(const std::filesystem::path& layer, Engine& 
 using ShippedRecords = Tuning;
 
 TEST_F(ShippedRecords, AreFitToBeUsed) {
+    unsetenv("SMLORA_INSTRUCTIONS");
     Engine made = engine(TuningPolicy::record_only);
     // A copy, as a checkout may be writable by its group.
     const std::filesystem::path copy = scratch.path() / "shipped";

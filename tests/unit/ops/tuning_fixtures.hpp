@@ -24,8 +24,12 @@ inline Problem small_problem() {
 
 inline gpu::DeviceFacts h200() { return gpu::facts_of(jit::arch_from_name("sm_90a")); }
 
+/// On one family of products, so that the spaces are those of every GPU.
 class Tuning : public ::testing::Test {
  protected:
+    Tuning() { setenv("SMLORA_INSTRUCTIONS", "mma", 1); }
+    ~Tuning() override { unsetenv("SMLORA_INSTRUCTIONS"); }
+
     [[nodiscard]] Engine engine(TuningPolicy policy) {
         EngineOptions options;
         options.backend = Backend::cpu;

@@ -86,8 +86,9 @@ class FakeDevice : public Device {
     std::mutex mutex_;
 };
 
+/// Predicted to be in the order of `predicted`, and never so slow that it is not tried.
 inline Candidate candidate(int number, double predicted, std::int64_t shared = 1000) {
-    return {fmt::format("c{:02}", number), {"family", {{"TILE", number}}}, predicted, shared, ""};
+    return {fmt::format("c{:02}", number), {"family", {{"TILE", number}}}, 1 + predicted, shared, ""};
 }
 
 inline std::string name_of(const std::vector<Trial>& trials, const std::optional<Configuration>& choice) {

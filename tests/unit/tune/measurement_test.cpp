@@ -69,6 +69,26 @@ class Measuring : public ::testing::Test {
     Tuning tuning = untried();
 };
 
+TEST_F(Measuring, WhoIsPredictedToTakeMoreThanTwiceTheBestIsNotTried) {
+    SearchSpace space{candidate(0, 0), candidate(1, 0), candidate(2, 0)};
+    space[1].predicted_seconds = 2 * space[0].predicted_seconds;
+    space[2].predicted_seconds = 2.01 * space[0].predicted_seconds;
+    FakeDevice device({{"c00", {1e-3}}, {"c01", {1e-3}}, {"c02", {1e-4}}}, fresh_seed());
+    EXPECT_EQ(run(device, space), Outcome::complete);
+    EXPECT_EQ(device.prepared.size(), 2u);
+    EXPECT_EQ(tuning.trials.size(), 2u);
+}
+
+TEST_F(Measuring, ALongCompileTakesNoTimeFromTheMeasuring) {
+    protocol.seconds = 1;
+    const SearchSpace space{candidate(0, 1), candidate(1, 2)};
+    Planted slow_to_compile{1e-3};
+    slow_to_compile.compile_seconds = 3;
+    FakeDevice device({{"c00", slow_to_compile}, {"c01", {1e-4}}}, fresh_seed());
+    run(device, space);
+    EXPECT_FALSE(device.timed.empty());
+}
+
 TEST_F(Measuring, FindsThePlantedBestWithinTheNoise) {
     for (int round = 0; round < 40; ++round) {
         const unsigned seed = fresh_seed();
