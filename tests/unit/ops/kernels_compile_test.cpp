@@ -156,6 +156,7 @@ void expect_candidates_compile(const Problem& problem, const std::string& arch_n
 }
 
 TEST(KernelsCompile, EveryCandidate) {
+    ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "mma", 1), 0);
     expect_candidates_compile(problem(64, 1024, 768, 16, 8), "sm_90a");
     ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
     expect_candidates_compile(problem(64, 320, 256, 48, 8), "sm_90a");  // one column tile forward, two in dX
