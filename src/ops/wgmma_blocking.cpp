@@ -51,7 +51,7 @@ double expert_seconds(double rows, const WgmmaBlocking& blocking, double depth, 
     constexpr double bytes_from_l2 = 11e12;     // a second, all multiprocessors together
     constexpr double seconds_between = 0.6e-6;  // until the next tile's products: rounding, staging, filling
     constexpr double share_of_peak = 0.95;
-    constexpr double slower_in_pairs = 1.5;  // each waits for the other's rows, too: measured 1.4 to 1.7
+    constexpr double slower_in_pairs = 1.5;  // measured: 1.4 to 1.8, cause not established
     const double units = std::ceil(rows / (blocking.tile_rows * blocking.cluster));
     const double tiles = units * blocking.cluster;
     const double height = std::ceil(rows / tiles / blocking.row_step) * blocking.row_step;
@@ -145,8 +145,8 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
                 candidate.shared_bytes =
                     first.shared_bytes(problem.E, rank, makes ? WgmmaPart::first : WgmmaPart::whole);
                 if (makes && product.out > wgmma_tile_columns) {
-                    candidate.shared_bytes =
-                        std::max<std::int64_t>(candidate.shared_bytes, rest.shared_bytes(problem.E, rank, WgmmaPart::rest));
+                    candidate.shared_bytes = std::max<std::int64_t>(
+                        candidate.shared_bytes, rest.shared_bytes(problem.E, rank, WgmmaPart::rest));
                 }
                 candidate.refusal = refusal;
                 if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {

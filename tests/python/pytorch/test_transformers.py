@@ -1,6 +1,5 @@
 """experts_implementation="smlora" against eager, in loss and in every gradient, on small random models."""
 
-import copy
 import warnings
 
 import pytest
@@ -154,20 +153,15 @@ def test_bf16_with_adapters_in_fp32_under_autocast(device):
     adapters = [parameter for parameter in fused.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in adapters} == {torch.float32}
     ids = tokens(device)
-    exact = copy.deepcopy(eager).float()
-    loss_of(exact, ids).backward()
+    gradients = []
     for model in (eager, fused):
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss = loss_of(model, ids)
         loss.backward()
-    # Rounded routers may choose another expert for a token, in either model: each is compared with what is exact.
-    found = {name: parameter.grad for name, parameter in fused.named_parameters() if parameter.requires_grad}
-    beside = {name: parameter.grad for name, parameter in eager.named_parameters() if parameter.requires_grad}
-    for name, parameter in exact.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        assert found[name].dtype == torch.float32
-        assert error(found[name], parameter.grad) < max(0.05, 2 * error(beside[name], parameter.grad)), name
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad})
+    for name, expected in gradients[0].items():
+        assert gradients[1][name].dtype == torch.float32
+        assert error(gradients[1][name], expected) < 0.05, name
 
 
 def test_gradient_checkpointing():
