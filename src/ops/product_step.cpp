@@ -126,19 +126,18 @@ Step gradients_step(const Problem& problem, const Variant& variant, const tune::
         {"RANK_STRIDE", padded_rank(problem)},
         {"TOP_K", problem.top_k},
         {"HAS_GATES", problem.gates},
-        {"TILE_C", tile.c},
         {"TILE_R", tile.r},
-        {"TILE_K", tile.k},
+        {"STEPS", tile.steps},
         {"WARPS", tile.warps},
-        {"STAGES", tile.stages},
         {"Element", type_name(problem.dtype)},
         {"Output", type_name(problem.adapter_dtype)},
         {"Gate", type_name(problem.gate_dtype)},
         {"Index", type_name(problem.index_dtype)},
     };
-    step.tile_rows = tile.k;
-    step.column_tiles = static_cast<int>(((wide_a + tile.c - 1) / tile.c + (wide_b + tile.c - 1) / tile.c) *
-                                         ((problem.R + tile.r - 1) / tile.r));
+    const auto tiles = [&](std::int64_t wide) {
+        return (wide + gradient_tile_columns - 1) / gradient_tile_columns * ((problem.R + tile.r - 1) / tile.r);
+    };
+    step.column_tiles = static_cast<int>((tiles(wide_a) + tiles(wide_b) + tile.warps - 1) / tile.warps);
     return step;
 }
 

@@ -118,25 +118,19 @@ ProductTile product_tile(const tune::Configuration& configuration) {
 }
 
 unsigned GradientTile::shared_bytes(std::int64_t E) const {
-    const int pipeline = stages * (c + r) * k * 2;
-    const int staging = r * (c + 4) * 4;
-    return static_cast<unsigned>(pipeline + staging + 2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
+    return static_cast<unsigned>(2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
 }
 
 tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::DeviceFacts& facts) {
-    // Memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only the first of each rank
-    // tile was measured against others (docs/performance.md, "What was tried").
+    // Memory-bound: what counts is how many loads a multiprocessor's registers can hold.
     struct Rated {
         GradientTile tile;
         double efficiency;
     };
     constexpr std::array tiles{
-        Rated{{128, 16, 32, 4, 3, 6}, 1.00},  Rated{{128, 16, 32, 4, 6, 3}, 0.80}, Rated{{128, 16, 32, 4, 4, 4}, 0.90},
-        Rated{{64, 16, 32, 4, 4, 6}, 0.85},   Rated{{256, 16, 32, 8, 3, 3}, 0.90}, Rated{{128, 16, 64, 4, 3, 3}, 0.85},
-        Rated{{128, 32, 32, 4, 3, 4}, 1.00},  Rated{{128, 32, 32, 4, 5, 3}, 0.90}, Rated{{256, 32, 32, 8, 3, 2}, 0.90},
-        Rated{{64, 32, 32, 4, 4, 4}, 0.85},   Rated{{128, 64, 32, 4, 3, 3}, 1.00}, Rated{{128, 64, 32, 4, 4, 2}, 0.90},
-        Rated{{64, 64, 32, 4, 4, 4}, 0.85},   Rated{{256, 64, 32, 8, 3, 1}, 0.85}, Rated{{128, 128, 32, 4, 4, 2}, 1.00},
-        Rated{{128, 128, 32, 4, 3, 2}, 0.95}, Rated{{64, 128, 32, 4, 4, 2}, 0.85},
+        Rated{{8, 4, 4, 3}, 1.00},  Rated{{8, 2, 4, 5}, 0.95},  Rated{{16, 3, 4, 4}, 1.00},
+        Rated{{16, 4, 4, 3}, 0.98}, Rated{{16, 2, 4, 4}, 0.97}, Rated{{32, 2, 4, 3}, 1.00},
+        Rated{{32, 1, 4, 3}, 0.90}, Rated{{64, 2, 4, 2}, 1.00}, Rated{{64, 1, 4, 2}, 0.95},
     };
     tune::SearchSpace space;
     for (const Rated& rated : tiles) {
@@ -145,15 +139,10 @@ tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::D
         const auto rank_tiles = static_cast<double>((size.R + tile.r - 1) / tile.r);
         const double idle = std::max(0.0, static_cast<double>(tile.r) / static_cast<double>(size.R) - 1);
         tune::Candidate candidate;
-        candidate.name =
-            fmt::format("mma_{}x{}x{}_w{}_s{}_b{}", tile.c, tile.r, tile.k, tile.warps, tile.stages, tile.min_blocks);
-        candidate.configuration = {gradient_mma_family,
-                                   {{"TILE_C", tile.c},
-                                    {"TILE_R", tile.r},
-                                    {"TILE_K", tile.k},
-                                    {"WARPS", tile.warps},
-                                    {"STAGES", tile.stages},
-                                    {"MIN_BLOCKS", tile.min_blocks}}};
+        candidate.name = fmt::format("mma_r{}_s{}_w{}_b{}", tile.r, tile.steps, tile.warps, tile.min_blocks);
+        candidate.configuration = {
+            gradient_mma_family,
+            {{"TILE_R", tile.r}, {"STEPS", tile.steps}, {"WARPS", tile.warps}, {"MIN_BLOCKS", tile.min_blocks}}};
         candidate.predicted_seconds =
             predicted_seconds(0, size.bytes * rank_tiles * (1 + 0.1 * idle) / rated.efficiency, facts);
         candidate.shared_bytes = tile.shared_bytes(size.E);
@@ -165,7 +154,7 @@ tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::D
 
 GradientTile gradient_tile(const tune::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
-    return {at("TILE_C"), at("TILE_R"), at("TILE_K"), at("WARPS"), at("STAGES"), at("MIN_BLOCKS")};
+    return {at("TILE_R"), at("STEPS"), at("WARPS"), at("MIN_BLOCKS")};
 }
 
 }  // namespace smlora::ops
