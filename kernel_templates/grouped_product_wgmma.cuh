@@ -6,9 +6,10 @@
 // to scattered rows, while the next is multiplied.
 //
 // LoRA lengthens the reduction: after the RED steps, rank rows times the adapter. Either the rank rows are read
-// (lora_rows), or they are made beside the tile (MAKES_RANK_ROWS), since the rows pass through shared memory anyway:
-// one more wgmma a step with the rows on the m side. A launch over the first column tile makes and writes them, a
-// second one over the other columns reads them; it may begin before the first has ended.
+// (lora_rows), or they are made on the way (MAKES_RANK_ROWS), since the rows pass through shared memory anyway: one
+// more wgmma a step with the rows on the m side. The first column tiles, which come before all others, make and write
+// them and set a flag for their row tile; the others read them at the end of their reduction, after a look at the flag.
+// Blocks take tiles from a counter, in order, so that every tile that is waited for is under way in a running block.
 //
 // Blocks of a CLUSTER of two take neighbouring row tiles of the same columns: each copies half of the weights to both.
 //
@@ -17,7 +18,8 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
-// FIRST_COLUMN_TILE, COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
+// STREAMS_WEIGHTS,
+// COLUMN_TILES, CLUSTER (1 or 2; 1 if rank rows are made), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
 // types Element, Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 
@@ -48,6 +50,13 @@ __device__ __forceinline__ void run(const Args& args) {
             ptx::mbarrier_init(L::stored(base, half), 4);
         }
         ptx::mbarrier_init(L::left(base), 4);
+        if constexpr (L::dynamic) {
+            for (int slot = 0; slot < L::item_slots; ++slot) {
+                ptx::mbarrier_init(L::announced(base, slot), 1);
+                ptx::mbarrier_init(L::noted(base, slot), L::threads / 32);
+            }
+            ptx::store_shared(L::first_item(base), atomicAdd(args.progress, 1U));
+        }
         ptx::fence_mbarrier_init();
     }
     ptx::let_next_kernel_begin();
@@ -56,16 +65,17 @@ __device__ __forceinline__ void run(const Args& args) {
 
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the barriers of the other block are there
 
+    const TileList list{prefix, base};
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;
     if (warpgroup == 0) {
         ptx::give_registers_up<64>();
-        produce<C>(args, base, prefix);
+        produce<C>(args, list);
     } else if (warpgroup == 1) {
         ptx::give_registers_up<48>();
-        store<C>(args, shared, prefix);
+        store<C>(args, shared, list);
     } else {
         ptx::take_registers<200>();
-        consume<C>(args, base, prefix, warpgroup - 2);
+        consume<C>(args, list, warpgroup - 2);
     }
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the other block may still arrive at this one's barriers
 }

@@ -4,6 +4,7 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "grouped_product_wgmma/tile.cuh"
+#include "ptx/flag.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/shared.cuh"
 #include "ptx/stmatrix.cuh"
@@ -22,6 +23,10 @@ template <class C>
 struct Consumer {
     using L = Layout<C>;
     using Element = typename C::Element;
+
+    /// m64 that this warpgroup takes of the rank rows.
+    template <int N>
+    static constexpr int rank_windows = N > 128 && L::makes_rank_rows ? 2 : 1;
 
     const GroupedProductWgmmaArgs& args;
     unsigned base;
@@ -86,8 +91,17 @@ struct Consumer {
         }
     }
 
-    /// Rounds this warpgroup's rank rows, writes them out and, as an operand, to the staging.
-    __device__ __forceinline__ void finish_rank_rows(const Tile& tile, float (&sums)[L::rank_depth / 2]) const {
+    /// First row of window `window` of the two or three m64 that cover the rank rows of N rows. This warpgroup makes
+    /// the window of its number; the third, which overlaps the others, both make.
+    template <int N>
+    [[nodiscard]] __device__ __forceinline__ int window_row(int window) const {
+        return window == 0 ? half * 64 : N - 64;
+    }
+
+    /// Rounds the rank rows, writes them out and, as an operand, to the staging, and announces them.
+    template <int N>
+    __device__ __forceinline__ void finish_rank_rows(const Tile& tile,
+                                                     const float (&sums)[rank_windows<N>][L::rank_depth / 2]) const {
         const int lane = static_cast<int>(threadIdx.x) & 31;
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
         if constexpr (!L::lora_beside) {
@@ -95,30 +109,36 @@ struct Consumer {
             ptx::mbarrier_wait(L::left(base), left_parity);
         }
 #pragma unroll
-        for (int i = 0; i < L::rank_depth / 4; ++i) {
-            const int row = half * 64 + warp * 16 + lane / 4 + i % 2 * 8;
-            const int rank = i / 2 * 8 + lane % 4 * 2;
-            const uint32 pair = pack2<Element>(sums[i * 2] * args.rank_scale, sums[i * 2 + 1] * args.rank_scale);
-            if (row < C::TILE_ROWS) {
-                const unsigned to = base + L::rank_rows + swizzled<L::rank_pitch / 16>(row, rank / 8) +
-                                    static_cast<unsigned>(rank % 8 * 2);
-                ptx::store_shared(to, pair);
-            }
-            if (row < tile.rows && rank < C::RANK && tile.column == 0) {
-                auto* const out = static_cast<Element*>(args.rank_rows);
-                *reinterpret_cast<uint32*>(out + static_cast<int64>(tile.first_row + row) * C::RANK + rank) = pair;
+        for (int window = 0; window < rank_windows<N>; ++window) {
+#pragma unroll
+            for (int i = 0; i < L::rank_depth / 4; ++i) {
+                const int row = window_row<N>(window) + warp * 16 + lane / 4 + i % 2 * 8;
+                const int rank = i / 2 * 8 + lane % 4 * 2;
+                const uint32 pair =
+                    pack2<Element>(sums[window][i * 2] * args.rank_scale, sums[window][i * 2 + 1] * args.rank_scale);
+                // Rows of the third window that are the others', and that the other warpgroup has made, too.
+                if (window == 1 && (row < 128 || half == 1)) continue;
+                if (row < C::TILE_ROWS) {
+                    const unsigned to = base + L::rank_rows + swizzled<L::rank_pitch / 16>(row, rank / 8) +
+                                        static_cast<unsigned>(rank % 8 * 2);
+                    ptx::store_shared(to, pair);
+                }
+                if (row < tile.rows && rank < C::RANK) {
+                    auto* const out = static_cast<Element*>(args.rank_rows);
+                    *reinterpret_cast<uint32*>(out + static_cast<int64>(tile.first_row + row) * C::RANK + rank) = pair;
+                }
             }
         }
         ptx::fence_proxy_async();
         ptx::named_barrier_sync(consumers_barrier, 256);
+        if (threadIdx.x % 256 == 0) ptx::set_flag(args.progress + 1 + tile.row_tile);
     }
 
-    /// The tile, its height at most N rows: products, then the output through the staging.
-    template <int N>
-    __device__ __forceinline__ void run(const Tile& tile) {
-        float sums[2][N / 2] = {};
-        float rank_sums[L::makes_rank_rows ? L::rank_depth / 2 : 1] = {};
-        int last = 0;
+    /// The steps of the reduction: sums and, if MAKES, the rank rows' sums. `last` is the stage of the last step, whose
+    /// products may be under way still.
+    template <int N, bool MAKES>
+    __device__ __forceinline__ void multiply_steps(float (&sums)[2][N / 2],
+                                                   float (&rank_sums)[rank_windows<N>][L::rank_depth / 2], int& last) {
 #pragma unroll 1
         for (int step = 0; step < L::red_steps; ++step) {
             wait_filled();
@@ -132,11 +152,15 @@ struct Consumer {
                     ptx::Wgmma<Element, N, C::WEIGHT_MAJOR, 0>::run(
                         sums[m], weights<C::WEIGHT_MAJOR, step_depth>(stage, m, k), right);
                 }
-                if constexpr (L::makes_rank_rows) {
-                    // Here the rows are the m side, 64 of them for each warpgroup.
-                    ptx::Wgmma<Element, L::rank_depth, 0, C::RANK_MAJOR>::run(
-                        rank_sums, rows(stage + L::weight_bytes + static_cast<unsigned>(half) * 8192U, 128, k),
-                        rank_matrix(stage + L::weight_bytes + L::rows_bytes, k));
+                if constexpr (MAKES) {
+                    // Here the rows are the m side, 64 of them at a time.
+#pragma unroll
+                    for (int window = 0; window < rank_windows<N>; ++window) {
+                        const auto first = static_cast<unsigned>(window_row<N>(window)) * 128U;
+                        ptx::Wgmma<Element, L::rank_depth, 0, C::RANK_MAJOR>::run(
+                            rank_sums[window], rows(stage + L::weight_bytes + first, 128, k),
+                            rank_matrix(stage + L::weight_bytes + L::rows_bytes, k));
+                    }
                 }
             }
             ptx::wgmma_commit();
@@ -146,46 +170,78 @@ struct Consumer {
             last = ring.stage;
             ring.next();
         }
-        if constexpr (L::has_lora && !L::makes_rank_rows) {
-            if constexpr (L::lora_beside) {
-                ptx::wgmma_fence();
-                multiply_adapter<N>(sums, base + L::staging, base + L::rank_rows);
-                ptx::wgmma_commit();
-            } else {
+    }
+
+    /// The tile's products, with an adapter whose rank rows are read.
+    template <int N>
+    __device__ __forceinline__ void multiply_tile(float (&sums)[2][N / 2]) {
+        float none[rank_windows<N>][L::rank_depth / 2];
+        int last = 0;
+        multiply_steps<N, false>(sums, none, last);
+        if constexpr (L::lora_beside) {
+            ptx::wgmma_fence();
+            multiply_adapter<N>(sums, base + L::staging, base + L::rank_rows);
+            ptx::wgmma_commit();
+        } else {
 #pragma unroll 1
-                for (int step = 0; step < L::lora_slots; ++step) {
-                    wait_filled();
-                    const unsigned stage = base + ring.stage * L::stage_bytes;
-                    ptx::wgmma_fence();
-                    multiply_adapter<N>(sums, stage, stage + L::weight_bytes);
-                    ptx::wgmma_commit();
-                    ptx::wgmma_wait<1>();
-                    give_back(last);
-                    last = ring.stage;
-                    ring.next();
-                }
+            for (int step = 0; step < L::lora_slots; ++step) {
+                wait_filled();
+                const unsigned stage = base + ring.stage * L::stage_bytes;
+                ptx::wgmma_fence();
+                multiply_adapter<N>(sums, stage, stage + L::weight_bytes);
+                ptx::wgmma_commit();
+                ptx::wgmma_wait<1>();
+                give_back(last);
+                last = ring.stage;
+                ring.next();
             }
         }
         ptx::wgmma_wait<0>();
         give_back(last);
-        if constexpr (L::makes_rank_rows) {
-            ptx::wgmma_hold(rank_sums);
-            finish_rank_rows(tile, rank_sums);
-            unsigned weights_at = base + L::staging;
-            if constexpr (!L::lora_beside) {
-                wait_filled();
-                weights_at = base + ring.stage * L::stage_bytes;
-            }
-            ptx::wgmma_fence();
-            multiply_adapter<N>(sums, weights_at, base + L::rank_rows);
-            ptx::wgmma_commit();
-            ptx::wgmma_wait<0>();
-            if constexpr (!L::lora_beside) {
-                give_back(ring.stage);
-                ring.next();
-            }
+    }
+
+    /// The tile's products and its rank rows, which are the last step of the reduction.
+    template <int N>
+    __device__ __forceinline__ void multiply_tile_and_rank_rows(const Tile& tile, float (&sums)[2][N / 2]) {
+        float rank_sums[rank_windows<N>][L::rank_depth / 2] = {};
+        int last = 0;
+        multiply_steps<N, true>(sums, rank_sums, last);
+        ptx::wgmma_wait<0>();
+        give_back(last);
+#pragma unroll
+        for (int window = 0; window < rank_windows<N>; ++window) ptx::wgmma_hold(rank_sums[window]);
+        finish_rank_rows<N>(tile, rank_sums);
+        unsigned weights_at = base + L::staging;
+        if constexpr (!L::lora_beside) {
+            wait_filled();
+            weights_at = base + ring.stage * L::stage_bytes;
         }
-        if constexpr (L::makes_rank_rows || L::lora_beside) {
+        ptx::wgmma_fence();
+        multiply_adapter<N>(sums, weights_at, base + L::rank_rows);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+        if constexpr (!L::lora_beside) {
+            give_back(ring.stage);
+            ring.next();
+        }
+    }
+
+    /// The tile, its height at most N rows: products, then the output through the staging.
+    template <int N>
+    __device__ __forceinline__ void run(const Tile& tile) {
+        float sums[2][N / 2] = {};
+        bool staging_read = L::lora_beside;
+        if constexpr (L::makes_rank_rows) {
+            if (tile.column == 0) {
+                multiply_tile_and_rank_rows<N>(tile, sums);
+                staging_read = true;
+            } else {
+                multiply_tile<N>(sums);
+            }
+        } else {
+            multiply_tile<N>(sums);
+        }
+        if (staging_read) {
             // Both warpgroups have read the operands in the staging before the output takes their place.
             ptx::named_barrier_sync(consumers_barrier, 256);
         } else {
@@ -255,67 +311,69 @@ struct Consumer {
         return result;
     }
 
-    template <int STEPS>
-    __device__ __forceinline__ void run_steps(const Tile& tile) {
-        if constexpr (STEPS * C::ROW_STEP <= C::TILE_ROWS) run<STEPS * C::ROW_STEP>(tile);
+    template <int HEIGHT>
+    __device__ __forceinline__ void run_height(const Tile& tile) {
+        if constexpr (HEIGHT <= C::TILE_ROWS && whole_height<C>(HEIGHT) == HEIGHT) run<HEIGHT>(tile);
     }
 
     /// Chooses the instruction for the tile's height.
     __device__ __forceinline__ void dispatch(const Tile& tile) {
-        static_assert(C::TILE_ROWS / C::ROW_STEP <= 20, "a case for each height");
-        switch (tile.height / C::ROW_STEP) {
+        static_assert(C::TILE_ROWS <= 160, "a case for each height");
+        switch (tile.height / 8) {
             case 1:
-                return run_steps<1>(tile);
+                return run_height<8>(tile);
             case 2:
-                return run_steps<2>(tile);
+                return run_height<16>(tile);
             case 3:
-                return run_steps<3>(tile);
+                return run_height<24>(tile);
             case 4:
-                return run_steps<4>(tile);
+                return run_height<32>(tile);
             case 5:
-                return run_steps<5>(tile);
+                return run_height<40>(tile);
             case 6:
-                return run_steps<6>(tile);
+                return run_height<48>(tile);
             case 7:
-                return run_steps<7>(tile);
+                return run_height<56>(tile);
             case 8:
-                return run_steps<8>(tile);
+                return run_height<64>(tile);
             case 9:
-                return run_steps<9>(tile);
+                return run_height<72>(tile);
             case 10:
-                return run_steps<10>(tile);
+                return run_height<80>(tile);
             case 11:
-                return run_steps<11>(tile);
+                return run_height<88>(tile);
             case 12:
-                return run_steps<12>(tile);
+                return run_height<96>(tile);
             case 13:
-                return run_steps<13>(tile);
+                return run_height<104>(tile);
             case 14:
-                return run_steps<14>(tile);
+                return run_height<112>(tile);
             case 15:
-                return run_steps<15>(tile);
+                return run_height<120>(tile);
             case 16:
-                return run_steps<16>(tile);
+                return run_height<128>(tile);
             case 17:
-                return run_steps<17>(tile);
+                return run_height<136>(tile);
             case 18:
-                return run_steps<18>(tile);
+                return run_height<144>(tile);
             case 19:
-                return run_steps<19>(tile);
+                return run_height<152>(tile);
             default:
-                return run_steps<20>(tile);
+                return run_height<160>(tile);
         }
     }
 };
 
 template <class C>
-__device__ __forceinline__ void consume(const GroupedProductWgmmaArgs& args, unsigned base, const int* prefix,
-                                        int half) {
-    Consumer<C> consumer{args, base, half};
+__device__ __forceinline__ void consume(const GroupedProductWgmmaArgs& args, const TileList& list, int half) {
+    Consumer<C> consumer{args, list.base, half};
     const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
-    for_each_tile<C>(prefix, offsets, args.product.M, [&](const Tile& tile) {
+    // No lambda: a function that is not inlined would make the compiler wait for every wgmma.
+    const int rank = static_cast<int>(blockIdx.x) % C::CLUSTER;
+    for (Items<C> items{list}; items.more(); items.next()) {
+        const Tile tile = tile_of<C>(list.prefix, offsets, items.item, rank, args.product.M);
         if (tile.expert < C::E) consumer.dispatch(tile);
-    });
+    }
 }
 
 }  // namespace smlora::grouped_product_wgmma

@@ -16,8 +16,8 @@ template <int MAJOR, int CLUSTER>
 constexpr int weight_copies = MAJOR == 0 ? 1 : tile_columns / CLUSTER / 64;
 
 /// Makes copy `number` of weight_copies of the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction
-/// contiguous. Each block of a cluster copies its share to all of them.
-template <int MAJOR, int DEPTH, int CLUSTER>
+/// contiguous. Each block of a cluster copies its share to all of them. ONCE: no other tile reads them.
+template <int MAJOR, int DEPTH, int CLUSTER, bool ONCE>
 __device__ __forceinline__ void copy_weights(int number, unsigned target, const TensorMap& map, unsigned barrier,
                                              int expert, int column, int red) {
     const int block = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank());
@@ -25,7 +25,9 @@ __device__ __forceinline__ void copy_weights(int number, unsigned target, const 
     const unsigned to = target + static_cast<unsigned>(own * DEPTH * 2);
     const int x = MAJOR == 0 ? red : column + own;
     const int y = MAJOR == 0 ? column + own : red;
-    if constexpr (CLUSTER == 1) {
+    if constexpr (ONCE) {
+        ptx::tma_load_once(to, map, barrier, x, y, expert);
+    } else if constexpr (CLUSTER == 1) {
         ptx::tma_load(to, map, barrier, x, y, expert);
     } else {
         ptx::tma_load_multicast(to, map, barrier, x, y, expert, static_cast<unsigned short>((1 << CLUSTER) - 1));
@@ -33,7 +35,7 @@ __device__ __forceinline__ void copy_weights(int number, unsigned target, const 
 }
 
 template <class C>
-__device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, unsigned base, const int* prefix) {
+__device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, const TileList& list) {
     using L = Layout<C>;
     using Element = typename C::Element;
     const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
@@ -41,6 +43,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
     const auto* const rows = static_cast<const Element*>(args.product.rows);
     // Eight threads copy a row's 128 bytes, 16 rows a pass.
     constexpr int passes = C::TILE_ROWS / 16;
+    const unsigned base = list.base;
     const int thread = static_cast<int>(threadIdx.x) & 127;
     const int chunk = thread & 7;
     // One thread of each warp issues copies, so that none waits for another's; the adapter's are the last warp's.
@@ -50,8 +53,9 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
     unsigned left_parity = 1;  // of the last tile's output; there was none yet
     Ring<C::STAGES> ring;
 
-    for_each_tile<C>(prefix, offsets, args.product.M, [&](const Tile& tile) {
-        if (tile.expert == C::E) return;
+    const auto copy_tile = [&](const Tile& tile) {
+        // Its rank rows are made here.
+        const bool makes = L::makes_rank_rows && tile.column == 0;
         const Element* from[passes];
 #pragma unroll
         for (int pass = 0; pass < passes; ++pass) {
@@ -65,6 +69,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
         }
         const int tile_passes = ceil_div(tile.height, 16);
 
+        const unsigned lora_bytes = L::lora_weight_bytes + (makes ? 0U : L::lora_rows_bytes);
         auto copy_adapter = [&](unsigned weights, unsigned rank_rows, unsigned barrier, int step) {
             if constexpr (L::has_lora) {
                 if (!L::makes_rank_rows && !waited) {
@@ -74,10 +79,11 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                 const int rank = step * L::rank_depth;
 #pragma unroll
                 for (int number = 0; number < weight_copies<C::LORA_MAJOR, C::CLUSTER>; ++number) {
-                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(number, weights, args.lora_weight_map,
-                                                                           barrier, tile.expert, tile.column, rank);
+                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER, false>(
+                        number, weights, args.lora_weight_map, barrier, tile.expert, tile.column, rank);
                 }
-                if constexpr (!L::makes_rank_rows) {
+                if (!makes) {
+                    if constexpr (L::makes_rank_rows) ptx::wait_for_flag(args.progress + 1 + tile.row_tile);
                     ptx::tma_load(rank_rows, args.lora_rows_map, barrier, rank, tile.first_row, 0);
                 }
             }
@@ -91,15 +97,15 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             // The adapter arrives with the last step.
             const bool adapter_too = L::lora_beside && step == L::red_steps - 1;
             if (issuer == 0) {
-                ptx::mbarrier_arrive_expect(barrier,
-                                            L::weight_bytes + L::rank_bytes + (adapter_too ? L::lora_bytes : 0U));
+                ptx::mbarrier_arrive_expect(
+                    barrier, L::weight_bytes + (makes ? L::rank_bytes : 0U) + (adapter_too ? lora_bytes : 0U));
             }
             if (issuer < weight_copies<C::WEIGHT_MAJOR, C::CLUSTER>) {
-                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(issuer, stage, args.weight_map, barrier,
-                                                                      tile.expert, tile.column, red);
+                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER, C::STREAMS_WEIGHTS != 0>(
+                    issuer, stage, args.weight_map, barrier, tile.expert, tile.column, red);
             }
             if (issuer == adapter_issuer) {
-                if constexpr (L::makes_rank_rows) {
+                if (makes) {
                     const unsigned target = stage + L::weight_bytes + L::rows_bytes;
                     if constexpr (C::RANK_MAJOR == 0) {
                         ptx::tma_load(target, args.rank_map, barrier, red, 0, tile.expert);
@@ -136,13 +142,27 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             const unsigned barrier = L::filled(base, ring.stage);
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
             if (issuer == adapter_issuer) {
-                ptx::mbarrier_arrive_expect(barrier, L::lora_bytes);
+                ptx::mbarrier_arrive_expect(barrier, lora_bytes);
                 copy_adapter(stage, stage + L::weight_bytes, barrier, step);
             }
             ptx::cp_async_arrive(barrier);
             ring.next();
         }
-    });
+    };
+
+    const int rank = static_cast<int>(blockIdx.x) % C::CLUSTER;
+    for (Items<C> items{list}; items.more(); items.next()) {
+        int following = 0;
+        if constexpr (L::dynamic) {
+            // Asked for early: the answer takes a while.
+            if (thread == 0) following = static_cast<int>(atomicAdd(args.progress, 1U));
+        }
+        const Tile tile = tile_of<C>(list.prefix, offsets, items.item, rank, args.product.M);
+        if (tile.expert < C::E) copy_tile(tile);
+        if constexpr (L::dynamic) {
+            if (thread == 0) items.announce(following);
+        }
+    }
     // What follows on the stream counts on earlier kernels being done when this one is.
     if (issuer == adapter_issuer && !waited) ptx::wait_for_earlier_kernels();
 }

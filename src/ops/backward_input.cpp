@@ -4,6 +4,7 @@
 #include "cpu/operations.hpp"
 #include "ops/projection.hpp"
 #include "ops/validate.hpp"
+#include "ops/wgmma_product.hpp"
 
 namespace smlora {
 namespace ops {
@@ -11,6 +12,7 @@ namespace {
 
 struct BackwardInputScratch {
     void* yb = nullptr;
+    void* progress = nullptr;
     void* dx = nullptr;
 };
 
@@ -18,6 +20,7 @@ struct BackwardInputScratch {
 BackwardInputScratch take_backward_input(const Problem& problem, std::int64_t M, bool yb_given, Scratch& scratch) {
     BackwardInputScratch pieces;
     if (problem.R > 0 && !yb_given) pieces.yb = scratch.take(rank_rows_bytes(problem, M));
+    if (problem.R > 0) pieces.progress = scratch.take(wgmma_progress_bytes(problem.E, M));
     if (problem.x_rows == RowOrder::token) {
         pieces.dx = scratch.take(M * problem.K * static_cast<std::int64_t>(size_of(problem.dtype)));
     }
@@ -59,6 +62,7 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
         adapter.ranked = adapter_b(call, plan, problem, args.B, scratch);
         adapter.adapted = adapter_a(call, plan, problem, args.A, scratch);
         adapter.scaling = args.scaling;
+        adapter.progress = pieces.progress;
         adapter.rank_rows = args.yb.given() ? args.yb.data : pieces.yb;
     }
     GroupedProductArgs product = product_args(problem, args.routing, M);

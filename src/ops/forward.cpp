@@ -3,6 +3,7 @@
 #include "cpu/operations.hpp"
 #include "ops/projection.hpp"
 #include "ops/validate.hpp"
+#include "ops/wgmma_product.hpp"
 
 namespace smlora {
 namespace ops {
@@ -10,6 +11,7 @@ namespace {
 
 struct ForwardScratch {
     void* xa = nullptr;
+    void* progress = nullptr;
     void* y = nullptr;
 };
 
@@ -17,6 +19,7 @@ struct ForwardScratch {
 ForwardScratch take_forward(const Problem& problem, std::int64_t M, bool xa_given, Scratch& scratch) {
     ForwardScratch pieces;
     if (problem.R > 0 && !xa_given) pieces.xa = scratch.take(rank_rows_bytes(problem, M));
+    if (problem.R > 0) pieces.progress = scratch.take(wgmma_progress_bytes(problem.E, M));
     if (problem.y_rows == RowOrder::token) {
         pieces.y = scratch.take(M * problem.N * static_cast<std::int64_t>(size_of(problem.dtype)));
     }
@@ -56,6 +59,7 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
         adapter.ranked = adapter_a(call, plan, problem, args.A, scratch);
         adapter.adapted = adapter_b(call, plan, problem, args.B, scratch);
         adapter.scaling = args.scaling;
+        adapter.progress = pieces.progress;
         adapter.rank_rows = args.xa.given() ? args.xa.data : pieces.xa;
     }
     GroupedProductArgs product = product_args(problem, args.routing, M);

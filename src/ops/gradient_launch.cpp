@@ -1,7 +1,5 @@
 #include "ops/gradient_launch.hpp"
 
-#include "ops/tiles.hpp"
-
 #include <algorithm>
 
 namespace smlora::ops {
@@ -11,10 +9,10 @@ namespace {
 /// routing writes its gradients straight; one expert that has everything is cut into enough pieces to fill a GPU.
 std::int64_t chunk_rows(const Problem& problem, std::int64_t M) {
     constexpr std::int64_t least = 256;          // below it, adding the pieces up costs more than it spreads
-    constexpr std::int64_t warps_wanted = 2048;  // what the largest GPUs hold
+    constexpr std::int64_t warps_wanted = 2048;  // more than the largest GPUs hold
     constexpr std::int64_t partials_limit = std::int64_t{512} << 20;  // bytes
     const std::int64_t width = problem.K + problem.N;
-    const std::int64_t column_tiles = (width + gradient_tile_columns - 1) / gradient_tile_columns;
+    const std::int64_t column_tiles = (width + 127) / 128;
     const std::int64_t even = 2 * M / problem.E;
     const std::int64_t spread = M * column_tiles / warps_wanted;
     const std::int64_t fitting = 2 * M * problem.R * width * 4 / partials_limit;

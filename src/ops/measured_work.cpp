@@ -3,6 +3,7 @@
 #include "ops/gradient_launch.hpp"
 #include "ops/projection.hpp"
 #include "ops/projection_products.hpp"
+#include "ops/wgmma_product.hpp"
 
 namespace smlora::ops {
 namespace {
@@ -90,7 +91,8 @@ class ProductWork final : public MeasuredWork {
                 {product_.gates ? M * static_cast<std::int64_t>(size_of(problem_.gate_dtype)) : 0, problem_.gate_dtype,
                  true},
                 {problem_.R > 0 ? rank_rows_bytes(problem_, M) : 0, problem_.dtype, false},
-                {rows_of(problem_, product_.out_rows, T) * product_.out * s, problem_.dtype, false}};
+                {rows_of(problem_, product_.out_rows, T) * product_.out * s, problem_.dtype, false},
+                {problem_.R > 0 ? wgmma_progress_bytes(problem_.E, M) : 0, DType::int32, false}};
     }
     [[nodiscard]] std::vector<Output> outputs(std::int64_t T) const override {
         std::vector<Output> outputs{{7, rows_of(problem_, product_.out_rows, T), product_.out, false}};
@@ -101,8 +103,8 @@ class ProductWork final : public MeasuredWork {
         return static_cast<double>(product_.red + padded_rank(problem_)) * static_cast<double>(product_.out) +
                static_cast<double>(product_.red) * static_cast<double>(padded_rank(problem_));
     }
-    [[nodiscard]] std::vector<Role> roles() const override { return {rank_role_, Role::product_first, Role::product}; }
-    [[nodiscard]] std::vector<Role> own_roles() const override { return {Role::product_first, Role::product}; }
+    [[nodiscard]] std::vector<Role> roles() const override { return {rank_role_, Role::product}; }
+    [[nodiscard]] std::vector<Role> own_roles() const override { return {Role::product}; }
 
     [[nodiscard]] Plan reference_plan() const override {
         Plan plan;
@@ -125,6 +127,7 @@ class ProductWork final : public MeasuredWork {
             adapter.adapted = {operands[3], rank * product_.out, forward ? rank : product_.out};
             adapter.scaling = scaling;
             adapter.rank_rows = operands[6];
+            adapter.progress = operands[8];
         }
         GroupedProductArgs args = product_args(problem_, rows.routing, rows.T * problem_.top_k);
         args.weight = operands[1];

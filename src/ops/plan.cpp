@@ -39,16 +39,11 @@ void set_product_steps(Plan& plan, const Planning& planning, const ProductKernel
     const Problem& problem = planning.problem;
     const std::optional<tune::Configuration> configuration = planning.configuration(Role::product);
     const bool wgmma = configuration && configuration->family == product_wgmma_family;
-    if (wgmma && makes_rank_rows(*configuration)) {
-        plan.set(Role::product_first, wgmma_step(problem, product, WgmmaPart::first, *configuration));
-        if (wgmma_has_rest(product)) {
-            plan.set(Role::product, wgmma_step(problem, product, WgmmaPart::rest, *configuration));
-        }
-        return;
+    if (product.rank > 0 && !(configuration && makes_rank_rows(*configuration))) {
+        set_rank_step(plan, planning, rank_role);
     }
-    if (product.rank > 0) set_rank_step(plan, planning, rank_role);
-    plan.set(Role::product, wgmma ? wgmma_step(problem, product, WgmmaPart::whole, *configuration)
-                                  : product_step(problem, product, configuration));
+    plan.set(Role::product,
+             wgmma ? wgmma_step(problem, product, *configuration) : product_step(problem, product, configuration));
 }
 
 void plan_forward(Plan& plan, const Planning& planning) {

@@ -43,7 +43,6 @@ enum class Role : std::uint8_t {
     pack_b,
     xa,
     yb,
-    product_first,  ///< the first columns of a product, with the rank rows that the others read
     product,
     gradients,   ///< dA and dB on tensor cores
     gradient_a,  ///< one of them without

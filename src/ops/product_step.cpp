@@ -115,7 +115,7 @@ Step gradients_step(const Problem& problem, const Variant& variant, const tune::
     spec.family = gradient_mma_family;
     spec.threads = tile.threads();
     spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
-    spec.dynamic_shared = tile.shared_bytes(problem.E);
+    spec.dynamic_shared = tile.shared_bytes(problem.E, problem.gates);
     spec.constants = {
         {"E", problem.E},
         {"WIDE_A", wide_a},
@@ -126,6 +126,7 @@ Step gradients_step(const Problem& problem, const Variant& variant, const tune::
         {"RANK_STRIDE", padded_rank(problem)},
         {"TOP_K", problem.top_k},
         {"HAS_GATES", problem.gates},
+        {"TILE_C", tile.c},
         {"TILE_R", tile.r},
         {"STEPS", tile.steps},
         {"WARPS", tile.warps},
@@ -134,10 +135,9 @@ Step gradients_step(const Problem& problem, const Variant& variant, const tune::
         {"Gate", type_name(problem.gate_dtype)},
         {"Index", type_name(problem.index_dtype)},
     };
-    const auto tiles = [&](std::int64_t wide) {
-        return (wide + gradient_tile_columns - 1) / gradient_tile_columns * ((problem.R + tile.r - 1) / tile.r);
-    };
-    step.column_tiles = static_cast<int>((tiles(wide_a) + tiles(wide_b) + tile.warps - 1) / tile.warps);
+    const std::int64_t columns = tile.c * tile.warps;
+    step.column_tiles = static_cast<int>(((wide_a + columns - 1) / columns + (wide_b + columns - 1) / columns) *
+                                         ((problem.R + tile.r - 1) / tile.r));
     return step;
 }
 

@@ -137,17 +137,14 @@ void launch_product(CudaCall& call, const Plan& plan, Role rank_role, const Prob
     args.lora_weight = adapter.adapted.data;
     args.lora_expert_stride = adapter.adapted.expert_stride;
     args.lora_row_stride = adapter.adapted.row_stride;
-    const RankRows rank_rows{adapter.ranked.data, adapter.ranked.expert_stride, adapter.ranked.row_stride,
-                             adapter.scaling, adapter.rank_rows};
-    if (plan.has(Role::product_first)) {
-        launch_wgmma(call, plan, plan.at(Role::product_first), args, rank_rows, gpu::Begin::after_earlier_work);
-    }
-    if (!plan.has(Role::product)) return;
     const Step& step = plan.at(Role::product);
     if (!step.wgmma) return launch_portable(call, plan, step, problem, args);
+    const RankRows rank_rows{adapter.ranked.data,       adapter.ranked.expert_stride,
+                             adapter.ranked.row_stride, adapter.scaling,
+                             adapter.rank_rows,         adapter.progress};
     // It needs the rank rows of the kernel before it only at the end of its first tiles.
     launch_wgmma(call, plan, step, args, rank_rows,
-                 step.wgmma->rank > 0 ? gpu::Begin::during_last_kernel : gpu::Begin::after_earlier_work);
+                 plan.has(rank_role) ? gpu::Begin::during_last_kernel : gpu::Begin::after_earlier_work);
 }
 
 }  // namespace smlora::ops

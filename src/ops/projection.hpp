@@ -70,6 +70,7 @@ struct ProductAdapter {
     AdapterMatrix adapted;  ///< forward: B, dX: A
     float scaling = 1.0F;
     void* rank_rows = nullptr;  ///< written: XA or YB
+    void* progress = nullptr;   ///< scratch memory of wgmma_progress_bytes()
 };
 
 /// The product of `rows`, with its adapter if the problem has one; `args` tells the rest.

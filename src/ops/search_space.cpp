@@ -84,7 +84,7 @@ tune::SearchSpace gradients_space(const Problem& problem, const Variant& variant
                       rows * static_cast<double>(padded_rank(problem))) +
                  gradient * static_cast<double>(width);
     }
-    return gradient_mma_candidates({problem.E, problem.R, bytes}, facts);
+    return gradient_mma_candidates({problem.E, problem.R, problem.gates, bytes}, facts);
 }
 
 }  // namespace

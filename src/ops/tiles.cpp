@@ -117,20 +117,22 @@ ProductTile product_tile(const tune::Configuration& configuration) {
     return {at("TILE_M"), at("TILE_N"), at("TILE_K"), at("WARPS_M"), at("WARPS_N"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
-unsigned GradientTile::shared_bytes(std::int64_t E) const {
-    return static_cast<unsigned>(2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
+unsigned GradientTile::shared_bytes(std::int64_t E, bool gates) const {
+    const int slot = 4 * 32 * (c / 64 * 16 + std::max(4, r / 4) + (gates ? 4 : 0));
+    return static_cast<unsigned>(warps * steps * slot + 2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
 }
 
 tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::DeviceFacts& facts) {
-    // Memory-bound: what counts is how many loads a multiprocessor's registers can hold.
+    // Memory-bound: what counts is how many rows a multiprocessor has on their way.
     struct Rated {
         GradientTile tile;
         double efficiency;
     };
     constexpr std::array tiles{
-        Rated{{8, 4, 4, 3}, 1.00},  Rated{{8, 2, 4, 5}, 0.95},  Rated{{16, 3, 4, 4}, 1.00},
-        Rated{{16, 4, 4, 3}, 0.98}, Rated{{16, 2, 4, 4}, 0.97}, Rated{{32, 2, 4, 3}, 1.00},
-        Rated{{32, 1, 4, 3}, 0.90}, Rated{{64, 2, 4, 2}, 1.00}, Rated{{64, 1, 4, 2}, 0.95},
+        Rated{{128, 8, 3, 4, 4}, 1.00},  Rated{{64, 8, 4, 4, 6}, 0.95},  Rated{{128, 16, 3, 4, 3}, 1.00},
+        Rated{{128, 16, 3, 2, 6}, 0.98}, Rated{{64, 16, 4, 4, 5}, 0.95}, Rated{{64, 16, 3, 4, 5}, 0.95},
+        Rated{{64, 32, 4, 4, 3}, 1.00},  Rated{{64, 32, 3, 4, 4}, 0.98}, Rated{{64, 64, 3, 4, 2}, 1.00},
+        Rated{{64, 64, 2, 4, 2}, 0.95},
     };
     tune::SearchSpace space;
     for (const Rated& rated : tiles) {
@@ -139,14 +141,17 @@ tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::D
         const auto rank_tiles = static_cast<double>((size.R + tile.r - 1) / tile.r);
         const double idle = std::max(0.0, static_cast<double>(tile.r) / static_cast<double>(size.R) - 1);
         tune::Candidate candidate;
-        candidate.name = fmt::format("mma_r{}_s{}_w{}_b{}", tile.r, tile.steps, tile.warps, tile.min_blocks);
-        candidate.configuration = {
-            gradient_mma_family,
-            {{"TILE_R", tile.r}, {"STEPS", tile.steps}, {"WARPS", tile.warps}, {"MIN_BLOCKS", tile.min_blocks}}};
+        candidate.name = fmt::format("mma_{}x{}_s{}_w{}_b{}", tile.c, tile.r, tile.steps, tile.warps, tile.min_blocks);
+        candidate.configuration = {gradient_mma_family,
+                                   {{"TILE_C", tile.c},
+                                    {"TILE_R", tile.r},
+                                    {"STEPS", tile.steps},
+                                    {"WARPS", tile.warps},
+                                    {"MIN_BLOCKS", tile.min_blocks}}};
         candidate.predicted_seconds =
             predicted_seconds(0, size.bytes * rank_tiles * (1 + 0.1 * idle) / rated.efficiency, facts);
-        candidate.shared_bytes = tile.shared_bytes(size.E);
-        candidate.refusal = refusal(tile.shared_bytes(size.E), 1, facts);
+        candidate.shared_bytes = tile.shared_bytes(size.E, size.gates);
+        candidate.refusal = refusal(tile.shared_bytes(size.E, size.gates), 1, facts);
         space.push_back(std::move(candidate));
     }
     return space;
@@ -154,7 +159,7 @@ tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::D
 
 GradientTile gradient_tile(const tune::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
-    return {at("TILE_R"), at("STEPS"), at("WARPS"), at("MIN_BLOCKS")};
+    return {at("TILE_C"), at("TILE_R"), at("STEPS"), at("WARPS"), at("MIN_BLOCKS")};
 }
 
 }  // namespace smlora::ops

@@ -37,22 +37,20 @@ inline constexpr const char* product_mma_family = "grouped_product_mma";
 
 /// Blocking of lora_gradient_mma.
 struct GradientTile {
-    int r;      ///< ranks that a warp sums at once
+    int c, r;   ///< columns and ranks that a warp sums at once
     int steps;  ///< of 16 rows, under way for each warp
     int warps;
     int min_blocks;
 
     [[nodiscard]] unsigned threads() const { return static_cast<unsigned>(warps * 32); }
     /// Dynamic shared memory; mirrors the table at the top of lora_gradient_mma.cuh.
-    [[nodiscard]] unsigned shared_bytes(std::int64_t E) const;
+    [[nodiscard]] unsigned shared_bytes(std::int64_t E, bool gates) const;
 };
-
-/// Mirrored from lora_gradient_mma.cuh.
-inline constexpr std::int64_t gradient_tile_columns = 64;
 
 /// What the time of the adapter's gradients depends on.
 struct GradientSize {
     std::int64_t E, R;
+    bool gates;
     double bytes;  ///< read and written once
 };
 

@@ -26,19 +26,21 @@ struct Rows {
 constexpr std::array row_options{Rows{144, 4, 48, 8, true},  Rows{144, 3, 144, 8, false}, Rows{128, 4, 64, 16, false},
                                  Rows{96, 4, 96, 16, false}, Rows{64, 5, 48, 16, false},  Rows{32, 5, 32, 16, false}};
 
-/// The same for the kernel that makes the rank rows: two m64 of them at most; the rank matrix takes room in each stage,
-/// for which less is staged or there is a stage less.
-WgmmaBlocking first_blocking(WgmmaBlocking blocking, std::int64_t E, std::int64_t rank, int shared_bytes) {
+/// The same where rank rows are made on the way: the rank matrix takes room in each stage, for which less is staged or
+/// there is a stage less.
+WgmmaBlocking with_rank_rows(WgmmaBlocking blocking, std::int64_t E, std::int64_t rank, int shared_bytes) {
     constexpr int least_staging_rows = 32;
     const int depth = wgmma_rank_depth(rank);
-    blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : 128);
+    blocking.makes_rank_rows = true;
+    // Registers for the rank rows of a third m64 are there at the least depth only.
+    blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : depth > 16 ? 128 : 144);
     const int most_staging_rows = std::min(blocking.staging_rows, blocking.tile_rows);
     for (; blocking.stages > 2; --blocking.stages) {
         for (blocking.staging_rows = most_staging_rows; blocking.staging_rows >= least_staging_rows;
              blocking.staging_rows -= 16) {
             // The rank rows wait in the staging for their product.
             if (blocking.staging_rows * 256 * 2 >= blocking.tile_rows * depth * 2 &&
-                blocking.shared_bytes(E, rank, WgmmaPart::first) <= shared_bytes) {
+                blocking.shared_bytes(E, rank) <= shared_bytes) {
                 return blocking;
             }
         }
@@ -54,7 +56,9 @@ double expert_seconds(double rows, const WgmmaBlocking& blocking, double depth, 
     constexpr double slower_in_pairs = 1.5;  // measured: 1.4 to 1.8, cause not established
     const double units = std::ceil(rows / (blocking.tile_rows * blocking.cluster));
     const double tiles = units * blocking.cluster;
-    const double height = std::ceil(rows / tiles / blocking.row_step) * blocking.row_step;
+    // As whole_height() of tile.cuh.
+    const int step = rows / tiles > 96 ? blocking.row_step : 16;
+    const double height = std::ceil(rows / tiles / step) * step;
     const double flop = 2 * height * wgmma_tile_columns * depth;
     const double bytes = 2 * (wgmma_tile_columns / blocking.cluster + height) * depth;
     const double tile =
@@ -64,7 +68,7 @@ double expert_seconds(double rows, const WgmmaBlocking& blocking, double depth, 
 }
 
 /// Rows of an expert scatter around the mean like tokens drawn by chance.
-double predicted(const ProductSize& size, const WgmmaBlocking& blocking, bool makes, std::int64_t rank,
+double predicted(const ProductSize& size, const WgmmaBlocking& blocking, std::int64_t rank,
                  const gpu::DeviceFacts& facts) {
     constexpr std::array deviations{-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5};
     const double busy = 1.0 - std::exp(-size.rows_per_expert);
@@ -76,7 +80,7 @@ double predicted(const ProductSize& size, const WgmmaBlocking& blocking, bool ma
     seconds *= busy * static_cast<double>(size.E) / deviations.size() / facts.multiprocessors;
     double columns = std::ceil(static_cast<double>(size.out) / wgmma_tile_columns);
     // Beside the first column tile, 128 rows more on the m side.
-    if (makes) columns += static_cast<double>(wgmma_rank_depth(rank)) / 100;
+    if (blocking.makes_rank_rows) columns += static_cast<double>(wgmma_rank_depth(rank)) / 100;
     return predicted_seconds(seconds * columns, size.bytes, facts);
 }
 
@@ -89,20 +93,20 @@ std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts&
     return {};
 }
 
-tune::Candidate candidate_of(const WgmmaBlocking& first, const WgmmaBlocking& rest, bool makes) {
+tune::Candidate candidate_of(const WgmmaBlocking& blocking) {
     tune::Candidate candidate;
-    candidate.name = fmt::format("wgmma_{}_by{}_s{}_{}{}{}", rest.tile_rows, rest.row_step, rest.stages,
-                                 rest.staging_rows, rest.cluster > 1 ? "_pairs" : "", makes ? "_rank_rows" : "");
+    candidate.name =
+        fmt::format("wgmma_{}_by{}_s{}_{}{}{}{}", blocking.tile_rows, blocking.row_step, blocking.stages,
+                    blocking.staging_rows, blocking.cluster > 1 ? "_pairs" : "",
+                    blocking.makes_rank_rows ? "_rank_rows" : "", blocking.streams_weights ? "_streamed" : "");
     candidate.configuration = {product_wgmma_family,
-                               {{"TILE_ROWS", first.tile_rows},
-                                {"STAGES", first.stages},
-                                {"STAGING_ROWS", first.staging_rows},
-                                {"REST_TILE_ROWS", rest.tile_rows},
-                                {"REST_STAGES", rest.stages},
-                                {"REST_STAGING_ROWS", rest.staging_rows},
-                                {"ROW_STEP", rest.row_step},
-                                {"CLUSTER", rest.cluster},
-                                {"MAKES_RANK_ROWS", makes}}};
+                               {{"TILE_ROWS", blocking.tile_rows},
+                                {"STAGES", blocking.stages},
+                                {"STAGING_ROWS", blocking.staging_rows},
+                                {"ROW_STEP", blocking.row_step},
+                                {"CLUSTER", blocking.cluster},
+                                {"MAKES_RANK_ROWS", blocking.makes_rank_rows},
+                                {"STREAMS_WEIGHTS", blocking.streams_weights}}};
     return candidate;
 }
 
@@ -117,12 +121,12 @@ std::string named_instructions() {
     return named;
 }
 
-int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank, WgmmaPart part) const {
-    const int rank_columns = part == WgmmaPart::first ? wgmma_rank_depth(rank) : 0;
+int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank) const {
+    const int rank_columns = makes_rank_rows ? wgmma_rank_depth(rank) : 0;
     const int stage = (wgmma_tile_columns + tile_rows + rank_columns) * wgmma_step_depth * 2;
     const int staging = 2 * staging_rows * 256;
-    const int barriers = (2 * stages + 5) * 8;
-    return stages * stage + staging + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4;
+    const int barriers = (2 * stages + 5 + (makes_rank_rows ? 8 : 0)) * 8;
+    return stages * stage + staging + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4 + 5 * 4;
 }
 
 tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product, const ProductSize& size,
@@ -135,19 +139,16 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
         if (makes && (rank == 0 || rank > 64)) continue;
         for (const Rows& option : row_options) {
             for (const int cluster : {1, 2}) {
-                if (cluster > 1 && !option.pairs) continue;
-                const WgmmaBlocking rest{option.tile_rows, option.row_step, option.stages, option.staging_rows,
-                                         cluster};
-                const WgmmaBlocking first =
-                    makes ? first_blocking(rest, problem.E, rank, facts.shared_bytes_per_block) : rest;
-                tune::Candidate candidate = candidate_of(first, rest, makes);
-                candidate.predicted_seconds = predicted(size, rest, makes, rank, facts);
-                candidate.shared_bytes =
-                    first.shared_bytes(problem.E, rank, makes ? WgmmaPart::first : WgmmaPart::whole);
-                if (makes && product.out > wgmma_tile_columns) {
-                    candidate.shared_bytes = std::max<std::int64_t>(
-                        candidate.shared_bytes, rest.shared_bytes(problem.E, rank, WgmmaPart::rest));
-                }
+                if (cluster > 1 && (makes || !option.pairs)) continue;
+                // Measured on weights whose output is contiguous; on the others it cost 6 %.
+                const bool streams =
+                    cluster == 1 && product.weight_out_contiguous && size.rows_per_expert <= option.tile_rows;
+                WgmmaBlocking blocking{option.tile_rows, option.row_step, option.stages, option.staging_rows,
+                                       cluster,          false,           streams};
+                if (makes) blocking = with_rank_rows(blocking, problem.E, rank, facts.shared_bytes_per_block);
+                tune::Candidate candidate = candidate_of(blocking);
+                candidate.predicted_seconds = predicted(size, blocking, rank, facts);
+                candidate.shared_bytes = blocking.shared_bytes(problem.E, rank);
                 candidate.refusal = refusal;
                 if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
                     candidate.refusal = fmt::format("a block needs {} bytes of shared memory and {} has {}",
@@ -160,11 +161,11 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
     return space;
 }
 
-WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration, WgmmaPart part) {
-    const bool rest = part == WgmmaPart::rest;
+WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
-    return {at(rest ? "REST_TILE_ROWS" : "TILE_ROWS"), at("ROW_STEP"), at(rest ? "REST_STAGES" : "STAGES"),
-            at(rest ? "REST_STAGING_ROWS" : "STAGING_ROWS"), at("CLUSTER")};
+    return {at("TILE_ROWS"),           at("ROW_STEP"), at("STAGES"),
+            at("STAGING_ROWS"),        at("CLUSTER"),  at("MAKES_RANK_ROWS") != 0,
+            at("STREAMS_WEIGHTS") != 0};
 }
 
 bool makes_rank_rows(const tune::Configuration& configuration) {

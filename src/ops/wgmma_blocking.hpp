@@ -17,12 +17,8 @@ inline constexpr const char* product_wgmma_family = "grouped_product_wgmma";
 inline constexpr int wgmma_step_depth = 64;
 inline constexpr int wgmma_tile_columns = 256;
 
-/// Which column tiles a kernel takes, and where its rank rows come from.
-enum class WgmmaPart : std::uint8_t {
-    whole,  ///< all; rank rows are read
-    first,  ///< the first; rank rows are made and written
-    rest,   ///< all but the first; rank rows are read
-};
+/// Of all blockings.
+inline constexpr int least_wgmma_tile_rows = 32;
 
 /// Blocking of one kernel.
 struct WgmmaBlocking {
@@ -31,9 +27,11 @@ struct WgmmaBlocking {
     int stages;
     int staging_rows;  ///< of the output, on their way to memory
     int cluster;
+    bool makes_rank_rows;  ///< rather than reading what another kernel made
+    bool streams_weights;  ///< asks L2 to forget them first, as no other tile reads them
 
     /// Dynamic shared memory; mirrors the table at the top of layout.cuh. `rank`: padded; 0: no adapter.
-    [[nodiscard]] int shared_bytes(std::int64_t E, std::int64_t rank, WgmmaPart part) const;
+    [[nodiscard]] int shared_bytes(std::int64_t E, std::int64_t rank) const;
 };
 
 /// Depth of one step over the rank.
@@ -48,7 +46,7 @@ struct WgmmaBlocking {
 [[nodiscard]] tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product,
                                                  const ProductSize& size, const gpu::DeviceFacts& facts);
 
-[[nodiscard]] WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration, WgmmaPart part);
+[[nodiscard]] WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration);
 
 /// Whether a product makes its rank rows on the way, rather than reading what another kernel made. For configurations
 /// of every family.

@@ -1,6 +1,7 @@
 #include "ops/wgmma_product.hpp"
 
 #include "args/grouped_product_wgmma.h"
+#include "gpu/driver.hpp"
 #include "gpu/tensor_map.hpp"
 
 namespace smlora::ops {
@@ -15,13 +16,9 @@ gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std
 
 }  // namespace
 
-bool wgmma_has_rest(const ProductKernel& product) { return product.out > wgmma_tile_columns; }
-
-Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part,
-                const tune::Configuration& configuration) {
-    const bool makes = part == WgmmaPart::first;
+Step wgmma_step(const Problem& problem, const ProductKernel& product, const tune::Configuration& configuration) {
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
-    const WgmmaBlocking blocking = wgmma_blocking(configuration, part);
+    const WgmmaBlocking blocking = wgmma_blocking(configuration);
     const int columns = static_cast<int>((product.out + wgmma_tile_columns - 1) / wgmma_tile_columns);
 
     Step step;
@@ -29,9 +26,9 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart 
     spec.family = product_wgmma_family;
     spec.threads = 512;
     spec.cluster = static_cast<unsigned>(blocking.cluster);
-    spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(problem.E, rank, part));
+    spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(problem.E, rank));
     step.tile_rows = blocking.tile_rows;
-    step.column_tiles = part == WgmmaPart::first ? 1 : part == WgmmaPart::rest ? columns - 1 : columns;
+    step.column_tiles = columns;
     // dX makes its rank rows with B [N, R], forward with A [R, K].
     const bool rank_red_contiguous = !product.lora_out_contiguous;
     spec.constants = {
@@ -47,8 +44,8 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart 
         {"RANK_MAJOR", !rank_red_contiguous},
         {"HAS_BIAS", product.bias},
         {"HAS_GATES", product.gates},
-        {"MAKES_RANK_ROWS", makes},
-        {"FIRST_COLUMN_TILE", part == WgmmaPart::rest ? 1 : 0},
+        {"MAKES_RANK_ROWS", blocking.makes_rank_rows},
+        {"STREAMS_WEIGHTS", blocking.streams_weights},
         {"COLUMN_TILES", step.column_tiles},
         {"CLUSTER", blocking.cluster},
         {"TILE_ROWS", blocking.tile_rows},
@@ -66,11 +63,16 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart 
                             product.weight_out_contiguous,
                             product.lora_out_contiguous,
                             rank_red_contiguous,
-                            makes,
+                            blocking.makes_rank_rows,
                             blocking.tile_rows,
                             wgmma_rank_depth(rank),
                             problem.dtype};
     return step;
+}
+
+std::int64_t wgmma_progress_bytes(std::int64_t E, std::int64_t M) {
+    // A counter and a flag for each row tile: every expert, and the entries left out, may have one that is not full.
+    return (1 + M / least_wgmma_tile_rows + E + 1) * static_cast<std::int64_t>(sizeof(unsigned));
 }
 
 void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const GroupedProductArgs& product,
@@ -106,7 +108,12 @@ void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const Grou
                                 : matrices(rank_rows.matrix, shape.E, shape.red, shape.rank, rank_rows.expert_stride,
                                            rank_rows.row_stride, wgmma_step_depth, shape.rank_depth),
                             shape.dtype);
-    } else if (shape.rank > 0) {
+        // No tile is taken and no rank row is written yet.
+        args.progress = static_cast<unsigned*>(rank_rows.progress);
+        SMLORA_CUDA(cuMemsetD32Async, reinterpret_cast<CUdeviceptr>(rank_rows.progress), 0,
+                    static_cast<std::size_t>(wgmma_progress_bytes(shape.E, product.M)) / 4, call.stream());
+    }
+    if (shape.rank > 0) {
         args.lora_rows_map = gpu::tensor_map(
             matrices(product.lora_rows, 1, product.M, shape.rank, 0, shape.rank, shape.tile_rows, shape.rank_depth),
             shape.dtype);

@@ -10,10 +10,7 @@
 
 namespace smlora::ops {
 
-/// Whether there are columns beside the first tile.
-[[nodiscard]] bool wgmma_has_rest(const ProductKernel& product);
-
-[[nodiscard]] Step wgmma_step(const Problem& problem, const ProductKernel& product, WgmmaPart part,
+[[nodiscard]] Step wgmma_step(const Problem& problem, const ProductKernel& product,
                               const tune::Configuration& configuration);
 
 /// The matrix that makes the rank rows, as AdapterMatrix, and where they go.
@@ -22,7 +19,11 @@ struct RankRows {
     std::int64_t expert_stride = 0, row_stride = 0;
     float scale = 1.0F;
     void* rows = nullptr;
+    void* progress = nullptr;  ///< scratch memory of wgmma_progress_bytes()
 };
+
+/// What the blocks of a product that makes its rank rows tell each other by, for M rows.
+[[nodiscard]] std::int64_t wgmma_progress_bytes(std::int64_t E, std::int64_t M);
 
 void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const GroupedProductArgs& product,
                   const RankRows& rank_rows, gpu::Begin begin);

@@ -188,20 +188,16 @@ std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration
 
 /// The kernels of the choice: from the cache, else compiled.
 void add_kernels(Explanation& explanation, const Engine& engine, const ops::Plan& plan, const jit::Arch& arch) {
-    std::vector<ops::Role> roles{explanation.work.role};
-    if (explanation.work.role == ops::Role::product) roles.insert(roles.begin(), ops::Role::product_first);
-    for (const ops::Role role : roles) {
-        if (!plan.has(role)) continue;
-        const jit::KernelSpec& spec = plan.at(role).spec;
-        try {
-            const jit::CompileResult result = engine.impl().kernels.ensure_cached(spec, arch);
-            explanation.kernels.push_back({jit::readable(spec), result.registers, result.spill_bytes,
-                                           result.shared_bytes + static_cast<std::int64_t>(spec.dynamic_shared),
-                                           spec.threads});
-        } catch (const Error& error) {
-            if (error.code() != ErrorCode::compile) throw;
-            explanation.kernels_error = error.what();
-        }
+    if (!plan.has(explanation.work.role)) return;
+    const jit::KernelSpec& spec = plan.at(explanation.work.role).spec;
+    try {
+        const jit::CompileResult result = engine.impl().kernels.ensure_cached(spec, arch);
+        explanation.kernels.push_back({jit::readable(spec), result.registers, result.spill_bytes,
+                                       result.shared_bytes + static_cast<std::int64_t>(spec.dynamic_shared),
+                                       spec.threads});
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::compile) throw;
+        explanation.kernels_error = error.what();
     }
 }
 

@@ -85,6 +85,15 @@ SMLORA_EMULATED void __nanosleep(unsigned) { ::smlora::emulator::runtime->preemp
 [[noreturn]] SMLORA_EMULATED void __trap(SMLORA_WHERE) { ::smlora::emulator::runtime->trap("__trap()", where); }
 SMLORA_EMULATED long long clock64() { return ::smlora::emulator::runtime->clock(); }
 
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+    const unsigned long long bytes = (static_cast<unsigned long long>(b) << 32) | a;
+    unsigned result = 0;
+    for (unsigned i = 0; i < 4; ++i) {
+        result |= static_cast<unsigned>((bytes >> ((selector >> (4 * i) & 7U) * 8)) & 0xffU) << (8 * i);
+    }
+    return result;
+}
+
 // Warp functions.
 template <class T>
 SMLORA_EMULATED T __shfl_sync(unsigned mask, T value, int source, int width = 32, SMLORA_WHERE) {

@@ -107,6 +107,8 @@ class Runtime {
     virtual void cluster_sync(Where) = 0;
     virtual void wait_for_earlier_kernels(Where) = 0;
     virtual void let_next_kernel_begin() = 0;
+    /// A flag in global memory, not 0 when set.
+    virtual void wait_for_flag(const unsigned* flag, Where) = 0;
 
     virtual long long clock() = 0;
     [[noreturn]] virtual void trap(const char* what, Where) = 0;

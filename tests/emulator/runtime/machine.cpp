@@ -235,6 +235,13 @@ void Machine::require_whole_warp(const char* instruction, Where where) {
     }
 }
 
+void Machine::wait_for_flag(const unsigned* flag, Where where) {
+    check_global(flag, sizeof *flag, sizeof *flag, "ld.acquire", where);
+    while (*static_cast<const volatile unsigned*>(flag) == 0) {
+        scheduler_.wait_for_change({{"ld.acquire", false, 0}, " for a flag", where});
+    }
+}
+
 void Machine::preempt() { scheduler_.preempt(); }
 
 long long Machine::clock() {

@@ -125,11 +125,8 @@ void expect_candidates_compile(const Problem& problem, const std::string& arch_n
                 ops::Choices choices;
                 choices.set(role, candidate.configuration);
                 const ops::Plan plan = ops::make_plan(problem, variant, facts, choices);
-                for (const ops::Role part : {ops::Role::product_first, role}) {
-                    if (!plan.has(part)) continue;
-                    const jit::KernelSpec& spec = plan.at(part).spec;
-                    if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(spec);
-                }
+                const jit::KernelSpec& spec = plan.at(role).spec;
+                if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(spec);
             }
         }
     }
