@@ -1,5 +1,6 @@
 """experts_implementation="smlora" against eager, in loss and in every gradient, on small random models."""
 
+import copy
 import warnings
 
 import pytest
@@ -148,20 +149,54 @@ def test_peft_adapters_are_fused(name, device, called, materialised):
     compare(eager, fused, ids)
 
 
-def test_bf16_with_adapters_in_fp32_under_autocast(device):
-    eager, fused = both("qwen3_moe", with_adapter, device=device, dtype=torch.bfloat16)
+@pytest.fixture
+def choices(monkeypatch):
+    """A list of the routers' choices. While it is empty it records those of the model that runs; `choices.replay()` makes
+    the next model's routers choose the same. In bf16 a token between two experts may go to either, by rounding far from
+    the experts; such a token moves gradients by several hundredths, in eager as in smlora."""
+    original = torch.topk
+
+    class Choices(list):
+        replayed = None
+
+        def replay(self):
+            self.replayed = iter(self)
+
+    recorded = Choices()
+
+    def topk(scores, k, dim=-1, **named):
+        if recorded.replayed is None:
+            values, indices = original(scores, k, dim, **named)
+            recorded.append(indices)
+        else:
+            indices = next(recorded.replayed)
+            values = scores.gather(dim, indices)
+        return torch.return_types.topk((values, indices))
+
+    monkeypatch.setattr(torch, "topk", topk)
+    return recorded
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gpt_oss"])
+def test_bf16_with_adapters_in_fp32_under_autocast(device, name, choices):
+    """Both implementations against the same weights and choices in double: smlora may be no further from it than eager is,
+    but for the scatter between two orders of rounding. In 90 draws its errors were 0.006 to 0.015, 0.7 to 1.06 of eager's."""
+    eager, fused = both(name, with_adapter, device=device, dtype=torch.bfloat16)
     adapters = [parameter for parameter in fused.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in adapters} == {torch.float32}
     ids = tokens(device)
     gradients = []
-    for model in (eager, fused):
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+    for model in (copy.deepcopy(eager).double(), eager, fused):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=model in (eager, fused)):
             loss = loss_of(model, ids)
         loss.backward()
+        choices.replay()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad})
-    for name, expected in gradients[0].items():
-        assert gradients[1][name].dtype == torch.float32
-        assert error(gradients[1][name], expected) < 0.05, name
+    exact, of_eager, of_smlora = gradients
+    for name, expected in exact.items():
+        assert of_smlora[name].dtype == torch.float32
+        ours, theirs = error(of_smlora[name], expected), error(of_eager[name], expected)
+        assert ours < 1.25 * theirs and ours < 0.03, f"{name}: smlora {ours:.4f}, eager {theirs:.4f}"
 
 
 def test_gradient_checkpointing():
