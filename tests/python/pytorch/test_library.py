@@ -53,6 +53,36 @@ def test_system_info_and_cache_stats():
     assert {"memory_hits", "disk_hits", "compiles"} <= stats.keys()
 
 
+def test_prewarming_compiles_once(tmp_path):
+    """In a process of its own, with an empty cache."""
+    if not smlora.system_info()["nvrtc"]["found"]:
+        pytest.skip("needs NVRTC")
+    script = """
+import json, smlora, torch
+problems = [smlora.Problem(4, 64, 32, 0, 2, torch.float32)]
+print(json.dumps([smlora.prewarm(problems, [64]) for _ in range(2)]))
+"""
+    path = ":".join(entry for entry in sys.path if entry)
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True,
+                            env=dict(os.environ, PYTHONPATH=path, SMLORA_CACHE_DIR=str(tmp_path / "cache"))).stdout
+    first, second = json.loads(output)
+    assert first["compiled"] == first["kernels"] > 0
+    assert second["found"] == second["kernels"] == first["kernels"]
+
+
+@pytest.mark.parametrize("wrong", [dict(weight_layout="nke"), dict(x_rows="rows"), dict(dtype=torch.int8), dict(E=0)])
+def test_a_wrong_problem_is_named(wrong):
+    problem = smlora.Problem(4, 64, 32, 8, 2)._replace(**wrong)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        smlora.prewarm([problem], [64])
+
+
+def test_the_shipped_records_are_a_layer():
+    layers = {layer["root"]: layer for layer in smlora.cache_stats("cpu")["layers"]}
+    shipped = pathlib.Path(smlora.__file__).parent / "cache"
+    assert layers[str(shipped)]["exists"] and list(shipped.glob("v1/tuning/*/*.json"))
+
+
 def test_every_public_name_is_documented():
     text = (pathlib.Path(__file__).parents[3] / "docs" / "python.md").read_text()
     for name in smlora.__all__:

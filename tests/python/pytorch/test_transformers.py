@@ -9,6 +9,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
+import smlora  # noqa: E402
 import smlora.transformers as st  # noqa: E402
 from reference import assert_close, error  # noqa: E402
 
@@ -197,6 +198,43 @@ def test_bf16_with_adapters_in_fp32_under_autocast(device, name, choices):
         assert of_smlora[name].dtype == torch.float32
         ours, theirs = error(of_smlora[name], expected), error(of_eager[name], expected)
         assert ours < 1.25 * theirs and ours < 0.03, f"{name}: smlora {ours:.4f}, eager {theirs:.4f}"
+
+
+def test_a_first_step_compiles_the_kernels_of_its_problems_at_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(st, "prewarm", lambda problems, tokens: asked.append((problems, tokens)))
+    monkeypatch.setattr(st, "_prewarmed", set())
+    _, fused = both("qwen3_moe", with_adapter, dtype=torch.bfloat16)
+    for layer in fused.base_model.model.model.layers:
+        experts = layer.mlp.experts
+        wrappers = {experts.parameter_name: experts, experts.base_layer.parameter_name: experts.base_layer}
+        adapters = {name: st._adapter_of(wrapper, "default") for name, wrapper in wrappers.items()}
+        module = experts.get_base_layer()
+        st._compile_the_step(module, torch.zeros(38, 32, dtype=torch.bfloat16),
+                             torch.zeros(38, 2, dtype=torch.bfloat16), 2, adapters)
+    types = torch.bfloat16, torch.float32, torch.bfloat16, torch.int32, "enk"
+    assert asked == [([
+        smlora.Problem(6, 32, 48, 4, 2, *types, "token", "grouped"),
+        smlora.Problem(6, 24, 32, 4, 2, *types, "grouped", "token", gates=True),
+    ], [38])]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_compiles_little_beside_what_was_prewarmed():
+    _, fused = both("qwen3_moe", with_adapter, device="cuda", dtype=torch.bfloat16)
+    ids = torch.randint(3, 97, (4, 50), device="cuda")
+    with torch.no_grad():
+        loss_of(fused, ids)
+    problems = [
+        smlora.Problem(6, 32, 48, 4, 2, adapter_dtype=torch.float32, weight_layout="enk", y_rows="grouped"),
+        smlora.Problem(6, 24, 32, 4, 2, adapter_dtype=torch.float32, weight_layout="enk", x_rows="grouped", y_rows="token",
+                       gates=True),
+    ]
+    smlora.prewarm(problems, [200])
+    before = smlora.cache_stats()["compiles"]
+    loss_of(fused, ids).backward()
+    # The activation's, forward and backward.
+    assert smlora.cache_stats()["compiles"] - before <= 3
 
 
 def test_gradient_checkpointing():
