@@ -155,14 +155,70 @@ def gpu_layer(device="cuda", **changes):
     return Layer(E=8, K=128, N=64, R=8, T=96, dtype=torch.bfloat16, y_rows="token", device=device, **changes)
 
 
-@needs_gpu
-def test_no_host_synchronisation_in_a_step():
+def linear_step():
     layer = gpu_layer()
-    training_step(layer)
+    return lambda: training_step(layer)
+
+
+def mlp_step():
+    E, K, I, R, T, k = 8, 64, 96, 8, 96, 2
+
+    def leaf(*shape, dtype=torch.bfloat16):
+        return torch.randn(shape, device="cuda", dtype=dtype).requires_grad_()
+
+    x, W1, W2, gates = leaf(T, K), leaf(E, 2 * I, K).detach(), leaf(E, K, I).detach(), leaf(T, k)
+    first, second = ([leaf(E, R, inputs, dtype=torch.float32), leaf(E, outputs, R, dtype=torch.float32)]
+                     for inputs, outputs in ((K, 2 * I), (I, K)))
+    choices = torch.rand(T, E, device="cuda").topk(k).indices
+
+    def step():
+        routing = smlora.route(choices, E)
+        out = smlora.moe_lora_mlp(x, W1.transpose(1, 2), W2.transpose(1, 2), routing, gates, gate_up_lora=(*first, 2.0),
+                                  down_lora=(*second, 2.0))
+        return torch.autograd.grad(out.square().sum(), (x, gates, *first, *second))
+
+    return step
+
+
+def drop_in_step():
+    from smlora.scattermoe import ScatterMoELoRA, flatten_sort_count
+
+    layer = gpu_layer()
+    A, B = (tensor.detach().requires_grad_() for tensor in (
+        layer.A.reshape(-1, layer.K), layer.B.permute(1, 0, 2).reshape(layer.N, -1)
+    ))
+
+    def step():
+        arrays = flatten_sort_count(layer.choices, layer.E)
+        y = ScatterMoELoRA.apply(layer.x, layer.W, layer.top_k, *arrays, A, B, 2.0, None, layer.gates)
+        return torch.autograd.grad(y.square().sum(), (layer.x, A, B, layer.gates))
+
+    return step
+
+
+def experts_step():
+    """Of a Transformers model's experts with PEFT's adapters."""
+    pytest.importorskip("peft")
+    from test_transformers import both, with_adapter
+
+    _, model = both("qwen3_moe", with_adapter, device="cuda", dtype=torch.bfloat16)
+    experts = model.base_model.model.model.layers[0].mlp.experts
+    adapters = [parameter for parameter in experts.parameters() if parameter.requires_grad]
+    x = torch.randn(40, 32, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    choices = torch.rand(40, 6, device="cuda").topk(2).indices
+    gates = torch.rand(40, 2, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    return lambda: torch.autograd.grad(experts(x, choices, gates).square().sum(), (x, gates, *adapters))
+
+
+@needs_gpu
+@pytest.mark.parametrize("prepare", [linear_step, mlp_step, drop_in_step, experts_step])
+def test_no_host_synchronisation_in_a_step(prepare):
+    step = prepare()
+    step()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        training_step(layer)
+        step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
