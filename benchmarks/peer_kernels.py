@@ -6,6 +6,8 @@ import importlib
 import sys
 
 import torch
+from axolotl_kernels import restrict_search
+from timing import burst_ms
 
 OPERATIONS = ("base", "forward", "dx", "lora_grad", "step")
 
@@ -81,16 +83,25 @@ def _step(i, linear, A=None, B=None):
     return run
 
 
+def _faster(calls):
+    """The one that takes less time on this input."""
+    for call in calls:
+        call()
+    return min(calls, key=lambda call: burst_ms([call]))
+
+
 class Axolotl(Peer):
     name = "axolotl"
     module = "axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linear_lora"
-    note = "its Triton kernels; the first call of a shape searches"
+    note = "its Triton kernels, searched among a handful of configurations; step: the faster of use_fused_dX on and off"
 
     def __init__(self):
+        restrict_search()
         library = self.module.rpartition(".")[0]
         self.ops = importlib.import_module(library + ".kernels.ops")
         self.lora_ops = importlib.import_module(library + ".kernels.lora_ops")
         self.linear = importlib.import_module(self.module).ScatterMoELoRA
+        self.fuses_dX = {}
 
     @staticmethod
     def _adapters(i):
@@ -121,14 +132,20 @@ class Axolotl(Peer):
         x, dy = i.x[i.scattered // i.shape.k], i.dy[i.scattered]
         return lambda: self.lora_ops.group_bwd_lora(dy, x, A, B, i.offsets, i.shape.E, i.scaling)
 
-    def step(self, i):
+    def _step_with(self, i, use_fused_dX):
         def linear(x, A, B):
             return self.linear.apply(
-                x, i.W, i.shape.k, i.experts, i.scattered, i.offsets, A, B, i.scaling, None, None, False, False, True,
-                True
+                x, i.W, i.shape.k, i.experts, i.scattered, i.offsets, A, B, i.scaling, None, None, False, False,
+                use_fused_dX, True
             )
 
         return _step(i, linear, *self._adapters(i))
+
+    def step(self, i):
+        if i.shape not in self.fuses_dX:
+            ways = [self._step_with(i, True), self._step_with(i, False)]
+            self.fuses_dX[i.shape] = _faster(ways) is ways[0]
+        return self._step_with(i, self.fuses_dX[i.shape])
 
 
 class GroupedMM(Peer):
@@ -169,7 +186,7 @@ class GatheredGroupedMM(GroupedMM):
 class DeepGEMM(Peer):
     name = "DeepGEMM"
     module = "deep_gemm"
-    note = "base product of rows gathered and padded before; the better of two alignments"
+    note = "base product of rows gathered and padded before; the faster of its two layouts of W"
 
     def base(self, i):
         import deep_gemm
@@ -186,7 +203,11 @@ class DeepGEMM(Peer):
             experts[at : at + space] = expert
             at, source = at + space, source + count
         out = torch.empty(rows.shape[0], i.shape.N, dtype=i.x.dtype, device="cuda")
-        return lambda: deep_gemm.m_grouped_bf16_gemm_nn_contiguous(rows, i.W, out, experts)
+        transposed = i.W.transpose(1, 2).contiguous()
+        return _faster([
+            lambda: deep_gemm.m_grouped_bf16_gemm_nn_contiguous(rows, i.W, out, experts),
+            lambda: deep_gemm.m_grouped_bf16_gemm_nt_contiguous(rows, transposed, out, experts),
+        ])
 
 
 class Eager(Peer):

@@ -5,7 +5,10 @@
     python benchmarks/peers.py --shape E,K,N,R,k,T --op forward,step
     python benchmarks/peers.py --skew zipf --protocol sustained --json peers.json --plot peers.png
 
-Needs a GPU and what is to be compared: smlora's Python package, axolotl, deep_gemm. What cannot be imported is left out."""
+    python benchmarks/peers.py --axolotl ~/axolotl --peer smlora,axolotl
+
+Needs a GPU and what is to be compared: smlora's Python package, axolotl, deep_gemm. What cannot be imported is left out. Of
+axolotl a checkout will do, as only its kernels are loaded."""
 
 import argparse
 import json
@@ -15,6 +18,7 @@ import traceback
 
 import torch
 
+import axolotl_kernels
 from peer_kernels import OPERATIONS, found
 from shapes import SHAPES, Inputs, Shape
 from timing import PROTOCOLS, ceilings
@@ -25,6 +29,7 @@ def parse_arguments():
     parser.add_argument("--shape", action="append", help="E,K,N,R,k,T or a name; may be given again", default=[])
     parser.add_argument("--op", default=",".join(OPERATIONS), help="of %(default)s")
     parser.add_argument("--peer", default="", help="names, separated by commas; all that are found unless given")
+    parser.add_argument("--axolotl", metavar="FOLDER", help="a checkout of axolotl to take its kernels from")
     parser.add_argument("--rank", type=int, help="instead of the shapes' 16")
     parser.add_argument("--skew", choices=("uniform", "zipf", "one"), default="uniform")
     parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="burst")
@@ -122,6 +127,8 @@ def main():
     unknown = [operation for operation in operations if operation not in OPERATIONS]
     if unknown:
         sys.exit(f"--op: expected some of {','.join(OPERATIONS)}, got {','.join(unknown)}")
+    if arguments.axolotl:
+        axolotl_kernels.load(arguments.axolotl)
     peers = found([name for name in arguments.peer.split(",") if name])
     tflops, gbs = ceilings(PROTOCOLS[arguments.protocol])
     environment = {

@@ -104,11 +104,13 @@ PyObject* Arguments::next() {
     return *objects_++;
 }
 
-std::int64_t Arguments::integer() {
-    const std::int64_t value = PyLong_AsLongLong(next());
+std::int64_t integer_of(PyObject* object) {
+    const std::int64_t value = PyLong_AsLongLong(object);
     if (value == -1 && PyErr_Occurred() != nullptr) throw PythonError{};
     return value;
 }
+
+std::int64_t Arguments::integer() { return integer_of(next()); }
 
 float Arguments::number() {
     const double value = PyFloat_AsDouble(next());

@@ -40,6 +40,9 @@ class Reference {
 /// The address of a torch tensor's first element. Throws PythonError.
 [[nodiscard]] void* data_of(PyObject* tensor);
 
+/// Throws PythonError.
+[[nodiscard]] std::int64_t integer_of(PyObject* object);
+
 /// Walks over the arguments of a call, in order. Throws PythonError with a TypeError when there are too few.
 class Arguments {
  public:

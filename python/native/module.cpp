@@ -27,13 +27,20 @@ void destroy_engine(PyObject* capsule) {
     smlora_engine_destroy(static_cast<smlora_engine*>(PyCapsule_GetPointer(capsule, engine_name)));
 }
 
-std::vector<std::string> strings_of(PyObject* list) {
-    std::vector<std::string> strings;
+/// Of a list, borrowed.
+std::vector<PyObject*> items_of(PyObject* list) {
     const Py_ssize_t count = PyList_Size(list);
     if (count < 0) throw PythonError{};
-    for (Py_ssize_t i = 0; i < count; ++i) {
+    std::vector<PyObject*> items;
+    for (Py_ssize_t i = 0; i < count; ++i) items.push_back(PyList_GetItem(list, i));
+    return items;
+}
+
+std::vector<std::string> strings_of(PyObject* list) {
+    std::vector<std::string> strings;
+    for (PyObject* const item : items_of(list)) {
         Py_ssize_t length = 0;
-        const char* text = PyUnicode_AsUTF8AndSize(PyList_GetItem(list, i), &length);
+        const char* text = PyUnicode_AsUTF8AndSize(item, &length);
         if (text == nullptr) throw PythonError{};
         strings.emplace_back(text, static_cast<std::size_t>(length));
     }
@@ -90,6 +97,47 @@ PyObject* cache_stats(Arguments arguments) {
     char* text = nullptr;
     check(without_gil([&] { return smlora_cache_stats(engine, &text); }));
     return text_of(text);
+}
+
+/// Of a list of numbers, in the order of the fields below.
+smlora_problem problem_of(PyObject* fields) {
+    const std::vector<PyObject*> numbers = items_of(fields);
+    Arguments arguments(numbers.data(), static_cast<Py_ssize_t>(numbers.size()));
+    smlora_problem problem;
+    smlora_problem_init(&problem, sizeof problem);
+    problem.E = arguments.integer();
+    problem.K = arguments.integer();
+    problem.N = arguments.integer();
+    problem.R = arguments.integer();
+    problem.top_k = arguments.integer();
+    problem.dtype = static_cast<smlora_dtype>(arguments.integer());
+    problem.adapter_dtype = static_cast<smlora_dtype>(arguments.integer());
+    problem.gate_dtype = static_cast<smlora_dtype>(arguments.integer());
+    problem.index_dtype = static_cast<smlora_dtype>(arguments.integer());
+    problem.weight_layout = static_cast<smlora_weight_layout>(arguments.integer());
+    problem.x_rows = static_cast<smlora_row_order>(arguments.integer());
+    problem.y_rows = static_cast<smlora_row_order>(arguments.integer());
+    problem.bias = static_cast<int32_t>(arguments.integer());
+    problem.gates = static_cast<int32_t>(arguments.integer());
+    return problem;
+}
+
+/// prewarm(engine, problems: list[list[int]], tokens: list[int]) -> str, JSON
+PyObject* prewarm(Arguments arguments) {
+    smlora_engine* const engine = engine_of(arguments.next());
+    std::vector<smlora_problem> problems;
+    for (PyObject* const fields : items_of(arguments.next())) problems.push_back(problem_of(fields));
+    std::vector<std::int64_t> tokens;
+    for (PyObject* const number : items_of(arguments.next())) tokens.push_back(integer_of(number));
+    smlora_prewarm_options options;
+    smlora_prewarm_options_init(&options, sizeof options);
+    options.problems = problems.data();
+    options.problem_count = problems.size();
+    options.tokens = tokens.data();
+    options.token_count = tokens.size();
+    char* report = nullptr;
+    check(without_gil([&] { return smlora_prewarm(engine, &options, &report); }));
+    return text_of(report);
 }
 
 /// What every operation begins with: engine, stream and a problem of the defaults.
@@ -396,6 +444,7 @@ PyMethodDef methods[] = {method<engine>("engine"),
                          method<set_nvrtc_folders>("set_nvrtc_folders"),
                          method<system_info>("system_info"),
                          method<cache_stats>("cache_stats"),
+                         method<prewarm>("prewarm"),
                          method<set_torch>("set_torch"),
                          method<route>("route"),
                          method<group>("group"),

@@ -10,6 +10,7 @@ from smlora._library import Error, cache_stats, system_info
 from smlora._linear import MoELoRALinear, adapter_views, moe_lora_linear
 from smlora._mlp import Adapter, moe_lora_mlp
 from smlora._native import version as __version__
+from smlora._prewarm import Problem, prewarm
 from smlora._routing import Routing, route
 from smlora._rows import combine, group
 
@@ -19,6 +20,7 @@ __all__ = [
     "Adapter",
     "Error",
     "MoELoRALinear",
+    "Problem",
     "Routing",
     "adapter_views",
     "cache_stats",
@@ -27,6 +29,7 @@ __all__ = [
     "group",
     "moe_lora_linear",
     "moe_lora_mlp",
+    "prewarm",
     "route",
     "system_info",
 ]

@@ -14,8 +14,10 @@ import warnings
 import torch
 
 from smlora._activation import Activation, gated_activation
+from smlora._library import Error
 from smlora._linear import adapter_views
 from smlora._mlp import Adapter, moe_lora_mlp
+from smlora._prewarm import mlp_problems, prewarm
 from smlora._routing import route
 
 NAME = "smlora"
@@ -65,7 +67,7 @@ def _activation_of(module):
 
 
 def _reason_against(module):
-    """Why smlora cannot compute this module's experts, or None."""
+    """Why smlora cannot compute this module's experts, whatever their activation is, or None."""
     name = type(module).__name__
     if not getattr(module, "has_gate", True):
         return f"{name} has no gate projection"
@@ -77,17 +79,19 @@ def _reason_against(module):
             return f"{name} has no parameter {parameter} [experts, .., ..]"
         if weight.dtype not in _DTYPES:
             return f"{name}.{parameter} is of {weight.dtype}; quantised weights are not supported"
-    if _activation_of(module) is None:
-        return f"the activation of {name} is none that smlora has"
     return None
 
 
 @torch.compiler.disable
 def _find_out(module):
-    reason = _reason_against(module)
+    activation, reason = None, _reason_against(module)
+    if reason is None:
+        activation = _activation_of(module)
+        if activation is None:
+            reason = f"the activation of {type(module).__name__} is none that smlora has"
     if reason is not None:
         _warn_once(f"{reason}; its experts run in eager mode")
-    module._smlora_activation = None if reason is not None else _activation_of(module)
+    module._smlora_activation = activation
 
 
 def _activation_or_none(module):
@@ -96,6 +100,37 @@ def _activation_or_none(module):
     if not hasattr(module, "_smlora_activation"):
         _find_out(module)
     return module._smlora_activation
+
+
+# ---- the first step ---------------------------------------------------------------------------------------------------
+
+_prewarmed = set()
+
+
+def _compile_the_step(module, x, gates, top_k, adapters):
+    """At the first training call on a GPU with about so many tokens: everything that a step needs, compiled at once instead
+    of one kernel after the other, each when it is first wanted."""
+    T = x.shape[0]
+    module._smlora_prewarmed = T.bit_length()
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    adapted = [adapters.get(parameter) for parameter in _PARAMETERS]
+    types = [adapter.lora_A.dtype for adapter in adapted if adapter is not None] or [dtype]
+    problems = mlp_problems(
+        _weight(module, "gate_up_proj"), _weight(module, "down_proj"), top_k, dtype,
+        ranks=[0 if adapter is None else adapter.lora_A.shape[1] for adapter in adapted],
+        adapter_dtype=types[0] if types[0] in (dtype, torch.float32) else dtype,
+        gate_dtype=gates.dtype if gates.dtype in (dtype, torch.float32) else dtype,
+        biases=(module.has_bias, module.has_bias),
+    )
+    key = (*problems, T.bit_length())
+    if T == 0 or key in _prewarmed:
+        return
+    _prewarmed.add(key)
+    try:
+        prewarm(problems, [T])
+    except (Error, ValueError, NotImplementedError):
+        # A kernel that is wanted fails again where it is wanted, and is named there.
+        pass
 
 
 # ---- the experts ------------------------------------------------------------------------------------------------------
@@ -123,6 +158,13 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     gates = top_k_weights
     if gates.dtype not in (x.dtype, torch.float32):
         gates = gates.float()
+    if (
+        x.is_cuda
+        and not torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
+        and getattr(module, "_smlora_prewarmed", None) != x.shape[0].bit_length()
+    ):
+        _compile_the_step(module, x, gates, top_k_index.shape[1], adapters)
     bias = module.has_bias
     out = moe_lora_mlp(
         x,

@@ -29,6 +29,7 @@ names = set(zipfile.ZipFile(wheel).namelist())
 for name in ("__init__.py", "_native.abi3.so", "cache/README.md"):
     assert f"smlora/{name}" in names, f"{name} is not in {sorted(names)}"
 assert any(re.fullmatch(r"smlora/lib/libsmlora\.so\.[0-9.]+", name) for name in names), sorted(names)
+assert any(name.startswith("smlora/cache/v1/tuning/") for name in names), "no tuning records"
 stray = {name for name in names if not name.startswith(("smlora/", "smlora-"))}
 assert not stray, stray
 
@@ -38,5 +39,9 @@ if not os.path.exists(with_torch):
     sys.exit(0)
 site = scratch / "site"
 subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
-script = "import smlora, torch; print(smlora.__version__, smlora.__file__, smlora.route(torch.tensor([[1, 0]]), 2))"
+script = """
+import smlora, torch
+print(smlora.__version__, smlora.__file__, smlora.route(torch.tensor([[1, 0]]), 2))
+assert any(layer["exists"] and not layer["writable"] for layer in smlora.cache_stats("cpu")["layers"])
+"""
 subprocess.run([with_torch, "-c", script], check=True, env=dict(os.environ, PYTHONPATH=str(site)), cwd=scratch)

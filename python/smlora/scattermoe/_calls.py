@@ -37,7 +37,7 @@ def adapters_as(dtype, lora_A, lora_B, E):
 
 
 def _plain_precision(x):
-    """Autocast does not concern this library: results are of the type of the inputs."""
+    """Autocast does not concern this library's products: results are of the type of the inputs."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
     return contextlib.nullcontext()
@@ -58,10 +58,13 @@ def projection(x, weight, k, sorted_scattered_idxs, expert_offsets, adapter, sca
         # One operation, unless the rows of x are shared by another number of entries than the gates combine.
         if not grouped_out and k in (1, gates.shape[1]):
             top_k, y_order, inner_gates = gates.shape[1], TOKEN, gates
+    # What axolotl does with gates is a product that autocast casts; the rest is none of its concern.
+    cast = gates is not None and torch.is_autocast_enabled(x.device.type)
     with _plain_precision(x):
         y = linear.call(unit_columns(x), weight, A, B, bias, inner_gates, scattered, offsets, top_k,
                         row_order(grouped_in, k), y_order, float(scaling))
-        return y if gates is None or inner_gates is not None else combine(y, gates)
+        y = y if gates is None or inner_gates is not None else combine(y, gates)
+    return y.to(torch.get_autocast_dtype(x.device.type)) if cast else y
 
 
 def written_to(out, result):

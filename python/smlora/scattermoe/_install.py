@@ -7,8 +7,17 @@ import importlib.util
 import sys
 
 _PACKAGE = "axolotl.integrations.kernels.libs.scattermoe_lora"
-_MODULES = ("kernels", "kernels.ops", "kernels.lora_ops", "parallel_experts", "parallel_linear_lora", "lora_ops")
+_MODULES = (
+    "kernels", "kernels.ops", "kernels.lora_ops", "kernels.grouped_gram", "kernels.single", "parallel_experts",
+    "parallel_linear_lora", "lora_ops", "multi_lora",
+)
 _PARENTS = [_PACKAGE.rsplit(".", depth)[0] for depth in range(1, _PACKAGE.count(".") + 1)]
+
+
+def _fill(package):
+    """Last: an import of a module sets the name in its package, and parallel_linear_lora is to be the function."""
+    drop_in = importlib.import_module("smlora.scattermoe")
+    package.__dict__.update({name: getattr(drop_in, name) for name in drop_in.__all__ if name != "install"})
 
 
 class _Loader(importlib.abc.Loader):
@@ -20,8 +29,9 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module):
         name = module.__name__
         if name == _PACKAGE:
-            drop_in = importlib.import_module("smlora.scattermoe")
-            module.__dict__.update({name: getattr(drop_in, name) for name in drop_in.__all__ if name != "install"})
+            for submodule in _MODULES:
+                importlib.import_module(f"{_PACKAGE}.{submodule}")
+            _fill(module)
         elif name.startswith(_PACKAGE):
             # What is in sys.modules afterwards is what is imported.
             sys.modules[name] = importlib.import_module("smlora.scattermoe" + name[len(_PACKAGE) :])
@@ -52,6 +62,8 @@ def _replace_what_is_loaded():
             module = importlib.import_module(name)
             parent, _, last = name.rpartition(".")
             setattr(sys.modules[parent], last, module)
+    if _PACKAGE in sys.modules:
+        _fill(sys.modules[_PACKAGE])
 
 
 def install():

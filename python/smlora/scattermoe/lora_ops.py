@@ -19,10 +19,9 @@ class ParallelExperts(parallel_experts.ParallelExperts):
 
     def forward(self, inputs, k, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets, gates=None,
                 grouped_in=False, grouped_out=False):
-        lora = {}
-        if self._lora_A is not None:
-            lora = {"lora_A": self._lora_A, "lora_B": self._lora_B, "scaling": self._lora_scaling}
+        scaling = 1.0 if self._lora_scaling is None else self._lora_scaling
         return parallel_linear_lora(
             inputs, self.weight.permute(0, 2, 1), k, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets,
-            expert_biases=self.bias, gates=gates, grouped_in=grouped_in, grouped_out=grouped_out, **lora
+            lora_A=self._lora_A, lora_B=self._lora_B, scaling=scaling, expert_biases=self.bias, gates=gates,
+            grouped_in=grouped_in, grouped_out=grouped_out
         )

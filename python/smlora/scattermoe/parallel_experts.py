@@ -3,7 +3,22 @@
 import torch
 
 from smlora._routing import route
+from smlora.scattermoe import kernels
 from smlora.scattermoe._calls import projection
+
+_INT_MAX = 2**31 - 1
+
+
+def _needs_int64_indices(*tensors):
+    """Of no consequence here; kept for whoever asks. Whether one of the tensors has 2^31 - 1 elements or more."""
+    return any(isinstance(tensor, torch.Tensor) and tensor.numel() >= _INT_MAX for tensor in tensors)
+
+
+def compileable_bincount(x, minlength):
+    """[minlength] int64 counts of the values of x, all below minlength, in one graph for torch.compile."""
+    return torch.zeros(minlength, dtype=torch.long, device=x.device).scatter_add_(
+        0, x.flatten().long(), torch.ones_like(x, dtype=torch.long).flatten()
+    )
 
 
 def flatten_sort_count(expert_idxs, num_experts):
@@ -18,6 +33,12 @@ def parallel_linear(inputs, expert_weights, k, sorted_expert_idxs, sorted_scatte
     """y_i = x_i W_e + b_e for inputs [M / k, K], or [M, K] with grouped_in, and expert_weights [E, K, N]. Returns [M, N], in
     expert order with grouped_out; with gates [T, top_k] the rows of a token are summed, [T, N]. Differentiable in all of
     them."""
+    if gates is None and not torch.is_grad_enabled():
+        weights = expert_weights.to(inputs.dtype)
+        bias = None if expert_biases is None else expert_biases.to(inputs.dtype)
+        large = _needs_int64_indices(inputs) or sorted_expert_idxs.shape[0] * weights.shape[-1] >= _INT_MAX
+        return kernels.ops.scatter2scatter(inputs, weights, sorted_expert_idxs, sorted_scattered_idxs, k, bias, grouped_in,
+                                           grouped_out, int64_indices=large)
     return projection(inputs, expert_weights, k, sorted_scattered_idxs, expert_offsets, None, 1.0, expert_biases, gates,
                       grouped_in, grouped_out)
 

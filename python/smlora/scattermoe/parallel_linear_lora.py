@@ -1,6 +1,9 @@
 """The projection with adapters; see smlora.scattermoe."""
 
-from smlora.scattermoe._calls import projection
+import torch
+
+from smlora._projection import GROUPED, forward, unit_columns
+from smlora.scattermoe._calls import adapters_as, projection, routing_arrays
 from smlora.scattermoe.parallel_experts import parallel_linear
 
 
@@ -26,6 +29,22 @@ def parallel_linear_lora(inputs, expert_weights, k, sorted_expert_idxs, sorted_s
                                expert_biases, gates, grouped_in, grouped_out)
     return ScatterMoELoRA.apply(inputs, expert_weights, k, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets,
                                 lora_A, lora_B, scaling, expert_biases, gates, grouped_in, grouped_out)
+
+
+@torch.no_grad()
+def _compute_lora_input_grad(grouped_grad_out, lora_A, lora_B, expert_offsets, E, scaling, sorted_expert_idxs=None,
+                             sorted_scattered_idxs=None, int64_indices=False, yb=None):
+    """scaling (DY_e B_e) A_e [M, K] of DY [M, N], both in expert order; yb [M, R], if it is known, is DY_e B_e."""
+    dtype = grouped_grad_out.dtype
+    A, B = (adapter.to(dtype).contiguous() for adapter in adapters_as(dtype, lora_A, lora_B, E))
+    order = torch.arange(grouped_grad_out.size(0), device=grouped_grad_out.device, dtype=expert_offsets.dtype)
+    scattered, offsets = routing_arrays(order, expert_offsets, E)
+
+    def product(rows, weights):
+        return forward.call(unit_columns(rows), weights, None, None, None, None, scattered, offsets, 1, GROUPED, GROUPED,
+                            1.0, False)[0]
+
+    return product(product(grouped_grad_out, B) if yb is None else yb, A).mul_(scaling)
 
 
 def get_lora_params_from_wrapper(module):

@@ -53,6 +53,36 @@ def test_system_info_and_cache_stats():
     assert {"memory_hits", "disk_hits", "compiles"} <= stats.keys()
 
 
+def test_prewarming_compiles_once(tmp_path):
+    """In a process of its own, with an empty cache."""
+    if not smlora.system_info()["nvrtc"]["found"]:
+        pytest.skip("needs NVRTC")
+    script = """
+import json, smlora, torch
+problems = [smlora.Problem(4, 64, 32, 0, 2, torch.float32)]
+print(json.dumps([smlora.prewarm(problems, [64]) for _ in range(2)]))
+"""
+    path = ":".join(entry for entry in sys.path if entry)
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True,
+                            env=dict(os.environ, PYTHONPATH=path, SMLORA_CACHE_DIR=str(tmp_path / "cache"))).stdout
+    first, second = json.loads(output)
+    assert first["compiled"] == first["kernels"] > 0
+    assert second["found"] == second["kernels"] == first["kernels"]
+
+
+@pytest.mark.parametrize("wrong", [dict(weight_layout="nke"), dict(x_rows="rows"), dict(dtype=torch.int8), dict(E=0)])
+def test_a_wrong_problem_is_named(wrong):
+    problem = smlora.Problem(4, 64, 32, 8, 2)._replace(**wrong)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        smlora.prewarm([problem], [64])
+
+
+def test_the_shipped_records_are_a_layer():
+    layers = {layer["root"]: layer for layer in smlora.cache_stats("cpu")["layers"]}
+    shipped = pathlib.Path(smlora.__file__).parent / "cache"
+    assert layers[str(shipped)]["exists"] and list(shipped.glob("v1/tuning/*/*.json"))
+
+
 def test_every_public_name_is_documented():
     text = (pathlib.Path(__file__).parents[3] / "docs" / "python.md").read_text()
     for name in smlora.__all__:
@@ -125,14 +155,70 @@ def gpu_layer(device="cuda", **changes):
     return Layer(E=8, K=128, N=64, R=8, T=96, dtype=torch.bfloat16, y_rows="token", device=device, **changes)
 
 
-@needs_gpu
-def test_no_host_synchronisation_in_a_step():
+def linear_step():
     layer = gpu_layer()
-    training_step(layer)
+    return lambda: training_step(layer)
+
+
+def mlp_step():
+    E, K, I, R, T, k = 8, 64, 96, 8, 96, 2
+
+    def leaf(*shape, dtype=torch.bfloat16):
+        return torch.randn(shape, device="cuda", dtype=dtype).requires_grad_()
+
+    x, W1, W2, gates = leaf(T, K), leaf(E, 2 * I, K).detach(), leaf(E, K, I).detach(), leaf(T, k)
+    first, second = ([leaf(E, R, inputs, dtype=torch.float32), leaf(E, outputs, R, dtype=torch.float32)]
+                     for inputs, outputs in ((K, 2 * I), (I, K)))
+    choices = torch.rand(T, E, device="cuda").topk(k).indices
+
+    def step():
+        routing = smlora.route(choices, E)
+        out = smlora.moe_lora_mlp(x, W1.transpose(1, 2), W2.transpose(1, 2), routing, gates, gate_up_lora=(*first, 2.0),
+                                  down_lora=(*second, 2.0))
+        return torch.autograd.grad(out.square().sum(), (x, gates, *first, *second))
+
+    return step
+
+
+def drop_in_step():
+    from smlora.scattermoe import ScatterMoELoRA, flatten_sort_count
+
+    layer = gpu_layer()
+    A, B = (tensor.detach().requires_grad_() for tensor in (
+        layer.A.reshape(-1, layer.K), layer.B.permute(1, 0, 2).reshape(layer.N, -1)
+    ))
+
+    def step():
+        arrays = flatten_sort_count(layer.choices, layer.E)
+        y = ScatterMoELoRA.apply(layer.x, layer.W, layer.top_k, *arrays, A, B, 2.0, None, layer.gates)
+        return torch.autograd.grad(y.square().sum(), (layer.x, A, B, layer.gates))
+
+    return step
+
+
+def experts_step():
+    """Of a Transformers model's experts with PEFT's adapters."""
+    pytest.importorskip("peft")
+    from test_transformers import both, with_adapter
+
+    _, model = both("qwen3_moe", with_adapter, device="cuda", dtype=torch.bfloat16)
+    experts = model.base_model.model.model.layers[0].mlp.experts
+    adapters = [parameter for parameter in experts.parameters() if parameter.requires_grad]
+    x = torch.randn(40, 32, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    choices = torch.rand(40, 6, device="cuda").topk(2).indices
+    gates = torch.rand(40, 2, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    return lambda: torch.autograd.grad(experts(x, choices, gates).square().sum(), (x, gates, *adapters))
+
+
+@needs_gpu
+@pytest.mark.parametrize("prepare", [linear_step, mlp_step, drop_in_step, experts_step])
+def test_no_host_synchronisation_in_a_step(prepare):
+    step = prepare()
+    step()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        training_step(layer)
+        step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

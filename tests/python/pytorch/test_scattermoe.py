@@ -128,6 +128,86 @@ def test_gradients_of_adapters_and_weights(case):
     assert ops.group_bwd_W(dy, x, case.offsets, E)[1] is None
 
 
+def test_gradients_of_padded_rows(case):
+    dy = torch.randn(M, N, device=case.x.device)
+    adapters = case.A, case.B
+    expected = lora_ops.group_bwd_lora_fused(dy, case.x, *adapters, case.offsets, case.scattered, E, TOP_K, SCALING)
+    experts, scattered, padded, real = lora_ops.round_expert_counts(case.experts, case.scattered, case.offsets, E, 4)
+    assert torch.equal(real, case.offsets)
+    counts, padded_counts = (torch.diff(offsets, prepend=offsets.new_zeros(1)) for offsets in (real, padded))
+    assert torch.equal(padded_counts, (counts + 3) // 4 * 4)
+    assert torch.equal(experts, torch.repeat_interleave(torch.arange(E, device=experts.device), padded_counts))
+    for rows, grouped in ((dy, False), (dy[scattered], True)):
+        got = lora_ops.group_bwd_lora_fused(rows, case.x, *adapters, padded, scattered, E, TOP_K, SCALING,
+                                            real_expert_offsets=real, dy_grouped=grouped)
+        assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
+
+
+def test_gradients_of_given_rank_rows(case):
+    from smlora.scattermoe.kernels.grouped_gram import grouped_lora_weight_grads
+
+    x, dy = torch.randn(M, K, device=case.x.device), torch.randn(M, N, device=case.x.device)
+    A, B = case.A.view(E, R, K)[case.experts], case.B.view(N, E, R).permute(1, 0, 2)[case.experts]
+    xa, yb = (A @ x.unsqueeze(2)).squeeze(2), (dy.unsqueeze(1) @ B).squeeze(1)
+    got = grouped_lora_weight_grads(dy, x, yb, xa, case.A, case.B, case.offsets, E, SCALING)
+    expected = lora_ops.group_bwd_lora(dy, x, case.A, case.B, case.offsets, E, SCALING)
+    assert_close(got[0], expected[0], torch.float32)
+    assert_close(got[1], expected[1], torch.float32)
+
+
+def test_the_adapters_part_of_dX(case):
+    from smlora.scattermoe.parallel_linear_lora import _compute_lora_input_grad
+
+    dy = torch.randn(M, N, device=case.x.device)
+    arguments = dy, case.W * 0, case.experts, case.scattered, 1, case.A, case.B, SCALING
+    expected = lora_ops.scatter2scatter_lora_dX(*arguments, dy_grouped=True, dx_grouped=True)
+    assert_close(_compute_lora_input_grad(dy, case.A, case.B, case.offsets, E, SCALING), expected, torch.float32)
+
+
+@pytest.mark.parametrize("rows", [1, TOP_K])
+def test_a_single_token(case, rows):
+    from smlora.scattermoe.kernels.single import single2scatter
+
+    x = torch.randn(rows, K, device=case.x.device)
+    got = single2scatter(x, case.W, case.choices[:1])
+    expected = torch.stack([x[j % rows] @ case.W[e] for j, e in enumerate(case.choices[0].tolist())])
+    assert_close(got, expected, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_tenants(case, dtype):
+    from smlora.scattermoe import build_multilora_routing, scatter2scatter_multilora
+
+    tenants, device = 3, case.x.device
+    tenant = torch.randint(tenants, (M,), device=device)
+    arrays = build_multilora_routing(case.choices.flatten(), tenant, E, tenants)
+    A, B = torch.randn(E * tenants * R, K, device=device), torch.randn(N, E * tenants * R, device=device)
+    trained = [tensor.detach().to(dtype).requires_grad_() for tensor in (case.x, A, B)]
+    y = scatter2scatter_multilora(trained[0], case.W.to(dtype), TOP_K, *arrays, *trained[1:], SCALING)
+    exact = [tensor.detach().double().requires_grad_() for tensor in trained]
+    group = case.choices.flatten() * tenants + tenant
+    x = exact[0].repeat_interleave(TOP_K, 0).unsqueeze(1)
+    of_group = exact[1].view(-1, R, K)[group], exact[2].view(N, -1, R).permute(1, 0, 2)[group]
+    base = x @ case.W.detach().to(dtype).double()[case.choices.flatten()]
+    expected = (base + SCALING * x @ of_group[0].transpose(1, 2) @ of_group[1].transpose(1, 2)).squeeze(1)
+    assert_close(y, expected, dtype)
+    dy = torch.randn_like(y)
+    for got, wanted in zip(torch.autograd.grad(y, trained, dy), torch.autograd.grad(expected, exact, dy.double())):
+        assert_close(got, wanted, dtype)
+
+
+def test_without_gradients_a_projection_is_one_product(case, monkeypatch):
+    arguments = case.x, case.W, TOP_K, case.experts, case.scattered, case.offsets, case.bias
+    calls = []
+    original = ops.scatter2scatter_compileable
+    monkeypatch.setattr(ops, "scatter2scatter_compileable", lambda *given: calls.append(1) or original(*given))
+    expected = parallel_linear(*arguments)
+    assert not calls
+    with torch.no_grad():
+        assert torch.equal(parallel_linear(*arguments), expected)
+    assert len(calls) == 1
+
+
 def test_group(case):
     coeff = torch.rand(M, device=case.x.device)
     assert torch.equal(ops.group(case.x, case.scattered, fan_out=TOP_K), case.x[case.scattered // TOP_K])
@@ -172,13 +252,17 @@ def test_adapters_and_gates_of_other_types(case):
     assert (y.dtype, dA.dtype, dx.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
 
 
-def test_results_have_the_type_of_the_inputs_under_autocast(case):
-    arguments = case.W, TOP_K, case.experts, case.scattered, case.offsets, case.A, case.B, SCALING, None, case.gates
+def test_under_autocast_only_what_gates_combine_is_of_its_type(case):
+    arguments = case.W, TOP_K, case.experts, case.scattered, case.offsets, case.A, case.B, SCALING
+    plain, gated = ScatterMoELoRA.apply(case.x, *arguments), ScatterMoELoRA.apply(case.x, *arguments, None, case.gates)
     with torch.autocast(case.x.device.type, dtype=torch.bfloat16):
-        y = ScatterMoELoRA.apply(case.x, *arguments)
-        (dgates,) = torch.autograd.grad(y.bfloat16().sum(), case.gates)
-    assert y.dtype == dgates.dtype == torch.float32
-    assert torch.equal(y, ScatterMoELoRA.apply(case.x, *arguments))
+        assert torch.equal(ScatterMoELoRA.apply(case.x, *arguments), plain)
+        y = ScatterMoELoRA.apply(case.x, *arguments, None, case.gates)
+    assert torch.equal(y, gated.bfloat16())
+    trained = case.x, case.A, case.B, case.gates
+    dy = torch.randn_like(y)
+    for got, wanted in zip(torch.autograd.grad(y, trained, dy), torch.autograd.grad(gated, trained, dy.float())):
+        assert got.dtype == torch.float32 and torch.equal(got, wanted)
 
 
 def test_modules(case):
@@ -220,8 +304,13 @@ from axolotl.integrations.kernels.libs.scattermoe_lora.kernels import lora_ops, 
 from axolotl.integrations.kernels.libs.scattermoe_lora.parallel_experts import flatten_sort_count
 from axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linear_lora import ScatterMoELoRA
 from axolotl.integrations.kernels.libs.scattermoe_lora import ParallelExperts, parallel_linear_lora
+from axolotl.integrations.kernels.libs.scattermoe_lora.kernels.single import single2scatter
+from axolotl.integrations.kernels.libs.scattermoe_lora.multi_lora import scatter2scatter_multilora
 import axolotl.integrations.kernels.libs.scattermoe_lora.kernels.lora_ops as again
 import axolotl.integrations.kernels.libs.scattermoe_lora
+import axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linear_lora
+assert callable(axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linear_lora)
+assert parallel_linear_lora.__name__ == "parallel_linear_lora" and callable(parallel_linear_lora)
 assert again is lora_ops and lora_ops.__name__ == "smlora.scattermoe.kernels.lora_ops"
 assert axolotl.integrations.kernels.libs.scattermoe_lora.kernels.ops is base_ops
 assert flatten_sort_count.__module__ == "smlora.scattermoe.parallel_experts"

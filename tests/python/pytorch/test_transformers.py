@@ -1,5 +1,6 @@
 """experts_implementation="smlora" against eager, in loss and in every gradient, on small random models."""
 
+import copy
 import warnings
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
+import smlora  # noqa: E402
 import smlora.transformers as st  # noqa: E402
 from reference import assert_close, error  # noqa: E402
 
@@ -148,20 +150,91 @@ def test_peft_adapters_are_fused(name, device, called, materialised):
     compare(eager, fused, ids)
 
 
-def test_bf16_with_adapters_in_fp32_under_autocast(device):
-    eager, fused = both("qwen3_moe", with_adapter, device=device, dtype=torch.bfloat16)
+@pytest.fixture
+def choices(monkeypatch):
+    """A list of the routers' choices. While it is empty it records those of the model that runs; `choices.replay()` makes
+    the next model's routers choose the same. In bf16 a token between two experts may go to either, by rounding far from
+    the experts; such a token moves gradients by several hundredths, in eager as in smlora."""
+    original = torch.topk
+
+    class Choices(list):
+        replayed = None
+
+        def replay(self):
+            self.replayed = iter(self)
+
+    recorded = Choices()
+
+    def topk(scores, k, dim=-1, **named):
+        if recorded.replayed is None:
+            values, indices = original(scores, k, dim, **named)
+            recorded.append(indices)
+        else:
+            indices = next(recorded.replayed)
+            values = scores.gather(dim, indices)
+        return torch.return_types.topk((values, indices))
+
+    monkeypatch.setattr(torch, "topk", topk)
+    return recorded
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gpt_oss"])
+def test_bf16_with_adapters_in_fp32_under_autocast(device, name, choices):
+    """Both implementations against the same weights and choices in double: smlora may be no further from it than eager is,
+    but for the scatter between two orders of rounding. In 90 draws its errors were at most 0.0144, and 1.06 of eager's."""
+    eager, fused = both(name, with_adapter, device=device, dtype=torch.bfloat16)
     adapters = [parameter for parameter in fused.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in adapters} == {torch.float32}
     ids = tokens(device)
     gradients = []
-    for model in (eager, fused):
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+    for model in (copy.deepcopy(eager).double(), eager, fused):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=model in (eager, fused)):
             loss = loss_of(model, ids)
         loss.backward()
+        choices.replay()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad})
-    for name, expected in gradients[0].items():
-        assert gradients[1][name].dtype == torch.float32
-        assert error(gradients[1][name], expected) < 0.05, name
+    exact, of_eager, of_smlora = gradients
+    for name, expected in exact.items():
+        assert of_smlora[name].dtype == torch.float32
+        ours, theirs = error(of_smlora[name], expected), error(of_eager[name], expected)
+        assert ours < 1.25 * theirs and ours < 0.03, f"{name}: smlora {ours:.4f}, eager {theirs:.4f}"
+
+
+def test_a_first_step_compiles_the_kernels_of_its_problems_at_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(st, "prewarm", lambda problems, tokens: asked.append((problems, tokens)))
+    monkeypatch.setattr(st, "_prewarmed", set())
+    _, fused = both("qwen3_moe", with_adapter, dtype=torch.bfloat16)
+    for layer in fused.base_model.model.model.layers:
+        experts = layer.mlp.experts
+        wrappers = {experts.parameter_name: experts, experts.base_layer.parameter_name: experts.base_layer}
+        adapters = {name: st._adapter_of(wrapper, "default") for name, wrapper in wrappers.items()}
+        module = experts.get_base_layer()
+        st._compile_the_step(module, torch.zeros(38, 32, dtype=torch.bfloat16),
+                             torch.zeros(38, 2, dtype=torch.bfloat16), 2, adapters)
+    types = torch.bfloat16, torch.float32, torch.bfloat16, torch.int32, "enk"
+    assert asked == [([
+        smlora.Problem(6, 32, 48, 4, 2, *types, "token", "grouped"),
+        smlora.Problem(6, 24, 32, 4, 2, *types, "grouped", "token", gates=True),
+    ], [38])]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_compiles_little_beside_what_was_prewarmed():
+    _, fused = both("qwen3_moe", with_adapter, device="cuda", dtype=torch.bfloat16)
+    ids = torch.randint(3, 97, (4, 50), device="cuda")
+    with torch.no_grad():
+        loss_of(fused, ids)
+    problems = [
+        smlora.Problem(6, 32, 48, 4, 2, adapter_dtype=torch.float32, weight_layout="enk", y_rows="grouped"),
+        smlora.Problem(6, 24, 32, 4, 2, adapter_dtype=torch.float32, weight_layout="enk", x_rows="grouped", y_rows="token",
+                       gates=True),
+    ]
+    smlora.prewarm(problems, [200])
+    before = smlora.cache_stats()["compiles"]
+    loss_of(fused, ids).backward()
+    # The activation's, forward and backward.
+    assert smlora.cache_stats()["compiles"] - before <= 3
 
 
 def test_gradient_checkpointing():

@@ -1,3 +1,3 @@
-from smlora.scattermoe.kernels import lora_ops, ops
+from smlora.scattermoe.kernels import grouped_gram, lora_ops, ops, single
 
-__all__ = ["lora_ops", "ops"]
+__all__ = ["grouped_gram", "lora_ops", "ops", "single"]

@@ -12,6 +12,52 @@ _SPLIT_LORA_FWD_THRESHOLD = 2**63
 _SPLIT_LORA_FWD_MAX_EXPERTS = 32
 
 
+# Of Triton's kernels: their tiles and the buckets of their searches. Of no consequence here.
+BLOCK_M = 128
+ALLOW_TF32 = True
+MIN_TRITON_DOT_SIZE = 16
+_M_BUCKET_GRANULARITY = 1024
+_M_BUCKET_COARSE = 131072
+_M_BUCKET_COARSE_THRESHOLD = 16384
+
+
+def _next_power_of_2(n):
+    return 1 << (n - 1).bit_length()
+
+
+def _block_r_for_rank(r):
+    return _next_power_of_2(max(r, MIN_TRITON_DOT_SIZE))
+
+
+def _bucket_m(m):
+    granularity = _M_BUCKET_COARSE if m >= _M_BUCKET_COARSE_THRESHOLD else _M_BUCKET_GRANULARITY
+    return -(-m // granularity) * granularity
+
+
+@torch.no_grad()
+def round_expert_counts(sorted_expert_idxs, sorted_scattered_idxs, expert_offsets, E, block_m=BLOCK_M):
+    """Pads every expert that has rows to a multiple of block_m by repeating its last: (padded sorted_expert_idxs, padded
+    sorted_scattered_idxs, padded offsets [E], offsets [E] as they were). Waits for the GPU, as sizes depend on the counts.
+    smlora's kernels gain nothing by it."""
+    counts = torch.diff(expert_offsets, prepend=expert_offsets.new_zeros(1))
+    padded = (counts + block_m - 1) // block_m * block_m
+    ends = padded.cumsum(0).to(expert_offsets.dtype)
+    position = torch.arange(int(ends[-1]), device=ends.device, dtype=ends.dtype)
+    expert = torch.searchsorted(ends, position, right=True)
+    within = torch.minimum(position - (ends - padded)[expert], counts[expert] - 1)
+    source = (expert_offsets - counts)[expert] + within
+    return sorted_expert_idxs[source], sorted_scattered_idxs[source], ends, expert_offsets.clone()
+
+
+def _unpadded(padded_offsets, offsets, M):
+    """[M]: where the rows of each expert lie in what round_expert_counts made; anything for rows of no expert."""
+    zero = offsets.new_zeros(1)
+    shift = torch.cat([zero, padded_offsets[:-1]]) - torch.cat([zero, offsets[:-1]])
+    position = torch.arange(M, device=offsets.device, dtype=offsets.dtype)
+    expert = torch.searchsorted(offsets, position, right=True).clamp_(max=offsets.shape[0] - 1)
+    return position + shift[expert]
+
+
 def _split(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, A, B, scaling, b, x_grouped, y_grouped):
     arrays = sorted_expert_idxs, sorted_scattered_idxs
     y = scatter2scatter(X, W, *arrays, k, b, x_grouped, y_grouped)
@@ -74,7 +120,13 @@ def group_bwd_lora(DY, X, lora_A, lora_B, expert_offsets, E, scaling, sorted_sca
 def group_bwd_lora_fused(DY, X, lora_A, lora_B, expert_offsets, sorted_scattered_idxs, E, k, scaling,
                          real_expert_offsets=None, dy_grouped=False, int64_indices=False):
     """As group_bwd_lora, of X [M / k, K] and of DY [M, N] in the order of the entries, or of the experts with
-    dy_grouped."""
-    offsets = expert_offsets if real_expert_offsets is None else real_expert_offsets
+    dy_grouped. With real_expert_offsets the other two arrays are those of round_expert_counts."""
+    offsets = expert_offsets
+    if real_expert_offsets is not None:
+        offsets = real_expert_offsets
+        rows = _unpadded(expert_offsets, offsets, X.size(0) * k).clamp_(max=sorted_scattered_idxs.size(0) - 1)
+        if dy_grouped and DY.size(0) == sorted_scattered_idxs.size(0):
+            DY = DY[rows]
+        sorted_scattered_idxs = sorted_scattered_idxs[rows]
     return _gradients(DY, X, lora_A, lora_B, offsets, sorted_scattered_idxs, E, k, scaling, row_order(False, k),
                       row_order(dy_grouped, 1))

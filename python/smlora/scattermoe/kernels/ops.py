@@ -7,17 +7,29 @@ from smlora._rows import group_rows
 from smlora.scattermoe._calls import offsets_of, routing_arrays, row_order, written_to
 
 
+# Of Triton's kernels; of no consequence here.
+BLOCK_M = 128
+ALLOW_TF32 = True
+
+
 @torch.no_grad()
-def scatter2scatter(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, b=None, x_grouped=False, y_grouped=False,
-                    out=None, int64_indices=False, residual=None):
-    """Y_i = X_i W_e + b_e (+ residual). X [M / k, K], or [M, K] with x_grouped; returns [M, N], in expert order with
-    y_grouped."""
+def scatter2scatter_compileable(output, W, X, k, sorted_expert_idxs, sorted_scattered_idxs, b, x_grouped, y_grouped,
+                                int64_indices=False, residual=None):
+    """scatter2scatter into `output`, or into a new tensor if it is None. Returns what was written to."""
     scattered, offsets = routing_arrays(sorted_scattered_idxs, offsets_of(sorted_expert_idxs, W.size(0)), W.size(0))
     y, _ = forward.call(unit_columns(X), W, None, None, b, None, scattered, offsets, k, row_order(x_grouped, k),
                         row_order(y_grouped, 1), 1.0, False)
     if residual is not None:
         y += residual
-    return written_to(out, y)
+    return written_to(output, y)
+
+
+def scatter2scatter(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, b=None, x_grouped=False, y_grouped=False,
+                    out=None, int64_indices=False, residual=None):
+    """Y_i = X_i W_e + b_e (+ residual). X [M / k, K], or [M, K] with x_grouped; returns [M, N], in expert order with
+    y_grouped."""
+    return scatter2scatter_compileable(out, W, X, k, sorted_expert_idxs, sorted_scattered_idxs, b, x_grouped, y_grouped,
+                                       int64_indices, residual)
 
 
 @torch.no_grad()

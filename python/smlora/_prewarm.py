@@ -1,0 +1,71 @@
+"""Compiling before the first step what it needs."""
+
+import json
+from typing import NamedTuple
+
+import torch
+
+from smlora import _native
+from smlora._library import DTYPES, cuda_engine
+from smlora._projection import ROW_ORDERS
+
+_LAYOUTS = {"ekn": 0, "enk": 1}
+
+
+class Problem(NamedTuple):
+    """A projection: E experts, K inputs, N outputs, rank R (0: no adapter), top_k experts of a token.
+
+    adapter_dtype and gate_dtype: those of `dtype` unless given. weight_layout: "ekn" if N is contiguous in the weight
+    [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them."""
+
+    E: int
+    K: int
+    N: int
+    R: int
+    top_k: int
+    dtype: torch.dtype = torch.bfloat16
+    adapter_dtype: torch.dtype = None
+    gate_dtype: torch.dtype = None
+    index_dtype: torch.dtype = torch.int32
+    weight_layout: str = "ekn"
+    x_rows: str = "token"
+    y_rows: str = "scattered"
+    bias: bool = False
+    gates: bool = False
+
+    def numbers(self):
+        """As the library takes it."""
+        for name, known in (("weight_layout", _LAYOUTS), ("x_rows", ROW_ORDERS), ("y_rows", ROW_ORDERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        types = (self.dtype, self.adapter_dtype or self.dtype, self.gate_dtype or self.dtype, self.index_dtype)
+        for dtype in types:
+            if dtype not in DTYPES:
+                raise ValueError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
+        return [
+            self.E, self.K, self.N, self.R, self.top_k, *map(DTYPES.index, types), _LAYOUTS[self.weight_layout],
+            ROW_ORDERS[self.x_rows], ROW_ORDERS[self.y_rows], int(self.bias), int(self.gates)
+        ]
+
+
+def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtype, biases=(False, False)):
+    """The two projections of `moe_lora_mlp`, weights and ranks as it takes them."""
+
+    def problem(weight, R, bias, **orders):
+        E, K, N = weight.shape
+        layout = "enk" if weight.stride(2) != 1 and weight.stride(1) == 1 else "ekn"
+        return Problem(E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, layout, bias=bias, **orders)
+
+    return [
+        problem(gate_up, ranks[0], biases[0], x_rows="token", y_rows="grouped"),
+        problem(down, ranks[1], biases[1], x_rows="grouped", y_rows="token", gates=gate_dtype is not None),
+    ]
+
+
+def prewarm(problems, tokens=()):
+    """Compiles into the cache the kernels that training steps of these problems need, many at once: the first step of a
+    process compiles one after the other otherwise. Needs NVRTC, but no GPU; what is in the cache is only looked up.
+
+    problems: a list of `Problem`. tokens: the numbers of tokens that the job will use; a few typical ones if there are none.
+    Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took."""
+    return json.loads(_native.prewarm(cuda_engine(), [problem.numbers() for problem in problems], list(tokens)))
