@@ -18,7 +18,6 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
-// STREAMS_WEIGHTS,
 // COLUMN_TILES, CLUSTER (1 or 2; 1 if rank rows are made), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
 // types Element, Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
@@ -45,9 +44,9 @@ __device__ __forceinline__ void run(const Args& args) {
             ptx::mbarrier_init(L::filled(base, stage), 1 + 128);
             ptx::mbarrier_init(L::emptied(base, stage), 8 * C::CLUSTER);
         }
-        for (int half = 0; half < 2; ++half) {
-            ptx::mbarrier_init(L::staged(base, half), 128);
-            ptx::mbarrier_init(L::stored(base, half), 4);
+        for (int slot = 0; slot < L::slots; ++slot) {
+            ptx::mbarrier_init(L::staged(base, slot), 256);
+            ptx::mbarrier_init(L::stored(base, slot), 4);
         }
         ptx::mbarrier_init(L::left(base), 4);
         if constexpr (L::dynamic) {
@@ -68,13 +67,13 @@ __device__ __forceinline__ void run(const Args& args) {
     const TileList list{prefix, base};
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;
     if (warpgroup == 0) {
-        ptx::give_registers_up<64>();
+        ptx::give_registers_up<56>();
         produce<C>(args, list);
     } else if (warpgroup == 1) {
-        ptx::give_registers_up<48>();
+        ptx::give_registers_up<40>();
         store<C>(args, shared, list);
     } else {
-        ptx::take_registers<200>();
+        ptx::take_registers<208>();
         consume<C>(args, list, warpgroup - 2);
     }
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the other block may still arrive at this one's barriers

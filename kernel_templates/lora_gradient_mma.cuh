@@ -8,10 +8,10 @@
 // wants. The same for the rank rows. What lies in a lane's accumulators at the end are neighbours again, 8 columns by
 // TILE_R / 4 ranks.
 //
-// Blocks of a persistent grid walk the items (group of columns and ranks, expert, chunk of its rows), experts fastest;
-// the warps of a block take neighbouring columns of the same rows. Groups of both sides alternate. An expert with many
-// rows is cut into chunks, whose sums go to `partials` in fp32; lora_gradient_reduce adds them in order. No atomics:
-// results are bitwise repeatable.
+// Blocks of a persistent grid walk the items (expert, chunk of its rows, group of columns and ranks), groups fastest, so
+// that a row is read whole at about the same time; the warps of a block take neighbouring columns of the same rows. An
+// expert with many rows is cut into chunks, whose sums go to `partials` in fp32; lora_gradient_reduce adds them in
+// order. No atomics: results are bitwise repeatable.
 //
 // STEPS steps of 16 rows are under way for each warp, across items: while one is summed and written, the rows of the
 // next are coming, and the indices of the rows after those.
@@ -75,7 +75,7 @@ struct Piece {
     int begin, end;  ///< sorted positions
 };
 
-/// Where a block is in its items, which are group * chunks + chunk.
+/// Where a block is in its items, which are chunk * groups + group.
 template <class C>
 struct Place {
     using L = Layout<C>;
@@ -84,30 +84,15 @@ struct Place {
     const Args& args;
     const int* prefix;
     const int* slots;
-    int group;
-    int chunk;
+    int item;
 
-    __device__ __forceinline__ Place(const Args& all, const int* chunk_prefix, const int* chunk_slots)
-        : args(all),
-          prefix(chunk_prefix),
-          slots(chunk_slots),
-          group(static_cast<int>(blockIdx.x) / chunk_prefix[C::E]),
-          chunk(static_cast<int>(blockIdx.x) % chunk_prefix[C::E]) {}
-
-    [[nodiscard]] __device__ __forceinline__ bool more() const { return group < L::groups; }
-
-    /// The item `blocks` further; group_step and chunk_step are what a division of the grid by the chunks gave.
-    __device__ __forceinline__ void advance(int group_step, int chunk_step) {
-        group += group_step;
-        chunk += chunk_step;
-        if (chunk >= prefix[C::E]) {
-            chunk -= prefix[C::E];
-            ++group;
-        }
-    }
+    [[nodiscard]] __device__ __forceinline__ bool more() const { return item < prefix[C::E] * L::groups; }
+    __device__ __forceinline__ void advance() { item += static_cast<int>(gridDim.x); }
 
     [[nodiscard]] __device__ __forceinline__ Piece piece() const {
-        // Of every `groups` in a row groups_a are side a's, spread evenly.
+        const int chunk = item / L::groups;
+        const int group = item % L::groups;
+        // groups_a of them are side a's, spread evenly.
         const int a_before = group * L::groups_a / L::groups;
         Piece piece;
         piece.side = (group + 1) * L::groups_a / L::groups > a_before ? side_a : side_b;
@@ -140,7 +125,6 @@ struct Copier {
 
     const Args& args;
     Place<C> place;
-    int group_step, chunk_step;
     int side = 0;
     int first = 0, end = 0;              ///< sorted positions: of the step that is copied next, of its piece
     unsigned pitch = 0;                  ///< from row to row, in units of 16 bytes
@@ -152,7 +136,7 @@ struct Copier {
     /// Goes to the first piece with rows, from `place` on.
     __device__ __forceinline__ void seek() {
         first = end = 0;
-        for (; place.more(); place.advance(group_step, chunk_step)) {
+        for (; place.more(); place.advance()) {
             const Piece piece = place.piece();
             if (piece.begin == piece.end) continue;
             side = piece.side;
@@ -213,7 +197,7 @@ struct Copier {
         if (first < end) {
             find_rows();
         } else {
-            place.advance(group_step, chunk_step);
+            place.advance();
             seek();
         }
     }
@@ -402,13 +386,11 @@ __device__ __forceinline__ void run(const Args& args) {
     prefix_counts<C::E, L::threads>(prefix, warp_totals,
                                     [&](int expert) { return gradient_chunks(offsets, expert, chunk_rows); });
     gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, chunk_rows);
-    const int group_step = static_cast<int>(gridDim.x) / prefix[C::E];
-    const int chunk_step = static_cast<int>(gridDim.x) % prefix[C::E];
     unsigned char* const slots_of_warp = shared + threadIdx.x / 32 * C::STEPS * L::slot_bytes;
     const unsigned targets = ptx::shared_address(slots_of_warp);
 
-    Place<C> place(args, prefix, slots);
-    Copier<C> copier{args, place, group_step, chunk_step};
+    Place<C> place{args, prefix, slots, static_cast<int>(blockIdx.x)};
+    Copier<C> copier{args, place};
     copier.seek();
 #pragma unroll 1
     for (int step = 0; step < C::STEPS - 1; ++step) {
@@ -416,7 +398,7 @@ __device__ __forceinline__ void run(const Args& args) {
         ptx::cp_async_commit();
     }
     int current = 0;
-    for (; place.more(); place.advance(group_step, chunk_step)) {
+    for (; place.more(); place.advance()) {
         float sums[L::pieces][4][L::n_tiles][4] = {};
         const Piece piece = place.piece();
 #pragma unroll 1

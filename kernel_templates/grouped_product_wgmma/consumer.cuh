@@ -32,8 +32,8 @@ struct Consumer {
     unsigned base;
     int half;
     Ring<C::STAGES> ring;
-    unsigned staging_parity = 1;  // of the last filling of the staging; there was none yet
-    unsigned left_parity = 1;     // of the last tile's output
+    Ring<L::slots> slots;
+    unsigned left_parity = 1;  // of the last tile's output
 
     /// Operand of k16 step `k` of m64 `m` of the weights at `target`, STRIDED in the reduction, which is DEPTH long.
     template <int STRIDED, int DEPTH>
@@ -241,12 +241,8 @@ struct Consumer {
         } else {
             multiply_tile<N>(sums);
         }
-        if (staging_read) {
-            // Both warpgroups have read the operands in the staging before the output takes their place.
-            ptx::named_barrier_sync(consumers_barrier, 256);
-        } else {
-            ptx::mbarrier_wait(L::stored(base, half), staging_parity);
-        }
+        // Both warpgroups have read the operands in the staging before the output takes their place.
+        if (staging_read) ptx::named_barrier_sync(consumers_barrier, 256);
         ptx::wgmma_hold(sums[0]);
         ptx::wgmma_hold(sums[1]);
         stage_output<N>(tile, sums);
@@ -257,7 +253,6 @@ struct Consumer {
     __device__ __forceinline__ void stage_output(const Tile& tile, const float (&sums)[2][N / 2]) {
         const int lane = static_cast<int>(threadIdx.x) & 31;
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
-        const unsigned staging = base + L::staging + static_cast<unsigned>(half) * L::half_bytes;
         float bias[2][2] = {};
         if constexpr (C::HAS_BIAS != 0) {
 #pragma unroll
@@ -273,9 +268,8 @@ struct Consumer {
         const int matrix_row = lane % 8 + lane / 16 * 8;
 #pragma unroll
         for (int block = 0; block < (N + 8) / 16; ++block) {
-            constexpr int blocks = C::STAGING_ROWS / 16;
-            const int row = block % blocks * 16 + matrix_row;
-            if (block > 0 && block % blocks == 0) ptx::mbarrier_wait(L::stored(base, half), staging_parity);
+            const unsigned slot = base + L::staging + static_cast<unsigned>(slots.stage) * L::slot_bytes;
+            ptx::mbarrier_wait(L::stored(base, slots.stage), slots.parity ^ 1U);
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
                 unsigned packed[4];
@@ -291,13 +285,12 @@ struct Consumer {
                     }
                     packed[i] = pack2<Element>(value[0], value[1]);
                 }
-                const int chunk = m * 8 + warp * 2 + lane / 8 % 2;
-                ptx::stmatrix_x4_trans(staging + swizzled<16>(row, chunk), packed[0], packed[1], packed[2], packed[3]);
+                const int chunk = half * 16 + m * 8 + warp * 2 + lane / 8 % 2;
+                ptx::stmatrix_x4_trans(slot + swizzled<32>(matrix_row, chunk), packed[0], packed[1], packed[2],
+                                       packed[3]);
             }
-            if ((block + 1) % blocks == 0 || block + 1 == (N + 8) / 16) {
-                ptx::mbarrier_arrive(L::staged(base, half));
-                staging_parity ^= 1U;
-            }
+            ptx::mbarrier_arrive(L::staged(base, slots.stage));
+            slots.next();
         }
     }
 

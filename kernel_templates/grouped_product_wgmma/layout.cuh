@@ -4,12 +4,12 @@
 //   STAGES x stage     weights [TILE_COLUMNS x 64], then rows [TILE_ROWS x 64], then, if MAKES_RANK_ROWS, the rank
 //   matrix
 //                      [RANK_DEPTH x 64]; 2 bytes each, swizzled in units of 128 bytes (the rank matrix by its pitch)
-//   staging            2 x [STAGING_ROWS x 128 columns], 2 bytes each, 16-byte chunks swizzled: the output tile on its
-//                      way out, STAGING_ROWS rows at a time.
+//   staging            STAGING_ROWS / 16 slots x [16 rows x 256 columns], 2 bytes each, 16-byte chunks swizzled: the
+//                      output tile on its way out, 16 rows at a time.
 //                      Between two tiles' outputs: the adapter's operands, weights [TILE_COLUMNS x RANK_DEPTH], then
 //                      rank rows [TILE_ROWS x RANK_DEPTH]. An adapter too large for that takes a stage's place, step by
 //                      step, all but the rank rows that are made here.
-//   barriers           (2 STAGES + 5) x 8, with MAKES_RANK_ROWS 8 more
+//   barriers           (2 STAGES + 2 slots + 1) x 8, with MAKES_RANK_ROWS 8 more
 //   out_rows           TILE_ROWS x 4    where each row of the tile that is stored begins, in units of 16 bytes
 //   prefix             (E + 2) x 4      row tiles before each expert; group E is the entries left out, whose rows are
 //   zero
@@ -29,6 +29,9 @@ constexpr int step_depth = 64;
 /// Columns of the tile, two m64 for each of the two warpgroups that multiply.
 constexpr int tile_columns = 256;
 
+/// Rows of the output that are staged together.
+constexpr int slot_rows = 16;
+
 /// One of each kind: copies, stores; the two others multiply.
 constexpr int warpgroups = 4;
 
@@ -47,56 +50,59 @@ struct Layout {
     static constexpr unsigned rows_bytes = C::TILE_ROWS * step_depth * 2;
     static constexpr unsigned rank_bytes = makes_rank_rows ? rank_depth * step_depth * 2 : 0;
     static constexpr unsigned stage_bytes = weight_bytes + rows_bytes + rank_bytes;
-    static constexpr unsigned half_bytes = C::STAGING_ROWS * 256;
+    static constexpr int slots = C::STAGING_ROWS / slot_rows;
+    static constexpr unsigned slot_bytes = slot_rows * tile_columns * 2;
+    static constexpr unsigned staging_bytes = slots * slot_bytes;
     static constexpr unsigned lora_weight_bytes = has_lora ? tile_columns * rank_pitch : 0;
     static constexpr unsigned lora_rows_bytes = has_lora ? C::TILE_ROWS * rank_pitch : 0;
 
     /// Whether the adapter lies in the staging; else its steps go through the pipeline like those of the reduction.
-    static constexpr bool lora_beside = lora_steps == 1 && lora_weight_bytes + lora_rows_bytes <= 2 * half_bytes;
+    static constexpr bool lora_beside = lora_steps == 1 && lora_weight_bytes + lora_rows_bytes <= staging_bytes;
     static constexpr int lora_slots = lora_beside ? 0 : lora_steps;
 
     /// Tiles that read rank rows wait for the tile that makes them.
     static constexpr bool dynamic = makes_rank_rows;
     static constexpr int item_slots = 4;
-    static constexpr int barrier_count = 2 * C::STAGES + 5 + (dynamic ? 2 * item_slots : 0);
+    static constexpr int barrier_count = 2 * C::STAGES + 2 * slots + 1 + (dynamic ? 2 * item_slots : 0);
 
     static constexpr unsigned staging = C::STAGES * stage_bytes;
     static constexpr unsigned rank_rows = staging + (lora_beside ? lora_weight_bytes : 0);
-    static constexpr unsigned barriers = staging + 2 * half_bytes;
+    static constexpr unsigned barriers = staging + staging_bytes;
     static constexpr unsigned out_rows = barriers + barrier_count * 8;
     static constexpr unsigned prefix = out_rows + C::TILE_ROWS * 4;
     static constexpr unsigned warp_totals = prefix + (C::E + 2) * 4;
     static constexpr unsigned items = warp_totals + 16 * 4;
 
     static_assert(C::TILE_ROWS % 16 == 0, "whole passes of 16 rows");
-    static_assert(C::STAGING_ROWS % 16 == 0 && C::STAGING_ROWS <= C::TILE_ROWS, "rows are staged 16 at a time");
-    static_assert(!makes_rank_rows || lora_beside || lora_rows_bytes <= 2 * half_bytes, "rank rows lie in the staging");
+    static_assert(C::STAGING_ROWS % slot_rows == 0 && C::STAGING_ROWS <= C::TILE_ROWS, "whole slots");
+    static_assert(!makes_rank_rows || lora_beside || lora_rows_bytes <= staging_bytes, "rank rows lie in the staging");
     static_assert(!makes_rank_rows || (lora_steps == 1 && C::TILE_ROWS <= (rank_depth == 16 ? 192 : 128)),
                   "the rank rows of a tile are one step of the adapter and two or, of the least depth, three m64");
-    static_assert(C::STREAMS_WEIGHTS == 0 || C::CLUSTER == 1, "no hint beside multicast");
     static_assert(!dynamic || C::CLUSTER == 1, "the blocks of a cluster go through the same items");
 
-    // Barriers: stages filled and emptied; halves of the staging filled and emptied; all of a tile's output stored.
+    // Barriers: stages filled and emptied; slots of the staging filled and emptied; all of a tile's output stored.
     static __device__ __forceinline__ unsigned filled(unsigned base, int stage) { return base + barriers + stage * 8; }
     static __device__ __forceinline__ unsigned emptied(unsigned base, int stage) {
         return base + barriers + (C::STAGES + stage) * 8;
     }
-    static __device__ __forceinline__ unsigned staged(unsigned base, int half) {
-        return base + barriers + (2 * C::STAGES + half) * 8;
+    static __device__ __forceinline__ unsigned staged(unsigned base, int slot) {
+        return base + barriers + (2 * C::STAGES + slot) * 8;
     }
-    static __device__ __forceinline__ unsigned stored(unsigned base, int half) {
-        return base + barriers + (2 * C::STAGES + 2 + half) * 8;
+    static __device__ __forceinline__ unsigned stored(unsigned base, int slot) {
+        return base + barriers + (2 * C::STAGES + slots + slot) * 8;
+    }
+    static __device__ __forceinline__ unsigned left(unsigned base) {
+        return base + barriers + (2 * C::STAGES + 2 * slots) * 8;
     }
     // Items announced, and noted by every warp.
     static __device__ __forceinline__ unsigned announced(unsigned base, int slot) {
-        return base + barriers + (2 * C::STAGES + 5 + slot) * 8;
+        return base + barriers + (2 * C::STAGES + 2 * slots + 1 + slot) * 8;
     }
     static __device__ __forceinline__ unsigned noted(unsigned base, int slot) {
-        return base + barriers + (2 * C::STAGES + 5 + item_slots + slot) * 8;
+        return base + barriers + (2 * C::STAGES + 2 * slots + 1 + item_slots + slot) * 8;
     }
     static __device__ __forceinline__ unsigned item(unsigned base, int slot) { return base + items + slot * 4; }
     static __device__ __forceinline__ unsigned first_item(unsigned base) { return item(base, item_slots); }
-    static __device__ __forceinline__ unsigned left(unsigned base) { return base + barriers + (2 * C::STAGES + 4) * 8; }
 };
 
 /// Where a role is in the ring of stages.

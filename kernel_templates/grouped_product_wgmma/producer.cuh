@@ -16,8 +16,8 @@ template <int MAJOR, int CLUSTER>
 constexpr int weight_copies = MAJOR == 0 ? 1 : tile_columns / CLUSTER / 64;
 
 /// Makes copy `number` of weight_copies of the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction
-/// contiguous. Each block of a cluster copies its share to all of them. ONCE: no other tile reads them.
-template <int MAJOR, int DEPTH, int CLUSTER, bool ONCE>
+/// contiguous. Each block of a cluster copies its share to all of them.
+template <int MAJOR, int DEPTH, int CLUSTER>
 __device__ __forceinline__ void copy_weights(int number, unsigned target, const TensorMap& map, unsigned barrier,
                                              int expert, int column, int red) {
     const int block = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank());
@@ -25,9 +25,7 @@ __device__ __forceinline__ void copy_weights(int number, unsigned target, const 
     const unsigned to = target + static_cast<unsigned>(own * DEPTH * 2);
     const int x = MAJOR == 0 ? red : column + own;
     const int y = MAJOR == 0 ? column + own : red;
-    if constexpr (ONCE) {
-        ptx::tma_load_once(to, map, barrier, x, y, expert);
-    } else if constexpr (CLUSTER == 1) {
+    if constexpr (CLUSTER == 1) {
         ptx::tma_load(to, map, barrier, x, y, expert);
     } else {
         ptx::tma_load_multicast(to, map, barrier, x, y, expert, static_cast<unsigned short>((1 << CLUSTER) - 1));
@@ -79,8 +77,8 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, con
                 const int rank = step * L::rank_depth;
 #pragma unroll
                 for (int number = 0; number < weight_copies<C::LORA_MAJOR, C::CLUSTER>; ++number) {
-                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER, false>(
-                        number, weights, args.lora_weight_map, barrier, tile.expert, tile.column, rank);
+                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(number, weights, args.lora_weight_map,
+                                                                           barrier, tile.expert, tile.column, rank);
                 }
                 if (!makes) {
                     if constexpr (L::makes_rank_rows) ptx::wait_for_flag(args.progress + 1 + tile.row_tile);
@@ -101,8 +99,8 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, con
                     barrier, L::weight_bytes + (makes ? L::rank_bytes : 0U) + (adapter_too ? lora_bytes : 0U));
             }
             if (issuer < weight_copies<C::WEIGHT_MAJOR, C::CLUSTER>) {
-                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER, C::STREAMS_WEIGHTS != 0>(
-                    issuer, stage, args.weight_map, barrier, tile.expert, tile.column, red);
+                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(issuer, stage, args.weight_map, barrier,
+                                                                      tile.expert, tile.column, red);
             }
             if (issuer == adapter_issuer) {
                 if (makes) {

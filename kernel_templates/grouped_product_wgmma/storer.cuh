@@ -37,10 +37,11 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
     auto* const out = static_cast<Vec16*>(args.product.out);
     auto* const out_rows = reinterpret_cast<unsigned*>(shared + L::out_rows);
     const unsigned base = list.base;
-    // Sixteen threads store a row's 256 bytes of a half, eight rows at once.
+    // A warp stores a row's 512 bytes, the four of them four rows at once.
     const int thread = static_cast<int>(threadIdx.x) & 127;
-    const int chunk = thread % 16;
-    unsigned parity = 0;
+    const int warp = thread / 32;
+    const int chunk = thread % 32;
+    Ring<L::slots> ring;
 
     for_each_tile<C>(list, offsets, args.product.M, [&](const Tile& tile) {
         ptx::named_barrier_sync(storer_barrier, 128);  // the last tile's rows are stored
@@ -51,40 +52,25 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
         }
         ptx::named_barrier_sync(storer_barrier, 128);
         if (tile.expert == C::E) return clear<C>(args, tile, out_rows);
-        const int pieces = fillings<C>(tile.height);
-        for (int piece = 0; piece < pieces; ++piece) {
+        const bool inside = tile.column + chunk * 8 < C::OUT;
+        for (int first = 0; first < tile.height; first += slot_rows) {
+            const unsigned char* const slot = shared + L::staging + static_cast<unsigned>(ring.stage) * L::slot_bytes;
+            ptx::mbarrier_wait(L::staged(base, ring.stage), ring.parity);
+            Vec16 value[slot_rows / 4];
+            unsigned to[slot_rows / 4];
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                ptx::mbarrier_wait(L::staged(base, half), parity);
-                if (tile.column + half * 128 + chunk * 8 < C::OUT) {
-                    const int first = thread / 16;
-                    const unsigned char* const staged =
-                        shared + L::staging + half * static_cast<int>(L::half_bytes) + swizzled<16>(first, chunk);
-                    const int left = tile.rows - piece * C::STAGING_ROWS - first;
-                    const unsigned* const rows = out_rows + piece * C::STAGING_ROWS + first;
-                    constexpr int rounds = C::STAGING_ROWS / 8;
-                    constexpr int batch = rounds % 3 == 0 ? 3 : rounds % 4 == 0 ? 4 : 2;
-#pragma unroll
-                    for (int begin = 0; begin < rounds; begin += batch) {
-                        Vec16 value[batch];
-                        unsigned to[batch];
-#pragma unroll
-                        for (int i = 0; i < batch; ++i) {
-                            // Eight rows further the swizzle is the same.
-                            value[i] = *reinterpret_cast<const Vec16*>(staged + (begin + i) * 8 * 256);
-                            to[i] = (begin + i) * 8 < left ? rows[(begin + i) * 8] : 0;
-                        }
-#pragma unroll
-                        for (int i = 0; i < batch; ++i) {
-                            if ((begin + i) * 8 < left)
-                                out[to[i] + static_cast<unsigned>(half * 16 + chunk)] = value[i];
-                        }
-                    }
-                }
-                __syncwarp();
-                if (thread % 32 == 0) ptx::mbarrier_arrive(L::stored(base, half));
+            for (int i = 0; i < slot_rows / 4; ++i) {
+                const int row = warp + i * 4;
+                value[i] = *reinterpret_cast<const Vec16*>(slot + swizzled<32>(row, chunk));
+                to[i] = out_rows[first + row];
             }
-            parity ^= 1U;
+#pragma unroll
+            for (int i = 0; i < slot_rows / 4; ++i) {
+                if (inside && first + warp + i * 4 < tile.rows) out[to[i] + static_cast<unsigned>(chunk)] = value[i];
+            }
+            __syncwarp();
+            if (chunk == 0) ptx::mbarrier_arrive(L::stored(base, ring.stage));
+            ring.next();
         }
         if (thread % 32 == 0) ptx::mbarrier_arrive(L::left(base));
     });

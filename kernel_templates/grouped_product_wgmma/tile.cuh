@@ -26,12 +26,6 @@ __host__ __device__ constexpr int whole_height(int rows) {
     return ceil_div(rows, step) * step;
 }
 
-/// Times that the output of a tile of `height` rows fills the staging.
-template <class C>
-__device__ __forceinline__ int fillings(int height) {
-    return ceil_div(height, C::STAGING_ROWS);
-}
-
 /// Row tiles of a group in units of CLUSTER, whose blocks take one each.
 template <class C>
 __device__ __forceinline__ int row_tiles(const typename C::Index* offsets, int group, int M) {

@@ -15,17 +15,6 @@ __device__ __forceinline__ void tma_load(unsigned target, const TensorMap& map, 
         : "memory");
 }
 
-/// The same, of what no other block will read: L2 gives it up first.
-__device__ __forceinline__ void tma_load_once(unsigned target, const TensorMap& map, unsigned barrier, int x, int y,
-                                              int z) {
-    constexpr unsigned long long evict_first = 0x12F0000000000000ULL;  // as createpolicy.fractional makes it
-    asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, "
-        "%4, %5}], [%2], %6;" ::"r"(target),
-        "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "l"(evict_first)
-        : "memory");
-}
-
 /// The same into every block of the cluster whose bit in `blocks` is set, at the same place, each counting at its own
 /// barrier.
 __device__ __forceinline__ void tma_load_multicast(unsigned target, const TensorMap& map, unsigned barrier, int x,

@@ -95,18 +95,16 @@ std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts&
 
 tune::Candidate candidate_of(const WgmmaBlocking& blocking) {
     tune::Candidate candidate;
-    candidate.name =
-        fmt::format("wgmma_{}_by{}_s{}_{}{}{}{}", blocking.tile_rows, blocking.row_step, blocking.stages,
-                    blocking.staging_rows, blocking.cluster > 1 ? "_pairs" : "",
-                    blocking.makes_rank_rows ? "_rank_rows" : "", blocking.streams_weights ? "_streamed" : "");
+    candidate.name = fmt::format("wgmma_{}_by{}_s{}_{}{}{}", blocking.tile_rows, blocking.row_step, blocking.stages,
+                                 blocking.staging_rows, blocking.cluster > 1 ? "_pairs" : "",
+                                 blocking.makes_rank_rows ? "_rank_rows" : "");
     candidate.configuration = {product_wgmma_family,
                                {{"TILE_ROWS", blocking.tile_rows},
                                 {"STAGES", blocking.stages},
                                 {"STAGING_ROWS", blocking.staging_rows},
                                 {"ROW_STEP", blocking.row_step},
                                 {"CLUSTER", blocking.cluster},
-                                {"MAKES_RANK_ROWS", blocking.makes_rank_rows},
-                                {"STREAMS_WEIGHTS", blocking.streams_weights}}};
+                                {"MAKES_RANK_ROWS", blocking.makes_rank_rows}}};
     return candidate;
 }
 
@@ -125,7 +123,7 @@ int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank) const {
     const int rank_columns = makes_rank_rows ? wgmma_rank_depth(rank) : 0;
     const int stage = (wgmma_tile_columns + tile_rows + rank_columns) * wgmma_step_depth * 2;
     const int staging = 2 * staging_rows * 256;
-    const int barriers = (2 * stages + 5 + (makes_rank_rows ? 8 : 0)) * 8;
+    const int barriers = (2 * stages + staging_rows / 8 + 1 + (makes_rank_rows ? 8 : 0)) * 8;
     return stages * stage + staging + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4 + 5 * 4;
 }
 
@@ -140,11 +138,8 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
         for (const Rows& option : row_options) {
             for (const int cluster : {1, 2}) {
                 if (cluster > 1 && (makes || !option.pairs)) continue;
-                // Measured on weights whose output is contiguous; on the others it cost 6 %.
-                const bool streams =
-                    cluster == 1 && product.weight_out_contiguous && size.rows_per_expert <= option.tile_rows;
-                WgmmaBlocking blocking{option.tile_rows, option.row_step, option.stages, option.staging_rows,
-                                       cluster,          false,           streams};
+                WgmmaBlocking blocking{option.tile_rows,    option.row_step, option.stages,
+                                       option.staging_rows, cluster,         false};
                 if (makes) blocking = with_rank_rows(blocking, problem.E, rank, facts.shared_bytes_per_block);
                 tune::Candidate candidate = candidate_of(blocking);
                 candidate.predicted_seconds = predicted(size, blocking, rank, facts);
@@ -163,9 +158,8 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
 
 WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
-    return {at("TILE_ROWS"),           at("ROW_STEP"), at("STAGES"),
-            at("STAGING_ROWS"),        at("CLUSTER"),  at("MAKES_RANK_ROWS") != 0,
-            at("STREAMS_WEIGHTS") != 0};
+    return {at("TILE_ROWS"),    at("ROW_STEP"), at("STAGES"),
+            at("STAGING_ROWS"), at("CLUSTER"),  at("MAKES_RANK_ROWS") != 0};
 }
 
 bool makes_rank_rows(const tune::Configuration& configuration) {

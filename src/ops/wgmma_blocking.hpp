@@ -28,7 +28,6 @@ struct WgmmaBlocking {
     int staging_rows;  ///< of the output, on their way to memory
     int cluster;
     bool makes_rank_rows;  ///< rather than reading what another kernel made
-    bool streams_weights;  ///< asks L2 to forget them first, as no other tile reads them
 
     /// Dynamic shared memory; mirrors the table at the top of layout.cuh. `rank`: padded; 0: no adapter.
     [[nodiscard]] int shared_bytes(std::int64_t E, std::int64_t rank) const;

@@ -45,7 +45,6 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, const tune
         {"HAS_BIAS", product.bias},
         {"HAS_GATES", product.gates},
         {"MAKES_RANK_ROWS", blocking.makes_rank_rows},
-        {"STREAMS_WEIGHTS", blocking.streams_weights},
         {"COLUMN_TILES", step.column_tiles},
         {"CLUSTER", blocking.cluster},
         {"TILE_ROWS", blocking.tile_rows},

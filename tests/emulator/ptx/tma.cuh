@@ -11,11 +11,6 @@ __device__ SMLORA_EMULATED void tma_load(unsigned target, const TensorMap& map, 
     emulator::runtime->tma_load(target, &map, barrier, corner, 3, 0, where);
 }
 
-__device__ SMLORA_EMULATED void tma_load_once(unsigned target, const TensorMap& map, unsigned barrier, int x, int y,
-                                              int z, SMLORA_WHERE) {
-    tma_load(target, map, barrier, x, y, z, where);
-}
-
 __device__ SMLORA_EMULATED void tma_load_multicast(unsigned target, const TensorMap& map, unsigned barrier, int x,
                                                    int y, int z, unsigned short blocks, SMLORA_WHERE) {
     const int corner[3] = {x, y, z};
