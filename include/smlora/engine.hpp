@@ -44,7 +44,7 @@ struct EngineOptions {
     std::optional<double> tuning_seconds;
     /// With first_use: device memory that measuring may take meanwhile. Unset: an eighth of what is free.
     std::optional<std::uint64_t> tuning_memory_bytes;
-    /// Threads of the CPU backend and of prewarming; 0: one for each core that this process may use.
+    /// Threads of the CPU backend, and of compiling; 0: one for each core that this process may use.
     int threads = 0;
     /// Where log lines go. Unset: warnings to stderr; everything when SMLORA_LOG=debug, info when SMLORA_LOG=info.
     LogSink log;

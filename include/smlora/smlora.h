@@ -186,7 +186,7 @@ typedef struct smlora_engine_options {
     size_t cache_layer_count;
     /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
     uint64_t cache_limit_bytes;
-    int32_t threads; /* of the CPU backend and of prewarming; 0: one for each core that this process may use */
+    int32_t threads; /* of the CPU backend, and of compiling; 0: one for each core that this process may use */
     smlora_tuning tuning;
     smlora_log_callback log; /* null: warnings to stderr; more with SMLORA_LOG=info or SMLORA_LOG=debug */
     void* log_user;          /* handed to `log` */

@@ -28,13 +28,16 @@ struct StoredKernel {
 /// Thread-safe.
 class KernelStore {
  public:
-    enum class Use { cached, compiled_anew };
+    enum class Use { cached, looked_for, compiled_anew };
 
     KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters,
                 NvrtcAccess access = NvrtcAccess::installed());
 
-    /// Use::compiled_anew: although the cache has it, because the driver refused what the cache has; that counts as
-    /// rejected. Throws Error{compile}.
+    /// The kernel if it need not be compiled; else nothing.
+    std::shared_ptr<const StoredKernel> find(const KernelSpec& spec, const Arch& arch);
+
+    /// Use::looked_for: find() has just not found it. Use::compiled_anew: although the cache has it, because the driver
+    /// refused what the cache has; that counts as rejected. Throws Error{compile}.
     std::shared_ptr<const StoredKernel> obtain(const KernelSpec& spec, const Arch& arch, Use use = Use::cached);
 
     /// See KernelLibrary.

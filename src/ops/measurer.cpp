@@ -120,7 +120,12 @@ tune::MemoryNeed Measurer::memory_need() {
 Plan Measurer::make(const tune::Candidate& candidate) const {
     Choices choices = case_.others;
     choices.set(case_.role, candidate.configuration);
-    return make_plan(case_.problem, case_.variant, call_.facts(), choices);
+    Plan whole = make_plan(case_.problem, case_.variant, call_.facts(), choices);
+    Plan plan;
+    for (const Role role : work_->roles()) {
+        if (whole.has(role)) plan.set(role, whole.at(role));
+    }
+    return plan;
 }
 
 tune::Preparation Measurer::prepare(const tune::Candidate& candidate) {
@@ -143,18 +148,11 @@ tune::Preparation Measurer::prepare(const tune::Candidate& candidate) {
     return preparation;
 }
 
-void Measurer::load(Plan& plan, const std::vector<Role>& roles) {
-    for (const Role role : roles) {
-        if (auto& step = plan.steps[static_cast<std::size_t>(role)]) call_.load(*step);
-    }
-    plan.multiprocessors = call_.facts().multiprocessors;
-}
-
 const Plan& Measurer::plan_of(const tune::Candidate& candidate) {
     const auto known = plans_.find(candidate.name);
     if (known != plans_.end()) return known->second;
     Plan plan = make(candidate);
-    load(plan, work_->roles());
+    call_.load(plan);
     return plans_.emplace(candidate.name, std::move(plan)).first->second;
 }
 
@@ -255,10 +253,7 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     events_.emplace();
 
     reference_ = work_->reference_plan();
-    for (auto& step : reference_.steps) {
-        if (step) call_.load(*step);
-    }
-    reference_.multiprocessors = call_.facts().multiprocessors;
+    call_.load(reference_);
     expected_ = run_and_fetch(reference_);
 }
 

@@ -52,10 +52,10 @@ class Measurer final : public tune::Device {
 
     /// Loaded; kept for the next time.
     const Plan& plan_of(const tune::Candidate& candidate);
+    /// The kernels of a candidate that the work launches.
     [[nodiscard]] Plan make(const tune::Candidate& candidate) const;
     /// With plain kernels for the roles that are not the candidate's own: it does not answer for their mistakes.
     [[nodiscard]] Plan with_references(Plan plan) const;
-    void load(Plan& plan, const std::vector<Role>& roles);
     [[nodiscard]] gpu::StreamBuffer& new_buffer(std::int64_t bytes);
     /// `kept` (may be null): how many rows are not left out.
     [[nodiscard]] CallRows upload_routing(std::int64_t T, double left_out, tune::Skew skew, std::uint64_t seed,
