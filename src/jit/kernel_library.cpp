@@ -259,6 +259,8 @@ std::string KernelLibrary::template_digest(const std::vector<std::string>& famil
     return state_->store.template_digest(families);
 }
 
+std::vector<double> KernelLibrary::compile_seconds() const { return state_->store.compile_seconds(); }
+
 const LibraryCounters& KernelLibrary::counters() const noexcept { return state_->counters; }
 
 }  // namespace smlora::jit

@@ -81,6 +81,9 @@ class KernelLibrary {
     /// family without a template.
     [[nodiscard]] std::string template_digest(const std::vector<std::string>& families) const;
 
+    /// Of each compile so far, in seconds.
+    [[nodiscard]] std::vector<double> compile_seconds() const;
+
     [[nodiscard]] const LibraryCounters& counters() const noexcept;
 
  private:

@@ -79,6 +79,11 @@ std::string KernelStore::template_digest(const std::vector<std::string>& familie
     return digest(all);
 }
 
+std::vector<double> KernelStore::compile_seconds() const {
+    const std::scoped_lock lock(mutex_);
+    return compile_seconds_;
+}
+
 std::shared_ptr<const StoredKernel> KernelStore::find(const KernelSpec& spec, const Arch& arch) {
     for (const CompilerVersion& compiler : compilers_to_look_for()) {
         const CompileRequest request = compile_request(spec, arch, compiler, templates_);
@@ -164,6 +169,7 @@ std::shared_ptr<const StoredKernel> KernelStore::compile_and_store(const Compile
     kernel.stored = cache_.store(key, kernel.entry);
     auto shared = std::make_shared<const StoredKernel>(std::move(kernel));
     const std::scoped_lock lock(mutex_);
+    compile_seconds_.push_back(compiled.seconds);
     if (shared->stored) {
         unstored_.erase(key);
     } else {

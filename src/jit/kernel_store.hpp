@@ -43,6 +43,7 @@ class KernelStore {
     /// See KernelLibrary.
     [[nodiscard]] std::string compiler_version();
     [[nodiscard]] std::string template_digest(const std::vector<std::string>& families) const;
+    [[nodiscard]] std::vector<double> compile_seconds() const;
 
  private:
     using Shared = std::shared_ptr<const StoredKernel>;
@@ -59,7 +60,8 @@ class KernelStore {
     CompilerIdentity compiler_;
     SingleFlight<StoredKernel> flights_;
 
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
+    std::vector<double> compile_seconds_;
     std::vector<CompilerVersion> listed_;     ///< of the entries in the cache, newest first
     std::map<std::string, Shared> unstored_;  ///< compiled, but the cache could not take them; by key
 };

@@ -1,7 +1,6 @@
 #include "ops/measurer.hpp"
 
 #include "cpu/convert.hpp"
-#include "gpu/capture_mode.hpp"
 #include "gpu/driver.hpp"
 #include "ops/compare_results.hpp"
 
@@ -94,7 +93,15 @@ Measurer::Measurer(Engine::Impl& engine, const MeasuredCase& measured)
       work_(measured_work(measured.problem, measured.variant, measured.role)),
       check_T_(check_tokens(*work_, measured.problem, measured.T)) {}
 
-Measurer::~Measurer() = default;
+Measurer::~Measurer() {
+    buffers_.clear();
+    // Errors are not looked at: what is not given back now is taken by the next buffers.
+    gpu::driver().cuStreamSynchronize(stream_->handle());
+    try {
+        gpu::trim_pool();
+    } catch (const Error&) {
+    }
+}
 
 double Measurer::now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -128,24 +135,32 @@ Plan Measurer::make(const tune::Candidate& candidate) const {
     return plan;
 }
 
-tune::Preparation Measurer::prepare(const tune::Candidate& candidate) {
+std::size_t Measurer::parts() { return work_->roles().size(); }
+
+tune::Preparation Measurer::prepare(const tune::Candidate& candidate, std::size_t part) {
     tune::Preparation preparation;
     try {
         const Plan plan = make(candidate);
+        const Role role = work_->roles().at(part);
+        if (!plan.has(role)) return preparation;
+        const jit::CompileResult result = engine_.kernels.ensure_cached(plan.at(role).spec, call_.facts().arch);
+        preparation.compile_seconds = result.compile_seconds;
         const std::vector<Role> own = work_->own_roles();
-        for (const Role role : work_->roles()) {
-            if (!plan.has(role)) continue;
-            const jit::CompileResult result = engine_.kernels.ensure_cached(plan.at(role).spec, call_.facts().arch);
-            preparation.compile_seconds += result.compile_seconds;
-            if (std::find(own.begin(), own.end(), role) == own.end()) continue;
-            preparation.registers = std::max(preparation.registers, result.registers);
-            preparation.spill_bytes += result.spill_bytes;
-        }
+        if (std::find(own.begin(), own.end(), role) == own.end()) return preparation;
+        preparation.registers = result.registers;
+        preparation.spill_bytes = result.spill_bytes;
     } catch (const Error& error) {
         if (error.code() != ErrorCode::compile && error.code() != ErrorCode::unsupported) throw;
         preparation.refusal = error.what();
     }
     return preparation;
+}
+
+void Measurer::prepare_reference() {
+    const Plan plan = work_->reference_plan();
+    for (const auto& step : plan.steps) {
+        if (step) static_cast<void>(engine_.kernels.ensure_cached(step->spec, call_.facts().arch));
+    }
 }
 
 const Plan& Measurer::plan_of(const tune::Candidate& candidate) {
@@ -212,7 +227,6 @@ void Measurer::fill(gpu::StreamBuffer& buffer, const Operand& operand, std::size
 }
 
 void Measurer::allocate(int sets, std::uint64_t seed) {
-    const gpu::RelaxedCaptureMode relaxed;
     occupied_ = &new_buffer(occupied_bytes);
     std::mt19937_64 random(seed);
     std::normal_distribution<float> normal;
@@ -291,7 +305,6 @@ std::vector<std::string> Measurer::run_and_fetch(const Plan& plan) {
 }
 
 tune::Verification Measurer::verify(const tune::Candidate& candidate) {
-    const gpu::RelaxedCaptureMode relaxed;
     std::vector<std::string> got;
     try {
         got = run_and_fetch(with_references(plan_of(candidate)));
@@ -320,7 +333,6 @@ void Measurer::occupy(int launches) {
 }
 
 double Measurer::time(const tune::Candidate& candidate, int set) {
-    const gpu::RelaxedCaptureMode relaxed;
     const Plan& plan = plan_of(candidate);
     const auto run = [&](int launches) {
         occupy(launches);

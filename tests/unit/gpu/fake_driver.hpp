@@ -246,6 +246,7 @@ class FakeDriver {
             return CUDA_SUCCESS;
         };
         d.cuMemPoolSetAttribute = [](CUmemoryPool, CUmemPool_attribute, void*) { return CUDA_SUCCESS; };
+        d.cuMemPoolTrimTo = [](CUmemoryPool, std::size_t) { return CUDA_SUCCESS; };
         d.cuMemAllocFromPoolAsync = [](CUdeviceptr* address, std::size_t bytes, CUmemoryPool, CUstream) {
             const auto held = lock();
             if (self->allocation_result == CUDA_SUCCESS) {
