@@ -136,6 +136,8 @@ TEST_F(EmulatedTuning, TheChoiceIsComparedWithEveryLegalCandidate) {
     const auto usual = works(outcome);
     const nlohmann::json compared = outcome.json()["cases"][0]["exhaustive"];
     ASSERT_EQ(compared.size(), 2u) << outcome.out;
+    EXPECT_GE(outcome.json()["compiled"], 10);
+    EXPECT_GT(outcome.json()["compile_seconds"], 0);
     for (const auto& work : compared) {
         EXPECT_GT(work["candidates"], 3) << work;
         EXPECT_GE(work["factor"], 1) << work;
