@@ -232,7 +232,6 @@ TEST_P(FirstUse, OfProcessesThatStartTogetherOneTunesForAll) {
         ASSERT_TRUE(report.is_object());
         for (const auto& [slot, count] : report["tuned"].items()) tunings[slot] += count.get<int>();
         EXPECT_EQ(report["choices"], reports[0]["choices"]);
-        EXPECT_EQ(report["compiles"], 0);
     }
     for (const std::string& slot : always_tuned) EXPECT_EQ(tunings[slot], 1) << slot;
     for (const auto& [slot, count] : tunings) EXPECT_EQ(count, 1) << slot;
