@@ -37,14 +37,15 @@ struct EngineOptions {
     /// with the suffix K, M or G), else 2 GiB.
     std::optional<std::uint64_t> cache_limit_bytes;
     /// How kernels are chosen among those that compute the same (CUDA backend). Unset: SMLORA_TUNING (first-use, off or
-    /// record-only), which an option that is set overrules; else record-only.
+    /// record-only), which an option that is set overrules; else first-use.
     std::optional<TuningPolicy> tuning;
     /// With first_use: seconds that measuring may hold up the first calls on a problem and a power-of-two number of
-    /// tokens, all operations together. What was measured is kept, and a later process goes on from it. Unset: 10.
+    /// tokens, all operations together, from when the heuristic choice is compiled; compiling the next two may take
+    /// longer where there are few cores. What was measured is kept, and a later process goes on from it. Unset: 10.
     std::optional<double> tuning_seconds;
     /// With first_use: device memory that measuring may take meanwhile. Unset: an eighth of what is free.
     std::optional<std::uint64_t> tuning_memory_bytes;
-    /// Threads of the CPU backend and of prewarming; 0: one for each core that this process may use.
+    /// Threads of the CPU backend, and of compiling; 0: one for each core that this process may use.
     int threads = 0;
     /// Where log lines go. Unset: warnings to stderr; everything when SMLORA_LOG=debug, info when SMLORA_LOG=info.
     LogSink log;

@@ -1,6 +1,7 @@
 // Compiling everything that a training step needs before it runs; needs NVRTC, no GPU.
 #pragma once
 
+#include <smlora/activation.hpp>
 #include <smlora/engine.hpp>
 #include <smlora/problem.hpp>
 
@@ -12,11 +13,20 @@
 
 namespace smlora {
 
+/// A gated activation between two projections, and its gradient.
+struct PrewarmActivation {
+    Activation activation = Activation::swiglu;
+    GateLayout layout = GateLayout::halves;
+    std::int64_t width = 0;  ///< of the rows of a; those of h, which the first projection makes, are twice as wide
+    DType dtype = DType::bf16;
+};
+
 struct PrewarmOptions {
     std::vector<Problem> problems;
     std::vector<std::int64_t> tokens;  ///< numbers of tokens that the job will use; empty: a few typical ones
     std::vector<std::string> archs;    ///< "sm_90a", ..; empty: the GPU's, else sm_90a
     int jobs = 0;                      ///< kernels compiled at once; 0: the engine's threads
+    std::vector<PrewarmActivation> activations = {};
 };
 
 /// One kernel is done; called from one thread at a time.

@@ -168,7 +168,7 @@ typedef void (*smlora_log_callback)(smlora_log_level level, const char* line, vo
 /* How kernels are chosen among those that compute the same (CUDA backend). */
 typedef int32_t smlora_tuning;
 enum {
-    SMLORA_TUNING_DEFAULT = 0,    /* SMLORA_TUNING (first-use, off or record-only), else record-only */
+    SMLORA_TUNING_DEFAULT = 0,    /* SMLORA_TUNING (first-use, off or record-only), else first-use */
     SMLORA_TUNING_FIRST_USE = 1,  /* a recorded choice, else candidates are measured when an operation first runs */
     SMLORA_TUNING_OFF = 2,        /* the heuristic choice, by the cost models alone */
     SMLORA_TUNING_RECORD_ONLY = 3 /* a recorded choice, else that of the nearest number of tokens, else the heuristic */
@@ -186,7 +186,7 @@ typedef struct smlora_engine_options {
     size_t cache_layer_count;
     /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
     uint64_t cache_limit_bytes;
-    int32_t threads; /* of the CPU backend and of prewarming; 0: one for each core that this process may use */
+    int32_t threads; /* of the CPU backend, and of compiling; 0: one for each core that this process may use */
     smlora_tuning tuning;
     smlora_log_callback log; /* null: warnings to stderr; more with SMLORA_LOG=info or SMLORA_LOG=debug */
     void* log_user;          /* handed to `log` */
@@ -466,6 +466,15 @@ typedef struct smlora_prewarm_progress {
 
 typedef void (*smlora_prewarm_callback)(const smlora_prewarm_progress* progress, void* user);
 
+/* A gated activation between two projections, and its gradient. Never grows. */
+typedef struct smlora_prewarm_activation {
+    smlora_activation_kind activation;
+    smlora_gate_layout layout;
+    int64_t width; /* of the rows of a; those of h, which the first projection makes, are twice as wide */
+    smlora_dtype dtype;
+    int32_t reserved;
+} smlora_prewarm_activation;
+
 typedef struct smlora_prewarm_options {
     size_t struct_size;
     const smlora_problem* problems; /* an array whose elements all have the same struct_size */
@@ -478,13 +487,15 @@ typedef struct smlora_prewarm_options {
     int32_t reserved;
     smlora_prewarm_callback progress; /* may be null */
     void* progress_user;              /* handed to `progress` */
+    const smlora_prewarm_activation* activations;
+    size_t activation_count;
 } smlora_prewarm_options;
 
 SMLORA_API void smlora_prewarm_options_init(smlora_prewarm_options* options, size_t struct_size);
 
-/* Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem into
- * the engine's cache. SMLORA_COMPILE with the log of the first kernel that fails; what was compiled stays.
- * `report_json` (may be null) receives, to be freed with smlora_free_string:
+/* Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem,
+ * and for the activations, into the engine's cache. SMLORA_COMPILE with the log of the first kernel that fails; what
+ * was compiled stays. `report_json` (may be null) receives, to be freed with smlora_free_string:
  *   {"schema", "kernels", "compiled", "found", "seconds", "compile_seconds", "warnings": [..]} */
 SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options* options,
                                         char** report_json);

@@ -142,6 +142,15 @@ PrewarmOptions to_options(const smlora_prewarm_options& options) {
     }
     result.archs = to_strings<std::string>(options.archs, options.arch_count, "options.archs");
     result.jobs = options.jobs;
+    if (options.activation_count > 0) required(options.activations, "options.activations");
+    for (std::size_t i = 0; i < options.activation_count; ++i) {
+        const smlora_prewarm_activation& a = options.activations[i];
+        const std::string name = fmt::format("options.activations[{}]", i);
+        check_reserved(a.reserved, (name + ".reserved").c_str());
+        result.activations.push_back({to_enum(a.activation, Activation::swiglu_clamped, name + ".activation"),
+                                      to_enum(a.layout, GateLayout::interleaved, name + ".layout"), a.width,
+                                      to_dtype(a.dtype, (name + ".dtype").c_str())});
+    }
     return result;
 }
 

@@ -41,6 +41,7 @@
     X(cuMemFreeAsync)                              \
     X(cuMemPoolCreate)                             \
     X(cuMemPoolSetAttribute)                       \
+    X(cuMemPoolTrimTo)                             \
     X(cuMemGetInfo)                                \
     X(cuMemcpyHtoD)                                \
     X(cuMemcpyDtoH)                                \

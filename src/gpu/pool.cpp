@@ -54,6 +54,11 @@ CUmemoryPool pool_of_current_device() {
 
 }  // namespace
 
+void trim_pool() {
+    const RelaxedCaptureMode relaxed;
+    SMLORA_CUDA(cuMemPoolTrimTo, pool_of_current_device(), 0);
+}
+
 StreamBuffer::StreamBuffer(CUstream stream, std::size_t bytes) : stream_(stream), bytes_(bytes) {
     if (bytes == 0) {
         return;

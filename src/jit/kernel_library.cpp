@@ -5,6 +5,7 @@
 #include "jit/elf.hpp"
 #include "jit/entry_metadata.hpp"
 #include "jit/kernel_store.hpp"
+#include "util/thread_pool.hpp"
 
 #include <smlora/error.hpp>
 
@@ -113,10 +114,13 @@ LoadedKernel prepare(CUfunction function, const KernelSpec& spec, const Arch& ar
 }  // namespace
 
 struct KernelLibrary::State {
-    State(cache::Cache& cache, util::Logger& logger) : log(logger), store(cache, logger, counters) {}
+    State(cache::Cache& cache, util::Logger& logger, NvrtcAccess access)
+        : log(logger), store(cache, logger, counters, std::move(access)) {}
 
+    /// The kernel if it is loaded. Counts; throws Error{not_ready} for one that is not while the stream captures.
+    const LoadedKernel* ready(const KernelReference& kernel, bool stream_capturing);
     const LoadedKernel* find(const KernelReference& kernel);
-    const LoadedKernel& load(const KernelReference& kernel);
+    const LoadedKernel& load(const KernelReference& kernel, std::shared_ptr<const StoredKernel> stored);
 
     util::Logger& log;
     LibraryCounters counters;
@@ -129,15 +133,29 @@ struct KernelLibrary::State {
     std::map<unsigned long long, gpu::Modules> modules;  ///< by context id
 };
 
+const LoadedKernel* KernelLibrary::State::ready(const KernelReference& kernel, bool stream_capturing) {
+    if (const LoadedKernel* found = find(kernel)) {
+        counters.memory_hits.fetch_add(1, std::memory_order_relaxed);
+        return found;
+    }
+    if (stream_capturing) {
+        throw Error(
+            ErrorCode::not_ready,
+            fmt::format("kernel {} for {} is not loaded, and nothing can be compiled or loaded while the stream "
+                        "captures a graph: run the operation once on the same shapes before the capture",
+                        readable(kernel.spec), kernel.arch.name()));
+    }
+    return nullptr;
+}
+
 const LoadedKernel* KernelLibrary::State::find(const KernelReference& kernel) {
     const std::shared_lock lock(loaded_mutex);
     const auto found = loaded.find(kernel);
     return found == loaded.end() ? nullptr : &found->second;
 }
 
-const LoadedKernel& KernelLibrary::State::load(const KernelReference& kernel) {
-    std::shared_ptr<const StoredKernel> stored = store.obtain(kernel.spec, kernel.arch);
-
+const LoadedKernel& KernelLibrary::State::load(const KernelReference& kernel,
+                                               std::shared_ptr<const StoredKernel> stored) {
     // Loading takes a millisecond at most; one at a time is no loss, and none is loaded twice.
     std::unique_lock loading(loading_mutex);
     if (const LoadedKernel* ready = find(kernel)) {
@@ -179,24 +197,46 @@ const LoadedKernel& KernelLibrary::State::load(const KernelReference& kernel) {
     }
 }
 
-KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log) : state_(std::make_unique<State>(cache, log)) {}
+KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log)
+    : KernelLibrary(cache, log, NvrtcAccess::installed()) {}
+
+KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log, NvrtcAccess access)
+    : state_(std::make_unique<State>(cache, log, std::move(access))) {}
 
 KernelLibrary::~KernelLibrary() = default;
 
 const LoadedKernel& KernelLibrary::get(const KernelSpec& spec, const Arch& arch, bool stream_capturing) {
     const KernelReference kernel{spec, arch, current_context_id()};
-    if (const LoadedKernel* ready = state_->find(kernel)) {
-        state_->counters.memory_hits.fetch_add(1, std::memory_order_relaxed);
-        return *ready;
+    if (const LoadedKernel* ready = state_->ready(kernel, stream_capturing)) return *ready;
+    return state_->load(kernel, state_->store.obtain(spec, arch));
+}
+
+std::vector<const LoadedKernel*> KernelLibrary::get_all(const std::vector<const KernelSpec*>& specs, const Arch& arch,
+                                                        util::ThreadPool& threads, bool stream_capturing) {
+    struct Missing {
+        std::size_t index;
+        std::shared_ptr<const StoredKernel> stored;
+    };
+    const unsigned long long context = current_context_id();
+    std::vector<const LoadedKernel*> kernels(specs.size());
+    std::vector<Missing> missing;
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+        kernels[i] = state_->ready({*specs[i], arch, context}, stream_capturing);
+        if (kernels[i] == nullptr) missing.push_back({i, state_->store.find(*specs[i], arch)});
     }
-    if (stream_capturing) {
-        throw Error(
-            ErrorCode::not_ready,
-            fmt::format("kernel {} for {} is not loaded, and nothing can be compiled or loaded while the stream "
-                        "captures a graph: run the operation once on the same shapes before the capture",
-                        readable(spec), arch.name()));
+    std::vector<Missing*> uncompiled;
+    for (Missing& one : missing) {
+        if (one.stored == nullptr) uncompiled.push_back(&one);
     }
-    return state_->load(kernel);
+    threads.parallel_for(static_cast<std::int64_t>(uncompiled.size()), [&](std::int64_t i) {
+        Missing& one = *uncompiled[static_cast<std::size_t>(i)];
+        one.stored = state_->store.obtain(*specs[one.index], arch, KernelStore::Use::looked_for);
+    });
+    // On this thread, whose context they are loaded into.
+    for (Missing& one : missing) {
+        kernels[one.index] = &state_->load({*specs[one.index], arch, context}, std::move(one.stored));
+    }
+    return kernels;
 }
 
 CompileResult KernelLibrary::ensure_cached(const KernelSpec& spec, const Arch& arch) {
@@ -218,6 +258,8 @@ std::string KernelLibrary::compiler_version() { return state_->store.compiler_ve
 std::string KernelLibrary::template_digest(const std::vector<std::string>& families) const {
     return state_->store.template_digest(families);
 }
+
+std::vector<double> KernelLibrary::compile_seconds() const { return state_->store.compile_seconds(); }
 
 const LibraryCounters& KernelLibrary::counters() const noexcept { return state_->counters; }
 

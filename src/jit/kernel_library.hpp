@@ -12,12 +12,15 @@
 
 namespace smlora::util {
 class Logger;
-}
+class ThreadPool;
+}  // namespace smlora::util
 namespace smlora::cache {
 class Cache;
 }
 
 namespace smlora::jit {
+
+struct NvrtcAccess;
 
 /// A kernel on the GPU, ready to be launched. Lives as long as the library that made it.
 struct LoadedKernel {
@@ -52,6 +55,7 @@ struct LibraryCounters {
 class KernelLibrary {
  public:
     KernelLibrary(cache::Cache& cache, util::Logger& log);
+    KernelLibrary(cache::Cache& cache, util::Logger& log, NvrtcAccess access);
     ~KernelLibrary();
 
     /// The kernel for the current CUDA context, which must exist. `stream_capturing`: a kernel that is not loaded yet
@@ -59,6 +63,11 @@ class KernelLibrary {
     /// and cannot be compiled, Error{unsupported} if the GPU has not the shared memory or registers for one block of
     /// it, Error{cuda} if the driver cannot load it. What failed is tried anew by the next call.
     const LoadedKernel& get(const KernelSpec& spec, const Arch& arch, bool stream_capturing = false);
+
+    /// The kernels of `specs`, in their order; what get() says holds for each. Those that must be compiled are compiled
+    /// at once, on `threads` and the calling thread. The first error is thrown when all compiles that run have ended.
+    std::vector<const LoadedKernel*> get_all(const std::vector<const KernelSpec*>& specs, const Arch& arch,
+                                             util::ThreadPool& threads, bool stream_capturing = false);
 
     /// Makes sure that the kernel is in the cache; needs no GPU. A kernel that is in a layer needs no NVRTC either.
     /// Throws Error{compile}.
@@ -71,6 +80,9 @@ class KernelLibrary {
     /// 32 hexadecimal digits that change with the text of the templates of these families. Throws Error{compile} for a
     /// family without a template.
     [[nodiscard]] std::string template_digest(const std::vector<std::string>& families) const;
+
+    /// Of each compile so far, in seconds.
+    [[nodiscard]] std::vector<double> compile_seconds() const;
 
     [[nodiscard]] const LibraryCounters& counters() const noexcept;
 

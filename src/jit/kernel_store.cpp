@@ -79,25 +79,36 @@ std::string KernelStore::template_digest(const std::vector<std::string>& familie
     return digest(all);
 }
 
-std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, const Arch& arch, Use use) {
-    std::optional<CompileRequest> request;
+std::vector<double> KernelStore::compile_seconds() const {
+    const std::scoped_lock lock(mutex_);
+    return compile_seconds_;
+}
+
+std::shared_ptr<const StoredKernel> KernelStore::find(const KernelSpec& spec, const Arch& arch) {
     for (const CompilerVersion& compiler : compilers_to_look_for()) {
-        request = compile_request(spec, arch, compiler, templates_);
-        if (use == Use::cached) {
-            if (Shared kernel = load(*request, cache_key(*request))) {
-                return kernel;
-            }
+        const CompileRequest request = compile_request(spec, arch, compiler, templates_);
+        if (Shared kernel = load(request, cache_key(request))) {
+            return kernel;
+        }
+    }
+    return nullptr;
+}
+
+std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, const Arch& arch, Use use) {
+    if (use == Use::cached) {
+        if (Shared kernel = find(spec, arch)) {
+            return kernel;
         }
     }
     const std::optional<CompilerVersion> installed = compiler_.installed();
     if (!installed) {
         throw Error(ErrorCode::compile,
                     fmt::format("kernel {} for {} {}, and {}", readable(spec), arch.name(),
-                                use == Use::cached ? "is in no layer of the cache"
-                                                   : "is in the cache in a form that the driver refuses",
+                                use == Use::compiled_anew ? "is in the cache in a form that the driver refuses"
+                                                          : "is in no layer of the cache",
                                 compiler_.why_not()));
     }
-    return compile(std::move(*request), use);
+    return compile(compile_request(spec, arch, *installed, templates_), use);
 }
 
 std::shared_ptr<const StoredKernel> KernelStore::load(const CompileRequest& request, const std::string& key) {
@@ -158,6 +169,7 @@ std::shared_ptr<const StoredKernel> KernelStore::compile_and_store(const Compile
     kernel.stored = cache_.store(key, kernel.entry);
     auto shared = std::make_shared<const StoredKernel>(std::move(kernel));
     const std::scoped_lock lock(mutex_);
+    compile_seconds_.push_back(compiled.seconds);
     if (shared->stored) {
         unstored_.erase(key);
     } else {

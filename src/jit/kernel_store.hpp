@@ -28,18 +28,22 @@ struct StoredKernel {
 /// Thread-safe.
 class KernelStore {
  public:
-    enum class Use { cached, compiled_anew };
+    enum class Use { cached, looked_for, compiled_anew };
 
     KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters,
                 NvrtcAccess access = NvrtcAccess::installed());
 
-    /// Use::compiled_anew: although the cache has it, because the driver refused what the cache has; that counts as
-    /// rejected. Throws Error{compile}.
+    /// The kernel if it need not be compiled; else nothing.
+    std::shared_ptr<const StoredKernel> find(const KernelSpec& spec, const Arch& arch);
+
+    /// Use::looked_for: find() has just not found it. Use::compiled_anew: although the cache has it, because the driver
+    /// refused what the cache has; that counts as rejected. Throws Error{compile}.
     std::shared_ptr<const StoredKernel> obtain(const KernelSpec& spec, const Arch& arch, Use use = Use::cached);
 
     /// See KernelLibrary.
     [[nodiscard]] std::string compiler_version();
     [[nodiscard]] std::string template_digest(const std::vector<std::string>& families) const;
+    [[nodiscard]] std::vector<double> compile_seconds() const;
 
  private:
     using Shared = std::shared_ptr<const StoredKernel>;
@@ -56,7 +60,8 @@ class KernelStore {
     CompilerIdentity compiler_;
     SingleFlight<StoredKernel> flights_;
 
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
+    std::vector<double> compile_seconds_;
     std::vector<CompilerVersion> listed_;     ///< of the entries in the cache, newest first
     std::map<std::string, Shared> unstored_;  ///< compiled, but the cache could not take them; by key
 };

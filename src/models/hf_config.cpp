@@ -68,6 +68,15 @@ std::string text_or(const json& config, const char* key, std::string otherwise) 
     return it != config.end() && it->is_string() ? it->get<std::string>() : std::move(otherwise);
 }
 
+/// In the names of transformers; what is none of smlora's is computed by the model's own code, and swiglu compiled in
+/// vain.
+Activation activation_of(std::string_view name) {
+    if (name == "gelu") return Activation::geglu;
+    if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") return Activation::geglu_tanh;
+    if (name == "relu") return Activation::reglu;
+    return Activation::swiglu;
+}
+
 }  // namespace
 
 ModelShape parse_hf_config(std::string_view json_text, const std::string& origin) {
@@ -95,6 +104,12 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
     // The only families of transformers that multiply x by [K, N]; all others keep the [N, K] of a linear layer.
     model.weight_layout = gpt_oss || llama4 ? WeightLayout::ekn : WeightLayout::enk;
     model.bias = gpt_oss;
+    if (gpt_oss) {
+        model.activation = Activation::swiglu_clamped;
+        model.gate_layout = GateLayout::interleaved;
+    } else {
+        model.activation = activation_of(text_or(config, "hidden_act", text_or(config, "hidden_activation", "silu")));
+    }
     return model;
 }
 

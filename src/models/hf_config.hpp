@@ -15,7 +15,8 @@ namespace smlora::models {
 ///   intermediate_size      moe_intermediate_size, else intermediate_size
 ///   top_k                  num_experts_per_tok
 ///   dtype                  dtype, else torch_dtype, where it is one that smlora trains in; else bf16
-/// The keys may lie in `text_config` (models that also see or hear). Layout and bias follow from model_type.
+/// The keys may lie in `text_config` (models that also see or hear). Layout and bias follow from model_type,
+/// the activation from hidden_act.
 /// Throws Error{invalid_argument} that names `origin`, the key, its value and what was expected.
 [[nodiscard]] ModelShape parse_hf_config(std::string_view json_text, const std::string& origin);
 

@@ -1,6 +1,7 @@
 // The expert layer of a model, and the problems that training it makes.
 #pragma once
 
+#include <smlora/activation.hpp>
 #include <smlora/problem.hpp>
 
 #include <cstdint>
@@ -19,6 +20,8 @@ struct ModelShape {
     WeightLayout weight_layout = WeightLayout::enk;  ///< how the checkpoint's library stores gate_up and down
     bool bias = false;                               ///< both projections have one
     DType dtype = DType::bf16;
+    Activation activation = Activation::swiglu;  ///< between gate_up and down
+    GateLayout gate_layout = GateLayout::halves;
 
     friend bool operator==(const ModelShape&, const ModelShape&) = default;
 };

@@ -59,8 +59,10 @@ const std::vector<ModelShape>& known_models() {
         {"qwen35", 256, 2048, 512, 8, WeightLayout::enk, false, DType::bf16},
         {"olmoe", 64, 2048, 1024, 8, WeightLayout::enk, false, DType::bf16},
         {"mixtral-8x7b", 8, 4096, 14336, 2, WeightLayout::enk, false, DType::bf16},
-        {"gpt-oss-20b", 32, 2880, 2880, 4, WeightLayout::ekn, true, DType::bf16},
-        {"gpt-oss-120b", 128, 2880, 2880, 4, WeightLayout::ekn, true, DType::bf16},
+        {"gpt-oss-20b", 32, 2880, 2880, 4, WeightLayout::ekn, true, DType::bf16, Activation::swiglu_clamped,
+         GateLayout::interleaved},
+        {"gpt-oss-120b", 128, 2880, 2880, 4, WeightLayout::ekn, true, DType::bf16, Activation::swiglu_clamped,
+         GateLayout::interleaved},
         {"deepseek-v3", 256, 7168, 2048, 8, WeightLayout::enk, false, DType::bf16},
     };
     return models;

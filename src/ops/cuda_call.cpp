@@ -4,6 +4,7 @@
 #include "gpu/launch.hpp"
 
 #include <algorithm>
+#include <vector>
 
 namespace smlora::ops {
 
@@ -21,14 +22,23 @@ const Plan& CudaCall::plan(const Problem& problem, const Variant& variant, const
                                     ? engine_.tuner.known(problem, variant, facts())
                                     : engine_.tuner.choose(problem, variant, facts(), *rows, stream_);
         Plan plan = make_plan(problem, variant, facts(), choices);
-        for (auto& step : plan.steps) {
-            if (step) step->kernel = &engine_.kernels.get(step->spec, context_.facts().arch, capturing);
-        }
+        load(plan, capturing);
         return plan;
     });
 }
 
-void CudaCall::load(Step& step) { step.kernel = &engine_.kernels.get(step.spec, facts().arch); }
+void CudaCall::load(Plan& plan, bool capturing) {
+    std::vector<Step*> steps;
+    std::vector<const jit::KernelSpec*> specs;
+    for (auto& step : plan.steps) {
+        if (!step) continue;
+        steps.push_back(&*step);
+        specs.push_back(&step->spec);
+    }
+    const auto kernels = engine_.kernels.get_all(specs, facts().arch, engine_.threads, capturing);
+    for (std::size_t i = 0; i < steps.size(); ++i) steps[i]->kernel = kernels[i];
+    plan.multiprocessors = facts().multiprocessors;
+}
 
 void CudaCall::launch_items(const Plan& plan, const Step& step, std::int64_t items, const void* args, std::size_t bytes,
                             gpu::Begin begin) {

@@ -27,8 +27,8 @@ class CudaCall {
     /// With `rows` its choices may be measured, on these rows; else recorded or heuristic ones are taken.
     const Plan& plan(const Problem& problem, const Variant& variant, const CallRows* rows = nullptr);
 
-    /// Compiles and loads the kernel of a step that no plan of the engine's has. Not while the stream captures.
-    void load(Step& step);
+    /// Compiles, at once, and loads the kernels of a plan. `capturing`: throws Error{not_ready} instead.
+    void load(Plan& plan, bool capturing = false);
 
     /// Launches over `items` pieces of work that the kernel walks by itself: as many blocks as the GPU holds at once,
     /// and no more than there is work.

@@ -1,7 +1,6 @@
 #include "ops/measurer.hpp"
 
 #include "cpu/convert.hpp"
-#include "gpu/capture_mode.hpp"
 #include "gpu/driver.hpp"
 #include "ops/compare_results.hpp"
 
@@ -94,7 +93,15 @@ Measurer::Measurer(Engine::Impl& engine, const MeasuredCase& measured)
       work_(measured_work(measured.problem, measured.variant, measured.role)),
       check_T_(check_tokens(*work_, measured.problem, measured.T)) {}
 
-Measurer::~Measurer() = default;
+Measurer::~Measurer() {
+    buffers_.clear();
+    // Errors are not looked at: what is not given back now is taken by the next buffers.
+    gpu::driver().cuStreamSynchronize(stream_->handle());
+    try {
+        gpu::trim_pool();
+    } catch (const Error&) {
+    }
+}
 
 double Measurer::now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -120,22 +127,28 @@ tune::MemoryNeed Measurer::memory_need() {
 Plan Measurer::make(const tune::Candidate& candidate) const {
     Choices choices = case_.others;
     choices.set(case_.role, candidate.configuration);
-    return make_plan(case_.problem, case_.variant, call_.facts(), choices);
+    Plan whole = make_plan(case_.problem, case_.variant, call_.facts(), choices);
+    Plan plan;
+    for (const Role role : work_->roles()) {
+        if (whole.has(role)) plan.set(role, whole.at(role));
+    }
+    return plan;
 }
 
-tune::Preparation Measurer::prepare(const tune::Candidate& candidate) {
+std::size_t Measurer::parts() { return work_->roles().size(); }
+
+tune::Preparation Measurer::prepare(const tune::Candidate& candidate, std::size_t part) {
     tune::Preparation preparation;
     try {
         const Plan plan = make(candidate);
+        const Role role = work_->roles().at(part);
+        if (!plan.has(role)) return preparation;
+        const jit::CompileResult result = engine_.kernels.ensure_cached(plan.at(role).spec, call_.facts().arch);
+        preparation.compile_seconds = result.compile_seconds;
         const std::vector<Role> own = work_->own_roles();
-        for (const Role role : work_->roles()) {
-            if (!plan.has(role)) continue;
-            const jit::CompileResult result = engine_.kernels.ensure_cached(plan.at(role).spec, call_.facts().arch);
-            preparation.compile_seconds += result.compile_seconds;
-            if (std::find(own.begin(), own.end(), role) == own.end()) continue;
-            preparation.registers = std::max(preparation.registers, result.registers);
-            preparation.spill_bytes += result.spill_bytes;
-        }
+        if (std::find(own.begin(), own.end(), role) == own.end()) return preparation;
+        preparation.registers = result.registers;
+        preparation.spill_bytes = result.spill_bytes;
     } catch (const Error& error) {
         if (error.code() != ErrorCode::compile && error.code() != ErrorCode::unsupported) throw;
         preparation.refusal = error.what();
@@ -143,18 +156,18 @@ tune::Preparation Measurer::prepare(const tune::Candidate& candidate) {
     return preparation;
 }
 
-void Measurer::load(Plan& plan, const std::vector<Role>& roles) {
-    for (const Role role : roles) {
-        if (auto& step = plan.steps[static_cast<std::size_t>(role)]) call_.load(*step);
+void Measurer::prepare_reference() {
+    const Plan plan = work_->reference_plan();
+    for (const auto& step : plan.steps) {
+        if (step) static_cast<void>(engine_.kernels.ensure_cached(step->spec, call_.facts().arch));
     }
-    plan.multiprocessors = call_.facts().multiprocessors;
 }
 
 const Plan& Measurer::plan_of(const tune::Candidate& candidate) {
     const auto known = plans_.find(candidate.name);
     if (known != plans_.end()) return known->second;
     Plan plan = make(candidate);
-    load(plan, work_->roles());
+    call_.load(plan);
     return plans_.emplace(candidate.name, std::move(plan)).first->second;
 }
 
@@ -214,7 +227,6 @@ void Measurer::fill(gpu::StreamBuffer& buffer, const Operand& operand, std::size
 }
 
 void Measurer::allocate(int sets, std::uint64_t seed) {
-    const gpu::RelaxedCaptureMode relaxed;
     occupied_ = &new_buffer(occupied_bytes);
     std::mt19937_64 random(seed);
     std::normal_distribution<float> normal;
@@ -255,10 +267,7 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     events_.emplace();
 
     reference_ = work_->reference_plan();
-    for (auto& step : reference_.steps) {
-        if (step) call_.load(*step);
-    }
-    reference_.multiprocessors = call_.facts().multiprocessors;
+    call_.load(reference_);
     expected_ = run_and_fetch(reference_);
 }
 
@@ -296,7 +305,6 @@ std::vector<std::string> Measurer::run_and_fetch(const Plan& plan) {
 }
 
 tune::Verification Measurer::verify(const tune::Candidate& candidate) {
-    const gpu::RelaxedCaptureMode relaxed;
     std::vector<std::string> got;
     try {
         got = run_and_fetch(with_references(plan_of(candidate)));
@@ -325,7 +333,6 @@ void Measurer::occupy(int launches) {
 }
 
 double Measurer::time(const tune::Candidate& candidate, int set) {
-    const gpu::RelaxedCaptureMode relaxed;
     const Plan& plan = plan_of(candidate);
     const auto run = [&](int launches) {
         occupy(launches);

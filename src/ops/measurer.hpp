@@ -1,9 +1,11 @@
 // A GPU as the tuner's device: runs the candidates of one piece of work on operands of its own.
 //
 // Operands come from the library's stream-ordered pool, on a stream that only this object uses, so that nothing waits
-// for what other streams do, except for the caller's routing. Nothing of it runs while the thread's stream captures.
+// for what other streams do, except for the caller's routing; at the end the memory goes back to the system. Nothing of
+// it runs while the thread's stream captures. Used by one thread, but for now() and the prepare functions.
 #pragma once
 
+#include "gpu/capture_mode.hpp"
 #include "gpu/event.hpp"
 #include "gpu/pool.hpp"
 #include "ops/cuda_call.hpp"
@@ -42,7 +44,9 @@ class Measurer final : public tune::Device {
 
     double now() override;
     tune::MemoryNeed memory_need() override;
-    tune::Preparation prepare(const tune::Candidate& candidate) override;
+    std::size_t parts() override;
+    tune::Preparation prepare(const tune::Candidate& candidate, std::size_t part) override;
+    void prepare_reference() override;
     void allocate(int sets, std::uint64_t seed) override;
     tune::Verification verify(const tune::Candidate& candidate) override;
     double time(const tune::Candidate& candidate, int set) override;
@@ -52,10 +56,10 @@ class Measurer final : public tune::Device {
 
     /// Loaded; kept for the next time.
     const Plan& plan_of(const tune::Candidate& candidate);
+    /// The kernels of a candidate that the work launches.
     [[nodiscard]] Plan make(const tune::Candidate& candidate) const;
     /// With plain kernels for the roles that are not the candidate's own: it does not answer for their mistakes.
     [[nodiscard]] Plan with_references(Plan plan) const;
-    void load(Plan& plan, const std::vector<Role>& roles);
     [[nodiscard]] gpu::StreamBuffer& new_buffer(std::int64_t bytes);
     /// `kept` (may be null): how many rows are not left out.
     [[nodiscard]] CallRows upload_routing(std::int64_t T, double left_out, tune::Skew skew, std::uint64_t seed,
@@ -67,6 +71,7 @@ class Measurer final : public tune::Device {
 
     Engine::Impl& engine_;
     gpu::CurrentContext context_;
+    gpu::RelaxedCaptureMode relaxed_;  ///< another thread may capture meanwhile; this one does not
     MeasuredCase case_;
     std::unique_ptr<OwnStream> stream_;
     CudaCall call_;

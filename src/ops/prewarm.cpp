@@ -79,18 +79,23 @@ std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
     if (tokens.empty()) tokens.assign(std::begin(typical_tokens), std::end(typical_tokens));
     std::vector<Item> items;
     std::set<std::string> seen;
+    const auto add = [&](jit::KernelSpec&& spec, const jit::Arch& arch) {
+        std::string readable = jit::readable(spec);
+        std::string identity =
+            fmt::format("{} {} {} {} {}", arch.name(), readable, spec.threads, spec.min_blocks, spec.dynamic_shared);
+        if (seen.insert(std::move(identity)).second) items.push_back({std::move(spec), arch, std::move(readable)});
+    };
     for (const gpu::DeviceFacts& facts : targets(options.archs, engine.options.device)) {
+        for (const PrewarmActivation& activation : options.activations) {
+            for (jit::KernelSpec& spec : ops::activation_kernels(activation, facts)) add(std::move(spec), facts.arch);
+        }
         for (const Problem& problem : options.problems) {
             for (const std::int64_t T : tokens) {
                 const auto known = [&](const ops::Variant& variant) {
                     return engine.tuner.known(problem, variant, facts);
                 };
                 for (jit::KernelSpec& spec : ops::step_kernels(problem, T, facts, known)) {
-                    std::string readable = jit::readable(spec);
-                    std::string identity = fmt::format("{} {} {} {} {}", facts.arch.name(), readable, spec.threads,
-                                                       spec.min_blocks, spec.dynamic_shared);
-                    if (!seen.insert(std::move(identity)).second) continue;
-                    items.push_back({std::move(spec), facts.arch, std::move(readable)});
+                    add(std::move(spec), facts.arch);
                 }
             }
         }
@@ -198,6 +203,18 @@ PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
     for (const Problem& problem : options.problems) validate(problem);
     for (const std::int64_t T : options.tokens) {
         if (T < 0) throw Error(ErrorCode::invalid_argument, fmt::format("tokens: expected 0 or more, got {}", T));
+    }
+    for (const PrewarmActivation& activation : options.activations) {
+        static_cast<void>(name(activation.activation));
+        static_cast<void>(name(activation.layout));
+        if (activation.width < 1) {
+            throw Error(ErrorCode::invalid_argument,
+                        fmt::format("activations: expected a width of at least 1, got {}", activation.width));
+        }
+        if (activation.dtype != DType::bf16 && activation.dtype != DType::fp16 && activation.dtype != DType::fp32) {
+            throw Error(ErrorCode::invalid_argument,
+                        fmt::format("activations: expected bf16, fp16 or fp32, got {}", name(activation.dtype)));
+        }
     }
     if (options.jobs < 0) {
         throw Error(ErrorCode::invalid_argument, fmt::format("jobs: expected 0 or more, got {}", options.jobs));

@@ -126,4 +126,25 @@ std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T
     return kernels.take();
 }
 
+std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activation, const gpu::DeviceFacts& facts) {
+    Problem problem;
+    problem.dtype = activation.dtype;
+    const KnownChoices heuristic;
+    KernelSet kernels(problem, facts, heuristic);
+    Variant variant;
+    variant.vector_rows = activation.width * static_cast<std::int64_t>(size_of(activation.dtype)) % 16 == 0;
+    variant.width = activation.width;
+    variant.activation = activation.activation;
+    variant.gate_layout = activation.layout;
+    variant.operation = Operation::activation;
+    variant.wants_a = true;
+    kernels.add(variant);
+    variant.operation = Operation::activation_backward;
+    for (const bool wants_a : {false, true}) {
+        variant.wants_a = wants_a;
+        kernels.add(variant);
+    }
+    return kernels.take();
+}
+
 }  // namespace smlora::ops

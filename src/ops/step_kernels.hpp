@@ -5,6 +5,7 @@
 #include "jit/kernel_spec.hpp"
 #include "ops/plan.hpp"
 
+#include <smlora/prewarm.hpp>
 #include <smlora/problem.hpp>
 
 #include <cstdint>
@@ -20,6 +21,11 @@ using KnownChoices = std::function<Choices(const Variant&)>;
 [[nodiscard]] std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T,
                                                         const gpu::DeviceFacts& facts,
                                                         const KnownChoices& choices = {});
+
+/// The kernels of activation and activation_backward on rows of a that are `width` wide, each with the start of a
+/// 16-byte vector where that can be.
+[[nodiscard]] std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activation,
+                                                              const gpu::DeviceFacts& facts);
 
 /// The variants of forward, backward_input and backward_lora that a training step of T tokens runs, adapters stored as
 /// the kernels read them: what tuning a problem is about. Their rows are 16-byte aligned where K and N allow it.

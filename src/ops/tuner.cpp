@@ -1,6 +1,7 @@
 #include "ops/tuner.hpp"
 
 #include "gpu/driver.hpp"
+#include "jit/nvrtc.hpp"
 #include "ops/engine_impl.hpp"
 #include "ops/measurer.hpp"
 #include "ops/search_space.hpp"
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <exception>
 #include <random>
 
 namespace smlora::ops {
@@ -49,8 +51,12 @@ TuningPolicy policy_of(Engine::Impl& engine) {
     return policy;
 }
 
-/// Pieces of work of a problem at one bucket, all operations together: what a budget for a problem is for.
-double works_of(const Problem& problem) { return problem.R > 0 ? 5 : 2; }
+/// Operations of a training step that have anything to choose: what a budget for a problem is for.
+std::size_t operations_of(const Problem& problem) { return problem.R > 0 ? 3 : 2; }
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 std::string choice_text(const KnownWork& work) {
     if (!work.tuning || !work.tuning->choice) return "the heuristic choice, as no candidate was right";
@@ -140,44 +146,97 @@ Choices Tuner::known(const Problem& problem, const Variant& variant, const gpu::
 Choices Tuner::choose(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
                       const CallRows& rows, CUstream stream) {
     if (policy_ != TuningPolicy::first_use || rows.T == 0) return known(problem, variant, facts);
-    const auto roles = chosen_roles(problem, variant);
-    tune::Protocol protocol;
-    protocol.seconds = engine_.options.tuning_seconds.value_or(tune::default_seconds) *
-                       std::min(1.0, static_cast<double>(roles.size()) / works_of(problem));
-    protocol.memory_bytes = engine_.options.tuning_memory_bytes;
-    Choices choices;
-    try {
-        tune_missing(problem, variant, facts, {rows, stream, rows.T, tune::Skew::uniform}, protocol, {}, choices);
-    } catch (const Error& error) {
-        engine_.log.warning(fmt::format("tuning {} failed, going on without it: {}", to_string(problem), error.what()));
+    if (chosen_roles(problem, variant).empty()) return {};
+    if (engine_.kernels.compiler_version().empty()) {
+        // What is not in the cache would seem to be refused, and be recorded so.
+        engine_.log.info(
+            fmt::format("not tuning {}: there is no NVRTC to compile candidates with", to_string(problem)));
         return known(problem, variant, facts);
     }
+    const std::string account = tune::RecordName{facts.name, to_string(problem), variant.bucket}.key();
+    tune::Protocol protocol = first_use_;
+    protocol.seconds = first_use_seconds(account, problem, variant.operation);
+    protocol.memory_bytes = engine_.options.tuning_memory_bytes;
+    Choices choices;
+    double spent = 0;
+    try {
+        tune_missing(problem, variant, facts, {rows, stream, rows.T, tune::Skew::uniform}, protocol, Wanted::a_choice,
+                     {}, choices, spent);
+    } catch (const std::exception& error) {
+        engine_.log.warning(fmt::format("tuning {} failed, going on without it: {}", to_string(problem), error.what()));
+        choices = known(problem, variant, facts);
+    }
+    const std::lock_guard lock(mutex_);
+    accounts_[account].spent += spent;
     return choices;
+}
+
+void Tuner::limit_first_use(std::size_t candidates, int rounds) {
+    first_use_.candidates = candidates;
+    first_use_.rounds = rounds;
+}
+
+double Tuner::first_use_seconds(const std::string& account, const Problem& problem, Operation operation) {
+    const std::lock_guard lock(mutex_);
+    Account& of_problem = accounts_[account];
+    of_problem.operations.insert(operation);
+    const double all = engine_.options.tuning_seconds.value_or(tune::default_seconds);
+    // Those that come later in a step shall have their part, and what this one leaves over is theirs.
+    const std::size_t known = of_problem.operations.size() - 1;
+    const std::size_t left = std::max<std::size_t>(operations_of(problem), known + 1) - known;
+    return std::max(0.0, all - of_problem.spent) / static_cast<double>(left);
 }
 
 std::vector<TuneResult> Tuner::tune(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
                                     std::int64_t T, tune::Skew skew, const tune::Protocol& protocol,
                                     const std::function<void(const tune::Progress&)>& progress) {
     Choices choices;
-    return tune_missing(problem, variant, facts, {std::nullopt, nullptr, T, skew}, protocol, progress, choices);
+    double spent = 0;
+    return tune_missing(problem, variant, facts, {std::nullopt, nullptr, T, skew}, protocol, Wanted::every_verdict,
+                        progress, choices, spent);
+}
+
+std::vector<Comparison> Tuner::compare(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
+                                       std::int64_t T, tune::Skew skew, tune::Protocol protocol,
+                                       const std::function<void(const tune::Progress&)>& progress) {
+    protocol.breadth = tune::Breadth::all;
+    std::vector<Comparison> comparisons;
+    Choices choices;
+    for (KnownWork& work : look_up(problem, variant, facts)) {
+        Comparison comparison{std::move(work), {}};
+        comparison.all.slot = comparison.work.slot;
+        comparison.all.environment = comparison.work.environment;
+        comparison.all.workload = {T, std::string(tune::name(skew))};
+        protocol.seed = fresh_seed();
+        const std::lock_guard lock(measuring_);
+        Measurer device(engine_, {problem, variant, comparison.work.role, choices, T, std::nullopt, nullptr, skew});
+        const tune::Outcome outcome = tune::measure(device, comparison.work.space, protocol, engine_.threads,
+                                                    comparison.all, {.progress = progress});
+        if (outcome == tune::Outcome::out_of_memory) comparison.all.trials.clear();
+        choices.set(comparison.work.role, comparison.work.choice);
+        comparisons.push_back(std::move(comparison));
+    }
+    return comparisons;
 }
 
 std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Variant& variant,
                                             const gpu::DeviceFacts& facts, const Rows& rows,
-                                            const tune::Protocol& protocol,
+                                            const tune::Protocol& protocol, Wanted wanted,
                                             const std::function<void(const tune::Progress&)>& progress,
-                                            Choices& choices) {
-    double spent = 0;  // on measuring; waiting for who measures the same is not on this account
+                                            Choices& choices, double& spent) {
     const auto missing = [&](const KnownWork& work) {
-        return !work.tuning || !work.tuning->complete || !tune::covers(*work.tuning, work.space, protocol.candidates);
+        if (!work.tuning || !work.tuning->complete) return true;
+        // Whose choice is no candidate any more was tuned for another list of candidates.
+        if (wanted == Wanted::a_choice) return work.tuning->choice && !work.choice;
+        return !tune::covers(*work.tuning, work.space, protocol);
     };
+    const std::vector<Role> roles = chosen_roles(problem, variant);
     std::vector<TuneResult> results;
-    std::size_t left = chosen_roles(problem, variant).size();
-    for (const Role role : chosen_roles(problem, variant)) {
-        if (!is_needed(make_plan(problem, variant, facts, choices), role)) {
-            --left;
-            continue;
-        }
+    for (auto role_at = roles.begin(); role_at != roles.end(); ++role_at) {
+        const Role role = *role_at;
+        const Plan plan = make_plan(problem, variant, facts, choices);
+        if (!is_needed(plan, role)) continue;
+        const auto left = std::count_if(role_at, roles.end(), [&](Role later) { return is_needed(plan, later); });
         TuneResult result{look_up(problem, variant, role, facts), TuneOutcome::known};
         const auto legal = std::count_if(result.work.space.begin(), result.work.space.end(),
                                          [](const tune::Candidate& candidate) { return candidate.legal(); });
@@ -185,8 +244,8 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
             result.outcome = TuneOutcome::no_choice;
         } else if (missing(result.work)) {
             const double before = result.work.tuning ? result.work.tuning->seconds : 0;
-            // What earlier pieces of work left over is for the later ones.
             tune::Protocol share = protocol;
+            // What earlier pieces of work left over is for the later ones.
             share.seconds = std::max(0.0, protocol.seconds - spent) / static_cast<double>(left);
             share.seed = fresh_seed();
             records_.with_lock(result.work.name, [&] {
@@ -196,22 +255,24 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
                 const double after = result.work.tuning ? result.work.tuning->seconds : 0;
                 if (!missing(result.work) || after > before) {
                     result.outcome = TuneOutcome::elsewhere;
+                } else if (share.seconds <= 0) {
+                    result.outcome = TuneOutcome::out_of_time;
                 } else {
-                    result.outcome = measure(problem, variant, rows, choices, share, progress, result.work);
-                    if (result.work.tuning) spent += result.work.tuning->seconds - before;
+                    result.outcome = measure(problem, variant, rows, choices, share, progress, result.work, spent);
                 }
             });
         }
         choices.set(role, result.work.choice);
         results.push_back(std::move(result));
-        --left;
     }
     return results;
 }
 
 TuneOutcome Tuner::measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
-                           tune::Protocol protocol, const std::function<void(const tune::Progress&)>& progress,
-                           KnownWork& work) {
+                           const tune::Protocol& protocol, const std::function<void(const tune::Progress&)>& progress,
+                           KnownWork& work, double& spent) {
+    // Throws what there is to say when there is none.
+    if (work.environment.compiler.empty()) static_cast<void>(jit::Nvrtc::instance());
     Measurer device(engine_, {problem, variant, work.role, others, rows.T, rows.callers, rows.stream, rows.skew});
     tune::Tuning tuning = work.tuning.value_or(tune::Tuning{});
     tuning.slot = work.slot;
@@ -221,12 +282,20 @@ TuneOutcome Tuner::measure(const Problem& problem, const Variant& variant, const
                                  work.name.problem, rows.T, std::min(protocol.candidates, work.space.size()),
                                  protocol.seconds));
     const double before = tuning.seconds;
+    double counted_from = seconds_now();
+    const auto started = [&] { counted_from = seconds_now(); };
     const auto save = [&](const tune::Tuning& state) {
         tuning.date = now_text();
         static_cast<void>(records_.save(work.name, state));
     };
-    const tune::Outcome outcome =
-        tune::measure(device, work.space, protocol, engine_.threads, tuning, {progress, save});
+    tune::Outcome outcome = tune::Outcome::out_of_time;
+    try {
+        outcome = tune::measure(device, work.space, protocol, engine_.threads, tuning, {progress, save, started});
+    } catch (...) {
+        spent += seconds_now() - counted_from;
+        throw;
+    }
+    spent += seconds_now() - counted_from;
     if (outcome == tune::Outcome::out_of_memory) {
         engine_.log.info(fmt::format("not tuning {} of {}: its operands do not fit the memory that may be used",
                                      work.slot, work.name.problem));

@@ -15,6 +15,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,6 +49,12 @@ struct TuneResult {
     TuneOutcome outcome = TuneOutcome::known;
 };
 
+/// What is known of a piece of work, beside a measurement of every legal candidate.
+struct Comparison {
+    KnownWork work;
+    tune::Tuning all;
+};
+
 /// Thread-safe.
 class Tuner {
  public:
@@ -75,6 +82,16 @@ class Tuner {
                                  std::int64_t T, tune::Skew skew, const tune::Protocol& protocol,
                                  const std::function<void(const tune::Progress&)>& progress);
 
+    /// First use tries no more candidates, and takes no more samples of each: for where the usual numbers take too
+    /// long, as on an emulated GPU. Before the first call.
+    void limit_first_use(std::size_t candidates, int rounds);
+
+    /// Measures every legal candidate of the pieces of work of a variant, however long it takes and whatever is
+    /// recorded, and records nothing.
+    std::vector<Comparison> compare(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
+                                    std::int64_t T, tune::Skew skew, tune::Protocol protocol,
+                                    const std::function<void(const tune::Progress&)>& progress);
+
     /// 64 random bits for the inputs of a tuning.
     [[nodiscard]] static std::uint64_t fresh_seed();
 
@@ -88,20 +105,34 @@ class Tuner {
     [[nodiscard]] KnownWork look_up(const Problem& problem, const Variant& variant, Role role,
                                     const gpu::DeviceFacts& facts);
     void refresh(KnownWork& work);
+    /// What an operation may take of a problem's budget.
+    double first_use_seconds(const std::string& account, const Problem& problem, Operation operation);
+    /// When a piece of work is done with: when it has been tuned to the end, or when nothing on the present list of
+    /// candidates is without a verdict. A user's first call is no occasion for the latter.
+    enum class Wanted { a_choice, every_verdict };
+    /// `spent` grows by the seconds that measuring took; waiting for who measures the same is not among them.
     std::vector<TuneResult> tune_missing(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
-                                         const Rows& rows, const tune::Protocol& protocol,
-                                         const std::function<void(const tune::Progress&)>& progress, Choices& choices);
+                                         const Rows& rows, const tune::Protocol& protocol, Wanted wanted,
+                                         const std::function<void(const tune::Progress&)>& progress, Choices& choices,
+                                         double& spent);
     TuneOutcome measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
-                        tune::Protocol protocol, const std::function<void(const tune::Progress&)>& progress,
-                        KnownWork& work);
+                        const tune::Protocol& protocol, const std::function<void(const tune::Progress&)>& progress,
+                        KnownWork& work, double& spent);
 
     Engine::Impl& engine_;
     TuningPolicy policy_;
     tune::RecordStore records_;
-    std::mutex measuring_;  // one measurement at a time: they would disturb each other
+    tune::Protocol first_use_;  ///< but for seconds and memory
+    std::mutex measuring_;      // one measurement at a time: they would disturb each other
     std::mutex mutex_;
     /// Tuned by this engine, by the key of the record and the slot: for when records cannot be stored.
     std::map<std::pair<std::string, std::string>, tune::Tuning> made_;
+    /// Of first use, by the key of the record: its budget is for all operations on a problem and bucket together.
+    struct Account {
+        double spent = 0;
+        std::set<Operation> operations;  ///< that have asked
+    };
+    std::map<std::string, Account> accounts_;
 };
 
 }  // namespace smlora::ops

@@ -20,15 +20,20 @@ std::optional<std::size_t> heuristic_choice(const SearchSpace& space) {
     return best;
 }
 
+std::vector<Candidate> legal(const SearchSpace& space) {
+    std::vector<Candidate> found;
+    std::copy_if(space.begin(), space.end(), std::back_inserter(found), [](const Candidate& c) { return c.legal(); });
+    std::stable_sort(found.begin(), found.end(), faster);
+    return found;
+}
+
 std::vector<Candidate> shortlist(const SearchSpace& space, std::size_t count) {
-    std::vector<Candidate> legal;
-    std::copy_if(space.begin(), space.end(), std::back_inserter(legal), [](const Candidate& c) { return c.legal(); });
-    std::stable_sort(legal.begin(), legal.end(), faster);
-    if (legal.size() > count) legal.resize(count);
-    if (legal.empty()) return legal;
-    const double limit = hopeless * legal.front().predicted_seconds;
-    std::erase_if(legal, [&](const Candidate& candidate) { return candidate.predicted_seconds > limit; });
-    return legal;
+    std::vector<Candidate> best = legal(space);
+    if (best.size() > count) best.resize(count);
+    if (best.empty()) return best;
+    const double limit = hopeless * best.front().predicted_seconds;
+    std::erase_if(best, [&](const Candidate& candidate) { return candidate.predicted_seconds > limit; });
+    return best;
 }
 
 const Candidate* find_legal(const SearchSpace& space, const Configuration& configuration) {

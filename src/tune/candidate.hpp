@@ -28,6 +28,9 @@ using SearchSpace = std::vector<Candidate>;
 /// Nothing when none is legal.
 [[nodiscard]] std::optional<std::size_t> heuristic_choice(const SearchSpace& space);
 
+/// The legal candidates, those that are predicted to be fastest first, so that the heuristic choice leads.
+[[nodiscard]] std::vector<Candidate> legal(const SearchSpace& space);
+
 /// The at most `count` legal candidates that are predicted to be fastest, fastest first, so that the heuristic choice
 /// leads; without those that are predicted to take more than twice its time.
 [[nodiscard]] std::vector<Candidate> shortlist(const SearchSpace& space, std::size_t count);

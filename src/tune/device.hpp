@@ -3,12 +3,13 @@
 
 #include "tune/candidate.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
 namespace smlora::tune {
 
-/// What compiling a candidate showed.
+/// What compiling a part of a candidate showed.
 struct Preparation {
     std::string refusal;  ///< why it cannot be used; empty: it can
     std::int64_t registers = 0;
@@ -29,8 +30,8 @@ struct MemoryNeed {
     std::uint64_t free_bytes = 0;  ///< on the device, now
 };
 
-/// One piece of work on one device. Only now() and prepare() are called from several threads at once. Errors other than
-/// those that a result can tell are thrown, and end the tuning.
+/// One piece of work on one device. Only now() and the prepare functions are called from several threads at once.
+/// Errors other than those that a result can tell are thrown, and end the tuning.
 class Device {
  public:
     virtual ~Device() = default;
@@ -40,8 +41,15 @@ class Device {
 
     virtual MemoryNeed memory_need() = 0;
 
-    /// Compiles the candidate, or finds it compiled; runs nothing.
-    virtual Preparation prepare(const Candidate& candidate) = 0;
+    /// Kernels that a candidate consists of at most: the parts that prepare() takes one by one.
+    virtual std::size_t parts() = 0;
+
+    /// Compiles a part of the candidate, or finds it compiled; nothing is to be done for a part that it has not. Runs
+    /// nothing.
+    virtual Preparation prepare(const Candidate& candidate, std::size_t part) = 0;
+
+    /// Compiles what verify() compares with, or finds it compiled; runs nothing.
+    virtual void prepare_reference() = 0;
 
     /// Makes `sets` sets of operands to time with, and inputs drawn from `seed` to check on. Called once.
     virtual void allocate(int sets, std::uint64_t seed) = 0;

@@ -6,14 +6,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <mutex>
 
 namespace smlora::tune {
 namespace {
 
-// Kernels that are compiled but never timed are of no use now: some of the time is for timing.
+// Kernels that are compiled but never timed are of no use now, and neither are those that are checked only: some of the
+// time is for timing.
 constexpr double compiling_share = 0.6;
+constexpr double checking_share = 0.5;  // of what compiling has left
+// The heuristic choice and the next two: with fewer there is nothing to choose from, however long compiling takes.
+constexpr std::size_t fewest = 3;
 constexpr double drop_factor = 2;
 // Inputs are cold when more than this many caches' worth of others came between.
 constexpr std::uint64_t caches_rotated = 3;
@@ -28,6 +33,10 @@ const Trial* trial_of(const std::vector<Trial>& trials, const Candidate& candida
     return found == trials.end() ? nullptr : &*found;
 }
 
+std::vector<Candidate> tried(const SearchSpace& space, const Protocol& protocol) {
+    return protocol.breadth == Breadth::all ? legal(space) : shortlist(space, protocol.candidates);
+}
+
 class Measuring {
  public:
     Measuring(Device& device, const SearchSpace& space, const Protocol& protocol, util::ThreadPool& threads,
@@ -35,7 +44,7 @@ class Measuring {
         : device_(device), protocol_(protocol), threads_(threads), tuning_(tuning), observer_(observer) {
         start_ = saved_ = device_.now();
         std::vector<Trial> trials;
-        for (Candidate& candidate : shortlist(space, protocol.candidates)) {
+        for (Candidate& candidate : tried(space, protocol)) {
             const Trial* known = trial_of(tuning.trials, candidate);
             trials.push_back(known != nullptr ? *known : Trial{});
             trials.back().candidate = std::move(candidate);
@@ -54,6 +63,7 @@ class Measuring {
             compile();
             // A compile under way when its share of the time ends takes nothing from the measuring's share.
             deadline_ = std::max(protocol_.seconds, elapsed() + (1 - compiling_share) * protocol_.seconds);
+            if (protocol_.breadth == Breadth::all) deadline_ = std::numeric_limits<double>::infinity();
             refuse_spilling();
             if (yardstick() < tuning_.trials.size()) {
                 device_.allocate(*sets, protocol_.seed);
@@ -69,7 +79,11 @@ class Measuring {
     }
 
  private:
-    [[nodiscard]] double elapsed() const { return device_.now() - start_; }
+    /// Of the time that counts.
+    [[nodiscard]] double elapsed() const {
+        const double from = counted_from_;
+        return std::isnan(from) ? 0 : device_.now() - from;
+    }
     [[nodiscard]] bool out_of_time() const { return elapsed() >= deadline_; }
 
     /// The trial that the others are compared with, as estimates() has it; behind the last when all are refused.
@@ -99,29 +113,75 @@ class Measuring {
         return static_cast<int>(std::clamp<std::uint64_t>(std::min(wanted, fitting), 1, most_sets));
     }
 
+    /// What a thread takes at once: a part of a trial; behind the last trial, the reference.
+    struct Unit {
+        std::size_t trial = 0;
+        std::size_t part = 0;
+    };
+    enum class Compiling : char { undecided, left_out, wanted };
+
     void compile() {
-        const double deadline = compiling_share * protocol_.seconds;
-        std::vector<std::size_t> wanted;
-        for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
-            if (tuning_.trials[i].verdict == Verdict::pending || i == yardstick()) wanted.push_back(i);
-        }
+        const std::size_t parts = device_.parts();
         const std::size_t first = yardstick();
-        std::size_t done = 0;
-        threads_.parallel_for(static_cast<std::int64_t>(wanted.size()), [&](std::int64_t at) {
-            const std::size_t index = wanted[static_cast<std::size_t>(at)];
-            // The yardstick is compiled however late it is: without it there is nothing to compare with.
-            if (index != first && elapsed() >= deadline) return;
-            const Preparation preparation = device_.prepare(tuning_.trials[index].candidate);
-            const std::lock_guard lock(mutex_);
-            Trial& trial = tuning_.trials[index];
-            trial.registers = preparation.registers;
-            trial.spill_bytes = preparation.spill_bytes;
-            trial.compile_seconds = std::max(trial.compile_seconds, preparation.compile_seconds);
-            if (!preparation.refusal.empty()) refuse(trial, preparation.refusal);
-            prepared_[index] = 1;
-            report("compiling", ++done, wanted.size());
-            save_now_and_then();
+        const std::size_t reference = tuning_.trials.size();
+        std::vector<Unit> units;
+        for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
+            if (tuning_.trials[i].verdict != Verdict::pending && i != first) continue;
+            wanted_.push_back(i);
+            tuning_.trials[i].spill_bytes = 0;
+            for (std::size_t part = 0; part < parts; ++part) units.push_back({i, part});
+            if (i == first) units.push_back({reference, 0});
+        }
+        compiling_.assign(tuning_.trials.size(), Compiling::undecided);
+        parts_left_.assign(tuning_.trials.size(), parts);
+        if (wanted_.empty()) start_counting();
+        threads_.parallel_for(static_cast<std::int64_t>(units.size()), [&](std::int64_t at) {
+            const Unit unit = units[static_cast<std::size_t>(at)];
+            if (unit.trial == reference) {
+                device_.prepare_reference();
+            } else if (is_to_be_compiled(unit.trial)) {
+                note(unit.trial, device_.prepare(tuning_.trials[unit.trial].candidate, unit.part));
+            }
         });
+    }
+
+    /// Decided once for all parts of a trial, best predictions first.
+    [[nodiscard]] bool is_to_be_compiled(std::size_t index) {
+        const std::lock_guard lock(mutex_);
+        if (compiling_[index] == Compiling::undecided) {
+            const auto position = std::find(wanted_.begin(), wanted_.end(), index) - wanted_.begin();
+            // Beside the yardstick, cores that it leaves idle cost no time.
+            const bool wanted = protocol_.breadth == Breadth::all || static_cast<std::size_t>(position) < fewest ||
+                                std::isnan(counted_from_) ||
+                                elapsed() + longest_compile_ <= compiling_share * protocol_.seconds;
+            compiling_[index] = wanted ? Compiling::wanted : Compiling::left_out;
+        }
+        return compiling_[index] == Compiling::wanted;
+    }
+
+    void note(std::size_t index, const Preparation& preparation) {
+        const std::lock_guard lock(mutex_);
+        Trial& trial = tuning_.trials[index];
+        trial.registers = std::max(trial.registers, preparation.registers);
+        trial.spill_bytes += preparation.spill_bytes;
+        // What was found in the cache took its time in an earlier call.
+        if (preparation.compile_seconds > 0) {
+            if (parts_left_[index] == device_.parts()) trial.compile_seconds = 0;
+            trial.compile_seconds += preparation.compile_seconds;
+        }
+        longest_compile_ = std::max(longest_compile_, preparation.compile_seconds);
+        if (!preparation.refusal.empty()) refuse(trial, preparation.refusal);
+        if (--parts_left_[index] > 0) return;
+        prepared_[index] = 1;
+        if (index == wanted_.front()) start_counting();
+        const auto done = std::count(prepared_.begin(), prepared_.end(), 1);
+        report("compiling", static_cast<std::size_t>(done), wanted_.size());
+        save_now_and_then();
+    }
+
+    void start_counting() {
+        counted_from_ = device_.now();
+        if (observer_.started) observer_.started();
     }
 
     /// But for the heuristic choice, which is what runs otherwise.
@@ -135,23 +195,25 @@ class Measuring {
     }
 
     void check() {
-        std::size_t done = 0;
+        const double begin = elapsed();
+        const double end = begin + checking_share * (deadline_ - begin);
         for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
             Trial& trial = tuning_.trials[i];
             if (!takes_part(i)) continue;
-            if (out_of_time()) return;
+            if (checked_.size() >= fewest && elapsed() >= end) return;
             const double before = device_.now();
             const Verification verification = device_.verify(trial.candidate);
-            trial.spent_seconds += device_.now() - before;
+            const double took = device_.now() - before;
+            trial.spent_seconds += took;
             trial.error = verification.error;
             checked_.push_back(i);
             if (!verification.refusal.empty()) {
                 refuse(trial, verification.refusal);
-            } else if (trial.spent_seconds > protocol_.candidate_seconds && i != yardstick()) {
-                refuse(trial, fmt::format("took {:.2f} s to check, and {:.2f} s are for one candidate",
-                                          trial.spent_seconds, protocol_.candidate_seconds));
+            } else if (took > protocol_.candidate_seconds && i != yardstick()) {
+                refuse(trial, fmt::format("took {:.2f} s to check, and {:.2f} s are for one candidate", took,
+                                          protocol_.candidate_seconds));
             }
-            report("checking", ++done, tuning_.trials.size());
+            report("checking", checked_.size(), tuning_.trials.size());
             save_now_and_then();
         }
     }
@@ -177,7 +239,8 @@ class Measuring {
             for (std::size_t at = 0; at < running.size(); ++at) {
                 // Each is first in its turn: what the first sample of a round suffers, everybody does.
                 Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
-                if (out_of_time()) return;
+                // Or a device on which checking takes long would never come to a choice, however often it is tried.
+                if (round > 0 && out_of_time()) return;
                 const double before = device_.now();
                 const double seconds = device_.time(trial.candidate, set++ % sets);
                 trial.spent_seconds += device_.now() - before;
@@ -196,7 +259,6 @@ class Measuring {
     /// the better of the two counts.
     void time_slow_ones_again(const std::vector<std::size_t>& running, std::size_t row, int sets, int& set) {
         for (const std::size_t i : too_slow(running)) {
-            if (out_of_time()) return;
             Trial& trial = tuning_.trials[i];
             const double before = device_.now();
             const double seconds = std::round(device_.time(trial.candidate, set++ % sets) * 1e9) / 1e9;
@@ -207,6 +269,7 @@ class Measuring {
 
     /// Of those in the running, but for the yardstick.
     [[nodiscard]] std::vector<std::size_t> too_slow(const std::vector<std::size_t>& running) const {
+        if (protocol_.breadth == Breadth::all) return {};
         const std::vector<Estimate> times = estimates(tuning_.trials);
         double best = std::numeric_limits<double>::infinity();
         for (const Estimate& time : times) {
@@ -226,7 +289,8 @@ class Measuring {
             for (const std::size_t i : too_slow(running)) tuning_.trials[i].verdict = Verdict::slow;
         }
         const auto is_done = [&](const Trial& trial) {
-            return taken(trial) >= protocol_.rounds || trial.spent_seconds > protocol_.candidate_seconds;
+            const int samples = taken(trial);
+            return samples >= protocol_.rounds || (samples > 0 && trial.spent_seconds > protocol_.candidate_seconds);
         };
         const std::size_t first = yardstick();
         bool others = false;
@@ -274,7 +338,7 @@ class Measuring {
     }
 
     void update() {
-        tuning_.seconds = earlier_seconds_ + elapsed();
+        tuning_.seconds = earlier_seconds_ + device_.now() - start_;
         tuning_.complete = std::none_of(tuning_.trials.begin(), tuning_.trials.end(),
                                         [](const Trial& trial) { return trial.verdict == Verdict::pending; });
         const Judgement judgement = judge(tuning_.trials);
@@ -293,18 +357,23 @@ class Measuring {
     Tuning& tuning_;
     const Observer& observer_;
     double start_ = 0;
-    double deadline_ = 0;  // since the start
+    std::atomic<double> counted_from_ = no_sample;
+    double deadline_ = 0;  // of elapsed()
     double saved_ = 0;
     double earlier_seconds_ = 0;
-    std::vector<char> prepared_;  // by trial; not bool, as threads write neighbours
+    std::vector<std::size_t> wanted_;  // trials that are not decided, and the yardstick, which leads
+    std::vector<char> prepared_;       // by trial
     std::vector<std::size_t> checked_;
-    std::mutex mutex_;
+    std::mutex mutex_;  // of what threads that compile share:
+    std::vector<Compiling> compiling_;
+    std::vector<std::size_t> parts_left_;
+    double longest_compile_ = 0;  // of one part
 };
 
 }  // namespace
 
-bool covers(const Tuning& tuning, const SearchSpace& space, std::size_t candidates) {
-    const std::vector<Candidate> wanted = shortlist(space, candidates);
+bool covers(const Tuning& tuning, const SearchSpace& space, const Protocol& protocol) {
+    const std::vector<Candidate> wanted = tried(space, protocol);
     return std::all_of(wanted.begin(), wanted.end(), [&](const Candidate& candidate) {
         const Trial* trial = trial_of(tuning.trials, candidate);
         return trial != nullptr && trial->verdict != Verdict::pending;

@@ -1,7 +1,8 @@
 // The protocol by which candidates become a choice.
 //
-// The shortest predictions are compiled concurrently, best first. Those that spill registers are refused, and those
-// whose result differs from the reference's. The rest is timed in rounds: one sample of each candidate a round, in an
+// The shortest predictions are compiled concurrently, best first. Time counts from when the heuristic choice is
+// compiled, which it would have to be anyway. Those that spill registers are refused, and those whose result differs
+// from the reference's. The rest is timed in rounds: one sample of each candidate a round, in an
 // order that rotates, with operands that rotate through more than three times the L2 cache. Who is twice as slow as the
 // best after its first round, and when timed once more, is dropped. When time runs out, what is known stays, and the
 // next call goes on from it.
@@ -23,11 +24,20 @@ class ThreadPool;
 
 namespace smlora::tune {
 
+/// Which candidates are tried.
+enum class Breadth {
+    likely,  ///< the best predictions; who proves to be far behind is dropped
+    all,     ///< every one that is legal, to the end, however long it takes: what a choice can be compared with
+};
+
 struct Protocol {
-    double seconds = 10;                        ///< for all of it
+    Breadth breadth = Breadth::likely;
+    /// From when the heuristic choice is compiled. However few they are, the next two candidates are compiled as well,
+    /// and those three are timed once.
+    double seconds = 10;
     std::optional<std::uint64_t> memory_bytes;  ///< for operands; unset: an eighth of what is free
     double candidate_seconds = 2;               ///< for checking and timing one candidate
-    std::size_t candidates = 24;
+    std::size_t candidates = 24;                ///< of Breadth::likely
     int rounds = 9;
     std::uint64_t seed = 0;  ///< of the inputs to check on
 };
@@ -42,11 +52,12 @@ struct Progress {
     double best_seconds = 0;
 };
 
-/// Both may be empty. `save` is called with what is known whenever something is, a few times a second at most, and at
+/// Each may be empty. `save` is called with what is known whenever something is, a few times a second at most, and at
 /// the end, also when that is an exception. Calls do not overlap.
 struct Observer {
-    std::function<void(const Progress&)> progress;
-    std::function<void(const Tuning&)> save;
+    std::function<void(const Progress&)> progress = {};
+    std::function<void(const Tuning&)> save = {};
+    std::function<void()> started = {};  ///< time counts from now on
 };
 
 enum class Outcome {
@@ -56,7 +67,7 @@ enum class Outcome {
 };
 
 /// Whether `tuning` has a verdict on everything that would be tried: nothing is left to measure.
-[[nodiscard]] bool covers(const Tuning& tuning, const SearchSpace& space, std::size_t candidates);
+[[nodiscard]] bool covers(const Tuning& tuning, const SearchSpace& space, const Protocol& protocol);
 
 /// Tries what `tuning` does not know of `space` yet, and sets its trials, choice, seconds and completeness. Verdicts
 /// that it has are kept; candidates that are not in the space any more are forgotten. The heuristic choice takes part

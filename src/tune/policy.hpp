@@ -9,10 +9,9 @@
 
 namespace smlora::tune {
 
-/// The measurer has not run on a GPU yet: until it has, nothing is measured unless somebody asks for it.
-inline constexpr TuningPolicy default_policy = TuningPolicy::record_only;
+inline constexpr TuningPolicy default_policy = TuningPolicy::first_use;
 
-/// Of first use, for all that one operation needs on one problem and bucket.
+/// Of first use, for all operations together on one problem and bucket.
 inline constexpr double default_seconds = 10;
 
 /// What was asked for, else SMLORA_TUNING, else default_policy. `complaint` is set when the variable is no policy and

@@ -61,6 +61,7 @@ TEST_P(CacheRoot, IsTakenFromTheEnvironmentOtherwise) {
     const Variable variable("SMLORA_CACHE_DIR", folder.path() / "named"), home("HOME", folder.path() / "home");
     EngineOptions options;
     options.backend = backend();
+    options.tuning = TuningPolicy::record_only;
     const Engine own(options);
     run_forward(Projection(own, {.problem = shape(4, 96, 80, 16, 2), .T = 20}));
     EXPECT_EQ(cache_layers(own).front().root, folder.path() / "named");

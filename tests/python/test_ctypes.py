@@ -92,7 +92,7 @@ class PrewarmOptions(Evolving):
     _fields_ = [("struct_size", c_size_t), ("problems", POINTER(Problem)), ("problem_count", c_size_t),
                 ("tokens", POINTER(c_int64)), ("token_count", c_size_t), ("archs", POINTER(c_char_p)),
                 ("arch_count", c_size_t), ("jobs", c_int32), ("reserved", c_int32), ("progress", PrewarmCallback),
-                ("progress_user", c_void_p)]
+                ("progress_user", c_void_p), ("activations", c_void_p), ("activation_count", c_size_t)]
 
 
 for function in ("smlora_last_error", "smlora_status_name", "smlora_version", "smlora_dtype_name"):

@@ -68,6 +68,8 @@ inline EngineOptions options_of(Backend backend, const TemporaryFolder& cache) {
     options.backend = backend;
     options.cache_root = cache.path() / "cache";
     options.cache_layers.emplace();
+    // What is tested is what operations compute, not which candidate would be fastest.
+    options.tuning = TuningPolicy::record_only;
     return options;
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
 namespace smlora::tool {
@@ -24,7 +25,32 @@ TEST_F(Cache, OfANewUserIsEmpty) {
     const Outcome inspect = run({"cache", "inspect", "0123"});
     EXPECT_EQ(inspect.exit_code, 1);
     EXPECT_NE(inspect.err.find("0123"), std::string::npos) << inspect.err;
-    EXPECT_EQ(run({"cache", "clear"}).out, "0 kernels removed\n");
+    EXPECT_EQ(run({"cache", "clear"}).out, "0 kernels removed, 0 tuning records left\n");
+}
+
+TEST_F(Cache, PrewarmCompilesTheActivationThatIsAskedFor) {
+    if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "there is no NVRTC";
+    const auto kernels_with = [&](const std::vector<std::string>& more) {
+        std::vector<std::string> arguments{"prewarm", "--shape", "2,16,16,0,1", "--tokens", "8", "--arch", "sm_90a"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        EXPECT_EQ(run({"cache", "clear"}).exit_code, 0);
+        EXPECT_EQ(run(arguments).exit_code, 0);
+        int found = 0;
+        const nlohmann::json entries = run({"cache", "list", "--json"}).json()["entries"];
+        for (const auto& one : entries) {
+            const auto kernel = one["kernel"].get<std::string>();
+            if (kernel.rfind("activation ", 0) != 0) continue;
+            ++found;
+            EXPECT_NE(kernel.find("WIDTH=8 "), std::string::npos) << kernel;
+            EXPECT_NE(kernel.find("ACTIVATION=4 "), std::string::npos) << kernel;
+            EXPECT_NE(kernel.find("INTERLEAVED=1 "), std::string::npos) << kernel;
+        }
+        return found;
+    };
+    EXPECT_EQ(kernels_with({"--activation", "swiglu_clamped", "--gate-layout", "interleaved"}), 3);
+    EXPECT_EQ(kernels_with({"--activation", "none"}), 0);
+    EXPECT_EQ(kernels_with({"--y-rows", "token"}), 0) << "of what is summed there is none";
+    EXPECT_EQ(run({"prewarm", "--shape", "2,16,16,0,1", "--activation", "tanh"}).exit_code, 2);
 }
 
 TEST_F(Cache, HoldsWhatPrewarmCompiledUntilItIsCleared) {
@@ -76,6 +102,12 @@ TEST_F(Cache, HoldsWhatPrewarmCompiledUntilItIsCleared) {
     const nlohmann::json mended = run(prewarm).json();
     EXPECT_EQ(mended["compiled"], 1);
     EXPECT_EQ(run({"cache", "verify"}).exit_code, 0);
+
+    // Of the activation: forward, and backward with and without it written.
+    const auto activations = std::count_if(list.begin(), list.end(), [](const auto& one) {
+        return one["kernel"].template get<std::string>().rfind("activation WIDTH=16 ", 0) == 0;
+    });
+    EXPECT_EQ(activations, 3) << list;
 
     EXPECT_EQ(run({"cache", "clear", "--json"}).json()["removed"], made["kernels"]);
     EXPECT_EQ(run({"cache", "stats", "--json"}).json()["entries"], 0);

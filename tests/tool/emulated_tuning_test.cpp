@@ -119,23 +119,35 @@ TEST_F(EmulatedTuning, ProcessesThatStartTogetherGiveOneTuningAndOneChoice) {
     }
 }
 
-TEST_F(EmulatedTuning, FirstUseMeasuresOnTheCallersRowsAndTheNextProcessDoesNot) {
+TEST_F(EmulatedTuning, VerifyTunesNothingUnlessItIsTold) {
     const std::vector<std::string> verify{"verify", "--shape", "3,64,48,8,2", "--tokens", "24", "-v"};
-    const Outcome first = run_emulated(verify, {{"SMLORA_TUNING", "first-use"}});
-    EXPECT_EQ(first.exit_code, 0) << "results are right whatever was chosen: " << first.out << first.err;
-    EXPECT_NE(first.err.find("tuning forward of E3 K64 N48 R8 k2"), std::string::npos) << first.err;
-    EXPECT_NE(first.err.find("tuned forward of E3 K64 N48 R8 k2"), std::string::npos) << first.err;
-    const auto recorded = records();
-    ASSERT_FALSE(recorded.empty());
-    for (const auto& [file, text] : recorded) {
-        EXPECT_NE(text.find("\"routing\": \"the caller's\""), std::string::npos) << file;
+    const Outcome outcome = run_emulated(verify);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.out << outcome.err;
+    EXPECT_EQ(outcome.err.find("tuning "), std::string::npos) << outcome.err;
+    EXPECT_TRUE(records().empty());
+}
+
+TEST_F(EmulatedTuning, TheChoiceIsComparedWithEveryLegalCandidate) {
+    // Without an adapter, on the GPU that has the fewest candidates.
+    std::vector<std::string> arguments = tune;
+    arguments[2] = "3,16,16,0,2";
+    arguments.emplace_back("--exhaustive");
+    const Outcome outcome = run_emulated(arguments, {{"SMLORA_EMULATOR_GPU", "86"}});
+    const auto usual = works(outcome);
+    const nlohmann::json compared = outcome.json()["cases"][0]["exhaustive"];
+    ASSERT_EQ(compared.size(), 2u) << outcome.out;
+    EXPECT_GE(outcome.json()["compiled"], 10);
+    EXPECT_GT(outcome.json()["compile_seconds"], 0);
+    for (const auto& work : compared) {
+        EXPECT_GT(work["candidates"], 3) << work;
+        EXPECT_GE(work["factor"], 1) << work;
+        EXPECT_EQ(work["choice"], usual.at(work["slot"])["choice"]) << work;
+        EXPECT_LE(work["best_seconds"], work["choice_seconds"]) << work;
     }
-    // The default policy, and a cache that has everything.
-    const Outcome second = run_emulated(verify);
-    EXPECT_EQ(second.exit_code, 0) << second.err;
-    EXPECT_EQ(second.err.find("tuning "), std::string::npos) << second.err;
-    EXPECT_EQ(second.err.find("compiled "), std::string::npos) << second.err;
-    EXPECT_EQ(records(), recorded);
+    const nlohmann::json record = nlohmann::json::parse(records().begin()->second);
+    for (const auto& tuning : record["tunings"]) {
+        EXPECT_LE(tuning["candidates"].size(), 3u) << "the record is that of the usual tuning";
+    }
 }
 
 }  // namespace

@@ -199,6 +199,18 @@ TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
     EXPECT_EQ(run({"export", file("k.tar.gz"), "--only", "kernels", "--json"}).json()["records"], 0);
 }
 
+TEST_F(TuningCommands, RecordsAreClearedWhenTheyAreNamed) {
+    plant_record();
+    EXPECT_EQ(run({"cache", "clear"}).out, "0 kernels removed, 1 tuning records left\n");
+    EXPECT_EQ(run({"cache", "clear", "nothing"}).exit_code, 2);
+    EXPECT_EQ(run({"cache", "clear", "records"}).out, "0 kernels left, 1 tuning records removed\n");
+    EXPECT_EQ(run({"cache", "stats", "--json"}).json()["records"], 0);
+    plant_record();
+    const nlohmann::json all = run({"cache", "clear", "all", "--json"}).json();
+    EXPECT_EQ(all["removed_records"], 1);
+    EXPECT_EQ(all["records_left"], 0);
+}
+
 TEST_F(TuningCommands, AnEmptyCacheMakesAnArchiveWithNothing) {
     EXPECT_EQ(run({"export", file("none.tar.gz")}).exit_code, 0);
     EXPECT_EQ(run_in("other", {"import", file("none.tar.gz")}).out,

@@ -38,6 +38,8 @@ constexpr const char* footer =
     R"(Burst protocol: 120 ms idle, 3 calls unmeasured, 20 measured, twice; CUDA events on the GPU.
 The floor is max(flop / ceiling, bytes / ceiling), every input read once and every output written once; the
 ceilings are measured in the same run. Inputs rotate over more than three times the L2 where they are small.
+Kernels are those that are recorded, else predicted, to be best: run smlora-tune tune before, to have them measured.
+With SMLORA_TUNING=first-use they are, up to 10 s for a problem and number of tokens, before anything is timed.
 
 Examples:
   smlora-tune bench --shape 128,2048,1536,16,8 --tokens 2048,16384

@@ -17,7 +17,8 @@ namespace {
 
 constexpr const char* footer = R"(Examples:
   smlora-tune cache stats
-  smlora-tune cache inspect 3fb2c1)";
+  smlora-tune cache inspect 3fb2c1
+  smlora-tune cache clear records)";
 
 // What is printed of a key in lists: as long as git's short names, and like those enough to be unique.
 constexpr std::size_t short_key = 12;
@@ -164,15 +165,26 @@ ExitCode run_verify(const Engine& engine, const CommonOptions& common, const std
     return result;
 }
 
-ExitCode run_clear(const Engine& engine, const CommonOptions& common, const std::string&) {
-    const std::uint64_t removed = cache_clear(engine);
+/// `what`: kernels, records or all; kernels if it is empty. Says what stays.
+ExitCode run_clear(const Engine& engine, const CommonOptions& common, const std::string& what) {
+    const bool clears_kernels = what != "records";
+    const bool clears_records = what == "records" || what == "all";
+    const std::uint64_t kernels = clears_kernels ? cache_clear(engine) : 0;
+    const std::uint64_t records = clears_records ? engine.impl().cache.clear_records() : 0;
     if (common.json) {
         nlohmann::ordered_json document = json_document("cache clear");
-        document["removed"] = removed;
+        document["removed"] = kernels;
+        document["removed_records"] = records;
+        document["kernels_left"] = cache_stats(engine).entries;
+        document["records_left"] = own_records(engine);
         print_json(document);
-    } else {
-        fmt::print("{} kernels removed\n", removed);
+        return ExitCode::ok;
     }
+    const auto text = [](bool wanted, std::uint64_t removed, std::uint64_t left, const char* name) {
+        return wanted ? fmt::format("{} {} removed", removed, name) : fmt::format("{} {} left", left, name);
+    };
+    fmt::print("{}, {}\n", text(clears_kernels, kernels, cache_stats(engine).entries, "kernels"),
+               text(clears_records, records, own_records(engine), "tuning records"));
     return ExitCode::ok;
 }
 
@@ -216,7 +228,14 @@ void add_cache(CLI::App& app, Run& run) {
     inspect->add_option("key", command->key, "Its key, or as much of it as is unique")->required()->type_name("KEY");
     add_action(*cache, run, command, "verify", "Read every kernel and tuning record; exit code 1 when one is unsound",
                run_verify);
-    add_action(*cache, run, command, "clear", "Remove the kernels of the writable layer", run_clear);
+    CLI::App* clear = add_action(
+        *cache, run, command, "clear",
+        "Remove kernels, which are compiled again when needed, or tuning records, which are measured again, of the "
+        "writable layer; those of read-only layers and those that come with smlora stay",
+        run_clear);
+    clear->add_option("what", command->key, "kernels, records or all [kernels]")
+        ->type_name("WHAT")
+        ->check(CLI::IsMember({"kernels", "records", "all"}).description(""));
 }
 
 }  // namespace smlora::tool

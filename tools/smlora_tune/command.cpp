@@ -1,5 +1,7 @@
 #include "smlora_tune/command.hpp"
 
+#include "util/environment.hpp"
+
 #include <fmt/format.h>
 
 #include <charconv>
@@ -44,6 +46,8 @@ EngineOptions engine_options(const CommonOptions& common, Backend backend, int o
     options.device = ordinal;
     options.threads = threads;
     if (!common.cache_dir.empty()) options.cache_root = common.cache_dir;
+    // Who wants to have something checked or timed does not want it tuned meanwhile, unless he says so.
+    if (!util::environment("SMLORA_TUNING")) options.tuning = TuningPolicy::record_only;
     const LogLevel threshold = common.verbose ? LogLevel::debug : LogLevel::warning;
     options.log = [threshold, log](LogLevel level, std::string_view line) {
         if (level < threshold) return;

@@ -50,7 +50,8 @@ struct DeviceChoice {
 };
 [[nodiscard]] DeviceChoice parse_device(const std::string& text);
 
-/// Options of an engine; log lines go to `log`, or to stderr when it is empty: warnings, with --verbose all of them.
+/// Options of an engine that tunes nothing by itself unless SMLORA_TUNING says so; log lines go to `log`, or to stderr
+/// when it is empty: warnings, with --verbose all of them.
 [[nodiscard]] EngineOptions engine_options(const CommonOptions& common, Backend backend, int ordinal, int threads,
                                            const std::function<void(const std::string&)>& log = {});
 

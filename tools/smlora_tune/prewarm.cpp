@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <memory>
 
 namespace smlora::tool {
@@ -20,9 +21,20 @@ struct PrewarmCommand {
     ShapeOptions shape;
     std::vector<std::string> archs;
     int jobs = 0;
+    std::string activation;
+    std::string gate_layout;
 };
 
-constexpr const char* footer = R"(Needs NVRTC, but no GPU. What is in the cache already is not compiled again.
+const std::map<std::string, Activation> activations{{"swiglu", Activation::swiglu},
+                                                    {"geglu", Activation::geglu},
+                                                    {"geglu_tanh", Activation::geglu_tanh},
+                                                    {"reglu", Activation::reglu},
+                                                    {"swiglu_clamped", Activation::swiglu_clamped}};
+
+constexpr const char* footer =
+    R"(Needs NVRTC, but no GPU. What is in the cache already is not compiled again. Kernels of a shape are those that are
+recorded, else predicted, to be best. Between two projections an activation is compiled, too: behind the gate_up of
+a model, and behind a --shape with an even number of outputs whose rows are not summed.
 
 Example:
   smlora-tune prewarm --model qwen3-30b-a3b --rank 16 --tokens 4096,16384 --arch sm_90a)";
@@ -44,7 +56,15 @@ nlohmann::ordered_json to_json(const std::vector<NamedProblem>& problems, const 
 ExitCode run_prewarm(const PrewarmCommand& command) {
     PrewarmOptions options;
     const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
-    for (const NamedProblem& item : problems) options.problems.push_back(item.problem);
+    for (const NamedProblem& item : problems) {
+        options.problems.push_back(item.problem);
+        if (!item.activation || command.activation == "none") continue;
+        PrewarmActivation& activation = options.activations.emplace_back(*item.activation);
+        if (!command.activation.empty()) activation.activation = activations.at(command.activation);
+        if (!command.gate_layout.empty()) {
+            activation.layout = command.gate_layout == "halves" ? GateLayout::halves : GateLayout::interleaved;
+        }
+    }
     options.tokens = command.shape.tokens;
     options.archs = command.archs;
     options.jobs = command.jobs;
@@ -90,6 +110,14 @@ void add_prewarm(CLI::App& app, Run& run) {
         ->type_name("sm_90a,..")
         ->delimiter(',')
         ->allow_extra_args(false);
+    sub->add_option("--activation", command->activation,
+                    "swiglu, geglu, geglu_tanh, reglu, swiglu_clamped or none [the model's own, else swiglu]")
+        ->type_name("NAME")
+        ->check(CLI::IsMember({"swiglu", "geglu", "geglu_tanh", "reglu", "swiglu_clamped", "none"}).description(""));
+    sub->add_option("--gate-layout", command->gate_layout,
+                    "Gates and values in halves or interleaved [the model's own, else halves]")
+        ->type_name("LAYOUT")
+        ->check(CLI::IsMember({"halves", "interleaved"}).description(""));
     sub->add_option("-j,--jobs", command->jobs, "Kernels compiled at once [one a core]")
         ->type_name("N")
         ->check(CLI::PositiveNumber.description(""));

@@ -57,6 +57,7 @@ void add_model(std::vector<NamedProblem>& problems, const models::ModelShape& mo
     for (const models::Projection& projection : models::projections(model, options.rank.value_or(default_rank))) {
         if (options.projection != "both" && options.projection != projection.name) continue;
         problems.push_back({fmt::format("{} {}", model.name, projection.name), projection.problem});
+        if (projection.name == "gate_up") problems.back().activation = {model.activation, model.gate_layout};
     }
 }
 
@@ -160,7 +161,10 @@ Problem parse_shape(const std::string& text) {
 std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) {
     std::vector<NamedProblem> problems;
     try {
-        for (const std::string& shape : options.shapes) problems.push_back({"", parse_shape(shape)});
+        for (const std::string& shape : options.shapes) {
+            problems.push_back({"", parse_shape(shape)});
+            problems.back().activation.emplace();
+        }
         if (!problems.empty() && options.rank) {
             throw UsageError(
                 "--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
@@ -175,6 +179,12 @@ std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) 
             validate(item.problem);
             if (item.problem.dtype == DType::fp64 && backend != Backend::cpu) {
                 throw UsageError("--dtype: fp64 is for the CPU backend; expected bf16, fp16 or fp32, or --device cpu");
+            }
+            // Rows that a token's choices are summed into are the model's, not an expert's.
+            if (item.problem.N % 2 != 0 || item.problem.y_rows == RowOrder::token) item.activation.reset();
+            if (item.activation) {
+                item.activation->width = item.problem.N / 2;
+                item.activation->dtype = item.problem.dtype;
             }
             if (item.name.empty()) item.name = to_string(item.problem);
         }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <smlora/engine.hpp>
+#include <smlora/prewarm.hpp>
 #include <smlora/problem.hpp>
 
 #include <CLI/App.hpp>
@@ -38,6 +39,8 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
 struct NamedProblem {
     std::string name;  ///< "qwen3-30b-a3b gate_up"; for --shape the text of the problem
     Problem problem;
+    /// Stands behind the projection; nothing behind a down projection.
+    std::optional<PrewarmActivation> activation = {};
 };
 
 /// "E,K,N,R,top_k" with token -> scattered rows. Throws UsageError.

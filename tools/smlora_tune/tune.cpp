@@ -3,12 +3,14 @@
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/session.hpp"
 #include "smlora_tune/shape_options.hpp"
+#include "smlora_tune/statistics.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
 
 #include "ops/engine_impl.hpp"
 #include "ops/step_kernels.hpp"
 #include "tune/choice.hpp"
+#include "tune/distance.hpp"
 #include "tune/shard.hpp"
 #include "util/environment.hpp"
 
@@ -18,6 +20,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <map>
 #include <memory>
 
@@ -34,16 +37,23 @@ struct TuneCommand {
     std::string skew = "uniform";
     int rounds = tune::Protocol{}.rounds;
     std::size_t candidates = tune::Protocol{}.candidates;
+    bool exhaustive = false;
 };
+
+// However slow a candidate is, it has all its samples, unless it hangs.
+constexpr double exhaustive_candidate_seconds = 30;
 
 constexpr const char* footer =
     R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and what was cut short is gone on with.
 Of several processes each does its share: --shard, or the rank variables of torchrun, Open MPI and SLURM, by which
 each also takes a GPU of its own.
+With --exhaustive every legal candidate is measured after that, which takes minutes for each piece of work, and the
+choice is compared with the best of them; records stay as they are.
 
 Examples:
   smlora-tune tune --model qwen3-30b-a3b --rank 16 --tokens 4096,16384
-  smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4)";
+  smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4
+  smlora-tune tune --shape 64,2048,2048,16,8 --tokens 4096 --exhaustive)";
 
 const std::map<std::string, tune::Skew> skews{
     {"uniform", tune::Skew::uniform}, {"zipf", tune::Skew::zipf}, {"one", tune::Skew::one}};
@@ -71,7 +81,13 @@ struct Case {
     NamedProblem item;
     std::int64_t T = 0;
     std::vector<ops::TuneResult> results;
+    std::vector<ops::Comparison> comparisons;
 };
+
+std::int64_t refused(const std::vector<tune::Trial>& trials) {
+    return std::count_if(trials.begin(), trials.end(),
+                         [](const tune::Trial& trial) { return trial.verdict == tune::Verdict::refused; });
+}
 
 /// The winner's name and time; the time is 0 when nothing was measured.
 struct Winner {
@@ -89,6 +105,24 @@ Winner winner_of(const ops::KnownWork& work) {
             judgement.reason};
 }
 
+nlohmann::ordered_json to_json(const ops::Comparison& comparison) {
+    const std::vector<tune::Trial>& trials = comparison.all.trials;
+    nlohmann::ordered_json json{{"slot", comparison.work.slot},
+                                {"candidates", trials.size()},
+                                {"refused", refused(trials)},
+                                {"seconds", comparison.all.seconds}};
+    if (const auto found = tune::distance(comparison.all, comparison.work.choice)) {
+        const std::vector<tune::Estimate> times = tune::estimates(trials);
+        json["choice"] = trials[found->chosen].candidate.name;
+        json["choice_seconds"] = times[found->chosen].seconds;
+        json["best"] = trials[found->best].candidate.name;
+        json["best_seconds"] = times[found->best].seconds;
+        json["factor"] = found->factor;
+        json["noise"] = found->noise;
+    }
+    return json;
+}
+
 nlohmann::ordered_json to_json(const Case& done) {
     nlohmann::ordered_json json{
         {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
@@ -103,6 +137,7 @@ nlohmann::ordered_json to_json(const Case& done) {
                                  {"seconds", result.work.tuning ? result.work.tuning->seconds : 0},
                                  {"record", result.work.name.key()}});
     }
+    for (const ops::Comparison& comparison : done.comparisons) json["exhaustive"].push_back(to_json(comparison));
     return json;
 }
 
@@ -115,6 +150,51 @@ void print_text(const Case& done) {
                    winner.seconds > 0 ? seconds_text(winner.seconds) : "-", winner.reason});
     }
     fmt::print("{}\n", table.text());
+    if (done.comparisons.empty()) return;
+    Table all({{"work"},
+               {"measured", Align::right},
+               {"refused", Align::right},
+               {"choice"},
+               {"median", Align::right},
+               {"best of all"},
+               {"median", Align::right},
+               {"behind", Align::right},
+               {"noise", Align::right}});
+    for (const ops::Comparison& comparison : done.comparisons) {
+        const std::vector<tune::Trial>& trials = comparison.all.trials;
+        const auto found = tune::distance(comparison.all, comparison.work.choice);
+        const std::string measured = std::to_string(static_cast<std::int64_t>(trials.size()) - refused(trials));
+        if (!found) {
+            all.add({comparison.work.slot, measured, std::to_string(refused(trials)), "-", "-", "-", "-", "-", "-"});
+            continue;
+        }
+        const std::vector<tune::Estimate> times = tune::estimates(trials);
+        all.add({comparison.work.slot, measured, std::to_string(refused(trials)), trials[found->chosen].candidate.name,
+                 seconds_text(times[found->chosen].seconds), trials[found->best].candidate.name,
+                 seconds_text(times[found->best].seconds), fmt::format("{:.1f} %", 100 * (found->factor - 1)),
+                 fmt::format("{:.1f} %", 100 * found->noise)});
+    }
+    fmt::print("{}\n", all.text());
+}
+
+/// Over all pieces of work: the worst, and the geometric mean.
+void print_distances(const std::vector<Case>& cases) {
+    double worst = 1;
+    double logarithms = 0;
+    int works = 0;
+    for (const Case& done : cases) {
+        for (const ops::Comparison& comparison : done.comparisons) {
+            const auto found = tune::distance(comparison.all, comparison.work.choice);
+            if (!found) continue;
+            worst = std::max(worst, found->factor);
+            logarithms += std::log(found->factor);
+            ++works;
+        }
+    }
+    if (works == 0) return;
+    fmt::print(
+        "{} choices compared with every legal candidate: {:.1f} % behind the best at most, {:.1f} % in the mean\n",
+        works, 100 * (worst - 1), 100 * std::expm1(logarithms / works));
 }
 
 /// The shard of this process, and the GPU that it takes where --device does not say.
@@ -180,10 +260,17 @@ ExitCode run_tune(const TuneCommand& command) {
     if (command.memory.empty()) protocol.memory_bytes = session.free_bytes() / 2;
     fmt::print(stderr, "device    {}\nrouting   {}\n", session.device_name(), command.skew);
 
+    const auto show = [&line](const tune::Progress& progress, const NamedProblem& item, std::int64_t T) {
+        line.update(progress.done, progress.total,
+                    fmt::format("{} {} of {}, {} tokens{}", progress.phase, progress.slot, item.name, T,
+                                progress.best.empty()
+                                    ? ""
+                                    : fmt::format(", best {} {}", progress.best, seconds_text(progress.best_seconds))));
+    };
     std::vector<Case> cases;
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
-            Case done{item, T, {}};
+            Case done{item, T, {}, {}};
             const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
             // By the record: whoever has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
@@ -193,17 +280,19 @@ ExitCode run_tune(const TuneCommand& command) {
                 const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
                 protocol.seconds =
                     std::max(0.0, command.budget - spent.count()) / static_cast<double>(variants.size() - i);
-                for (ops::TuneResult& result : tuner.tune(
-                         item.problem, variants[i], session.facts(), T, skews.at(command.skew), protocol,
-                         [&](const tune::Progress& progress) {
-                             line.update(
-                                 progress.done, progress.total,
-                                 fmt::format("{} {} of {}, {} tokens{}", progress.phase, progress.slot, item.name, T,
-                                             progress.best.empty() ? ""
-                                                                   : fmt::format(", best {} {}", progress.best,
-                                                                                 seconds_text(progress.best_seconds))));
-                         })) {
+                for (ops::TuneResult& result :
+                     tuner.tune(item.problem, variants[i], session.facts(), T, skews.at(command.skew), protocol,
+                                [&](const tune::Progress& progress) { show(progress, item, T); })) {
                     done.results.push_back(std::move(result));
+                }
+            }
+            for (std::size_t i = 0; command.exhaustive && i < variants.size(); ++i) {
+                tune::Protocol thorough = protocol;
+                thorough.candidate_seconds = exhaustive_candidate_seconds;
+                for (ops::Comparison& comparison :
+                     tuner.compare(item.problem, variants[i], session.facts(), T, skews.at(command.skew), thorough,
+                                   [&](const tune::Progress& progress) { show(progress, item, T); })) {
+                    done.comparisons.push_back(std::move(comparison));
                 }
             }
             line.finish();
@@ -211,16 +300,24 @@ ExitCode run_tune(const TuneCommand& command) {
             cases.push_back(std::move(done));
         }
     }
+    const std::vector<double> compiled = session.engine().impl().kernels.compile_seconds();
+    if (!compiled.empty()) {
+        fmt::print(stderr, "compiled  {} kernels, {} in the median\n", compiled.size(), seconds_text(median(compiled)));
+    }
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("tune");
         document["device"] = session.device_name();
         document["routing"] = command.skew;
         document["shard"] = fmt::format("{}/{}", place.shard.index, place.shard.count);
+        document["compiled"] = compiled.size();
+        document["compile_seconds"] = compiled.empty() ? 0 : median(compiled);
         document["cases"] = nlohmann::ordered_json::array();
         for (const Case& done : cases) document["cases"].push_back(to_json(done));
         print_json(document);
     } else if (cases.empty()) {
         fmt::print("Nothing is in this shard.\n");
+    } else {
+        print_distances(cases);
     }
     return ExitCode::ok;
 }
@@ -255,6 +352,8 @@ void add_tune(CLI::App& app, Run& run) {
         ->type_name("N")
         ->check(CLI::PositiveNumber.description(""))
         ->capture_default_str();
+    sub->add_flag("--exhaustive", command->exhaustive,
+                  "Measure every legal candidate as well, and say how far the choice is from the best");
     add_common_options(*sub, command->common);
     sub->callback([command, &run] { run = [command] { return run_tune(*command); }; });
 }

@@ -28,7 +28,8 @@ constexpr const char* footer =
 backend in fp64 on the inputs as rounded, by relative error in the Euclidean norm: bf16 4e-3, fp16 1e-3, fp32 1e-5,
 fp64 1e-12 (three times that for results of less than 64 numbers), no single row further off than ten times as much.
 route, group and scaling 0 must be exact, both runs alike bit for bit, and every element written. Exit code 1 when
-something is not so.
+something is not so. Kernels are those that are recorded, else predicted, to be best; nothing is tuned unless
+SMLORA_TUNING=first-use.
 
 Examples:
   smlora-tune verify --shape 128,2048,1536,16,8 --tokens 1,2048

@@ -473,6 +473,10 @@ TEST(ConvertPrewarmOptions, EveryMemberArrives) {
     o.archs = archs;
     o.arch_count = 2;
     o.jobs = 5;
+    const smlora_prewarm_activation activations[] = {{SMLORA_GEGLU, SMLORA_GATE_INTERLEAVED, 96, SMLORA_FP16, 0},
+                                                     {SMLORA_SWIGLU, SMLORA_GATE_HALVES, 64, SMLORA_BF16, 0}};
+    o.activations = activations;
+    o.activation_count = 2;
     const PrewarmOptions options = to_options(o);
     ASSERT_EQ(options.problems.size(), 2u);
     EXPECT_EQ(options.problems[0].E, 8);
@@ -480,6 +484,23 @@ TEST(ConvertPrewarmOptions, EveryMemberArrives) {
     EXPECT_EQ(options.tokens, (std::vector<std::int64_t>{64, 128, 256}));
     EXPECT_EQ(options.archs, (std::vector<std::string>{"sm_80", "sm_90a"}));
     EXPECT_EQ(options.jobs, 5);
+    ASSERT_EQ(options.activations.size(), 2u);
+    EXPECT_EQ(options.activations[0].activation, Activation::geglu);
+    EXPECT_EQ(options.activations[0].layout, GateLayout::interleaved);
+    EXPECT_EQ(options.activations[0].width, 96);
+    EXPECT_EQ(options.activations[0].dtype, DType::fp16);
+    EXPECT_EQ(options.activations[1].width, 64);
+}
+
+TEST(ConvertPrewarmOptions, AnActivationThatIsNoneIsNamed) {
+    smlora_prewarm_activation activation{};
+    smlora_prewarm_options o;
+    smlora_prewarm_options_init(&o, sizeof o);
+    o.activations = &activation;
+    o.activation_count = 1;
+    activation.activation = 5;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(o)); }),
+              "options.activations[0].activation: expected 0 to 4, got 5");
 }
 
 TEST(ConvertPrewarmOptions, ProblemsOfALaterHeaderAreSteppedOverByTheirOwnSize) {
@@ -508,6 +529,10 @@ TEST(ConvertPrewarmOptions, ArraysThatAreMissingAreNamed) {
     o.token_count = 0;
     o.arch_count = 1;
     EXPECT_EQ(message_of([&] { static_cast<void>(to_options(o)); }), "options.archs: expected a pointer, got null");
+    o.arch_count = 0;
+    o.activation_count = 1;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(o)); }),
+              "options.activations: expected a pointer, got null");
 }
 
 }  // namespace

@@ -284,6 +284,15 @@ TEST(StreamBuffer, IsGivenBackAtTheEndOfItsScope) {
     EXPECT_EQ(fake.capture_mode, CU_STREAM_CAPTURE_MODE_GLOBAL);
 }
 
+TEST(StreamBuffer, WhatNobodyUsesGoesBackToTheSystemWhenThePoolIsTrimmed) {
+    FakeDriver fake;
+    FakeDriver::stack() = {FakeDriver::primary_context()};
+    { const StreamBuffer buffer(nullptr, 1000); }
+    fake.order.clear();
+    trim_pool();
+    EXPECT_EQ(fake.order, std::vector<std::string>{"trim"});
+}
+
 TEST(StreamBuffer, OfNoBytesAllocatesNothing) {
     FakeDriver fake;
     const StreamBuffer empty(nullptr, 0);

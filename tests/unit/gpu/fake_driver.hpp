@@ -246,6 +246,10 @@ class FakeDriver {
             return CUDA_SUCCESS;
         };
         d.cuMemPoolSetAttribute = [](CUmemoryPool, CUmemPool_attribute, void*) { return CUDA_SUCCESS; };
+        d.cuMemPoolTrimTo = [](CUmemoryPool, std::size_t kept) {
+            self->order.push_back(kept == 0 ? "trim" : "trim a part");
+            return CUDA_SUCCESS;
+        };
         d.cuMemAllocFromPoolAsync = [](CUdeviceptr* address, std::size_t bytes, CUmemoryPool, CUstream) {
             const auto held = lock();
             if (self->allocation_result == CUDA_SUCCESS) {

@@ -9,14 +9,18 @@
 #include "sample_templates.hpp"
 #include "unit/gpu/fake_driver.hpp"
 #include "util/log.hpp"
+#include "util/thread_pool.hpp"
 
 #include <smlora/error.hpp>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
@@ -413,6 +417,87 @@ TEST_F(Get, DuringACaptureAKernelThatIsNotLoadedIsNotReady) {
     expect_parts(message_of(ErrorCode::not_ready, [&] { (void)library->get(test::sample_spec(), hopper, true); }),
                  {"scale ROWS=64", "before the capture"});
     EXPECT_EQ(driver.modules_loaded, 0);
+}
+
+class GetAll : public Get {
+ protected:
+    /// Three kernels.
+    GetAll() {
+        for (int factor = 1; factor <= 3; ++factor) {
+            specs.push_back(test::sample_spec());
+            specs.back().constants[1].integer = factor;
+        }
+    }
+    [[nodiscard]] std::vector<const KernelSpec*> wanted() const { return {&specs[0], &specs[1], &specs[2]}; }
+
+    std::vector<KernelSpec> specs;
+    util::ThreadPool threads{3};
+};
+
+TEST_F(GetAll, CompilesAtOnceAndLoadsInTheContextOfTheCaller) {
+    // Each compile goes on when three have begun: one after the other, they would wait for ever.
+    std::mutex mutex;
+    std::condition_variable all_began;
+    std::optional<int> began;
+    bool together = true;
+    NvrtcAccess access = NvrtcAccess::installed();
+    access.open = [&]() -> const Nvrtc& {
+        std::unique_lock lock(mutex);
+        if (began) {
+            ++*began;
+            all_began.notify_all();
+            together = all_began.wait_for(lock, std::chrono::seconds(60), [&] { return *began >= 3; }) && together;
+        }
+        return Nvrtc::instance();
+    };
+    library.emplace(*cache, log, access);
+    KernelSpec other = test::sample_spec();
+    other.constants[1].integer = 4;
+    (void)library->get(other, hopper);  // asks for the compiler's version, too
+    began = 0;
+    const auto kernels = library->get_all(wanted(), hopper, threads);
+    EXPECT_TRUE(together);
+    EXPECT_EQ(library->counters().compiles, 4U);
+    EXPECT_EQ(driver.modules_loaded, 4);
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+        EXPECT_EQ(kernels[i], &library->get(specs[i], hopper)) << "in the order that was asked";
+    }
+    EXPECT_EQ(library->get_all(wanted(), hopper, threads, true), kernels);
+    EXPECT_EQ(driver.modules_loaded, 4);
+}
+
+TEST_F(GetAll, FindsInTheCacheWhatIsThere) {
+    (void)library->get_all(wanted(), hopper, threads);
+    const auto other_cache = open_cache();
+    KernelLibrary other(*other_cache, log);
+    EXPECT_EQ(other.get_all(wanted(), hopper, threads).size(), 3U);
+    EXPECT_EQ(other.counters().compiles, 0U);
+    EXPECT_EQ(other.counters().disk_hits, 3U);
+}
+
+TEST_F(GetAll, AKernelThatIsAskedForTwiceIsCompiledOnce) {
+    const auto kernels = library->get_all({&specs[0], &specs[0], &specs[1]}, hopper, threads);
+    EXPECT_EQ(kernels[0], kernels[1]);
+    EXPECT_EQ(library->counters().compiles, 2U);
+}
+
+TEST_F(GetAll, AnErrorOfOneIsThrownWithItsLogAndTheNextCallTriesAnew) {
+    specs[1].constants[2].type = "no_such_type";
+    for (int attempt = 0; attempt < 2; ++attempt) {
+        expect_parts(message_of(ErrorCode::compile, [&] { (void)library->get_all(wanted(), hopper, threads); }),
+                     {"scale ROWS=64 FACTOR=2", "log:", "no_such_type"});
+        EXPECT_EQ(driver.modules_loaded, 0);
+    }
+    specs[1] = specs[0];
+    EXPECT_EQ(library->get_all(wanted(), hopper, threads).size(), 3U);
+}
+
+TEST_F(GetAll, DuringACaptureNothingIsCompiled) {
+    (void)library->get(specs[0], hopper);
+    expect_parts(message_of(ErrorCode::not_ready, [&] { (void)library->get_all(wanted(), hopper, threads, true); }),
+                 {"scale ROWS=64 FACTOR=2", "before the capture"});
+    EXPECT_EQ(library->counters().compiles, 1U);
+    EXPECT_EQ(driver.modules_loaded, 1);
 }
 
 TEST_F(Get, EachContextGetsItsOwn) {

@@ -68,6 +68,21 @@ TEST(HfConfig, LooksIntoTheTextConfigOfAModelThatAlsoSees) {
     EXPECT_EQ(shape, expected);
 }
 
+TEST(HfConfig, TheActivationIsThatOfHiddenAct) {
+    const auto activation = [](const std::string& name) {
+        return parse_hf_config(
+                   R"({"hidden_size": 64, "intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2,
+            "hidden_act": ")" +
+                       name + "\"}",
+                   "config.json")
+            .activation;
+    };
+    EXPECT_EQ(activation("silu"), Activation::swiglu);
+    EXPECT_EQ(activation("gelu"), Activation::geglu);
+    EXPECT_EQ(activation("gelu_pytorch_tanh"), Activation::geglu_tanh);
+    EXPECT_EQ(activation("relu"), Activation::reglu);
+}
+
 TEST(HfConfig, NullCountsAsAbsent) {
     const auto shape = parse_hf_config(R"({"hidden_size": 64, "moe_intermediate_size": null, "intermediate_size": 32,
         "num_experts": null, "num_local_experts": 4, "num_experts_per_tok": 2})",

@@ -106,6 +106,22 @@ TEST_F(Tuning, APartOfATuningIsUsedUntilThereIsMore) {
     EXPECT_EQ(made.impl().tuner.known(problem, forward, h200()).of(Role::product), another(work.space).configuration);
 }
 
+TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGrown) {
+    Engine made = engine(TuningPolicy::first_use);
+    for (const KnownWork& work : made.impl().tuner.look_up(problem, forward, h200())) {
+        record(made, work, another(work.space), true, [](tune::Tuning& tuning) { tuning.trials.resize(4); });
+    }
+    CallRows rows;
+    rows.T = 64;
+    const Choices choices = made.impl().tuner.choose(problem, forward, h200(), rows, nullptr);
+    const Choices known = made.impl().tuner.known(problem, forward, h200());
+    for (const Role role : {Role::product, Role::xa}) {
+        EXPECT_TRUE(choices.of(role).has_value());
+        EXPECT_EQ(choices.of(role), known.of(role));
+    }
+    EXPECT_FALSE(logged("tuning")) << "measuring would need a GPU";
+}
+
 TEST_F(Tuning, WithoutTensorCoresThereIsNothingToChoose) {
     Engine made = engine(TuningPolicy::record_only);
     problem.dtype = problem.adapter_dtype = DType::fp32;

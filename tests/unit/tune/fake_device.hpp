@@ -35,13 +35,17 @@ class FakeDevice : public Device {
 
     double now() override { return static_cast<double>(nanoseconds_.load()) * 1e-9; }
     MemoryNeed memory_need() override { return memory; }
-    Preparation prepare(const Candidate& candidate) override {
+    std::size_t parts() override { return parts_of_each; }
+    Preparation prepare(const Candidate& candidate, std::size_t part) override {
         const Planted& plan = planted_.at(candidate.name);
-        pass(plan.compile_seconds);
+        const double seconds = plan.compile_seconds / static_cast<double>(parts_of_each);
+        pass(seconds);
         const std::lock_guard lock(mutex_);
-        prepared.push_back(candidate.name);
-        return {plan.compile_error, 100, plan.spill_bytes, plan.compile_seconds};
+        if (part == 0) prepared.push_back(candidate.name);
+        ++parts_prepared;
+        return {plan.compile_error, 100, part == 0 ? plan.spill_bytes : 0, seconds};
     }
+    void prepare_reference() override { ++references; }
     void allocate(int sets_, std::uint64_t seed) override {
         sets = sets_;
         seeds.push_back(seed);
@@ -71,7 +75,10 @@ class FakeDevice : public Device {
     double spikes = 0;
     double launches_a_sample = 3;
     int die_after = -1;
+    std::size_t parts_of_each = 2;
 
+    int references = 0;
+    int parts_prepared = 0;
     int sets = 0;
     std::vector<std::uint64_t> seeds;
     std::vector<std::string> prepared, verified, timed;

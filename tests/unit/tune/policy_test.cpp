@@ -18,7 +18,7 @@ TEST(Policy, TheEnvironmentWinsOverTheDefaultButNotOverAnOption) {
     std::string complaint;
     {
         const ScopedVariable unset("SMLORA_TUNING", nullptr);
-        EXPECT_EQ(policy({}, complaint), default_policy);
+        EXPECT_EQ(policy({}, complaint), TuningPolicy::first_use);
         EXPECT_EQ(policy(TuningPolicy::off, complaint), TuningPolicy::off);
     }
     for (const TuningPolicy wanted : {TuningPolicy::first_use, TuningPolicy::off, TuningPolicy::record_only}) {

@@ -1,0 +1,272 @@
+// First use from end to end, in processes of their own as it is in life: the first one tunes, the next one neither
+// compiles nor measures, and of several that start together one tunes for all. On an emulated GPU and on a real one.
+#include "support/backend.hpp"
+#include "support/checks.hpp"
+#include "support/runs.hpp"
+
+#include "ops/engine_impl.hpp"
+#include "ops/search_space.hpp"
+#include "ops/step_kernels.hpp"
+
+#include <smlora/cache.hpp>
+
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <thread>
+
+namespace smlora::test {
+namespace {
+
+struct Machine {
+    const char* name;
+    bool emulated;
+    Problem problem;
+    std::int64_t T;
+    int processes;           ///< that start together
+    std::size_t candidates;  ///< that first use tries
+    int rounds;
+    double short_seconds;  ///< not enough to tune to the end
+};
+
+const Machine emulated{"emulated", true, shape(3, 64, 48, 8, 2), 24, 8, 3, 2, 0.01};
+const Machine gpu{"gpu", false, shape(64, 2048, 2048, 16, 8), 2048, 8, 24, 9, 1};
+
+std::string read(const std::filesystem::path& file) {
+    std::ifstream stream(file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+std::string variable(const char* name) {
+    const char* value = std::getenv(name);
+    return value == nullptr ? "" : value;
+}
+
+/// A training step on an engine that tunes by default, in the process of its own that the tests below start; what
+/// happened goes into a file.
+TEST(AProcess, DISABLED_RunsAStep) {
+    const Machine& machine = variable("SMLORA_TEST_MACHINE") == emulated.name ? emulated : gpu;
+    const TemporaryFolder aside;
+    // Of another engine, so that the one under test begins with its first call, in a context that is there already.
+    const Engine memory(options_of(Backend::cuda, aside));
+    const Projection p(memory, {.problem = machine.problem, .T = machine.T});
+    ForwardRun f{p.make_y(), p.make_ranked()};
+    BackwardInputRun b{p.make_dx(), p.make_ranked(), {}};
+    BackwardLoraRun l{p.make_dA(), p.make_dB()};
+    synchronize(memory, {});
+
+    EngineOptions options;
+    options.cache_root = variable("SMLORA_TEST_ROOT");
+    options.cache_layers.emplace();
+    options.tuning_seconds = std::stod(variable("SMLORA_TEST_SECONDS"));
+    std::mutex mutex;
+    std::map<std::string, int> tuned;
+    int started = 0;
+    std::vector<std::string> warnings;
+    options.log = [&](LogLevel level, std::string_view line) {
+        const std::lock_guard lock(mutex);
+        if (level == LogLevel::warning) warnings.emplace_back(line);
+        if (line.starts_with("tuning ")) ++started;
+        if (line.starts_with("tuned ")) ++tuned[std::string(line.substr(6, line.find(" of ") - 6))];
+    };
+    const auto begin = std::chrono::steady_clock::now();
+    const auto milliseconds = [&] {
+        return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+    };
+    const Engine engine(options);
+    engine.impl().tuner.limit_first_use(machine.candidates, machine.rounds);
+    ForwardArgs forward_args = p.forward_args();
+    forward_args.y = f.y.view();
+    forward_args.xa = p.ranked_view(f.xa);
+    forward(engine, {}, p.problem, forward_args);
+    const double returned = milliseconds();
+    synchronize(engine, {});
+    const double finished = milliseconds();
+    BackwardInputArgs input_args = p.backward_input_args();
+    input_args.dx = b.dx.view();
+    input_args.yb = p.ranked_view(b.yb);
+    backward_input(engine, {}, p.problem, input_args);
+    BackwardLoraArgs lora_args = p.backward_lora_args();
+    lora_args.xa = forward_args.xa;
+    lora_args.yb = input_args.yb;
+    lora_args.dA = l.dA.view();
+    lora_args.dB = l.dB.view();
+    backward_lora(engine, {}, p.problem, lora_args);
+    synchronize(engine, {});
+    const bool nvrtc = read("/proc/self/maps").find("libnvrtc") != std::string::npos;
+
+    for (Array* array : {&f.y, &f.xa, &b.dx, &b.yb, &l.dA, &l.dB}) array->download();
+    expect_y(p, f.y);
+    expect_dx(p, b.dx);
+    expect_dA(p, l.dA);
+    expect_dB(p, l.dB);
+    EXPECT_EQ(warnings, std::vector<std::string>{});
+
+    nlohmann::json report{{"first_call_returned_ms", returned},
+                          {"first_call_finished_ms", finished},
+                          {"compiles", cache_stats(engine).compiles},
+                          {"tunings_started", started},
+                          {"tuned", tuned},
+                          {"nvrtc_mapped", nvrtc}};
+    const gpu::CurrentContext context(engine.impl().contexts, 0);
+    for (const ops::Variant& variant : ops::step_variants(p.problem, p.T)) {
+        for (const ops::KnownWork& work : engine.impl().tuner.look_up(p.problem, variant, context.facts())) {
+            report["choices"][work.slot] = work.choice ? tune::to_json(*work.choice) : nlohmann::ordered_json();
+            report["complete"][work.slot] = work.tuning && work.tuning->complete;
+        }
+    }
+    std::ofstream(variable("SMLORA_TEST_REPORT")) << report.dump();
+}
+
+class FirstUse : public testing::TestWithParam<Machine> {
+ protected:
+    void SetUp() override {
+        if (GetParam().emulated) {
+#ifdef SMLORA_EMULATOR_LIBRARIES
+            if (!std::filesystem::exists(SMLORA_EMULATOR_LIBRARIES)) GTEST_SKIP() << "there is no emulator";
+#else
+            GTEST_SKIP() << "there is no emulator";
+#endif
+        } else if (const auto reason = why_not(Backend::cuda)) {
+            GTEST_SKIP() << *reason;
+        }
+    }
+
+    /// What a process reports that runs a step with its cache in `root`, and may tune for `seconds`: by default to the
+    /// end, so that the next process has nothing to go on with.
+    [[nodiscard]] static nlohmann::json run_process(const std::filesystem::path& root, double seconds = 500) {
+        const TemporaryFolder folder;
+        std::string environment =
+            fmt::format("SMLORA_TEST_MACHINE={} SMLORA_TEST_ROOT={} SMLORA_TEST_REPORT={} SMLORA_TEST_SECONDS={} ",
+                        GetParam().name, root.string(), (folder.path() / "report").string(), seconds);
+        // Nothing of what whoever runs the tests has set.
+        environment += "SMLORA_SHIPPED_CACHE=0 SMLORA_TEST_BACKENDS=cuda ";
+#ifdef SMLORA_EMULATOR_LIBRARIES
+        if (GetParam().emulated) environment += fmt::format("LD_LIBRARY_PATH={} ", SMLORA_EMULATOR_LIBRARIES);
+#endif
+        const std::string command = fmt::format(
+            "env -u SMLORA_TUNING -u SMLORA_INSTRUCTIONS {} {} --gtest_also_run_disabled_tests "
+            "--gtest_filter=AProcess.* > {} 2>&1",
+            environment, std::filesystem::read_symlink("/proc/self/exe").string(), (folder.path() / "out").string());
+        const int status = std::system(command.c_str());
+        EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << read(folder.path() / "out");
+        nlohmann::json report = nlohmann::json::parse(read(folder.path() / "report"), nullptr, false);
+        EXPECT_TRUE(report.is_object()) << read(folder.path() / "out");
+        return report;
+    }
+
+    /// A cache in which a process has run its first step, and what it reported. Made once a machine.
+    struct Tuned {
+        TemporaryFolder folder;
+        nlohmann::json report;
+        [[nodiscard]] std::filesystem::path root() const { return folder.path() / "cache"; }
+    };
+    [[nodiscard]] static const Tuned& tuned() {
+        static std::map<std::string, Tuned> made;
+        const auto [entry, is_new] = made.try_emplace(GetParam().name);
+        if (is_new) entry->second.report = run_process(entry->second.root());
+        return entry->second;
+    }
+};
+
+const std::vector<std::string> always_tuned{"forward", "dx", "gradients"};
+
+TEST_P(FirstUse, MeasuresOnTheCallersRowsAndRecordsIt) {
+    const nlohmann::json& first = tuned().report;
+    ASSERT_TRUE(first.is_object());
+    for (const std::string& slot : always_tuned) {
+        EXPECT_EQ(first["tuned"].value(slot, 0), 1) << first;
+        EXPECT_TRUE(first["choices"][slot].is_object()) << first;
+        EXPECT_EQ(first["complete"][slot], true) << first;
+    }
+    EXPECT_GT(first["compiles"], 0);
+    int records = 0;
+    for (const auto& item : std::filesystem::recursive_directory_iterator(tuned().root() / "v1/tuning")) {
+        if (item.path().extension() != ".json") continue;
+        ++records;
+        const nlohmann::json record = nlohmann::json::parse(read(item.path()));
+        EXPECT_GE(record["tunings"].size(), always_tuned.size());
+        for (const auto& tuning : record["tunings"]) {
+            EXPECT_EQ(tuning["workload"]["routing"], "the caller's");
+            EXPECT_EQ(tuning["workload"]["tokens"], GetParam().T);
+        }
+    }
+    EXPECT_EQ(records, 1);
+    fmt::print("first use: the first call returned after {:.0f} ms, {} kernels compiled\n",
+               first["first_call_returned_ms"].get<double>(), first["compiles"].get<int>());
+}
+
+TEST_P(FirstUse, TheNextProcessCompilesAndMeasuresNothing) {
+    ASSERT_TRUE(tuned().report.is_object());
+    const nlohmann::json next = run_process(tuned().root());
+    ASSERT_TRUE(next.is_object());
+    EXPECT_EQ(next["compiles"], 0);
+    EXPECT_EQ(next["tunings_started"], 0);
+    EXPECT_EQ(next["nvrtc_mapped"], false);
+    EXPECT_EQ(next["choices"], tuned().report["choices"]);
+    fmt::print(
+        "warm cache: the first call returned {:.1f} ms after the engine was begun, its result was there after "
+        "{:.1f} ms\n",
+        next["first_call_returned_ms"].get<double>(), next["first_call_finished_ms"].get<double>());
+}
+
+TEST_P(FirstUse, OfProcessesThatStartTogetherOneTunesForAll) {
+    ASSERT_TRUE(tuned().report.is_object());
+    // Kernels are there, so that none waits for a compile longer than it waits for a lock; records are not.
+    const TemporaryFolder folder;
+    const std::filesystem::path root = folder.path() / "cache";
+    std::filesystem::copy(tuned().root(), root, std::filesystem::copy_options::recursive);
+    std::filesystem::permissions(root, std::filesystem::perms::owner_all);
+    std::filesystem::remove_all(root / "v1/tuning");
+    std::vector<nlohmann::json> reports(index(GetParam().processes));
+    std::vector<std::thread> threads;
+    for (nlohmann::json& report : reports) threads.emplace_back([&] { report = run_process(root); });
+    for (std::thread& thread : threads) thread.join();
+    std::map<std::string, int> tunings;
+    for (const nlohmann::json& report : reports) {
+        ASSERT_TRUE(report.is_object());
+        for (const auto& [slot, count] : report["tuned"].items()) tunings[slot] += count.get<int>();
+        EXPECT_EQ(report["choices"], reports[0]["choices"]);
+    }
+    for (const std::string& slot : always_tuned) EXPECT_EQ(tunings[slot], 1) << slot;
+    for (const auto& [slot, count] : tunings) EXPECT_EQ(count, 1) << slot;
+}
+
+TEST_P(FirstUse, WhatIsCutShortIsUsedAndGoneOnWithByTheNextProcess) {
+    ASSERT_TRUE(tuned().report.is_object());
+    const TemporaryFolder folder;
+    const std::filesystem::path root = folder.path() / "cache";
+    std::filesystem::copy(tuned().root(), root, std::filesystem::copy_options::recursive);
+    std::filesystem::permissions(root, std::filesystem::perms::owner_all);
+    std::filesystem::remove_all(root / "v1/tuning");
+    int processes = 0;
+    bool complete = false;
+    while (!complete) {
+        ASSERT_LT(++processes, 100);
+        const nlohmann::json report = run_process(root, GetParam().short_seconds);
+        ASSERT_TRUE(report.is_object());
+        complete = true;
+        for (const std::string& slot : always_tuned) complete = complete && report["complete"][slot] == true;
+        // However little it is, the first operation is measured; the budget is for all of them together.
+        if (processes == 1) {
+            EXPECT_EQ(report["tuned"].value("forward", 0), 1) << report;
+            EXPECT_EQ(report["complete"]["forward"], false) << report;
+            EXPECT_TRUE(report["complete"]["gradients"] == false || !GetParam().emulated) << report;
+        }
+        EXPECT_TRUE(report["choices"]["forward"].is_object()) << report;
+    }
+    EXPECT_GT(processes, 1);
+    EXPECT_EQ(run_process(root)["tunings_started"], 0);
+    fmt::print("{} s at a time: tuned to the end by {} processes\n", GetParam().short_seconds, processes);
+}
+
+INSTANTIATE_TEST_SUITE_P(Emulated, FirstUse, testing::Values(emulated), [](const auto&) { return "sm_90"; });
+INSTANTIATE_TEST_SUITE_P(Gpu, FirstUse, testing::Values(gpu), [](const auto&) { return "cuda"; });
+
+}  // namespace
+}  // namespace smlora::test
