@@ -17,13 +17,6 @@ __device__ __forceinline__ void cp_async_16(unsigned target, const void* source)
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
 }
 
-/// Copies 4, 8 or 16 bytes through L1, for what other warps read as well.
-template <int Bytes>
-__device__ __forceinline__ void cp_async_shared_line(unsigned target, const void* source, unsigned bytes) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(target), "l"(source), "n"(Bytes), "r"(bytes)
-                 : "memory");
-}
-
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 /// Waits until at most `Pending` of this thread's newest groups are still under way.

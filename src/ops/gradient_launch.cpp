@@ -5,16 +5,16 @@
 namespace smlora::ops {
 namespace {
 
-/// Rows that one warp sums before its piece is added to others. Experts of twice the mean are not cut, so that an even
+/// Rows that one block sums before its piece is added to others. Experts of twice the mean are not cut, so that an even
 /// routing writes its gradients straight; one expert that has everything is cut into enough pieces to fill a GPU.
 std::int64_t chunk_rows(const Problem& problem, std::int64_t M) {
     constexpr std::int64_t least = 256;          // below it, adding the pieces up costs more than it spreads
-    constexpr std::int64_t warps_wanted = 2048;  // more than the largest GPUs hold
+    constexpr std::int64_t blocks_wanted = 512;  // a few for each multiprocessor of the largest GPUs
     constexpr std::int64_t partials_limit = std::int64_t{512} << 20;  // bytes
     const std::int64_t width = problem.K + problem.N;
     const std::int64_t column_tiles = (width + 127) / 128;
     const std::int64_t even = 2 * M / problem.E;
-    const std::int64_t spread = M * column_tiles / warps_wanted;
+    const std::int64_t spread = M * column_tiles / blocks_wanted;
     const std::int64_t fitting = 2 * M * problem.R * width * 4 / partials_limit;
     return std::max({least, std::min(even, spread), fitting});
 }

@@ -107,15 +107,11 @@ Step reference_product_step(const Problem& problem, const ProductKernel& product
 }
 
 Step gradients_step(const Problem& problem, const Variant& variant, const tune::Configuration& configuration) {
-    const GradientTile tile = gradient_tile(configuration);
     const std::int64_t wide_a = variant.wants_da ? problem.K : 0;
     const std::int64_t wide_b = variant.wants_db ? problem.N : 0;
     Step step;
     auto& spec = step.spec;
-    spec.family = gradient_mma_family;
-    spec.threads = tile.threads();
-    spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
-    spec.dynamic_shared = tile.shared_bytes(problem.E, problem.gates);
+    spec.family = configuration.family;
     spec.constants = {
         {"E", problem.E},
         {"WIDE_A", wide_a},
@@ -126,18 +122,38 @@ Step gradients_step(const Problem& problem, const Variant& variant, const tune::
         {"RANK_STRIDE", padded_rank(problem)},
         {"TOP_K", problem.top_k},
         {"HAS_GATES", problem.gates},
-        {"TILE_C", tile.c},
-        {"TILE_R", tile.r},
-        {"STEPS", tile.steps},
-        {"WARPS", tile.warps},
         {"Element", type_name(problem.dtype)},
         {"Output", type_name(problem.adapter_dtype)},
         {"Gate", type_name(problem.gate_dtype)},
         {"Index", type_name(problem.index_dtype)},
     };
-    const std::int64_t columns = tile.c * tile.warps;
+    const auto add = [&](const char* name, int value) { spec.constants.emplace_back(name, value); };
+    std::int64_t columns = 0, ranks = 0;
+    if (configuration.family == gradient_bulk_family) {
+        const GradientBulkTile tile = gradient_bulk_tile(configuration);
+        spec.threads = tile.threads();
+        spec.dynamic_shared = tile.shared_bytes(problem.E, padded_rank(problem), problem.gates);
+        add("TILE_C", tile.c);
+        add("TILE_R", tile.r);
+        add("WARPS", tile.warps);
+        add("STAGES", tile.stages);
+        columns = tile.span();
+        ranks = tile.r;
+    } else {
+        const GradientTile tile = gradient_tile(configuration);
+        spec.threads = tile.threads();
+        spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
+        spec.dynamic_shared = tile.shared_bytes(problem.E);
+        add("TILE_C", tile.c);
+        add("TILE_R", tile.r);
+        add("TILE_K", tile.k);
+        add("WARPS", tile.warps);
+        add("STAGES", tile.stages);
+        columns = tile.c;
+        ranks = tile.r;
+    }
     step.column_tiles = static_cast<int>(((wide_a + columns - 1) / columns + (wide_b + columns - 1) / columns) *
-                                         ((problem.R + tile.r - 1) / tile.r));
+                                         ((problem.R + ranks - 1) / ranks));
     return step;
 }
 

@@ -84,7 +84,10 @@ tune::SearchSpace gradients_space(const Problem& problem, const Variant& variant
                       rows * static_cast<double>(padded_rank(problem))) +
                  gradient * static_cast<double>(width);
     }
-    return gradient_mma_candidates({problem.E, problem.R, problem.gates, bytes}, facts);
+    const GradientSize size{problem.E, problem.R, padded_rank(problem), problem.gates, bytes};
+    tune::SearchSpace space = gradient_bulk_candidates(size, facts);
+    append(space, gradient_mma_candidates(size, facts));
+    return space;
 }
 
 }  // namespace

@@ -117,22 +117,26 @@ ProductTile product_tile(const tune::Configuration& configuration) {
     return {at("TILE_M"), at("TILE_N"), at("TILE_K"), at("WARPS_M"), at("WARPS_N"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
-unsigned GradientTile::shared_bytes(std::int64_t E, bool gates) const {
-    const int slot = 4 * 32 * (c / 64 * 16 + std::max(4, r / 4) + (gates ? 4 : 0));
-    return static_cast<unsigned>(warps * steps * slot + 2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
+unsigned GradientTile::shared_bytes(std::int64_t E) const {
+    const int pipeline = stages * (c + r) * k * 2;
+    const int staging = r * (c + 4) * 4;
+    return static_cast<unsigned>(pipeline + staging + 2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
 }
 
 tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::DeviceFacts& facts) {
-    // Memory-bound: what counts is how many rows a multiprocessor has on their way.
+    // Memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only the first of each rank
+    // tile was measured against others (docs/performance.md, "What was tried").
     struct Rated {
         GradientTile tile;
         double efficiency;
     };
     constexpr std::array tiles{
-        Rated{{128, 8, 3, 4, 4}, 1.00},  Rated{{64, 8, 4, 4, 6}, 0.95},  Rated{{128, 16, 3, 4, 3}, 1.00},
-        Rated{{128, 16, 3, 2, 6}, 0.98}, Rated{{64, 16, 4, 4, 5}, 0.95}, Rated{{64, 16, 3, 4, 5}, 0.95},
-        Rated{{64, 32, 4, 4, 3}, 1.00},  Rated{{64, 32, 3, 4, 4}, 0.98}, Rated{{64, 64, 3, 4, 2}, 1.00},
-        Rated{{64, 64, 2, 4, 2}, 0.95},
+        Rated{{128, 16, 32, 4, 3, 6}, 1.00},  Rated{{128, 16, 32, 4, 6, 3}, 0.80}, Rated{{128, 16, 32, 4, 4, 4}, 0.90},
+        Rated{{64, 16, 32, 4, 4, 6}, 0.85},   Rated{{256, 16, 32, 8, 3, 3}, 0.90}, Rated{{128, 16, 64, 4, 3, 3}, 0.85},
+        Rated{{128, 32, 32, 4, 3, 4}, 1.00},  Rated{{128, 32, 32, 4, 5, 3}, 0.90}, Rated{{256, 32, 32, 8, 3, 2}, 0.90},
+        Rated{{64, 32, 32, 4, 4, 4}, 0.85},   Rated{{128, 64, 32, 4, 3, 3}, 1.00}, Rated{{128, 64, 32, 4, 4, 2}, 0.90},
+        Rated{{64, 64, 32, 4, 4, 4}, 0.85},   Rated{{256, 64, 32, 8, 3, 1}, 0.85}, Rated{{128, 128, 32, 4, 4, 2}, 1.00},
+        Rated{{128, 128, 32, 4, 3, 2}, 0.95}, Rated{{64, 128, 32, 4, 4, 2}, 0.85},
     };
     tune::SearchSpace space;
     for (const Rated& rated : tiles) {
@@ -141,25 +145,66 @@ tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::D
         const auto rank_tiles = static_cast<double>((size.R + tile.r - 1) / tile.r);
         const double idle = std::max(0.0, static_cast<double>(tile.r) / static_cast<double>(size.R) - 1);
         tune::Candidate candidate;
-        candidate.name = fmt::format("mma_{}x{}_s{}_w{}_b{}", tile.c, tile.r, tile.steps, tile.warps, tile.min_blocks);
+        candidate.name =
+            fmt::format("mma_{}x{}x{}_w{}_s{}_b{}", tile.c, tile.r, tile.k, tile.warps, tile.stages, tile.min_blocks);
         candidate.configuration = {gradient_mma_family,
                                    {{"TILE_C", tile.c},
                                     {"TILE_R", tile.r},
-                                    {"STEPS", tile.steps},
+                                    {"TILE_K", tile.k},
                                     {"WARPS", tile.warps},
+                                    {"STAGES", tile.stages},
                                     {"MIN_BLOCKS", tile.min_blocks}}};
         candidate.predicted_seconds =
             predicted_seconds(0, size.bytes * rank_tiles * (1 + 0.1 * idle) / rated.efficiency, facts);
-        candidate.shared_bytes = tile.shared_bytes(size.E, size.gates);
-        candidate.refusal = refusal(tile.shared_bytes(size.E, size.gates), 1, facts);
+        candidate.shared_bytes = tile.shared_bytes(size.E);
+        candidate.refusal = refusal(tile.shared_bytes(size.E), 1, facts);
         space.push_back(std::move(candidate));
     }
     return space;
 }
 
+unsigned GradientBulkTile::shared_bytes(std::int64_t E, std::int64_t rank, bool gates) const {
+    const auto stage = 16 * (span() * 2 + 32 + rank * 2 + (gates ? 4 : 0));
+    return static_cast<unsigned>(stages * (stage + 2 * 8) + 2 * (E + 1) * 4 + (warps + 1) * 4);
+}
+
+tune::SearchSpace gradient_bulk_candidates(const GradientSize& size, const gpu::DeviceFacts& facts) {
+    constexpr double efficiency = 1.3;  // of gradient_mma_candidates'
+    constexpr std::array tiles{
+        GradientBulkTile{128, 8, 8, 6},  GradientBulkTile{128, 16, 8, 6}, GradientBulkTile{128, 16, 4, 6},
+        GradientBulkTile{128, 16, 8, 3}, GradientBulkTile{64, 32, 8, 8},  GradientBulkTile{64, 32, 8, 4},
+        GradientBulkTile{64, 64, 7, 8},  GradientBulkTile{64, 64, 7, 4},
+    };
+    tune::SearchSpace space;
+    for (const GradientBulkTile& tile : tiles) {
+        const auto rank_tiles = static_cast<double>((size.R + tile.r - 1) / tile.r);
+        const double idle = std::max(0.0, static_cast<double>(tile.r) / static_cast<double>(size.R) - 1);
+        tune::Candidate candidate;
+        candidate.name = fmt::format("bulk_{}x{}_w{}_s{}", tile.c, tile.r, tile.warps, tile.stages);
+        candidate.configuration = {
+            gradient_bulk_family,
+            {{"TILE_C", tile.c}, {"TILE_R", tile.r}, {"WARPS", tile.warps}, {"STAGES", tile.stages}}};
+        candidate.predicted_seconds =
+            predicted_seconds(0, size.bytes * rank_tiles * (1 + 0.1 * idle) / efficiency, facts);
+        candidate.shared_bytes = tile.shared_bytes(size.E, size.padded_rank, size.gates);
+        if (facts.arch.number() < 90) {
+            candidate.refusal = "bulk copies are an instruction of sm_90 and later, not of " + facts.arch.name();
+        } else {
+            candidate.refusal = refusal(static_cast<unsigned>(candidate.shared_bytes), 1, facts);
+        }
+        space.push_back(std::move(candidate));
+    }
+    return space;
+}
+
+GradientBulkTile gradient_bulk_tile(const tune::Configuration& configuration) {
+    const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
+    return {at("TILE_C"), at("TILE_R"), at("WARPS"), at("STAGES")};
+}
+
 GradientTile gradient_tile(const tune::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
-    return {at("TILE_C"), at("TILE_R"), at("STEPS"), at("WARPS"), at("MIN_BLOCKS")};
+    return {at("TILE_C"), at("TILE_R"), at("TILE_K"), at("WARPS"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
 }  // namespace smlora::ops

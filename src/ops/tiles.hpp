@@ -37,19 +37,32 @@ inline constexpr const char* product_mma_family = "grouped_product_mma";
 
 /// Blocking of lora_gradient_mma.
 struct GradientTile {
-    int c, r;   ///< columns and ranks that a warp sums at once
-    int steps;  ///< of 16 rows, under way for each warp
+    int c, r, k;  ///< columns of the wide operand, ranks, rows of a pipeline stage
     int warps;
+    int stages;
     int min_blocks;
 
     [[nodiscard]] unsigned threads() const { return static_cast<unsigned>(warps * 32); }
-    /// Dynamic shared memory; mirrors the table at the top of lora_gradient_mma.cuh.
-    [[nodiscard]] unsigned shared_bytes(std::int64_t E, bool gates) const;
+    [[nodiscard]] unsigned shared_bytes(std::int64_t E) const;
+};
+
+/// Blocking of lora_gradient_bulk.
+struct GradientBulkTile {
+    int c, r;  ///< columns and ranks that a warp sums at once
+    int warps;
+    int stages;  ///< of 16 rows
+
+    /// The warp that copies is one more.
+    [[nodiscard]] unsigned threads() const { return static_cast<unsigned>((warps + 1) * 32); }
+    /// Columns of an item.
+    [[nodiscard]] std::int64_t span() const { return std::int64_t{c} * warps; }
+    /// Dynamic shared memory; mirrors the table at the top of lora_gradient_bulk.cuh. `rank`: padded.
+    [[nodiscard]] unsigned shared_bytes(std::int64_t E, std::int64_t rank, bool gates) const;
 };
 
 /// What the time of the adapter's gradients depends on.
 struct GradientSize {
-    std::int64_t E, R;
+    std::int64_t E, R, padded_rank;
     bool gates;
     double bytes;  ///< read and written once
 };
@@ -59,5 +72,11 @@ inline constexpr const char* gradient_mma_family = "lora_gradient_mma";
 /// Every tile of the family lora_gradient_mma, legal or not.
 [[nodiscard]] tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::DeviceFacts& facts);
 [[nodiscard]] GradientTile gradient_tile(const tune::Configuration& configuration);
+
+inline constexpr const char* gradient_bulk_family = "lora_gradient_bulk";
+
+/// Every blocking of the family lora_gradient_bulk, legal or not: it needs sm_90 or later.
+[[nodiscard]] tune::SearchSpace gradient_bulk_candidates(const GradientSize& size, const gpu::DeviceFacts& facts);
+[[nodiscard]] GradientBulkTile gradient_bulk_tile(const tune::Configuration& configuration);
 
 }  // namespace smlora::ops

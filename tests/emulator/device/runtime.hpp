@@ -92,6 +92,9 @@ class Runtime {
     virtual void tma_load(unsigned target, const void* map, unsigned barrier, const int* coordinates,
                           unsigned dimensions, unsigned blocks, Where) = 0;
 
+    /// `bytes` from `source` on, both addresses and the size multiples of 16.
+    virtual void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned barrier, Where) = 0;
+
     // wgmma. d has n / 2 elements and is the tensor cores' until the wait.
     virtual void wgmma(Format, unsigned n, bool a_strided, bool b_strided, float* d, unsigned long long a,
                        unsigned long long b, Where) = 0;

@@ -15,12 +15,6 @@ __device__ SMLORA_EMULATED void cp_async_16(unsigned target, const void* source,
     emulator::runtime->cp_async(target, source, 16, 16, where);
 }
 
-template <int Bytes>
-__device__ SMLORA_EMULATED void cp_async_shared_line(unsigned target, const void* source, unsigned bytes,
-                                                     SMLORA_WHERE) {
-    emulator::runtime->cp_async(target, source, Bytes, bytes, where);
-}
-
 __device__ SMLORA_EMULATED void cp_async_commit() { emulator::runtime->cp_async_commit(); }
 
 template <int Pending>

@@ -116,6 +116,7 @@ class Machine final : public Runtime {
     unsigned map_shared_rank(unsigned address, unsigned rank, Where where) override;
     void cluster_sync(Where where) override;
     void wait_for_earlier_kernels(Where where) override;
+    void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned barrier, Where where) override;
     void wait_for_flag(const unsigned* flag, Where where) override;
     void let_next_kernel_begin() override;
     long long clock() override;

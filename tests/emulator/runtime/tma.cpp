@@ -22,7 +22,7 @@ TmaCopy::TmaCopy(Machine& machine, Cluster& cluster, const TensorMap& map,
       where_(where),
       row_bytes_(static_cast<unsigned>(map.box[0]) * map.element_bytes) {
     for (unsigned i = 1; i < map.dimensions; ++i) rows_ *= map.box[i];
-    char* const place = machine.shared(target, bytes(), 128, "bulk tensor copy", where);
+    char* const place = machine.shared(target, bytes(), map.dimensions == 1 ? 16 : 128, "bulk copy", where);
     poison(place, bytes());
     // What the asynchronous proxy writes, it sees.
     std::fill_n(machine.shared_of(target).stores() + (target & 0xffffffU) / 16, bytes() / 16, SharedStore{});
@@ -94,6 +94,28 @@ void Machine::tma_load(unsigned target, const void* place, unsigned barrier, con
         cluster().add_copy(std::move(copy));
         scheduler_.add(work);
     }
+    scheduler_.yield_sometimes();
+}
+
+void Machine::bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned barrier, Where where) {
+    const auto address = reinterpret_cast<std::uint64_t>(source);
+    if (bytes == 0 || bytes % 16 != 0 || address % 16 != 0) {
+        scheduler_.fail(fmt::format("bulk copy at {}:{}: {} bytes from {}: not whole units of 16 bytes", where.file,
+                                    where.line, bytes, source));
+    }
+    mbarrier(barrier, where);
+    // A box of one dimension.
+    TensorMap map;
+    map.dimensions = 1;
+    map.element_bytes = 16;
+    map.address = address;
+    map.sizes[0] = bytes / 16;
+    map.box[0] = static_cast<std::uint16_t>(bytes / 16);
+    auto copy =
+        std::make_unique<TmaCopy>(*this, cluster(), map, std::array<int, most_dimensions>{}, target, barrier, where);
+    TmaCopy& work = *copy;
+    cluster().add_copy(std::move(copy));
+    scheduler_.add(work);
     scheduler_.yield_sometimes();
 }
 

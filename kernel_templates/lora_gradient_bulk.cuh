@@ -1,0 +1,428 @@
+// Gradients of the adapter on tensor cores, sm_90 and up: dA_e = yb_e^T x_e and dB_e = dy_e^T xa_e in one launch,
+// products whose reduction runs over the rows of an expert. Streams the wide operands (x and dy) once.
+//
+// Rows are scattered, but each is contiguous: one bulk copy brings SPAN columns of a row, which memory likes, and no
+// thread spends instructions on it. The reduction may take rows in any order and a product may take columns in any
+// order, as long as both operands and the output agree: a lane reads 8 neighbouring columns of four rows, and the
+// halves of two rows' words, put together, are the pair of neighbours along the reduction that mma wants. The same for
+// the rank rows. What lies in a lane's accumulators at the end are neighbours again, 8 columns by TILE_R / 4 ranks.
+//
+// Blocks of a persistent grid, one a multiprocessor, walk the items (expert, chunk of its rows, span of columns, rank
+// tile), the last fastest. An expert with many rows is cut into chunks, whose sums go to `partials` in fp32;
+// lora_gradient_reduce adds them in order. No atomics: results are bitwise repeatable.
+//
+// Roles: the last warp copies, 16 rows a stage, and runs ahead across items; the WARPS others multiply and write,
+// TILE_C columns each. Shared memory
+//   STAGES x stage   16 rows of SPAN columns, 32 bytes apart so that the rows that lanes read together lie in different
+//                    banks; their rank rows; with gates, their gates as floats
+//   barriers         2 STAGES x 8: stages filled and emptied
+//   prefix           (E + 1) x 4   chunks before each expert, at least one for each
+//   slots            (E + 1) x 4   see gradient_slots
+//   warp_totals      (WARPS + 1) x 4
+//
+// Compile-time (struct C): E, WIDE_A and WIDE_B (columns; 0: that gradient is not wanted), ROWS_A, ROWS_B, RANK,
+// RANK_STRIDE, TOP_K, HAS_GATES, TILE_C (64 or 128), TILE_R (8, 16, 32 or 64), STAGES, WARPS; types Element, Output,
+// Gate, Index. The widths and RANK_STRIDE are multiples of 8, every row 16-byte aligned.
+#pragma once
+
+#include "args/lora_gradient.h"
+#include "lora_gradient_pieces.cuh"
+#include "ptx/bulk_copy.cuh"
+#include "ptx/cp_async.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/mma.cuh"
+#include "ptx/synchronise.cuh"
+#include "tile_list.cuh"
+#include "types.cuh"
+
+namespace smlora::lora_gradient_bulk {
+
+using Args = LoraGradientPair;
+
+constexpr int step_rows = 16;
+
+template <class C>
+struct Layout {
+    static constexpr int threads = (C::WARPS + 1) * 32;
+    static constexpr int pieces = C::TILE_C / 64;  ///< of 16 bytes that a lane reads of a row
+    static constexpr int span = C::WARPS * C::TILE_C;
+    static constexpr int n_tiles = C::TILE_R / 8;
+    static constexpr int rank_words = n_tiles == 1 ? 1 : n_tiles / 2;  ///< of a lane's ranks of a row
+    static constexpr int rank_tiles = ceil_div(C::RANK, C::TILE_R);
+    static constexpr int spans_a = ceil_div(C::WIDE_A, span);
+    static constexpr int spans_b = ceil_div(C::WIDE_B, span);
+    static constexpr int items_a_chunk = (spans_a + spans_b) * rank_tiles;
+
+    static constexpr int pitch = span * 2 + 32;
+    static constexpr int rank_bytes = C::RANK_STRIDE * 2;
+    static constexpr int ranks = step_rows * pitch;
+    static constexpr int gates = ranks + step_rows * rank_bytes;
+    static constexpr int stage_bytes = gates + (C::HAS_GATES != 0 ? step_rows * 4 : 0);
+    static constexpr int barriers = C::STAGES * stage_bytes;
+    static constexpr int prefix = barriers + 2 * C::STAGES * 8;
+
+    static_assert(C::TILE_C == 64 || C::TILE_C == 128, "whole mma tiles for eight lanes of a row");
+    static_assert(n_tiles == 1 || n_tiles == 2 || n_tiles == 4 || n_tiles == 8, "one load for a lane's ranks of a row");
+
+    static __device__ __forceinline__ unsigned filled(unsigned base, int stage) { return base + barriers + stage * 8; }
+    static __device__ __forceinline__ unsigned emptied(unsigned base, int stage) {
+        return base + barriers + (C::STAGES + stage) * 8;
+    }
+};
+
+/// One piece of work.
+struct Piece {
+    int side;
+    int expert;
+    int slot;           ///< in `partials`, -1: the expert's sums are complete
+    int column, width;  ///< of the span
+    int first_rank;
+    int begin, end;  ///< sorted positions
+};
+
+/// Columns of each of the SPANS spans of WIDE columns: about even, whole tiles of warps.
+template <class C, int WIDE, int SPANS>
+constexpr int span_width = SPANS == 0 ? 0 : ceil_div(ceil_div(WIDE, SPANS == 0 ? 1 : SPANS), C::TILE_C) * C::TILE_C;
+
+template <class C>
+__device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int* slots, const Args& args) {
+    using L = Layout<C>;
+    const int chunk = item / L::items_a_chunk;
+    const int own = item % L::items_a_chunk;
+    int span = own / L::rank_tiles;
+    Piece piece;
+    piece.first_rank = own % L::rank_tiles * C::TILE_R;
+    piece.side = span < L::spans_a ? side_a : side_b;
+    if (piece.side == side_b) span -= L::spans_a;
+    const int wide = piece.side == side_a ? C::WIDE_A : C::WIDE_B;
+    piece.width = piece.side == side_a ? span_width<C, C::WIDE_A, L::spans_a> : span_width<C, C::WIDE_B, L::spans_b>;
+    piece.column = span * piece.width;
+    if (piece.column + piece.width > wide) piece.width = wide - piece.column;
+    const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
+    piece.expert = group_of<C::E>(prefix, chunk);
+    piece.begin = first_row(offsets, piece.expert);
+    piece.end = static_cast<int>(offsets[piece.expert]);
+    piece.slot = -1;
+    if (prefix[piece.expert + 1] - prefix[piece.expert] > 1) {
+        const int own_chunk = chunk - prefix[piece.expert];
+        piece.slot = slots[piece.expert] + own_chunk;
+        piece.begin += own_chunk * args.a.chunk_rows;
+        if (piece.begin + args.a.chunk_rows < piece.end) piece.end = piece.begin + args.a.chunk_rows;
+    }
+    return piece;
+}
+
+/// Where a role is in the ring of stages.
+template <int STAGES>
+struct Ring {
+    int stage = 0;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ void next() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1U;
+        }
+    }
+};
+
+/// The warp that copies: a row for each of its first 16 lanes, the rank rows by lane 16.
+template <class C>
+__device__ __forceinline__ void produce(const Args& args, unsigned char* shared, const int* prefix, const int* slots) {
+    using L = Layout<C>;
+    using Element = typename C::Element;
+    const unsigned base = ptx::shared_address(shared);
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const auto* const scattered = static_cast<const typename C::Index*>(args.a.scattered_idxs);
+    const int items = prefix[C::E] * L::items_a_chunk;
+    Ring<C::STAGES> ring;
+    for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
+        const Piece piece = piece_of<C>(item, prefix, slots, args);
+        const bool a = piece.side == side_a;
+        const auto* const wide = static_cast<const Element*>(a ? args.a.wide : args.b.wide) + piece.column;
+        const auto* const rank_rows = static_cast<const Element*>(a ? args.a.rank_rows : args.b.rank_rows);
+        const int64 pitch = a ? args.a.wide_stride : args.b.wide_stride;
+        const auto bytes = static_cast<unsigned>(piece.width) * 2U;
+        const auto flat_of = [&](int position) {
+            return position < piece.end && lane < step_rows ? static_cast<int>(scattered[position]) : 0;
+        };
+        int flat = flat_of(piece.begin + lane);
+        for (int first = piece.begin; first < piece.end; first += step_rows) {
+            const int rows = piece.end - first < step_rows ? piece.end - first : step_rows;
+            const int position = first + lane;
+            const int row =
+                a ? row_of<C::ROWS_A, C::TOP_K>(position, flat) : row_of<C::ROWS_B, C::TOP_K>(position, flat);
+            float gate = 0.0F;
+            if constexpr (C::HAS_GATES != 0) {
+                if (lane < rows) gate = to_float(static_cast<const typename C::Gate*>(args.a.gates)[flat]);
+            }
+            // The next rows are looked up while these are copied.
+            flat = flat_of(position + step_rows);
+            ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
+            const unsigned barrier = L::filled(base, ring.stage);
+            const unsigned stage = base + static_cast<unsigned>(ring.stage * L::stage_bytes);
+            if constexpr (C::HAS_GATES != 0) {
+                if (lane < step_rows) {
+                    reinterpret_cast<float*>(shared + ring.stage * L::stage_bytes + L::gates)[lane] = gate;
+                }
+            }
+            __syncwarp();
+            if (lane == 0) {
+                ptx::mbarrier_arrive_expect(barrier, static_cast<unsigned>(rows) * (bytes + L::rank_bytes));
+            }
+            __syncwarp();
+            if (lane < rows) {
+                ptx::bulk_copy(stage + static_cast<unsigned>(lane * L::pitch), wide + row * pitch, bytes, barrier);
+            } else if (lane == step_rows) {
+                ptx::bulk_copy(stage + L::ranks, rank_rows + static_cast<int64>(first) * C::RANK_STRIDE,
+                               static_cast<unsigned>(rows * L::rank_bytes), barrier);
+            }
+            ring.next();
+        }
+    }
+}
+
+/// The lower halves of two words, or the upper ones.
+__device__ __forceinline__ uint32 lower_halves(uint32 a, uint32 b) { return __byte_perm(a, b, 0x5410); }
+__device__ __forceinline__ uint32 upper_halves(uint32 a, uint32 b) { return __byte_perm(a, b, 0x7632); }
+
+template <class Element>
+__device__ __forceinline__ uint32 times(uint32 pair, float factor) {
+    return pack2<Element>(to_float(Element{static_cast<uint16>(pair & 0xffffU)}) * factor,
+                          to_float(Element{static_cast<uint16>(pair >> 16)}) * factor);
+}
+
+/// sums += the rows of one stage, of which `rows` are there; columns from `column` of the span on.
+template <class C>
+__device__ __forceinline__ void multiply(float (&sums)[Layout<C>::pieces][4][Layout<C>::n_tiles][4],
+                                         const unsigned char* stage, int column, int first_rank, int rows) {
+    using L = Layout<C>;
+    using Element = typename C::Element;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    // The lane's rows are i * 4 + lane % 4.
+    uint32 ranks[4][L::rank_words];
+    int rank = first_rank + lane / 4 * L::n_tiles / 2 * 2;
+    // Ranks that are not there are not written either; what is multiplied for them does not matter.
+    if (rank >= C::RANK_STRIDE) rank = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int row = i * 4 + lane % 4;
+        struct alignas(L::rank_words * 4) Words {
+            uint32 word[L::rank_words];
+        };
+        const Words words = *reinterpret_cast<const Words*>(stage + L::ranks + row * L::rank_bytes + rank * 2);
+#pragma unroll
+        for (int w = 0; w < L::rank_words; ++w) {
+            uint32 pair = words.word[w];
+            if constexpr (C::HAS_GATES != 0) {
+                pair = times<Element>(pair, reinterpret_cast<const float*>(stage + L::gates)[row]);
+            }
+            ranks[i][w] = row < rows ? pair : 0U;
+        }
+    }
+    uint32 right[L::n_tiles][2];
+#pragma unroll
+    for (int n = 0; n < L::n_tiles; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const uint32 one = ranks[i * 2][n / 2];
+            const uint32 other = ranks[i * 2 + 1][n / 2];
+            const bool upper = L::n_tiles == 1 ? lane / 4 % 2 == 1 : n % 2 == 1;
+            right[n][i] = upper ? upper_halves(one, other) : lower_halves(one, other);
+        }
+    }
+    const unsigned char* const own = stage + lane % 4 * L::pitch + (column + lane / 4 * 8) * 2;
+#pragma unroll
+    for (int p = 0; p < L::pieces; ++p) {
+        Vec16 wide[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            wide[i] = *reinterpret_cast<const Vec16*>(own + i * 4 * L::pitch + p * 128);
+            // What an earlier step has left there may be no number.
+            if (i * 4 + lane % 4 >= rows) wide[i] = Vec16{};
+        }
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+            const uint32 left[4] = {
+                lower_halves(wide[0].word[m], wide[1].word[m]), upper_halves(wide[0].word[m], wide[1].word[m]),
+                lower_halves(wide[2].word[m], wide[3].word[m]), upper_halves(wide[2].word[m], wide[3].word[m])};
+#pragma unroll
+            for (int n = 0; n < L::n_tiles; ++n) {
+                ptx::mma_m16n8k16<Element>(sums[p][m][n], left, right[n][0], right[n][1]);
+            }
+        }
+    }
+}
+
+/// Stores COUNT neighbours, at once where `to` allows it.
+template <int COUNT, class Output>
+__device__ __forceinline__ void store_neighbours(Output* to, const float (&values)[COUNT], bool aligned) {
+    constexpr int words = COUNT * static_cast<int>(sizeof(Output)) / 4;
+    constexpr int vector_words = words < 4 ? words : 4;
+    if (aligned) {
+        uint32 word[words];
+#pragma unroll
+        for (int w = 0; w < words; ++w) {
+            if constexpr (is_same<Output, float>::value) {
+                word[w] = __float_as_uint(values[w]);
+            } else {
+                word[w] = pack2<Output>(values[w * 2], values[w * 2 + 1]);
+            }
+        }
+        struct alignas(vector_words * 4) Vector {
+            uint32 word[vector_words];
+        };
+#pragma unroll
+        for (int first = 0; first < words; first += vector_words) {
+            Vector vector;
+#pragma unroll
+            for (int w = 0; w < vector_words; ++w) vector.word[w] = word[first + w];
+            reinterpret_cast<Vector*>(to)[first / vector_words] = vector;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) to[i] = from_float<Output>(values[i]);
+    }
+}
+
+/// Whether steps of `stride` elements keep to multiples of `bytes`.
+template <class Output>
+__device__ __forceinline__ bool keeps(int64 stride, int bytes) {
+    return stride * static_cast<int64>(sizeof(Output)) % bytes == 0;
+}
+
+/// Writes a piece's sums: whole vectors along whichever direction is contiguous outside.
+template <class C, int WIDE>
+__device__ __forceinline__ void write_side(const float (&sums)[4][Layout<C>::n_tiles][4], const LoraGradientArgs& args,
+                                           const Piece& piece, int first_column) {
+    using L = Layout<C>;
+    using Output = typename C::Output;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int column = first_column + lane / 4 * 8;
+    if (column >= WIDE) return;
+    constexpr int own_ranks = 2 * L::n_tiles;  // neighbours
+    const int first_rank = piece.first_rank + lane % 4 * own_ranks;
+    // Column c of the lane's 8 and rank r of its own_ranks.
+    const auto sum = [&](int c, int r) { return sums[c / 2][r % L::n_tiles][c % 2 * 2 + r / L::n_tiles]; };
+    if (piece.slot >= 0) {
+        auto* const slot =
+            static_cast<float*>(args.partials) + static_cast<int64>(piece.slot) * C::RANK * WIDE + column;
+#pragma unroll
+        for (int r = 0; r < own_ranks; ++r) {
+            if (first_rank + r >= C::RANK) break;
+            const float values[8] = {sum(0, r), sum(1, r), sum(2, r), sum(3, r),
+                                     sum(4, r), sum(5, r), sum(6, r), sum(7, r)};
+            store_neighbours(slot + static_cast<int64>(first_rank + r) * WIDE, values, true);
+        }
+        return;
+    }
+    auto* const out = static_cast<Output*>(args.out) + piece.expert * args.out_expert_stride +
+                      column * args.out_wide_stride + first_rank * args.out_rank_stride;
+    if (args.out_wide_stride == 1) {
+        const bool aligned = reinterpret_cast<uint64>(args.out) % 16 == 0 &&
+                             keeps<Output>(args.out_expert_stride, 16) && keeps<Output>(args.out_rank_stride, 16);
+#pragma unroll
+        for (int r = 0; r < own_ranks; ++r) {
+            if (first_rank + r >= C::RANK) break;
+            const float values[8] = {sum(0, r), sum(1, r), sum(2, r), sum(3, r),
+                                     sum(4, r), sum(5, r), sum(6, r), sum(7, r)};
+            store_neighbours(out + r * args.out_rank_stride, values, aligned);
+        }
+        return;
+    }
+    constexpr int vector =
+        own_ranks * static_cast<int>(sizeof(Output)) < 16 ? own_ranks * static_cast<int>(sizeof(Output)) : 16;
+    const bool whole = args.out_rank_stride == 1 && first_rank + own_ranks <= C::RANK &&
+                       reinterpret_cast<uint64>(args.out) % vector == 0 &&
+                       keeps<Output>(args.out_expert_stride, vector) && keeps<Output>(args.out_wide_stride, vector);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) {
+        Output* const to = out + c * args.out_wide_stride;
+        if (whole) {
+            float values[own_ranks];
+#pragma unroll
+            for (int r = 0; r < own_ranks; ++r) values[r] = sum(c, r);
+            store_neighbours(to, values, true);
+        } else {
+#pragma unroll
+            for (int r = 0; r < own_ranks; ++r) {
+                if (first_rank + r < C::RANK) to[r * args.out_rank_stride] = from_float<Output>(sum(c, r));
+            }
+        }
+    }
+}
+
+template <class C>
+__device__ __forceinline__ void write(const float (&sums)[Layout<C>::pieces][4][Layout<C>::n_tiles][4],
+                                      const Args& args, const Piece& piece, int first_column) {
+#pragma unroll
+    for (int p = 0; p < Layout<C>::pieces; ++p) {
+        const int column = first_column + p * 64;
+        if (piece.side == side_a) {
+            if constexpr (C::WIDE_A > 0) write_side<C, C::WIDE_A>(sums[p], args.a, piece, column);
+        } else {
+            if constexpr (C::WIDE_B > 0) write_side<C, C::WIDE_B>(sums[p], args.b, piece, column);
+        }
+    }
+}
+
+/// One warp that multiplies.
+template <class C>
+__device__ __forceinline__ void consume(const Args& args, unsigned char* shared, const int* prefix, const int* slots) {
+    using L = Layout<C>;
+    const unsigned base = ptx::shared_address(shared);
+    const int column = static_cast<int>(threadIdx.x) / 32 * C::TILE_C;
+    const int items = prefix[C::E] * L::items_a_chunk;
+    Ring<C::STAGES> ring;
+    for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
+        const Piece piece = piece_of<C>(item, prefix, slots, args);
+        float sums[L::pieces][4][L::n_tiles][4] = {};
+#pragma unroll 1
+        for (int rows = piece.end - piece.begin; rows > 0; rows -= step_rows) {
+            ptx::mbarrier_wait(L::filled(base, ring.stage), ring.parity);
+            const unsigned char* const stage = shared + ring.stage * L::stage_bytes;
+            if (column < piece.width) {
+                // Known to be whole, a step needs no look at its rows.
+                if (rows >= step_rows) {
+                    multiply<C>(sums, stage, column, piece.first_rank, step_rows);
+                } else {
+                    multiply<C>(sums, stage, column, piece.first_rank, rows);
+                }
+            }
+            __syncwarp();
+            if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(L::emptied(base, ring.stage));
+            ring.next();
+        }
+        if (column < piece.width) write<C>(sums, args, piece, piece.column + column);
+    }
+}
+
+template <class C>
+__device__ __forceinline__ void run(const Args& args) {
+    using L = Layout<C>;
+    extern __shared__ __align__(128) unsigned char shared[];
+    int* const prefix = reinterpret_cast<int*>(shared + L::prefix);
+    int* const slots = prefix + C::E + 1;
+    int* const warp_totals = slots + C::E + 1;
+    const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
+    if (threadIdx.x == 0) {
+        const unsigned base = ptx::shared_address(shared);
+        for (int stage = 0; stage < C::STAGES; ++stage) {
+            ptx::mbarrier_init(L::filled(base, stage), 1);
+            ptx::mbarrier_init(L::emptied(base, stage), C::WARPS);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    ptx::let_next_kernel_begin();
+    const int chunk_rows = args.a.chunk_rows;
+    prefix_counts<C::E, L::threads>(prefix, warp_totals,
+                                    [&](int expert) { return gradient_chunks(offsets, expert, chunk_rows); });
+    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, chunk_rows);
+    if (threadIdx.x / 32 == C::WARPS) {
+        produce<C>(args, shared, prefix, slots);
+    } else {
+        consume<C>(args, shared, prefix, slots);
+    }
+}
+
+}  // namespace smlora::lora_gradient_bulk

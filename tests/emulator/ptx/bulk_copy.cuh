@@ -1,0 +1,11 @@
+// Bulk copies of contiguous bytes from global to shared memory.
+#pragma once
+
+namespace smlora::ptx {
+
+__device__ SMLORA_EMULATED void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned barrier,
+                                          SMLORA_WHERE) {
+    emulator::runtime->bulk_copy(target, source, bytes, barrier, where);
+}
+
+}  // namespace smlora::ptx
