@@ -48,9 +48,10 @@ WgmmaBlocking with_rank_rows(WgmmaBlocking blocking, std::int64_t E, std::int64_
     return blocking;
 }
 
-/// Seconds that a multiprocessor spends on one column tile of an expert with `rows` rows.
-double expert_seconds(double rows, const WgmmaBlocking& blocking, double depth, const gpu::DeviceFacts& facts) {
-    constexpr double bytes_from_l2 = 11e12;     // a second, all multiprocessors together
+/// Seconds that a multiprocessor spends on an expert with `rows` rows.
+double expert_seconds(double rows, const ProductSize& size, const WgmmaBlocking& blocking, std::int64_t rank,
+                      const gpu::DeviceFacts& facts) {
+    constexpr double bytes_from_l2 = 10e12;     // a second, all multiprocessors together
     constexpr double seconds_between = 0.6e-6;  // until the next tile's products: rounding, staging, filling
     constexpr double share_of_peak = 0.95;
     constexpr double slower_in_pairs = 1.5;  // measured: 1.4 to 1.8, cause not established
@@ -59,12 +60,18 @@ double expert_seconds(double rows, const WgmmaBlocking& blocking, double depth, 
     // As whole_height() of tile.cuh.
     const int step = rows / tiles > 96 ? blocking.row_step : 16;
     const double height = std::ceil(rows / tiles / step) * step;
-    const double flop = 2 * height * wgmma_tile_columns * depth;
-    const double bytes = 2 * (wgmma_tile_columns / blocking.cluster + height) * depth;
+    const double flop = 2 * height * wgmma_tile_columns * size.depth;
+    const double bytes = 2 * (wgmma_tile_columns / blocking.cluster + height) * size.depth;
     const double tile =
         std::max(flop / (share_of_peak * facts.tensor_flop_per_second), bytes / bytes_from_l2) * facts.multiprocessors +
         seconds_between;
-    return tiles * tile * (blocking.cluster > 1 ? slower_in_pairs : 1.0);
+    double seconds = std::ceil(static_cast<double>(size.out) / wgmma_tile_columns) * tile;
+    if (blocking.makes_rank_rows) {
+        // Beside the first column tile, 128 rows more on the m side; then rank rows are written before they are used.
+        constexpr double seconds_to_write = 4e-6;
+        seconds += static_cast<double>(wgmma_rank_depth(rank)) / 100 * tile + seconds_to_write;
+    }
+    return tiles * seconds * (blocking.cluster > 1 ? slower_in_pairs : 1.0);
 }
 
 /// Rows of an expert scatter around the mean like tokens drawn by chance.
@@ -75,13 +82,10 @@ double predicted(const ProductSize& size, const WgmmaBlocking& blocking, std::in
     double seconds = 0;
     for (const double deviation : deviations) {
         const double rows = size.rows_per_expert / busy + deviation * std::sqrt(size.rows_per_expert);
-        seconds += expert_seconds(std::max(1.0, std::round(rows)), blocking, size.depth, facts);
+        seconds += expert_seconds(std::max(1.0, std::round(rows)), size, blocking, rank, facts);
     }
     seconds *= busy * static_cast<double>(size.E) / deviations.size() / facts.multiprocessors;
-    double columns = std::ceil(static_cast<double>(size.out) / wgmma_tile_columns);
-    // Beside the first column tile, 128 rows more on the m side.
-    if (blocking.makes_rank_rows) columns += static_cast<double>(wgmma_rank_depth(rank)) / 100;
-    return predicted_seconds(seconds * columns, size.bytes, facts);
+    return predicted_seconds(seconds, size.bytes, facts);
 }
 
 std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts& facts) {
