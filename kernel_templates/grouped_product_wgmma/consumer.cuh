@@ -4,6 +4,7 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "grouped_product_wgmma/tile.cuh"
+#include "ptx/flag.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/shared.cuh"
 #include "ptx/stmatrix.cuh"
@@ -13,6 +14,9 @@
 #include "wgmma_operand.cuh"
 
 namespace smlora::grouped_product_wgmma {
+
+/// The barrier of both multiplying warpgroups; 0 is the whole block's.
+constexpr int consumers_barrier = 1;
 
 /// One multiplying warpgroup: `half` of the tile's columns, all of its rows.
 template <class C>
@@ -94,8 +98,7 @@ struct Consumer {
         return window == 0 ? half * 64 : N - 64;
     }
 
-    /// Rounds the rank rows and writes them out and, as an operand, to the staging. A storing warp announces them: the
-    /// announcement waits until memory has them.
+    /// Rounds the rank rows, writes them out and, as an operand, to the staging, and announces them.
     template <int N>
     __device__ __forceinline__ void finish_rank_rows(const Tile& tile,
                                                      const float (&sums)[rank_windows<N>][L::rank_depth / 2]) const {
@@ -127,8 +130,8 @@ struct Consumer {
             }
         }
         ptx::fence_proxy_async();
-        ptx::named_barrier_arrive(rank_rows_barrier, 256 + 32);
         ptx::named_barrier_sync(consumers_barrier, 256);
+        if (threadIdx.x % 256 == 0) ptx::set_flag(args.progress + 1 + tile.row_tile);
     }
 
     /// The steps of the reduction: sums and, if MAKES, the rank rows' sums. `last` is the stage of the last step, whose

@@ -32,12 +32,6 @@ constexpr int tile_columns = 256;
 /// Rows of the output that are staged together.
 constexpr int slot_rows = 16;
 
-/// Named barriers: of both multiplying warpgroups, of the storing one, of the multiplying ones and a storing warp when
-/// rank rows are written. 0 is the whole block's.
-constexpr int consumers_barrier = 1;
-constexpr int storer_barrier = 2;
-constexpr int rank_rows_barrier = 3;
-
 /// One of each kind: copies, stores; the two others multiply.
 constexpr int warpgroups = 4;
 

@@ -4,7 +4,6 @@
 #include "args/grouped_product_wgmma.h"
 #include "grouped_product_wgmma/tile.cuh"
 #include "ptx/cp_async.cuh"
-#include "ptx/flag.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/synchronise.cuh"
 #include "ptx/tma.cuh"

@@ -3,12 +3,13 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "grouped_product_wgmma/tile.cuh"
-#include "ptx/flag.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/synchronise.cuh"
 #include "swizzle.cuh"
 
 namespace smlora::grouped_product_wgmma {
+
+constexpr int storer_barrier = 2;
 
 /// Writes zeros to the rows of a tile of entries left out, and to their rank rows.
 template <class C>
@@ -51,10 +52,6 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
         }
         ptx::named_barrier_sync(storer_barrier, 128);
         if (tile.expert == C::E) return clear<C>(args, tile, out_rows);
-        if (L::makes_rank_rows && tile.column == 0 && warp == 0) {
-            ptx::named_barrier_sync(rank_rows_barrier, 256 + 32);
-            if (chunk == 0) ptx::set_flag(args.progress + 1 + tile.row_tile);
-        }
         const bool inside = tile.column + chunk * 8 < C::OUT;
         for (int first = 0; first < tile.height; first += slot_rows) {
             const unsigned char* const slot = shared + L::staging + static_cast<unsigned>(ring.stage) * L::slot_bytes;
