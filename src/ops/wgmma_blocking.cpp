@@ -33,9 +33,9 @@ WgmmaBlocking with_rank_rows(WgmmaBlocking blocking, const ProductKernel& produc
     constexpr int least_staging_rows = 32;
     const int depth = wgmma_rank_depth(rank);
     blocking.makes_rank_rows = true;
-    // Registers for the rank rows of a third m64 are there at the least depth only, and where the weights' addresses
-    // take few.
-    const bool third = depth == 16 && product.weight_out_contiguous;
+    // Registers for the rank rows of a third m64 are there at the least depth only, and where neither gates nor how the
+    // operands lie take more.
+    const bool third = depth == 16 && product.weight_out_contiguous && !product.lora_out_contiguous && !product.gates;
     blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : third ? 144 : 128);
     const int most_staging_rows = std::min(blocking.staging_rows, blocking.tile_rows);
     for (; blocking.stages > 2; --blocking.stages) {
