@@ -32,6 +32,7 @@
 #include "ptx/mbarrier.cuh"
 #include "ptx/mma.cuh"
 #include "ptx/synchronise.cuh"
+#include "ring.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
 
@@ -111,20 +112,6 @@ __device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int
     }
     return piece;
 }
-
-/// Where a role is in the ring of stages.
-template <int STAGES>
-struct Ring {
-    int stage = 0;
-    unsigned parity = 0;
-
-    __device__ __forceinline__ void next() {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1U;
-        }
-    }
-};
 
 /// The warp that copies: a row for each of its first 16 lanes, the rank rows by lane 16.
 template <class C>

@@ -19,6 +19,7 @@
 #pragma once
 
 #include "ptx/wgmma.cuh"
+#include "ring.cuh"
 #include "types.cuh"
 
 namespace smlora::grouped_product_wgmma {
@@ -103,20 +104,6 @@ struct Layout {
     }
     static __device__ __forceinline__ unsigned item(unsigned base, int slot) { return base + items + slot * 4; }
     static __device__ __forceinline__ unsigned first_item(unsigned base) { return item(base, item_slots); }
-};
-
-/// Where a role is in the ring of stages.
-template <int STAGES>
-struct Ring {
-    int stage = 0;
-    unsigned parity = 0;
-
-    __device__ __forceinline__ void next() {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1U;
-        }
-    }
 };
 
 }  // namespace smlora::grouped_product_wgmma
