@@ -1,9 +1,9 @@
 // Sizes, shared memory and barriers of the grouped product on wgmma.
 //
 // Shared memory, every piece aligned to 1024 bytes where TMA or wgmma read it
-//   STAGES x stage     weights [TILE_COLUMNS x 64], then rows [TILE_ROWS x 64], then, if MAKES_RANK_ROWS, the rank
-//   matrix
-//                      [RANK_DEPTH x 64]; 2 bytes each, swizzled in units of 128 bytes (the rank matrix by its pitch)
+//   STAGES x stage     weights [TILE_COLUMNS x 64], then rows [TILE_ROWS x 64], then, with MAKES_RANK_ROWS, the rank
+//                      matrix [RANK_DEPTH x 64]; 2 bytes each, swizzled in units of 128 bytes (the rank matrix by its
+//                      pitch)
 //   staging            STAGING_ROWS / 16 slots x [16 rows x 256 columns], 2 bytes each, 16-byte chunks swizzled: the
 //                      output tile on its way out, 16 rows at a time.
 //                      Between two tiles' outputs: the adapter's operands, weights [TILE_COLUMNS x RANK_DEPTH], then
@@ -11,8 +11,8 @@
 //                      step, all but the rank rows that are made here.
 //   barriers           (2 STAGES + 2 slots + 1) x 8, with MAKES_RANK_ROWS 8 more
 //   out_rows           TILE_ROWS x 4    where each row of the tile that is stored begins, in units of 16 bytes
-//   prefix             (E + 2) x 4      row tiles before each expert; group E is the entries left out, whose rows are
-//   zero
+//   prefix             (E + 2) x 4      row tiles before each expert; group E is the entries left out, whose rows
+//                                       are zero
 //   warp_totals        16 x 4
 //   items              5 x 4            items that the block has taken from the counter, the first one last;
 //                                       MAKES_RANK_ROWS
