@@ -1,8 +1,8 @@
 // Gradients of the adapter on tensor cores, sm_90 and up: dA_e = yb_e^T x_e and dB_e = dy_e^T xa_e in one launch,
 // products whose reduction runs over the rows of an expert. Streams the wide operands (x and dy) once.
 //
-// Rows are scattered, but each is contiguous: one bulk copy brings SPAN columns of a row, which memory likes, and no
-// thread spends instructions on it. The reduction may take rows in any order and a product may take columns in any
+// Rows are scattered, but each is contiguous: one bulk copy brings SPAN columns of a row, and no thread spends
+// instructions on it. The reduction may take rows in any order and a product may take columns in any
 // order, as long as both operands and the output agree: a lane reads 8 neighbouring columns of four rows, and the
 // halves of two rows' words, put together, are the pair of neighbours along the reduction that mma wants. The same for
 // the rank rows. What lies in a lane's accumulators at the end are neighbours again, 8 columns by TILE_R / 4 ranks.
