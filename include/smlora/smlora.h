@@ -171,7 +171,7 @@ enum {
     SMLORA_TUNING_DEFAULT = 0,    /* SMLORA_TUNING (first-use, off or record-only), else first-use */
     SMLORA_TUNING_FIRST_USE = 1,  /* a recorded choice, else candidates are measured when an operation first runs */
     SMLORA_TUNING_OFF = 2,        /* the heuristic choice, by the cost models alone */
-    SMLORA_TUNING_RECORD_ONLY = 3 /* a recorded choice, else that of the nearest number of tokens, else the heuristic */
+    SMLORA_TUNING_RECORD_ONLY = 3 /* a recorded choice, else the nearest recorded one, else the heuristic one */
 };
 
 typedef struct smlora_engine_options {

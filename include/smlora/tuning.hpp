@@ -11,7 +11,7 @@ namespace smlora {
 enum class TuningPolicy : std::int32_t {
     first_use = 0,    ///< a recorded choice, else candidates are measured when an operation first runs on a shape
     off = 1,          ///< the heuristic choice, by the cost models alone
-    record_only = 2,  ///< a recorded choice, else that of the nearest number of tokens, else the heuristic one
+    record_only = 2,  ///< a recorded choice, else the nearest recorded one, else the heuristic one
 };
 
 /// "first-use", "off", "record-only".

@@ -135,6 +135,14 @@ std::string slot_name(const Problem& problem, const Variant& variant, Role role)
     return gated && variant.wants_dgates ? "dx before gates" : "dx";
 }
 
+Problem plain_problem(const Problem& problem) {
+    Problem plain = problem;
+    plain.adapter_dtype = problem.dtype;
+    plain.gate_dtype = DType::fp32;
+    plain.index_dtype = DType::int32;
+    return plain;
+}
+
 tune::SearchSpace search_space(const Problem& problem, const Variant& variant, Role role,
                                const gpu::DeviceFacts& facts) {
     switch (role) {

@@ -28,6 +28,12 @@ namespace smlora::ops {
 /// every variant has differ in their slots.
 [[nodiscard]] std::string slot_name(const Problem& problem, const Variant& variant, Role role);
 
+/// The problem whose records serve where `problem` has none of its own: the same with adapters of the problem's type,
+/// gates in fp32 and routing in int32. Legal candidates are the same for both, and which of them is fast hardly
+/// differs: products have their adapter packed into the problem's type, the gradients are written with twice the bytes,
+/// and gates and indices are a handful of bytes a row.
+[[nodiscard]] Problem plain_problem(const Problem& problem);
+
 /// Every candidate, legal or not.
 [[nodiscard]] tune::SearchSpace search_space(const Problem& problem, const Variant& variant, Role role,
                                              const gpu::DeviceFacts& facts);

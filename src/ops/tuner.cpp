@@ -58,6 +58,14 @@ double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+/// Where a choice that was measured for something else is from.
+std::string near_text(const KnownWork& work) {
+    const tune::RecordName& from = work.near->name;
+    return fmt::format("{} of {} with about {} tokens was never measured: taking the choice for {}{}", work.slot,
+                       work.name.problem, tune::tokens_of(work.name.bucket), tune::tokens_of(from.bucket),
+                       from.problem == work.name.problem ? "" : " of " + from.problem);
+}
+
 std::string choice_text(const KnownWork& work) {
     if (!work.tuning || !work.tuning->choice) return "the heuristic choice, as no candidate was right";
     const tune::Candidate* chosen = tune::find_legal(work.space, *work.tuning->choice);
@@ -65,6 +73,8 @@ std::string choice_text(const KnownWork& work) {
 }
 
 }  // namespace
+
+bool KnownWork::is_served() const { return near && near->name.bucket == name.bucket && near->tuning.complete; }
 
 Tuner::Tuner(Engine::Impl& engine) : engine_(engine), policy_(policy_of(engine)), records_(engine.cache, engine.log) {}
 
@@ -83,22 +93,19 @@ void Tuner::refresh(KnownWork& work) {
         }
     }
     work.choice.reset();
-    work.near_bucket.reset();
-    std::optional<tune::Configuration> recorded = work.tuning ? work.tuning->choice : std::nullopt;
+    work.near.reset();
     if (!work.tuning) {
-        if (auto near = records_.find_near(work.name, work.slot, work.environment)) {
-            work.near_bucket = near->bucket;
-            recorded = near->tuning.choice;
-        }
+        work.near = records_.find_near(work.name, work.relative, work.slot, work.environment, work.space);
+        if (work.near) work.choice = work.near->tuning.choice;
+        return;
     }
-    if (!recorded) return;
-    if (tune::find_legal(work.space, *recorded) != nullptr) {
-        work.choice = std::move(recorded);
+    if (!work.tuning->choice) return;
+    if (tune::find_legal(work.space, *work.tuning->choice) != nullptr) {
+        work.choice = work.tuning->choice;
     } else {
         // Not an error: a candidate may have been taken off the list since, or switched off.
         engine_.log.info(fmt::format("what is recorded for {} of {} is no candidate here: {}", work.slot,
-                                     work.name.problem, tune::to_json(*recorded).dump()));
-        work.near_bucket.reset();
+                                     work.name.problem, tune::to_json(*work.tuning->choice).dump()));
     }
 }
 
@@ -108,6 +115,7 @@ KnownWork Tuner::look_up(const Problem& problem, const Variant& variant, Role ro
     work.slot = slot_name(problem, variant, role);
     work.space = search_space(problem, variant, role, facts);
     work.name = {facts.name, to_string(problem), variant.bucket};
+    work.relative = to_string(plain_problem(problem));
     work.environment = {facts.name,
                         facts.arch.name(),
                         facts.multiprocessors,
@@ -133,11 +141,7 @@ Choices Tuner::known(const Problem& problem, const Variant& variant, const gpu::
     Choices choices;
     if (policy_ == TuningPolicy::off || chosen_roles(problem, variant).empty()) return choices;
     for (KnownWork& work : look_up(problem, variant, facts)) {
-        if (work.near_bucket) {
-            engine_.log.info(fmt::format("{} of {} with about {} tokens was never measured: taking the choice for {}",
-                                         work.slot, work.name.problem, tune::tokens_of(work.name.bucket),
-                                         tune::tokens_of(*work.near_bucket)));
-        }
+        if (work.near) engine_.log.info(near_text(work));
         choices.set(work.role, std::move(work.choice));
     }
     return choices;
@@ -225,6 +229,7 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
                                             const std::function<void(const tune::Progress&)>& progress,
                                             Choices& choices, double& spent) {
     const auto missing = [&](const KnownWork& work) {
+        if (wanted == Wanted::a_choice && work.is_served()) return false;
         if (!work.tuning || !work.tuning->complete) return true;
         // Whose choice is no candidate any more was tuned for another list of candidates.
         if (wanted == Wanted::a_choice) return work.tuning->choice && !work.choice;
@@ -262,6 +267,7 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
                 }
             });
         }
+        if (result.work.near) engine_.log.info(near_text(result.work));
         choices.set(role, result.work.choice);
         results.push_back(std::move(result));
     }

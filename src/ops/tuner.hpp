@@ -29,9 +29,13 @@ struct KnownWork {
     tune::SearchSpace space;
     tune::RecordName name;
     tune::Environment environment;
-    std::optional<tune::Tuning> tuning;         ///< of this very bucket
-    std::optional<std::uint8_t> near_bucket;    ///< the choice is from there
+    std::string relative;                       ///< the problem whose records serve where this one has none
+    std::optional<tune::Tuning> tuning;         ///< of this very problem and bucket
+    std::optional<tune::NearTuning> near;       ///< without one: where the choice is from instead
     std::optional<tune::Configuration> choice;  ///< recorded and legal; nothing: the heuristic one is to be used
+
+    /// Whether the choice was measured to the end for this number of tokens, if with other number types.
+    [[nodiscard]] bool is_served() const;
 };
 
 /// What tune() did with a piece of work.
@@ -107,8 +111,8 @@ class Tuner {
     void refresh(KnownWork& work);
     /// What an operation may take of a problem's budget.
     double first_use_seconds(const std::string& account, const Problem& problem, Operation operation);
-    /// When a piece of work is done with: when it has been tuned to the end, or when nothing on the present list of
-    /// candidates is without a verdict. A user's first call is no occasion for the latter.
+    /// When a piece of work is done with: when it, or what serves it, has been tuned to the end, or when nothing on the
+    /// present list of its candidates is without a verdict. A user's first call is no occasion for the latter.
     enum class Wanted { a_choice, every_verdict };
     /// `spent` grows by the seconds that measuring took; waiting for who measures the same is not among them.
     std::vector<TuneResult> tune_missing(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,

@@ -44,13 +44,23 @@ std::optional<Tuning> RecordStore::find(const RecordName& name, std::string_view
     return part;
 }
 
-std::optional<NearTuning> RecordStore::find_near(const RecordName& name, std::string_view slot,
-                                                 const Environment& environment) {
-    RecordName near = name;
-    for (const std::uint8_t bucket : neighbours(name.bucket)) {
-        near.bucket = bucket;
-        std::optional<Tuning> tuning = find(near, slot, environment);
-        if (tuning && tuning->choice) return NearTuning{std::move(*tuning), bucket};
+std::optional<NearTuning> RecordStore::find_near(const RecordName& name, const std::string& relative,
+                                                 std::string_view slot, const Environment& environment,
+                                                 const SearchSpace& space) {
+    std::vector<std::string> problems{name.problem};
+    if (relative != name.problem) problems.push_back(relative);
+    std::vector<std::uint8_t> buckets = neighbours(name.bucket);
+    buckets.insert(buckets.begin(), name.bucket);
+    for (const std::uint8_t bucket : buckets) {
+        for (const std::string& problem : problems) {
+            const RecordName near{name.gpu, problem, bucket};
+            if (near == name) continue;
+            std::optional<Tuning> tuning = find(near, slot, environment);
+            if (!tuning || !tuning->choice) continue;
+            if (find_legal(space, *tuning->choice) != nullptr) return NearTuning{std::move(*tuning), near};
+            log_.debug(fmt::format("what is recorded for {} of {} is no candidate for {}: {}", slot, problem,
+                                   name.problem, to_json(*tuning->choice).dump()));
+        }
     }
     return std::nullopt;
 }

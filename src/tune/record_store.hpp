@@ -19,10 +19,10 @@ class Logger;
 
 namespace smlora::tune {
 
-/// A choice that was measured with another number of tokens.
+/// What was measured for another number of tokens, or for another problem.
 struct NearTuning {
     Tuning tuning;
-    std::uint8_t bucket = 0;
+    RecordName name;  ///< of its record
 };
 
 /// Thread-safe and process-safe. What is damaged or does not hold here is a miss.
@@ -35,9 +35,12 @@ class RecordStore {
     [[nodiscard]] std::optional<Tuning> find(const RecordName& name, std::string_view slot,
                                              const Environment& environment);
 
-    /// The same from the nearest other bucket that has a choice.
-    [[nodiscard]] std::optional<NearTuning> find_near(const RecordName& name, std::string_view slot,
-                                                      const Environment& environment);
+    /// The same from the nearest other record whose choice is legal in `space`: that of `relative`, a problem that is
+    /// nearly the same, for the same bucket, then either's for the nearest other bucket, of two as near the own one's.
+    /// `relative` may be the problem itself.
+    [[nodiscard]] std::optional<NearTuning> find_near(const RecordName& name, const std::string& relative,
+                                                      std::string_view slot, const Environment& environment,
+                                                      const SearchSpace& space);
 
     /// Puts a tuning into the writable layer's record, beside what that holds of other slots and environments. False
     /// when it cannot be written. Two processes that save at once may lose one of the two, which is measured again;

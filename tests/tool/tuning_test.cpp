@@ -162,6 +162,18 @@ TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
     const nlohmann::json near = work_called(run(with(elsewhere, "--json")).json(), "forward");
     EXPECT_EQ(near["used"], winner);
     EXPECT_NE(near["source"].get<std::string>().find("recorded for about 64 tokens"), std::string::npos);
+    // With other number types it is the same, and what was measured is not said to be of this problem.
+    std::vector<std::string> types = explain;
+    types.insert(types.end(), {"--adapter-dtype", "fp32", "--index-dtype", "int64"});
+    const nlohmann::json served = work_called(run(with(types, "--json")).json(), "forward");
+    EXPECT_EQ(served["used"], winner);
+    EXPECT_EQ(served["source"],
+              "recorded for about 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered, the same but for number "
+              "types");
+    EXPECT_NE(served["record"], work["record"]);
+    EXPECT_EQ(served["served_by"], work["record"]);
+    EXPECT_EQ(work["served_by"], "");
+    for (const auto& candidate : served["candidates"]) EXPECT_FALSE(candidate.contains("measured_seconds"));
     // The report of the kernel's resources comes from a compile.
     if (run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) {
         ASSERT_EQ(work["kernels"].size(), 1u);

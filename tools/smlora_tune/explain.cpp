@@ -97,9 +97,13 @@ double floor_of(const ops::KnownWork& work, const Problem& problem, std::int64_t
 }
 
 std::string source_of(const ops::KnownWork& work) {
-    if (work.near_bucket) {
-        return fmt::format("recorded for about {} tokens, the nearest that was measured",
-                           tune::tokens_of(*work.near_bucket));
+    if (work.near) {
+        const tune::RecordName& from = work.near->name;
+        std::string text = fmt::format("recorded for about {} tokens", tune::tokens_of(from.bucket));
+        if (from.problem != work.name.problem)
+            text += fmt::format(" of {}, the same but for number types", from.problem);
+        if (from.bucket != work.name.bucket) text += ", the nearest that was measured";
+        return text;
     }
     if (!work.tuning) return "the heuristic choice: nothing is recorded";
     const std::string record =
@@ -144,8 +148,8 @@ std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration
         const auto ratio = [&] { return line.measured_seconds / winner_seconds; };
         if (is_used) {
             line.status = "used";
-            line.why = work.tuning && !work.near_bucket ? judgement.reason : "";
-            if (line.why.empty() && !work.near_bucket) line.why = "predicted to be the fastest";
+            line.why = work.tuning ? judgement.reason : "";
+            if (line.why.empty() && !work.near) line.why = "predicted to be the fastest";
         } else if (!candidate.legal()) {
             line.status = "refused";
             line.why = candidate.refusal;
@@ -162,7 +166,7 @@ std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration
         } else if (trial != trials.end()) {
             line.status = "pending";
             line.why = "not measured yet";
-        } else if (!trials.empty() && !work.near_bucket) {
+        } else if (!trials.empty()) {
             line.status = "not tried";
             line.why = fmt::format("not among the {} that were tried", trials.size());
         } else if (!short_listed) {
@@ -234,6 +238,7 @@ nlohmann::ordered_json to_json(const Explanation& explanation) {
                                 {"used", explanation.used},
                                 {"floor_seconds", explanation.floor_seconds},
                                 {"record", explanation.work.name.key()},
+                                {"served_by", explanation.work.near ? explanation.work.near->name.key() : ""},
                                 {"kernels_error", explanation.kernels_error}};
     json["kernels"] = nlohmann::ordered_json::array();
     for (const KernelUse& use : explanation.kernels) {

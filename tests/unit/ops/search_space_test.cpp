@@ -51,6 +51,37 @@ TEST(SearchSpace, EveryArchitectureHasAChoiceForEveryShape) {
     }
 }
 
+TEST(SearchSpace, NumberTypesBesideTheProblemsOwnChangeNoLegality) {
+    Problem problem = small_problem();
+    problem.x_rows = RowOrder::grouped;
+    problem.y_rows = RowOrder::token;
+    problem.gates = true;
+    problem.adapter_dtype = DType::fp32;
+    problem.gate_dtype = DType::bf16;
+    problem.index_dtype = DType::int64;
+    const Problem plain = plain_problem(problem);
+    EXPECT_EQ(to_string(plain), "E8 K256 N512 R16 k2 bf16 ekn grouped->token gates:fp32");
+    EXPECT_EQ(plain_problem(plain), plain);
+    int compared = 0;
+    for (const jit::Arch& arch : jit::supported_archs()) {
+        for (const Variant& variant : step_variants(problem, 2048)) {
+            for (const Role role : chosen_roles(problem, variant)) {
+                const gpu::DeviceFacts facts = gpu::facts_of(arch);
+                EXPECT_EQ(slot_name(problem, variant, role), slot_name(plain, variant, role));
+                const tune::SearchSpace here = search_space(problem, variant, role, facts);
+                const tune::SearchSpace there = search_space(plain, variant, role, facts);
+                ASSERT_EQ(here.size(), there.size());
+                for (std::size_t i = 0; i < here.size(); ++i) {
+                    EXPECT_EQ(here[i].configuration, there[i].configuration);
+                    EXPECT_EQ(here[i].refusal, there[i].refusal);
+                    ++compared;
+                }
+            }
+        }
+    }
+    EXPECT_GT(compared, 100);
+}
+
 /// Of a product behind the kernel that makes its rank rows.
 tune::Configuration reads_rank_rows(const Problem& problem, const Variant& variant) {
     for (const tune::Candidate& candidate : search_space(problem, variant, Role::product, h200())) {

@@ -67,6 +67,90 @@ TEST_F(Tuning, TheNearestNumberOfTokensServesAndSaysSo) {
                "measured: taking the choice for 64"));
 }
 
+/// As PEFT asks for it: adapters in fp32 beside weights in bf16, indices of torch.
+Problem with_other_types(Problem problem) {
+    problem.adapter_dtype = DType::fp32;
+    problem.index_dtype = DType::int64;
+    return problem;
+}
+
+TEST_F(Tuning, TheRecordOfThePlainProblemServesOneWithOtherNumberTypesAndSaysSo) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    const Problem peft = with_other_types(problem);
+    EXPECT_EQ(made.impl().tuner.known(peft, forward, h200()).of(Role::product), another(work.space).configuration);
+    EXPECT_TRUE(
+        logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered adapter:fp32 index:int64 with about 64 tokens "
+               "was never measured: taking the choice for 64 of E8 K256 N512 R16 k2 bf16 ekn token->scattered"));
+    const KnownWork served = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    EXPECT_FALSE(served.tuning.has_value()) << "what was measured there is no measurement of this problem";
+    EXPECT_EQ(served.near->name, work.name);
+    EXPECT_NE(served.name, work.name) << "its own measurements have a record of their own";
+    EXPECT_TRUE(served.is_served());
+
+    // From another number of tokens the choice is good enough to begin with, no more.
+    const Variant larger = step_variants(peft, 512).at(0);
+    const KnownWork near = made.impl().tuner.look_up(peft, larger, h200()).at(0);
+    EXPECT_EQ(near.choice, another(work.space).configuration);
+    EXPECT_FALSE(near.is_served());
+    EXPECT_TRUE(made.impl().tuner.known(peft, larger, h200()).of(Role::product).has_value());
+    EXPECT_TRUE(logged("with about 512 tokens was never measured: taking the choice for 64 of E8 K256"));
+    // The weights' own type is no detail.
+    Problem half = peft;
+    half.dtype = DType::fp16;
+    EXPECT_FALSE(made.impl().tuner.known(half, forward, h200()).of(Role::product).has_value());
+}
+
+TEST_F(Tuning, AProblemsOwnRecordGoesBeforeThatOfThePlainOne) {
+    Engine made = engine(TuningPolicy::record_only);
+    const Problem peft = with_other_types(problem);
+    const KnownWork plain = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork own = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    const tune::Candidate theirs = tune::shortlist(plain.space, 24).at(2);
+    record(made, plain, theirs);
+    record(made, own, another(own.space));
+    EXPECT_EQ(made.impl().tuner.known(peft, forward, h200()).of(Role::product), another(own.space).configuration);
+    EXPECT_EQ(made.impl().tuner.known(problem, forward, h200()).of(Role::product), theirs.configuration);
+    EXPECT_TRUE(lines.empty());
+}
+
+TEST_F(Tuning, FirstUseMeasuresNothingThatThePlainProblemsRecordServes) {
+    Engine made = engine(TuningPolicy::first_use);
+    for (const KnownWork& work : made.impl().tuner.look_up(problem, forward, h200())) {
+        record(made, work, another(work.space));
+    }
+    CallRows rows;
+    rows.T = 64;
+    const Problem peft = with_other_types(problem);
+    const Choices choices = made.impl().tuner.choose(peft, forward, h200(), rows, nullptr);
+    const Choices plain = made.impl().tuner.known(problem, forward, h200());
+    for (const Role role : {Role::product, Role::xa}) {
+        EXPECT_TRUE(choices.of(role).has_value());
+        EXPECT_EQ(choices.of(role), plain.of(role));
+    }
+    EXPECT_FALSE(logged("tuning")) << "measuring would need a GPU";
+    EXPECT_TRUE(logged("was never measured: taking the choice for 64 of "));
+    // What was cut short there is used, and measured here.
+    made.impl().cache.clear_records();
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space), false);
+    const KnownWork served = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    EXPECT_EQ(served.choice, another(work.space).configuration);
+    EXPECT_FALSE(served.is_served());
+}
+
+TEST_F(Tuning, APlainProblemsChoiceThatIsNoCandidateHereIsNotUsed) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    tune::Candidate gone = another(work.space);
+    gone.configuration.values[0].second += 1;
+    record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
+    const KnownWork served = made.impl().tuner.look_up(with_other_types(problem), forward, h200()).at(0);
+    EXPECT_FALSE(served.choice.has_value());
+    EXPECT_FALSE(served.near.has_value());
+}
+
 TEST_F(Tuning, WhatDoesNotHoldHereIsNotUsed) {
     Engine made = engine(TuningPolicy::record_only);
     const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);

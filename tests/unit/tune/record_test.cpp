@@ -52,6 +52,17 @@ Tuning sample_tuning(const std::string& slot = "forward", int best = 1, bool com
     return tuning;
 }
 
+SearchSpace sample_space() {
+    SearchSpace space;
+    for (const Trial& trial : sample_tuning().trials) space.push_back(trial.candidate);
+    return space;
+}
+
+/// For forward, with the sample's problem as a relative.
+std::optional<NearTuning> near(RecordStore& store, const RecordName& name) {
+    return store.find_near(name, sample_name().problem, "forward", here(), sample_space());
+}
+
 void expect_same(const Tuning& a, const Tuning& b) {
     EXPECT_EQ(a.slot, b.slot);
     EXPECT_EQ(a.environment, b.environment);
@@ -259,7 +270,7 @@ TEST_F(Records, OfAnotherEnvironmentAreAMissAndStayAsTheyAre) {
     store.save(sample_name(), elsewhere);
     const std::string before = contents_of(file(root(), sample_name()));
     EXPECT_FALSE(store.find(sample_name(), "forward", here()).has_value());
-    EXPECT_FALSE(store.find_near(sample_name(10), "forward", here()).has_value());
+    EXPECT_FALSE(near(store, sample_name(10)).has_value());
     EXPECT_EQ(contents_of(file(root(), sample_name())), before);
     // Nor does tuning here lose it.
     store.save(sample_name(), sample_tuning("forward", 1));
@@ -272,10 +283,42 @@ TEST_F(Records, ComeFromTheNearestBucketIfTheirOwnIsMissing) {
     RecordStore store(cache, log.logger);
     store.save(sample_name(7), sample_tuning("forward", 0));
     store.save(sample_name(13), sample_tuning("forward", 1));
-    EXPECT_EQ(store.find_near(sample_name(9), "forward", here())->bucket, 7);
-    EXPECT_EQ(store.find_near(sample_name(10), "forward", here())->bucket, 7) << "as near: the smaller";
-    EXPECT_EQ(store.find_near(sample_name(11), "forward", here())->bucket, 13);
-    EXPECT_EQ(store.find_near(sample_name(20), "forward", here())->tuning.choice, sample_tuning().choice);
+    EXPECT_EQ(near(store, sample_name(9))->name, sample_name(7));
+    EXPECT_EQ(near(store, sample_name(10))->name, sample_name(7)) << "as near: the smaller";
+    EXPECT_EQ(near(store, sample_name(11))->name, sample_name(13));
+    EXPECT_EQ(near(store, sample_name(20))->tuning.choice, sample_tuning().choice);
+}
+
+TEST_F(Records, ARelativeServesFirstForTheSameBucketAndBehindTheOwnOnesForOthers) {
+    cache::Cache cache(options(), log.logger);
+    RecordStore store(cache, log.logger);
+    const auto own = [](std::uint8_t bucket) {
+        return RecordName{"NVIDIA H200", sample_name().problem + " index:int64", bucket};
+    };
+    store.save(sample_name(11), sample_tuning("forward", 0));
+    store.save(own(12), sample_tuning("forward", 1));
+    store.save(sample_name(14), sample_tuning("forward", 0));
+    EXPECT_EQ(near(store, own(11))->name, sample_name(11)) << "the same number of tokens";
+    EXPECT_EQ(near(store, own(10))->name, sample_name(11)) << "the nearest number of tokens";
+    EXPECT_EQ(near(store, own(13))->name, own(12)) << "as near: the smaller";
+    EXPECT_EQ(near(store, own(15))->name, sample_name(14));
+    store.save(own(14), sample_tuning("forward", 1));
+    EXPECT_EQ(near(store, own(15))->name, own(14)) << "as near: the own one";
+    EXPECT_EQ(near(store, sample_name(12))->name, sample_name(11)) << "a relative's own relatives are not asked";
+}
+
+TEST_F(Records, AChoiceThatIsNoLegalCandidateServesNobodyElse) {
+    cache::Cache cache(options(), log.logger);
+    RecordStore store(cache, log.logger);
+    store.save(sample_name(10), sample_tuning("forward", 0));
+    store.save(sample_name(13), sample_tuning("forward", 1));
+    SearchSpace space = sample_space();
+    space[0].refusal = "it is too large";
+    const auto found = store.find_near(sample_name(11), sample_name().problem, "forward", here(), space);
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->name, sample_name(13)) << "the next one is asked";
+    space.erase(space.begin() + 1);
+    EXPECT_FALSE(store.find_near(sample_name(11), sample_name().problem, "forward", here(), space).has_value());
 }
 
 TEST_F(Records, LayersAreConsultedInOrderAndCompleteOnesFirst) {
