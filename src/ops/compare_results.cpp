@@ -1,6 +1,7 @@
 #include "ops/compare_results.hpp"
 
 #include "cpu/convert.hpp"
+#include "util/thread_pool.hpp"
 
 #include <smlora/error.hpp>
 
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 namespace smlora::ops {
 namespace {
@@ -28,38 +30,56 @@ float element(const std::string& bytes, std::int64_t index, DType dtype) {
 /// The largest distance of neighbouring numbers, relative.
 double unit(DType dtype) { return dtype == DType::bf16 ? 0x1p-7 : dtype == DType::fp16 ? 0x1p-10 : 0x1p-23; }
 
-}  // namespace
+/// What comparing a row showed.
+struct RowResult {
+    std::string refusal;
+    double error_squares = 0;
+    double squares = 0;
+};
 
-tune::Verification compare_results(const std::string& got, const std::string& expected, std::int64_t rows,
-                                   std::int64_t columns, DType dtype, DType computed_in) {
-    if (std::min(got.size(), expected.size()) < static_cast<std::size_t>(rows * columns) * size_of(dtype)) {
-        throw Error(ErrorCode::internal, "compare_results: fewer elements than rows x columns");
-    }
+RowResult compare_row(const std::string& got, const std::string& expected, std::int64_t row, std::int64_t columns,
+                      DType dtype, DType computed_in) {
     // Terms that were rounded to 16 bits before they were summed are off by a third of a unit each, at random.
     const double of_row = 2.5 * unit(computed_in);
     const double of_element = unit(dtype);
+    RowResult result;
+    for (std::int64_t column = 0; column < columns; ++column) {
+        const double value = element(expected, row * columns + column, dtype);
+        result.squares += value * value;
+    }
+    const double size = std::sqrt(result.squares / static_cast<double>(columns));
+    for (std::int64_t column = 0; column < columns; ++column) {
+        const double value = element(got, row * columns + column, dtype);
+        const double wanted = element(expected, row * columns + column, dtype);
+        const double off = std::abs(value - wanted);
+        // Written so that a NaN does not pass.
+        if (!(off <= of_element * std::abs(wanted) + of_row * size)) {
+            result.refusal = fmt::format("row {}, column {}: {} instead of {}, in a row of size {:.3g}", row, column,
+                                         value, wanted, size);
+            return result;
+        }
+        result.error_squares += off * off;
+    }
+    return result;
+}
+
+}  // namespace
+
+tune::Verification compare_results(const std::string& got, const std::string& expected, std::int64_t rows,
+                                   std::int64_t columns, DType dtype, DType computed_in, util::ThreadPool& threads) {
+    if (std::min(got.size(), expected.size()) < static_cast<std::size_t>(rows * columns) * size_of(dtype)) {
+        throw Error(ErrorCode::internal, "compare_results: fewer elements than rows x columns");
+    }
+    std::vector<RowResult> results(static_cast<std::size_t>(rows));
+    threads.parallel_for(rows, [&](std::int64_t row) {
+        results[static_cast<std::size_t>(row)] = compare_row(got, expected, row, columns, dtype, computed_in);
+    });
     double error_squares = 0;
     double squares = 0;
-    for (std::int64_t row = 0; row < rows; ++row) {
-        double row_squares = 0;
-        for (std::int64_t column = 0; column < columns; ++column) {
-            const double value = element(expected, row * columns + column, dtype);
-            row_squares += value * value;
-        }
-        const double size = std::sqrt(row_squares / static_cast<double>(columns));
-        for (std::int64_t column = 0; column < columns; ++column) {
-            const double value = element(got, row * columns + column, dtype);
-            const double wanted = element(expected, row * columns + column, dtype);
-            const double off = std::abs(value - wanted);
-            // Written so that a NaN does not pass.
-            if (!(off <= of_element * std::abs(wanted) + of_row * size)) {
-                return {fmt::format("row {}, column {}: {} instead of {}, in a row of size {:.3g}", row, column, value,
-                                    wanted, size),
-                        1.0};
-            }
-            error_squares += off * off;
-        }
-        squares += row_squares;
+    for (const RowResult& result : results) {
+        if (!result.refusal.empty()) return {result.refusal, 1.0};
+        error_squares += result.error_squares;
+        squares += result.squares;
     }
     return {"", squares > 0 ? std::sqrt(error_squares / squares) : 0};
 }

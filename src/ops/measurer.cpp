@@ -317,8 +317,9 @@ tune::Verification Measurer::verify(const tune::Candidate& candidate) {
     tune::Verification worst;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         const std::int64_t rows = outputs[i].grouped ? check_kept_ : outputs[i].rows;
-        const tune::Verification one = compare_results(got[i], expected_[i], rows, outputs[i].columns,
-                                                       operands[outputs[i].operand].dtype, case_.problem.dtype);
+        const tune::Verification one =
+            compare_results(got[i], expected_[i], rows, outputs[i].columns, operands[outputs[i].operand].dtype,
+                            case_.problem.dtype, engine_.threads);
         if (!one.refusal.empty()) return one;
         worst.error = std::max(worst.error, one.error);
     }

@@ -2,6 +2,7 @@
 #include "ops/compare_results.hpp"
 
 #include "cpu/convert.hpp"
+#include "util/thread_pool.hpp"
 
 #include <gtest/gtest.h>
 
@@ -38,8 +39,9 @@ Matrix random_matrix(unsigned seed) {
 class CompareResults : public ::testing::Test {
  protected:
     tune::Verification compare(const Matrix& got) {
-        return compare_results(got.bf16(), right.bf16(), got.rows, got.columns, DType::bf16, DType::bf16);
+        return compare_results(got.bf16(), right.bf16(), got.rows, got.columns, DType::bf16, DType::bf16, threads);
     }
+    util::ThreadPool threads{4};
     unsigned seed = std::random_device()();
     Matrix right = random_matrix(seed);
     std::mt19937 random{seed + 1};
@@ -52,6 +54,24 @@ TEST_F(CompareResults, SumsInAnotherOrderPass) {
     EXPECT_EQ(compare(got).refusal, "") << "seed " << seed;
     EXPECT_LT(compare(got).error, 5e-3);
     EXPECT_EQ(compare(right).error, 0);
+}
+
+TEST_F(CompareResults, TheAnswerDoesNotDependOnTheThreads) {
+    Matrix got = right;
+    std::normal_distribution<float> rounding(0, 30 * 1e-3F);
+    for (float& value : got.values) value += rounding(random);
+    Matrix wrong = got;
+    for (std::size_t row = 3; row < 20; ++row) wrong.values[row * 64 + 5] += 100;
+    util::ThreadPool alone(1);
+    for (const Matrix& matrix : {got, wrong}) {
+        const tune::Verification one =
+            compare_results(matrix.bf16(), right.bf16(), 20, 64, DType::bf16, DType::bf16, alone);
+        for (int round = 0; round < 20; ++round) {
+            EXPECT_EQ(compare(matrix).error, one.error);
+            EXPECT_EQ(compare(matrix).refusal, one.refusal);
+        }
+    }
+    EXPECT_EQ(compare(wrong).refusal.substr(0, 16), "row 3, column 5:") << "the first that is wrong";
 }
 
 TEST_F(CompareResults, ASingleWrongElementIsFoundWhereverItIs) {
