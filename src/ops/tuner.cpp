@@ -3,6 +3,7 @@
 #include "gpu/driver.hpp"
 #include "jit/nvrtc.hpp"
 #include "ops/engine_impl.hpp"
+#include "ops/measured_work.hpp"
 #include "ops/measurer.hpp"
 #include "ops/search_space.hpp"
 #include "tune/choice.hpp"
@@ -17,6 +18,7 @@
 #include <chrono>
 #include <ctime>
 #include <exception>
+#include <memory>
 #include <random>
 
 namespace smlora::ops {
@@ -173,6 +175,34 @@ Choices Tuner::choose(const Problem& problem, const Variant& variant, const gpu:
     const std::lock_guard lock(mutex_);
     accounts_[account].spent += spent;
     return choices;
+}
+
+std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const Variant& variant,
+                                                   const gpu::DeviceFacts& facts, const tune::Protocol& protocol) {
+    std::vector<jit::KernelSpec> specs;
+    const auto add = [&](const Step& step) {
+        if (std::find(specs.begin(), specs.end(), step.spec) == specs.end()) specs.push_back(step.spec);
+    };
+    Choices choices;
+    for (const KnownWork& work : look_up(problem, variant, facts)) {
+        const std::unique_ptr<MeasuredWork> measured = measured_work(problem, variant, work.role);
+        const std::vector<tune::Candidate> candidates = tune::shortlist(work.space, protocol.candidates);
+        const bool known = work.tuning && tune::covers(*work.tuning, work.space, protocol);
+        for (std::size_t i = 0; !known && candidates.size() > 1 && i < candidates.size(); ++i) {
+            Choices with_candidate = choices;
+            with_candidate.set(work.role, candidates[i].configuration);
+            const Plan plan = make_plan(problem, variant, facts, with_candidate);
+            for (const Role role : measured->roles()) {
+                if (plan.has(role)) add(plan.at(role));
+            }
+            if (i > 0) continue;
+            for (const auto& step : measured->reference_plan().steps) {
+                if (step) add(*step);
+            }
+        }
+        choices.set(work.role, work.choice);
+    }
+    return specs;
 }
 
 void Tuner::limit_first_use(std::size_t candidates, int rounds) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpu/device.hpp"
+#include "jit/kernel_spec.hpp"
 #include "ops/call_rows.hpp"
 #include "ops/plan.hpp"
 #include "tune/measurement.hpp"
@@ -85,6 +86,12 @@ class Tuner {
     std::vector<TuneResult> tune(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
                                  std::int64_t T, tune::Skew skew, const tune::Protocol& protocol,
                                  const std::function<void(const tune::Progress&)>& progress);
+
+    /// What tune() of a variant would compile with this protocol, best predictions first, without what it would take
+    /// from records. Needs no GPU, and may run beside tune().
+    [[nodiscard]] std::vector<jit::KernelSpec> kernels_to_try(const Problem& problem, const Variant& variant,
+                                                              const gpu::DeviceFacts& facts,
+                                                              const tune::Protocol& protocol);
 
     /// First use tries no more candidates, and takes no more samples of each: for where the usual numbers take too
     /// long, as on an emulated GPU. Before the first call.

@@ -71,6 +71,28 @@ TEST_F(EmulatedTuning, TunesOnceAndThenFindsItsRecord) {
     EXPECT_EQ(records(), recorded) << "nothing was measured or written again";
 }
 
+TEST_F(EmulatedTuning, WhatComesNextIsCompiledWhileTheGpuMeasures) {
+    std::vector<std::string> arguments = tune;
+    arguments[2] = "3,32,16,0,2";
+    arguments.insert(arguments.end(), {"--shape", "3,16,32,0,2", "--compile-ahead", "1"});
+    const Outcome outcome = run_emulated(arguments, {{"SMLORA_EMULATOR_GPU", "86"}});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    const nlohmann::json together = outcome.json();
+    ASSERT_EQ(together["cases"].size(), 2u);
+    for (const auto& done : together["cases"]) {
+        for (const auto& work : done["works"]) EXPECT_EQ(work["outcome"], "tuned") << work;
+    }
+    EXPECT_GT(together["compiled_ahead"], 0);
+    EXPECT_LE(together["compiled_ahead"], together["compiled"]);
+    // Nothing is compiled that measuring does not need.
+    arguments.back() = "0";
+    arguments.insert(arguments.end(), {"--cache-dir", (cache().parent_path() / "alone").string()});
+    const Outcome alone = run_emulated(arguments, {{"SMLORA_EMULATOR_GPU", "86"}});
+    ASSERT_EQ(alone.exit_code, 0) << alone.err;
+    EXPECT_EQ(alone.json()["compiled_ahead"], 0);
+    EXPECT_EQ(alone.json()["compiled"], together["compiled"]);
+}
+
 TEST_F(EmulatedTuning, ACandidateThatComputesSomethingElseIsRefused) {
     // The heuristic choice of the rank rows (rows of 64, columns of 16) is made wrong in one expert.
     const std::filesystem::path templates = cache().parent_path() / "templates";

@@ -1,5 +1,6 @@
 // smlora-tune tune: measures the candidates of every operation, and records what it finds.
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/compile_ahead.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/session.hpp"
 #include "smlora_tune/shape_options.hpp"
@@ -23,6 +24,7 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <optional>
 
 namespace smlora::tool {
 namespace {
@@ -37,6 +39,7 @@ struct TuneCommand {
     std::string skew = "uniform";
     int rounds = tune::Protocol{}.rounds;
     std::size_t candidates = tune::Protocol{}.candidates;
+    std::optional<int> compile_ahead;
     bool exhaustive = false;
 };
 
@@ -231,6 +234,11 @@ int ordinal_of(const TuneCommand& command, const Place& place) {
     return device.ordinal;
 }
 
+/// Half of the cores: the thread that measures shall never wait for one. Those of a node share its cores.
+int threads_ahead(const TuneCommand& command, const Place& place) {
+    return command.compile_ahead.value_or(util::available_cores() / 2 / place.shard.count);
+}
+
 ExitCode run_tune(const TuneCommand& command) {
     const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
     std::vector<std::int64_t> tokens = command.shape.tokens;
@@ -268,41 +276,52 @@ ExitCode run_tune(const TuneCommand& command) {
                                     : fmt::format(", best {} {}", progress.best, seconds_text(progress.best_seconds))));
     };
     std::vector<Case> cases;
+    std::vector<TunedVariant> later;
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
-            Case done{item, T, {}, {}};
             const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
             // By the record: whoever has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
-            const std::vector<ops::Variant> variants = ops::step_variants(item.problem, T);
-            const auto start = std::chrono::steady_clock::now();
-            for (std::size_t i = 0; i < variants.size(); ++i) {
-                const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-                protocol.seconds =
-                    std::max(0.0, command.budget - spent.count()) / static_cast<double>(variants.size() - i);
-                for (ops::TuneResult& result :
-                     tuner.tune(item.problem, variants[i], session.facts(), T, skews.at(command.skew), protocol,
-                                [&](const tune::Progress& progress) { show(progress, item, T); })) {
-                    done.results.push_back(std::move(result));
-                }
+            cases.push_back({item, T, {}, {}});
+            for (const ops::Variant& variant : ops::step_variants(item.problem, T)) {
+                later.push_back({item.problem, variant});
             }
-            for (std::size_t i = 0; command.exhaustive && i < variants.size(); ++i) {
-                tune::Protocol thorough = protocol;
-                thorough.candidate_seconds = exhaustive_candidate_seconds;
-                for (ops::Comparison& comparison :
-                     tuner.compare(item.problem, variants[i], session.facts(), T, skews.at(command.skew), thorough,
-                                   [&](const tune::Progress& progress) { show(progress, item, T); })) {
-                    done.comparisons.push_back(std::move(comparison));
-                }
-            }
-            line.finish();
-            if (!command.common.json) print_text(done);
-            cases.push_back(std::move(done));
         }
     }
+    // The first is compiled at once, by all threads.
+    if (!later.empty()) later.erase(later.begin());
+    CompileAhead ahead(session.engine(), session.facts(), protocol, std::move(later), threads_ahead(command, place));
+    for (Case& done : cases) {
+        const NamedProblem& item = done.item;
+        const std::int64_t T = done.T;
+        const std::vector<ops::Variant> variants = ops::step_variants(item.problem, T);
+        const auto start = std::chrono::steady_clock::now();
+        for (std::size_t i = 0; i < variants.size(); ++i) {
+            const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+            protocol.seconds = std::max(0.0, command.budget - spent.count()) / static_cast<double>(variants.size() - i);
+            for (ops::TuneResult& result :
+                 tuner.tune(item.problem, variants[i], session.facts(), T, skews.at(command.skew), protocol,
+                            [&](const tune::Progress& progress) { show(progress, item, T); })) {
+                done.results.push_back(std::move(result));
+            }
+        }
+        for (std::size_t i = 0; command.exhaustive && i < variants.size(); ++i) {
+            tune::Protocol thorough = protocol;
+            thorough.candidate_seconds = exhaustive_candidate_seconds;
+            for (ops::Comparison& comparison :
+                 tuner.compare(item.problem, variants[i], session.facts(), T, skews.at(command.skew), thorough,
+                               [&](const tune::Progress& progress) { show(progress, item, T); })) {
+                done.comparisons.push_back(std::move(comparison));
+            }
+        }
+        line.finish();
+        if (!command.common.json) print_text(done);
+    }
+    const std::size_t compiled_ahead = ahead.finish();
     const std::vector<double> compiled = session.engine().impl().kernels.compile_seconds();
     if (!compiled.empty()) {
-        fmt::print(stderr, "compiled  {} kernels, {} in the median\n", compiled.size(), seconds_text(median(compiled)));
+        fmt::print(stderr, "compiled  {} kernels, {} of them ahead, {} in the median\n", compiled.size(),
+                   compiled_ahead, seconds_text(median(compiled)));
     }
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("tune");
@@ -310,6 +329,7 @@ ExitCode run_tune(const TuneCommand& command) {
         document["routing"] = command.skew;
         document["shard"] = fmt::format("{}/{}", place.shard.index, place.shard.count);
         document["compiled"] = compiled.size();
+        document["compiled_ahead"] = compiled_ahead;
         document["compile_seconds"] = compiled.empty() ? 0 : median(compiled);
         document["cases"] = nlohmann::ordered_json::array();
         for (const Case& done : cases) document["cases"].push_back(to_json(done));
@@ -352,6 +372,10 @@ void add_tune(CLI::App& app, Run& run) {
         ->type_name("N")
         ->check(CLI::PositiveNumber.description(""))
         ->capture_default_str();
+    sub->add_option("--compile-ahead", command->compile_ahead,
+                    "Threads that compile what comes next while the GPU measures; 0: none [half of the cores]")
+        ->type_name("N")
+        ->check(CLI::NonNegativeNumber.description(""));
     sub->add_flag("--exhaustive", command->exhaustive,
                   "Measure every legal candidate as well, and say how far the choice is from the best");
     add_common_options(*sub, command->common);

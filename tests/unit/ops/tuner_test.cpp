@@ -1,6 +1,7 @@
 // What an engine uses: recorded choices, of this number of tokens or the nearest, by the policy.
 #include "ops/tuner.hpp"
 
+#include "ops/measured_work.hpp"
 #include "tuning_fixtures.hpp"
 
 #include <smlora/error.hpp>
@@ -204,6 +205,37 @@ TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGr
         EXPECT_EQ(choices.of(role), known.of(role));
     }
     EXPECT_FALSE(logged("tuning")) << "measuring would need a GPU";
+}
+
+TEST_F(Tuning, KernelsToTryAreThoseOfTheShortListAndTheReferenceUntilTheyHaveVerdicts) {
+    Engine made = engine(TuningPolicy::record_only);
+    Tuner& tuner = made.impl().tuner;
+    const std::vector<jit::KernelSpec> all = tuner.kernels_to_try(problem, forward, h200(), {});
+    const auto has = [](const std::vector<jit::KernelSpec>& specs, const jit::KernelSpec& spec) {
+        return std::count(specs.begin(), specs.end(), spec);
+    };
+    const std::vector<KnownWork> works = tuner.look_up(problem, forward, h200());
+    ASSERT_EQ(works.size(), 2u);
+    for (const KnownWork& work : works) {
+        for (const tune::Candidate& candidate : tune::shortlist(work.space, tune::Protocol{}.candidates)) {
+            Choices choices;
+            choices.set(work.role, candidate.configuration);
+            EXPECT_EQ(has(all, make_plan(problem, forward, h200(), choices).at(work.role).spec), 1) << candidate.name;
+        }
+        const Plan reference = measured_work(problem, forward, work.role)->reference_plan();
+        EXPECT_EQ(has(all, reference.at(work.role).spec), 1);
+    }
+    EXPECT_EQ(all[0], make_plan(problem, forward, h200()).at(Role::xa).spec)
+        << "the heuristic choice and what it needs";
+    EXPECT_EQ(all[1], make_plan(problem, forward, h200()).at(Role::product).spec);
+
+    record(made, works[0], another(works[0].space));
+    const std::vector<jit::KernelSpec> left = tuner.kernels_to_try(problem, forward, h200(), {});
+    EXPECT_FALSE(left.empty());
+    EXPECT_LT(left.size(), all.size());
+    EXPECT_EQ(has(left, make_plan(problem, forward, h200()).at(Role::product).spec), 0) << "that has its verdict";
+    record(made, works[1], another(works[1].space));
+    EXPECT_TRUE(tuner.kernels_to_try(problem, forward, h200(), {}).empty());
 }
 
 TEST_F(Tuning, WithoutTensorCoresThereIsNothingToChoose) {

@@ -1,0 +1,48 @@
+#include "smlora_tune/compile_ahead.hpp"
+
+#include "ops/engine_impl.hpp"
+
+#include <smlora/error.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+namespace smlora::tool {
+
+CompileAhead::CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
+                           std::vector<TunedVariant> variants, int threads)
+    : engine_(engine), facts_(facts), protocol_(protocol), variants_(std::move(variants)), pool_(std::max(threads, 1)) {
+    if (threads < 1) return;
+    thread_ = std::thread([this] {
+        for (const TunedVariant& next : variants_) {
+            if (stopping_) return;
+            try {
+                compile(next);
+            } catch (const Error&) {
+            }
+        }
+    });
+}
+
+std::size_t CompileAhead::finish() {
+    stopping_ = true;
+    if (thread_.joinable()) thread_.join();
+    return compiled_;
+}
+
+void CompileAhead::compile(const TunedVariant& next) {
+    Engine::Impl& impl = engine_.impl();
+    const std::vector<jit::KernelSpec> specs = impl.tuner.kernels_to_try(next.problem, next.variant, facts_, protocol_);
+    pool_.parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
+        if (stopping_) return;
+        try {
+            const jit::CompileResult result =
+                impl.kernels.ensure_cached(specs[static_cast<std::size_t>(i)], facts_.arch);
+            if (!result.found_in_cache) ++compiled_;
+        } catch (const Error&) {
+        }
+    });
+}
+
+}  // namespace smlora::tool

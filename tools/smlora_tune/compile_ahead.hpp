@@ -1,0 +1,52 @@
+// Compiling on cores that are idle what is to be measured next, while the GPU measures.
+#pragma once
+
+#include "gpu/device.hpp"
+#include "ops/plan.hpp"
+#include "tune/measurement.hpp"
+#include "util/thread_pool.hpp"
+
+#include <smlora/engine.hpp>
+#include <smlora/problem.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <thread>
+#include <vector>
+
+namespace smlora::tool {
+
+/// What tune() is called for.
+struct TunedVariant {
+    Problem problem;
+    ops::Variant variant;
+};
+
+/// Compiles the kernels of `variants` in their order into the cache of `engine`, from when it is made until it is told
+/// to finish. Errors are left for tune() to meet.
+class CompileAhead {
+ public:
+    /// `engine` must outlive it. With no threads nothing is compiled.
+    CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
+                 std::vector<TunedVariant> variants, int threads);
+    ~CompileAhead() { finish(); }
+    CompileAhead(const CompileAhead&) = delete;
+    CompileAhead& operator=(const CompileAhead&) = delete;
+
+    /// Waits for the compiles that run and begins no other one. How many kernels it has compiled.
+    std::size_t finish();
+
+ private:
+    void compile(const TunedVariant& next);
+
+    const Engine& engine_;
+    const gpu::DeviceFacts facts_;
+    const tune::Protocol protocol_;
+    const std::vector<TunedVariant> variants_;
+    std::atomic<std::size_t> compiled_{0};
+    std::atomic<bool> stopping_{false};
+    util::ThreadPool pool_;
+    std::thread thread_;
+};
+
+}  // namespace smlora::tool
