@@ -19,12 +19,15 @@ struct Launcher {
     const char* index;
     const char* count;
     const char* local;
+    bool needs_local = false;
 };
 
-// mpirun and torchrun inside of a SLURM allocation start more processes than srun knows of: SLURM comes last.
+// mpirun and torchrun inside of a SLURM allocation start more processes than srun knows of: SLURM comes last. What it
+// has in common with MPICH is the interface behind MPICH's first two variables, but not the third.
 constexpr std::array launchers{
     Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK"},
     Launcher{"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
+    Launcher{"MPICH", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", true},
     Launcher{"SLURM", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"},
 };
 
@@ -66,7 +69,9 @@ std::optional<Rank> rank_from_environment() {
         const auto index = number_from(launcher.index);
         const auto count = number_from(launcher.count);
         if (!index || !count || !makes_sense({*index, *count})) continue;
-        return Rank{{*index, *count}, std::max(0, number_from(launcher.local).value_or(0)), launcher.name};
+        const auto local = number_from(launcher.local);
+        if (launcher.needs_local && !local) continue;
+        return Rank{{*index, *count}, std::max(0, local.value_or(0)), launcher.name};
     }
     return std::nullopt;
 }

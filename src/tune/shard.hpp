@@ -25,12 +25,12 @@ struct Shard {
 struct Rank {
     Shard shard;
     int local = 0;         ///< among the processes of its machine: which GPU is its own
-    std::string launcher;  ///< "torchrun", "SLURM", "Open MPI"
+    std::string launcher;  ///< "torchrun", "SLURM", "Open MPI", "MPICH"
 };
 
 /// From the variables that launchers set: RANK, WORLD_SIZE and LOCAL_RANK (torchrun), OMPI_COMM_WORLD_RANK, .._SIZE and
-/// .._LOCAL_RANK (Open MPI), SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID (srun); the first launcher of these whose
-/// variables make sense. Nothing without one.
+/// .._LOCAL_RANK (Open MPI), PMI_RANK, PMI_SIZE and MPI_LOCALRANKID (MPICH, Intel MPI), SLURM_PROCID, SLURM_NTASKS and
+/// SLURM_LOCALID (srun); the first launcher of these whose variables make sense. Nothing without one.
 [[nodiscard]] std::optional<Rank> rank_from_environment();
 
 }  // namespace smlora::tune

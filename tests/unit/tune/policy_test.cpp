@@ -66,7 +66,8 @@ class Ranks : public ::testing::Test {
     std::vector<std::unique_ptr<ScopedVariable>> cleared_ = [] {
         std::vector<std::unique_ptr<ScopedVariable>> all;
         for (const char* variable : {"RANK", "WORLD_SIZE", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
-                                     "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"}) {
+                                     "OMPI_COMM_WORLD_LOCAL_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID",
+                                     "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"}) {
             all.push_back(std::make_unique<ScopedVariable>(variable, nullptr));
         }
         return all;
@@ -78,6 +79,13 @@ TEST_F(Ranks, AreTakenFromEachLauncher) {
     const ScopedVariable procid("SLURM_PROCID", "3"), ntasks("SLURM_NTASKS", "16"), localid("SLURM_LOCALID", "3");
     EXPECT_EQ(rank_from_environment()->launcher, "SLURM");
     EXPECT_EQ(rank_from_environment()->shard, (Shard{3, 16}));
+    // srun sets these two as well, with --mpi=pmi2.
+    const ScopedVariable pmi_rank("PMI_RANK", "2"), pmi_size("PMI_SIZE", "6");
+    EXPECT_EQ(rank_from_environment()->launcher, "SLURM");
+    const ScopedVariable pmi_local("MPI_LOCALRANKID", "2");
+    EXPECT_EQ(rank_from_environment()->launcher, "MPICH");
+    EXPECT_EQ(rank_from_environment()->shard, (Shard{2, 6}));
+    EXPECT_EQ(rank_from_environment()->local, 2);
     const ScopedVariable rank("OMPI_COMM_WORLD_RANK", "9"), size("OMPI_COMM_WORLD_SIZE", "12"),
         local("OMPI_COMM_WORLD_LOCAL_RANK", "1");
     EXPECT_EQ(rank_from_environment()->launcher, "Open MPI");
