@@ -278,10 +278,10 @@ void add_bench(CLI::App& app, Run& run) {
     sub->add_flag("--sustained", command->sustained, "350 ms back to back before 300 ms measured, instead of bursts");
     sub->add_option("--ceiling-tflops", command->ceiling_tflops, "Taken as given instead of measured")
         ->type_name("TFLOP/s")
-        ->check(CLI::PositiveNumber.description(""));
+        ->check(positive_number());
     sub->add_option("--ceiling-gbs", command->ceiling_gbs, "Taken as given instead of measured")
         ->type_name("GB/s")
-        ->check(CLI::PositiveNumber.description(""));
+        ->check(positive_number());
     add_operand_options(*sub, command->operands);
     add_device_options(*sub, command->device);
     add_common_options(*sub, command->common);

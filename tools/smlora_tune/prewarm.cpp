@@ -120,7 +120,7 @@ void add_prewarm(CLI::App& app, Run& run) {
         ->check(CLI::IsMember({"halves", "interleaved"}).description(""));
     sub->add_option("-j,--jobs", command->jobs, "Kernels compiled at once [one a core]")
         ->type_name("N")
-        ->check(CLI::PositiveNumber.description(""));
+        ->check(positive_number());
     add_common_options(*sub, command->common);
     sub->callback([command, &run] { run = [command] { return run_prewarm(*command); }; });
 }

@@ -2,6 +2,7 @@
 
 #include "models/hf_config.hpp"
 #include "models/model_table.hpp"
+#include "smlora_tune/command.hpp"
 #include "smlora_tune/exit_code.hpp"
 
 #include <smlora/error.hpp>
@@ -94,7 +95,7 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->type_name("T,..")
         ->delimiter(',')
         ->allow_extra_args(false)
-        ->check(CLI::NonNegativeNumber.description(""))
+        ->check(non_negative_number())
         ->group(group);
     app.add_option("--dtype", options.dtype, "Of x, W and y: bf16, fp16, fp32, or fp64 with --device cpu")
         ->check(CLI::IsMember(dtype_names).description(""))

@@ -48,8 +48,8 @@ constexpr double exhaustive_candidate_seconds = 30;
 
 constexpr const char* footer =
     R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and what was cut short is gone on with.
-Of several processes each does its share: --shard, or the rank variables of torchrun, Open MPI and SLURM, by which
-each also takes a GPU of its own.
+Of several processes each does its share: --shard, or the rank variables of torchrun, Open MPI, MPICH and SLURM,
+by which each also takes a GPU of its own.
 With --exhaustive every legal candidate is measured after that, which takes minutes for each piece of work, and the
 choice is compared with the best of them; records stay as they are.
 
@@ -353,7 +353,7 @@ void add_tune(CLI::App& app, Run& run) {
         ->type_name("DEVICE");
     sub->add_option("--budget", command->budget, "Seconds for one problem and number of tokens")
         ->type_name("SECONDS")
-        ->check(CLI::PositiveNumber.description(""))
+        ->check(positive_number())
         ->capture_default_str();
     sub->add_option("--memory", command->memory,
                     "Device memory for operands, in bytes or with K, M, G [half of what is free]")
@@ -366,16 +366,16 @@ void add_tune(CLI::App& app, Run& run) {
         ->capture_default_str();
     sub->add_option("--candidates", command->candidates, "Candidates that are tried for each piece of work")
         ->type_name("N")
-        ->check(CLI::PositiveNumber.description(""))
+        ->check(positive_number())
         ->capture_default_str();
     sub->add_option("--rounds", command->rounds, "Samples of each candidate")
         ->type_name("N")
-        ->check(CLI::PositiveNumber.description(""))
+        ->check(positive_number())
         ->capture_default_str();
     sub->add_option("--compile-ahead", command->compile_ahead,
                     "Threads that compile what comes next while the GPU measures; 0: none [half of the cores]")
         ->type_name("N")
-        ->check(CLI::NonNegativeNumber.description(""));
+        ->check(non_negative_number());
     sub->add_flag("--exhaustive", command->exhaustive,
                   "Measure every legal candidate as well, and say how far the choice is from the best");
     add_common_options(*sub, command->common);

@@ -151,7 +151,7 @@ void add_verify(CLI::App& app, Run& run) {
     sub->add_option("--sample", command->sample,
                     "Tokens that a reference is computed for, which takes the CPU long for large shapes; 0: all")
         ->type_name("N")
-        ->check(CLI::NonNegativeNumber.description(""))
+        ->check(non_negative_number())
         ->capture_default_str();
     add_operand_options(*sub, command->operands);
     add_device_options(*sub, command->device);
