@@ -141,10 +141,26 @@ def test_gradients_of_any_strides_are_taken(device):
     layer = Layer(device=device)
     y, _ = run(layer)
     expanded = torch.autograd.grad(y.sum(), layer.A, retain_graph=True)[0]
+    one_row = torch.autograd.grad(y.sum(0).sum(), layer.A, retain_graph=True)[0]
+    row = torch.autograd.grad(y, layer.A, torch.ones_like(y[0]).expand(y.shape), retain_graph=True)[0]
     dense = torch.autograd.grad(y, layer.A, torch.ones_like(y), retain_graph=True)[0]
     transposed = torch.autograd.grad(y, layer.A, torch.ones_like(y.T).contiguous().T)[0]
-    assert torch.equal(expanded, dense)
-    assert torch.equal(transposed, dense)
+    for gradient in (expanded, one_row, row, transposed):
+        assert torch.equal(gradient, dense)
+
+
+def test_inputs_of_any_strides_are_taken(device):
+    layer = Layer(device=device)
+    routing = smlora.route(layer.choices, layer.E)
+
+    def y(x):
+        return smlora.moe_lora_linear(x, layer.W, routing, layer.A, layer.B)
+
+    wide = torch.cat([layer.x, layer.x], 1)[:, : layer.K]
+    for x in (layer.x.T.contiguous().T, wide):
+        assert torch.equal(y(x), y(layer.x))
+    row = layer.x[:1].expand(layer.x.shape)
+    assert torch.equal(y(row), y(row.contiguous()))
 
 
 @pytest.mark.parametrize("trained", ["x", "A", "B", "W", "bias", "gates"])

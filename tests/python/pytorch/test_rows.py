@@ -65,3 +65,18 @@ def test_group_refuses_grouped_rows():
     routing = smlora.route(random_choices(3, 2, 4), 4)
     with pytest.raises(ValueError, match="rows"):
         smlora.group(torch.zeros(6, 4), routing, rows="grouped")
+
+
+def test_gradients_that_are_one_row_are_taken(device):
+    """The gradient of a sum over rows has a row stride of 0."""
+    routing = smlora.route(torch.tensor([[0, 1], [1, 2], [2, 0]], device=device), 3)
+    gates = torch.rand(3, 2, device=device)
+    for operation in (
+        lambda rows: smlora.combine(rows, gates),
+        lambda rows: smlora.group(rows, routing, rows="scattered"),
+        smlora.gated_activation,
+    ):
+        rows = torch.randn(6, 8, device=device, requires_grad=True)
+        out = operation(rows)
+        dense = torch.autograd.grad(out, rows, torch.ones_like(out), retain_graph=True)[0]
+        assert torch.equal(torch.autograd.grad(out.sum(0).sum(), rows)[0], dense)
