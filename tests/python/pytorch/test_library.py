@@ -93,6 +93,40 @@ def test_every_public_name_is_documented():
         assert getattr(smlora, name).__doc__, name
 
 
+def test_wrong_arguments_of_prewarm_are_named():
+    problem = smlora.Problem(4, 16, 16, 4, 2)
+    for problems, tokens, message in (
+        (problem, [1], "problems: expected a list of smlora.Problem, got 4 of type int in it"),
+        ([problem], 16, "tokens: expected a list of numbers, got 16 of type int"),
+        ([problem._replace(E="4")], [1], "E: expected a whole number, got '4' of type str"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            smlora.prewarm(problems, tokens)
+    with pytest.raises(ValueError, match="device: expected .*, got 'mps'"):
+        smlora.cache_stats("mps")
+
+
+class OnGpu:
+    """As much of a tensor as the extension module asks for."""
+
+    dtype, shape, device = torch.float32, (2, 2), torch.device("cuda", 1)
+
+    def get_device(self):
+        return 1
+
+    def stride(self):
+        return (2, 1)
+
+    def data_ptr(self):
+        return 4096
+
+
+def test_a_tensor_on_another_device_is_never_read():
+    y, out = torch.zeros(4, 8), torch.zeros(2, 8)
+    with pytest.raises(ValueError, match="gates: expected a tensor on cpu, where y is, got one on cuda:1"):
+        _native.combine(_library.cpu_engine(), 0, 2, y, OnGpu(), out)
+
+
 def test_errors_of_the_library_become_exceptions():
     with pytest.raises(ValueError, match="folders: expected absolute paths"):
         _native.set_nvrtc_folders(["relative"])
