@@ -1,5 +1,6 @@
 """What lies around the operations: NVRTC, engines, errors, host cost, devices and streams."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -86,11 +87,15 @@ def test_the_shipped_records_are_a_layer():
     assert (str(shipped) in layers and layers[str(shipped)]["exists"]) == bool(records)
 
 
-def test_every_public_name_is_documented():
-    text = (pathlib.Path(__file__).parents[3] / "docs" / "python.md").read_text()
-    for name in smlora.__all__:
-        assert f"`{name}" in text or f"smlora.{name}" in text, name
-        assert getattr(smlora, name).__doc__, name
+@pytest.mark.parametrize(
+    "module, page", [("smlora", "python"), ("smlora.transformers", "python"), ("smlora.scattermoe", "migration_axolotl")]
+)
+def test_every_public_name_is_documented(module, page):
+    text = (pathlib.Path(__file__).parents[3] / "docs" / f"{page}.md").read_text()
+    module = importlib.import_module(module)
+    for name in module.__all__:
+        assert f"`{name}" in text or f"{module.__name__}.{name}" in text, name
+        assert getattr(module, name).__doc__, name
 
 
 def test_wrong_arguments_of_prewarm_are_named():
