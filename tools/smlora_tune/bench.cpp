@@ -2,6 +2,7 @@
 #include "smlora_tune/ceilings.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/floor.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/operand_options.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/shape_options.hpp"
@@ -278,10 +279,10 @@ void add_bench(CLI::App& app, Run& run) {
     sub->add_flag("--sustained", command->sustained, "350 ms back to back before 300 ms measured, instead of bursts");
     sub->add_option("--ceiling-tflops", command->ceiling_tflops, "Taken as given instead of measured")
         ->type_name("TFLOP/s")
-        ->check(CLI::PositiveNumber.description(""));
+        ->check(positive_number());
     sub->add_option("--ceiling-gbs", command->ceiling_gbs, "Taken as given instead of measured")
         ->type_name("GB/s")
-        ->check(CLI::PositiveNumber.description(""));
+        ->check(positive_number());
     add_operand_options(*sub, command->operands);
     add_device_options(*sub, command->device);
     add_common_options(*sub, command->common);

@@ -1,5 +1,7 @@
 #include "smlora_tune/command.hpp"
 
+#include "smlora_tune/number_checks.hpp"
+
 #include "util/environment.hpp"
 
 #include <fmt/format.h>
@@ -8,6 +10,11 @@
 #include <cstdio>
 
 namespace smlora::tool {
+namespace {
+
+constexpr int most_threads = 1024;
+
+}  // namespace
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
     app.add_flag("--json", options.json, "Results as JSON on stdout");
@@ -23,7 +30,7 @@ void add_device_options(CLI::App& app, DeviceOptions& options) {
         ->capture_default_str();
     app.add_option("--threads", options.threads, "Threads of the CPU backend [one a core]")
         ->type_name("N")
-        ->check(CLI::PositiveNumber.description(""));
+        ->check(whole_number(1, most_threads));
 }
 
 DeviceChoice parse_device(const std::string& text) {

@@ -1,6 +1,7 @@
 // smlora-tune explain: what can be used for each piece of work, what is used, and why.
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/floor.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/terminal.hpp"
@@ -371,10 +372,10 @@ void add_explain(CLI::App& app, Run& run) {
     sub->add_flag("--all", command->all, "Candidates that are not tried, too");
     sub->add_option("--ceiling-tflops", command->ceiling_tflops, "Instead of a typical GPU's")
         ->type_name("TFLOP/s")
-        ->check(CLI::PositiveNumber.description(""));
+        ->check(positive_number());
     sub->add_option("--ceiling-gbs", command->ceiling_gbs, "Instead of a typical GPU's")
         ->type_name("GB/s")
-        ->check(CLI::PositiveNumber.description(""));
+        ->check(positive_number());
     add_common_options(*sub, command->common);
     sub->callback([command, &run] { run = [command] { return run_explain(*command); }; });
 }

@@ -1,5 +1,6 @@
 // smlora-tune tune: measures the candidates of every operation, and records what it finds.
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/session.hpp"
 #include "smlora_tune/shape_options.hpp"
@@ -21,6 +22,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <memory>
 
@@ -333,7 +335,7 @@ void add_tune(CLI::App& app, Run& run) {
         ->type_name("DEVICE");
     sub->add_option("--budget", command->budget, "Seconds for one problem and number of tokens")
         ->type_name("SECONDS")
-        ->check(CLI::PositiveNumber.description(""))
+        ->check(positive_number())
         ->capture_default_str();
     sub->add_option("--memory", command->memory,
                     "Device memory for operands, in bytes or with K, M, G [half of what is free]")
@@ -346,11 +348,11 @@ void add_tune(CLI::App& app, Run& run) {
         ->capture_default_str();
     sub->add_option("--candidates", command->candidates, "Candidates that are tried for each piece of work")
         ->type_name("N")
-        ->check(CLI::PositiveNumber.description(""))
+        ->check(whole_number(1, std::numeric_limits<int>::max()))
         ->capture_default_str();
     sub->add_option("--rounds", command->rounds, "Samples of each candidate")
         ->type_name("N")
-        ->check(CLI::PositiveNumber.description(""))
+        ->check(whole_number(1, std::numeric_limits<int>::max()))
         ->capture_default_str();
     sub->add_flag("--exhaustive", command->exhaustive,
                   "Measure every legal candidate as well, and say how far the choice is from the best");
