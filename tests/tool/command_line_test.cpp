@@ -81,7 +81,11 @@ TEST_F(CommandLine, WrongUsageIsExitCodeTwoAndSaysWhatIsWrong) {
 }
 
 TEST_F(CommandLine, MoreTokensThanMemoryHoldsAreSaidToBe) {
-    const Outcome outcome = run({"verify", "--shape", "8,64,32,4,2", "--device", "cpu", "--tokens", "1099511627776"});
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "a sanitizer ends the program instead";
+#endif
+    // More than the 2^47 bytes of an address space, so that no setting of the system grants them.
+    const Outcome outcome = run({"verify", "--shape", "64,64,32,4,64", "--device", "cpu", "--tokens", "1099511627776"});
     EXPECT_EQ(outcome.exit_code, 1);
     EXPECT_NE(outcome.err.find("out of memory: expected fewer --tokens"), std::string::npos) << outcome.err;
 }
