@@ -4,8 +4,8 @@ once with eager's loop over experts, once with smlora, from the same start and o
     python examples/finetune.py [--device cuda|cpu] [--seconds 60] [--steps 100] [--picture finetune.png]
 
 Both texts come with the repository: its prose (docs/, README.md) to learn from scratch, its CUDA (kernel_templates/) to adapt
-to. Prints the losses on text that was held back, the speed and the memory of both, and draws their curves, which must agree:
-otherwise the exit status is 1. Needs torch, transformers, peft and matplotlib."""
+to. Prints the losses on text that was held back, the speed and, on a GPU, the memory of both, and draws their curves, which
+must agree: otherwise the exit status is 1. Needs torch, transformers, peft and matplotlib."""
 
 import argparse
 import copy
@@ -143,7 +143,7 @@ def main():
     for implementation in ("eager", "smlora"):
         adapted, losses, speed, memory = adapt(copy.deepcopy(model), implementation, cuda, arguments.steps)
         curves[implementation] = losses
-        shown = "" if memory is None else f"{memory:.0f} MiB"
+        shown = "-" if memory is None else f"{memory:.0f} MiB"
         print(f"{implementation:8} {test_loss(adapted, cuda):13.3f} {speed:9.0f} {shown:>10}")
     draw(curves, arguments.picture)
 

@@ -46,6 +46,7 @@ struct PrewarmReport {
     double seconds = 0;
     double compile_seconds = 0;         ///< summed over kernels
     std::vector<std::string> warnings;  ///< kernels that spill registers, entries that could not be stored
+    std::size_t not_stored = 0;         ///< of `compiled`, those that the next process will not find; the log says why
 };
 
 /// Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem into

@@ -496,7 +496,8 @@ SMLORA_API void smlora_prewarm_options_init(smlora_prewarm_options* options, siz
 /* Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem,
  * and for the activations, into the engine's cache. SMLORA_COMPILE with the log of the first kernel that fails; what
  * was compiled stays. `report_json` (may be null) receives, to be freed with smlora_free_string:
- *   {"schema", "kernels", "compiled", "found", "seconds", "compile_seconds", "warnings": [..]} */
+ *   {"schema", "kernels", "compiled", "found", "seconds", "compile_seconds", "not_stored",
+ *    "warnings": [..]} */
 SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options* options,
                                         char** report_json);
 

@@ -1,6 +1,8 @@
 #include "arguments.hpp"
 
 #include <array>
+#include <string>
+#include <string_view>
 
 namespace smlora::python {
 namespace {
@@ -19,13 +21,14 @@ PyObject* name_of(const char* text) {
     return name;
 }
 
-smlora_dtype dtype_of(PyObject* tensor) {
+smlora_dtype dtype_of(PyObject* tensor, const char* argument) {
     static PyObject* const attribute = name_of("dtype");
     const Reference dtype(PyObject_GetAttr(tensor, attribute));
     for (std::size_t i = 0; i < known.dtypes.size(); ++i) {
         if (known.dtypes[i] == dtype.get()) return static_cast<smlora_dtype>(i);
     }
-    PyErr_Format(PyExc_ValueError, "expected a tensor of bfloat16, float16, float32, float64, int32 or int64, got %S",
+    PyErr_Format(PyExc_ValueError,
+                 "%s: expected a tensor of bfloat16, float16, float32, float64, int32 or int64, got %S", argument,
                  dtype.get());
     throw PythonError{};
 }
@@ -74,17 +77,18 @@ void* data_of(PyObject* tensor) {
     return data;
 }
 
-smlora_tensor to_tensor(PyObject* object) {
+smlora_tensor to_tensor(PyObject* object, const char* argument) {
     smlora_tensor view{};
     if (object == Py_None) return view;
     static PyObject* const shape = name_of("shape");
     static PyObject* const stride = name_of("stride");
-    view.dtype = dtype_of(object);
+    view.dtype = dtype_of(object, argument);
     const Reference sizes(PyObject_GetAttr(object, shape));
     const Py_ssize_t ndim = PyTuple_Size(sizes.get());
     if (ndim < 0) throw PythonError{};
     if (ndim > SMLORA_MAX_NDIM) {
-        PyErr_Format(PyExc_ValueError, "expected a tensor of at most %d dimensions, got %zd", SMLORA_MAX_NDIM, ndim);
+        PyErr_Format(PyExc_ValueError, "%s: expected a tensor of at most %d dimensions, got %zd", argument,
+                     SMLORA_MAX_NDIM, ndim);
         throw PythonError{};
     }
     view.ndim = static_cast<int32_t>(ndim);
@@ -93,6 +97,24 @@ smlora_tensor to_tensor(PyObject* object) {
     read_tuple(steps.get(), view.ndim, view.strides);
     view.data = data_of(object);
     return view;
+}
+
+void Device::check(PyObject* tensor, const char* argument) {
+    static PyObject* const get_device = name_of("get_device");
+    const Reference index(PyObject_CallMethodObjArgs(tensor, get_device, nullptr));
+    const std::int64_t device = integer_of(index.get());
+    if (first_ == nullptr) {
+        first_ = tensor;
+        first_argument_ = argument;
+        device_ = device;
+    }
+    if (device == device_) return;
+    static PyObject* const attribute = name_of("device");
+    const Reference here(PyObject_GetAttr(first_, attribute));
+    const Reference there(PyObject_GetAttr(tensor, attribute));
+    PyErr_Format(PyExc_ValueError, "%s: expected a tensor on %S, where %s is, got one on %S", argument, here.get(),
+                 first_argument_, there.get());
+    throw PythonError{};
 }
 
 PyObject* Arguments::next() {
@@ -127,6 +149,30 @@ Arguments Arguments::split(Py_ssize_t count) {
 void check(smlora_status status) {
     if (status == SMLORA_OK) return;
     PyErr_SetString(exception_of(status), smlora_last_error());
+    throw PythonError{};
+}
+
+void check_operation(smlora_status status) {
+    if (status == SMLORA_OK) return;
+    std::string message = smlora_last_error();
+    constexpr std::pair<std::string_view, std::string_view> names[] = {
+        {"W:", "weight:"},
+        {"A:", "lora_A:"},
+        {"B:", "lora_B:"},
+        {"problem.R:", "rank of lora_A:"},
+        {"problem.adapter_dtype:", "lora_A:"},
+        {"problem.gate_dtype:", "gates:"},
+    };
+    for (const auto& [theirs, ours] : names) {
+        if (message.compare(0, theirs.size(), theirs) == 0) {
+            message.replace(0, theirs.size(), ours);
+            break;
+        }
+    }
+    constexpr std::string_view type = "(problem.dtype)";
+    const std::size_t at = message.find(type);
+    if (at != std::string::npos) message.replace(at, type.size(), "(the type of the rows)");
+    PyErr_SetString(exception_of(status), message.c_str());
     throw PythonError{};
 }
 

@@ -34,8 +34,21 @@ class Reference {
     PyObject* object_ = nullptr;
 };
 
-/// A torch tensor of up to four dimensions as a view; None as one that is not given. Throws PythonError.
-[[nodiscard]] smlora_tensor to_tensor(PyObject* object);
+/// A torch tensor of up to four dimensions as a view; None as one that is not given. Throws PythonError with a
+/// ValueError that begins with the argument's name.
+[[nodiscard]] smlora_tensor to_tensor(PyObject* object, const char* argument);
+
+/// Where the tensors of a call are: all on the device of the first.
+class Device {
+ public:
+    /// Throws PythonError with a ValueError that names the argument and both devices.
+    void check(PyObject* tensor, const char* argument);
+
+ private:
+    PyObject* first_ = nullptr;  // borrowed
+    const char* first_argument_ = nullptr;
+    std::int64_t device_ = 0;  // the GPU's ordinal, -1 for the CPU
+};
 
 /// The address of a torch tensor's first element. Throws PythonError.
 [[nodiscard]] void* data_of(PyObject* tensor);
@@ -52,7 +65,6 @@ class Arguments {
     PyObject* next();
     std::int64_t integer();
     float number();
-    smlora_tensor tensor() { return to_tensor(next()); }
     /// The next `count` arguments, to be read later.
     Arguments split(Py_ssize_t count);
 
@@ -68,6 +80,9 @@ void set_known_types(PyObject* dtypes, PyObject* error);
 /// Throws PythonError with the library's message: ValueError, NotImplementedError, MemoryError or the class that
 /// set_known_types() named.
 void check(smlora_status status);
+
+/// The same with the names that arguments have in Python.
+void check_operation(smlora_status status);
 
 [[nodiscard]] inline PyObject* none() {
     Py_INCREF(Py_None);

@@ -152,27 +152,37 @@ struct Call {
     smlora_engine* engine = nullptr;
     smlora_stream stream = nullptr;
     smlora_problem problem;
+    Device device;
+
+    smlora_tensor tensor(Arguments& arguments, const char* name) {
+        PyObject* const object = arguments.next();
+        if (object != Py_None) device.check(object, name);
+        return to_tensor(object, name);
+    }
+
+    /// What the package made itself, where it belongs.
+    static smlora_tensor output(Arguments& arguments, const char* name) { return to_tensor(arguments.next(), name); }
 
     /// The routing's arrays, and index_dtype.
     smlora_routing routing(Arguments& arguments, bool with_experts) {
         smlora_routing result{};
-        if (with_experts) result.sorted_expert_idxs = arguments.tensor();
-        result.sorted_scattered_idxs = arguments.tensor();
-        result.expert_offsets = arguments.tensor();
+        if (with_experts) result.sorted_expert_idxs = tensor(arguments, "routing.sorted_expert_idxs");
+        result.sorted_scattered_idxs = tensor(arguments, "routing.sorted_scattered_idxs");
+        result.expert_offsets = tensor(arguments, "routing.expert_offsets");
         problem.index_dtype = result.sorted_scattered_idxs.dtype;
         if (result.expert_offsets.ndim == 1) problem.E = result.expert_offsets.shape[0];
         return result;
     }
 
     smlora_tensor gates(Arguments& arguments) {
-        const smlora_tensor result = arguments.tensor();
+        const smlora_tensor result = tensor(arguments, "gates");
         if (result.ndim > 0) problem.gate_dtype = result.dtype;
         return result;
     }
 
     /// W, a view [E, K, N] in either layout; sets E, K, N and dtype.
     smlora_tensor weight(Arguments& arguments) {
-        smlora_tensor W = arguments.tensor();
+        smlora_tensor W = tensor(arguments, "weight");
         if (W.ndim != 3) return W;  // the operation says what is wrong
         problem.E = W.shape[0];
         problem.K = W.shape[1];
@@ -193,8 +203,8 @@ struct Call {
     }
 
     /// xa or yb: [M, padded rank] for torch, [M, R] with that row stride for the library.
-    smlora_tensor rank_rows(Arguments& arguments) const {
-        smlora_tensor rows = arguments.tensor();
+    smlora_tensor rank_rows(Arguments& arguments, const char* name) const {
+        smlora_tensor rows = output(arguments, name);
         if (rows.ndim == 2 && rows.shape[1] == smlora_padded_rank(problem.R)) rows.shape[1] = problem.R;
         return rows;
     }
@@ -222,7 +232,7 @@ struct Call {
         if (allocate == Py_None) return {};
         settle();
         std::size_t bytes = 0;
-        check(query(engine, &problem, T, &bytes));
+        check_operation(query(engine, &problem, T, &bytes));
         if (bytes == 0) return {};
         keep = Reference(PyObject_CallFunction(allocate, "n", static_cast<Py_ssize_t>(bytes)));
         return {data_of(keep.get()), bytes};
@@ -231,7 +241,7 @@ struct Call {
     template <class Operation, class Args>
     PyObject* run(Operation operation, const Args& args) {
         settle();
-        check(without_gil([&] { return operation(engine, stream, &problem, &args); }));
+        check_operation(without_gil([&] { return operation(engine, stream, &problem, &args); }));
         return none();
     }
 };
@@ -243,7 +253,7 @@ PyObject* route(Arguments arguments) {
     Arguments allocator = arguments.split(1);
     smlora_route_args args;
     smlora_route_args_init(&args, sizeof args);
-    args.top_idx = arguments.tensor();
+    args.top_idx = call.tensor(arguments, "top_idx");
     if (args.top_idx.ndim == 2) call.problem.top_k = args.top_idx.shape[1];
     args.routing = call.routing(arguments, true);
     Reference memory;
@@ -259,11 +269,11 @@ PyObject* group(Arguments arguments) {
     call.problem.x_rows = static_cast<smlora_row_order>(arguments.integer());
     smlora_group_args args;
     smlora_group_args_init(&args, sizeof args);
-    args.x = arguments.tensor();
+    args.x = call.tensor(arguments, "x");
     call.problem.dtype = args.x.dtype;
     args.gates = call.gates(arguments);
     args.routing = call.routing(arguments, false);
-    args.out = arguments.tensor();
+    args.out = call.output(arguments, "out");
     return call.run(smlora_group, args);
 }
 
@@ -273,10 +283,10 @@ PyObject* combine(Arguments arguments) {
     call.problem.top_k = arguments.integer();
     smlora_combine_args args;
     smlora_combine_args_init(&args, sizeof args);
-    args.y = arguments.tensor();
+    args.y = call.tensor(arguments, "y");
     call.problem.dtype = args.y.dtype;
     args.gates = call.gates(arguments);
-    args.out = arguments.tensor();
+    args.out = call.output(arguments, "out");
     return call.run(smlora_combine, args);
 }
 
@@ -286,12 +296,12 @@ PyObject* combine_backward(Arguments arguments) {
     call.problem.top_k = arguments.integer();
     smlora_combine_backward_args args;
     smlora_combine_backward_args_init(&args, sizeof args);
-    args.dout = arguments.tensor();
+    args.dout = call.tensor(arguments, "dout");
     call.problem.dtype = args.dout.dtype;
-    args.y = arguments.tensor();
+    args.y = call.tensor(arguments, "y");
     args.gates = call.gates(arguments);
-    args.dy = arguments.tensor();
-    args.dgates = arguments.tensor();
+    args.dy = call.output(arguments, "dy");
+    args.dgates = call.output(arguments, "dgates");
     if (args.dgates.ndim > 0) call.problem.gate_dtype = args.dgates.dtype;
     return call.run(smlora_combine_backward, args);
 }
@@ -310,9 +320,9 @@ PyObject* activation(Arguments arguments) {
     smlora_activation_args args;
     smlora_activation_args_init(&args, sizeof args);
     read_activation(arguments, args);
-    args.h = arguments.tensor();
+    args.h = call.tensor(arguments, "h");
     call.problem.dtype = args.h.dtype;
-    args.a = arguments.tensor();
+    args.a = call.output(arguments, "a");
     return call.run(smlora_activation, args);
 }
 
@@ -322,11 +332,11 @@ PyObject* activation_backward(Arguments arguments) {
     smlora_activation_backward_args args;
     smlora_activation_backward_args_init(&args, sizeof args);
     read_activation(arguments, args);
-    args.h = arguments.tensor();
+    args.h = call.tensor(arguments, "h");
     call.problem.dtype = args.h.dtype;
-    args.da = arguments.tensor();
-    args.dh = arguments.tensor();
-    args.a = arguments.tensor();
+    args.da = call.tensor(arguments, "da");
+    args.dh = call.output(arguments, "dh");
+    args.a = call.output(arguments, "a");
     return call.run(smlora_activation_backward, args);
 }
 
@@ -340,18 +350,25 @@ PyObject* forward(Arguments arguments) {
     smlora_forward_args_init(&args, sizeof args);
     args.scaling = arguments.number();
     Arguments allocator = arguments.split(1);
-    args.x = arguments.tensor();
+    args.x = call.tensor(arguments, "x");
     args.W = call.weight(arguments);
-    args.A = arguments.tensor();
-    args.B = arguments.tensor();
+    args.A = call.tensor(arguments, "lora_A");
+    args.B = call.tensor(arguments, "lora_B");
     call.adapter(args.A, 1);
-    args.bias = arguments.tensor();
+    args.bias = call.tensor(arguments, "bias");
     call.problem.bias = args.bias.ndim > 0;
     args.gates = call.gates(arguments);
     call.problem.gates = args.gates.ndim > 0;
+    if (args.x.ndim == 2 && args.x.shape[1] != call.problem.K) {
+        PyErr_Format(PyExc_ValueError,
+                     "x: expected K = %lld columns for a weight [E, K, N], got %lld; one that is stored [E, N, K] is "
+                     "taken as its transpose(1, 2)",
+                     static_cast<long long>(call.problem.K), static_cast<long long>(args.x.shape[1]));
+        throw PythonError{};
+    }
     args.routing = call.routing(arguments, false);
-    args.y = arguments.tensor();
-    args.xa = call.rank_rows(arguments);
+    args.y = call.output(arguments, "y");
+    args.xa = call.rank_rows(arguments, "xa");
     Reference memory;
     args.workspace =
         call.workspace(allocator, smlora_forward_workspace, call.tokens(args.x, call.problem.x_rows), memory);
@@ -368,20 +385,20 @@ PyObject* backward_input(Arguments arguments) {
     smlora_backward_input_args_init(&args, sizeof args);
     args.scaling = arguments.number();
     Arguments allocator = arguments.split(1);
-    args.dy = arguments.tensor();
+    args.dy = call.tensor(arguments, "dy");
     args.W = call.weight(arguments);
-    args.A = arguments.tensor();
-    args.B = arguments.tensor();
+    args.A = call.tensor(arguments, "lora_A");
+    args.B = call.tensor(arguments, "lora_B");
     call.adapter(args.A, 1);
     args.gates = call.gates(arguments);
     call.problem.gates = args.gates.ndim > 0;
     args.routing = call.routing(arguments, false);
-    args.x = arguments.tensor();
-    args.bias = arguments.tensor();
+    args.x = call.tensor(arguments, "x");
+    args.bias = call.tensor(arguments, "bias");
     call.problem.bias = args.bias.ndim > 0;
-    args.dx = arguments.tensor();
-    args.yb = call.rank_rows(arguments);
-    args.dgates = arguments.tensor();
+    args.dx = call.output(arguments, "dx");
+    args.yb = call.rank_rows(arguments, "yb");
+    args.dgates = call.output(arguments, "dgates");
     Reference memory;
     args.workspace =
         call.workspace(allocator, smlora_backward_input_workspace, call.tokens(args.dy, call.problem.y_rows), memory);
@@ -398,23 +415,23 @@ PyObject* backward_lora(Arguments arguments) {
     smlora_backward_lora_args_init(&args, sizeof args);
     args.scaling = arguments.number();
     Arguments allocator = arguments.split(1);
-    args.x = arguments.tensor();
-    args.dy = arguments.tensor();
+    args.x = call.tensor(arguments, "x");
+    args.dy = call.tensor(arguments, "dy");
     call.problem.dtype = args.x.dtype;
     if (args.x.ndim == 2) call.problem.K = args.x.shape[1];
     if (args.dy.ndim == 2) call.problem.N = args.dy.shape[1];
-    args.A = arguments.tensor();
-    args.B = arguments.tensor();
+    args.A = call.tensor(arguments, "lora_A");
+    args.B = call.tensor(arguments, "lora_B");
     args.gates = call.gates(arguments);
     call.problem.gates = args.gates.ndim > 0;
     args.routing = call.routing(arguments, false);
     Arguments rank_rows = arguments.split(2);
-    args.dA = arguments.tensor();
-    args.dB = arguments.tensor();
+    args.dA = call.output(arguments, "dA");
+    args.dB = call.output(arguments, "dB");
     call.adapter(args.dB, 2);
     call.adapter(args.dA, 1);
-    args.xa = call.rank_rows(rank_rows);
-    args.yb = call.rank_rows(rank_rows);
+    args.xa = call.rank_rows(rank_rows, "xa");
+    args.yb = call.rank_rows(rank_rows, "yb");
     Reference memory;
     args.workspace =
         call.workspace(allocator, smlora_backward_lora_workspace, call.tokens(args.x, call.problem.x_rows), memory);

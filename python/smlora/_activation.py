@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from smlora import _native
+from smlora._arguments import check_number, check_tensor
 from smlora._library import place
 from smlora._operator import Derivative, Operator
 from smlora._projection import unit_columns
@@ -26,9 +27,9 @@ class Activation(NamedTuple):
 
     def numbers(self):
         """As the operators take it."""
-        if self.kind not in _KINDS:
+        if not isinstance(self.kind, str) or self.kind not in _KINDS:
             raise ValueError(f"activation: expected one of {', '.join(_KINDS)}, got {self.kind!r}")
-        return _KINDS[self.kind], int(self.interleaved), float(self.alpha), float(self.limit)
+        return _KINDS[self.kind], int(self.interleaved), check_number("alpha", self.alpha), check_number("limit", self.limit)
 
 
 GPT_OSS = Activation("swiglu_clamped", interleaved=True)
@@ -102,6 +103,7 @@ def gated_activation(h, activation="swiglu"):
     """[rows, width] of h [rows, 2 * width], in one read and one write, forward and backward; only h is kept.
 
     activation: a name, or an `Activation` with its parameters."""
-    if h.dim() != 2 or h.shape[1] % 2:
+    check_tensor("h", h, ("rows", "2 * width"))
+    if h.shape[1] % 2:
         raise ValueError(f"h: expected [rows, 2 * width], got {list(h.shape)}")
     return _activation_op.call(unit_columns(h), *as_activation(activation).numbers())

@@ -75,5 +75,8 @@ def system_info():
 def cache_stats(device="cuda"):
     """A dict: the folders of the kernel cache and, of this process's engine for `device`, how many kernels were found in
     memory, found on disk and compiled."""
-    engine = cpu_engine() if torch.device(device).type == "cpu" else cuda_engine()
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f'device: expected "cpu" or "cuda", got {device!r}')
+    engine = cpu_engine() if kind == "cpu" else cuda_engine()
     return json.loads(_native.cache_stats(engine))

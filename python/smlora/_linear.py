@@ -4,7 +4,11 @@ import math
 
 import torch
 
+from smlora._arguments import check_number, check_range, check_tensor
 from smlora._projection import ROW_ORDERS, linear, unit_columns
+from smlora._routing import MOST_EXPERTS, check_routing
+
+MOST_RANKS = 256  # of the library
 
 
 def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
@@ -17,6 +21,9 @@ def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
     the roles that x W needs.
 
     Nothing is copied: gradients arrive in the parameters."""
+    check_tensor("lora_A", lora_A, ("E * R", "in"))
+    check_tensor("lora_B", lora_B, ("out", "E * R"))
+    check_range("num_experts", num_experts, 1, MOST_EXPERTS)
     E = num_experts
     columns = lora_A.shape[0]
     if columns % E != 0 or lora_B.shape[1] != columns:
@@ -37,9 +44,17 @@ def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
 
 
 def _row_order(name, value):
-    if value not in ROW_ORDERS:
+    if not isinstance(value, str) or value not in ROW_ORDERS:
         raise ValueError(f'{name}: expected "token", "scattered" or "grouped", got {value!r}')
     return ROW_ORDERS[value]
+
+
+def check_adapter(name_A, lora_A, name_B, lora_B):
+    if (lora_A is None) != (lora_B is None):
+        given, missing = (name_A, name_B) if lora_B is None else (name_B, name_A)
+        raise ValueError(f"{name_A}, {name_B}: expected both or neither, got {given} without {missing}")
+    if lora_A is not None:
+        check_tensor(name_A, lora_A, ("E", "R", "in"))
 
 
 def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0, bias=None, gates=None,
@@ -57,14 +72,16 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
     Differentiable in everything that is a floating-point tensor; what needs no gradient costs nothing. Kept for backward:
     the inputs and, if lora_B is trained, M * R values. Types: bfloat16, float16 and float32; float64 on the CPU. Under
     torch.autocast x, weight and bias are cast, adapters are not. Raises ValueError that names the argument."""
-    if (lora_A is None) != (lora_B is None):
-        raise ValueError("lora_A, lora_B: expected both or neither")
-    if weight.dim() != 3:
-        raise ValueError(f"weight: expected [E, K, N], got {list(weight.shape)}")
+    check_tensor("x", x, ("rows", "K"))
+    check_tensor("weight", weight, ("E", "K", "N"))
+    check_adapter("lora_A", lora_A, "lora_B", lora_B)
+    check_routing(routing)
+    if gates is not None and y_rows != "token":
+        raise ValueError(f'gates: expected none unless y_rows is "token", got some with y_rows={y_rows!r}')
     return linear.call(
         unit_columns(x), weight, lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
         routing.sorted_scattered_idxs, routing.expert_offsets, routing.top_k, _row_order("x_rows", x_rows),
-        _row_order("y_rows", y_rows), float(scaling)
+        _row_order("y_rows", y_rows), check_number("scaling", scaling)
     )
 
 
@@ -77,6 +94,8 @@ class MoELoRALinear(torch.nn.Module):
     def __init__(self, num_experts, in_features, out_features, rank, *, lora_alpha=None, bias=False, dtype=None,
                  device=None, adapter_dtype=None):
         super().__init__()
+        check_range("num_experts", num_experts, 1, MOST_EXPERTS)
+        check_range("rank", rank, 0, MOST_RANKS)
         self.num_experts, self.in_features, self.out_features, self.rank = num_experts, in_features, out_features, rank
         self.scaling = (rank if lora_alpha is None else lora_alpha) / rank if rank else 1.0
 

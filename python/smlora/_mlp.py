@@ -5,6 +5,8 @@ from typing import NamedTuple, Optional
 import torch
 
 from smlora._activation import activation_backward, activation_rows, as_activation
+from smlora._arguments import check_number, check_tensor, described, renamed
+from smlora._linear import check_adapter
 from smlora._operator import Derivative, Operator
 from smlora._projection import (
     GROUPED,
@@ -16,6 +18,7 @@ from smlora._projection import (
     forward,
     unit_columns,
 )
+from smlora._routing import check_routing
 
 
 class Adapter(NamedTuple):
@@ -33,13 +36,30 @@ _MLP = (
 )
 
 
+def _names(projection):
+    """What the arguments of a projection are called here."""
+    return {
+        "weight": projection,
+        "bias": f"{projection}_bias",
+        "scaling": f"{projection}_lora.scaling",
+        "lora_A": f"{projection}_lora.lora_A",
+        "lora_B": f"{projection}_lora.lora_B",
+    }
+
+
 def _run(call_forward, call_activation, x, W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k,
          scaling1, scaling2, *activation, save_xa1=False, save_xa2=False):
     """(out, h, xa1, xa2)"""
     routing = scattered, offsets, top_k
-    h, xa1 = call_forward(x, W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1, save_xa1)
+    try:
+        h, xa1 = call_forward(x, W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1, save_xa1)
+    except ValueError as error:
+        raise renamed(error, _names("gate_up")) from None
     a = call_activation(h, *activation)
-    out, xa2 = call_forward(a, W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2, save_xa2)
+    try:
+        out, xa2 = call_forward(a, W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2, save_xa2)
+    except ValueError as error:
+        raise renamed(error, _names("down")) from None
     return out, h, xa1, xa2
 
 
@@ -130,6 +150,16 @@ class _Mlp(Derivative):
 mlp.differentiable(_Mlp, over=mlp)
 
 
+def _adapter(name, adapter):
+    if adapter is None:
+        return None, None, 1.0
+    if not isinstance(adapter, tuple) or len(adapter) not in (2, 3):
+        raise ValueError(f"{name}: expected an Adapter, got {described(adapter)}")
+    lora_A, lora_B, scaling = Adapter(*adapter)
+    check_adapter(f"{name}.lora_A", lora_A, f"{name}.lora_B", lora_B)
+    return lora_A, lora_B, check_number(f"{name}.scaling", scaling)
+
+
 def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", gate_up_lora: Optional[Adapter] = None,
                  down_lora: Optional[Adapter] = None, gate_up_bias=None, down_bias=None):
     """out_t = sum_j gates[t, j] * (a(x_t W1_e + b1_e) W2_e + b2_e) over the experts e of token t, with adapters on both
@@ -142,11 +172,12 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
     Returns [T, N]. Kept for backward beside the inputs: h = x W1 + b1 [M, 2 * I] and, for each lora_B that is trained,
     M * R values. No rows are permuted in memory, none of the width N is kept for the gates' gradient, and the activation
     is computed again. Under torch.autocast x, weights and biases are cast, adapters are not."""
-    A1, B1, scaling1 = gate_up_lora if gate_up_lora is not None else (None, None, 1.0)
-    A2, B2, scaling2 = down_lora if down_lora is not None else (None, None, 1.0)
+    check_tensor("x", x, ("T", "K"))
+    A1, B1, scaling1 = _adapter("gate_up_lora", gate_up_lora)
+    A2, B2, scaling2 = _adapter("down_lora", down_lora)
     for name, weight in (("gate_up", gate_up), ("down", down)):
-        if weight.dim() != 3:
-            raise ValueError(f"{name}: expected [E, in, out], got {list(weight.shape)}")
+        check_tensor(name, weight, ("E", "in", "out"))
+    check_routing(routing)
     if gate_up.shape[2] != 2 * down.shape[1]:
         raise ValueError(
             f"gate_up: expected [E, K, 2 * I] with I = {down.shape[1]} (down [E, I, N]), got {list(gate_up.shape)}"
@@ -154,5 +185,5 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
     return mlp.call(
         unit_columns(x), gate_up, A1, B1, gate_up_bias, down, A2, B2, down_bias,
         None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs, routing.expert_offsets,
-        routing.top_k, float(scaling1), float(scaling2), *as_activation(activation).numbers()
+        routing.top_k, scaling1, scaling2, *as_activation(activation).numbers()
     )

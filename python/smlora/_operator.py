@@ -44,16 +44,38 @@ def _is_backend(keyset):
 
 
 def _on_its_device(kernel):
-    """The library launches on the current device; make it that of the first tensor."""
+    """The library launches on the current device; make it that of the first tensor. If that is on the CPU and another one is
+    not, the kernel refuses."""
 
     @functools.wraps(kernel)
     def on_device(first, *rest):
-        if first.get_device() == torch.cuda.current_device():
+        if first.get_device() == torch.cuda.current_device() or not first.is_cuda:
             return kernel(first, *rest)
         with torch.cuda.device(first.device):
             return kernel(first, *rest)
 
     return on_device
+
+
+_NAMES = {"W": "weight", "A": "lora_A", "B": "lora_B"}
+
+
+def _on_one_device(schema, fake):
+    """A fake kernel makes its results on the device of the first tensor: memory that nobody wrote, if it is called because
+    another tensor has none, such as weights that were never loaded."""
+    names = [argument.split()[-1] for argument in schema.partition("(")[2].partition(")")[0].split(",")]
+    names = [_NAMES.get(name, name) for name in names]
+
+    @functools.wraps(fake)
+    def on_one_device(first, *rest):
+        for name, tensor in zip(names[1:], rest):
+            if isinstance(tensor, torch.Tensor) and tensor.device != first.device:
+                raise ValueError(
+                    f"{name}: expected a tensor on {first.device}, where {names[0]} is, got one on {tensor.device}"
+                )
+        return fake(first, *rest)
+
+    return on_one_device
 
 
 class Operator:
@@ -67,7 +89,7 @@ class Operator:
         _library.define(schema, tags=_TAGS)
         _library.impl(self.name, kernel, "CPU")
         _library.impl(self.name, self._kernel, "CUDA")
-        torch.library.register_fake(f"smlora::{self.name}", fake, lib=_library)
+        torch.library.register_fake(f"smlora::{self.name}", _on_one_device(schema, fake), lib=_library)
         self.call = getattr(torch.ops.smlora, self.name).default
 
     def below_autograd(self, keyset, *arguments):

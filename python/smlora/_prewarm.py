@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from smlora import _native
+from smlora._arguments import described
 from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
 
@@ -38,6 +39,9 @@ class Problem(NamedTuple):
         for name, known in (("weight_layout", _LAYOUTS), ("x_rows", ROW_ORDERS), ("y_rows", ROW_ORDERS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name in ("E", "K", "N", "R", "top_k"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name}: expected a whole number, got {described(getattr(self, name))}")
         types = (self.dtype, self.adapter_dtype or self.dtype, self.gate_dtype or self.dtype, self.index_dtype)
         for dtype in types:
             if dtype not in DTYPES:
@@ -68,4 +72,9 @@ def prewarm(problems, tokens=()):
 
     problems: a list of `Problem`. tokens: the numbers of tokens that the job will use; a few typical ones if there are none.
     Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took."""
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problem)} in it")
+    if not hasattr(tokens, "__iter__"):
+        raise ValueError(f"tokens: expected a list of numbers, got {described(tokens)}")
     return json.loads(_native.prewarm(cuda_engine(), [problem.numbers() for problem in problems], list(tokens)))

@@ -191,8 +191,11 @@ linear.autocast(positions=(0, 1, 4), companions=(2, 3, 5))  # x, W, bias; A, B, 
 
 
 def unit_columns(rows):
-    """Rows whose columns are contiguous, as the library wants them; a gradient may be anything, an expanded number too."""
-    return rows if rows.stride(1) == 1 else rows.contiguous()
+    """Rows that do not overlap and whose columns are contiguous, as the library wants them. A gradient may be anything: that
+    of y.sum() is one number expanded, that of y.sum(0) one row."""
+    if rows.is_contiguous() or (rows.stride(1) == 1 and rows.stride(0) >= rows.shape[1]):
+        return rows
+    return rows.contiguous()
 
 
 class _Linear(Derivative):

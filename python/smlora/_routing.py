@@ -5,8 +5,12 @@ from typing import NamedTuple
 import torch
 
 from smlora import _native
+from smlora._arguments import check_range, check_tensor, described
 from smlora._library import place
 from smlora._operator import Operator
+
+
+MOST_EXPERTS = 1024  # of the library
 
 
 class Routing(NamedTuple):
@@ -19,6 +23,11 @@ class Routing(NamedTuple):
     expert_offsets: torch.Tensor
     """[E]: inclusive cumulative row counts."""
     top_k: int
+
+
+def check_routing(routing):
+    if not isinstance(routing, Routing):
+        raise ValueError(f"routing: expected a Routing, which smlora.route makes, got {described(routing)}")
 
 
 def _route(top_idx, num_experts, index_dtype):
@@ -50,4 +59,6 @@ def route(top_idx, num_experts, *, index_dtype=torch.int32):
     index_dtype: int32 or int64, of the result.
 
     Returns a `Routing`. The sort is stable and nothing waits for the GPU."""
+    check_tensor("top_idx", top_idx, ("T", "top_k"))
+    check_range("num_experts", num_experts, 1, MOST_EXPERTS)
     return Routing(*_OP.call(top_idx.contiguous(), num_experts, index_dtype), top_idx.shape[1])

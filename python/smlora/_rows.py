@@ -3,9 +3,13 @@
 import torch
 
 from smlora import _native
+from smlora._arguments import check_range, check_tensor
 from smlora._library import place
 from smlora._operator import Derivative, Operator
 from smlora._projection import ROW_ORDERS, TOKEN, unit_columns
+from smlora._routing import check_routing
+
+MOST_TOP_K = 64  # of the library
 
 # ---- combine ----------------------------------------------------------------------------------------------------------
 
@@ -76,10 +80,14 @@ def combine(y, gates=None, *, top_k=None):
 
     y [T * top_k, width]: a row for each choice, beside its token's others ("scattered"). gates [T, top_k], of y's type or
     fp32; without them `top_k` says how many rows a token has. Returns [T, width]."""
+    check_tensor("y", y, ("T * top_k", "width"))
+    if gates is not None:
+        check_tensor("gates", gates, ("T", "top_k"))
     if top_k is None:
         if gates is None:
             raise ValueError("top_k: expected a number where there are no gates, got None")
         top_k = gates.shape[1]
+    check_range("top_k", top_k, 1, MOST_TOP_K)
     return _combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
 
 
@@ -145,6 +153,8 @@ def group(x, routing, gates=None, *, rows="token"):
     Returns [M, width], grouped; rows of entries that are left out are zero."""
     if rows not in ("token", "scattered"):
         raise ValueError(f'rows: expected "token" or "scattered", got {rows!r}')
+    check_tensor("x", x, ("rows", "width"))
+    check_routing(routing)
     return _group_op.call(
         unit_columns(x), None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs,
         routing.expert_offsets, routing.top_k, ROW_ORDERS[rows]

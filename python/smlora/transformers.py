@@ -20,6 +20,8 @@ from smlora._mlp import Adapter, moe_lora_mlp
 from smlora._prewarm import mlp_problems, prewarm
 from smlora._routing import route
 
+__all__ = ["register"]
+
 NAME = "smlora"
 
 _PARAMETERS = ("gate_up_proj", "down_proj")

@@ -102,6 +102,7 @@ std::string to_json(const PrewarmReport& report) {
                     {"found", report.found},
                     {"seconds", report.seconds},
                     {"compile_seconds", report.compile_seconds},
+                    {"not_stored", report.not_stored},
                     {"warnings", report.warnings}});
 }
 

@@ -159,10 +159,7 @@ class Prewarming {
             report_.warnings.push_back(fmt::format("{} for {} spills {} bytes of registers", item.readable,
                                                    item.arch.name(), result.spill_bytes));
         }
-        if (!result.stored) {
-            report_.warnings.push_back(
-                fmt::format("{} for {} could not be stored in the cache", item.readable, item.arch.name()));
-        }
+        if (!result.stored) ++report_.not_stored;
         const std::optional<std::size_t> next = claim_locked();
         // Whoever has thrown wants to hear no more.
         if (progress_ && !failed_) {
@@ -228,6 +225,10 @@ PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
     util::ThreadPool pool(workers);
     pool.parallel_for(workers, [&](std::int64_t) { prewarming.work(); });
     PrewarmReport report = prewarming.take_report();
+    if (report.not_stored > 0) {
+        report.warnings.push_back(
+            fmt::format("{} of {} kernels could not be stored in the cache", report.not_stored, report.kernels));
+    }
     report.seconds = duration<double>(steady_clock::now() - start).count();
     return report;
 }

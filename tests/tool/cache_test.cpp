@@ -28,6 +28,26 @@ TEST_F(Cache, OfANewUserIsEmpty) {
     EXPECT_EQ(run({"cache", "clear"}).out, "0 kernels removed, 0 tuning records left\n");
 }
 
+TEST_F(Cache, PrewarmingAFolderThatTakesNothingFails) {
+    if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "there is no NVRTC";
+    const Outcome outcome = run({"prewarm", "--shape", "2,16,16,0,1", "--tokens", "8", "--arch", "sm_90a", "--json",
+                                 "--cache-dir", "/proc/smlora"});
+    EXPECT_EQ(outcome.exit_code, 1);
+    const nlohmann::json report = outcome.json();
+    EXPECT_EQ(report["not_stored"], report["kernels"]);
+    EXPECT_EQ(report["warnings"].size(), 1U) << report["warnings"];
+    EXPECT_NE(outcome.err.find("cache /proc/smlora: cannot be written"), std::string::npos) << outcome.err;
+}
+
+TEST_F(Cache, AnArchiveThatCannotBeOpenedIsNamedWithTheCause) {
+    for (const char* command : {"export", "import"}) {
+        const Outcome outcome = run({command, "/nowhere/cache.tar.gz"});
+        EXPECT_EQ(outcome.exit_code, 1) << command;
+        EXPECT_NE(outcome.err.find("archive /nowhere/cache.tar.gz: "), std::string::npos) << outcome.err;
+        EXPECT_NE(outcome.err.find("No such file or directory"), std::string::npos) << outcome.err;
+    }
+}
+
 TEST_F(Cache, PrewarmCompilesTheActivationThatIsAskedFor) {
     if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "there is no NVRTC";
     const auto kernels_with = [&](const std::vector<std::string>& more) {

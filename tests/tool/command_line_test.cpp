@@ -14,13 +14,14 @@ TEST_F(CommandLine, HelpGoesToStdoutAndTellsTheExitCodes) {
     const Outcome help = run({"--help"});
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_EQ(help.err, "");
-    for (const char* word : {"info", "prewarm", "verify", "bench", "cache", "Exit codes", "needs a GPU"}) {
+    for (const char* word : {"info", "prewarm", "tune", "explain", "verify", "bench", "cache", "export", "import",
+                             "Exit codes", "needs a GPU"}) {
         EXPECT_NE(help.out.find(word), std::string::npos) << word << "\n" << help.out;
     }
 }
 
 TEST_F(CommandLine, EverySubCommandHelpsWithAnExample) {
-    for (const char* command : {"info", "prewarm", "verify", "bench", "cache"}) {
+    for (const char* command : {"info", "prewarm", "tune", "explain", "verify", "bench", "cache", "export", "import"}) {
         const Outcome help = run({command, "--help"});
         EXPECT_EQ(help.exit_code, 0) << command;
         EXPECT_NE(help.out.find(std::string("  smlora-tune ") + command), std::string::npos) << help.out;
@@ -43,8 +44,22 @@ TEST_F(CommandLine, WrongUsageIsExitCodeTwoAndSaysWhatIsWrong) {
         {{"prewarm", "--shape", "8,64,32,4,2", "--arch", "sm_12"}, "sm_12"},
         {{"prewarm", "--model", "gpt-9"}, "qwen3-30b-a3b"},
         {{"prewarm", "--config", "/nowhere/config.json"}, "/nowhere/config.json"},
-        {{"prewarm", "--shape", "8,64,32,4,2", "--jobs", "0"}, "jobs"},
-        {{"prewarm", "--shape", "8,64,32,4,2", "--tokens", "12,-1"}, "tokens"},
+        {{"prewarm", "--shape", "8,64,32,4,2", "--jobs", "0"},
+         "--jobs: expected a whole number from 1 to 2147483647, got '0'"},
+        {{"prewarm", "--shape", "8,64,32,4,2", "--tokens", "12,-1"},
+         "--tokens: expected a whole number from 0 to 1099511627776, got '-1'"},
+        {{"prewarm", "--shape", "8,64,32,4,2", "--tokens", "99999999999999999999"}, "got '99999999999999999999'"},
+        {{"prewarm", "--model", "olmoe", "--rank", "x"}, "--rank: expected a whole number of at least 0, got 'x'"},
+        {{"verify", "--shape", "8,64,32,4,2", "--device", "cpu", "--threads", "100000"},
+         "--threads: expected a whole number from 1 to 1024, got '100000'"},
+        {{"verify", "--shape", "8,64,32,4,2", "--device", "cpu", "--seed", "-1"}, "--seed: expected"},
+        {{"verify", "--shape", "8,64,32,4,2", "--device", "cpu", "--sample", "1.5"}, "--sample: expected"},
+        {{"verify", "--shape", "8,64,32,4,2", "--device", "cpu", "--left-out", "nan"},
+         "--left-out: expected a number from 0 to 1, got 'nan'"},
+        {{"explain", "--shape", "8,64,32,4,2", "--ceiling-gbs", "0"},
+         "--ceiling-gbs: expected a number above 0, got '0'"},
+        {{"tune", "--shape", "8,64,32,4,2", "--budget", "inf"}, "--budget: expected a number above 0, got 'inf'"},
+        {{"tune", "--shape", "8,64,32,4,2", "--rounds", "0"}, "--rounds: expected"},
         {{"verify", "--shape", "8,64,32,4,2", "--device", "tpu"}, "tpu"},
         {{"verify", "--shape", "8,64,32,4,2", "--dtype", "fp64"}, "fp64"},
         {{"verify", "--shape", "8,64,32,4,2", "--device", "cpu", "--skew", "odd"}, "odd"},
@@ -63,6 +78,16 @@ TEST_F(CommandLine, WrongUsageIsExitCodeTwoAndSaysWhatIsWrong) {
         EXPECT_EQ(outcome.out, "") << line;
         EXPECT_NE(outcome.err.find(word), std::string::npos) << line << outcome.err;
     }
+}
+
+TEST_F(CommandLine, MoreTokensThanMemoryHoldsAreSaidToBe) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "a sanitizer ends the program instead";
+#endif
+    // More than the 2^47 bytes of an address space, so that no setting of the system grants them.
+    const Outcome outcome = run({"verify", "--shape", "64,64,32,4,64", "--device", "cpu", "--tokens", "1099511627776"});
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_NE(outcome.err.find("out of memory: expected fewer --tokens"), std::string::npos) << outcome.err;
 }
 
 TEST_F(CommandLine, InfoTellsOfTheMachineAndTheCache) {
@@ -91,7 +116,7 @@ TEST_F(CommandLine, InfoSaysWhyACacheCannotBeUsed) {
 
 TEST_F(CommandLine, WithoutAGpuWhatNeedsOneIsExitCodeThree) {
     if (!run({"info", "--json"}).json()["devices"].empty()) GTEST_SKIP() << "there is a GPU";
-    for (const char* command : {"verify", "bench"}) {
+    for (const char* command : {"verify", "bench", "tune"}) {
         const Outcome outcome = run({command, "--shape", "8,64,32,4,2"});
         EXPECT_EQ(outcome.exit_code, 3) << outcome.err;
         EXPECT_EQ(outcome.out, "");

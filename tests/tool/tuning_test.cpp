@@ -102,8 +102,8 @@ TEST_F(TuningCommands, TuneRefusesWhatMakesNoSense) {
     const std::vector<std::string> tune{"tune", "--shape", "8,256,512,16,2"};
     for (const auto& [option, value, part] : std::vector<std::array<std::string, 3>>{
              {"--shard", "4/4", "--shard: expected INDEX/COUNT"},
-             {"--budget", "-3", "--budget: expected more than 0, got -3"},
-             {"--compile-ahead", "-1", "--compile-ahead: expected 0 or more, got -1"},
+             {"--budget", "-3", "--budget: expected a number above 0, got '-3'"},
+             {"--compile-ahead", "-1", "--compile-ahead: expected a whole number from 0 to"},
              {"--tokens", "0", "--tokens: expected at least 1"},
              {"--memory", "much", "--memory: expected bytes"},
              {"--device", "cpu", "--device: expected cuda"},

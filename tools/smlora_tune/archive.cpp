@@ -13,6 +13,7 @@
 
 #include <map>
 #include <memory>
+#include <system_error>
 
 namespace smlora::tool {
 namespace {
@@ -39,7 +40,12 @@ struct FreeEntry {
 
 std::string reason(::archive* a) {
     const char* text = ::archive_error_string(a);
-    return text == nullptr ? "unknown error" : text;
+    if (text == nullptr) return "unknown error";
+    // Errors of the system come with their number and mostly without its text.
+    const int number = ::archive_errno(a);
+    const std::string cause = number > 0 ? std::generic_category().message(number) : "";
+    return cause.empty() || std::string(text).find(cause) != std::string::npos ? text
+                                                                               : fmt::format("{}: {}", text, cause);
 }
 
 nlohmann::json describe(const ArchiveMember& member) {

@@ -2,6 +2,7 @@
 #include "smlora_tune/ceilings.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/floor.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/operand_options.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/shape_options.hpp"

@@ -48,7 +48,9 @@ ExitCode run_path(const Engine& engine, const CommonOptions& common, const std::
         print_json(document);
         return ExitCode::ok;
     }
-    if (document["path"].is_null()) throw std::runtime_error("there is no writable cache layer");
+    if (document["path"].is_null())
+        throw std::runtime_error(
+            "no folder for the cache: expected --cache-dir, SMLORA_CACHE_DIR, XDG_CACHE_HOME or HOME");
     fmt::print("{}\n", document["path"].get<std::string>());
     return ExitCode::ok;
 }

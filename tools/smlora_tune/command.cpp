@@ -1,23 +1,18 @@
 #include "smlora_tune/command.hpp"
 
+#include "smlora_tune/number_checks.hpp"
+
 #include "util/environment.hpp"
 
 #include <fmt/format.h>
 
 #include <charconv>
 #include <cstdio>
-#include <cstdlib>
-#include <limits>
 
 namespace smlora::tool {
 namespace {
 
-/// NaN if it is none.
-double number(const std::string& text) {
-    char* end = nullptr;
-    const double value = std::strtod(text.c_str(), &end);
-    return !text.empty() && *end == 0 ? value : std::numeric_limits<double>::quiet_NaN();
-}
+constexpr int most_threads = 1024;
 
 }  // namespace
 
@@ -29,21 +24,13 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
     app.add_flag("-v,--verbose", options.verbose, "Every log line of the library on stderr");
 }
 
-CLI::Validator positive_number() {
-    return {[](const std::string& text) { return number(text) > 0 ? "" : "expected more than 0, got " + text; }, ""};
-}
-
-CLI::Validator non_negative_number() {
-    return {[](const std::string& text) { return number(text) >= 0 ? "" : "expected 0 or more, got " + text; }, ""};
-}
-
 void add_device_options(CLI::App& app, DeviceOptions& options) {
     app.add_option("--device", options.device, "Where operations run: cuda, cuda:ORDINAL or cpu")
         ->type_name("DEVICE")
         ->capture_default_str();
     app.add_option("--threads", options.threads, "Threads of the CPU backend [one a core]")
         ->type_name("N")
-        ->check(positive_number());
+        ->check(whole_number(1, most_threads));
 }
 
 DeviceChoice parse_device(const std::string& text) {

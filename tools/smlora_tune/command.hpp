@@ -35,10 +35,6 @@ struct CommonOptions {
 
 void add_common_options(CLI::App& app, CommonOptions& options);
 
-/// For CLI::Option::check: numbers that are more than 0, and those that are not less.
-[[nodiscard]] CLI::Validator positive_number();
-[[nodiscard]] CLI::Validator non_negative_number();
-
 /// --device, for the commands that run operations.
 struct DeviceOptions {
     std::string device = "cuda";

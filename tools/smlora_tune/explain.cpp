@@ -1,6 +1,7 @@
 // smlora-tune explain: what can be used for each piece of work, what is used, and why.
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/floor.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/terminal.hpp"

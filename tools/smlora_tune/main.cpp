@@ -10,6 +10,8 @@
 
 #include <cstdio>
 #include <exception>
+#include <new>
+#include <stdexcept>
 
 namespace smlora::tool {
 namespace {
@@ -40,8 +42,7 @@ int run(int argc, char** argv) {
     Run command = []() -> ExitCode {
         throw UsageError(
             "expected a sub-command: info, prewarm, tune, explain, verify, bench, cache, export or import; run with "
-            "--help to "
-            "see more");
+            "--help to see more");
     };
     add_info(app, command);
     add_prewarm(app, command);
@@ -65,6 +66,10 @@ int run(int argc, char** argv) {
         return complain(ExitCode::usage, error.what());
     } catch (const Error& error) {
         return complain(error.code() == ErrorCode::no_device ? ExitCode::needs_gpu : ExitCode::failure, error.what());
+    } catch (const std::bad_alloc&) {
+        return complain(ExitCode::failure, "out of memory: expected fewer --tokens or a smaller --shape");
+    } catch (const std::length_error&) {
+        return complain(ExitCode::failure, "out of memory: expected fewer --tokens or a smaller --shape");
     } catch (const std::exception& error) {
         return complain(ExitCode::failure, error.what());
     }

@@ -1,5 +1,7 @@
 #include "smlora_tune/operand_options.hpp"
 
+#include "smlora_tune/number_checks.hpp"
+
 #include <map>
 
 namespace smlora::tool {
@@ -24,10 +26,14 @@ void add_operand_options(CLI::App& app, OperandCommandOptions& options) {
         ->group(group);
     app.add_option("--left-out", options.left_out, "Share of entries that are -1: experts on another rank")
         ->type_name("SHARE")
-        ->check(CLI::Range(0.0, 1.0).description(""))
+        ->check(share())
         ->capture_default_str()
         ->group(group);
-    app.add_option("--seed", options.seed, "Of everything random")->type_name("N")->capture_default_str()->group(group);
+    app.add_option("--seed", options.seed, "Of everything random")
+        ->type_name("N")
+        ->check(whole_number(0))
+        ->capture_default_str()
+        ->group(group);
 }
 
 OperandOptions operand_options(const OperandCommandOptions& options) {

@@ -2,6 +2,7 @@
 #include <smlora/prewarm.hpp>
 
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/units.hpp"
@@ -10,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include <limits>
 #include <map>
 #include <memory>
 
@@ -47,6 +49,7 @@ nlohmann::ordered_json to_json(const std::vector<NamedProblem>& problems, const 
     document["kernels"] = report.kernels;
     document["compiled"] = report.compiled;
     document["found"] = report.found;
+    document["not_stored"] = report.not_stored;
     document["seconds"] = report.seconds;
     document["compile_seconds"] = report.compile_seconds;
     document["warnings"] = report.warnings;
@@ -85,9 +88,11 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
     }
     line.finish();
     for (const std::string& warning : report.warnings) fmt::print(stderr, "smlora-tune: warning: {}\n", warning);
+    // A cache that is as cold as before is not what was asked for.
+    const ExitCode exit = report.not_stored == 0 ? ExitCode::ok : ExitCode::failure;
     if (command.common.json) {
         print_json(to_json(problems, report));
-        return ExitCode::ok;
+        return exit;
     }
     for (const NamedProblem& item : problems) fmt::print("{}\n", item.name);
     fmt::print("{} kernels: {} compiled, {} found in the cache, {}", report.kernels, report.compiled, report.found,
@@ -96,7 +101,7 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
         fmt::print(" ({} a kernel)", seconds_text(report.compile_seconds / static_cast<double>(report.compiled)));
     }
     fmt::print("\n");
-    return ExitCode::ok;
+    return exit;
 }
 
 }  // namespace
@@ -120,7 +125,7 @@ void add_prewarm(CLI::App& app, Run& run) {
         ->check(CLI::IsMember({"halves", "interleaved"}).description(""));
     sub->add_option("-j,--jobs", command->jobs, "Kernels compiled at once [one a core]")
         ->type_name("N")
-        ->check(positive_number());
+        ->check(whole_number(1, std::numeric_limits<int>::max()));
     add_common_options(*sub, command->common);
     sub->callback([command, &run] { run = [command] { return run_prewarm(*command); }; });
 }

@@ -4,6 +4,7 @@
 #include "models/model_table.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/exit_code.hpp"
+#include "smlora_tune/number_checks.hpp"
 
 #include <smlora/error.hpp>
 
@@ -19,6 +20,8 @@ namespace smlora::tool {
 namespace {
 
 constexpr std::int64_t default_rank = 16;
+// More than any memory holds the rows of; rows of all experts can still be counted.
+constexpr std::int64_t most_tokens = std::int64_t{1} << 40;
 
 const std::vector<std::string> dtype_names{"bf16", "fp16", "fp32", "fp64"};
 const std::vector<std::string> row_order_names{"token", "scattered", "grouped"};
@@ -90,12 +93,13 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->group(group);
     app.add_option("--rank", options.rank, fmt::format("LoRA rank for --model and --config [{}]", default_rank))
         ->type_name("R")
+        ->check(whole_number(0))
         ->group(group);
     app.add_option("--tokens", options.tokens, fmt::format("Numbers of tokens [{}]", default_tokens))
         ->type_name("T,..")
         ->delimiter(',')
         ->allow_extra_args(false)
-        ->check(non_negative_number())
+        ->check(whole_number(0, most_tokens))
         ->group(group);
     app.add_option("--dtype", options.dtype, "Of x, W and y: bf16, fp16, fp32, or fp64 with --device cpu")
         ->check(CLI::IsMember(dtype_names).description(""))

@@ -1,6 +1,7 @@
 // smlora-tune tune: measures the candidates of every operation, and records what it finds.
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/compile_ahead.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/session.hpp"
 #include "smlora_tune/shape_options.hpp"
@@ -22,6 +23,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -366,16 +368,16 @@ void add_tune(CLI::App& app, Run& run) {
         ->capture_default_str();
     sub->add_option("--candidates", command->candidates, "Candidates that are tried for each piece of work")
         ->type_name("N")
-        ->check(positive_number())
+        ->check(whole_number(1, std::numeric_limits<int>::max()))
         ->capture_default_str();
     sub->add_option("--rounds", command->rounds, "Samples of each candidate")
         ->type_name("N")
-        ->check(positive_number())
+        ->check(whole_number(1, std::numeric_limits<int>::max()))
         ->capture_default_str();
     sub->add_option("--compile-ahead", command->compile_ahead,
                     "Threads that compile what comes next while the GPU measures; 0: none [half of the cores]")
         ->type_name("N")
-        ->check(non_negative_number());
+        ->check(whole_number(0, std::numeric_limits<int>::max()));
     sub->add_flag("--exhaustive", command->exhaustive,
                   "Measure every legal candidate as well, and say how far the choice is from the best");
     add_common_options(*sub, command->common);

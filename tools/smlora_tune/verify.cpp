@@ -1,5 +1,6 @@
 // smlora-tune verify: are the results right, on this device, for this shape?
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/operand_options.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/shape_options.hpp"
@@ -151,7 +152,7 @@ void add_verify(CLI::App& app, Run& run) {
     sub->add_option("--sample", command->sample,
                     "Tokens that a reference is computed for, which takes the CPU long for large shapes; 0: all")
         ->type_name("N")
-        ->check(non_negative_number())
+        ->check(whole_number(0))
         ->capture_default_str();
     add_operand_options(*sub, command->operands);
     add_device_options(*sub, command->device);

@@ -1,5 +1,6 @@
 """What lies around the operations: NVRTC, engines, errors, host cost, devices and streams."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -86,11 +87,49 @@ def test_the_shipped_records_are_a_layer():
     assert (str(shipped) in layers and layers[str(shipped)]["exists"]) == bool(records)
 
 
-def test_every_public_name_is_documented():
-    text = (pathlib.Path(__file__).parents[3] / "docs" / "python.md").read_text()
-    for name in smlora.__all__:
-        assert f"`{name}" in text or f"smlora.{name}" in text, name
-        assert getattr(smlora, name).__doc__, name
+@pytest.mark.parametrize(
+    "module, page", [("smlora", "python"), ("smlora.transformers", "python"), ("smlora.scattermoe", "migration_axolotl")]
+)
+def test_every_public_name_is_documented(module, page):
+    text = (pathlib.Path(__file__).parents[3] / "docs" / f"{page}.md").read_text()
+    module = importlib.import_module(module)
+    for name in module.__all__:
+        assert f"`{name}" in text or f"{module.__name__}.{name}" in text, name
+        assert getattr(module, name).__doc__, name
+
+
+def test_wrong_arguments_of_prewarm_are_named():
+    problem = smlora.Problem(4, 16, 16, 4, 2)
+    for problems, tokens, message in (
+        (problem, [1], "problems: expected a list of smlora.Problem, got 4 of type int in it"),
+        ([problem], 16, "tokens: expected a list of numbers, got 16 of type int"),
+        ([problem._replace(E="4")], [1], "E: expected a whole number, got '4' of type str"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            smlora.prewarm(problems, tokens)
+    with pytest.raises(ValueError, match="device: expected .*, got 'mps'"):
+        smlora.cache_stats("mps")
+
+
+class OnGpu:
+    """As much of a tensor as the extension module asks for."""
+
+    dtype, shape, device = torch.float32, (2, 2), torch.device("cuda", 1)
+
+    def get_device(self):
+        return 1
+
+    def stride(self):
+        return (2, 1)
+
+    def data_ptr(self):
+        return 4096
+
+
+def test_a_tensor_on_another_device_is_never_read():
+    y, out = torch.zeros(4, 8), torch.zeros(2, 8)
+    with pytest.raises(ValueError, match="gates: expected a tensor on cpu, where y is, got one on cuda:1"):
+        _native.combine(_library.cpu_engine(), 0, 2, y, OnGpu(), out)
 
 
 def test_errors_of_the_library_become_exceptions():

@@ -141,10 +141,26 @@ def test_gradients_of_any_strides_are_taken(device):
     layer = Layer(device=device)
     y, _ = run(layer)
     expanded = torch.autograd.grad(y.sum(), layer.A, retain_graph=True)[0]
+    one_row = torch.autograd.grad(y.sum(0).sum(), layer.A, retain_graph=True)[0]
+    row = torch.autograd.grad(y, layer.A, torch.ones_like(y[0]).expand(y.shape), retain_graph=True)[0]
     dense = torch.autograd.grad(y, layer.A, torch.ones_like(y), retain_graph=True)[0]
     transposed = torch.autograd.grad(y, layer.A, torch.ones_like(y.T).contiguous().T)[0]
-    assert torch.equal(expanded, dense)
-    assert torch.equal(transposed, dense)
+    for gradient in (expanded, one_row, row, transposed):
+        assert torch.equal(gradient, dense)
+
+
+def test_inputs_of_any_strides_are_taken(device):
+    layer = Layer(device=device)
+    routing = smlora.route(layer.choices, layer.E)
+
+    def y(x):
+        return smlora.moe_lora_linear(x, layer.W, routing, layer.A, layer.B)
+
+    wide = torch.cat([layer.x, layer.x], 1)[:, : layer.K]
+    for x in (layer.x.T.contiguous().T, wide):
+        assert torch.equal(y(x), y(layer.x))
+    row = layer.x[:1].expand(layer.x.shape)
+    assert torch.equal(y(row), y(row.contiguous()))
 
 
 @pytest.mark.parametrize("trained", ["x", "A", "B", "W", "bias", "gates"])
@@ -212,18 +228,60 @@ def test_module_without_an_adapter():
     assert module(torch.randn(3, 24), smlora.route(random_choices(3, 2, 4), 4)).shape == (6, 16)
 
 
-def test_errors_name_the_argument():
+WRONG = [
+    (dict(x=torch.zeros(24)), r"x: expected a tensor \[rows, K\], got \[24\]"),
+    (dict(x=[1.0]), r"x: expected a tensor \[rows, K\], got \[1.0\] of type list"),
+    (dict(x=torch.zeros(11, 16)), r"x: expected K = 24 columns for a weight \[E, K, N\], got 16; .*transpose\(1, 2\)"),
+    (dict(x=torch.zeros(11, 24, dtype=torch.int8)), "x: expected a tensor of bfloat16.*got torch.int8"),
+    (dict(weight=torch.zeros(24, 16)), r"weight: expected a tensor \[E, K, N\], got \[24, 16\]"),
+    (dict(weight=torch.zeros(4, 24, 16)), r"weight: expected \[E, K, N\] = \[5, 24, 16\], got \[4, 24, 16\]"),
+    (dict(lora_A=torch.zeros(5, 3, 23)), r"lora_A: expected \[E, R, K\] = \[5, 3, 24\], got \[5, 3, 23\]"),
+    (dict(lora_A=torch.zeros(3, 24)), r"lora_A: expected a tensor \[E, R, in\], got \[3, 24\]"),
+    (dict(lora_A=torch.zeros(5, 300, 24)), "rank of lora_A: expected 0 to 256, got 300"),
+    (dict(lora_A=torch.zeros(5, 3, 24, dtype=torch.float16)), "lora_A: expected fp32 .*, got fp16"),
+    (dict(lora_B=torch.zeros(5, 3, 16)), r"lora_B: expected \[E, N, R\] = \[5, 16, 3\], got \[5, 3, 16\]"),
+    (dict(lora_B=None), "lora_A, lora_B: expected both or neither, got lora_A without lora_B"),
+    (dict(lora_A=None), "lora_A, lora_B: expected both or neither, got lora_B without lora_A"),
+    (dict(routing=torch.zeros(11, 2)), r"routing: expected a Routing.*, got \[11, 2\]"),
+    (dict(scaling="2x"), "scaling: expected a number, got '2x' of type str"),
+    (dict(bias=torch.zeros(16)), r"bias: expected \[E, N\] = \[5, 16\], got \[16\]"),
+    (dict(gates=torch.zeros(11, 2)), "gates: expected none unless y_rows is \"token\", got some with y_rows='scattered'"),
+    (dict(gates=torch.zeros(11, 2).int(), y_rows="token"), "gates: expected fp32 .*, got int32"),
+    (dict(x_rows=["token"]), "x_rows: expected \"token\""),
+    (dict(y_rows="tokens"), "y_rows: expected \"token\".*got 'tokens'"),
+]
+
+
+@pytest.mark.parametrize("wrong, message", WRONG)
+def test_errors_name_the_argument(wrong, message):
+    layer = Layer()
+    arguments = dict(x=layer.x, weight=layer.W, routing=smlora.route(layer.choices, layer.E), lora_A=layer.A,
+                     lora_B=layer.B)
+    with pytest.raises(ValueError, match=message):
+        smlora.moe_lora_linear(**arguments | wrong)
+
+
+def test_the_module_and_the_views_name_what_is_wrong():
+    with pytest.raises(ValueError, match="rank: expected 0 to 256, got 300"):
+        smlora.MoELoRALinear(4, 24, 16, 300)
+    with pytest.raises(ValueError, match="num_experts: expected 1 to 1024, got 0"):
+        smlora.MoELoRALinear(0, 24, 16, 3)
+    with pytest.raises(ValueError, match=r"lora_A: expected a tensor \[E \* R, in\], got \[5, 3, 24\]"):
+        smlora.adapter_views(torch.zeros(5, 3, 24), torch.zeros(16, 15), 5)
+    with pytest.raises(ValueError, match=r"lora_A, lora_B: expected .* with E = 5, got \[14, 24\] and \[16, 14\]"):
+        smlora.adapter_views(torch.zeros(14, 24), torch.zeros(16, 14), 5)
+
+
+@pytest.mark.parametrize("argument", ["weight", "lora_A", "routing.expert_offsets"])
+def test_tensors_on_another_device_are_refused(argument):
+    """Tensors without memory stand in for those of another device, which would be read at addresses of its own."""
     layer = Layer()
     routing = smlora.route(layer.choices, layer.E)
-    with pytest.raises(ValueError, match=r"A: expected \[E, R, K\] = \[5, 3, 24\], got \[5, 3, 23\]"):
-        smlora.moe_lora_linear(layer.x, layer.W, routing, layer.A[:, :, :-1], layer.B)
-    with pytest.raises(ValueError, match="lora_A, lora_B: expected both"):
-        smlora.moe_lora_linear(layer.x, layer.W, routing, layer.A)
-    with pytest.raises(ValueError, match='y_rows: expected "token"'):
-        smlora.moe_lora_linear(layer.x, layer.W, routing, y_rows="tokens")
-    with pytest.raises(ValueError, match="gates"):
-        smlora.moe_lora_linear(layer.x, layer.W, routing, gates=layer.gates, y_rows="grouped")
-    with pytest.raises(ValueError, match="expected a tensor of bfloat16.*got torch.int8"):
-        smlora.moe_lora_linear(layer.x.to(torch.int8), layer.W, routing)
-    with pytest.raises(ValueError, match=r"weight: expected \[E, K, N\]"):
-        smlora.moe_lora_linear(layer.x, layer.W[0], routing)
+    arguments = {"weight": layer.W, "lora_A": layer.A, "lora_B": layer.B}
+    if argument in arguments:
+        arguments[argument] = arguments[argument].to("meta")
+    else:
+        routing = routing._replace(expert_offsets=routing.expert_offsets.to("meta"))
+    name = argument.removeprefix("routing.")
+    with pytest.raises(ValueError, match=f"{name}: expected a tensor on cpu, where x is, got one on meta"):
+        smlora.moe_lora_linear(layer.x, routing=routing, **arguments)

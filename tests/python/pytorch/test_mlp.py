@@ -224,5 +224,14 @@ def test_errors_name_the_argument():
     x, W1, _, _, _, W2, *_ = mlp.leaves
     with pytest.raises(ValueError, match=r"gate_up: expected \[E, K, 2 \* I\] with I = 16"):
         smlora.moe_lora_mlp(x, W1[:, :, :-2], W2, mlp.routing)
-    with pytest.raises(ValueError, match=r"down: expected \[E, in, out\]"):
+    with pytest.raises(ValueError, match=r"down: expected a tensor \[E, in, out\], got"):
         smlora.moe_lora_mlp(x, W1, W2[0], mlp.routing)
+    adapter = smlora.Adapter(torch.zeros(mlp.E, 2, 5), torch.zeros(mlp.E, W2.shape[2], 2))
+    with pytest.raises(ValueError, match=r"down_lora.lora_A: expected \[E, R, K\] = .*, got \[\d+, 2, 5\]"):
+        smlora.moe_lora_mlp(x, W1, W2, mlp.routing, down_lora=adapter)
+    with pytest.raises(ValueError, match=r"gate_up_bias: expected \[E, N\] = .*, got \[3\]"):
+        smlora.moe_lora_mlp(x, W1, W2, mlp.routing, gate_up_bias=torch.zeros(3, dtype=x.dtype))
+    with pytest.raises(ValueError, match="gate_up_lora: expected an Adapter, got 'lora' of type str"):
+        smlora.moe_lora_mlp(x, W1, W2, mlp.routing, gate_up_lora="lora")
+    with pytest.raises(ValueError, match="gate_up_lora.scaling: expected a number, got None"):
+        smlora.moe_lora_mlp(x, W1, W2, mlp.routing, gate_up_lora=adapter._replace(scaling=None))

@@ -65,3 +65,36 @@ def test_group_refuses_grouped_rows():
     routing = smlora.route(random_choices(3, 2, 4), 4)
     with pytest.raises(ValueError, match="rows"):
         smlora.group(torch.zeros(6, 4), routing, rows="grouped")
+
+
+def test_gradients_that_are_one_row_are_taken(device):
+    """The gradient of a sum over rows has a row stride of 0."""
+    routing = smlora.route(torch.tensor([[0, 1], [1, 2], [2, 0]], device=device), 3)
+    gates = torch.rand(3, 2, device=device)
+    for operation in (
+        lambda rows: smlora.combine(rows, gates),
+        lambda rows: smlora.group(rows, routing, rows="scattered"),
+        smlora.gated_activation,
+    ):
+        rows = torch.randn(6, 8, device=device, requires_grad=True)
+        out = operation(rows)
+        dense = torch.autograd.grad(out, rows, torch.ones_like(out), retain_graph=True)[0]
+        assert torch.equal(torch.autograd.grad(out.sum(0).sum(), rows)[0], dense)
+
+
+def test_errors_name_the_argument():
+    routing = smlora.route(torch.tensor([[0, 1], [1, 2]]), 3)
+    rows, gates = torch.zeros(4, 8), torch.zeros(2, 2)
+    for call, message in (
+        (lambda: smlora.route([[0, 1]], 3), "top_idx: expected a tensor \\[T, top_k\\], got .* of type list"),
+        (lambda: smlora.route(torch.zeros(2, 2).short(), 3), "top_idx: expected a tensor of .*, got torch.int16"),
+        (lambda: smlora.route(torch.zeros(2, 2).int(), -1), "num_experts: expected 1 to 1024, got -1"),
+        (lambda: smlora.combine(rows, top_k=0), "top_k: expected 1 to 64, got 0"),
+        (lambda: smlora.combine(rows, gates[:, 0]), "gates: expected a tensor \\[T, top_k\\], got \\[2\\]"),
+        (lambda: smlora.combine(rows[0], gates), "y: expected a tensor \\[T \\* top_k, width\\], got \\[8\\]"),
+        (lambda: smlora.group(rows[0], routing), "x: expected a tensor \\[rows, width\\], got \\[8\\]"),
+        (lambda: smlora.group(rows[:2], None), "routing: expected a Routing.*, got None"),
+        (lambda: smlora.gated_activation(rows[0]), "h: expected a tensor \\[rows, 2 \\* width\\], got \\[8\\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -126,6 +126,19 @@ def test_autocast_casts_what_is_wide_and_leaves_adapters(device):
         assert torch.equal(got, want)
 
 
+def test_autocast_casts_adapters_and_gates_of_a_type_that_goes_with_nothing(device):
+    layer = Layer(device=device, dtype=torch.float16, y_rows="token")
+    routing = routed(layer)
+
+    def run(x, W, A, B, gates):
+        return smlora.moe_lora_linear(x, W, routing, A, B, gates=gates, y_rows="token")
+
+    tensors = layer.x, layer.W, layer.A, layer.B, layer.gates
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        y = run(*tensors)
+    assert torch.equal(y, run(*[tensor.bfloat16() for tensor in tensors]))
+
+
 def test_grad_and_vjp_of_torch_func():
     layer = Layer(y_rows="token")
     x, A, B, gates, *rest = step_arguments(layer)

@@ -115,6 +115,7 @@ TEST(Json, PrewarmReport) {
     report.found = 1;
     report.seconds = 0.5;
     report.compile_seconds = 1.5;
+    report.not_stored = 1;
     report.warnings = {"spills"};
     EXPECT_EQ(json::parse(capi::to_json(report)), (json{{"schema", 1},
                                                         {"kernels", 3},
@@ -122,6 +123,7 @@ TEST(Json, PrewarmReport) {
                                                         {"found", 1},
                                                         {"seconds", 0.5},
                                                         {"compile_seconds", 1.5},
+                                                        {"not_stored", 1},
                                                         {"warnings", {"spills"}}}));
 }
 
