@@ -79,6 +79,15 @@ struct Int {
     static constexpr int value = Value;
 };
 
+/// Calls `work` with Int<0>, .. Int<COUNT - 1>.
+template <int COUNT, int FIRST = 0, class Work>
+__device__ __forceinline__ void for_each_int(Work work) {
+    if constexpr (FIRST < COUNT) {
+        work(Int<FIRST>{});
+        for_each_int<COUNT, FIRST + 1>(work);
+    }
+}
+
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace smlora

@@ -11,6 +11,10 @@
 
 namespace smlora::grouped_product_wgmma {
 
+/// Steps whose copies take their sources at distances that the instruction holds: addresses are added up once for all
+/// of them, and a copy waits for no addition.
+constexpr int steps_ahead = 4;
+
 /// Copies that a block makes of the weights of one step, one for each 64 columns unless the reduction is contiguous.
 template <int MAJOR, int CLUSTER>
 constexpr int weight_copies = MAJOR == 0 ? 1 : tile_columns / CLUSTER / 64;
@@ -87,7 +91,10 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, con
             }
         };
 
-        for (int step = 0; step < L::red_steps; ++step) {
+        // Where this thread's piece of a row lies in a stage; those of its other rows lie 16 rows further each.
+        const unsigned own = L::weight_bytes + swizzled<8>(thread / 8, chunk);
+        const auto copy_step = [&](auto ahead, int step) {
+            constexpr int offset = decltype(ahead)::value * step_depth;
             const unsigned stage = base + ring.stage * L::stage_bytes;
             const unsigned barrier = L::filled(base, ring.stage);
             const int red = step * step_depth;
@@ -118,22 +125,31 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, con
                     copy_adapter(base + L::staging, base + L::rank_rows, barrier, 0);
                 }
             }
-            const unsigned target = stage + L::weight_bytes;
-            const bool inside = C::RED % step_depth == 0 || red + chunk * 8 < C::RED;
-#pragma unroll
-            for (int pass = 0; pass < passes; ++pass) {
+            const unsigned to = stage + own;
+            [[maybe_unused]] const bool inside = C::RED % step_depth == 0 || red + chunk * 8 < C::RED;
+            for_each_int<passes>([&](auto number) {
+                constexpr int pass = decltype(number)::value;
+                constexpr int row_bytes = step_depth * 2;
                 if (pass < tile_passes) {
-                    const unsigned to = target + swizzled<8>(thread / 8 + pass * 16, chunk);
                     if constexpr (C::RED % step_depth == 0) {
-                        ptx::cp_async_16(to, from[pass]);
+                        ptx::cp_async_16_at<pass * 16 * row_bytes, offset * 2>(to, from[pass]);
                     } else {
-                        ptx::cp_async_16(to, inside ? from[pass] : rows, inside ? 16U : 0U);
+                        ptx::cp_async_16(to + pass * 16 * row_bytes, inside ? from[pass] + offset : rows,
+                                         inside ? 16U : 0U);
                     }
-                    from[pass] += step_depth;
                 }
-            }
+            });
             ptx::cp_async_arrive(barrier);
             ring.next();
+        };
+        for (int step = 0; step < L::red_steps; step += steps_ahead) {
+            for_each_int<steps_ahead>([&](auto ahead) {
+                if (L::red_steps % steps_ahead == 0 || step + decltype(ahead)::value < L::red_steps) {
+                    copy_step(ahead, step + decltype(ahead)::value);
+                }
+            });
+#pragma unroll
+            for (int pass = 0; pass < passes; ++pass) from[pass] += steps_ahead * step_depth;
         }
         for (int step = 0; step < L::lora_slots; ++step) {
             const unsigned stage = base + ring.stage * L::stage_bytes;

@@ -17,6 +17,14 @@ __device__ __forceinline__ void cp_async_16(unsigned target, const void* source)
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
 }
 
+/// The same at distances in bytes that the instruction holds, so that no address has to be added up.
+template <int TargetOffset, int SourceOffset>
+__device__ __forceinline__ void cp_async_16_at(unsigned target, const void* source) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0 + %2], [%1 + %3], 16;" ::"r"(target), "l"(source),
+                 "n"(TargetOffset), "n"(SourceOffset)
+                 : "memory");
+}
+
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 /// Waits until at most `Pending` of this thread's newest groups are still under way.

@@ -28,15 +28,12 @@ constexpr std::array row_options{Rows{144, 4, 48, 8, true},  Rows{144, 3, 144, 8
 
 /// The same where rank rows are made on the way: the rank matrix takes room in each stage, for which less is staged or
 /// there is a stage less.
-WgmmaBlocking with_rank_rows(WgmmaBlocking blocking, const ProductKernel& product, std::int64_t E, std::int64_t rank,
-                             int shared_bytes) {
+WgmmaBlocking with_rank_rows(WgmmaBlocking blocking, std::int64_t E, std::int64_t rank, int shared_bytes) {
     constexpr int least_staging_rows = 32;
     const int depth = wgmma_rank_depth(rank);
     blocking.makes_rank_rows = true;
-    // Registers for the rank rows of a third m64 are there at the least depth only, and where neither gates nor how the
-    // operands lie take more.
-    const bool third = depth == 16 && product.weight_out_contiguous && !product.lora_out_contiguous && !product.gates;
-    blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : third ? 144 : 128);
+    // Registers for the rank rows of a third m64 are there at the least depth only.
+    blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : depth > 16 ? 128 : 144);
     const int most_staging_rows = std::min(blocking.staging_rows, blocking.tile_rows);
     for (; blocking.stages > 2; --blocking.stages) {
         for (blocking.staging_rows = most_staging_rows; blocking.staging_rows >= least_staging_rows;
@@ -147,7 +144,7 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
                 if (cluster > 1 && (makes || !option.pairs)) continue;
                 WgmmaBlocking blocking{option.tile_rows,    option.row_step, option.stages,
                                        option.staging_rows, cluster,         false};
-                if (makes) blocking = with_rank_rows(blocking, product, problem.E, rank, facts.shared_bytes_per_block);
+                if (makes) blocking = with_rank_rows(blocking, problem.E, rank, facts.shared_bytes_per_block);
                 tune::Candidate candidate = candidate_of(blocking);
                 // What was made smaller may be what another was made to.
                 if (std::any_of(space.begin(), space.end(),

@@ -15,6 +15,11 @@ __device__ SMLORA_EMULATED void cp_async_16(unsigned target, const void* source,
     emulator::runtime->cp_async(target, source, 16, 16, where);
 }
 
+template <int TargetOffset, int SourceOffset>
+__device__ SMLORA_EMULATED void cp_async_16_at(unsigned target, const void* source, SMLORA_WHERE) {
+    emulator::runtime->cp_async(target + TargetOffset, static_cast<const char*>(source) + SourceOffset, 16, 16, where);
+}
+
 __device__ SMLORA_EMULATED void cp_async_commit() { emulator::runtime->cp_async_commit(); }
 
 template <int Pending>
