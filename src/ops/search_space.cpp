@@ -84,7 +84,8 @@ tune::SearchSpace gradients_space(const Problem& problem, const Variant& variant
                       rows * static_cast<double>(padded_rank(problem))) +
                  gradient * static_cast<double>(width);
     }
-    const GradientSize size{problem.E, problem.R, padded_rank(problem), problem.gates, bytes};
+    const GradientSize size{
+        problem.E, problem.R, padded_rank(problem), problem.gates, rows / static_cast<double>(problem.E), bytes};
     tune::SearchSpace space = gradient_bulk_candidates(size, facts);
     append(space, gradient_mma_candidates(size, facts));
     return space;

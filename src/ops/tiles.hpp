@@ -64,7 +64,8 @@ struct GradientBulkTile {
 struct GradientSize {
     std::int64_t E, R, padded_rank;
     bool gates;
-    double bytes;  ///< read and written once
+    double rows_per_expert;  ///< the mean, M / E
+    double bytes;            ///< read and written once
 };
 
 inline constexpr const char* gradient_mma_family = "lora_gradient_mma";
