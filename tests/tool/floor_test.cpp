@@ -109,9 +109,21 @@ TEST(Floor, ActivationsReadAndWriteOnce) {
     EXPECT_EQ(work(Op::activation, problem, load).flop, 0);
 }
 
+TEST(Floor, RowOperationsReadAndWriteOnce) {
+    const Problem problem = problem_of(figures[0]);
+    const Load load{2048, 16384, 256};
+    const auto entries = 2048.0 * static_cast<double>(problem.top_k);
+    const auto K = static_cast<double>(problem.K);
+    const auto N = static_cast<double>(problem.N);
+    EXPECT_EQ(work(Op::route, problem, load).bytes, 4 * (3 * entries + static_cast<double>(problem.E)));
+    EXPECT_EQ(work(Op::group, problem, load).bytes, 2 * K * (2048 + entries));
+    EXPECT_EQ(work(Op::combine, problem, load).bytes, 2 * N * (entries + 2048) + 4 * entries);
+    EXPECT_EQ(work(Op::combine_backward, problem, load).bytes, 2 * N * (2 * entries + 2048) + 8 * entries);
+}
+
 TEST(Op, NamesGoBothWays) {
-    for (const Op op :
-         {Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step, Op::activation, Op::activation_backward}) {
+    for (const Op op : {Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step, Op::activation, Op::activation_backward,
+                        Op::route, Op::group, Op::combine, Op::combine_backward}) {
         EXPECT_EQ(op_from_name(name(op)), op);
     }
     EXPECT_EQ(op_from_name("backward"), std::nullopt);

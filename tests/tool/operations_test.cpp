@@ -144,6 +144,37 @@ TEST_F(Bench, ActivationsAreTimedWhenAskedForAndNeedAnEvenN) {
     EXPECT_NE(refused.err.find("even N"), std::string::npos) << refused.err;
 }
 
+TEST_F(Bench, RowOperationsAreTimedWhenAskedForInEveryRowOrder) {
+    for (const std::vector<std::string>& orders :
+         {std::vector<std::string>{"--x-rows", "token", "--y-rows", "grouped"},
+          std::vector<std::string>{"--x-rows", "grouped", "--y-rows", "token", "--gates"}}) {
+        std::vector<std::string> command{"bench",
+                                         "--device",
+                                         "cpu",
+                                         "--shape",
+                                         "4,24,16,0,2",
+                                         "--tokens",
+                                         "8",
+                                         "--op",
+                                         "route,group,combine,combine_backward",
+                                         "--ceiling-tflops",
+                                         "0.5",
+                                         "--ceiling-gbs",
+                                         "20",
+                                         "--left-out",
+                                         "0.2",
+                                         "--json"};
+        command.insert(command.end(), orders.begin(), orders.end());
+        const Outcome outcome = run(command);
+        ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+        const auto json = outcome.json();
+        const auto& results = json["cases"][0]["results"];
+        ASSERT_EQ(results.size(), 4U);
+        EXPECT_EQ(results[3]["op"], "combine_backward");
+        for (const auto& result : results) EXPECT_GT(result["floor_seconds"].get<double>(), 0);
+    }
+}
+
 TEST_F(Bench, TableIsOnStdoutAndContextOnStderr) {
     const Outcome outcome = run({"bench", "--device", "cpu", "--shape", "8,64,48,4,2", "--tokens", "8", "--op",
                                  "forward", "--ceiling-tflops", "0.5", "--ceiling-gbs", "20"});

@@ -69,10 +69,10 @@ std::vector<Op> parse_ops(const std::vector<std::string>& names) {
     for (const std::string& text : names) {
         const std::optional<Op> op = op_from_name(text);
         if (!op)
-            throw UsageError(
-                fmt::format("--op: expected base, forward, dx, lora_grad, step, activation or "
-                            "activation_backward, got '{}'",
-                            text));
+            throw UsageError(fmt::format(
+                "--op: expected base, forward, dx, lora_grad, step, activation, activation_backward, route, group, "
+                "combine or combine_backward, got '{}'",
+                text));
         ops.push_back(*op);
     }
     return ops;
@@ -93,6 +93,12 @@ std::deque<Operands> make_sets(Session& session, const Problem& problem, Operand
     return sets;
 }
 
+/// group() takes rows that are not grouped yet.
+Problem group_problem(Problem problem) {
+    if (problem.x_rows == RowOrder::grouped) problem.x_rows = RowOrder::scattered;
+    return problem;
+}
+
 void run_op(Session& session, Op op, const Operands& operands) {
     const Engine& engine = session.engine();
     const Stream stream = session.stream();
@@ -110,6 +116,14 @@ void run_op(Session& session, Op op, const Operands& operands) {
             return activation(engine, stream, problem, operands.activation_args());
         case Op::activation_backward:
             return activation_backward(engine, stream, problem, operands.activation_backward_args());
+        case Op::route:
+            return route(engine, stream, problem, operands.route_args());
+        case Op::group:
+            return group(engine, stream, group_problem(problem), operands.group_args());
+        case Op::combine:
+            return combine(engine, stream, problem, operands.combine_args());
+        case Op::combine_backward:
+            return combine_backward(engine, stream, problem, operands.combine_backward_args());
         case Op::step:
             break;
     }
@@ -225,6 +239,9 @@ ExitCode run_bench(const BenchCommand& command) {
         throw UsageError("--tokens: expected at least 1, got 0: there is nothing to time");
     }
     OperandOptions options = operand_options(command.operands);
+    options.row_operations = std::any_of(ops.begin(), ops.end(), [](Op op) {
+        return op == Op::group || op == Op::combine || op == Op::combine_backward;
+    });
 
     ProgressLine line(stderr);
     Session session(engine_options(command.common, device.backend, device.ordinal, command.device.threads,
@@ -271,8 +288,10 @@ void add_bench(CLI::App& app, Run& run) {
     CLI::App* sub = app.add_subcommand("bench", "Time operations and compare them with the least that they can take");
     sub->footer(footer);
     add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
-    sub->add_option("--op", command->ops,
-                    "base, forward, dx, lora_grad, step [all of these]; activation, activation_backward")
+    sub->add_option(
+           "--op", command->ops,
+           "base, forward, dx, lora_grad, step [all of these]; activation, activation_backward, route, group, combine, "
+           "combine_backward")
         ->type_name("OP,..")
         ->delimiter(',')
         ->allow_extra_args(false);

@@ -8,7 +8,8 @@ namespace smlora::tool {
 namespace {
 
 constexpr std::array all_ops{
-    Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step, Op::activation, Op::activation_backward};
+    Op::base,  Op::forward, Op::dx,      Op::lora_grad,       Op::step, Op::activation, Op::activation_backward,
+    Op::route, Op::group,   Op::combine, Op::combine_backward};
 constexpr std::array step_ops{Op::forward, Op::dx, Op::lora_grad};
 
 }  // namespace
@@ -29,6 +30,14 @@ std::string_view name(Op op) {
             return "activation";
         case Op::activation_backward:
             return "activation_backward";
+        case Op::route:
+            return "route";
+        case Op::group:
+            return "group";
+        case Op::combine:
+            return "combine";
+        case Op::combine_backward:
+            return "combine_backward";
     }
     throw std::logic_error("name: unknown operation");
 }
@@ -55,6 +64,8 @@ Work work(Op op, const Problem& problem, const Load& load) {
     const double weights = element * active * K * N;
     const double adapters = adapter_element * active * R * (K + N);
     const double gradients = adapter_element * static_cast<double>(problem.E) * R * (K + N);
+    const double entries = T * static_cast<double>(problem.top_k);
+    const double gates = entries * static_cast<double>(size_of(problem.gate_dtype));
     switch (op) {
         case Op::base:
             return {2 * M * K * N, weights + x + y};
@@ -68,6 +79,15 @@ Work work(Op op, const Problem& problem, const Load& load) {
             return {0, 1.5 * y};
         case Op::activation_backward:
             return {0, 2.5 * y};
+        case Op::route:
+            return {0,
+                    static_cast<double>(size_of(problem.index_dtype)) * (3 * entries + static_cast<double>(problem.E))};
+        case Op::group:
+            return {0, x + element * K * entries};
+        case Op::combine:
+            return {0, element * N * (entries + T) + gates};
+        case Op::combine_backward:
+            return {0, element * N * (2 * entries + T) + 2 * gates};
         case Op::step:
             break;
     }

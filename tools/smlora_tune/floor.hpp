@@ -18,6 +18,10 @@ enum class Op {
     step,                 ///< forward, dx and lora_grad, one after the other
     activation,           ///< the gated activation of y's rows, N an even number
     activation_backward,  ///< its gradient
+    route,                ///< sorts the entries by expert
+    group,                ///< x's rows into expert order
+    combine,              ///< rows of width N, gated and summed over a token's choices
+    combine_backward,     ///< both of its gradients
 };
 
 [[nodiscard]] std::string_view name(Op op);
@@ -43,6 +47,11 @@ struct Work {
 ///   lora_grad  4 M R (K + N)             flop;  s (rows_x K + rows_y N) + A and B + dA and dB
 ///   activation            0              flop;  3/2 s rows_y N
 ///   activation_backward   0              flop;  5/2 s rows_y N
+/// With P = tokens * top_k entries, i = size of an index, g of a gate:
+///   route                 0              flop;  i (3 P + E)
+///   group                 0              flop;  s K (rows of x, not more than P, + P)
+///   combine               0              flop;  s N (P + T) + g P
+///   combine_backward      0              flop;  s N (2 P + T) + 2 g P
 /// A and B count E' experts, dA and dB all of them. Not defined for `step`, whose floor is a sum of floors.
 [[nodiscard]] Work work(Op op, const Problem& problem, const Load& load);
 

@@ -74,6 +74,17 @@ Operands::Operands(const Engine& engine, const Problem& problem_, const OperandO
         allocate(engine, a, {nullptr, p.dtype, {rows_y, p.N / 2}});
         random(a, Distribution::normal, 1, "a");
     }
+    if (options.row_operations) {
+        allocate(engine, grouped_x, {nullptr, p.dtype, {M, p.K}});
+        allocate(engine, rows, {nullptr, p.dtype, {M, p.N}});
+        random(rows, Distribution::normal, 1, "rows");
+        allocate(engine, drows, {nullptr, p.dtype, {M, p.N}});
+        allocate(engine, sums, {nullptr, p.dtype, {T, p.N}});
+        random(sums, Distribution::normal, 1, "sums");
+        allocate(engine, row_gates, {nullptr, p.gate_dtype, {T, p.top_k}});
+        random(row_gates, Distribution::positive, 1, "row gates");
+        allocate(engine, row_dgates, {nullptr, p.gate_dtype, {T, p.top_k}});
+    }
     if (p.bias) {
         allocate(engine, bias, {nullptr, p.dtype, {p.E, p.N}});
         random(bias, Distribution::normal, 1, "bias");
@@ -173,6 +184,32 @@ ActivationBackwardArgs Operands::activation_backward_args() const {
     return args;
 }
 
+GroupArgs Operands::group_args() const {
+    GroupArgs args;
+    args.x = x.tensor;
+    args.routing = routing();
+    args.out = grouped_x.tensor;
+    return args;
+}
+
+CombineArgs Operands::combine_args() const {
+    CombineArgs args;
+    args.y = rows.tensor;
+    args.gates = row_gates.tensor;
+    args.out = sums.tensor;
+    return args;
+}
+
+CombineBackwardArgs Operands::combine_backward_args() const {
+    CombineBackwardArgs args;
+    args.dout = sums.tensor;
+    args.y = rows.tensor;
+    args.gates = row_gates.tensor;
+    args.dy = drows.tensor;
+    args.dgates = row_dgates.tensor;
+    return args;
+}
+
 Load Operands::load() const {
     Load result;
     result.tokens = T;
@@ -188,8 +225,31 @@ Load Operands::load() const {
 
 std::size_t Operands::bytes() const {
     std::size_t sum = 0;
-    for (const Array* array : {&top_idx, &sorted_expert_idxs, &sorted_scattered_idxs, &expert_offsets, &x, &W, &A, &B,
-                               &bias, &gates, &dy, &y, &xa, &dx, &yb, &dgates, &dA, &dB, &a}) {
+    for (const Array* array : {&top_idx,
+                               &sorted_expert_idxs,
+                               &sorted_scattered_idxs,
+                               &expert_offsets,
+                               &x,
+                               &W,
+                               &A,
+                               &B,
+                               &bias,
+                               &gates,
+                               &dy,
+                               &y,
+                               &xa,
+                               &dx,
+                               &yb,
+                               &dgates,
+                               &dA,
+                               &dB,
+                               &a,
+                               &grouped_x,
+                               &rows,
+                               &drows,
+                               &sums,
+                               &row_gates,
+                               &row_dgates}) {
         sum += array->buffer.bytes();
     }
     return sum;

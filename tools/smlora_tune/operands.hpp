@@ -27,6 +27,7 @@ struct OperandOptions {
     Skew skew = Skew::uniform;
     double left_out = 0;
     std::uint64_t seed = 0;
+    bool row_operations = false;  ///< with what group, combine and combine_backward need besides
 };
 
 /// A tensor and the memory that it lies in, from the first byte on.
@@ -54,6 +55,11 @@ class Operands {
     [[nodiscard]] ActivationArgs activation_args() const;
     [[nodiscard]] ActivationBackwardArgs activation_backward_args() const;
 
+    /// Only with OperandOptions::row_operations. Rows of width K, and of width N.
+    [[nodiscard]] GroupArgs group_args() const;
+    [[nodiscard]] CombineArgs combine_args() const;
+    [[nodiscard]] CombineBackwardArgs combine_backward_args() const;
+
     [[nodiscard]] Load load() const;
     [[nodiscard]] std::size_t bytes() const;
 
@@ -66,6 +72,8 @@ class Operands {
     Array x, W, A, B, bias, gates, dy;
     Array y, xa, dx, yb, dgates, dA, dB;
     Array a;  ///< [rows of y, N / 2] where N is even
+    // Of the row operations: [M, K]; [M, N] twice, [T, N]; [T, top_k] twice.
+    Array grouped_x, rows, drows, sums, row_gates, row_dgates;
 
  private:
     [[nodiscard]] Routing routing() const;
