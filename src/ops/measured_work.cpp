@@ -89,7 +89,7 @@ class ProductWork final : public MeasuredWork {
                 {adapter * product_.out, problem_.dtype, true},
                 {product_.bias ? problem_.E * product_.out * s : 0, problem_.dtype, true},
                 {product_.gates ? M * static_cast<std::int64_t>(size_of(problem_.gate_dtype)) : 0, problem_.gate_dtype,
-                 true},
+                 true, true},
                 {problem_.R > 0 ? rank_rows_bytes(problem_, M) : 0, problem_.dtype, false},
                 {rows_of(problem_, product_.out_rows, T) * product_.out * s, problem_.dtype, false},
                 {problem_.R > 0 ? wgmma_progress_bytes(problem_.E, M) : 0, DType::int32, false}};
@@ -156,7 +156,7 @@ class GradientsWork final : public MeasuredWork {
     [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
         const std::int64_t M = T * problem_.top_k;
         const std::int64_t gates = problem_.gates ? M * static_cast<std::int64_t>(size_of(problem_.gate_dtype)) : 0;
-        std::vector<Operand> operands{{gates, problem_.gate_dtype, true}};
+        std::vector<Operand> operands{{gates, problem_.gate_dtype, true, true}};
         for (const bool a : {true, false}) {
             const std::int64_t width = wanted_width(a);
             const RowOrder order = a ? problem_.x_rows : problem_.y_rows;

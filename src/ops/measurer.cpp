@@ -115,7 +115,7 @@ tune::MemoryNeed Measurer::memory_need() {
         need.set_bytes += static_cast<std::uint64_t>(std::max(operands[i].bytes, check[i].bytes));
     }
     const std::int64_t indices = (case_.T + check_T_) * case_.problem.top_k + 2 * case_.problem.E;
-    need.fixed_bytes = static_cast<std::uint64_t>(occupied_bytes + 2 * pattern_elements * 4 + indices * 8);
+    need.fixed_bytes = static_cast<std::uint64_t>(occupied_bytes + 3 * pattern_elements * 4 + indices * 8);
     need.l2_bytes = call_.facts().l2_bytes;
     std::size_t free = 0;
     std::size_t total = 0;
@@ -209,7 +209,7 @@ CallRows Measurer::upload_routing(std::int64_t T, double left_out, tune::Skew sk
 
 void Measurer::fill(gpu::StreamBuffer& buffer, const Operand& operand, std::size_t number) {
     // Another beginning for each, then whole periods: two operands never hold the same rows.
-    const gpu::StreamBuffer& pattern = *patterns_.at(operand.dtype);
+    const gpu::StreamBuffer& pattern = *patterns_.at({operand.dtype, operand.gates});
     const std::size_t offset = (number * 104729 % static_cast<std::size_t>(pattern_elements)) * size_of(operand.dtype);
     std::size_t filled = std::min(pattern.bytes() - offset, buffer.bytes());
     const auto copy = [&](std::size_t to, CUdeviceptr from, std::size_t bytes) {
@@ -232,15 +232,21 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     std::normal_distribution<float> normal;
     std::vector<float> values(static_cast<std::size_t>(pattern_elements));
     for (float& value : values) value = normal(random);
+    std::vector<float> gates(values.size());
+    // Gates that are normal, too, would make terms of a gradient that are many times its size: where such cancel, what
+    // is left is rounding.
+    std::transform(values.begin(), values.end(), gates.begin(),
+                   [](float value) { return std::abs(value) / (1 + std::abs(value)); });
     const std::vector<Operand> operands = work_->operands(case_.T);
     const std::vector<Operand> check = work_->operands(check_T_);
     for (const Operand& operand : operands) {
-        if (!operand.input || operand.bytes == 0 || patterns_.count(operand.dtype) != 0) continue;
-        const std::string bytes = encoded(values, operand.dtype);
+        const std::pair key{operand.dtype, operand.gates};
+        if (!operand.input || operand.bytes == 0 || patterns_.count(key) != 0) continue;
+        const std::string bytes = encoded(operand.gates ? gates : values, operand.dtype);
         gpu::StreamBuffer& pattern = new_buffer(static_cast<std::int64_t>(bytes.size()));
         stream_->synchronize();
         SMLORA_CUDA(cuMemcpyHtoD, pattern.address(), bytes.data(), bytes.size());
-        patterns_[operand.dtype] = &pattern;
+        patterns_[key] = &pattern;
     }
     std::size_t number = 0;
     for (int set = 0; set < sets; ++set) {

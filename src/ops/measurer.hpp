@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace smlora::ops {
@@ -81,8 +82,8 @@ class Measurer final : public tune::Device {
 
     std::deque<gpu::StreamBuffer> buffers_;
     std::vector<std::vector<void*>> sets_;
-    std::vector<gpu::StreamBuffer*> first_set_;  ///< that is checked with
-    std::map<DType, gpu::StreamBuffer*> patterns_;
+    std::vector<gpu::StreamBuffer*> first_set_;                      ///< that is checked with
+    std::map<std::pair<DType, bool>, gpu::StreamBuffer*> patterns_;  ///< by type and whether they are gates
     gpu::StreamBuffer* occupied_ = nullptr;
     CallRows rows_;
     CallRows check_rows_;
