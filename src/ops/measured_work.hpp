@@ -17,7 +17,7 @@ struct Operand {
     std::int64_t bytes = 0;
     DType dtype = DType::bf16;
     bool input = true;   ///< filled with random values; else written by the work
-    bool gates = false;  ///< values between 0 and 1, as a router makes them
+    bool gates = false;  ///< values between -1 and 1
 };
 
 /// What a run leaves that can be compared: a matrix at an operand's beginning. Its rows are long enough for their size

@@ -233,10 +233,10 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     std::vector<float> values(static_cast<std::size_t>(pattern_elements));
     for (float& value : values) value = normal(random);
     std::vector<float> gates(values.size());
-    // Gates that are normal, too, would make terms of a gradient that are many times its size: where such cancel, what
-    // is left is rounding.
+    // Of size 1 at most: gates that are normal, too, would make terms of a gradient many times its size, and where such
+    // cancel the difference is their rounding.
     std::transform(values.begin(), values.end(), gates.begin(),
-                   [](float value) { return std::abs(value) / (1 + std::abs(value)); });
+                   [](float value) { return value / (1 + std::abs(value)); });
     const std::vector<Operand> operands = work_->operands(case_.T);
     const std::vector<Operand> check = work_->operands(check_T_);
     for (const Operand& operand : operands) {

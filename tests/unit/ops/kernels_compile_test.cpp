@@ -95,7 +95,7 @@ INSTANTIATE_TEST_SUITE_P(ForArch, KernelsCompile,
 TEST(KernelsCompile, OnWgmma) {
     ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
     Problem pairs = problem(128, 2048, 1536, 16, 8);
-    expect_compiled(pairs, 4096, "sm_90a");  // 256 rows an expert
+    expect_compiled(pairs, 4096, "sm_90a");                            // 256 rows an expert
     expect_compiled(problem(128, 2048, 1536, 0, 8), 16384, "sm_90a");  // the base product
     Problem large_rank = problem(128, 2048, 1536, 256, 8);
     large_rank.weight_layout = WeightLayout::enk;
@@ -109,8 +109,8 @@ TEST(KernelsCompile, OnWgmma) {
 }
 
 TEST(KernelsCompile, EveryTileFromOneTokenToManyAndEveryRank) {
-    for (const std::int64_t T : {1, 512, 65536}) expect_compiled(problem(64, 2048, 2048, 16, 8), T, "sm_90a");
-    for (const std::int64_t R : {1, 17, 64, 256}) expect_compiled(problem(64, 2880, 1024, R, 8), 2048, "sm_90a");
+    for (const std::int64_t T : {1, 64, 512, 65536}) expect_compiled(problem(64, 2048, 2048, 16, 8), T, "sm_90a");
+    for (const std::int64_t R : {1, 17, 32, 64, 256}) expect_compiled(problem(64, 2880, 1024, R, 8), 2048, "sm_90a");
 }
 
 /// Every candidate that the tuner may try compiles and fits; one that spills is refused then, but most must not.
