@@ -11,6 +11,8 @@
 // them and set a flag for their row tile; the others read them at the end of their reduction, after a look at the flag.
 // Blocks take tiles from a counter, in order, so that every tile that is waited for is under way in a running block.
 //
+// A storing thread finds the block's tiles, ahead of those who work on them.
+//
 // Blocks of a CLUSTER of two take neighbouring row tiles of the same columns: each copies half of the weights to both.
 //
 // Roles: warpgroup 0 copies (producer.cuh), 1 stores (storer.cuh), 2 and 3 multiply (consumer.cuh).
@@ -49,32 +51,30 @@ __device__ __forceinline__ void run(const Args& args) {
             ptx::mbarrier_init(L::stored(base, slot), 4);
         }
         ptx::mbarrier_init(L::left(base), 4);
-        if constexpr (L::dynamic) {
-            for (int slot = 0; slot < L::item_slots; ++slot) {
-                ptx::mbarrier_init(L::announced(base, slot), 1);
-                ptx::mbarrier_init(L::noted(base, slot), L::threads / 32);
-            }
-            ptx::store_shared(L::first_item(base), atomicAdd(args.progress, 1U));
+        for (unsigned slot = 0; slot < L::tile_slots; ++slot) {
+            ptx::mbarrier_init(L::announced(base, slot), 1);
+            ptx::mbarrier_init(L::noted(base, slot), L::threads / 32);
         }
         ptx::fence_mbarrier_init();
     }
+    // Asked for early: the answer takes a while.
+    const int first_item = threadIdx.x == finder_thread ? TileFinder<C>::first_item(args) : 0;
     ptx::let_next_kernel_begin();
     prefix_counts<C::E + 1, L::threads>(prefix, reinterpret_cast<int*>(shared + L::warp_totals),
                                         [&](int group) { return row_tiles<C>(offsets, group, args.product.M); });
 
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the barriers of the other block are there
 
-    const TileList list{prefix, base};
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;
     if (warpgroup == 0) {
-        ptx::give_registers_up<56>();
-        produce<C>(args, list);
+        ptx::give_registers_up<64>();
+        produce<C>(args, base);
     } else if (warpgroup == 1) {
-        ptx::give_registers_up<40>();
-        store<C>(args, shared, list);
+        ptx::give_registers_up<48>();
+        store<C>(args, shared, base, first_item);
     } else {
-        ptx::take_registers<208>();
-        consume<C>(args, list, warpgroup - 2);
+        ptx::take_registers<200>();
+        consume<C>(args, base, warpgroup - 2);
     }
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the other block may still arrive at this one's barriers
 }

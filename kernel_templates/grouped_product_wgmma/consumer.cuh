@@ -358,13 +358,10 @@ struct Consumer {
 };
 
 template <class C>
-__device__ __forceinline__ void consume(const GroupedProductWgmmaArgs& args, const TileList& list, int half) {
-    Consumer<C> consumer{args, list.base, half};
-    const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
-    // No lambda: a function that is not inlined would make the compiler wait for every wgmma.
-    const int rank = static_cast<int>(blockIdx.x) % C::CLUSTER;
-    for (Items<C> items{list}; items.more(); items.next()) {
-        const Tile tile = tile_of<C>(list.prefix, offsets, items.item, rank, args.product.M);
+__device__ __forceinline__ void consume(const GroupedProductWgmmaArgs& args, unsigned base, int half) {
+    Consumer<C> consumer{args, base, half};
+    Tiles<C> tiles{base};
+    for (Tile tile; tiles.next(tile);) {
         if (tile.expert < C::E) consumer.dispatch(tile);
     }
 }

@@ -9,13 +9,12 @@
 //                      Between two tiles' outputs: the adapter's operands, weights [TILE_COLUMNS x RANK_DEPTH], then
 //                      rank rows [TILE_ROWS x RANK_DEPTH]. An adapter too large for that takes a stage's place, step by
 //                      step, all but the rank rows that are made here.
-//   barriers           (2 STAGES + 2 slots + 1) x 8, with MAKES_RANK_ROWS 8 more
+//   tiles              2 x 32           the tile that is worked on and the next one
+//   barriers           (2 STAGES + 2 slots + 1 + 4) x 8
 //   out_rows           TILE_ROWS x 4    where each row of the tile that is stored begins, in units of 16 bytes
 //   prefix             (E + 2) x 4      row tiles before each expert; group E is the entries left out, whose rows
 //                                       are zero
 //   warp_totals        16 x 4
-//   items              5 x 4            items that the block has taken from the counter, the first one last;
-//                                       MAKES_RANK_ROWS
 #pragma once
 
 #include "ptx/wgmma.cuh"
@@ -32,6 +31,9 @@ constexpr int tile_columns = 256;
 
 /// Rows of the output that are staged together.
 constexpr int slot_rows = 16;
+
+/// Of a Tile, in shared memory.
+constexpr unsigned tile_bytes = 32;
 
 /// One of each kind: copies, stores; the two others multiply.
 constexpr int warpgroups = 4;
@@ -63,16 +65,16 @@ struct Layout {
 
     /// Tiles that read rank rows wait for the tile that makes them.
     static constexpr bool dynamic = makes_rank_rows;
-    static constexpr int item_slots = 4;
-    static constexpr int barrier_count = 2 * C::STAGES + 2 * slots + 1 + (dynamic ? 2 * item_slots : 0);
+    static constexpr unsigned tile_slots = 2;
+    static constexpr int barrier_count = 2 * C::STAGES + 2 * slots + 1 + 2 * static_cast<int>(tile_slots);
 
     static constexpr unsigned staging = C::STAGES * stage_bytes;
     static constexpr unsigned rank_rows = staging + (lora_beside ? lora_weight_bytes : 0);
-    static constexpr unsigned barriers = staging + staging_bytes;
+    static constexpr unsigned tiles = staging + staging_bytes;
+    static constexpr unsigned barriers = tiles + tile_slots * tile_bytes;
     static constexpr unsigned out_rows = barriers + barrier_count * 8;
     static constexpr unsigned prefix = out_rows + C::TILE_ROWS * 4;
     static constexpr unsigned warp_totals = prefix + (C::E + 2) * 4;
-    static constexpr unsigned items = warp_totals + 16 * 4;
 
     static_assert(C::TILE_ROWS % 16 == 0, "whole passes of 16 rows");
     static_assert(C::STAGING_ROWS % slot_rows == 0 && C::STAGING_ROWS <= C::TILE_ROWS, "whole slots");
@@ -95,15 +97,16 @@ struct Layout {
     static __device__ __forceinline__ unsigned left(unsigned base) {
         return base + barriers + (2 * C::STAGES + 2 * slots) * 8;
     }
-    // Items announced, and noted by every warp.
-    static __device__ __forceinline__ unsigned announced(unsigned base, int slot) {
+    // Tiles announced, and noted by every warp.
+    static __device__ __forceinline__ unsigned announced(unsigned base, unsigned slot) {
         return base + barriers + (2 * C::STAGES + 2 * slots + 1 + slot) * 8;
     }
-    static __device__ __forceinline__ unsigned noted(unsigned base, int slot) {
-        return base + barriers + (2 * C::STAGES + 2 * slots + 1 + item_slots + slot) * 8;
+    static __device__ __forceinline__ unsigned noted(unsigned base, unsigned slot) {
+        return base + barriers + (2 * C::STAGES + 2 * slots + 1 + tile_slots + slot) * 8;
     }
-    static __device__ __forceinline__ unsigned item(unsigned base, int slot) { return base + items + slot * 4; }
-    static __device__ __forceinline__ unsigned first_item(unsigned base) { return item(base, item_slots); }
+    static __device__ __forceinline__ unsigned tile(unsigned base, unsigned slot) {
+        return base + tiles + slot * tile_bytes;
+    }
 };
 
 }  // namespace smlora::grouped_product_wgmma

@@ -37,15 +37,13 @@ __device__ __forceinline__ void copy_weights(int number, unsigned target, const 
 }
 
 template <class C>
-__device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, const TileList& list) {
+__device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, unsigned base) {
     using L = Layout<C>;
     using Element = typename C::Element;
-    const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
     const auto* const scattered = static_cast<const typename C::Index*>(args.product.scattered_idxs);
     const auto* const rows = static_cast<const Element*>(args.product.rows);
     // Eight threads copy a row's 128 bytes, 16 rows a pass.
     constexpr int passes = C::TILE_ROWS / 16;
-    const unsigned base = list.base;
     const int thread = static_cast<int>(threadIdx.x) & 127;
     const int chunk = thread & 7;
     // One thread of each warp issues copies, so that none waits for another's; the adapter's are the last warp's.
@@ -164,18 +162,9 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, con
         }
     };
 
-    const int rank = static_cast<int>(blockIdx.x) % C::CLUSTER;
-    for (Items<C> items{list}; items.more(); items.next()) {
-        int following = 0;
-        if constexpr (L::dynamic) {
-            // Asked for early: the answer takes a while.
-            if (thread == 0) following = static_cast<int>(atomicAdd(args.progress, 1U));
-        }
-        const Tile tile = tile_of<C>(list.prefix, offsets, items.item, rank, args.product.M);
+    Tiles<C> tiles{base};
+    for (Tile tile; tiles.next(tile);) {
         if (tile.expert < C::E) copy_tile(tile);
-        if constexpr (L::dynamic) {
-            if (thread == 0) items.announce(following);
-        }
     }
     // What follows on the stream counts on earlier kernels being done when this one is.
     if (issuer == adapter_issuer && !waited) ptx::wait_for_earlier_kernels();

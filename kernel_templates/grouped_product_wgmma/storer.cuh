@@ -11,6 +11,9 @@ namespace smlora::grouped_product_wgmma {
 
 constexpr int storer_barrier = 2;
 
+/// The thread that finds the block's tiles, a storing one: those have the most time.
+constexpr unsigned finder_thread = 128;
+
 /// Writes zeros to the rows of a tile of entries left out, and to their rank rows.
 template <class C>
 __device__ __forceinline__ void clear(const GroupedProductWgmmaArgs& args, const Tile& tile, const unsigned* out_rows) {
@@ -29,21 +32,24 @@ __device__ __forceinline__ void clear(const GroupedProductWgmmaArgs& args, const
 }
 
 template <class C>
-__device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsigned char* shared,
-                                      const TileList& list) {
+__device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsigned char* shared, unsigned base,
+                                      int first_item) {
     using L = Layout<C>;
-    const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
     const auto* const scattered = static_cast<const typename C::Index*>(args.product.scattered_idxs);
     auto* const out = static_cast<Vec16*>(args.product.out);
     auto* const out_rows = reinterpret_cast<unsigned*>(shared + L::out_rows);
-    const unsigned base = list.base;
     // A warp stores a row's 512 bytes, the four of them four rows at once.
     const int thread = static_cast<int>(threadIdx.x) & 127;
     const int warp = thread / 32;
     const int chunk = thread % 32;
     Ring<L::slots> ring;
 
-    for_each_tile<C>(list, offsets, args.product.M, [&](const Tile& tile) {
+    TileFinder<C> finder{args, reinterpret_cast<const int*>(shared + L::prefix), base, first_item};
+    if (threadIdx.x == finder_thread) finder.announce();
+    Tiles<C> tiles{base};
+    for (Tile tile; tiles.next(tile);) {
+        // The one after it.
+        if (threadIdx.x == finder_thread) finder.announce();
         ptx::named_barrier_sync(storer_barrier, 128);  // the last tile's rows are stored
         for (int row = thread; row < tile.rows; row += 128) {
             const int position = tile.first_row + row;
@@ -51,7 +57,10 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
             out_rows[row] = static_cast<unsigned>((to * args.product.out_stride + tile.column) / 8);
         }
         ptx::named_barrier_sync(storer_barrier, 128);
-        if (tile.expert == C::E) return clear<C>(args, tile, out_rows);
+        if (tile.expert == C::E) {
+            clear<C>(args, tile, out_rows);
+            continue;
+        }
         const bool inside = tile.column + chunk * 8 < C::OUT;
         for (int first = 0; first < tile.height; first += slot_rows) {
             const unsigned char* const slot = shared + L::staging + static_cast<unsigned>(ring.stage) * L::slot_bytes;
@@ -73,7 +82,7 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
             ring.next();
         }
         if (thread % 32 == 0) ptx::mbarrier_arrive(L::left(base));
-    });
+    }
 }
 
 }  // namespace smlora::grouped_product_wgmma

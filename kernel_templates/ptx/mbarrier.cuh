@@ -28,7 +28,7 @@ __device__ __forceinline__ void mbarrier_arrive_remote(unsigned barrier, unsigne
         "{\n\t"
         ".reg .b32 remote;\n\t"
         "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t"
+        "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t"
         "}" ::"r"(barrier),
         "r"(rank)
         : "memory");

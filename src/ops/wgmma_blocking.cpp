@@ -54,7 +54,6 @@ double expert_seconds(double rows, const ProductSize& size, const WgmmaBlocking&
     constexpr double bytes_from_l2 = 10e12;     // a second, all multiprocessors together
     constexpr double seconds_between = 0.6e-6;  // until the next tile's products: rounding, staging, filling
     constexpr double share_of_peak = 0.95;
-    constexpr double slower_in_pairs = 1.5;  // measured: 1.4 to 1.8, cause not established
     const double units = std::ceil(rows / (blocking.tile_rows * blocking.cluster));
     const double tiles = units * blocking.cluster;
     // As whole_height() of tile.cuh.
@@ -71,7 +70,7 @@ double expert_seconds(double rows, const ProductSize& size, const WgmmaBlocking&
         constexpr double seconds_to_write = 4e-6;  // an estimate: docs/performance.md, "The Hopper path"
         seconds += static_cast<double>(wgmma_rank_depth(rank)) / 100 * tile + seconds_to_write;
     }
-    return tiles * seconds * (blocking.cluster > 1 ? slower_in_pairs : 1.0);
+    return tiles * seconds;
 }
 
 /// Rows of an expert scatter around the mean like tokens drawn by chance.
@@ -127,8 +126,9 @@ int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank) const {
     const int rank_columns = makes_rank_rows ? wgmma_rank_depth(rank) : 0;
     const int stage = (wgmma_tile_columns + tile_rows + rank_columns) * wgmma_step_depth * 2;
     const int staging = 2 * staging_rows * 256;
-    const int barriers = (2 * stages + staging_rows / 8 + 1 + (makes_rank_rows ? 8 : 0)) * 8;
-    return stages * stage + staging + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4 + 5 * 4;
+    constexpr int tiles = 2 * 32;
+    const int barriers = (2 * stages + staging_rows / 8 + 1 + 4) * 8;
+    return stages * stage + staging + tiles + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4;
 }
 
 tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product, const ProductSize& size,

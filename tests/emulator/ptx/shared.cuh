@@ -11,4 +11,12 @@ __device__ SMLORA_EMULATED unsigned load_shared(unsigned address, SMLORA_WHERE) 
     return *static_cast<const unsigned*>(emulator::runtime->shared_pointer(address, where));
 }
 
+__device__ SMLORA_EMULATED void store_shared(unsigned address, const unsigned (&values)[4], SMLORA_WHERE) {
+    for (unsigned i = 0; i < 4; ++i) emulator::runtime->store_shared(address + i * 4, values[i], where);
+}
+
+__device__ SMLORA_EMULATED void load_shared(unsigned (&values)[4], unsigned address, SMLORA_WHERE) {
+    for (unsigned i = 0; i < 4; ++i) values[i] = load_shared(address + i * 4, where);
+}
+
 }  // namespace smlora::ptx
