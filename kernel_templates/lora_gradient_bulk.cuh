@@ -59,6 +59,8 @@ struct Layout {
     static constexpr int ranks = step_rows * pitch;
     static constexpr int gates = ranks + step_rows * rank_bytes;
     static constexpr int stage_bytes = gates + (C::HAS_GATES != 0 ? step_rows * 4 : 0);
+    /// Of the warp that copies, how many arrive for a stage: the first, and every lane that stores a gate.
+    static constexpr int filling_lanes = C::HAS_GATES != 0 ? step_rows : 1;
     static constexpr int barriers = C::STAGES * stage_bytes;
     static constexpr int prefix = barriers + 2 * C::STAGES * 8;
 
@@ -161,9 +163,11 @@ __device__ __forceinline__ void produce(const Args& args, unsigned char* shared,
                 }
             }
             __syncwarp();
-            // Copies may be done before their bytes are announced: the stage is not filled without this arrival.
+            // Copies may be done before their bytes are announced: the stage is not filled without these arrivals.
             if (lane == 0) {
                 ptx::mbarrier_arrive_expect(barrier, static_cast<unsigned>(rows) * (bytes + L::rank_bytes));
+            } else if (lane < L::filling_lanes) {
+                ptx::mbarrier_arrive(barrier);
             }
             ring.next();
         }
@@ -397,7 +401,7 @@ __device__ __forceinline__ void run(const Args& args) {
     if (threadIdx.x == 0) {
         const unsigned base = ptx::shared_address(shared);
         for (int stage = 0; stage < C::STAGES; ++stage) {
-            ptx::mbarrier_init(L::filled(base, stage), 1);
+            ptx::mbarrier_init(L::filled(base, stage), L::filling_lanes);
             ptx::mbarrier_init(L::emptied(base, stage), C::WARPS * 32);
         }
         ptx::fence_mbarrier_init();

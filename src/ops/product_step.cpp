@@ -20,7 +20,7 @@ std::vector<jit::Constant> product_constants(const Problem& problem, const Produ
         {"HAS_BIAS", product.bias},
         {"HAS_GATES", product.gates},
         {"Element", type_name(problem.dtype)},
-        {"Gate", type_name(problem.gate_dtype)},
+        {"Gate", gate_type_name(problem, product.gates)},
         {"Index", type_name(problem.index_dtype)},
     };
 }
@@ -36,7 +36,7 @@ std::vector<jit::Constant> gradient_constants(const Problem& problem, std::int64
         {"HAS_GATES", problem.gates},
         {"Element", type_name(problem.dtype)},
         {"Output", type_name(problem.adapter_dtype)},
-        {"Gate", type_name(problem.gate_dtype)},
+        {"Gate", gate_type_name(problem, problem.gates)},
         {"Index", type_name(problem.index_dtype)},
     };
 }
@@ -59,6 +59,10 @@ const char* type_name(DType dtype) {
             break;
     }
     throw Error(ErrorCode::unsupported, "dtype: expected bf16, fp16 or fp32 on the CUDA backend, got fp64");
+}
+
+const char* gate_type_name(const Problem& problem, bool gates) {
+    return type_name(gates ? problem.gate_dtype : problem.dtype);
 }
 
 Step product_step(const Problem& problem, const ProductKernel& product,
@@ -124,7 +128,7 @@ Step gradients_step(const Problem& problem, const Variant& variant, const tune::
         {"HAS_GATES", problem.gates},
         {"Element", type_name(problem.dtype)},
         {"Output", type_name(problem.adapter_dtype)},
-        {"Gate", type_name(problem.gate_dtype)},
+        {"Gate", gate_type_name(problem, problem.gates)},
         {"Index", type_name(problem.index_dtype)},
     };
     const auto add = [&](const char* name, int value) { spec.constants.emplace_back(name, value); };

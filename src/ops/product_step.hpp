@@ -10,6 +10,10 @@ namespace smlora::ops {
 /// The templates' name of an element or index type.
 [[nodiscard]] const char* type_name(DType dtype);
 
+/// The templates' type of gates. Kernels without gates take that of their elements, so that they are the same ones whatever
+/// type the problem's gates have.
+[[nodiscard]] const char* gate_type_name(const Problem& problem, bool gates);
+
 struct ProductKernel {
     std::int64_t red = 0;         ///< length of the reduction
     std::int64_t out = 0;         ///< columns written

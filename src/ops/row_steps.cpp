@@ -80,7 +80,7 @@ Step gather_step(const Problem& problem, const Variant& variant, std::int64_t wi
                                          {"FLAT", flat},
                                          {"HAS_GATES", gates},
                                          {"Element", type_name(problem.dtype)},
-                                         {"Gate", type_name(problem.gate_dtype)},
+                                         {"Gate", gate_type_name(problem, gates)},
                                          {"Index", type_name(problem.index_dtype)}});
     step.column_tiles = segments_of(problem.dtype, width, variant.vector_rows, 4);
     return step;
@@ -92,7 +92,7 @@ Step combine_step(const Problem& problem, std::int64_t width, bool vector_rows, 
                                      {"VECTOR", vector_rows},
                                      {"HAS_GATES", gates},
                                      {"Element", type_name(problem.dtype)},
-                                     {"Gate", type_name(problem.gate_dtype)}});
+                                     {"Gate", gate_type_name(problem, gates)}});
     step.column_tiles = segments_of(problem.dtype, width, vector_rows, std::max<std::int64_t>(1, 4 / problem.top_k));
     return step;
 }

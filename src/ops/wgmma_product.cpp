@@ -52,7 +52,7 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, const tune
         {"STAGES", blocking.stages},
         {"STAGING_ROWS", blocking.staging_rows},
         {"Element", type_name(problem.dtype)},
-        {"Gate", type_name(problem.gate_dtype)},
+        {"Gate", gate_type_name(problem, product.gates)},
         {"Index", type_name(problem.index_dtype)},
     };
     step.wgmma = WgmmaShape{problem.E,

@@ -140,6 +140,21 @@ TEST_F(PrewarmTwice, CompilesAKernelThatSeveralProblemsShareOnce) {
     EXPECT_LT(both.compiled, report.kernels);
 }
 
+TEST_F(PrewarmTwice, KernelsWithoutGatesAreTheSameWhateverTypeGatesHave) {
+    const DType gate_dtype = options_.problems[0].gate_dtype;
+    options_.problems[0].gate_dtype = gate_dtype == DType::fp32 ? DType::bf16 : DType::fp32;
+    std::filesystem::copy(warm_root, root_, std::filesystem::copy_options::recursive);
+    std::set<std::string> compiled;
+    (void)prewarm(engine(root_), options_, [&](const PrewarmProgress& progress) {
+        if (progress.compile_seconds > 0) compiled.emplace(progress.kernel);
+    });
+    // combine and the gates' own gradient take gates with any problem.
+    EXPECT_FALSE(compiled.empty());
+    for (const std::string& kernel : compiled) {
+        EXPECT_TRUE(kernel.find("HAS_GATES=1") != std::string::npos || kernel.starts_with("gate_gradient")) << kernel;
+    }
+}
+
 TEST_F(Prewarm, WhatTheCallerThrowsStopsItAndWhatWasCompiledStays) {
     options_.jobs = 2;
     std::size_t calls = 0;
