@@ -7,9 +7,9 @@
 // halves of two rows' words, put together, are the pair of neighbours along the reduction that mma wants. The same for
 // the rank rows. What lies in a lane's accumulators at the end are neighbours again, 8 columns by TILE_R / 4 ranks.
 //
-// Blocks of a persistent grid, one a multiprocessor, walk the items (expert, chunk of its rows, span of columns, rank
-// tile), the last fastest. An expert with many rows is cut into chunks, whose sums go to `partials` in fp32;
-// lora_gradient_reduce adds them in order. No atomics: results are bitwise repeatable.
+// Blocks of a persistent grid walk the items (expert, chunk of its rows, span of columns, rank tile), the last fastest,
+// or the span slowest where the arguments ask for it. An expert with many rows is cut into chunks, whose sums go to
+// `partials` in fp32; lora_gradient_reduce adds them in order. No atomics: results are bitwise repeatable.
 //
 // Roles: the last warp copies, 16 rows a stage, and runs ahead across items; the WARPS others multiply and write,
 // TILE_C columns each. Shared memory
@@ -52,7 +52,9 @@ struct Layout {
     static constexpr int rank_tiles = ceil_div(C::RANK, C::TILE_R);
     static constexpr int spans_a = ceil_div(C::WIDE_A, span);
     static constexpr int spans_b = ceil_div(C::WIDE_B, span);
-    static constexpr int items_a_chunk = (spans_a + spans_b) * rank_tiles;
+    static constexpr int pieces_a = spans_a * rank_tiles;  ///< of a chunk
+    static constexpr int pieces_b = spans_b * rank_tiles;
+    static constexpr int items_a_chunk = pieces_a + pieces_b;
 
     static constexpr int pitch = span * 2 + 32;
     static constexpr int rank_bytes = C::RANK_STRIDE * 2;
@@ -90,38 +92,45 @@ constexpr int span_width = SPANS == 0 ? 0 : ceil_div(ceil_div(WIDE, SPANS == 0 ?
 template <class C>
 __device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int* slots, const Args& args) {
     using L = Layout<C>;
-    const int chunk = item / L::items_a_chunk;
-    const int own = item % L::items_a_chunk;
-    int span = own / L::rank_tiles;
+    // Both sides' items mix evenly: one side reads from memory what the next has in L2.
+    const int round = item / L::items_a_chunk;
+    const int turn = item % L::items_a_chunk;
+    const int a_before = turn * L::pieces_a / L::items_a_chunk;
     Piece piece;
+    piece.side = (turn + 1) * L::pieces_a / L::items_a_chunk > a_before ? side_a : side_b;
+    const int index = piece.side == side_a ? round * L::pieces_a + a_before : round * L::pieces_b + turn - a_before;
+    // Rows that are read for several experts should still be in L2 when they are read again: those of one span may be.
+    const int pieces = piece.side == side_a ? L::pieces_a : L::pieces_b;
+    const int chunks = prefix[C::E];
+    const bool by_span = (piece.side == side_a ? args.a.by_span : args.b.by_span) != 0 && chunks == C::E;
+    const int chunk = by_span ? index % chunks : index / pieces;
+    const int own = by_span ? index / chunks : index % pieces;
+    const int span = own / L::rank_tiles;
     piece.first_rank = own % L::rank_tiles * C::TILE_R;
-    piece.side = span < L::spans_a ? side_a : side_b;
-    if (piece.side == side_b) span -= L::spans_a;
     const int wide = piece.side == side_a ? C::WIDE_A : C::WIDE_B;
     piece.width = piece.side == side_a ? span_width<C, C::WIDE_A, L::spans_a> : span_width<C, C::WIDE_B, L::spans_b>;
     piece.column = span * piece.width;
     if (piece.column + piece.width > wide) piece.width = wide - piece.column;
     const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
     piece.expert = group_of<C::E>(prefix, chunk);
-    piece.begin = first_row(offsets, piece.expert);
-    piece.end = static_cast<int>(offsets[piece.expert]);
-    piece.slot = -1;
-    if (prefix[piece.expert + 1] - prefix[piece.expert] > 1) {
-        const int own_chunk = chunk - prefix[piece.expert];
-        piece.slot = slots[piece.expert] + own_chunk;
-        piece.begin += own_chunk * args.a.chunk_rows;
-        if (piece.begin + args.a.chunk_rows < piece.end) piece.end = piece.begin + args.a.chunk_rows;
-    }
+    const int own_chunk = chunk - prefix[piece.expert];
+    const int of_expert = prefix[piece.expert + 1] - prefix[piece.expert];
+    piece.slot = of_expert > 1 ? slots[piece.expert] + own_chunk : -1;
+    const RowRange rows = chunk_rows(offsets, piece.expert, own_chunk, of_expert);
+    piece.begin = rows.begin;
+    piece.end = rows.end;
     return piece;
 }
 
-/// The warp that copies: a row for each of its first 16 lanes, the rank rows by lane 16.
+/// The warp that copies. Its lanes look 32 rows up at once, two steps of them, while the 32 before are copied: each
+/// half of the warp its own step, a row a lane, the rank rows by the first lane of the other half.
 template <class C>
 __device__ __forceinline__ void produce(const Args& args, unsigned char* shared, const int* prefix, const int* slots) {
     using L = Layout<C>;
     using Element = typename C::Element;
     const unsigned base = ptx::shared_address(shared);
     const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int own = lane % step_rows;
     const auto* const scattered = static_cast<const typename C::Index*>(args.a.scattered_idxs);
     const int items = prefix[C::E] * L::items_a_chunk;
     Ring<C::STAGES> ring;
@@ -132,44 +141,49 @@ __device__ __forceinline__ void produce(const Args& args, unsigned char* shared,
         const auto* const rank_rows = static_cast<const Element*>(a ? args.a.rank_rows : args.b.rank_rows);
         const int64 pitch = a ? args.a.wide_stride : args.b.wide_stride;
         const auto bytes = static_cast<unsigned>(piece.width) * 2U;
+        const unsigned long long policy = ptx::l2_policy(C::TOP_K == 1 || (a ? C::ROWS_A : C::ROWS_B) != rows_token);
         const auto flat_of = [&](int position) {
-            return position < piece.end && lane < step_rows ? static_cast<int>(scattered[position]) : 0;
+            return position < piece.end ? static_cast<int>(scattered[position]) : 0;
         };
         int flat = flat_of(piece.begin + lane);
-        for (int first = piece.begin; first < piece.end; first += step_rows) {
-            const int rows = piece.end - first < step_rows ? piece.end - first : step_rows;
-            const int position = first + lane;
+        for (int batch = piece.begin; batch < piece.end; batch += 32) {
+            const int position = batch + lane;
             const int row =
                 a ? row_of<C::ROWS_A, C::TOP_K>(position, flat) : row_of<C::ROWS_B, C::TOP_K>(position, flat);
             float gate = 0.0F;
             if constexpr (C::HAS_GATES != 0) {
-                if (lane < rows) gate = to_float(static_cast<const typename C::Gate*>(args.a.gates)[flat]);
+                if (position < piece.end) gate = to_float(static_cast<const typename C::Gate*>(args.a.gates)[flat]);
             }
-            // The next rows are looked up while these are copied.
-            flat = flat_of(position + step_rows);
-            ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
-            const unsigned barrier = L::filled(base, ring.stage);
-            const unsigned stage = base + static_cast<unsigned>(ring.stage * L::stage_bytes);
-            if (lane < rows) {
-                ptx::bulk_copy(stage + static_cast<unsigned>(lane * L::pitch), wide + row * pitch, bytes, barrier);
-            } else if (lane == step_rows) {
-                ptx::bulk_copy(stage + L::ranks, rank_rows + static_cast<int64>(first) * C::RANK_STRIDE,
-                               static_cast<unsigned>(rows * L::rank_bytes), barrier);
-            }
-            // Only here is the gate waited for: it arrives while the copies are given out.
-            if constexpr (C::HAS_GATES != 0) {
-                if (lane < step_rows) {
-                    reinterpret_cast<float*>(shared + ring.stage * L::stage_bytes + L::gates)[lane] = gate;
+            flat = flat_of(position + 32);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int first = batch + half * step_rows;
+                if (first >= piece.end) break;
+                const int rows = piece.end - first < step_rows ? piece.end - first : step_rows;
+                const bool mine = lane / step_rows == half;
+                ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
+                const unsigned barrier = L::filled(base, ring.stage);
+                const unsigned stage = base + static_cast<unsigned>(ring.stage * L::stage_bytes);
+                if (mine && own < rows) {
+                    ptx::bulk_copy(stage + static_cast<unsigned>(own * L::pitch), wide + row * pitch, bytes, barrier,
+                                   policy);
+                } else if (!mine && own == 0) {
+                    ptx::bulk_copy(stage + L::ranks, rank_rows + static_cast<int64>(first) * C::RANK_STRIDE,
+                                   static_cast<unsigned>(rows * L::rank_bytes), barrier, ptx::l2_policy(false));
                 }
+                // Only here is the gate waited for: it arrives while the copies are given out.
+                if constexpr (C::HAS_GATES != 0) {
+                    if (mine) reinterpret_cast<float*>(shared + ring.stage * L::stage_bytes + L::gates)[own] = gate;
+                }
+                __syncwarp();
+                // Copies may be done before their bytes are announced: the stage is not filled without these arrivals.
+                if (mine && own == 0) {
+                    ptx::mbarrier_arrive_expect(barrier, static_cast<unsigned>(rows) * (bytes + L::rank_bytes));
+                } else if (mine && own < L::filling_lanes) {
+                    ptx::mbarrier_arrive(barrier);
+                }
+                ring.next();
             }
-            __syncwarp();
-            // Copies may be done before their bytes are announced: the stage is not filled without these arrivals.
-            if (lane == 0) {
-                ptx::mbarrier_arrive_expect(barrier, static_cast<unsigned>(rows) * (bytes + L::rank_bytes));
-            } else if (lane < L::filling_lanes) {
-                ptx::mbarrier_arrive(barrier);
-            }
-            ring.next();
         }
     }
 }
@@ -244,43 +258,6 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::pieces][4][Lay
             }
         }
     }
-}
-
-/// Stores COUNT neighbours, at once where `to` allows it.
-template <int COUNT, class Output>
-__device__ __forceinline__ void store_neighbours(Output* to, const float (&values)[COUNT], bool aligned) {
-    constexpr int words = COUNT * static_cast<int>(sizeof(Output)) / 4;
-    constexpr int vector_words = words < 4 ? words : 4;
-    if (aligned) {
-        uint32 word[words];
-#pragma unroll
-        for (int w = 0; w < words; ++w) {
-            if constexpr (is_same<Output, float>::value) {
-                word[w] = __float_as_uint(values[w]);
-            } else {
-                word[w] = pack2<Output>(values[w * 2], values[w * 2 + 1]);
-            }
-        }
-        struct alignas(vector_words * 4) Vector {
-            uint32 word[vector_words];
-        };
-#pragma unroll
-        for (int first = 0; first < words; first += vector_words) {
-            Vector vector;
-#pragma unroll
-            for (int w = 0; w < vector_words; ++w) vector.word[w] = word[first + w];
-            reinterpret_cast<Vector*>(to)[first / vector_words] = vector;
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < COUNT; ++i) to[i] = from_float<Output>(values[i]);
-    }
-}
-
-/// Whether steps of `stride` elements keep to multiples of `bytes`.
-template <class Output>
-__device__ __forceinline__ bool keeps(int64 stride, int bytes) {
-    return stride * static_cast<int64>(sizeof(Output)) % bytes == 0;
 }
 
 /// Writes a piece's sums: whole vectors along whichever direction is contiguous outside.
@@ -407,10 +384,10 @@ __device__ __forceinline__ void run(const Args& args) {
         ptx::fence_mbarrier_init();
     }
     ptx::let_next_kernel_begin();
-    const int chunk_rows = args.a.chunk_rows;
+    const int uncut_rows = args.a.uncut_rows;
     prefix_counts<C::E, L::threads>(prefix, warp_totals,
-                                    [&](int expert) { return gradient_chunks(offsets, expert, chunk_rows); });
-    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, chunk_rows);
+                                    [&](int expert) { return gradient_chunks(offsets, expert, uncut_rows); });
+    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, uncut_rows);
     if (threadIdx.x / 32 == C::WARPS) {
         produce<C>(args, shared, prefix, slots);
     } else {

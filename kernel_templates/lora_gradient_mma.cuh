@@ -72,7 +72,7 @@ struct Piece {
 
 template <class C>
 __device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int* slots,
-                                          const typename C::Index* offsets, int chunk_rows) {
+                                          const typename C::Index* offsets) {
     using L = Layout<C>;
     constexpr int tiles = L::tiles_a + L::tiles_b;
     const int chunk_item = item / tiles;
@@ -80,15 +80,15 @@ __device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int
     Piece piece;
     piece.expert = group_of<C::E>(prefix, chunk_item);
     const int chunk = chunk_item - prefix[piece.expert];
-    const bool split = prefix[piece.expert + 1] - prefix[piece.expert] > 1;
-    piece.slot = split ? slots[piece.expert] + chunk : -1;
+    const int chunks = prefix[piece.expert + 1] - prefix[piece.expert];
+    piece.slot = chunks > 1 ? slots[piece.expert] + chunk : -1;
     piece.side = tile < L::tiles_a ? side_a : side_b;
     if (piece.side == side_b) tile -= L::tiles_a;
     piece.column = tile / L::rank_tiles * C::TILE_C;
     piece.first_rank = tile % L::rank_tiles * C::TILE_R;
-    const int expert_end = static_cast<int>(offsets[piece.expert]);
-    piece.begin = first_row(offsets, piece.expert) + chunk * chunk_rows;
-    piece.end = split && piece.begin + chunk_rows < expert_end ? piece.begin + chunk_rows : expert_end;
+    const RowRange rows = chunk_rows(offsets, piece.expert, chunk, chunks);
+    piece.begin = rows.begin;
+    piece.end = rows.end;
     return piece;
 }
 
@@ -152,8 +152,7 @@ struct Copier {
     /// Goes to the first piece with rows from `from` on.
     __device__ __forceinline__ void seek(int from) {
         for (item = from; item < items; item += static_cast<int>(gridDim.x)) {
-            piece =
-                piece_of<C>(item, prefix, slots, static_cast<const Index*>(args.a.expert_offsets), args.a.chunk_rows);
+            piece = piece_of<C>(item, prefix, slots, static_cast<const Index*>(args.a.expert_offsets));
             if (piece.begin < piece.end) break;
         }
         first = piece.begin;
@@ -289,11 +288,11 @@ __device__ __forceinline__ void run(const Args& args) {
     int* const slots = prefix + C::E + 1;
     int* const warp_totals = slots + C::E + 1;
     const auto* const offsets = static_cast<const Index*>(args.a.expert_offsets);
-    const int chunk_rows = args.a.chunk_rows;
+    const int uncut_rows = args.a.uncut_rows;
     ptx::let_next_kernel_begin();
     prefix_counts<C::E, L::threads>(prefix, warp_totals,
-                                    [&](int expert) { return gradient_chunks(offsets, expert, chunk_rows); });
-    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, chunk_rows);
+                                    [&](int expert) { return gradient_chunks(offsets, expert, uncut_rows); });
+    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, uncut_rows);
     const int items = prefix[C::E] * (L::tiles_a + L::tiles_b);
 
     Copier<C> copier{args, prefix, slots, items, 0, {}, 0, {}};
@@ -305,7 +304,7 @@ __device__ __forceinline__ void run(const Args& args) {
     }
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-        const Piece piece = piece_of<C>(item, prefix, slots, offsets, chunk_rows);
+        const Piece piece = piece_of<C>(item, prefix, slots, offsets);
         float sums[L::c_tiles][L::r_tiles][4] = {};
         for (int first = piece.begin; first < piece.end; first += C::TILE_K) {
             ptx::cp_async_wait<C::STAGES - 2>();

@@ -21,22 +21,42 @@ namespace smlora::lora_gradient_reduce {
 using Args = LoraGradientPair;
 
 constexpr int block_threads = 256;
-constexpr int piece = 4 * block_threads;
+constexpr int own_ranks = 4;  ///< of one column, that a thread adds up
 
-/// One piece of the sums of `expert`, `size` in all.
 template <class C, int WIDE>
-__device__ __forceinline__ void add_up(const LoraGradientArgs& args, int expert, int64 slot, int chunks, int64 first) {
+constexpr int pieces = ceil_div(C::RANK, own_ranks) * ceil_div(WIDE, block_threads);
+
+/// One piece of the sums of `expert`: some ranks of as many columns as there are threads, the ranks fastest, so that
+/// blocks that run together write neighbours where the ranks are contiguous.
+template <class C, int WIDE>
+__device__ __forceinline__ void add_up(const LoraGradientArgs& args, int expert, int slot, int chunks, int piece) {
+    using Output = typename C::Output;
     constexpr int64 size = static_cast<int64>(C::RANK) * WIDE;
-    const float* const partials = static_cast<const float*>(args.partials) + slot * size;
+    constexpr int rank_pieces = ceil_div(C::RANK, own_ranks);
+    const int first_rank = piece % rank_pieces * own_ranks;
+    const int column = piece / rank_pieces * block_threads + static_cast<int>(threadIdx.x);
+    if (column >= WIDE) return;
+    const float* from =
+        static_cast<const float*>(args.partials) + slot * size + static_cast<int64>(first_rank) * WIDE + column;
+    float sums[own_ranks] = {};
+#pragma unroll 4
+    for (int chunk = 0; chunk < chunks; ++chunk, from += size) {
 #pragma unroll
-    for (int k = 0; k < piece / block_threads; ++k) {
-        const int64 i = first + k * block_threads + threadIdx.x;
-        if (i >= size) break;
-        float sum = 0.0F;
-        for (int chunk = 0; chunk < chunks; ++chunk) sum += partials[chunk * size + i];
-        const int64 to =
-            expert * args.out_expert_stride + i % WIDE * args.out_wide_stride + i / WIDE * args.out_rank_stride;
-        static_cast<typename C::Output*>(args.out)[to] = from_float<typename C::Output>(sum);
+        for (int r = 0; r < own_ranks; ++r) {
+            if (first_rank + r < C::RANK) sums[r] += from[static_cast<int64>(r) * WIDE];
+        }
+    }
+    auto* const to = static_cast<Output*>(args.out) + expert * args.out_expert_stride + column * args.out_wide_stride +
+                     first_rank * args.out_rank_stride;
+    constexpr int bytes = own_ranks * static_cast<int>(sizeof(Output));
+    if (C::RANK % own_ranks == 0 && args.out_rank_stride == 1 && reinterpret_cast<uint64>(args.out) % bytes == 0 &&
+        keeps<Output>(args.out_expert_stride, bytes) && keeps<Output>(args.out_wide_stride, bytes)) {
+        store_neighbours(to, sums, true);
+        return;
+    }
+#pragma unroll
+    for (int r = 0; r < own_ranks; ++r) {
+        if (first_rank + r < C::RANK) to[r * args.out_rank_stride] = from_float<Output>(sums[r]);
     }
 }
 
@@ -47,26 +67,24 @@ __device__ __forceinline__ void run(const Args& args) {
     int* const order = slots + C::E + 1;
     int* const warp_totals = order + C::E + 1;
     const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
-    const int chunk_rows = args.a.chunk_rows;
-    gradient_slots<C::E, block_threads>(slots, warp_totals, offsets, chunk_rows);
+    const int uncut_rows = args.a.uncut_rows;
+    gradient_slots<C::E, block_threads>(slots, warp_totals, offsets, uncut_rows);
     prefix_counts<C::E, block_threads>(
-        order, warp_totals, [&](int expert) { return gradient_chunks(offsets, expert, chunk_rows) > 1 ? 1 : 0; });
+        order, warp_totals, [&](int expert) { return gradient_chunks(offsets, expert, uncut_rows) > 1 ? 1 : 0; });
     // The partial sums, unlike the row counts, are the last kernel's.
     ptx::wait_for_earlier_kernels();
 
-    constexpr int64 pieces_a = (static_cast<int64>(C::RANK) * C::WIDE_A + piece - 1) / piece;
-    constexpr int64 pieces_b = (static_cast<int64>(C::RANK) * C::WIDE_B + piece - 1) / piece;
-    const int64 items = order[C::E] * (pieces_a + pieces_b);
-    for (int64 item = blockIdx.x; item < items; item += gridDim.x) {
-        const int expert = group_of<C::E>(order, static_cast<int>(item / (pieces_a + pieces_b)));
+    constexpr int pieces_a = pieces<C, C::WIDE_A>;
+    constexpr int pieces_b = pieces<C, C::WIDE_B>;
+    const int items = order[C::E] * (pieces_a + pieces_b);
+    for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
+        const int expert = group_of<C::E>(order, item / (pieces_a + pieces_b));
         const int chunks = slots[expert + 1] - slots[expert];
-        const int64 own = item % (pieces_a + pieces_b);
+        const int own = item % (pieces_a + pieces_b);
         if (own < pieces_a) {
-            if constexpr (C::WIDE_A > 0) add_up<C, C::WIDE_A>(args.a, expert, slots[expert], chunks, own * piece);
+            if constexpr (C::WIDE_A > 0) add_up<C, C::WIDE_A>(args.a, expert, slots[expert], chunks, own);
         } else {
-            if constexpr (C::WIDE_B > 0) {
-                add_up<C, C::WIDE_B>(args.b, expert, slots[expert], chunks, (own - pieces_a) * piece);
-            }
+            if constexpr (C::WIDE_B > 0) add_up<C, C::WIDE_B>(args.b, expert, slots[expert], chunks, own - pieces_a);
         }
     }
 }

@@ -5,9 +5,10 @@
 namespace smlora::ops {
 namespace {
 
-/// Rows that one block sums before its piece is added to others. Experts of twice the mean are not cut, so that an even
-/// routing writes its gradients straight; one expert that has everything is cut into enough pieces to fill a GPU.
-std::int64_t chunk_rows(const Problem& problem, std::int64_t M) {
+/// Rows that an expert may have without being cut into chunks of half as many, whose sums are added up afterwards.
+/// Twice the mean, so that an even routing writes its gradients straight; less where one expert that has everything
+/// would not make enough pieces to fill a GPU.
+std::int64_t uncut_rows(const Problem& problem, std::int64_t M) {
     constexpr std::int64_t least = 256;          // below it, adding the pieces up costs more than it spreads
     constexpr std::int64_t blocks_wanted = 512;  // a few for each multiprocessor of the largest GPUs
     constexpr std::int64_t partials_limit = std::int64_t{512} << 20;  // bytes
@@ -15,15 +16,18 @@ std::int64_t chunk_rows(const Problem& problem, std::int64_t M) {
     const std::int64_t column_tiles = (width + 127) / 128;
     const std::int64_t even = 2 * M / problem.E;
     const std::int64_t spread = M * column_tiles / blocks_wanted;
-    const std::int64_t fitting = 2 * M * problem.R * width * 4 / partials_limit;
-    return std::max({least, std::min(even, spread), fitting});
+    const std::int64_t fitting = 3 * M * problem.R * width * 4 / partials_limit;
+    const std::int64_t rows = std::max({least, std::min(even, spread), fitting});
+    return (rows + 1) / 2 * 2;
 }
+
+/// Of the experts that are cut, together: one of r > u rows has at most 2 r / u + 1 chunks, less than 3 r / u.
+std::int64_t most_chunks(std::int64_t M, std::int64_t uncut) { return 3 * M / uncut; }
 
 }  // namespace
 
-// An expert with several chunks has at most 2 rows / chunk of them.
 std::int64_t partials_bytes(const Problem& problem, std::int64_t width, std::int64_t M) {
-    return 2 * M / chunk_rows(problem, M) * problem.R * width * 4;
+    return most_chunks(M, uncut_rows(problem, M)) * problem.R * width * 4;
 }
 
 void launch_gradients(CudaCall& call, const Plan& plan, const Problem& problem, LoraGradientPair pair) {
@@ -37,15 +41,22 @@ void launch_gradients(CudaCall& call, const Plan& plan, const Problem& problem, 
     }
     if (!plan.has(Role::gradients)) return;
     const std::int64_t M = pair.a.M;
-    const std::int64_t chunk = chunk_rows(problem, M);
-    pair.a.chunk_rows = pair.b.chunk_rows = static_cast<int>(chunk);
+    const std::int64_t uncut = uncut_rows(problem, M);
+    pair.a.uncut_rows = pair.b.uncut_rows = static_cast<int>(uncut);
+    // The rows of all tokens, read for several experts, stay in L2 as they are, or, where they are too many, a span of
+    // their columns does.
+    const auto by_span = [&](RowOrder rows, std::int64_t width) {
+        const std::int64_t bytes = M / problem.top_k * width * static_cast<std::int64_t>(size_of(problem.dtype));
+        return rows == RowOrder::token && static_cast<std::size_t>(bytes) > call.facts().l2_bytes / 2 ? 1 : 0;
+    };
+    pair.a.by_span = by_span(problem.x_rows, problem.K);
+    pair.b.by_span = by_span(problem.y_rows, problem.N);
     const Step& step = plan.at(Role::gradients);
-    call.launch(plan, step, (M / chunk + problem.E) * step.column_tiles, pair);
-    if (M > chunk) {
-        // At most M / chunk experts have several chunks.
+    call.launch(plan, step, (most_chunks(M, uncut) + problem.E) * step.column_tiles, pair);
+    if (M > uncut) {
         const Step& reduce = plan.at(Role::reduce);
-        const std::int64_t pieces = (problem.R * (problem.K + problem.N)) / reduce.tile_rows + 2;
-        call.launch(plan, reduce, std::min(problem.E, M / chunk) * pieces, pair, gpu::Begin::during_last_kernel);
+        const std::int64_t most_cut = std::min(problem.E, M / uncut);
+        call.launch(plan, reduce, most_cut * reduce.column_tiles, pair, gpu::Begin::during_last_kernel);
     }
 }
 

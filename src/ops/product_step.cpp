@@ -166,10 +166,17 @@ Step gradients_reduce_step(const Problem& problem, const Variant& variant) {
     step.spec.family = "lora_gradient_reduce";
     step.spec.threads = 256;
     step.spec.dynamic_shared = static_cast<unsigned>((2 * (problem.E + 1) + 8) * 4);
-    step.tile_rows = 1024;  // sums that a block makes at once
+    const std::int64_t wide_a = variant.wants_da ? problem.K : 0;
+    const std::int64_t wide_b = variant.wants_db ? problem.N : 0;
+    // A block adds up four ranks of 256 columns.
+    step.column_tiles = static_cast<int>(((wide_a + 255) / 256 + (wide_b + 255) / 256) * ((problem.R + 3) / 4));
     step.spec.constants = {
-        {"E", problem.E},    {"WIDE_A", variant.wants_da ? problem.K : 0}, {"WIDE_B", variant.wants_db ? problem.N : 0},
-        {"RANK", problem.R}, {"Output", type_name(problem.adapter_dtype)}, {"Index", type_name(problem.index_dtype)},
+        {"E", problem.E},
+        {"WIDE_A", wide_a},
+        {"WIDE_B", wide_b},
+        {"RANK", problem.R},
+        {"Output", type_name(problem.adapter_dtype)},
+        {"Index", type_name(problem.index_dtype)},
     };
     return step;
 }

@@ -28,6 +28,7 @@ SMLORA_ON_CASES(Rank, BackwardLora, rank_cases());
 SMLORA_ON_CASES(Width, BackwardLora, width_cases());
 SMLORA_ON_CASES(Routing, BackwardLora, routing_cases());
 SMLORA_ON_CASES(Tile, BackwardLora, tile_cases());
+SMLORA_ON_CASES(ManyTokens, BackwardLora, many_token_cases());
 SMLORA_ON_CASES(RowOrder, BackwardLora, row_order_cases());
 SMLORA_ON_CASES(Layout, BackwardLora, layout_cases());
 SMLORA_ON_CASES(Double, BackwardLora, double_cases());

@@ -125,6 +125,17 @@ inline Cases routing_cases() {
     };
 }
 
+/// Rows of tokens that are more than half of a GPU's L2 together, none of the experts cut: gradients go span by span.
+inline Cases many_token_cases() {
+    using enum RowOrder;
+    return {
+        {.name = "x", .problem = shape(64, 2048, 72, 16, 2), .T = 8192},
+        {.name = "dy_gates",
+         .problem = with_gates(with_rows(shape(64, 72, 2048, 16, 2), grouped, token), DType::fp32),
+         .T = 8192},
+    };
+}
+
 /// Several tiles in every direction: rows of an expert, columns, the reduction, the rank.
 inline Cases tile_cases() {
     using enum RowOrder;
