@@ -1,5 +1,7 @@
 #include "ops/gradient_launch.hpp"
 
+#include "ops/tiles.hpp"
+
 #include <algorithm>
 
 namespace smlora::ops {
@@ -43,14 +45,9 @@ void launch_gradients(CudaCall& call, const Plan& plan, const Problem& problem, 
     const std::int64_t M = pair.a.M;
     const std::int64_t uncut = uncut_rows(problem, M);
     pair.a.uncut_rows = pair.b.uncut_rows = static_cast<int>(uncut);
-    // The rows of all tokens, read for several experts, stay in L2 as they are, or, where they are too many, a span of
-    // their columns does.
-    const auto by_span = [&](RowOrder rows, std::int64_t width) {
-        const std::int64_t bytes = M / problem.top_k * width * static_cast<std::int64_t>(size_of(problem.dtype));
-        return rows == RowOrder::token && static_cast<std::size_t>(bytes) > call.facts().l2_bytes / 2 ? 1 : 0;
-    };
-    pair.a.by_span = by_span(problem.x_rows, problem.K);
-    pair.b.by_span = by_span(problem.y_rows, problem.N);
+    const auto tokens = static_cast<double>(M / problem.top_k);
+    pair.a.by_span = read_by_span(problem, problem.x_rows, problem.K, tokens, call.facts()) ? 1 : 0;
+    pair.b.by_span = read_by_span(problem, problem.y_rows, problem.N, tokens, call.facts()) ? 1 : 0;
     const Step& step = plan.at(Role::gradients);
     call.launch(plan, step, (most_chunks(M, uncut) + problem.E) * step.column_tiles, pair);
     if (M > uncut) {

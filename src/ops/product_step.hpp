@@ -10,8 +10,8 @@ namespace smlora::ops {
 /// The templates' name of an element or index type.
 [[nodiscard]] const char* type_name(DType dtype);
 
-/// The templates' type of gates. Kernels without gates take that of their elements, so that they are the same ones whatever
-/// type the problem's gates have.
+/// The templates' type of gates. Kernels without gates take that of their elements, so that they are the same ones
+/// whatever type the problem's gates have.
 [[nodiscard]] const char* gate_type_name(const Problem& problem, bool gates);
 
 struct ProductKernel {

@@ -76,16 +76,20 @@ tune::SearchSpace gradients_space(const Problem& problem, const Variant& variant
     const double rows = routed_rows(problem, variant);
     const double gradient =
         static_cast<double>(problem.E * problem.R) * static_cast<double>(size_of(problem.adapter_dtype));
+    const double tokens = rows_in(problem, variant, RowOrder::token);
     double bytes = 0;
+    bool by_span = false;
     for (const auto& [wanted, width, order] : {std::tuple{variant.wants_da, problem.K, problem.x_rows},
                                                std::tuple{variant.wants_db, problem.N, problem.y_rows}}) {
         if (!wanted) continue;
         bytes += 2 * (rows_in(problem, variant, order) * static_cast<double>(width) +
                       rows * static_cast<double>(padded_rank(problem))) +
                  gradient * static_cast<double>(width);
+        by_span = by_span || read_by_span(problem, order, width, tokens, facts);
     }
     const GradientSize size{
-        problem.E, problem.R, padded_rank(problem), problem.gates, rows / static_cast<double>(problem.E), bytes};
+        problem.E, problem.R, padded_rank(problem), problem.gates, rows / static_cast<double>(problem.E),
+        bytes,     by_span};
     tune::SearchSpace space = gradient_bulk_candidates(size, facts);
     append(space, gradient_mma_candidates(size, facts));
     return space;
@@ -142,6 +146,20 @@ Problem plain_problem(const Problem& problem) {
     plain.gate_dtype = DType::fp32;
     plain.index_dtype = DType::int32;
     return plain;
+}
+
+std::vector<Problem> related_problems(const Problem& problem, Role role) {
+    std::vector<Problem> related{plain_problem(problem)};
+    if (role == Role::product) return related;
+    Problem other = related.front();
+    other.weight_layout = other.weight_layout == WeightLayout::ekn ? WeightLayout::enk : WeightLayout::ekn;
+    related.push_back(other);
+    for (const Problem& same_bias : {related[0], related[1]}) {
+        other = same_bias;
+        other.bias = !other.bias;
+        related.push_back(other);
+    }
+    return related;
 }
 
 tune::SearchSpace search_space(const Problem& problem, const Variant& variant, Role role,

@@ -34,6 +34,10 @@ namespace smlora::ops {
 /// and gates and indices are a handful of bytes a row.
 [[nodiscard]] Problem plain_problem(const Problem& problem);
 
+/// Whose records serve for a piece of work, the nearest first: the plain problem's; and those of its other weight
+/// layout, with and without a bias, where neither is touched, as in the gradients, whose caller need not say them.
+[[nodiscard]] std::vector<Problem> related_problems(const Problem& problem, Role role);
+
 /// Every candidate, legal or not.
 [[nodiscard]] tune::SearchSpace search_space(const Problem& problem, const Variant& variant, Role role,
                                              const gpu::DeviceFacts& facts);

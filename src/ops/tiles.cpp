@@ -117,6 +117,12 @@ ProductTile product_tile(const tune::Configuration& configuration) {
     return {at("TILE_M"), at("TILE_N"), at("TILE_K"), at("WARPS_M"), at("WARPS_N"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
+bool read_by_span(const Problem& problem, RowOrder rows, std::int64_t width, double tokens,
+                  const gpu::DeviceFacts& facts) {
+    const double bytes = tokens * static_cast<double>(width) * static_cast<double>(size_of(problem.dtype));
+    return rows == RowOrder::token && bytes > static_cast<double>(facts.l2_bytes) / 2;
+}
+
 unsigned GradientTile::shared_bytes(std::int64_t E) const {
     const int pipeline = stages * (c + r) * k * 2;
     const int staging = r * (c + 4) * 4;
@@ -169,9 +175,11 @@ unsigned GradientBulkTile::shared_bytes(std::int64_t E, std::int64_t rank, bool 
 }
 
 tune::SearchSpace gradient_bulk_candidates(const GradientSize& size, const gpu::DeviceFacts& facts) {
-    // As a share of gradient_mma_candidates', fitted to the shipped records of H200: the fewer rows an expert has the
-    // more it pays to ask for them whole; and gates cost it less.
-    const double efficiency = (0.85 + 5 / std::sqrt(std::max(1.0, size.rows_per_expert))) * (size.gates ? 1.1 : 1.0);
+    // As a share of gradient_mma_candidates', fitted to the shipped records of H100: with gates it pays the more the
+    // more experts there are, and the fewer rows they have.
+    const double efficiency =
+        size.gates ? std::pow(static_cast<double>(size.E) / 40, 0.2) * (1 + 20 / std::max(1.0, size.rows_per_expert))
+                   : 1.05;
     // Of those that are predicted alike the first is taken.
     constexpr std::array tiles{
         GradientBulkTile{128, 8, 8, 6},  GradientBulkTile{128, 16, 4, 6}, GradientBulkTile{128, 16, 8, 6},
@@ -182,13 +190,15 @@ tune::SearchSpace gradient_bulk_candidates(const GradientSize& size, const gpu::
     for (const GradientBulkTile& tile : tiles) {
         const auto rank_tiles = static_cast<double>((size.R + tile.r - 1) / tile.r);
         const double idle = std::max(0.0, static_cast<double>(tile.r) / static_cast<double>(size.R) - 1);
+        // Where one span is read after the other, two blocks with wide ones are best, but not with gates.
+        const double fit = size.by_span && !size.gates && tile.warps == 8 && tile.stages == 3 ? 1.1 : 1.0;
         tune::Candidate candidate;
         candidate.name = fmt::format("bulk_{}x{}_w{}_s{}", tile.c, tile.r, tile.warps, tile.stages);
         candidate.configuration = {
             gradient_bulk_family,
             {{"TILE_C", tile.c}, {"TILE_R", tile.r}, {"WARPS", tile.warps}, {"STAGES", tile.stages}}};
         candidate.predicted_seconds =
-            predicted_seconds(0, size.bytes * rank_tiles * (1 + 0.1 * idle) / efficiency, facts);
+            predicted_seconds(0, size.bytes * rank_tiles * (1 + 0.1 * idle) / (efficiency * fit), facts);
         candidate.shared_bytes = tile.shared_bytes(size.E, size.padded_rank, size.gates);
         if (facts.arch.number() < 90) {
             candidate.refusal = "bulk copies are an instruction of sm_90 and later, not of " + facts.arch.name();

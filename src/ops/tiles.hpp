@@ -4,6 +4,8 @@
 #include "gpu/device.hpp"
 #include "tune/candidate.hpp"
 
+#include <smlora/problem.hpp>
+
 #include <cstdint>
 
 namespace smlora::ops {
@@ -61,11 +63,17 @@ struct GradientBulkTile {
 };
 
 /// What the time of the adapter's gradients depends on.
+/// Whether a wide operand of the gradients, whose rows are read for each of their token's experts, is too large to stay
+/// in L2 as a whole, so that only a span of its columns may.
+[[nodiscard]] bool read_by_span(const Problem& problem, RowOrder rows, std::int64_t width, double tokens,
+                                const gpu::DeviceFacts& facts);
+
 struct GradientSize {
     std::int64_t E, R, padded_rank;
     bool gates;
     double rows_per_expert;  ///< the mean, M / E
     double bytes;            ///< read and written once
+    bool by_span;            ///< see read_by_span, of either operand
 };
 
 inline constexpr const char* gradient_mma_family = "lora_gradient_mma";

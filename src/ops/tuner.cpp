@@ -97,7 +97,7 @@ void Tuner::refresh(KnownWork& work) {
     work.choice.reset();
     work.near.reset();
     if (!work.tuning) {
-        work.near = records_.find_near(work.name, work.relative, work.slot, work.environment, work.space);
+        work.near = records_.find_near(work.name, work.relatives, work.slot, work.environment, work.space);
         if (work.near) work.choice = work.near->tuning.choice;
         return;
     }
@@ -117,7 +117,7 @@ KnownWork Tuner::look_up(const Problem& problem, const Variant& variant, Role ro
     work.slot = slot_name(problem, variant, role);
     work.space = search_space(problem, variant, role, facts);
     work.name = {facts.name, to_string(problem), variant.bucket};
-    work.relative = to_string(plain_problem(problem));
+    for (const Problem& related : related_problems(problem, role)) work.relatives.push_back(to_string(related));
     work.environment = {facts.name,
                         facts.arch.name(),
                         facts.multiprocessors,

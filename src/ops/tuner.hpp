@@ -30,7 +30,7 @@ struct KnownWork {
     tune::SearchSpace space;
     tune::RecordName name;
     tune::Environment environment;
-    std::string relative;                       ///< the problem whose records serve where this one has none
+    std::vector<std::string> relatives;         ///< the problems whose records serve where this one has none
     std::optional<tune::Tuning> tuning;         ///< of this very problem and bucket
     std::optional<tune::NearTuning> near;       ///< without one: where the choice is from instead
     std::optional<tune::Configuration> choice;  ///< recorded and legal; nothing: the heuristic one is to be used

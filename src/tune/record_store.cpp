@@ -44,11 +44,13 @@ std::optional<Tuning> RecordStore::find(const RecordName& name, std::string_view
     return part;
 }
 
-std::optional<NearTuning> RecordStore::find_near(const RecordName& name, const std::string& relative,
+std::optional<NearTuning> RecordStore::find_near(const RecordName& name, const std::vector<std::string>& relatives,
                                                  std::string_view slot, const Environment& environment,
                                                  const SearchSpace& space) {
     std::vector<std::string> problems{name.problem};
-    if (relative != name.problem) problems.push_back(relative);
+    for (const std::string& relative : relatives) {
+        if (relative != name.problem) problems.push_back(relative);
+    }
     std::vector<std::uint8_t> buckets = neighbours(name.bucket);
     buckets.insert(buckets.begin(), name.bucket);
     for (const std::uint8_t bucket : buckets) {

@@ -35,10 +35,10 @@ class RecordStore {
     [[nodiscard]] std::optional<Tuning> find(const RecordName& name, std::string_view slot,
                                              const Environment& environment);
 
-    /// The same from the nearest other record whose choice is legal in `space`: that of `relative`, a problem that is
-    /// nearly the same, for the same bucket, then either's for the nearest other bucket, of two as near the own one's.
-    /// `relative` may be the problem itself.
-    [[nodiscard]] std::optional<NearTuning> find_near(const RecordName& name, const std::string& relative,
+    /// The same from the nearest other record whose choice is legal in `space`: that of one of `relatives`, problems
+    /// that are nearly the same, for the same bucket, then anyone's for the nearest other bucket, of those as near the
+    /// own one's, then the first of `relatives`. The problem itself may be among them.
+    [[nodiscard]] std::optional<NearTuning> find_near(const RecordName& name, const std::vector<std::string>& relatives,
                                                       std::string_view slot, const Environment& environment,
                                                       const SearchSpace& space);
 

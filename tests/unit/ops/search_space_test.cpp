@@ -62,6 +62,14 @@ TEST(SearchSpace, NumberTypesBesideTheProblemsOwnChangeNoLegality) {
     const Problem plain = plain_problem(problem);
     EXPECT_EQ(to_string(plain), "E8 K256 N512 R16 k2 bf16 ekn grouped->token gates:fp32");
     EXPECT_EQ(plain_problem(plain), plain);
+    EXPECT_EQ(related_problems(problem, Role::product), std::vector{plain});
+    std::vector<std::string> of_gradients;
+    for (const Problem& related : related_problems(problem, Role::gradients))
+        of_gradients.push_back(to_string(related));
+    EXPECT_EQ(of_gradients, (std::vector<std::string>{"E8 K256 N512 R16 k2 bf16 ekn grouped->token gates:fp32",
+                                                      "E8 K256 N512 R16 k2 bf16 enk grouped->token gates:fp32",
+                                                      "E8 K256 N512 R16 k2 bf16 ekn grouped->token bias gates:fp32",
+                                                      "E8 K256 N512 R16 k2 bf16 enk grouped->token bias gates:fp32"}));
     int compared = 0;
     for (const jit::Arch& arch : jit::supported_archs()) {
         for (const Variant& variant : step_variants(problem, 2048)) {

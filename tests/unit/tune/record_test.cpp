@@ -60,7 +60,7 @@ SearchSpace sample_space() {
 
 /// For forward, with the sample's problem as a relative.
 std::optional<NearTuning> near(RecordStore& store, const RecordName& name) {
-    return store.find_near(name, sample_name().problem, "forward", here(), sample_space());
+    return store.find_near(name, {sample_name().problem}, "forward", here(), sample_space());
 }
 
 void expect_same(const Tuning& a, const Tuning& b) {
@@ -314,11 +314,11 @@ TEST_F(Records, AChoiceThatIsNoLegalCandidateServesNobodyElse) {
     store.save(sample_name(13), sample_tuning("forward", 1));
     SearchSpace space = sample_space();
     space[0].refusal = "it is too large";
-    const auto found = store.find_near(sample_name(11), sample_name().problem, "forward", here(), space);
+    const auto found = store.find_near(sample_name(11), {sample_name().problem}, "forward", here(), space);
     ASSERT_TRUE(found.has_value());
     EXPECT_EQ(found->name, sample_name(13)) << "the next one is asked";
     space.erase(space.begin() + 1);
-    EXPECT_FALSE(store.find_near(sample_name(11), sample_name().problem, "forward", here(), space).has_value());
+    EXPECT_FALSE(store.find_near(sample_name(11), {sample_name().problem}, "forward", here(), space).has_value());
 }
 
 TEST_F(Records, LayersAreConsultedInOrderAndCompleteOnesFirst) {
