@@ -56,6 +56,7 @@ def operand_sets(shape, skew, seed):
 
 
 def measure(peers, shape, operations, arguments):
+    """Milliseconds by operation and peer, and how many experts had rows."""
     sets = operand_sets(shape, arguments.skew, arguments.seed)
     times = {}
     for operation in operations:
@@ -73,7 +74,7 @@ def measure(peers, shape, operations, arguments):
                 traceback.print_exc(limit=3)
             calls = None
             torch.cuda.empty_cache()
-    return times
+    return times, sets[0].active_experts()
 
 
 def cell(row, name):
@@ -138,9 +139,10 @@ def main():
     print(f"{environment['gpu']}, {arguments.protocol}: {tflops:.0f} TFLOP/s, {gbs:.0f} GB/s", file=sys.stderr)
     results = []
     for shape in chosen_shapes(arguments):
-        for operation, ms in measure(peers, shape, operations, arguments).items():
+        times, experts = measure(peers, shape, operations, arguments)
+        for operation, ms in times.items():
             results.append({"shape": shape.name, "operation": operation, "ms": ms,
-                            "floor_ms": shape.floor_ms(operation, tflops, gbs)})
+                            "floor_ms": shape.floor_ms(operation, experts, tflops, gbs)})
             print(f"{shape.name} {operation} done", file=sys.stderr)
     print_table(results, peers)
     if arguments.json:

@@ -26,23 +26,24 @@ class Shape:
         E, K, N, R, k, T = (int(n) for n in text.split(","))
         return cls(text, E, K, N, T, k, R)
 
-    def work(self, operation):
-        """(FLOP, bytes): every input read once, every output written once, in 16-bit types."""
+    def work(self, operation, experts):
+        """(FLOP, bytes): every input read once, every output written once, in 16-bit types; weights of `experts` experts,
+        those that have rows."""
         product = 2 * self.M * self.K * self.N
         adapter = 2 * self.M * self.R * (self.K + self.N)
-        weights = 2 * self.E * self.K * self.N
-        adapters = 2 * self.E * self.R * (self.K + self.N)
+        weights = 2 * experts * self.K * self.N
+        adapters = 2 * experts * self.R * (self.K + self.N)
         x, y = 2 * self.T * self.K, 2 * self.M * self.N
         if operation == "base":
             return product, weights + x + y
         if operation in ("forward", "dx"):
             return product + adapter, weights + x + y + adapters
-        return 2 * adapter, x + y + adapters  # dA and dB
+        return 2 * adapter, x + y + 2 * self.E * self.R * (self.K + self.N)  # dA and dB, zero where there are no rows
 
-    def floor_ms(self, operation, tflops, gbs):
+    def floor_ms(self, operation, experts, tflops, gbs):
         if operation == "step":
-            return sum(self.floor_ms(part, tflops, gbs) for part in ("forward", "dx", "lora_grad"))
-        flop, traffic = self.work(operation)
+            return sum(self.floor_ms(part, experts, tflops, gbs) for part in ("forward", "dx", "lora_grad"))
+        flop, traffic = self.work(operation, experts)
         return max(flop / tflops / 1e9, traffic / gbs / 1e6)
 
 
@@ -88,6 +89,9 @@ class Inputs:
         flat = self.top_idx.flatten()
         self.experts, self.scattered = torch.sort(flat, stable=True)
         self.offsets = torch.cumsum(torch.bincount(flat, minlength=shape.E), 0)
+
+    def active_experts(self):
+        return self.experts.unique().numel()
 
     def bytes(self):
         return sum(t.numel() * t.element_size() for t in (self.x, self.dy, self.W, self.A, self.B))
