@@ -39,10 +39,9 @@ struct RowResult {
 
 RowResult compare_row(const std::string& got, const std::string& expected, std::int64_t row, std::int64_t columns,
                       DType dtype, DType computed_in) {
-    // Terms that were rounded to 16 bits before they were summed are off by a third of a unit each, at random; where an
-    // expert has a single row, an element is one such term, however large beside its row.
+    // Terms that were rounded to 16 bits before they were summed are off by a third of a unit each, at random.
     const double of_row = 2.5 * unit(computed_in);
-    const double of_element = std::max(unit(dtype), unit(computed_in));
+    const double of_element = unit(dtype);
     RowResult result;
     for (std::int64_t column = 0; column < columns; ++column) {
         const double value = element(expected, row * columns + column, dtype);

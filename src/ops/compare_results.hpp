@@ -15,10 +15,10 @@ class ThreadPool;
 namespace smlora::ops {
 
 /// The first `rows` x `columns` elements of two matrices of `dtype`, which is bf16, fp16 or fp32. An element may be off
-/// by one unit of the last place of its format or that of the operands, as both were rounded from sums made in another
-/// order, and by a share of the row's size that rounding on the way (gates and rank rows in 16 bits) explains. A row
-/// that is zero must be zero. NaNs and infinities are wrong. `computed_in`: the format of the operands. Rows are shared
-/// out among `threads`; the answer does not depend on how many there are.
+/// by one unit of its format's last place, as both were rounded from sums made in another order, and by a share of the
+/// row's size that rounding on the way (gates and rank rows in 16 bits) explains. A row that is zero must be zero. NaNs
+/// and infinities are wrong. `computed_in`: the format of the operands. Rows are shared out among `threads`; the answer
+/// does not depend on how many there are.
 [[nodiscard]] tune::Verification compare_results(const std::string& got, const std::string& expected, std::int64_t rows,
                                                  std::int64_t columns, DType dtype, DType computed_in,
                                                  util::ThreadPool& threads);
