@@ -7,8 +7,9 @@
 //
 // LoRA lengthens the reduction: after the RED steps, rank rows times the adapter. Either the rank rows are read
 // (lora_rows), or they are made on the way (MAKES_RANK_ROWS), since the rows pass through shared memory anyway: one
-// more wgmma a step with the rows on the m side. The first column tiles, which come before all others, make and write
-// them and set a flag for their row tile; the others read them at the end of their reduction, after a look at the flag.
+// more wgmma a step with the rows on the m side. The first column tiles, which come well before the others, make and
+// write them and set a flag for their row tile; the others read them at the end of their reduction, after a look at
+// the flag.
 // Blocks take tiles from a counter, in order, so that every tile that is waited for is under way in a running block.
 //
 // A storing thread finds the block's tiles, ahead of those who work on them.
@@ -20,7 +21,7 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
-// COLUMN_TILES, CLUSTER (1 or 2; 1 if rank rows are made), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
+// COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
 // types Element, Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 
@@ -50,15 +51,17 @@ __device__ __forceinline__ void run(const Args& args) {
             ptx::mbarrier_init(L::staged(base, slot), 256);
             ptx::mbarrier_init(L::stored(base, slot), 4);
         }
-        ptx::mbarrier_init(L::left(base), 4);
+        ptx::mbarrier_init(L::left(base), L::leaving_warps);
         for (unsigned slot = 0; slot < L::tile_slots; ++slot) {
             ptx::mbarrier_init(L::announced(base, slot), 1);
             ptx::mbarrier_init(L::noted(base, slot), L::threads / 32);
         }
+        ptx::mbarrier_init(L::item_told(base), 1);
+        ptx::mbarrier_init(L::item_read(base), 1);
         ptx::fence_mbarrier_init();
     }
     // Asked for early: the answer takes a while.
-    const int first_item = threadIdx.x == finder_thread ? TileFinder<C>::first_item(args) : 0;
+    const int first_item = threadIdx.x == finder_thread ? TileFinder<C>::taken_item(args) : 0;
     ptx::let_next_kernel_begin();
     prefix_counts<C::E + 1, L::threads>(prefix, reinterpret_cast<int*>(shared + L::warp_totals),
                                         [&](int group) { return row_tiles<C>(offsets, group, args.product.M); });
@@ -67,13 +70,13 @@ __device__ __forceinline__ void run(const Args& args) {
 
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;
     if (warpgroup == 0) {
-        ptx::give_registers_up<64>();
+        ptx::give_registers_up<L::copying_registers>();
         produce<C>(args, base);
     } else if (warpgroup == 1) {
-        ptx::give_registers_up<48>();
+        ptx::give_registers_up<L::storing_registers>();
         store<C>(args, shared, base, first_item);
     } else {
-        ptx::take_registers<200>();
+        ptx::take_registers<L::multiplying_registers>();
         consume<C>(args, base, warpgroup - 2);
     }
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the other block may still arrive at this one's barriers

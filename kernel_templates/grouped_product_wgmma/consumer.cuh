@@ -91,11 +91,13 @@ struct Consumer {
         }
     }
 
-    /// First row of window `window` of the two or three m64 that cover the rank rows of N rows. This warpgroup makes
-    /// the window of its number; the third, which overlaps the others, both make.
+    /// First row of window `window` of the m64 that cover the rank rows of N rows. Each warpgroup makes one; the third,
+    /// of more than 128 rows, both make. None goes beyond the tile's rows, so they overlap.
     template <int N>
     [[nodiscard]] __device__ __forceinline__ int window_row(int window) const {
-        return window == 0 ? half * 64 : N - 64;
+        constexpr int last = N > 64 ? N - 64 : 0;
+        if (window == 1) return last;
+        return half == 0 ? 0 : last < 64 ? last : 64;
     }
 
     /// Rounds the rank rows, writes them out and, as an operand, to the staging, and announces them.
@@ -116,8 +118,8 @@ struct Consumer {
                 const int rank = i / 2 * 8 + lane % 4 * 2;
                 const uint32 pair =
                     pack2<Element>(sums[window][i * 2] * args.rank_scale, sums[window][i * 2 + 1] * args.rank_scale);
-                // Rows of the third window that are the others', and that the other warpgroup has made, too.
-                if (window == 1 && (row < 128 || half == 1)) continue;
+                // What another window or the other warpgroup has made, too.
+                if (window == 1 ? row < 128 || half == 1 : row < half * 64) continue;
                 if (row < C::TILE_ROWS) {
                     const unsigned to = base + L::rank_rows + swizzled<L::rank_pitch / 16>(row, rank / 8) +
                                         static_cast<unsigned>(rank % 8 * 2);
@@ -280,8 +282,9 @@ struct Consumer {
                     float value[2];
 #pragma unroll
                     for (int j = 0; j < 2; ++j) {
-                        value[j] = sums[m][n8 * 4 + i % 2 * 2 + j] * factor(tile, n8 * 8 + lane % 4 * 2 + j);
-                        value[j] += bias[m][i % 2];
+                        value[j] = sums[m][n8 * 4 + i % 2 * 2 + j];
+                        if constexpr (C::HAS_GATES != 0) value[j] *= gate(tile, n8 * 8 + lane % 4 * 2 + j);
+                        if constexpr (C::HAS_BIAS != 0) value[j] += bias[m][i % 2];
                     }
                     packed[i] = pack2<Element>(value[0], value[1]);
                 }
@@ -294,14 +297,10 @@ struct Consumer {
         }
     }
 
-    __device__ __forceinline__ float factor(const Tile& tile, int row) const {
-        float result = args.product.scale;
-        if constexpr (C::HAS_GATES != 0) {
-            const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
-            const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
-            result *= to_float(static_cast<const typename C::Gate*>(args.product.gates)[flat]);
-        }
-        return result;
+    __device__ __forceinline__ float gate(const Tile& tile, int row) const {
+        const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
+        const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
+        return to_float(static_cast<const typename C::Gate*>(args.product.gates)[flat]);
     }
 
     template <int HEIGHT>

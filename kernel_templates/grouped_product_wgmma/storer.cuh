@@ -81,7 +81,12 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
             if (chunk == 0) ptx::mbarrier_arrive(L::stored(base, ring.stage));
             ring.next();
         }
-        if (thread % 32 == 0) ptx::mbarrier_arrive(L::left(base));
+        if (thread % 32 == 0) {
+            ptx::mbarrier_arrive(L::left(base));
+            if constexpr (L::leaving_warps > 4) {
+                ptx::mbarrier_arrive_remote(L::left(base), ptx::cluster_block_rank() ^ 1U);
+            }
+        }
     }
 }
 

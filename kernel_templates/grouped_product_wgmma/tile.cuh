@@ -56,21 +56,70 @@ struct Place {
     int column_tile;
 };
 
-/// Row tiles run fastest within (expert, column tile), so that those that share weights run together; where rank rows
-/// are made on the way, the first column tiles of all experts go first.
+/// Where rank rows are made on the way, a unit's first column tile comes well before its others, which wait for it:
+/// experts go in bands of `experts_ahead`, the first column tiles of a band before the other tiles of the band before
+/// it. So rows are still in L2 when they are read again.
 template <class C>
-__device__ __forceinline__ Place place_of(const int* prefix, int item) {
-    int columns = C::COLUMN_TILES;
-    int first_column = 0;
-    if constexpr (Layout<C>::makes_rank_rows) {
-        const int all_units = prefix[C::E + 1];
-        first_column = item < all_units ? 0 : 1;
-        columns = first_column == 0 ? 1 : C::COLUMN_TILES - 1;
-        item -= first_column * all_units;
+struct Bands {
+    static constexpr int groups = C::E + 1;
+    static constexpr int others = C::COLUMN_TILES - 1;  ///< tiles of a unit beside its first
+
+    const int* prefix;
+    int experts_ahead;
+
+    /// Units before band `band`.
+    __device__ __forceinline__ int units_before(int band) const {
+        const int expert = band * experts_ahead;
+        return prefix[expert < groups ? expert : groups];
     }
-    const int expert = group_of<C::E + 1>(prefix, item / columns);
+
+    /// First item that comes after the first column tiles of bands 0 .. `band` and the other tiles of the bands before
+    /// it.
+    __device__ __forceinline__ int begin(int band) const {
+        return units_before(band + 1) + units_before(band) * others;
+    }
+
+    /// The last band whose begin() is not beyond `item`; -1: the item is a first column tile of band 0.
+    __device__ __forceinline__ int band_of(int item) const {
+        int low = -1;
+        int high = ceil_div(groups, experts_ahead);
+        while (high - low > 1) {
+            const int middle = (low + high) / 2;
+            if (begin(middle) <= item) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        return low;
+    }
+};
+
+/// Row tiles run fastest within (expert, column tile), so that those that share weights run together.
+template <class C>
+__device__ __forceinline__ Place place_of(const int* prefix, int item, int experts_ahead) {
+    int columns = C::COLUMN_TILES;  // that go together
+    int first_column = 0;
+    int unit_base = 0;  // units before those that `item` counts from
+    if constexpr (Layout<C>::makes_rank_rows) {
+        const Bands<C> bands{prefix, experts_ahead};
+        const int band = bands.band_of(item);
+        const int ahead = bands.units_before(band + 1);
+        if (band >= 0) item -= bands.begin(band);
+        const int first_tiles = bands.units_before(band + 2) - ahead;
+        if (item < first_tiles) {
+            columns = 1;
+            unit_base = ahead;
+        } else {
+            item -= first_tiles;
+            columns = Bands<C>::others;
+            first_column = 1;
+            unit_base = bands.units_before(band);
+        }
+    }
+    const int expert = group_of<C::E + 1>(prefix, unit_base + item / columns);
     const int units = prefix[expert + 1] - prefix[expert];
-    const int local = item - prefix[expert] * columns;
+    const int local = item - (prefix[expert] - unit_base) * columns;
     return {expert, prefix[expert] + local % units, first_column + local / units};
 }
 
@@ -97,7 +146,8 @@ __device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, c
 /// Finds the block's tiles and announces them, one after the other. By one thread, and a tile ahead of those who work
 /// on them: the search takes as long as a step of the reduction. Items are dealt out in turn or, where tiles wait for
 /// others (Layout::dynamic), taken from a counter: then who holds a tile waits only for tiles that a running block
-/// holds.
+/// holds. The blocks of a cluster, which run together, have the same items: the first of them takes one and tells the
+/// other.
 template <class C>
 struct TileFinder {
     using L = Layout<C>;
@@ -105,26 +155,40 @@ struct TileFinder {
     const GroupedProductWgmmaArgs& args;
     const int* prefix;  ///< row tiles before each expert
     unsigned base;      ///< of shared memory
-    int item;           ///< the first; then the next
+    int item;           ///< the next, as taken_item() has it
     unsigned announced = 0;
 
-    static __device__ __forceinline__ int first_item(const GroupedProductWgmmaArgs& args) {
-        if constexpr (L::dynamic) {
-            return static_cast<int>(atomicAdd(args.progress, 1U));
+    static __device__ __forceinline__ int rank() { return static_cast<int>(blockIdx.x) % C::CLUSTER; }
+
+    /// The block's first item, then any later one where items are taken; unless another block has to tell it.
+    static __device__ __forceinline__ int taken_item(const GroupedProductWgmmaArgs& args) {
+        if constexpr (!L::dynamic) return static_cast<int>(blockIdx.x) / C::CLUSTER;
+        return rank() == 0 ? static_cast<int>(atomicAdd(args.progress, 1U)) : 0;
+    }
+
+    /// Makes `item` that of the cluster's first block.
+    __device__ __forceinline__ void share_item() {
+        const unsigned parity = announced % 2;
+        if (rank() == 0) {
+            ptx::mbarrier_wait(L::item_read(base), parity ^ 1U);
+            ptx::store_shared_remote(L::item(base), static_cast<unsigned>(item), L::item_told(base), 1);
         } else {
-            return static_cast<int>(blockIdx.x) / C::CLUSTER;
+            ptx::mbarrier_arrive_expect(L::item_told(base), sizeof(unsigned));
+            ptx::mbarrier_wait(L::item_told(base), parity);
+            item = static_cast<int>(ptx::load_shared(L::item(base)));
+            ptx::mbarrier_arrive_remote(L::item_read(base), 0);
         }
     }
 
     __device__ __forceinline__ void announce() {
         const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
+        if constexpr (L::dynamic && C::CLUSTER > 1) share_item();
         Tile tile{};
         tile.expert = -1;
         if (item < prefix[C::E + 1] * C::COLUMN_TILES) {
-            const int rank = static_cast<int>(blockIdx.x) % C::CLUSTER;
-            tile = tile_at<C>(place_of<C>(prefix, item), prefix, offsets, rank, args.product.M);
+            tile = tile_at<C>(place_of<C>(prefix, item, args.experts_ahead), prefix, offsets, rank(), args.product.M);
             if constexpr (L::dynamic) {
-                item = first_item(args);
+                item = taken_item(args);
             } else {
                 item += static_cast<int>(gridDim.x) / C::CLUSTER;
             }

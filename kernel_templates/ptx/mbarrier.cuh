@@ -22,7 +22,8 @@ __device__ __forceinline__ void mbarrier_arrive_expect(unsigned barrier, unsigne
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-/// Arrives at the same barrier of block `rank` of the cluster.
+/// Arrives at the same barrier of block `rank` of the cluster. It names no scope: `.cluster` would become a fence of
+/// the whole GPU. What it orders are reads of this warp before what is copied there next.
 __device__ __forceinline__ void mbarrier_arrive_remote(unsigned barrier, unsigned rank) {
     asm volatile(
         "{\n\t"

@@ -57,7 +57,7 @@ struct WgmmaShape {
     std::int64_t rank;  ///< columns of the rank rows, padding included; 0: no adapter
     bool weight_out_contiguous, lora_out_contiguous;
     bool rank_red_contiguous;  ///< of the matrix that makes the rank rows
-    bool makes_rank_rows;
+    bool makes_rank_rows, bands;
     int tile_rows, rank_depth;
     DType dtype;
 };

@@ -98,16 +98,17 @@ std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts&
 
 tune::Candidate candidate_of(const WgmmaBlocking& blocking) {
     tune::Candidate candidate;
-    candidate.name = fmt::format("wgmma_{}_by{}_s{}_{}{}{}", blocking.tile_rows, blocking.row_step, blocking.stages,
+    candidate.name = fmt::format("wgmma_{}_by{}_s{}_{}{}{}{}", blocking.tile_rows, blocking.row_step, blocking.stages,
                                  blocking.staging_rows, blocking.cluster > 1 ? "_pairs" : "",
-                                 blocking.makes_rank_rows ? "_rank_rows" : "");
+                                 blocking.makes_rank_rows ? "_rank_rows" : "", blocking.bands ? "_bands" : "");
     candidate.configuration = {product_wgmma_family,
                                {{"TILE_ROWS", blocking.tile_rows},
                                 {"STAGES", blocking.stages},
                                 {"STAGING_ROWS", blocking.staging_rows},
                                 {"ROW_STEP", blocking.row_step},
                                 {"CLUSTER", blocking.cluster},
-                                {"MAKES_RANK_ROWS", blocking.makes_rank_rows}}};
+                                {"MAKES_RANK_ROWS", blocking.makes_rank_rows},
+                                {"BANDS", blocking.bands}}};
     return candidate;
 }
 
@@ -123,12 +124,13 @@ std::string named_instructions() {
 }
 
 int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank) const {
-    const int rank_columns = makes_rank_rows ? wgmma_rank_depth(rank) : 0;
+    const int rank_columns = makes_rank_rows ? std::max(wgmma_rank_depth(rank), 64 - tile_rows) : 0;
     const int stage = (wgmma_tile_columns + tile_rows + rank_columns) * wgmma_step_depth * 2;
     const int staging = 2 * staging_rows * 256;
     constexpr int tiles = 2 * 32;
-    const int barriers = (2 * stages + staging_rows / 8 + 1 + 4) * 8;
-    return stages * stage + staging + tiles + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4;
+    constexpr int item = 8;
+    const int barriers = (2 * stages + staging_rows / 8 + 1 + 4 + 2) * 8;
+    return stages * stage + staging + tiles + item + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4;
 }
 
 tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product, const ProductSize& size,
@@ -136,29 +138,35 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
     const std::string refusal = refusal_of_all(product, facts);
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
     tune::SearchSpace space;
+    const auto add = [&](const WgmmaBlocking& blocking) {
+        tune::Candidate candidate = candidate_of(blocking);
+        // What was made smaller may be what another was made to.
+        if (std::any_of(space.begin(), space.end(),
+                        [&](const tune::Candidate& other) { return other.name == candidate.name; })) {
+            return;
+        }
+        candidate.predicted_seconds = predicted(size, blocking, rank, facts);
+        candidate.shared_bytes = blocking.shared_bytes(problem.E, rank);
+        candidate.refusal = refusal;
+        if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
+            candidate.refusal = fmt::format("a block needs {} bytes of shared memory and {} has {}",
+                                            candidate.shared_bytes, facts.name, facts.shared_bytes_per_block);
+        }
+        space.push_back(std::move(candidate));
+    };
     // Rank rows made on the way come first: a pass over the rows less.
     for (const bool makes : {true, false}) {
         if (makes && (rank == 0 || rank > 64)) continue;
         for (const Rows& option : row_options) {
             for (const int cluster : {1, 2}) {
-                if (cluster > 1 && (makes || !option.pairs)) continue;
-                WgmmaBlocking blocking{option.tile_rows,    option.row_step, option.stages,
-                                       option.staging_rows, cluster,         false};
+                if (cluster > 1 && !option.pairs) continue;
+                WgmmaBlocking blocking{option.tile_rows, option.row_step, option.stages, option.staging_rows,
+                                       cluster,          false,           false};
                 if (makes) blocking = with_rank_rows(blocking, problem.E, rank, facts.shared_bytes_per_block);
-                tune::Candidate candidate = candidate_of(blocking);
-                // What was made smaller may be what another was made to.
-                if (std::any_of(space.begin(), space.end(),
-                                [&](const tune::Candidate& other) { return other.name == candidate.name; })) {
-                    continue;
-                }
-                candidate.predicted_seconds = predicted(size, blocking, rank, facts);
-                candidate.shared_bytes = blocking.shared_bytes(problem.E, rank);
-                candidate.refusal = refusal;
-                if (refusal.empty() && candidate.shared_bytes > facts.shared_bytes_per_block) {
-                    candidate.refusal = fmt::format("a block needs {} bytes of shared memory and {} has {}",
-                                                    candidate.shared_bytes, facts.name, facts.shared_bytes_per_block);
-                }
-                space.push_back(std::move(candidate));
+                add(blocking);
+                // Without clusters, blocks that share weights would run apart.
+                blocking.bands = makes && cluster > 1 && product.out > wgmma_tile_columns;
+                if (blocking.bands) add(blocking);
             }
         }
     }
@@ -168,7 +176,8 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
 WgmmaBlocking wgmma_blocking(const tune::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at("TILE_ROWS"),    at("ROW_STEP"), at("STAGES"),
-            at("STAGING_ROWS"), at("CLUSTER"),  at("MAKES_RANK_ROWS") != 0};
+            at("STAGING_ROWS"), at("CLUSTER"),  at("MAKES_RANK_ROWS") != 0,
+            at("BANDS") != 0};
 }
 
 bool makes_rank_rows(const tune::Configuration& configuration) {

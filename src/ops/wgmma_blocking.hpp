@@ -28,6 +28,9 @@ struct WgmmaBlocking {
     int staging_rows;  ///< of the output, on their way to memory
     int cluster;
     bool makes_rank_rows;  ///< rather than reading what another kernel made
+    /// The first column tiles, which make the rank rows, come band of experts by band of experts, rather than all of
+    /// them before all others. Another order for the same kernel.
+    bool bands;
 
     /// Dynamic shared memory; mirrors the table at the top of layout.cuh. `rank`: padded; 0: no adapter.
     [[nodiscard]] int shared_bytes(std::int64_t E, std::int64_t rank) const;

@@ -4,6 +4,8 @@
 #include "gpu/driver.hpp"
 #include "gpu/tensor_map.hpp"
 
+#include <algorithm>
+
 namespace smlora::ops {
 namespace {
 
@@ -12,6 +14,18 @@ gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std
     // A stride of a dimension of one is never used, but must be one that the driver takes.
     if (E == 1) expert_stride = rows * row_stride;
     return {data, {E, rows, columns}, expert_stride, row_stride, box_rows, box_columns};
+}
+
+/// Experts of a band, see grouped_product_wgmma/tile.cuh: the other tiles of one keep half of the GPU busy, so that the
+/// first ones of the next are done before they are waited for.
+int experts_ahead(const Step& step, std::int64_t M, int multiprocessors) {
+    const WgmmaShape& shape = *step.wgmma;
+    if (!shape.bands) return static_cast<int>(shape.E) + 1;
+    const std::int64_t unit_rows = static_cast<std::int64_t>(step.tile_rows) * step.spec.cluster;
+    const std::int64_t units = std::max<std::int64_t>(1, (M / shape.E + unit_rows - 1) / unit_rows);  // of an expert
+    const std::int64_t wanted = multiprocessors / static_cast<std::int64_t>(step.spec.cluster) / 2;
+    const std::int64_t given = (step.column_tiles - 1) * units;
+    return static_cast<int>(std::clamp<std::int64_t>((wanted + given - 1) / given, 1, shape.E + 1));
 }
 
 }  // namespace
@@ -63,6 +77,7 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, const tune
                             product.lora_out_contiguous,
                             rank_red_contiguous,
                             blocking.makes_rank_rows,
+                            blocking.bands,
                             blocking.tile_rows,
                             wgmma_rank_depth(rank),
                             problem.dtype};
@@ -70,8 +85,9 @@ Step wgmma_step(const Problem& problem, const ProductKernel& product, const tune
 }
 
 std::int64_t wgmma_progress_bytes(std::int64_t E, std::int64_t M) {
-    // A counter and a flag for each row tile: every expert, and the entries left out, may have one that is not full.
-    return (1 + M / least_wgmma_tile_rows + E + 1) * static_cast<std::int64_t>(sizeof(unsigned));
+    // A counter and a flag for each row tile: every expert, and the entries left out, may have a cluster's that are not
+    // full.
+    return (1 + M / least_wgmma_tile_rows + 2 * (E + 1)) * static_cast<std::int64_t>(sizeof(unsigned));
 }
 
 void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const GroupedProductArgs& product,
@@ -107,6 +123,7 @@ void launch_wgmma(CudaCall& call, const Plan& plan, const Step& step, const Grou
                                 : matrices(rank_rows.matrix, shape.E, shape.red, shape.rank, rank_rows.expert_stride,
                                            rank_rows.row_stride, wgmma_step_depth, shape.rank_depth),
                             shape.dtype);
+        args.experts_ahead = experts_ahead(step, product.M, plan.multiprocessors);
         // No tile is taken and no rank row is written yet.
         args.progress = static_cast<unsigned*>(rank_rows.progress);
         SMLORA_CUDA(cuMemsetD32Async, reinterpret_cast<CUdeviceptr>(rank_rows.progress), 0,

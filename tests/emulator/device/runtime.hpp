@@ -85,6 +85,8 @@ class Runtime {
     virtual void mbarrier_init(unsigned barrier, unsigned count, Where) = 0;
     virtual void mbarrier_expect(unsigned barrier, unsigned bytes, Where) = 0;
     virtual void mbarrier_arrive(unsigned barrier, Where) = 0;
+    /// `bytes` of those expected have arrived.
+    virtual void complete_bytes(unsigned barrier, unsigned bytes, Where) = 0;
     virtual void mbarrier_wait(unsigned barrier, unsigned parity, Where) = 0;
     virtual void cp_async_arrive(unsigned barrier, Where) = 0;
     virtual void fence_proxy_async() = 0;

@@ -7,6 +7,12 @@ __device__ SMLORA_EMULATED void store_shared(unsigned address, unsigned value, S
     emulator::runtime->store_shared(address, value, where);
 }
 
+__device__ SMLORA_EMULATED void store_shared_remote(unsigned address, unsigned value, unsigned barrier, unsigned rank,
+                                                    SMLORA_WHERE) {
+    emulator::runtime->store_shared(emulator::runtime->map_shared_rank(address, rank, where), value, where);
+    emulator::runtime->complete_bytes(emulator::runtime->map_shared_rank(barrier, rank, where), sizeof value, where);
+}
+
 __device__ SMLORA_EMULATED unsigned load_shared(unsigned address, SMLORA_WHERE) {
     return *static_cast<const unsigned*>(emulator::runtime->shared_pointer(address, where));
 }

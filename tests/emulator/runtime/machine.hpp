@@ -74,7 +74,6 @@ class Machine final : public Runtime {
     void note_store(unsigned address, unsigned bytes);
     /// Of threads and of copies.
     void arrive(unsigned barrier, Where where);
-    void complete_bytes(unsigned barrier, unsigned bytes, Where where);
 
     // Runtime.
     void* dynamic_shared(unsigned alignment) override;
@@ -101,6 +100,7 @@ class Machine final : public Runtime {
     void mbarrier_init(unsigned barrier, unsigned count, Where where) override;
     void mbarrier_expect(unsigned barrier, unsigned bytes, Where where) override;
     void mbarrier_arrive(unsigned barrier, Where where) override;
+    void complete_bytes(unsigned barrier, unsigned bytes, Where where) override;
     void mbarrier_wait(unsigned barrier, unsigned parity, Where where) override;
     void cp_async_arrive(unsigned barrier, Where where) override;
     void fence_proxy_async() override;
