@@ -73,6 +73,25 @@ class Smlora(Peer):
         )
 
 
+def _axolotl_adapters(i):
+    """A [E R, K], B [N, E R]."""
+    return i.A.reshape(-1, i.shape.K), i.B.permute(1, 0, 2).reshape(i.shape.N, -1)
+
+
+class SmloraDropIn(Peer):
+    name = "smlora.scattermoe"
+    module = "smlora.scattermoe"
+    note = "step: through axolotl's interface, ScatterMoELoRA.apply"
+
+    def step(self, i):
+        from smlora.scattermoe.parallel_linear_lora import ScatterMoELoRA
+
+        def linear(x, A, B):
+            return ScatterMoELoRA.apply(x, i.W, i.shape.k, i.experts, i.scattered, i.offsets, A, B, i.scaling)
+
+        return _step(i, linear, *_axolotl_adapters(i))
+
+
 def _step(i, linear, A=None, B=None):
     """Forward and backward of `linear(x, A, B)`, gradients for x, A and B."""
     leaves = [t.detach().requires_grad_() for t in (i.x, i.A if A is None else A, i.B if B is None else B)]
@@ -103,22 +122,17 @@ class Axolotl(Peer):
         self.linear = importlib.import_module(self.module).ScatterMoELoRA
         self.fuses_dX = {}
 
-    @staticmethod
-    def _adapters(i):
-        """A [E R, K], B [N, E R]."""
-        return i.A.reshape(-1, i.shape.K), i.B.permute(1, 0, 2).reshape(i.shape.N, -1)
-
     def base(self, i):
         return lambda: self.ops.scatter2scatter(i.x, i.W, i.experts, i.scattered, i.shape.k)
 
     def forward(self, i):
-        A, B = self._adapters(i)
+        A, B = _axolotl_adapters(i)
         return lambda: self.lora_ops.scatter2scatter_lora(
             i.x, i.W, i.experts, i.scattered, i.shape.k, A, B, i.scaling
         )
 
     def dx(self, i):
-        A, B = self._adapters(i)
+        A, B = _axolotl_adapters(i)
         return lambda: (
             self.lora_ops.scatter2scatter_lora_dX(
                 i.dy, i.W, i.experts, i.scattered, 1, A, B, i.scaling, dy_grouped=False
@@ -128,7 +142,7 @@ class Axolotl(Peer):
         )
 
     def lora_grad(self, i):
-        A, B = self._adapters(i)
+        A, B = _axolotl_adapters(i)
         x, dy = i.x[i.scattered // i.shape.k], i.dy[i.scattered]
         return lambda: self.lora_ops.group_bwd_lora(dy, x, A, B, i.offsets, i.shape.E, i.scaling)
 
@@ -139,7 +153,7 @@ class Axolotl(Peer):
                 use_fused_dX, True
             )
 
-        return _step(i, linear, *self._adapters(i))
+        return _step(i, linear, *_axolotl_adapters(i))
 
     def step(self, i):
         if i.shape not in self.fuses_dX:
@@ -242,7 +256,7 @@ class Eager(Peer):
         return _step(i, self._linear(i, True))
 
 
-PEERS = (Smlora, Axolotl, DeepGEMM, GroupedMM, GatheredGroupedMM, Eager)
+PEERS = (Smlora, SmloraDropIn, Axolotl, DeepGEMM, GroupedMM, GatheredGroupedMM, Eager)
 
 
 def found(names):

@@ -32,7 +32,12 @@ __device__ __forceinline__ void run(const Args& args) {
             const int flat = static_cast<int>(scattered_idxs[position]);
             const int64 row = row_of<C::ROWS, C::TOP_K>(position, flat);
             float coefficient = to_float(rank_rows[static_cast<int64>(position) * C::RANK_STRIDE + rank]);
-            if constexpr (C::HAS_GATES) coefficient *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
+            // Rounded as those who are compared with this round it: where terms of both signs make a small sum, nothing
+            // in the sum's own size would tell what that may be off by.
+            if constexpr (C::HAS_GATES) {
+                coefficient *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
+                coefficient = to_float(from_float<Element>(coefficient));
+            }
             sum = fmaf(coefficient, to_float(wide[row * args.wide_stride + column]), sum);
         }
         static_cast<typename C::Output*>(
