@@ -22,15 +22,19 @@ double median(std::vector<double> values) {
     return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
-/// Of a median, by the median absolute deviation: one wild sample changes neither.
-double relative_error_of_median(const std::vector<double>& values, double middle) {
-    if (values.size() < trusted_samples) return unknown_noise;
+/// Relative, by the median absolute deviation: one wild sample does not change it.
+double standard_deviation(const std::vector<double>& values, double middle) {
     std::vector<double> deviations;
     for (const double value : values) deviations.push_back(std::abs(value - middle));
     constexpr double to_standard_deviation = 1.4826;
+    return to_standard_deviation * median(deviations) / middle;
+}
+
+/// Of the median of `samples` with that standard deviation.
+double error_of_median(double deviation, int samples) {
     constexpr double median_to_mean = 1.2533;
-    return median_to_mean * to_standard_deviation * median(deviations) / middle /
-           std::sqrt(static_cast<double>(values.size()));
+    const double error = median_to_mean * deviation / std::sqrt(static_cast<double>(samples));
+    return samples < trusted_samples ? std::max(error, unknown_noise) : error;
 }
 
 constexpr double most_noise = 0.03;
@@ -48,7 +52,8 @@ std::vector<Estimate> estimates(const std::vector<Trial>& trials) {
                  [](double seconds) { return !std::isnan(seconds); });
     if (unit.empty()) return result;
     const double unit_seconds = median(unit);
-    std::vector<double> noises;
+    std::vector<double> scatter(trials.size());
+    std::vector<double> known;
     for (std::size_t i = 0; i < trials.size(); ++i) {
         if (!stands(trials[i])) continue;
         std::vector<double> ratios;
@@ -58,66 +63,103 @@ std::vector<Estimate> estimates(const std::vector<Trial>& trials) {
         }
         if (ratios.empty()) continue;
         const double middle = median(ratios);
-        const bool is_yardstick = &trials[i] == &*yardstick;
-        result[i] = {middle * unit_seconds, is_yardstick ? 0 : relative_error_of_median(ratios, middle),
-                     static_cast<int>(ratios.size())};
-        if (!is_yardstick && ratios.size() >= trusted_samples) noises.push_back(result[i].noise);
+        result[i] = {middle * unit_seconds, 0, static_cast<int>(ratios.size())};
+        scatter[i] = standard_deviation(ratios, middle);
+        if (&trials[i] != &*yardstick && result[i].samples >= trusted_samples) known.push_back(scatter[i]);
     }
-    if (noises.empty()) return result;
     // A handful of samples agree by chance now and then. All candidates ran on the same machine in the same minute.
-    const double usual = median(noises);
+    const double usual = known.empty() ? 0 : median(known);
     for (std::size_t i = 0; i < trials.size(); ++i) {
-        if (result[i].samples > 0 && &trials[i] != &*yardstick) result[i].noise = std::max(result[i].noise, usual);
+        if (result[i].samples == 0 || &trials[i] == &*yardstick) continue;
+        result[i].noise = error_of_median(std::max(scatter[i], usual), result[i].samples);
     }
     return result;
 }
 
-Judgement judge(const std::vector<Trial>& trials) {
-    const std::vector<Estimate> times = estimates(trials);
-    int most_samples = 0;
-    for (const Estimate& time : times) most_samples = std::max(most_samples, time.samples);
-    const auto competes = [&](std::size_t i) {
-        return trials[i].verdict != Verdict::slow &&
-               times[i].samples >= std::max(1, std::min(most_samples, trusted_samples));
-    };
-    std::optional<std::size_t> best;
-    for (std::size_t i = 0; i < trials.size(); ++i) {
-        if (competes(i) && (!best || times[i].seconds < times[*best].seconds)) best = i;
+namespace {
+
+/// Who is fastest, and who cannot be told from it.
+class Race {
+ public:
+    explicit Race(const std::vector<Trial>& trials) : trials_(trials), times_(estimates(trials)) {
+        for (const Estimate& time : times_) most_samples_ = std::max(most_samples_, time.samples);
+        for (std::size_t i = 0; i < trials.size(); ++i) {
+            if (competes(i) && (!best_ || times_[i].seconds < times_[*best_].seconds)) best_ = i;
+        }
     }
-    if (!best) {
+
+    [[nodiscard]] const std::vector<Estimate>& times() const { return times_; }
+    [[nodiscard]] std::optional<std::size_t> best() const { return best_; }
+    /// Relative, of a trial that competes.
+    [[nodiscard]] double behind(std::size_t i) const { return times_[i].seconds / times_[*best_].seconds - 1; }
+
+    [[nodiscard]] bool ties(std::size_t i) const {
+        if (i == *best_) return true;
+        if (!competes(i)) return false;
+        double noise = 3 * std::hypot(times_[i].noise, times_[*best_].noise);
+        // Where little can be told apart, the heuristic choice is as good as any, but others are not as good as it.
+        if (i != 0) noise = std::min(noise, most_noise);
+        return behind(i) <= std::max(noise_floor, noise);
+    }
+
+ private:
+    [[nodiscard]] bool competes(std::size_t i) const {
+        return trials_[i].verdict != Verdict::slow &&
+               times_[i].samples >= std::max(1, std::min(most_samples_, trusted_samples));
+    }
+
+    const std::vector<Trial>& trials_;
+    std::vector<Estimate> times_;
+    int most_samples_ = 0;
+    std::optional<std::size_t> best_;
+};
+
+}  // namespace
+
+Judgement judge(const std::vector<Trial>& trials) {
+    const Race race(trials);
+    if (!race.best()) {
         const auto standing = std::find_if(trials.begin(), trials.end(), stands);
         if (standing == trials.end()) return {std::nullopt, "no candidate was right"};
         return {static_cast<std::size_t>(standing - trials.begin()),
                 "predicted to be the fastest, nothing was measured"};
     }
 
-    const auto ties = [&](std::size_t i) {
-        if (i == *best) return true;
-        if (!competes(i)) return false;
-        double noise = 3 * std::hypot(times[i].noise, times[*best].noise);
-        // Where little can be told apart, the heuristic choice is as good as any, but others are not as good as it.
-        if (i != 0) noise = std::min(noise, most_noise);
-        return times[i].seconds <= times[*best].seconds * (1 + std::max(noise_floor, noise));
-    };
-    if (ties(0)) {
-        return {0, *best == 0 ? "the heuristic choice, and the fastest"
-                              : fmt::format("the heuristic choice, within the noise of the fastest ({})",
-                                            trials[*best].candidate.name)};
+    const std::size_t best = *race.best();
+    if (race.ties(0)) {
+        return {0, best == 0 ? "the heuristic choice, and the fastest"
+                             : fmt::format("the heuristic choice, within the noise of the fastest ({})",
+                                           trials[best].candidate.name)};
     }
-    std::size_t winner = *best;
+    std::size_t winner = best;
     for (std::size_t i = 0; i < trials.size(); ++i) {
         const auto rank = [&](std::size_t at) {
             return std::tie(trials[at].candidate.shared_bytes, trials[at].candidate.name);
         };
-        if (ties(i) && rank(i) < rank(winner)) winner = i;
+        if (race.ties(i) && rank(i) < rank(winner)) winner = i;
     }
-    if (winner != *best) {
+    if (winner != best) {
         return {winner, fmt::format("the least shared memory, within the noise of the fastest ({})",
-                                    trials[*best].candidate.name)};
+                                    trials[best].candidate.name)};
     }
-    return {winner, times[0].samples > 0 ? fmt::format("{:.1f} % faster than the heuristic choice",
-                                                       100 * (times[0].seconds / times[winner].seconds - 1))
-                                         : "the fastest; the heuristic choice was refused"};
+    return {winner, race.times()[0].samples > 0
+                        ? fmt::format("{:.1f} % faster than the heuristic choice",
+                                      100 * (race.times()[0].seconds / race.times()[winner].seconds - 1))
+                        : "the fastest; the heuristic choice was refused"};
+}
+
+std::vector<std::size_t> undecided(const std::vector<Trial>& trials) {
+    const Race race(trials);
+    std::vector<std::size_t> result;
+    if (!race.best()) return result;
+    bool parted = true;
+    for (std::size_t i = 0; i < trials.size(); ++i) {
+        if (!race.ties(i)) continue;
+        result.push_back(i);
+        parted = parted && race.behind(i) <= noise_floor;
+    }
+    if (parted) result.clear();
+    return result;
 }
 
 }  // namespace smlora::tune

@@ -17,7 +17,7 @@ inline constexpr double noise_floor = 0.01;
 /// A candidate's time as its samples have it.
 struct Estimate {
     double seconds = no_sample;
-    double noise = 0;  ///< standard error, relative; not below what is usual among the trials
+    double noise = 0;  ///< standard error, relative; samples scatter no less than is usual among the trials
     int samples = 0;   ///< that it rests on
 };
 
@@ -36,5 +36,9 @@ struct Judgement {
 /// choice, else the least shared memory, else the first name. Trials with fewer than three samples win only if nobody
 /// has more, and those that were dropped as slow never: how slow, one round does not tell.
 [[nodiscard]] Judgement judge(const std::vector<Trial>& trials);
+
+/// The fastest and those that tie with it, if more samples may part them: if one of them is slower than it by more than
+/// noise_floor. Else nothing.
+[[nodiscard]] std::vector<std::size_t> undecided(const std::vector<Trial>& trials);
 
 }  // namespace smlora::tune

@@ -69,6 +69,7 @@ class Measuring {
                 device_.allocate(*sets, protocol_.seed);
                 check();
                 sample(*sets);
+                if (all_decided()) run_off(*sets);
             }
         } catch (...) {
             finish();
@@ -241,18 +242,55 @@ class Measuring {
                 Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
                 // Or a device on which checking takes long would never come to a choice, however often it is tried.
                 if (round > 0 && out_of_time()) return;
-                const double before = device_.now();
-                const double seconds = device_.time(trial.candidate, set++ % sets);
-                trial.spent_seconds += device_.now() - before;
-                trial.samples.resize(row, no_sample);
-                // Whole nanoseconds, as a record keeps them.
-                trial.samples.push_back(std::round(seconds * 1e9) / 1e9);
-                save_now_and_then();
+                take_sample(trial, row, set++ % sets);
             }
             if (round == 0) time_slow_ones_again(running, row, sets, set);
             settle(running, round);
             report("timing", static_cast<std::size_t>(round) + 1, static_cast<std::size_t>(protocol_.rounds));
         }
+    }
+
+    [[nodiscard]] bool all_decided() const {
+        return std::none_of(tuning_.trials.begin(), tuning_.trials.end(),
+                            [](const Trial& trial) { return trial.verdict == Verdict::pending; });
+    }
+
+    /// As many rounds more, twice, of those that only noise makes equals, and the yardstick.
+    void run_off(int sets) {
+        std::size_t row = 0;
+        for (const Trial& trial : tuning_.trials) row = std::max(row, trial.samples.size());
+        std::vector<std::size_t> running;
+        int set = 0;
+        for (int round = 0; round < 2 * protocol_.rounds; ++round, ++row) {
+            if (round % protocol_.rounds == 0) running = finalists();
+            for (std::size_t at = 0; at < running.size(); ++at) {
+                if (out_of_time()) return;
+                Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
+                take_sample(trial, row, set++ % sets);
+            }
+        }
+    }
+
+    /// Those that were timed in this call and have time left.
+    [[nodiscard]] std::vector<std::size_t> finalists() const {
+        std::vector<std::size_t> found = undecided(tuning_.trials);
+        if (found.empty()) return found;
+        if (found.front() != yardstick()) found.insert(found.begin(), yardstick());
+        std::erase_if(found, [&](std::size_t i) {
+            return prepared_[i] == 0 ||
+                   (i != yardstick() && tuning_.trials[i].spent_seconds > protocol_.candidate_seconds);
+        });
+        return found.size() > 1 ? found : std::vector<std::size_t>{};
+    }
+
+    void take_sample(Trial& trial, std::size_t row, int set) {
+        const double before = device_.now();
+        const double seconds = device_.time(trial.candidate, set);
+        trial.spent_seconds += device_.now() - before;
+        trial.samples.resize(row, no_sample);
+        // Whole nanoseconds, as a record keeps them.
+        trial.samples.push_back(std::round(seconds * 1e9) / 1e9);
+        save_now_and_then();
     }
 
     /// A single sample may have met an interruption, and who is dropped does not come back: it has a second one, and
@@ -339,8 +377,7 @@ class Measuring {
 
     void update() {
         tuning_.seconds = earlier_seconds_ + device_.now() - start_;
-        tuning_.complete = std::none_of(tuning_.trials.begin(), tuning_.trials.end(),
-                                        [](const Trial& trial) { return trial.verdict == Verdict::pending; });
+        tuning_.complete = all_decided();
         const Judgement judgement = judge(tuning_.trials);
         tuning_.choice.reset();
         if (judgement.winner) tuning_.choice = tuning_.trials[*judgement.winner].candidate.configuration;

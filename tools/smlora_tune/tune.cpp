@@ -370,7 +370,8 @@ void add_tune(CLI::App& app, Run& run) {
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()))
         ->capture_default_str();
-    sub->add_option("--rounds", command->rounds, "Samples of each candidate")
+    sub->add_option("--rounds", command->rounds,
+                    "Samples of each candidate; of those that are the fastest but for noise up to three times as many")
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()))
         ->capture_default_str();

@@ -28,6 +28,9 @@ Tuning untried() {
     return tuning;
 }
 
+/// So little noise that nobody is taken for the equal of who is faster.
+constexpr double no_runoff = 0.001;
+
 /// Candidates whose predictions are off by up to a third of the truth.
 struct Landscape {
     SearchSpace space;
@@ -349,6 +352,46 @@ TEST_F(Measuring, WhoIsTwiceAsSlowAsTheBestIsDroppedAfterItsFirstRound) {
     EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c01");
 }
 
+TEST_F(Measuring, WhoeverOnlyNoiseMakesEqualIsMeasuredFurther) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    const std::map<std::string, Planted> planted{{"c00", {1.04e-3}}, {"c01", {1e-3}}, {"c02", {1.5e-3}}};
+    int chosen = 0;
+    int longest = 0;
+    for (unsigned seed = 1; seed <= 20; ++seed) {
+        FakeDevice device(planted, seed);
+        device.noise = 0.025;
+        tuning = untried();
+        EXPECT_EQ(run(device, space), Outcome::complete);
+        const auto timings = [&](const char* name) {
+            return static_cast<int>(std::count(device.timed.begin(), device.timed.end(), name));
+        };
+        EXPECT_EQ(timings("c02"), protocol.rounds) << "far behind";
+        EXPECT_EQ(timings("c00"), timings("c01"));
+        EXPECT_EQ(timings("c01") % protocol.rounds, 0);
+        longest = std::max(longest, timings("c01"));
+        chosen += name_of(tuning.trials, tuning.choice) == "c01" ? 1 : 0;
+    }
+    EXPECT_EQ(longest, 3 * protocol.rounds);
+    EXPECT_GE(chosen, 16) << "of 20; by the first rounds alone 6";
+
+    // Equals stay equals.
+    FakeDevice equal({{"c00", {1e-3}}, {"c01", {1.002e-3}}, {"c02", {1.5e-3}}}, 1);
+    equal.noise = no_runoff;
+    tuning = untried();
+    run(equal, space);
+    EXPECT_EQ(equal.timed.size(), 3u * static_cast<unsigned>(protocol.rounds));
+
+    // Nor is time spent that there is not: the choice is made of what was measured.
+    protocol.seconds = 0.6;
+    FakeDevice brief(planted, 1);
+    brief.noise = 0.025;
+    brief.launches_a_sample = 8;
+    tuning = untried();
+    EXPECT_EQ(run(brief, space), Outcome::complete);
+    EXPECT_LT(brief.timed.size(), 5u * static_cast<unsigned>(protocol.rounds));
+    EXPECT_TRUE(tuning.choice.has_value());
+}
+
 TEST_F(Measuring, RoundsInterleaveCandidatesAndRotateWhoIsFirst) {
     const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
     FakeDevice device({{"c00", {1e-3}}, {"c01", {1.2e-3}}, {"c02", {1.4e-3}}}, fresh_seed());
@@ -422,6 +465,7 @@ TEST_F(Measuring, TheTimeBudgetIsKeptAndWhatWasMeasuredIsGoneOnFrom) {
     double earlier = 0;
     while (outcome != Outcome::complete && calls < 30) {
         FakeDevice device(land.planted, seed + static_cast<unsigned>(++calls));
+        device.noise = no_runoff;
         outcome = run(device, land.space);
         // The heuristic choice's compile is not counted; at most one more sample or compile than fits.
         EXPECT_LE(device.now(), 0.2 + 1.0 + 0.2) << "call " << calls;
@@ -471,6 +515,7 @@ TEST_F(Measuring, WhatWasMeasuredIsSavedWhenTheDeviceDies) {
     const unsigned seed = fresh_seed();
     Landscape land(seed, 10);
     FakeDevice device(land.planted, seed);
+    device.noise = no_runoff;
     device.launches_a_sample = 100;
     device.die_after = 25;
     std::vector<Tuning> saved;
@@ -486,6 +531,7 @@ TEST_F(Measuring, WhatWasMeasuredIsSavedWhenTheDeviceDies) {
     EXPECT_GE(samples, 15u) << "25, less the second ones of those that seemed slow";
     tuning = saved.back();
     FakeDevice second(land.planted, seed + 1);
+    second.noise = no_runoff;
     EXPECT_EQ(run(second, land.space), Outcome::complete);
     EXPECT_LT(second.timed.size(), static_cast<std::size_t>(10 * protocol.rounds));
 }
