@@ -109,14 +109,21 @@ def draw(results, peers, file):
     figure, axes = plt.subplots(len(operations), 1, figsize=(12, 3 * len(operations)), squeeze=False)
     for axis, operation in zip(axes[:, 0], operations):
         rows = [row for row in results if row["operation"] == operation]
-        for n, peer in enumerate(peers):
-            shares = [row["floor_ms"] / row["ms"][peer.name] if peer.name in row["ms"] else 0 for row in rows]
-            axis.bar([r + n * 0.8 / len(peers) for r in range(len(rows))], shares, 0.8 / len(peers), label=peer.name)
+        timed = [n for n, peer in enumerate(peers) if any(peer.name in row["ms"] for row in rows)]
+        width = 0.8 / len(timed)
+        for place, n in enumerate(timed):
+            name = peers[n].name
+            shares = [row["floor_ms"] / row["ms"][name] if name in row["ms"] else 0 for row in rows]
+            lefts = [r + (place + 0.5) * width for r in range(len(rows))]
+            axis.bar(lefts, shares, width, color=f"C{n}", label=name)
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_xticks([r + 0.4 for r in range(len(rows))], [row["shape"] for row in rows], fontsize=7)
         axis.set_ylabel(f"{operation}: floor / time")
-    axes[0, 0].legend(fontsize=7, ncols=3)
-    figure.tight_layout()
+    labelled = {}
+    for axis in axes[:, 0]:
+        labelled.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels())})
+    figure.legend(labelled.values(), labelled.keys(), fontsize=8, ncols=len(labelled), loc="upper center")
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(file, dpi=120)
 
 
