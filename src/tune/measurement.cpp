@@ -255,18 +255,20 @@ class Measuring {
                             [](const Trial& trial) { return trial.verdict == Verdict::pending; });
     }
 
-    /// As many rounds more, twice, of those that only noise makes equals, and the yardstick.
+    /// As many rounds more, twice if need be, of those that only noise makes equals, and the yardstick.
     void run_off(int sets) {
         std::size_t row = 0;
         for (const Trial& trial : tuning_.trials) row = std::max(row, trial.samples.size());
-        std::vector<std::size_t> running;
         int set = 0;
-        for (int round = 0; round < 2 * protocol_.rounds; ++round, ++row) {
-            if (round % protocol_.rounds == 0) running = finalists();
-            for (std::size_t at = 0; at < running.size(); ++at) {
-                if (out_of_time()) return;
-                Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
-                take_sample(trial, row, set++ % sets);
+        for (int times = 0; times < 2; ++times) {
+            const std::vector<std::size_t> running = finalists();
+            if (running.empty()) return;
+            for (int round = 0; round < protocol_.rounds; ++round, ++row) {
+                for (std::size_t at = 0; at < running.size(); ++at) {
+                    if (out_of_time()) return;
+                    Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
+                    take_sample(trial, row, set++ % sets);
+                }
             }
         }
     }
