@@ -255,12 +255,12 @@ class Measuring {
                             [](const Trial& trial) { return trial.verdict == Verdict::pending; });
     }
 
-    /// As many rounds more, twice if need be, of those that only noise makes equals, and the yardstick.
+    /// Further rounds of those that only noise makes equals, and the yardstick.
     void run_off(int sets) {
         std::size_t row = 0;
         for (const Trial& trial : tuning_.trials) row = std::max(row, trial.samples.size());
         int set = 0;
-        for (int times = 0; times < 2; ++times) {
+        for (int runoff = 0; runoff < protocol_.runoffs; ++runoff) {
             const std::vector<std::size_t> running = finalists();
             if (running.empty()) return;
             for (int round = 0; round < protocol_.rounds; ++round, ++row) {

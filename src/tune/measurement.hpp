@@ -5,7 +5,8 @@
 // from the reference's. The rest is timed in rounds: one sample of each candidate a round, in an
 // order that rotates, with operands that rotate through more than three times the L2 cache. Who is twice as slow as the
 // best after its first round, and when timed once more, is dropped. Those that are the fastest but for noise then run
-// as many rounds more, and once again. When time runs out, what is known stays, and the next call goes on from it.
+// as many rounds more, in up to two runoffs. When time runs out, what is known stays, and the next call goes on from
+// it.
 #pragma once
 
 #include "tune/device.hpp"
@@ -39,6 +40,7 @@ struct Protocol {
     double candidate_seconds = 2;               ///< for checking and timing one candidate
     std::size_t candidates = 24;                ///< of Breadth::likely
     int rounds = 9;
+    int runoffs = 2;         ///< at most, of as many rounds each, among those that are the fastest but for noise
     std::uint64_t seed = 0;  ///< of the inputs to check on
 };
 

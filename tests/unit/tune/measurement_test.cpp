@@ -28,9 +28,6 @@ Tuning untried() {
     return tuning;
 }
 
-/// So little noise that nobody is taken for the equal of who is faster.
-constexpr double no_runoff = 0.001;
-
 /// Candidates whose predictions are off by up to a third of the truth.
 struct Landscape {
     SearchSpace space;
@@ -371,12 +368,12 @@ TEST_F(Measuring, WhoeverOnlyNoiseMakesEqualIsMeasuredFurther) {
         longest = std::max(longest, timings("c01"));
         chosen += name_of(tuning.trials, tuning.choice) == "c01" ? 1 : 0;
     }
-    EXPECT_EQ(longest, 3 * protocol.rounds);
+    EXPECT_EQ(longest, (1 + protocol.runoffs) * protocol.rounds);
     EXPECT_GE(chosen, 16) << "of 20; by the first rounds alone 6";
 
     // Equals stay equals.
     FakeDevice equal({{"c00", {1e-3}}, {"c01", {1.002e-3}}, {"c02", {1.5e-3}}}, 1);
-    equal.noise = no_runoff;
+    equal.noise = 0.001;
     tuning = untried();
     run(equal, space);
     EXPECT_EQ(equal.timed.size(), 3u * static_cast<unsigned>(protocol.rounds));
@@ -453,6 +450,7 @@ TEST_F(Measuring, TheTimeBudgetIsKeptAndWhatWasMeasuredIsGoneOnFrom) {
     const unsigned seed = fresh_seed();
     Landscape land(seed, 24);
     for (auto& [name, plan] : land.planted) plan.compile_seconds = 0.2;
+    protocol.runoffs = 0;
     FakeDevice whole(land.planted, seed);
     protocol.seconds = 1000;
     Tuning uncut = untried();
@@ -465,7 +463,6 @@ TEST_F(Measuring, TheTimeBudgetIsKeptAndWhatWasMeasuredIsGoneOnFrom) {
     double earlier = 0;
     while (outcome != Outcome::complete && calls < 30) {
         FakeDevice device(land.planted, seed + static_cast<unsigned>(++calls));
-        device.noise = no_runoff;
         outcome = run(device, land.space);
         // The heuristic choice's compile is not counted; at most one more sample or compile than fits.
         EXPECT_LE(device.now(), 0.2 + 1.0 + 0.2) << "call " << calls;
@@ -514,8 +511,8 @@ TEST_F(Measuring, SamplesBesideAnotherYardstickAreForgotten) {
 TEST_F(Measuring, WhatWasMeasuredIsSavedWhenTheDeviceDies) {
     const unsigned seed = fresh_seed();
     Landscape land(seed, 10);
+    protocol.runoffs = 0;
     FakeDevice device(land.planted, seed);
-    device.noise = no_runoff;
     device.launches_a_sample = 100;
     device.die_after = 25;
     std::vector<Tuning> saved;
@@ -531,7 +528,6 @@ TEST_F(Measuring, WhatWasMeasuredIsSavedWhenTheDeviceDies) {
     EXPECT_GE(samples, 15u) << "25, less the second ones of those that seemed slow";
     tuning = saved.back();
     FakeDevice second(land.planted, seed + 1);
-    second.noise = no_runoff;
     EXPECT_EQ(run(second, land.space), Outcome::complete);
     EXPECT_LT(second.timed.size(), static_cast<std::size_t>(10 * protocol.rounds));
 }
