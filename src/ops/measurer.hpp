@@ -50,7 +50,7 @@ class Measurer final : public tune::Device {
     void prepare_reference() override;
     void allocate(int sets, std::uint64_t seed) override;
     tune::Verification verify(const tune::Candidate& candidate) override;
-    double time(const tune::Candidate& candidate, int set) override;
+    double time(const tune::Candidate& candidate, int set, std::size_t round) override;
 
  private:
     class OwnStream;
@@ -85,7 +85,7 @@ class Measurer final : public tune::Device {
     std::vector<gpu::StreamBuffer*> first_set_;                      ///< that is checked with
     std::map<std::pair<DType, bool>, gpu::StreamBuffer*> patterns_;  ///< by type and whether they are gates
     gpu::StreamBuffer* occupied_ = nullptr;
-    CallRows rows_;
+    std::vector<CallRows> rows_;  ///< that rounds take in turn
     CallRows check_rows_;
     Plan reference_;
     std::vector<std::string> expected_;

@@ -53,7 +53,6 @@ std::vector<Estimate> estimates(const std::vector<Trial>& trials) {
     if (unit.empty()) return result;
     const double unit_seconds = median(unit);
     std::vector<double> scatter(trials.size());
-    std::vector<double> known;
     for (std::size_t i = 0; i < trials.size(); ++i) {
         if (!stands(trials[i])) continue;
         std::vector<double> ratios;
@@ -65,12 +64,18 @@ std::vector<Estimate> estimates(const std::vector<Trial>& trials) {
         const double middle = median(ratios);
         result[i] = {middle * unit_seconds, 0, static_cast<int>(ratios.size())};
         scatter[i] = standard_deviation(ratios, middle);
-        if (&trials[i] != &*yardstick && result[i].samples >= trusted_samples) known.push_back(scatter[i]);
     }
-    // A handful of samples agree by chance now and then. All candidates ran on the same machine in the same minute.
-    const double usual = known.empty() ? 0 : median(known);
+    const auto is_noisy = [&](std::size_t i) { return result[i].samples > 0 && &trials[i] != &*yardstick; };
     for (std::size_t i = 0; i < trials.size(); ++i) {
-        if (result[i].samples == 0 || &trials[i] == &*yardstick) continue;
+        if (!is_noisy(i)) continue;
+        // A handful of samples agree by chance now and then. All candidates ran on the same machine in the same minute;
+        // but runoffs are quieter than what was before.
+        std::vector<double> alike;
+        for (std::size_t j = 0; j < trials.size(); ++j) {
+            const bool comparable = result[j].samples >= std::max(trusted_samples, result[i].samples);
+            if (is_noisy(j) && comparable) alike.push_back(scatter[j]);
+        }
+        const double usual = alike.empty() ? 0 : median(alike);
         result[i].noise = error_of_median(std::max(scatter[i], usual), result[i].samples);
     }
     return result;

@@ -17,8 +17,9 @@ inline constexpr double noise_floor = 0.01;
 /// A candidate's time as its samples have it.
 struct Estimate {
     double seconds = no_sample;
-    double noise = 0;  ///< standard error, relative; samples scatter no less than is usual among the trials
-    int samples = 0;   ///< that it rests on
+    /// Standard error, relative. Samples scatter no less than is usual among the trials that have as many or more.
+    double noise = 0;
+    int samples = 0;  ///< that it rests on
 };
 
 /// By trial. Candidates are compared within rounds: a sample counts as its ratio to the one of the yardstick (the first

@@ -57,8 +57,9 @@ class Device {
     /// Runs the candidate on the inputs that were drawn and compares with the reference.
     virtual Verification verify(const Candidate& candidate) = 0;
 
-    /// One sample: the seconds that the candidate takes on the device with the operands of `set`.
-    virtual double time(const Candidate& candidate, int set) = 0;
+    /// One sample: the seconds that the candidate takes on the device with the operands of `set`. In the same `round`
+    /// all candidates meet the same rows, also in another tuning of the same work; in the next they may meet others.
+    virtual double time(const Candidate& candidate, int set, std::size_t round) = 0;
 };
 
 }  // namespace smlora::tune

@@ -287,7 +287,7 @@ class Measuring {
 
     void take_sample(Trial& trial, std::size_t row, int set) {
         const double before = device_.now();
-        const double seconds = device_.time(trial.candidate, set);
+        const double seconds = device_.time(trial.candidate, set, row);
         trial.spent_seconds += device_.now() - before;
         trial.samples.resize(row, no_sample);
         // Whole nanoseconds, as a record keeps them.
@@ -301,7 +301,7 @@ class Measuring {
         for (const std::size_t i : too_slow(running)) {
             Trial& trial = tuning_.trials[i];
             const double before = device_.now();
-            const double seconds = std::round(device_.time(trial.candidate, set++ % sets) * 1e9) / 1e9;
+            const double seconds = std::round(device_.time(trial.candidate, set++ % sets, row) * 1e9) / 1e9;
             trial.spent_seconds += device_.now() - before;
             trial.samples[row] = std::min(trial.samples[row], seconds);
         }

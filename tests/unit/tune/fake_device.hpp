@@ -56,10 +56,11 @@ class FakeDevice : public Device {
         verified.push_back(candidate.name);
         return {plan.wrong ? "row 3: expected 1, got 2" : "", plan.wrong ? 1.0 : 1e-3};
     }
-    double time(const Candidate& candidate, int set) override {
+    double time(const Candidate& candidate, int set, std::size_t round) override {
         if (die_after >= 0 && die_after-- == 0) throw std::runtime_error("the process is gone");
         sets_used.insert(set);
         timed.push_back(candidate.name);
+        rounds.push_back(round);
         std::normal_distribution<double> normal(0, noise);
         // Clocks drift slowly, for every candidate alike, and now and then something else interrupts.
         const double drift = 1 + drift_amplitude * std::sin(now() * 0.7);
@@ -82,6 +83,7 @@ class FakeDevice : public Device {
     int sets = 0;
     std::vector<std::uint64_t> seeds;
     std::vector<std::string> prepared, verified, timed;
+    std::vector<std::size_t> rounds;  ///< of `timed`
     std::set<int> sets_used;
 
  private:

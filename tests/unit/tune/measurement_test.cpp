@@ -404,6 +404,20 @@ TEST_F(Measuring, RoundsInterleaveCandidatesAndRotateWhoIsFirst) {
     EXPECT_EQ(first.size(), 3u);
 }
 
+TEST_F(Measuring, CandidatesOfARoundMeetTheSameRows) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3), candidate(3, 4e-3)};
+    // Of c03 the first round wants to see a second sample; c01 is in a runoff with c00.
+    FakeDevice device({{"c00", {1e-3}}, {"c01", {1.01e-3}}, {"c02", {1.5e-3}}, {"c03", {4e-3}}}, fresh_seed());
+    device.noise = 0.03;
+    run(device, space);
+    std::map<std::string, std::vector<std::size_t>> rounds;
+    for (std::size_t i = 0; i < device.timed.size(); ++i) rounds[device.timed[i]].push_back(device.rounds[i]);
+    EXPECT_EQ(rounds["c03"], (std::vector<std::size_t>{0, 0}));
+    EXPECT_EQ(rounds["c02"], (std::vector<std::size_t>{0, 1, 2, 3, 4, 5, 6, 7, 8}));
+    for (std::size_t round = 0; round < rounds["c00"].size(); ++round) EXPECT_EQ(rounds["c00"][round], round);
+    EXPECT_EQ(rounds["c01"], rounds["c00"]);
+}
+
 TEST_F(Measuring, InputsRotateThroughMoreThanThreeCaches) {
     const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3)};
     const std::map<std::string, Planted> planted{{"c00", {1e-3}}, {"c01", {1.1e-3}}};
