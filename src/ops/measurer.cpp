@@ -1,6 +1,7 @@
 #include "ops/measurer.hpp"
 
 #include "cpu/convert.hpp"
+#include "cpu/operations.hpp"
 #include "gpu/driver.hpp"
 #include "ops/compare_results.hpp"
 
@@ -13,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <utility>
 
 namespace smlora::ops {
 namespace {
@@ -28,9 +30,9 @@ constexpr std::int64_t pattern_elements = 1048573;
 // Written to before a sample, so that the GPU is busy until the host has put the launches behind it.
 constexpr std::int64_t occupied_bytes = std::int64_t{64} << 20;
 
-// How the rows fall on tiles favours one candidate in one draw and another in the next, by a few percent. These are the
-// same draws in every tuning: two of the same work differ by what the machine does alone.
-constexpr std::uint64_t routings = 3;
+// How the rows fall on tiles favours one candidate in one draw and another in the next, by several percent. A
+// usual round each, and the same draws in every tuning: two of the same work differ by what the machine does alone.
+constexpr std::int64_t routings = 9;
 
 // Events tell half a microsecond, and launches of the shortest kernels differ by several percent: a sample is the mean
 // of as many as fill this time.
@@ -50,16 +52,6 @@ std::string encoded(const std::vector<float>& values, DType dtype) {
                 dtype == DType::bf16 ? cpu::to_bf16(values[i]).bits : cpu::to_fp16(values[i]).bits;
             std::memcpy(to, &bits, 2);
         }
-    }
-    return bytes;
-}
-
-std::string encoded_indices(const std::vector<std::int64_t>& values, DType dtype) {
-    std::string bytes(values.size() * size_of(dtype), '\0');
-    for (std::size_t i = 0; i < values.size(); ++i) {
-        const auto narrow = static_cast<std::int32_t>(values[i]);
-        const void* const from = dtype == DType::int32 ? static_cast<const void*>(&narrow) : &values[i];
-        std::memcpy(bytes.data() + i * size_of(dtype), from, size_of(dtype));
     }
     return bytes;
 }
@@ -119,7 +111,7 @@ tune::MemoryNeed Measurer::memory_need() {
     for (std::size_t i = 0; i < operands.size(); ++i) {
         need.set_bytes += static_cast<std::uint64_t>(std::max(operands[i].bytes, check[i].bytes));
     }
-    const std::int64_t draws = case_.rows ? 0 : static_cast<std::int64_t>(routings);
+    const std::int64_t draws = case_.rows ? 0 : routings;
     const std::int64_t indices = (draws * case_.T + check_T_) * case_.problem.top_k + (draws + 1) * case_.problem.E;
     need.fixed_bytes = static_cast<std::uint64_t>(occupied_bytes + 3 * pattern_elements * 4 + indices * 8);
     need.l2_bytes = call_.facts().l2_bytes;
@@ -181,35 +173,31 @@ gpu::StreamBuffer& Measurer::new_buffer(std::int64_t bytes) {
     return buffers_.emplace_back(stream_->handle(), static_cast<std::size_t>(bytes));
 }
 
-CallRows Measurer::upload_routing(std::int64_t T, double left_out, tune::Skew skew, std::uint64_t seed,
-                                  std::int64_t* kept) {
+CallRows Measurer::upload_routed(std::vector<std::int64_t> top_idx) {
     const Problem& problem = case_.problem;
-    const std::vector<std::int64_t> top_idx = tune::random_top_idx(T, problem.top_k, problem.E, skew, left_out, seed);
-    // The stable counting sort of `route`; entries left out come last.
-    std::vector<std::int64_t> ends(static_cast<std::size_t>(problem.E) + 1);
-    const auto group = [&](std::int64_t expert) { return static_cast<std::size_t>(expert < 0 ? problem.E : expert); };
-    for (const std::int64_t expert : top_idx) ++ends[group(expert)];
-    for (std::size_t e = 1; e < ends.size(); ++e) ends[e] += ends[e - 1];
-    std::vector<std::int64_t> scattered(top_idx.size());
-    std::vector<std::int64_t> next(ends.size());
-    std::copy(ends.begin(), ends.end() - 1, next.begin() + 1);
-    for (std::size_t flat = 0; flat < top_idx.size(); ++flat) {
-        scattered[static_cast<std::size_t>(next[group(top_idx[flat])]++)] = static_cast<std::int64_t>(flat);
-    }
-    ends.pop_back();
-    if (kept != nullptr) *kept = ends.back();
+    const auto M = static_cast<std::int64_t>(top_idx.size());
+    const auto array = [&](std::string& bytes, std::int64_t length) {
+        bytes.resize(static_cast<std::size_t>(length) * size_of(problem.index_dtype));
+        return Tensor(bytes.data(), problem.index_dtype, {length});
+    };
+    std::string experts;
+    std::string scattered;
+    std::string offsets;
+    RouteArgs args;
+    args.top_idx = Tensor(top_idx.data(), DType::int64, {M / problem.top_k, problem.top_k});
+    args.routing = {array(experts, M), array(scattered, M), array(offsets, problem.E)};
+    cpu::route(engine_.threads, problem, args);
 
-    const auto upload = [&](const std::vector<std::int64_t>& values) {
-        const std::string bytes = encoded_indices(values, problem.index_dtype);
+    const auto upload = [&](const std::string& bytes, const Tensor& host) {
         gpu::StreamBuffer& buffer = new_buffer(static_cast<std::int64_t>(bytes.size()));
         stream_->synchronize();
         SMLORA_CUDA(cuMemcpyHtoD, buffer.address(), bytes.data(), bytes.size());
-        return Tensor(buffer.data(), problem.index_dtype, {static_cast<std::int64_t>(values.size())});
+        return Tensor(buffer.data(), host.dtype, {host.numel()});
     };
     CallRows rows;
-    rows.T = T;
-    rows.routing.sorted_scattered_idxs = upload(scattered);
-    rows.routing.expert_offsets = upload(ends);
+    rows.T = M / problem.top_k;
+    rows.routing.sorted_scattered_idxs = upload(scattered, args.routing.sorted_scattered_idxs);
+    rows.routing.expert_offsets = upload(offsets, args.routing.expert_offsets);
     return rows;
 }
 
@@ -266,17 +254,24 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
         sets_.push_back(std::move(addresses));
     }
 
+    const auto draw = [&](std::int64_t T, double left_out, tune::Skew skew, std::uint64_t seed_of_draw) {
+        return tune::random_top_idx(T, case_.problem.top_k, case_.problem.E, skew, left_out, seed_of_draw);
+    };
     // Uneven on purpose: experts without rows, with a few, with several tiles; and entries that are left out.
-    check_rows_ = upload_routing(check_T_, 0.05, tune::Skew::zipf, seed, &check_kept_);
+    const std::vector<std::int64_t> checked = draw(check_T_, 0.05, tune::Skew::zipf, seed);
+    check_kept_ = std::count_if(checked.begin(), checked.end(), [](std::int64_t expert) { return expert >= 0; });
+    check_rows_ = upload_routed(checked);
     if (case_.rows) {
         rows_ = {*case_.rows};
         gpu::Event ready;
         ready.record(case_.stream);
         SMLORA_CUDA(cuStreamWaitEvent, stream_->handle(), ready.handle(), 0);
     } else {
-        for (std::uint64_t drawn = 1; drawn <= routings; ++drawn) {
-            rows_.push_back(upload_routing(case_.T, 0, case_.skew, drawn));
-        }
+        std::vector<std::vector<std::int64_t>> drawn(routings);
+        engine_.threads.parallel_for(routings, [&](std::int64_t i) {
+            drawn[static_cast<std::size_t>(i)] = draw(case_.T, 0, case_.skew, static_cast<std::uint64_t>(i));
+        });
+        for (std::vector<std::int64_t>& top_idx : drawn) rows_.push_back(upload_routed(std::move(top_idx)));
     }
     events_.emplace();
 

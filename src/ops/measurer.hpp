@@ -62,9 +62,7 @@ class Measurer final : public tune::Device {
     /// With plain kernels for the roles that are not the candidate's own: it does not answer for their mistakes.
     [[nodiscard]] Plan with_references(Plan plan) const;
     [[nodiscard]] gpu::StreamBuffer& new_buffer(std::int64_t bytes);
-    /// `kept` (may be null): how many rows are not left out.
-    [[nodiscard]] CallRows upload_routing(std::int64_t T, double left_out, tune::Skew skew, std::uint64_t seed,
-                                          std::int64_t* kept = nullptr);
+    [[nodiscard]] CallRows upload_routed(std::vector<std::int64_t> top_idx);
     void fill(gpu::StreamBuffer& buffer, const Operand& operand, std::size_t number);
     void poison_outputs();
     [[nodiscard]] std::vector<std::string> run_and_fetch(const Plan& plan);
