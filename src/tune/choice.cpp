@@ -65,15 +65,15 @@ std::vector<Estimate> estimates(const std::vector<Trial>& trials) {
         result[i] = {middle * unit_seconds, 0, static_cast<int>(ratios.size())};
         scatter[i] = standard_deviation(ratios, middle);
     }
-    const auto is_noisy = [&](std::size_t i) { return result[i].samples > 0 && &trials[i] != &*yardstick; };
+    const auto is_compared = [&](std::size_t i) { return result[i].samples > 0 && &trials[i] != &*yardstick; };
     for (std::size_t i = 0; i < trials.size(); ++i) {
-        if (!is_noisy(i)) continue;
+        if (!is_compared(i)) continue;
         // A handful of samples agree by chance now and then. All candidates ran on the same machine in the same minute;
         // but runoffs are quieter than what was before.
         std::vector<double> alike;
         for (std::size_t j = 0; j < trials.size(); ++j) {
             const bool comparable = result[j].samples >= std::max(trusted_samples, result[i].samples);
-            if (is_noisy(j) && comparable) alike.push_back(scatter[j]);
+            if (is_compared(j) && comparable) alike.push_back(scatter[j]);
         }
         const double usual = alike.empty() ? 0 : median(alike);
         result[i].noise = error_of_median(std::max(scatter[i], usual), result[i].samples);

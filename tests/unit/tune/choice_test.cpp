@@ -1,7 +1,8 @@
-// Which samples are believed.
+// What is chosen: of samples, and of machines whose truth is known.
 #include "tune/choice.hpp"
 
-#include "fake_device.hpp"
+#include "measuring.hpp"
+#include "tune/distance.hpp"
 
 #include <gtest/gtest.h>
 
@@ -11,10 +12,18 @@
 namespace smlora::tune {
 namespace {
 
+using testing::candidate;
+using testing::FakeDevice;
+using testing::fresh_seed;
+using testing::Landscape;
+using testing::name_of;
+using testing::Planted;
+using testing::untried;
+
 /// `rounds` samples that scatter about the median by the standard deviation `deviation`, in milliseconds.
-Trial trial(int number, double median, double deviation, int rounds) {
+Trial sampled(int number, double median, double deviation, int rounds) {
     Trial made;
-    made.candidate = testing::candidate(number, 1e-3 * number);
+    made.candidate = candidate(number, 1e-3 * number);
     made.verdict = Verdict::measured;
     for (int round = 0; round < rounds; ++round) {
         const double shift = round % 3 - 1;  // two of three are off, and the median is where it should be
@@ -29,21 +38,162 @@ std::string chosen(const std::vector<Trial>& trials) {
 }
 
 TEST(Choice, AFewSamplesThatAgreeByChanceAreNotBelieved) {
-    std::vector<Trial> trials{trial(0, 1, 0, 9), trial(1, 0.975, 0.001, 9)};
+    std::vector<Trial> trials{sampled(0, 1, 0, 9), sampled(1, 0.975, 0.001, 9)};
     EXPECT_EQ(chosen(trials), "c01");
-    for (int i = 2; i < 6; ++i) trials.push_back(trial(i, 1.2, 0.04, 9));
+    for (int i = 2; i < 6; ++i) trials.push_back(sampled(i, 1.2, 0.04, 9));
     EXPECT_EQ(chosen(trials), "c00") << "others scatter by 4 %";
     EXPECT_EQ(undecided(trials), (std::vector<std::size_t>{0, 1}));
 }
 
 TEST(Choice, ARunoffIsBelievedThoughTheRoundsBeforeWereNoisy) {
-    std::vector<Trial> trials{trial(0, 1, 0, 27), trial(1, 0.975, 0.004, 27)};
-    for (int i = 2; i < 6; ++i) trials.push_back(trial(i, 1.2, 0.06, 9));
+    std::vector<Trial> trials{sampled(0, 1, 0, 27), sampled(1, 0.975, 0.004, 27)};
+    for (int i = 2; i < 6; ++i) trials.push_back(sampled(i, 1.2, 0.06, 9));
     EXPECT_EQ(chosen(trials), "c01");
     EXPECT_TRUE(undecided(trials).empty());
     // Unless it was noisy itself.
-    trials[1] = trial(1, 0.975, 0.06, 27);
+    trials[1] = sampled(1, 0.975, 0.06, 27);
     EXPECT_EQ(chosen(trials), "c00");
+}
+
+class Choosing : public testing::Measuring {};
+
+TEST_F(Choosing, TheUsualChoiceIsComparedWithTheBestOfAll) {
+    const unsigned seed = fresh_seed();
+    Landscape land(seed, 60);
+    // The best of all is predicted to be among the worst, so that the usual choice cannot be it.
+    land.space[7].predicted_seconds *= 10;
+    land.planted[land.space[7].name].seconds = 0.8e-3;
+    FakeDevice device(land.planted, seed);
+    device.noise = 0.003;
+    ASSERT_EQ(run(device, land.space), Outcome::complete);
+    const std::string usual = name_of(tuning.trials, tuning.choice);
+    ASSERT_NE(usual, land.space[7].name);
+
+    Tuning all = untried();
+    protocol.breadth = Breadth::all;
+    FakeDevice second(land.planted, seed + 1);
+    second.noise = 0.003;
+    ASSERT_EQ(measure(second, land.space, protocol, threads, all, {}), Outcome::complete);
+    const auto found = distance(all, tuning.choice);
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(all.trials[found->chosen].candidate.name, usual);
+    EXPECT_EQ(all.trials[found->best].candidate.name, land.space[7].name);
+    EXPECT_NEAR(found->factor, land.planted[usual].seconds / 0.8e-3, 0.03 * found->factor);
+    EXPECT_GT(found->noise, 0);
+    EXPECT_LT(found->noise, 0.05);
+    // The heuristic choice where nothing was chosen; nothing for what was not measured.
+    EXPECT_EQ(distance(all, std::nullopt)->chosen, 0u);
+    EXPECT_FALSE(distance(all, Configuration{"another", {}}).has_value());
+    EXPECT_FALSE(distance(untried(), std::nullopt).has_value());
+}
+
+TEST_F(Choosing, FindsThePlantedBestWithinTheNoise) {
+    for (int round = 0; round < 40; ++round) {
+        const unsigned seed = fresh_seed();
+        Landscape land(seed, 24);
+        FakeDevice device(land.planted, seed);
+        device.noise = 0.01;
+        device.drift_amplitude = 0.1;
+        device.spikes = 0.02;
+        Tuning made = untried();
+        ASSERT_EQ(measure(device, land.space, protocol, threads, made, {}), Outcome::complete) << seed;
+        const std::string chosen = name_of(made.trials, made.choice);
+        EXPECT_LE(land.planted[chosen].seconds, land.planted[land.fastest].seconds * 1.06)
+            << chosen << " for " << land.fastest << ", seed " << seed;
+    }
+}
+
+TEST_F(Choosing, TheChoiceIsStableOverSeedsOfTheNoise) {
+    // 4 % between the best and the next, 0.5 % of noise: every run must see it.
+    std::map<std::string, Planted> planted;
+    SearchSpace space;
+    for (int i = 0; i < 12; ++i) {
+        space.push_back(candidate(i, 1e-3 + i * 1e-5));
+        planted[space.back().name].seconds = i == 7 ? 1.0e-3 : 1.04e-3 + i * 1e-5;
+    }
+    for (int run_number = 0; run_number < 30; ++run_number) {
+        const unsigned seed = fresh_seed();
+        FakeDevice device(planted, seed);
+        device.noise = 0.005;
+        device.drift_amplitude = 0.05;
+        Tuning made = untried();
+        measure(device, space, protocol, threads, made, {});
+        EXPECT_EQ(name_of(made.trials, made.choice), "c07") << "seed " << seed;
+    }
+}
+
+TEST_F(Choosing, TheHeuristicChoiceStaysUnlessItIsBeatenByMoreThanTheNoise) {
+    const SearchSpace space{candidate(0, 1e-3, 9000), candidate(1, 2e-3, 100), candidate(2, 3e-3, 100)};
+    constexpr int runs = 200;
+    int kept = 0;
+    int left = 0;
+    for (int run_number = 0; run_number < runs; ++run_number) {
+        const unsigned seed = fresh_seed();
+        FakeDevice near({{"c00", {1.004e-3}}, {"c01", {1.000e-3}}, {"c02", {1.3e-3}}}, seed);
+        Tuning made = untried();
+        measure(near, space, protocol, threads, made, {});
+        kept += name_of(made.trials, made.choice) == "c00" ? 1 : 0;
+        FakeDevice far({{"c00", {1.06e-3}}, {"c01", {1.000e-3}}, {"c02", {1.3e-3}}}, seed);
+        made = untried();
+        measure(far, space, protocol, threads, made, {});
+        left += name_of(made.trials, made.choice) == "c01" ? 1 : 0;
+    }
+    EXPECT_GE(kept, runs * 90 / 100) << "0.4 % behind with 1 % of noise";
+    EXPECT_GE(left, runs * 95 / 100) << "6 % behind with 1 % of noise";
+}
+
+TEST_F(Choosing, TiesFallToLessSharedMemoryAndThenToTheName) {
+    // The heuristic choice is far behind; the others are equal.
+    const SearchSpace space{candidate(0, 1e-4), candidate(3, 1e-3, 500), candidate(1, 2e-3, 500),
+                            candidate(2, 1e-3, 900)};
+    for (int run_number = 0; run_number < 10; ++run_number) {
+        const unsigned seed = fresh_seed();
+        FakeDevice device({{"c00", {1.5e-3}}, {"c01", {1e-3}}, {"c02", {1e-3}}, {"c03", {1e-3}}}, seed);
+        device.noise = 0.001;
+        Tuning made = untried();
+        measure(device, space, protocol, threads, made, {});
+        EXPECT_EQ(name_of(made.trials, made.choice), "c01") << "seed " << seed;
+    }
+}
+
+TEST_F(Choosing, WhoeverOnlyNoiseMakesEqualIsMeasuredFurther) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    const std::map<std::string, Planted> planted{{"c00", {1.04e-3}}, {"c01", {1e-3}}, {"c02", {1.5e-3}}};
+    int chosen = 0;
+    int longest = 0;
+    for (unsigned seed = 1; seed <= 20; ++seed) {
+        FakeDevice device(planted, seed);
+        device.noise = 0.025;
+        tuning = untried();
+        EXPECT_EQ(run(device, space), Outcome::complete);
+        const auto timings = [&](const char* name) {
+            return static_cast<int>(std::count(device.timed.begin(), device.timed.end(), name));
+        };
+        EXPECT_EQ(timings("c02"), protocol.rounds) << "far behind";
+        EXPECT_EQ(timings("c00"), timings("c01"));
+        EXPECT_EQ(timings("c01") % protocol.rounds, 0);
+        longest = std::max(longest, timings("c01"));
+        chosen += name_of(tuning.trials, tuning.choice) == "c01" ? 1 : 0;
+    }
+    EXPECT_EQ(longest, (1 + protocol.runoffs) * protocol.rounds);
+    EXPECT_GE(chosen, 16) << "of 20; by the first rounds alone 6";
+
+    // Equals stay equals.
+    FakeDevice equal({{"c00", {1e-3}}, {"c01", {1.002e-3}}, {"c02", {1.5e-3}}}, 1);
+    equal.noise = 0.001;
+    tuning = untried();
+    run(equal, space);
+    EXPECT_EQ(equal.timed.size(), 3u * static_cast<unsigned>(protocol.rounds));
+
+    // Nor is time spent that there is not: the choice is made of what was measured.
+    protocol.seconds = 0.6;
+    FakeDevice brief(planted, 1);
+    brief.noise = 0.025;
+    brief.launches_a_sample = 8;
+    tuning = untried();
+    EXPECT_EQ(run(brief, space), Outcome::complete);
+    EXPECT_LT(brief.timed.size(), 5u * static_cast<unsigned>(protocol.rounds));
+    EXPECT_TRUE(tuning.choice.has_value());
 }
 
 }  // namespace

@@ -1,10 +1,7 @@
 // The measurement protocol on machines whose truth is known.
 #include "tune/measurement.hpp"
 
-#include "fake_device.hpp"
-#include "tune/choice.hpp"
-#include "tune/distance.hpp"
-#include "util/thread_pool.hpp"
+#include "measuring.hpp"
 
 #include <gtest/gtest.h>
 
@@ -13,62 +10,12 @@ namespace {
 
 using testing::candidate;
 using testing::FakeDevice;
+using testing::fresh_seed;
+using testing::Landscape;
+using testing::Measuring;
 using testing::name_of;
 using testing::Planted;
-
-unsigned fresh_seed() {
-    const unsigned seed = std::random_device()();
-    ::testing::Test::RecordProperty("seed", std::to_string(seed));
-    return seed;
-}
-
-Tuning untried() {
-    Tuning tuning;
-    tuning.slot = "work";
-    return tuning;
-}
-
-/// Candidates whose predictions are off by up to a third of the truth.
-struct Landscape {
-    SearchSpace space;
-    std::map<std::string, Planted> planted;
-    std::string fastest;
-
-    Landscape(unsigned seed, int count) {
-        std::mt19937 random(seed);
-        std::uniform_real_distribution<double> truth(1e-3, 3e-3), error(0.75, 1.33);
-        double best = 1;
-        for (int i = 0; i < count; ++i) {
-            Planted plan;
-            plan.seconds = truth(random);
-            plan.compile_seconds = 0.01;
-            Candidate made = candidate(i, plan.seconds * error(random), 1000 + i % 7);
-            if (plan.seconds < best) {
-                best = plan.seconds;
-                fastest = made.name;
-            }
-            planted[made.name] = plan;
-            space.push_back(std::move(made));
-        }
-    }
-};
-
-class Measuring : public ::testing::Test {
- protected:
-    Outcome run(FakeDevice& device, const SearchSpace& space, const Observer& observer = {}) {
-        return measure(device, space, protocol, threads, tuning, observer);
-    }
-    const Trial& trial(const std::string& name) const {
-        for (const Trial& one : tuning.trials) {
-            if (one.candidate.name == name) return one;
-        }
-        throw std::runtime_error("no trial of " + name);
-    }
-
-    util::ThreadPool threads{1};
-    Protocol protocol;
-    Tuning tuning = untried();
-};
+using testing::untried;
 
 TEST_F(Measuring, WhoIsPredictedToTakeMoreThanTwiceTheBestIsNotTried) {
     SearchSpace space{candidate(0, 0), candidate(1, 0), candidate(2, 0)};
@@ -185,91 +132,6 @@ TEST_F(Measuring, AllAreMeasuredToTheEndWhenAllAreWanted) {
     EXPECT_EQ(name_of(tuning.trials, tuning.choice), land.space[7].name);
 }
 
-TEST_F(Measuring, TheUsualChoiceIsComparedWithTheBestOfAll) {
-    const unsigned seed = fresh_seed();
-    Landscape land(seed, 60);
-    // The best of all is predicted to be among the worst, so that the usual choice cannot be it.
-    land.space[7].predicted_seconds *= 10;
-    land.planted[land.space[7].name].seconds = 0.8e-3;
-    FakeDevice device(land.planted, seed);
-    device.noise = 0.003;
-    ASSERT_EQ(run(device, land.space), Outcome::complete);
-    const std::string usual = name_of(tuning.trials, tuning.choice);
-    ASSERT_NE(usual, land.space[7].name);
-
-    Tuning all = untried();
-    protocol.breadth = Breadth::all;
-    FakeDevice second(land.planted, seed + 1);
-    second.noise = 0.003;
-    ASSERT_EQ(measure(second, land.space, protocol, threads, all, {}), Outcome::complete);
-    const auto found = distance(all, tuning.choice);
-    ASSERT_TRUE(found.has_value());
-    EXPECT_EQ(all.trials[found->chosen].candidate.name, usual);
-    EXPECT_EQ(all.trials[found->best].candidate.name, land.space[7].name);
-    EXPECT_NEAR(found->factor, land.planted[usual].seconds / 0.8e-3, 0.03 * found->factor);
-    EXPECT_GT(found->noise, 0);
-    EXPECT_LT(found->noise, 0.05);
-    // The heuristic choice where nothing was chosen; nothing for what was not measured.
-    EXPECT_EQ(distance(all, std::nullopt)->chosen, 0u);
-    EXPECT_FALSE(distance(all, Configuration{"another", {}}).has_value());
-    EXPECT_FALSE(distance(untried(), std::nullopt).has_value());
-}
-
-TEST_F(Measuring, FindsThePlantedBestWithinTheNoise) {
-    for (int round = 0; round < 40; ++round) {
-        const unsigned seed = fresh_seed();
-        Landscape land(seed, 24);
-        FakeDevice device(land.planted, seed);
-        device.noise = 0.01;
-        device.drift_amplitude = 0.1;
-        device.spikes = 0.02;
-        Tuning made = untried();
-        ASSERT_EQ(measure(device, land.space, protocol, threads, made, {}), Outcome::complete) << seed;
-        const std::string chosen = name_of(made.trials, made.choice);
-        EXPECT_LE(land.planted[chosen].seconds, land.planted[land.fastest].seconds * 1.06)
-            << chosen << " for " << land.fastest << ", seed " << seed;
-    }
-}
-
-TEST_F(Measuring, TheChoiceIsStableOverSeedsOfTheNoise) {
-    // 4 % between the best and the next, 0.5 % of noise: every run must see it.
-    std::map<std::string, Planted> planted;
-    SearchSpace space;
-    for (int i = 0; i < 12; ++i) {
-        space.push_back(candidate(i, 1e-3 + i * 1e-5));
-        planted[space.back().name].seconds = i == 7 ? 1.0e-3 : 1.04e-3 + i * 1e-5;
-    }
-    for (int run_number = 0; run_number < 30; ++run_number) {
-        const unsigned seed = fresh_seed();
-        FakeDevice device(planted, seed);
-        device.noise = 0.005;
-        device.drift_amplitude = 0.05;
-        Tuning made = untried();
-        measure(device, space, protocol, threads, made, {});
-        EXPECT_EQ(name_of(made.trials, made.choice), "c07") << "seed " << seed;
-    }
-}
-
-TEST_F(Measuring, TheHeuristicChoiceStaysUnlessItIsBeatenByMoreThanTheNoise) {
-    const SearchSpace space{candidate(0, 1e-3, 9000), candidate(1, 2e-3, 100), candidate(2, 3e-3, 100)};
-    constexpr int runs = 200;
-    int kept = 0;
-    int left = 0;
-    for (int run_number = 0; run_number < runs; ++run_number) {
-        const unsigned seed = fresh_seed();
-        FakeDevice near({{"c00", {1.004e-3}}, {"c01", {1.000e-3}}, {"c02", {1.3e-3}}}, seed);
-        Tuning made = untried();
-        measure(near, space, protocol, threads, made, {});
-        kept += name_of(made.trials, made.choice) == "c00" ? 1 : 0;
-        FakeDevice far({{"c00", {1.06e-3}}, {"c01", {1.000e-3}}, {"c02", {1.3e-3}}}, seed);
-        made = untried();
-        measure(far, space, protocol, threads, made, {});
-        left += name_of(made.trials, made.choice) == "c01" ? 1 : 0;
-    }
-    EXPECT_GE(kept, runs * 90 / 100) << "0.4 % behind with 1 % of noise";
-    EXPECT_GE(left, runs * 95 / 100) << "6 % behind with 1 % of noise";
-}
-
 TEST_F(Measuring, WrongAndSpillingAndUncompilableCandidatesNeverWin) {
     SearchSpace space;
     for (int i = 0; i < 5; ++i) space.push_back(candidate(i, 1e-3 * (i + 1)));
@@ -320,20 +182,6 @@ TEST_F(Measuring, WithoutACandidateThatIsRightThereIsNoChoice) {
     EXPECT_TRUE(device.timed.empty());
 }
 
-TEST_F(Measuring, TiesFallToLessSharedMemoryAndThenToTheName) {
-    // The heuristic choice is far behind; the others are equal.
-    const SearchSpace space{candidate(0, 1e-4), candidate(3, 1e-3, 500), candidate(1, 2e-3, 500),
-                            candidate(2, 1e-3, 900)};
-    for (int run_number = 0; run_number < 10; ++run_number) {
-        const unsigned seed = fresh_seed();
-        FakeDevice device({{"c00", {1.5e-3}}, {"c01", {1e-3}}, {"c02", {1e-3}}, {"c03", {1e-3}}}, seed);
-        device.noise = 0.001;
-        Tuning made = untried();
-        measure(device, space, protocol, threads, made, {});
-        EXPECT_EQ(name_of(made.trials, made.choice), "c01") << "seed " << seed;
-    }
-}
-
 TEST_F(Measuring, WhoIsTwiceAsSlowAsTheBestIsDroppedAfterItsFirstRound) {
     const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
     FakeDevice device({{"c00", {1e-3}}, {"c01", {5e-3}}, {"c02", {1.5e-3}}}, fresh_seed());
@@ -347,46 +195,6 @@ TEST_F(Measuring, WhoIsTwiceAsSlowAsTheBestIsDroppedAfterItsFirstRound) {
     run(second, space);
     EXPECT_EQ(std::count(second.timed.begin(), second.timed.end(), "c00"), protocol.rounds);
     EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c01");
-}
-
-TEST_F(Measuring, WhoeverOnlyNoiseMakesEqualIsMeasuredFurther) {
-    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
-    const std::map<std::string, Planted> planted{{"c00", {1.04e-3}}, {"c01", {1e-3}}, {"c02", {1.5e-3}}};
-    int chosen = 0;
-    int longest = 0;
-    for (unsigned seed = 1; seed <= 20; ++seed) {
-        FakeDevice device(planted, seed);
-        device.noise = 0.025;
-        tuning = untried();
-        EXPECT_EQ(run(device, space), Outcome::complete);
-        const auto timings = [&](const char* name) {
-            return static_cast<int>(std::count(device.timed.begin(), device.timed.end(), name));
-        };
-        EXPECT_EQ(timings("c02"), protocol.rounds) << "far behind";
-        EXPECT_EQ(timings("c00"), timings("c01"));
-        EXPECT_EQ(timings("c01") % protocol.rounds, 0);
-        longest = std::max(longest, timings("c01"));
-        chosen += name_of(tuning.trials, tuning.choice) == "c01" ? 1 : 0;
-    }
-    EXPECT_EQ(longest, (1 + protocol.runoffs) * protocol.rounds);
-    EXPECT_GE(chosen, 16) << "of 20; by the first rounds alone 6";
-
-    // Equals stay equals.
-    FakeDevice equal({{"c00", {1e-3}}, {"c01", {1.002e-3}}, {"c02", {1.5e-3}}}, 1);
-    equal.noise = 0.001;
-    tuning = untried();
-    run(equal, space);
-    EXPECT_EQ(equal.timed.size(), 3u * static_cast<unsigned>(protocol.rounds));
-
-    // Nor is time spent that there is not: the choice is made of what was measured.
-    protocol.seconds = 0.6;
-    FakeDevice brief(planted, 1);
-    brief.noise = 0.025;
-    brief.launches_a_sample = 8;
-    tuning = untried();
-    EXPECT_EQ(run(brief, space), Outcome::complete);
-    EXPECT_LT(brief.timed.size(), 5u * static_cast<unsigned>(protocol.rounds));
-    EXPECT_TRUE(tuning.choice.has_value());
 }
 
 TEST_F(Measuring, RoundsInterleaveCandidatesAndRotateWhoIsFirst) {
