@@ -30,9 +30,12 @@ constexpr std::int64_t pattern_elements = 1048573;
 // Written to before a sample, so that the GPU is busy until the host has put the launches behind it.
 constexpr std::int64_t occupied_bytes = std::int64_t{64} << 20;
 
-// How the rows fall on tiles favours one candidate in one draw and another in the next, by several percent. A
-// usual round each, and the same draws in every tuning: two of the same work differ by what the machine does alone.
+// How the rows fall on tiles favours one candidate in one draw and another in the next, by several percent. As many
+// draws as a tuning has rounds, and the same in every tuning: two of the same work differ by what the machine does
+// alone.
 constexpr std::int64_t routings = 9;
+// Behind the seeds that people name: who times a choice on rows of their own does not meet those that it was made on.
+constexpr std::uint64_t first_routing_seed = 1'000'000;
 
 // Events tell half a microsecond, and launches of the shortest kernels differ by several percent: a sample is the mean
 // of as many as fill this time.
@@ -269,7 +272,8 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     } else {
         std::vector<std::vector<std::int64_t>> drawn(routings);
         engine_.threads.parallel_for(routings, [&](std::int64_t i) {
-            drawn[static_cast<std::size_t>(i)] = draw(case_.T, 0, case_.skew, static_cast<std::uint64_t>(i));
+            drawn[static_cast<std::size_t>(i)] =
+                draw(case_.T, 0, case_.skew, first_routing_seed + static_cast<std::uint64_t>(i));
         });
         for (std::vector<std::int64_t>& top_idx : drawn) rows_.push_back(upload_routed(std::move(top_idx)));
     }

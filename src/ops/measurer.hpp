@@ -62,6 +62,7 @@ class Measurer final : public tune::Device {
     /// With plain kernels for the roles that are not the candidate's own: it does not answer for their mistakes.
     [[nodiscard]] Plan with_references(Plan plan) const;
     [[nodiscard]] gpu::StreamBuffer& new_buffer(std::int64_t bytes);
+    /// The rows of `top_idx` [T, top_k] as `route` sorts them.
     [[nodiscard]] CallRows upload_routed(std::vector<std::int64_t> top_idx);
     void fill(gpu::StreamBuffer& buffer, const Operand& operand, std::size_t number);
     void poison_outputs();

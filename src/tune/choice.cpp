@@ -98,16 +98,23 @@ class Race {
     /// Relative, of a trial that competes.
     [[nodiscard]] double behind(std::size_t i) const { return times_[i].seconds / times_[*best_].seconds - 1; }
 
+    /// Whether it is slower by more than noise_floor or not, its samples do not tell.
+    [[nodiscard]] bool is_borderline(std::size_t i) const {
+        return i != *best_ && competes(i) && std::abs(behind(i) - noise_floor) < noise(i);
+    }
+
     [[nodiscard]] bool ties(std::size_t i) const {
         if (i == *best_) return true;
         if (!competes(i)) return false;
-        double noise = 3 * std::hypot(times_[i].noise, times_[*best_].noise);
         // Where little can be told apart, the heuristic choice is as good as any, but others are not as good as it.
-        if (i != 0) noise = std::min(noise, most_noise);
-        return behind(i) <= std::max(noise_floor, noise);
+        const double most = i == 0 ? noise(i) : std::min(noise(i), most_noise);
+        return behind(i) <= std::max(noise_floor, most);
     }
 
  private:
+    /// Of how far it is behind.
+    [[nodiscard]] double noise(std::size_t i) const { return 3 * std::hypot(times_[i].noise, times_[*best_].noise); }
+
     [[nodiscard]] bool competes(std::size_t i) const {
         return trials_[i].verdict != Verdict::slow &&
                times_[i].samples >= std::max(1, std::min(most_samples_, trusted_samples));
@@ -157,9 +164,10 @@ std::vector<std::size_t> undecided(const std::vector<Trial>& trials) {
     const Race race(trials);
     std::vector<std::size_t> result;
     if (!race.best()) return result;
-    bool parted = true;
+    const bool borderline = race.is_borderline(0);
+    bool parted = !borderline;
     for (std::size_t i = 0; i < trials.size(); ++i) {
-        if (!race.ties(i)) continue;
+        if (!race.ties(i) && !(i == 0 && borderline)) continue;
         result.push_back(i);
         parted = parted && race.behind(i) <= noise_floor;
     }

@@ -39,7 +39,7 @@ struct Judgement {
 [[nodiscard]] Judgement judge(const std::vector<Trial>& trials);
 
 /// The fastest and those that tie with it, if more samples may part them: if one of them is slower than it by more than
-/// noise_floor. Else nothing.
+/// noise_floor; and with the heuristic choice, if its samples do not tell whether it is. Else nothing.
 [[nodiscard]] std::vector<std::size_t> undecided(const std::vector<Trial>& trials);
 
 }  // namespace smlora::tune

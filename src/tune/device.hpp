@@ -58,7 +58,8 @@ class Device {
     virtual Verification verify(const Candidate& candidate) = 0;
 
     /// One sample: the seconds that the candidate takes on the device with the operands of `set`. In the same `round`
-    /// all candidates meet the same rows, also in another tuning of the same work; in the next they may meet others.
+    /// all candidates meet the same rows, where rows are made up also in another tuning of the same work; in the next
+    /// round they may meet others.
     virtual double time(const Candidate& candidate, int set, std::size_t round) = 0;
 };
 

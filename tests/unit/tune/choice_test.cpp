@@ -12,13 +12,7 @@
 namespace smlora::tune {
 namespace {
 
-using testing::candidate;
-using testing::FakeDevice;
-using testing::fresh_seed;
-using testing::Landscape;
-using testing::name_of;
-using testing::Planted;
-using testing::untried;
+using namespace testing;
 
 /// `rounds` samples that scatter about the median by the standard deviation `deviation`, in milliseconds.
 Trial sampled(int number, double median, double deviation, int rounds) {
@@ -55,7 +49,17 @@ TEST(Choice, ARunoffIsBelievedThoughTheRoundsBeforeWereNoisy) {
     EXPECT_EQ(chosen(trials), "c00");
 }
 
-class Choosing : public testing::Measuring {};
+TEST(Choice, AHeuristicChoiceAtTheBorderOfATieIsMeasuredFurther) {
+    // Above the border and below it, but not by more than three standard errors.
+    for (const double seconds : {0.983, 0.993}) {
+        EXPECT_EQ(undecided({sampled(0, 1, 0, 9), sampled(1, seconds, 0.01, 9)}), (std::vector<std::size_t>{0, 1}));
+        EXPECT_TRUE(undecided({sampled(0, 1, 0, 27), sampled(1, seconds, 0.004, 27)}).empty());
+    }
+    // Whoever else is there is as good.
+    EXPECT_TRUE(undecided({sampled(0, 1, 0, 9), sampled(1, 0.9, 0.004, 9), sampled(2, 0.905, 0.01, 9)}).empty());
+}
+
+class Choosing : public Measuring {};
 
 TEST_F(Choosing, TheUsualChoiceIsComparedWithTheBestOfAll) {
     const unsigned seed = fresh_seed();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tune/device.hpp"
+#include "tune/tuning.hpp"
 
 #include <fmt/format.h>
 

@@ -8,14 +8,7 @@
 namespace smlora::tune {
 namespace {
 
-using testing::candidate;
-using testing::FakeDevice;
-using testing::fresh_seed;
-using testing::Landscape;
-using testing::Measuring;
-using testing::name_of;
-using testing::Planted;
-using testing::untried;
+using namespace testing;
 
 TEST_F(Measuring, WhoIsPredictedToTakeMoreThanTwiceTheBestIsNotTried) {
     SearchSpace space{candidate(0, 0), candidate(1, 0), candidate(2, 0)};
