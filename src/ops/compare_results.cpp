@@ -37,20 +37,23 @@ struct RowResult {
     double squares = 0;
 };
 
-RowResult compare_row(const std::string& got, const std::string& expected, std::int64_t row, std::int64_t columns,
+RowResult compare_row(const std::string& got, const std::string& expected, const ResultMatrix& matrix, std::int64_t row,
                       DType dtype, DType computed_in) {
+    const auto at = [&](std::int64_t column) {
+        return (column / matrix.run * matrix.rows + row) * matrix.run + column % matrix.run;
+    };
     // Terms that were rounded to 16 bits before they were summed are off by a third of a unit each, at random.
     const double of_row = 2.5 * unit(computed_in);
     const double of_element = unit(dtype);
     RowResult result;
-    for (std::int64_t column = 0; column < columns; ++column) {
-        const double value = element(expected, row * columns + column, dtype);
+    for (std::int64_t column = 0; column < matrix.columns; ++column) {
+        const double value = element(expected, at(column), dtype);
         result.squares += value * value;
     }
-    const double size = std::sqrt(result.squares / static_cast<double>(columns));
-    for (std::int64_t column = 0; column < columns; ++column) {
-        const double value = element(got, row * columns + column, dtype);
-        const double wanted = element(expected, row * columns + column, dtype);
+    const double size = std::sqrt(result.squares / static_cast<double>(matrix.columns));
+    for (std::int64_t column = 0; column < matrix.columns; ++column) {
+        const double value = element(got, at(column), dtype);
+        const double wanted = element(expected, at(column), dtype);
         const double off = std::abs(value - wanted);
         // Written so that a NaN does not pass.
         if (!(off <= of_element * std::abs(wanted) + of_row * size)) {
@@ -65,14 +68,15 @@ RowResult compare_row(const std::string& got, const std::string& expected, std::
 
 }  // namespace
 
-tune::Verification compare_results(const std::string& got, const std::string& expected, std::int64_t rows,
-                                   std::int64_t columns, DType dtype, DType computed_in, util::ThreadPool& threads) {
-    if (std::min(got.size(), expected.size()) < static_cast<std::size_t>(rows * columns) * size_of(dtype)) {
+tune::Verification compare_results(const std::string& got, const std::string& expected, const ResultMatrix& matrix,
+                                   DType dtype, DType computed_in, util::ThreadPool& threads) {
+    const auto elements = static_cast<std::size_t>(matrix.rows * matrix.columns);
+    if (std::min(got.size(), expected.size()) < elements * size_of(dtype)) {
         throw Error(ErrorCode::internal, "compare_results: fewer elements than rows x columns");
     }
-    std::vector<RowResult> results(static_cast<std::size_t>(rows));
-    threads.parallel_for(rows, [&](std::int64_t row) {
-        results[static_cast<std::size_t>(row)] = compare_row(got, expected, row, columns, dtype, computed_in);
+    std::vector<RowResult> results(static_cast<std::size_t>(matrix.rows));
+    threads.parallel_for(matrix.rows, [&](std::int64_t row) {
+        results[static_cast<std::size_t>(row)] = compare_row(got, expected, matrix, row, dtype, computed_in);
     });
     double error_squares = 0;
     double squares = 0;

@@ -14,13 +14,20 @@ class ThreadPool;
 
 namespace smlora::ops {
 
-/// The first `rows` x `columns` elements of two matrices of `dtype`, which is bf16, fp16 or fp32. An element may be off
-/// by one unit of its format's last place, as both were rounded from sums made in another order, and by a share of the
-/// row's size that rounding on the way (gates and rank rows in 16 bits) explains. A row that is zero must be zero. NaNs
-/// and infinities are wrong. `computed_in`: the format of the operands. Rows are shared out among `threads`; the answer
+/// A matrix of results: its columns lie in runs, [columns / run, rows, run]. Row-major: one run of all columns.
+struct ResultMatrix {
+    std::int64_t rows = 0;
+    std::int64_t columns = 0;
+    std::int64_t run = 0;
+};
+
+/// The beginnings of two buffers as such a matrix of `dtype`, which is bf16, fp16 or fp32. An element may be off by one
+/// unit of its format's last place, as both were rounded from sums made in another order, and by a share of the row's
+/// size that rounding on the way (gates and rank rows in 16 bits) explains. A row that is zero must be zero. NaNs and
+/// infinities are wrong. `computed_in`: the format of the operands. Rows are shared out among `threads`; the answer
 /// does not depend on how many there are.
-[[nodiscard]] tune::Verification compare_results(const std::string& got, const std::string& expected, std::int64_t rows,
-                                                 std::int64_t columns, DType dtype, DType computed_in,
+[[nodiscard]] tune::Verification compare_results(const std::string& got, const std::string& expected,
+                                                 const ResultMatrix& matrix, DType dtype, DType computed_in,
                                                  util::ThreadPool& threads);
 
 }  // namespace smlora::ops

@@ -1,6 +1,7 @@
 // A piece of work as the tuner runs it: operands that nobody needs, and the same launches as in an operation.
 #pragma once
 
+#include "ops/compare_results.hpp"
 #include "ops/cuda_call.hpp"
 #include "ops/plan.hpp"
 
@@ -24,8 +25,7 @@ struct Operand {
 /// to tell what an element may be off by.
 struct Output {
     std::size_t operand = 0;
-    std::int64_t rows = 0;
-    std::int64_t columns = 0;
+    ResultMatrix matrix;
     bool grouped = false;  ///< a row for each routed one; those of entries left out may hold anything
 };
 

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <thread>
 #include <utility>
 
 namespace smlora::ops {
@@ -41,6 +42,11 @@ constexpr std::uint64_t first_routing_seed = 1'000'000;
 // of as many as fill this time.
 constexpr double least_sample_seconds = 500e-6;
 constexpr int most_launches = 16;
+
+// What multiplies without a pause meets the chip's limit of power after some 20 ms, and the clock that is then left
+// depends on what ran before: all candidates are slowed alike, whatever each of them takes, some of them more than
+// others. After a rest as long as the sample a short one meets the full clock; a long one slows down by itself.
+constexpr double longest_rest_seconds = 20e-3;
 
 CUdeviceptr address(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }
 
@@ -310,7 +316,7 @@ std::vector<std::string> Measurer::run_and_fetch(const Plan& plan) {
     const std::vector<Operand> operands = work_->operands(check_T_);
     for (const Output& output : work_->outputs(check_T_)) {
         const DType dtype = operands[output.operand].dtype;
-        std::string bytes(static_cast<std::size_t>(output.rows * output.columns) * size_of(dtype), '\0');
+        std::string bytes(static_cast<std::size_t>(output.matrix.rows * output.matrix.columns) * size_of(dtype), '\0');
         SMLORA_CUDA(cuMemcpyDtoH, bytes.data(), address(sets_[0][output.operand]), bytes.size());
         results.push_back(std::move(bytes));
     }
@@ -329,10 +335,10 @@ tune::Verification Measurer::verify(const tune::Candidate& candidate) {
     const std::vector<Output> outputs = work_->outputs(check_T_);
     tune::Verification worst;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
-        const std::int64_t rows = outputs[i].grouped ? check_kept_ : outputs[i].rows;
-        const tune::Verification one =
-            compare_results(got[i], expected_[i], rows, outputs[i].columns, operands[outputs[i].operand].dtype,
-                            case_.problem.dtype, engine_.threads);
+        ResultMatrix matrix = outputs[i].matrix;
+        if (outputs[i].grouped) matrix.rows = check_kept_;
+        const tune::Verification one = compare_results(got[i], expected_[i], matrix, operands[outputs[i].operand].dtype,
+                                                       case_.problem.dtype, engine_.threads);
         if (!one.refusal.empty()) return one;
         worst.error = std::max(worst.error, one.error);
     }
@@ -356,7 +362,9 @@ double Measurer::time(const tune::Candidate& candidate, int set, std::size_t rou
             work_->launch(call_, plan, sets_[static_cast<std::size_t>(set + i) % sets_.size()], rows);
         }
         events_->stop(stream_->handle());
-        return static_cast<double>(events_->milliseconds()) * 1e-3 / launches;
+        const double seconds = static_cast<double>(events_->milliseconds()) * 1e-3;
+        std::this_thread::sleep_for(std::chrono::duration<double>(std::min(seconds, longest_rest_seconds)));
+        return seconds / launches;
     };
     const auto known = launches_.find(candidate.name);
     if (known != launches_.end()) return run(known->second);

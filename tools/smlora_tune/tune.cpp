@@ -270,9 +270,12 @@ ExitCode run_tune(const TuneCommand& command) {
     if (command.memory.empty()) protocol.memory_bytes = session.free_bytes() / 2;
     fmt::print(stderr, "device    {}\nrouting   {}\n", session.device_name(), command.skew);
 
-    const auto show = [&line](const tune::Progress& progress, const NamedProblem& item, std::int64_t T) {
-        line.update(progress.done, progress.total,
-                    fmt::format("{} {} of {}, {} tokens{}", progress.phase, progress.slot, item.name, T,
+    std::size_t done_works = 0;
+    std::size_t all_works = 0;
+    const auto show = [&](const tune::Progress& progress, const NamedProblem& item, std::int64_t T) {
+        line.update(done_works, all_works,
+                    fmt::format("{} {} of {}, {} tokens, {}/{}{}", progress.phase, progress.slot, item.name, T,
+                                progress.done, progress.total,
                                 progress.best.empty()
                                     ? ""
                                     : fmt::format(", best {} {}", progress.best, seconds_text(progress.best_seconds))));
@@ -287,6 +290,7 @@ ExitCode run_tune(const TuneCommand& command) {
             cases.push_back({item, T, {}, {}});
             for (const ops::Variant& variant : ops::step_variants(item.problem, T)) {
                 later.push_back({item.problem, variant});
+                all_works += command.exhaustive ? 2 : 1;
             }
         }
     }
@@ -306,6 +310,7 @@ ExitCode run_tune(const TuneCommand& command) {
                             [&](const tune::Progress& progress) { show(progress, item, T); })) {
                 done.results.push_back(std::move(result));
             }
+            ++done_works;
         }
         for (std::size_t i = 0; command.exhaustive && i < variants.size(); ++i) {
             tune::Protocol thorough = protocol;
@@ -315,6 +320,7 @@ ExitCode run_tune(const TuneCommand& command) {
                                [&](const tune::Progress& progress) { show(progress, item, T); })) {
                 done.comparisons.push_back(std::move(comparison));
             }
+            ++done_works;
         }
         line.finish();
         if (!command.common.json) print_text(done);

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -39,7 +40,8 @@ Matrix random_matrix(unsigned seed) {
 class CompareResults : public ::testing::Test {
  protected:
     tune::Verification compare(const Matrix& got) {
-        return compare_results(got.bf16(), right.bf16(), got.rows, got.columns, DType::bf16, DType::bf16, threads);
+        return compare_results(got.bf16(), right.bf16(), {got.rows, got.columns, got.columns}, DType::bf16, DType::bf16,
+                               threads);
     }
     util::ThreadPool threads{4};
     unsigned seed = std::random_device()();
@@ -65,7 +67,7 @@ TEST_F(CompareResults, TheAnswerDoesNotDependOnTheThreads) {
     util::ThreadPool alone(1);
     for (const Matrix& matrix : {got, wrong}) {
         const tune::Verification one =
-            compare_results(matrix.bf16(), right.bf16(), 20, 64, DType::bf16, DType::bf16, alone);
+            compare_results(matrix.bf16(), right.bf16(), {20, 64, 64}, DType::bf16, DType::bf16, alone);
         for (int round = 0; round < 20; ++round) {
             EXPECT_EQ(compare(matrix).error, one.error);
             EXPECT_EQ(compare(matrix).refusal, one.refusal);
@@ -83,6 +85,34 @@ TEST_F(CompareResults, ASingleWrongElementIsFoundWhereverItIs) {
         EXPECT_NE(result.refusal.find("row " + std::to_string(at / 64) + ", column " + std::to_string(at % 64) + ":"),
                   std::string::npos)
             << result.refusal << ", seed " << seed;
+    }
+}
+
+/// The same matrix as [columns / run, rows, run].
+Matrix in_runs(const Matrix& matrix, std::int64_t run) {
+    Matrix result = matrix;
+    auto to = result.values.begin();
+    for (std::int64_t first = 0; first < matrix.columns; first += run) {
+        for (std::int64_t row = 0; row < matrix.rows; ++row) {
+            to = std::copy_n(matrix.values.begin() + row * matrix.columns + first, run, to);
+        }
+    }
+    return result;
+}
+
+TEST_F(CompareResults, ColumnsInRunsAreComparedAsTheRowsThatTheyBelongTo) {
+    // A row whose size is far from the others': only beside its own can an element be judged.
+    for (int column = 0; column < 64; ++column) right.values[static_cast<std::size_t>(5 * 64 + column)] *= 1e-3F;
+    Matrix got = right;
+    got.values[5 * 64 + 41] += 30 * 1e-3F * 0.1F;
+    for (const std::int64_t run : {1, 8, 16, 32}) {
+        const auto compare_in_runs = [&](const Matrix& matrix) {
+            return compare_results(in_runs(matrix, run).bf16(), in_runs(right, run).bf16(), {20, 64, run}, DType::bf16,
+                                   DType::bf16, threads);
+        };
+        EXPECT_EQ(compare_in_runs(right).refusal, "");
+        EXPECT_EQ(compare_in_runs(got).refusal, compare(got).refusal) << "seed " << seed;
+        EXPECT_NE(compare_in_runs(got).refusal.find("row 5, column 41:"), std::string::npos) << "seed " << seed;
     }
 }
 
