@@ -306,8 +306,9 @@ std::uint64_t Cache::clear_records() {
     return removed;
 }
 
-void Cache::with_lock(const std::string& key, const std::function<void()>& work) {
+void Cache::with_lock(const std::string& key, const std::function<void()>& work, std::chrono::milliseconds besides) {
     State& state = *state_;
+    const std::chrono::milliseconds patience = state.lock_patience + besides;
     const bool usable =
         state.writable && is_key(key) && !state.store_fails && (state.root_is_fit || state.make_root().empty());
     if (!usable) {
@@ -316,9 +317,9 @@ void Cache::with_lock(const std::string& key, const std::function<void()>& work)
     }
     const std::filesystem::path file = lock_file(*state.writable);
     std::optional<util::ByteLock> lock;
-    lock.emplace(state.files, file, lock_offset(key), state.lock_patience);
+    lock.emplace(state.files, file, lock_offset(key), patience);
     if (lock->error() == -ENOENT && state.make_root().empty()) {
-        lock.emplace(state.files, file, lock_offset(key), state.lock_patience);
+        lock.emplace(state.files, file, lock_offset(key), patience);
     }
     if (!lock->held()) {
         state.log.info(fmt::format("cache lock {} is not had ({}): going on without it", file.string(),

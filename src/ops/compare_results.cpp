@@ -30,6 +30,9 @@ float element(const std::string& bytes, std::int64_t index, DType dtype) {
 /// The largest distance of neighbouring numbers, relative.
 double unit(DType dtype) { return dtype == DType::bf16 ? 0x1p-7 : dtype == DType::fp16 ? 0x1p-10 : 0x1p-23; }
 
+/// Of the result as a whole; what sums in another order leaves is a fifth of it at most.
+double most_error(DType computed_in) { return unit(computed_in) / 2; }
+
 /// What comparing a row showed.
 struct RowResult {
     std::string refusal;
@@ -85,7 +88,10 @@ tune::Verification compare_results(const std::string& got, const std::string& ex
         error_squares += result.error_squares;
         squares += result.squares;
     }
-    return {"", squares > 0 ? std::sqrt(error_squares / squares) : 0};
+    const double error = squares > 0 ? std::sqrt(error_squares / squares) : 0;
+    if (error <= most_error(computed_in)) return {"", error};
+    return {fmt::format("off by {:.2g} of the result's size, {:.2g} are allowed", error, most_error(computed_in)),
+            error};
 }
 
 }  // namespace smlora::ops

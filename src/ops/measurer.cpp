@@ -359,7 +359,7 @@ double Measurer::time(const tune::Candidate& candidate, int set, std::size_t rou
         occupy(launches);
         events_->start(stream_->handle());
         for (int i = 0; i < launches; ++i) {
-            work_->launch(call_, plan, sets_[static_cast<std::size_t>(set + i) % sets_.size()], rows);
+            work_->launch(call_, plan, sets_[static_cast<std::size_t>(set * launches + i) % sets_.size()], rows);
         }
         events_->stop(stream_->handle());
         const double seconds = static_cast<double>(events_->milliseconds()) * 1e-3;

@@ -60,6 +60,15 @@ double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+bool is_to_be_measured(const KnownWork& work, Wanted wanted, const tune::Protocol& protocol) {
+    if (wanted == Wanted::new_tuning) return true;
+    if (wanted == Wanted::a_choice && work.is_served()) return false;
+    if (!work.tuning || !work.tuning->complete) return true;
+    if (wanted == Wanted::every_verdict) return !tune::covers(*work.tuning, work.space, protocol);
+    // Whose choice is no candidate any more was tuned for another list of candidates.
+    return work.tuning->choice && !work.choice;
+}
+
 /// Where a choice that was measured for something else is from.
 std::string near_text(const KnownWork& work) {
     const tune::RecordName& from = work.near->name;
@@ -139,6 +148,10 @@ std::vector<KnownWork> Tuner::look_up(const Problem& problem, const Variant& var
     return works;
 }
 
+std::string Tuner::why_unfit(const KnownWork& work) {
+    return records_.why_unfit(work.name, work.slot, work.environment);
+}
+
 Choices Tuner::known(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts) {
     Choices choices;
     if (policy_ == TuningPolicy::off || chosen_roles(problem, variant).empty()) return choices;
@@ -178,7 +191,8 @@ Choices Tuner::choose(const Problem& problem, const Variant& variant, const gpu:
 }
 
 std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const Variant& variant,
-                                                   const gpu::DeviceFacts& facts, const tune::Protocol& protocol) {
+                                                   const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
+                                                   Wanted wanted) {
     std::vector<jit::KernelSpec> specs;
     const auto add = [&](const Step& step) {
         if (std::find(specs.begin(), specs.end(), step.spec) == specs.end()) specs.push_back(step.spec);
@@ -187,8 +201,8 @@ std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const
     for (const KnownWork& work : look_up(problem, variant, facts)) {
         const std::unique_ptr<MeasuredWork> measured = measured_work(problem, variant, work.role);
         const std::vector<tune::Candidate> candidates = tune::shortlist(work.space, protocol.candidates);
-        const bool known = work.tuning && tune::covers(*work.tuning, work.space, protocol);
-        for (std::size_t i = 0; !known && candidates.size() > 1 && i < candidates.size(); ++i) {
+        const bool measures = candidates.size() > 1 && is_to_be_measured(work, wanted, protocol);
+        for (std::size_t i = 0; measures && i < candidates.size(); ++i) {
             Choices with_candidate = choices;
             with_candidate.set(work.role, candidates[i].configuration);
             const Plan plan = make_plan(problem, variant, facts, with_candidate);
@@ -222,12 +236,12 @@ double Tuner::first_use_seconds(const std::string& account, const Problem& probl
 }
 
 std::vector<TuneResult> Tuner::tune(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
-                                    std::int64_t T, tune::Skew skew, const tune::Protocol& protocol,
+                                    std::int64_t T, tune::Skew skew, const tune::Protocol& protocol, Wanted wanted,
                                     const std::function<void(const tune::Progress&)>& progress) {
     Choices choices;
     double spent = 0;
-    return tune_missing(problem, variant, facts, {std::nullopt, nullptr, T, skew}, protocol, Wanted::every_verdict,
-                        progress, choices, spent);
+    return tune_missing(problem, variant, facts, {std::nullopt, nullptr, T, skew}, protocol, wanted, progress, choices,
+                        spent);
 }
 
 std::vector<Comparison> Tuner::compare(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
@@ -258,13 +272,6 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
                                             const tune::Protocol& protocol, Wanted wanted,
                                             const std::function<void(const tune::Progress&)>& progress,
                                             Choices& choices, double& spent) {
-    const auto missing = [&](const KnownWork& work) {
-        if (wanted == Wanted::a_choice && work.is_served()) return false;
-        if (!work.tuning || !work.tuning->complete) return true;
-        // Whose choice is no candidate any more was tuned for another list of candidates.
-        if (wanted == Wanted::a_choice) return work.tuning->choice && !work.choice;
-        return !tune::covers(*work.tuning, work.space, protocol);
-    };
     const std::vector<Role> roles = chosen_roles(problem, variant);
     std::vector<TuneResult> results;
     for (auto role_at = roles.begin(); role_at != roles.end(); ++role_at) {
@@ -277,25 +284,30 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
                                          [](const tune::Candidate& candidate) { return candidate.legal(); });
         if (legal < 2) {
             result.outcome = TuneOutcome::no_choice;
-        } else if (missing(result.work)) {
+        } else if (is_to_be_measured(result.work, wanted, protocol)) {
             const double before = result.work.tuning ? result.work.tuning->seconds : 0;
             tune::Protocol share = protocol;
             // What earlier pieces of work left over is for the later ones.
             share.seconds = std::max(0.0, protocol.seconds - spent) / static_cast<double>(left);
             share.seed = fresh_seed();
-            records_.with_lock(result.work.name, [&] {
+            const auto measure_unless_done = [&] {
                 const std::lock_guard lock(measuring_);
                 refresh(result.work);
                 // Who had the lock before may have measured: its choice is everybody's, also if it ran out of time.
                 const double after = result.work.tuning ? result.work.tuning->seconds : 0;
-                if (!missing(result.work) || after > before) {
+                if (!is_to_be_measured(result.work, wanted, protocol) || after > before) {
                     result.outcome = TuneOutcome::elsewhere;
                 } else if (share.seconds <= 0) {
                     result.outcome = TuneOutcome::out_of_time;
                 } else {
-                    result.outcome = measure(problem, variant, rows, choices, share, progress, result.work, spent);
+                    if (wanted == Wanted::new_tuning) result.work.tuning.reset();
+                    measure(problem, variant, rows, choices, share, progress, result, spent);
                 }
-            });
+            };
+            // Whoever holds it measures for as long as this process would.
+            records_.with_lock(
+                result.work.name, measure_unless_done,
+                std::chrono::milliseconds(static_cast<std::int64_t>(std::min(share.seconds, 3600.0) * 1e3)));
         }
         if (result.work.near) engine_.log.info(near_text(result.work));
         choices.set(role, result.work.choice);
@@ -304,18 +316,22 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
     return results;
 }
 
-TuneOutcome Tuner::measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
-                           const tune::Protocol& protocol, const std::function<void(const tune::Progress&)>& progress,
-                           KnownWork& work, double& spent) {
+void Tuner::measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
+                    const tune::Protocol& protocol, const std::function<void(const tune::Progress&)>& progress,
+                    TuneResult& result, double& spent) {
+    KnownWork& work = result.work;
     // Throws what there is to say when there is none.
     if (work.environment.compiler.empty()) static_cast<void>(jit::Nvrtc::instance());
     Measurer device(engine_, {problem, variant, work.role, others, rows.T, rows.callers, rows.stream, rows.skew});
     tune::Tuning tuning = work.tuning.value_or(tune::Tuning{});
     tuning.slot = work.slot;
     tuning.environment = work.environment;
-    tuning.workload = {rows.T, rows.callers ? "the caller's" : std::string(tune::name(rows.skew))};
-    engine_.log.info(fmt::format("tuning {} of {}, {} tokens: up to {} candidates in {:.1f} s", work.slot,
-                                 work.name.problem, rows.T, std::min(protocol.candidates, work.space.size()),
+    // Who goes on with a tuning leaves what is said of its beginning.
+    if (tuning.trials.empty()) {
+        tuning.workload = {rows.T, rows.callers ? "the caller's" : std::string(tune::name(rows.skew))};
+    }
+    engine_.log.info(fmt::format("tuning {} of {}, {} tokens: {} candidates in up to {:.1f} s", work.slot,
+                                 work.name.problem, rows.T, tune::shortlist(work.space, protocol.candidates).size(),
                                  protocol.seconds));
     const double before = tuning.seconds;
     double counted_from = seconds_now();
@@ -333,10 +349,14 @@ TuneOutcome Tuner::measure(const Problem& problem, const Variant& variant, const
     }
     spent += seconds_now() - counted_from;
     if (outcome == tune::Outcome::out_of_memory) {
-        engine_.log.info(fmt::format("not tuning {} of {}: its operands do not fit the memory that may be used",
-                                     work.slot, work.name.problem));
-        return TuneOutcome::out_of_memory;
+        const tune::MemoryNeed need = device.memory_need();
+        result.outcome = TuneOutcome::out_of_memory;
+        result.why = fmt::format("operands take {} bytes, and {} may be used", need.fixed_bytes + need.set_bytes,
+                                 tune::usable_bytes(protocol, need));
+        engine_.log.info(fmt::format("not tuning {} of {}: {}", work.slot, work.name.problem, result.why));
+        return;
     }
+    result.outcome = outcome == tune::Outcome::complete ? TuneOutcome::complete : TuneOutcome::out_of_time;
     {
         const std::lock_guard lock(mutex_);
         made_[{work.name.key(), work.slot}] = tuning;
@@ -345,7 +365,6 @@ TuneOutcome Tuner::measure(const Problem& problem, const Variant& variant, const
     engine_.log.info(fmt::format(
         "tuned {} of {} in {:.1f} s{}: {}", work.slot, work.name.problem, tuning.seconds - before,
         outcome == tune::Outcome::complete ? "" : ", out of time, to be gone on with later", choice_text(work)));
-    return outcome == tune::Outcome::complete ? TuneOutcome::complete : TuneOutcome::out_of_time;
 }
 
 }  // namespace smlora::ops

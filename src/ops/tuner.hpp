@@ -39,19 +39,28 @@ struct KnownWork {
     [[nodiscard]] bool is_served() const;
 };
 
+/// When a piece of work is to be measured.
+enum class Wanted {
+    a_choice,       ///< unless it, or what serves it, was tuned to the end
+    own_tuning,     ///< unless it was tuned to the end itself
+    every_verdict,  ///< unless nothing on the present list of its candidates is without a verdict
+    new_tuning,     ///< always, and from nothing
+};
+
 /// What tune() did with a piece of work.
 enum class TuneOutcome {
     known,          ///< it was tuned already
     complete,       ///< measured to the end
     out_of_time,    ///< measured in part
     out_of_memory,  ///< operands do not fit the memory budget
-    elsewhere,      ///< another process tuned it meanwhile
+    elsewhere,      ///< another process tuned it meanwhile, perhaps in part
     no_choice,      ///< there is only one candidate
 };
 
 struct TuneResult {
     KnownWork work;
     TuneOutcome outcome = TuneOutcome::known;
+    std::string why = {};  ///< nothing was measured although it was wanted
 };
 
 /// What is known of a piece of work, beside a measurement of every legal candidate.
@@ -66,8 +75,6 @@ class Tuner {
     /// `engine` must outlive it, and have its options, log, cache, kernels and threads made before.
     explicit Tuner(Engine::Impl& engine);
 
-    [[nodiscard]] TuningPolicy policy() const noexcept { return policy_; }
-
     /// By records, as far as the policy allows; measures nothing. Needs no GPU.
     [[nodiscard]] Choices known(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts);
 
@@ -81,17 +88,20 @@ class Tuner {
     [[nodiscard]] std::vector<KnownWork> look_up(const Problem& problem, const Variant& variant,
                                                  const gpu::DeviceFacts& facts);
 
-    /// Measures the pieces of work of a variant that are not known, whatever the policy, on rows drawn from `skew`.
-    /// `protocol.seconds` are for all of them together.
+    /// Why what is recorded of a piece of work does not hold here; empty without such a record.
+    [[nodiscard]] std::string why_unfit(const KnownWork& work);
+
+    /// Measures the pieces of work of a variant, whatever the policy, on rows drawn from `skew`. `protocol.seconds` are
+    /// for all of them together.
     std::vector<TuneResult> tune(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
-                                 std::int64_t T, tune::Skew skew, const tune::Protocol& protocol,
+                                 std::int64_t T, tune::Skew skew, const tune::Protocol& protocol, Wanted wanted,
                                  const std::function<void(const tune::Progress&)>& progress);
 
     /// What tune() of a variant would compile with this protocol, best predictions first, without what it would take
     /// from records. Needs no GPU, and may run beside tune().
     [[nodiscard]] std::vector<jit::KernelSpec> kernels_to_try(const Problem& problem, const Variant& variant,
                                                               const gpu::DeviceFacts& facts,
-                                                              const tune::Protocol& protocol);
+                                                              const tune::Protocol& protocol, Wanted wanted);
 
     /// First use tries no more candidates, and takes no more samples of each: for where the usual numbers take too
     /// long, as on an emulated GPU. Before the first call.
@@ -118,17 +128,14 @@ class Tuner {
     void refresh(KnownWork& work);
     /// What an operation may take of a problem's budget.
     double first_use_seconds(const std::string& account, const Problem& problem, Operation operation);
-    /// When a piece of work is done with: when it, or what serves it, has been tuned to the end, or when nothing on the
-    /// present list of its candidates is without a verdict. A user's first call is no occasion for the latter.
-    enum class Wanted { a_choice, every_verdict };
     /// `spent` grows by the seconds that measuring took; waiting for who measures the same is not among them.
     std::vector<TuneResult> tune_missing(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts,
                                          const Rows& rows, const tune::Protocol& protocol, Wanted wanted,
                                          const std::function<void(const tune::Progress&)>& progress, Choices& choices,
                                          double& spent);
-    TuneOutcome measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
-                        const tune::Protocol& protocol, const std::function<void(const tune::Progress&)>& progress,
-                        KnownWork& work, double& spent);
+    void measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
+                 const tune::Protocol& protocol, const std::function<void(const tune::Progress&)>& progress,
+                 TuneResult& result, double& spent);
 
     Engine::Impl& engine_;
     TuningPolicy policy_;

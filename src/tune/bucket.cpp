@@ -5,7 +5,7 @@
 namespace smlora::tune {
 namespace {
 
-// 2^31 - 1 is the largest extent of a problem, so T is not beyond 2^31.
+// 2^31 - 1 is the largest extent of a problem that runs.
 constexpr int last_bucket = 31;
 
 }  // namespace

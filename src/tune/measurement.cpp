@@ -49,11 +49,12 @@ class Measuring {
             trials.push_back(known != nullptr ? *known : Trial{});
             trials.back().candidate = std::move(candidate);
         }
+        // Whoever goes on checks on the same inputs.
+        if (tuning.trials.empty()) tuning.seed = protocol.seed;
         std::swap(tuning.trials, trials);
         if (!trials.empty() && !tuning.trials.empty()) forget_another_yardstick(trials.front());
         prepared_.resize(tuning.trials.size());
         earlier_seconds_ = tuning.seconds;
-        tuning.seed = protocol.seed;
     }
 
     Outcome run() {
@@ -66,10 +67,12 @@ class Measuring {
             if (protocol_.breadth == Breadth::all) deadline_ = std::numeric_limits<double>::infinity();
             refuse_spilling();
             if (yardstick() < tuning_.trials.size()) {
-                device_.allocate(*sets, protocol_.seed);
+                device_.allocate(*sets, tuning_.seed);
                 check();
                 sample(*sets);
-                if (all_decided()) run_off(*sets);
+                settled_ = all_decided() && run_off(*sets);
+            } else {
+                settled_ = all_decided();
             }
         } catch (...) {
             finish();
@@ -106,7 +109,7 @@ class Measuring {
     /// Nothing when not even one fits.
     [[nodiscard]] std::optional<int> rotated_sets() {
         const MemoryNeed need = device_.memory_need();
-        const std::uint64_t budget = protocol_.memory_bytes.value_or(need.free_bytes / 8);
+        const std::uint64_t budget = usable_bytes(protocol_, need);
         if (need.fixed_bytes > budget || need.set_bytes > budget - need.fixed_bytes) return std::nullopt;
         const std::uint64_t set_bytes = std::max<std::uint64_t>(need.set_bytes, 1);
         const std::uint64_t wanted = caches_rotated * need.l2_bytes / set_bytes + 1;
@@ -125,9 +128,12 @@ class Measuring {
         const std::size_t parts = device_.parts();
         const std::size_t first = yardstick();
         const std::size_t reference = tuning_.trials.size();
+        // Those of a runoff come when everybody has a verdict: until then time is for those without.
+        const std::vector<std::size_t> racing = all_decided() ? undecided(tuning_.trials) : std::vector<std::size_t>{};
         std::vector<Unit> units;
         for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
-            if (tuning_.trials[i].verdict != Verdict::pending && i != first) continue;
+            const bool races = std::find(racing.begin(), racing.end(), i) != racing.end();
+            if (tuning_.trials[i].verdict != Verdict::pending && i != first && !races) continue;
             wanted_.push_back(i);
             tuning_.trials[i].spill_bytes = 0;
             for (std::size_t part = 0; part < parts; ++part) units.push_back({i, part});
@@ -255,25 +261,40 @@ class Measuring {
                             [](const Trial& trial) { return trial.verdict == Verdict::pending; });
     }
 
-    /// Further rounds of those that only noise makes equals, and the yardstick.
-    void run_off(int sets) {
+    /// Further rounds of those that only noise makes equals, and the yardstick. Whether that leaves nothing to be done:
+    /// time did not run out, and none of them is to be compiled by a later call first.
+    bool run_off(int sets) {
         std::size_t row = 0;
         for (const Trial& trial : tuning_.trials) row = std::max(row, trial.samples.size());
         int set = 0;
-        for (int runoff = 0; runoff < protocol_.runoffs; ++runoff) {
+        while (std::max(most_taken(), protocol_.rounds) < (1 + protocol_.runoffs) * protocol_.rounds) {
             const std::vector<std::size_t> running = finalists();
-            if (running.empty()) return;
+            if (running.empty()) return all_prepared(undecided(tuning_.trials));
             for (int round = 0; round < protocol_.rounds; ++round, ++row) {
                 for (std::size_t at = 0; at < running.size(); ++at) {
-                    if (out_of_time()) return;
+                    if (out_of_time()) return false;
                     Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
                     take_sample(trial, row, set++ % sets);
                 }
             }
         }
+        return true;
     }
 
-    /// Those that were timed in this call and have time left.
+    [[nodiscard]] bool all_prepared(const std::vector<std::size_t>& trials) const {
+        return std::all_of(trials.begin(), trials.end(), [&](std::size_t i) { return prepared_[i] != 0; });
+    }
+
+    /// Samples of whoever has most of them, but for the yardstick, which takes part in everything.
+    [[nodiscard]] int most_taken() const {
+        int most = 0;
+        for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
+            if (i != yardstick()) most = std::max(most, taken(tuning_.trials[i]));
+        }
+        return most;
+    }
+
+    /// Those that are compiled and have time left.
     [[nodiscard]] std::vector<std::size_t> finalists() const {
         std::vector<std::size_t> found = undecided(tuning_.trials);
         if (found.empty()) return found;
@@ -379,7 +400,7 @@ class Measuring {
 
     void update() {
         tuning_.seconds = earlier_seconds_ + device_.now() - start_;
-        tuning_.complete = all_decided();
+        tuning_.complete = settled_;
         const Judgement judgement = judge(tuning_.trials);
         tuning_.choice.reset();
         if (judgement.winner) tuning_.choice = tuning_.trials[*judgement.winner].candidate.configuration;
@@ -400,6 +421,7 @@ class Measuring {
     double deadline_ = 0;  // of elapsed()
     double saved_ = 0;
     double earlier_seconds_ = 0;
+    bool settled_ = false;             // nothing is left to measure
     std::vector<std::size_t> wanted_;  // trials that are not decided, and the yardstick, which leads
     std::vector<char> prepared_;       // by trial
     std::vector<std::size_t> checked_;
@@ -410,6 +432,10 @@ class Measuring {
 };
 
 }  // namespace
+
+std::uint64_t usable_bytes(const Protocol& protocol, const MemoryNeed& need) {
+    return protocol.memory_bytes.value_or(need.free_bytes / 8);
+}
 
 bool covers(const Tuning& tuning, const SearchSpace& space, const Protocol& protocol) {
     const std::vector<Candidate> wanted = tried(space, protocol);

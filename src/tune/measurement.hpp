@@ -37,7 +37,7 @@ struct Protocol {
     /// and those three are timed once.
     double seconds = 10;
     std::optional<std::uint64_t> memory_bytes;  ///< for operands; unset: an eighth of what is free
-    double candidate_seconds = 2;               ///< for checking and timing one candidate
+    double candidate_seconds = 2;               ///< for checking and timing one candidate; a kernel is not interrupted
     std::size_t candidates = 24;                ///< of Breadth::likely
     int rounds = 9;
     int runoffs = 2;         ///< at most, of as many rounds each, among those that are the fastest but for noise
@@ -67,6 +67,9 @@ enum class Outcome {
     out_of_time,    ///< what was measured is in the tuning; a further call goes on from there
     out_of_memory,  ///< not one set of operands fits the budget: nothing was tried
 };
+
+/// Of the device's memory, for operands.
+[[nodiscard]] std::uint64_t usable_bytes(const Protocol& protocol, const MemoryNeed& need);
 
 /// Whether `tuning` has a verdict on everything that would be tried: nothing is left to measure.
 [[nodiscard]] bool covers(const Tuning& tuning, const SearchSpace& space, const Protocol& protocol);

@@ -30,18 +30,28 @@ std::optional<Tuning> RecordStore::find(const RecordName& name, std::string_view
     std::optional<Tuning> part;
     for (const Record& record : load(name, false)) {
         const Tuning* tuning = record.find(slot, environment);
-        if (tuning == nullptr) {
-            for (const Tuning& other : record.tunings) {
-                if (other.slot != slot) continue;
-                log_.debug(fmt::format("what is recorded of {} of {} does not hold here: {}", slot, name.problem,
-                                       mismatch(other.environment, environment)));
-            }
-            continue;
-        }
+        if (tuning == nullptr) continue;
         if (tuning->complete) return *tuning;
         if (!part) part = *tuning;
     }
-    return part;
+    if (part) return part;
+    if (const std::string why = why_unfit(name, slot, environment); !why.empty()) {
+        log_.debug(fmt::format("what is recorded of {} of {} does not hold here: {}", slot, name.problem, why));
+    }
+    return std::nullopt;
+}
+
+std::string RecordStore::why_unfit(const RecordName& name, std::string_view slot, const Environment& environment) {
+    std::string why;
+    for (const Record& record : load(name, false)) {
+        for (const Tuning& tuning : record.tunings) {
+            if (tuning.slot != slot) continue;
+            std::string differs = mismatch(tuning.environment, environment);
+            if (differs.empty()) return {};
+            if (why.empty()) why = std::move(differs);
+        }
+    }
+    return why;
 }
 
 std::optional<NearTuning> RecordStore::find_near(const RecordName& name, const std::vector<std::string>& relatives,
@@ -74,8 +84,9 @@ bool RecordStore::save(const RecordName& name, const Tuning& tuning) {
     return cache_.store_record(cache::record_folder(name.gpu), name.key(), record_text(record));
 }
 
-void RecordStore::with_lock(const RecordName& name, const std::function<void()>& work) {
-    cache_.with_lock(name.key(), work);
+void RecordStore::with_lock(const RecordName& name, const std::function<void()>& work,
+                            std::chrono::milliseconds besides) {
+    cache_.with_lock(name.key(), work, besides);
 }
 
 }  // namespace smlora::tune

@@ -3,6 +3,7 @@
 
 #include "tune/record.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -47,8 +48,12 @@ class RecordStore {
     /// with_lock keeps them apart.
     bool save(const RecordName& name, const Tuning& tuning);
 
+    /// In what the environment of what is recorded differs; empty when nothing is, or something holds.
+    [[nodiscard]] std::string why_unfit(const RecordName& name, std::string_view slot, const Environment& environment);
+
     /// Work on a record that one process should do for all, see Cache::with_lock.
-    void with_lock(const RecordName& name, const std::function<void()>& work);
+    void with_lock(const RecordName& name, const std::function<void()>& work,
+                   std::chrono::milliseconds besides = std::chrono::milliseconds(0));
 
  private:
     [[nodiscard]] std::vector<Record> load(const RecordName& name, bool writable_only);

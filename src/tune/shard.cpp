@@ -19,16 +19,19 @@ struct Launcher {
     const char* index;
     const char* count;
     const char* local;
+    const char* local_count;
     bool needs_local = false;
 };
 
 // mpirun and torchrun inside of a SLURM allocation start more processes than srun knows of: SLURM comes last. What it
-// has in common with MPICH is the interface behind MPICH's first two variables, but not the third.
+// has in common with MPICH is the interface behind MPICH's first two variables, but not the third. The script of
+// sbatch, which runs once, has SLURM_NTASKS as well, but is no step of its job's.
 constexpr std::array launchers{
-    Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK"},
-    Launcher{"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
-    Launcher{"MPICH", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", true},
-    Launcher{"SLURM", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"},
+    Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
+    Launcher{"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+             "OMPI_COMM_WORLD_LOCAL_SIZE"},
+    Launcher{"MPICH", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", true},
+    Launcher{"SLURM", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"},
 };
 
 std::optional<int> number(std::string_view text) {
@@ -41,6 +44,12 @@ std::optional<int> number(std::string_view text) {
 std::optional<int> number_from(const char* variable) {
     const auto value = util::environment(variable);
     return value ? number(*value) : std::nullopt;
+}
+
+/// SLURM's is "8(x4),2": of four machines with eight and one with two.
+std::optional<int> first_number_from(const char* variable) {
+    const auto value = util::environment(variable);
+    return value ? number(value->substr(0, value->find_first_of("(,"))) : std::nullopt;
 }
 
 bool makes_sense(const Shard& shard) { return shard.count >= 1 && shard.index >= 0 && shard.index < shard.count; }
@@ -71,7 +80,8 @@ std::optional<Rank> rank_from_environment() {
         if (!index || !count || !makes_sense({*index, *count})) continue;
         const auto local = number_from(launcher.local);
         if (launcher.needs_local && !local) continue;
-        return Rank{{*index, *count}, std::max(0, local.value_or(0)), launcher.name};
+        const int local_count = std::clamp(first_number_from(launcher.local_count).value_or(*count), 1, *count);
+        return Rank{{*index, *count}, std::max(0, local.value_or(0)), local_count, launcher.name};
     }
     return std::nullopt;
 }

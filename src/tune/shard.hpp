@@ -25,12 +25,14 @@ struct Shard {
 struct Rank {
     Shard shard;
     int local = 0;         ///< among the processes of its machine: which GPU is its own
+    int local_count = 1;   ///< processes of its machine; all of the job where the launcher does not say
     std::string launcher;  ///< "torchrun", "SLURM", "Open MPI", "MPICH"
 };
 
-/// From the variables that launchers set: RANK, WORLD_SIZE and LOCAL_RANK (torchrun), OMPI_COMM_WORLD_RANK, .._SIZE and
-/// .._LOCAL_RANK (Open MPI), PMI_RANK, PMI_SIZE and MPI_LOCALRANKID (MPICH, Intel MPI), SLURM_PROCID, SLURM_NTASKS and
-/// SLURM_LOCALID (srun); the first launcher of these whose variables make sense. Nothing without one.
+/// From the variables that launchers set: RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE (torchrun),
+/// OMPI_COMM_WORLD_RANK, .._SIZE, .._LOCAL_RANK and .._LOCAL_SIZE (Open MPI), PMI_RANK, PMI_SIZE, MPI_LOCALRANKID and
+/// MPI_LOCALNRANKS (MPICH, Intel MPI), SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID and SLURM_STEP_TASKS_PER_NODE
+/// (srun); the first launcher of these whose variables make sense. Nothing without one.
 [[nodiscard]] std::optional<Rank> rank_from_environment();
 
 }  // namespace smlora::tune

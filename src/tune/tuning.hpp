@@ -49,7 +49,7 @@ struct Tuning {
     std::string date;           ///< of the last measurement, UTC, "2026-11-23T10:11:12Z"
     std::uint64_t seed = 0;     ///< of the inputs that candidates were checked on
     double seconds = 0;         ///< spent so far
-    bool complete = false;      ///< every candidate on the short list has its verdict
+    bool complete = false;      ///< every candidate on the short list has its verdict, and runoffs are over
     std::vector<Trial> trials;  ///< the first is the heuristic choice
     /// Of all that is known so far; nothing when no candidate was right.
     std::optional<Configuration> choice;

@@ -69,6 +69,17 @@ TEST_F(EmulatedTuning, TunesOnceAndThenFindsItsRecord) {
         EXPECT_EQ(work["choice"], first.at(slot)["choice"]) << slot;
     }
     EXPECT_EQ(records(), recorded) << "nothing was measured or written again";
+
+    std::vector<std::string> anew = tune;
+    anew.insert(anew.end(), {"--again", "--skew", "zipf"});
+    for (const auto& [slot, work] : works(run_emulated(anew))) EXPECT_EQ(work["outcome"], "tuned") << slot;
+    ASSERT_EQ(records().size(), 1u);
+    const nlohmann::json replaced = nlohmann::json::parse(records().begin()->second);
+    ASSERT_EQ(replaced["tunings"].size(), slots.size());
+    for (const auto& tuning : replaced["tunings"]) EXPECT_EQ(tuning["workload"]["routing"], "zipf");
+    for (const auto& [slot, work] : works(run_emulated(tune))) {
+        EXPECT_EQ(work["outcome"], "recorded, routing zipf") << slot;
+    }
 }
 
 TEST_F(EmulatedTuning, WhatComesNextIsCompiledWhileTheGpuMeasures) {

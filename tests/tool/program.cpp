@@ -86,10 +86,11 @@ ProgramTest::~ProgramTest() {
     std::filesystem::remove_all(folder_, ignored);
 }
 
-Outcome ProgramTest::run(const std::vector<std::string>& arguments) const {
-    return run_program(
-        arguments,
+Outcome ProgramTest::run(const std::vector<std::string>& arguments,
+                         std::map<std::string, std::string> environment) const {
+    environment.insert(
         {{"SMLORA_CACHE_DIR", cache().string()}, {"SMLORA_CACHE_LAYERS", ""}, {"SMLORA_SHIPPED_CACHE", "0"}});
+    return run_program(arguments, environment);
 }
 
 std::string ProgramTest::write(const std::string& name, const std::string& text) const {

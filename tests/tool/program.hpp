@@ -31,7 +31,8 @@ class ProgramTest : public testing::Test {
     ~ProgramTest() override;
 
     /// With the cache in the folder of this test.
-    [[nodiscard]] Outcome run(const std::vector<std::string>& arguments) const;
+    [[nodiscard]] Outcome run(const std::vector<std::string>& arguments,
+                              std::map<std::string, std::string> environment = {}) const;
 
     /// Writes a file into the folder and returns its path.
     [[nodiscard]] std::string write(const std::string& name, const std::string& text) const;

@@ -143,6 +143,16 @@ TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
     }
 }
 
+TEST_F(TuningCommands, APolicyThatIsNoneIsRefused) {
+    for (const std::vector<std::string>& command : {explain, {"verify", "--device", "cpu", "--shape", "4,64,64,4,2"}}) {
+        const Outcome outcome = run(command, {{"SMLORA_TUNING", "always"}});
+        EXPECT_EQ(outcome.exit_code, 2) << outcome.err;
+        EXPECT_NE(outcome.err.find("SMLORA_TUNING: expected first-use, off or record-only, got \"always\""),
+                  std::string::npos)
+            << outcome.err;
+    }
+}
+
 TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
     const std::string winner = plant_record();
     const nlohmann::json work = work_called(run(with(explain, "--json")).json(), "forward");
@@ -168,13 +178,23 @@ TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
     types.insert(types.end(), {"--adapter-dtype", "fp32", "--index-dtype", "int64"});
     const nlohmann::json served = work_called(run(with(types, "--json")).json(), "forward");
     EXPECT_EQ(served["used"], winner);
-    EXPECT_EQ(served["source"],
-              "recorded for about 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered, the same but for number "
-              "types");
+    EXPECT_EQ(
+        served["source"],
+        "recorded for about 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered, whose records serve here");
     EXPECT_NE(served["record"], work["record"]);
     EXPECT_EQ(served["served_by"], work["record"]);
     EXPECT_EQ(work["served_by"], "");
-    for (const auto& candidate : served["candidates"]) EXPECT_FALSE(candidate.contains("measured_seconds"));
+    for (const auto& candidate : served["candidates"]) {
+        EXPECT_FALSE(candidate.contains("measured_seconds"));
+        EXPECT_FALSE(candidate["why"].get<std::string>().empty()) << candidate;
+        if (candidate["status"] == "lost") {
+            EXPECT_EQ(candidate["why"].get<std::string>().find("not measured here, predicted to take"), 0u);
+        }
+    }
+    // Without records, it is the cost model's.
+    const nlohmann::json off = work_called(run(with(explain, "--json"), {{"SMLORA_TUNING", "off"}}).json(), "forward");
+    EXPECT_NE(off["source"].get<std::string>().find("the heuristic choice"), std::string::npos);
+    EXPECT_NE(off["used"], winner);
     // The report of the kernel's resources comes from a compile.
     if (run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) {
         ASSERT_EQ(work["kernels"].size(), 1u);

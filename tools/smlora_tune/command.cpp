@@ -4,6 +4,8 @@
 
 #include "util/environment.hpp"
 
+#include <smlora/error.hpp>
+
 #include <fmt/format.h>
 
 #include <charconv>
@@ -54,7 +56,14 @@ EngineOptions engine_options(const CommonOptions& common, Backend backend, int o
     options.threads = threads;
     if (!common.cache_dir.empty()) options.cache_root = common.cache_dir;
     // Who wants to have something checked or timed does not want it tuned meanwhile, unless he says so.
-    if (!util::environment("SMLORA_TUNING")) options.tuning = TuningPolicy::record_only;
+    options.tuning = TuningPolicy::record_only;
+    if (const auto policy = util::environment("SMLORA_TUNING")) {
+        try {
+            options.tuning = tuning_policy_from_name(*policy);
+        } catch (const Error&) {
+            throw UsageError(fmt::format("SMLORA_TUNING: expected first-use, off or record-only, got \"{}\"", *policy));
+        }
+    }
     const LogLevel threshold = common.verbose ? LogLevel::debug : LogLevel::warning;
     options.log = [threshold, log](LogLevel level, std::string_view line) {
         if (level < threshold) return;

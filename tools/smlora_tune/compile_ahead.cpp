@@ -11,8 +11,13 @@
 namespace smlora::tool {
 
 CompileAhead::CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
-                           std::vector<TunedVariant> variants, int threads)
-    : engine_(engine), facts_(facts), protocol_(protocol), variants_(std::move(variants)), pool_(std::max(threads, 1)) {
+                           ops::Wanted wanted, std::vector<TunedVariant> variants, int threads)
+    : engine_(engine),
+      facts_(facts),
+      protocol_(protocol),
+      wanted_(wanted),
+      variants_(std::move(variants)),
+      pool_(std::max(threads, 1)) {
     if (threads < 1) return;
     thread_ = std::thread([this] {
         for (const TunedVariant& next : variants_) {
@@ -33,7 +38,8 @@ std::size_t CompileAhead::finish() {
 
 void CompileAhead::compile(const TunedVariant& next) {
     Engine::Impl& impl = engine_.impl();
-    const std::vector<jit::KernelSpec> specs = impl.tuner.kernels_to_try(next.problem, next.variant, facts_, protocol_);
+    const std::vector<jit::KernelSpec> specs =
+        impl.tuner.kernels_to_try(next.problem, next.variant, facts_, protocol_, wanted_);
     pool_.parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
         if (stopping_) return;
         try {

@@ -3,6 +3,7 @@
 
 #include "gpu/device.hpp"
 #include "ops/plan.hpp"
+#include "ops/tuner.hpp"
 #include "tune/measurement.hpp"
 #include "util/thread_pool.hpp"
 
@@ -28,7 +29,7 @@ class CompileAhead {
  public:
     /// `engine` must outlive it. With no threads nothing is compiled.
     CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
-                 std::vector<TunedVariant> variants, int threads);
+                 ops::Wanted wanted, std::vector<TunedVariant> variants, int threads);
     ~CompileAhead() { finish(); }
     CompileAhead(const CompileAhead&) = delete;
     CompileAhead& operator=(const CompileAhead&) = delete;
@@ -42,6 +43,7 @@ class CompileAhead {
     const Engine& engine_;
     const gpu::DeviceFacts facts_;
     const tune::Protocol protocol_;
+    const ops::Wanted wanted_;
     const std::vector<TunedVariant> variants_;
     std::atomic<std::size_t> compiled_{0};
     std::atomic<bool> stopping_{false};

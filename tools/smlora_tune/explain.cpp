@@ -97,16 +97,18 @@ double floor_of(const ops::KnownWork& work, const Problem& problem, std::int64_t
     return std::max(2 * rows * width * rank / ceilings.flop_per_second, bytes / ceilings.bytes_per_second);
 }
 
-std::string source_of(const ops::KnownWork& work) {
+/// `unfit`: why what is recorded does not hold here; empty without such a record.
+std::string source_of(const ops::KnownWork& work, const std::string& unfit) {
     if (work.near) {
         const tune::RecordName& from = work.near->name;
         std::string text = fmt::format("recorded for about {} tokens", tune::tokens_of(from.bucket));
-        if (from.problem != work.name.problem)
-            text += fmt::format(" of {}, the same but for number types", from.problem);
+        if (from.problem != work.name.problem) text += fmt::format(" of {}, whose records serve here", from.problem);
         if (from.bucket != work.name.bucket) text += ", the nearest that was measured";
         return text;
     }
-    if (!work.tuning) return "the heuristic choice: nothing is recorded";
+    if (!work.tuning) {
+        return "the heuristic choice: nothing is recorded" + (unfit.empty() ? "" : " that holds here (" + unfit + ")");
+    }
     const std::string record =
         fmt::format("{} on {} with {} tokens, routing {}", work.tuning->complete ? "recorded" : "recorded in part",
                     work.tuning->date, work.tuning->workload.tokens, work.tuning->workload.routing);
@@ -149,8 +151,11 @@ std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration
         const auto ratio = [&] { return line.measured_seconds / winner_seconds; };
         if (is_used) {
             line.status = "used";
-            line.why = work.tuning ? judgement.reason : "";
-            if (line.why.empty() && !work.near) line.why = "predicted to be the fastest";
+            if (!work.choice) {
+                line.why = "predicted to be the fastest";
+            } else {
+                line.why = work.tuning ? judgement.reason : "the choice of the record that serves here";
+            }
         } else if (!candidate.legal()) {
             line.status = "refused";
             line.why = candidate.refusal;
@@ -175,7 +180,7 @@ std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration
             line.why = fmt::format("not among the {} that are predicted to be fastest", tried.size());
         } else {
             line.status = "lost";
-            line.why = fmt::format("predicted to take {:.2f} times as long",
+            line.why = fmt::format("{}predicted to take {:.2f} times as long", work.near ? "not measured here, " : "",
                                    chosen == nullptr ? 0 : candidate.predicted_seconds / chosen->predicted_seconds);
         }
         lines.push_back(std::move(line));
@@ -206,17 +211,27 @@ void add_kernels(Explanation& explanation, const Engine& engine, const ops::Plan
     }
 }
 
+/// What SMLORA_TUNING=off uses.
+void leave_records(ops::KnownWork& work) {
+    work.tuning.reset();
+    work.near.reset();
+    work.choice.reset();
+}
+
 std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
                                  const gpu::DeviceFacts& facts, const Ceilings& ceilings) {
     std::vector<Explanation> explanations;
     for (const ops::Variant& variant : ops::step_variants(problem, T)) {
         ops::Choices choices;
         std::vector<ops::KnownWork> works = engine.impl().tuner.look_up(problem, variant, facts);
-        for (const ops::KnownWork& work : works) choices.set(work.role, work.choice);
+        for (ops::KnownWork& work : works) {
+            if (engine.impl().options.tuning == TuningPolicy::off) leave_records(work);
+            choices.set(work.role, work.choice);
+        }
         const ops::Plan plan = ops::make_plan(problem, variant, facts, choices);
         for (ops::KnownWork& work : works) {
             Explanation one;
-            one.source = source_of(work);
+            one.source = source_of(work, engine.impl().tuner.why_unfit(work));
             const tune::Configuration used = ops::configuration_for(problem, variant, work.role, facts, choices);
             one.lines = lines_of(work, used);
             if (const tune::Candidate* candidate = tune::find_legal(work.space, used)) one.used = candidate->name;
@@ -291,7 +306,9 @@ void print_text(const Explanation& explanation, bool all, const Style& style) {
         const double time = measured ? line.measured_seconds : line.candidate.predicted_seconds;
         std::vector<std::string> cells{"  " + line.candidate.name, seconds_text(line.candidate.predicted_seconds)};
         if (measured) cells.push_back(line.measured_seconds > 0 ? seconds_text(line.measured_seconds) : "-");
-        cells.push_back(time > 0 ? fmt::format("{:.2f}", share(explanation, time)) : "-");
+        // A prediction below the floor is good for nothing but comparing it with others.
+        const bool makes_sense = measured ? time > 0 : time >= explanation.floor_seconds;
+        cells.push_back(makes_sense ? fmt::format("{:.2f}", share(explanation, time)) : "-");
         cells.push_back(bytes_text(static_cast<std::uint64_t>(line.candidate.shared_bytes)));
         cells.push_back(line.status == "used" ? style.good("used") : line.status);
         cells.push_back(line.why);
@@ -302,18 +319,20 @@ void print_text(const Explanation& explanation, bool all, const Style& style) {
     fmt::print("\n");
 }
 
-gpu::DeviceFacts facts_for(const std::string& arch) {
+/// Of a GPU of this machine, or of a typical one: then `is_assumed` is set.
+gpu::DeviceFacts facts_for(const std::string& arch, bool& is_assumed) {
     std::vector<gpu::DeviceFacts> gpus;
     try {
         for (int ordinal = 0; ordinal < gpu::device_count(); ++ordinal) gpus.push_back(gpu::device_facts(ordinal));
     } catch (const Error& error) {
         if (error.code() != ErrorCode::no_device && error.code() != ErrorCode::unsupported) throw;
     }
-    if (arch.empty()) return gpus.empty() ? gpu::facts_of(jit::arch_from_name("sm_90a")) : gpus.front();
-    const jit::Arch wanted = jit::arch_from_name(arch);
+    if (arch.empty() && !gpus.empty()) return gpus.front();
+    const jit::Arch wanted = jit::arch_from_name(arch.empty() ? "sm_90a" : arch);
     for (const gpu::DeviceFacts& gpu : gpus) {
         if (gpu.arch == wanted) return gpu;
     }
+    is_assumed = true;
     return gpu::facts_of(wanted);
 }
 
@@ -325,8 +344,9 @@ ExitCode run_explain(const ExplainCommand& command) {
         throw UsageError("--tokens: expected at least 1, got 0: there is nothing to explain");
     }
     gpu::DeviceFacts facts;
+    bool is_assumed = false;
     try {
-        facts = facts_for(command.arch);
+        facts = facts_for(command.arch, is_assumed);
     } catch (const Error& error) {
         if (error.code() == ErrorCode::invalid_argument) throw UsageError(error.what());
         throw;
@@ -339,12 +359,14 @@ ExitCode run_explain(const ExplainCommand& command) {
     const Style style(stdout);
     nlohmann::ordered_json document = json_document("explain");
     document["gpu"] = facts.name;
+    document["gpu_assumed"] = is_assumed;
     document["arch"] = facts.arch.name();
     document["ceilings"] = {{"tflops", ceilings.flop_per_second * 1e-12}, {"gbs", ceilings.bytes_per_second * 1e-9}};
     document["cases"] = nlohmann::ordered_json::array();
     if (!command.common.json) {
-        fmt::print("{} ({}), ceilings {:.4g} TFLOP/s and {:.4g} GB/s\n\n", facts.name, facts.arch.name(),
-                   ceilings.flop_per_second * 1e-12, ceilings.bytes_per_second * 1e-9);
+        fmt::print("{} ({}{}), ceilings {:.4g} TFLOP/s and {:.4g} GB/s\n\n", facts.name, facts.arch.name(),
+                   is_assumed ? ", taken as there is none here" : "", ceilings.flop_per_second * 1e-12,
+                   ceilings.bytes_per_second * 1e-9);
     }
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {

@@ -8,9 +8,14 @@ namespace smlora::tool {
 namespace {
 
 const std::map<std::string, BLayout> b_layouts{{"enr", BLayout::enr}, {"ner", BLayout::ner}, {"nre", BLayout::nre}};
-const std::map<std::string, Skew> skews{{"uniform", Skew::uniform}, {"zipf", Skew::zipf}, {"one", Skew::one}};
 
 }  // namespace
+
+const std::map<std::string, tune::Skew>& skews() {
+    static const std::map<std::string, tune::Skew> names{
+        {"uniform", tune::Skew::uniform}, {"zipf", tune::Skew::zipf}, {"one", tune::Skew::one}};
+    return names;
+}
 
 void add_operand_options(CLI::App& app, OperandCommandOptions& options) {
     const std::string group = "Operands";
@@ -21,7 +26,7 @@ void add_operand_options(CLI::App& app, OperandCommandOptions& options) {
         ->group(group);
     app.add_option("--skew", options.skew, "How tokens choose experts: uniform, zipf, or all of them one")
         ->type_name("SKEW")
-        ->check(CLI::IsMember({"uniform", "zipf", "one"}).description(""))
+        ->check(CLI::IsMember(skews()).description(""))
         ->capture_default_str()
         ->group(group);
     app.add_option("--left-out", options.left_out, "Share of entries that are -1: experts on another rank")
@@ -39,7 +44,7 @@ void add_operand_options(CLI::App& app, OperandCommandOptions& options) {
 OperandOptions operand_options(const OperandCommandOptions& options) {
     OperandOptions result;
     result.b_layout = b_layouts.at(options.b_layout);
-    result.skew = skews.at(options.skew);
+    result.skew = skews().at(options.skew);
     result.left_out = options.left_out;
     result.seed = options.seed;
     return result;

@@ -6,6 +6,7 @@
 #include <CLI/App.hpp>
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 namespace smlora::tool {
@@ -16,6 +17,9 @@ struct OperandCommandOptions {
     double left_out = 0;
     std::uint64_t seed = 0;
 };
+
+/// How tokens choose experts, by the names of --skew.
+[[nodiscard]] const std::map<std::string, tune::Skew>& skews();
 
 void add_operand_options(CLI::App& app, OperandCommandOptions& options);
 

@@ -2,6 +2,7 @@
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/compile_ahead.hpp"
 #include "smlora_tune/number_checks.hpp"
+#include "smlora_tune/operand_options.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/session.hpp"
 #include "smlora_tune/shape_options.hpp"
@@ -23,8 +24,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
-#include <map>
 #include <memory>
 #include <optional>
 
@@ -40,16 +41,18 @@ struct TuneCommand {
     std::string shard;
     std::string skew = "uniform";
     int rounds = tune::Protocol{}.rounds;
-    std::size_t candidates = tune::Protocol{}.candidates;
+    std::optional<std::size_t> candidates;
+    bool again = false;
     std::optional<int> compile_ahead;
     bool exhaustive = false;
 };
 
-// However slow a candidate is, it has all its samples, unless it hangs.
+// However slow a candidate is, it has all its samples.
 constexpr double exhaustive_candidate_seconds = 30;
 
 constexpr const char* footer =
-    R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and what was cut short is gone on with.
+    R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and what was cut short is gone on with; with
+--candidates, candidates that are not in the record yet are measured as well, and with --again everything is.
 Of several processes each does its share: --shard, or the rank variables of torchrun, Open MPI, MPICH and SLURM,
 by which each also takes a GPU of its own.
 With --exhaustive every legal candidate is measured after that, which takes minutes for each piece of work, and the
@@ -60,13 +63,12 @@ Examples:
   smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4
   smlora-tune tune --shape 64,2048,2048,16,8 --tokens 4096 --exhaustive)";
 
-const std::map<std::string, tune::Skew> skews{
-    {"uniform", tune::Skew::uniform}, {"zipf", tune::Skew::zipf}, {"one", tune::Skew::one}};
-
-std::string_view name(ops::TuneOutcome outcome) {
-    switch (outcome) {
-        case ops::TuneOutcome::known:
-            return "recorded";
+std::string outcome_text(const ops::TuneResult& result, const std::string& skew) {
+    switch (result.outcome) {
+        case ops::TuneOutcome::known: {
+            const std::string& routing = result.work.tuning ? result.work.tuning->workload.routing : skew;
+            return routing == skew ? "recorded" : fmt::format("recorded, routing {}", routing);
+        }
         case ops::TuneOutcome::complete:
             return "tuned";
         case ops::TuneOutcome::out_of_time:
@@ -74,7 +76,7 @@ std::string_view name(ops::TuneOutcome outcome) {
         case ops::TuneOutcome::out_of_memory:
             return "out of memory";
         case ops::TuneOutcome::elsewhere:
-            return "tuned elsewhere";
+            return result.work.tuning && !result.work.tuning->complete ? "partly tuned elsewhere" : "tuned elsewhere";
         case ops::TuneOutcome::no_choice:
             return "one candidate";
     }
@@ -128,16 +130,16 @@ nlohmann::ordered_json to_json(const ops::Comparison& comparison) {
     return json;
 }
 
-nlohmann::ordered_json to_json(const Case& done) {
+nlohmann::ordered_json to_json(const Case& done, const std::string& skew) {
     nlohmann::ordered_json json{
         {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
     json["works"] = nlohmann::ordered_json::array();
     for (const ops::TuneResult& result : done.results) {
         const Winner winner = winner_of(result.work);
         json["works"].push_back({{"slot", result.work.slot},
-                                 {"outcome", name(result.outcome)},
+                                 {"outcome", outcome_text(result, skew)},
                                  {"choice", winner.name},
-                                 {"reason", winner.reason},
+                                 {"reason", result.why.empty() ? winner.reason : result.why},
                                  {"median_seconds", winner.seconds},
                                  {"seconds", result.work.tuning ? result.work.tuning->seconds : 0},
                                  {"record", result.work.name.key()}});
@@ -146,13 +148,14 @@ nlohmann::ordered_json to_json(const Case& done) {
     return json;
 }
 
-void print_text(const Case& done) {
+void print_text(const Case& done, const std::string& skew) {
     fmt::print("{}, {} tokens\n", done.item.name, done.T);
     Table table({{"work"}, {"outcome"}, {"choice"}, {"median", Align::right}, {"why"}});
     for (const ops::TuneResult& result : done.results) {
         const Winner winner = winner_of(result.work);
-        table.add({result.work.slot, std::string(name(result.outcome)), winner.name,
-                   winner.seconds > 0 ? seconds_text(winner.seconds) : "-", winner.reason});
+        table.add({result.work.slot, outcome_text(result, skew), winner.name,
+                   winner.seconds > 0 ? seconds_text(winner.seconds) : "-",
+                   result.why.empty() ? winner.reason : result.why});
     }
     fmt::print("{}\n", table.text());
     if (done.comparisons.empty()) return;
@@ -206,12 +209,13 @@ void print_distances(const std::vector<Case>& cases) {
 struct Place {
     tune::Shard shard;
     int local = 0;
+    int local_count = 1;
 };
 
 Place place_of(const TuneCommand& command) {
     const auto rank = tune::rank_from_environment();
     Place place;
-    if (rank) place = {rank->shard, rank->local};
+    if (rank) place = {rank->shard, rank->local, rank->local_count};
     if (!command.shard.empty()) {
         try {
             place.shard = tune::parse_shard(command.shard);
@@ -238,19 +242,23 @@ int ordinal_of(const TuneCommand& command, const Place& place) {
 
 /// Half of the cores: the thread that measures shall never wait for one. Those of a node share its cores.
 int threads_ahead(const TuneCommand& command, const Place& place) {
-    return command.compile_ahead.value_or(util::available_cores() / 2 / place.shard.count);
+    return command.compile_ahead.value_or(util::available_cores() / 2 / place.local_count);
 }
 
-ExitCode run_tune(const TuneCommand& command) {
-    const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
-    std::vector<std::int64_t> tokens = command.shape.tokens;
-    if (tokens.empty()) tokens = {1024, 2048, 4096, 8192, 16384, 32768, 65536};
+std::vector<std::int64_t> tokens_of(const TuneCommand& command) {
+    const std::vector<std::int64_t>& tokens = command.shape.tokens;
+    if (tokens.empty()) return {1024, 2048, 4096, 8192, 16384, 32768, 65536};
     if (*std::min_element(tokens.begin(), tokens.end()) < 1) {
         throw UsageError("--tokens: expected at least 1, got 0: there is nothing to measure");
     }
+    return tokens;
+}
+
+/// But for the seconds, and for the memory where --memory does not say.
+tune::Protocol protocol_of(const TuneCommand& command) {
     tune::Protocol protocol;
     protocol.rounds = command.rounds;
-    protocol.candidates = command.candidates;
+    protocol.candidates = command.candidates.value_or(protocol.candidates);
     if (!command.memory.empty()) {
         protocol.memory_bytes = util::parse_size(command.memory);
         if (!protocol.memory_bytes) {
@@ -258,6 +266,90 @@ ExitCode run_tune(const TuneCommand& command) {
                 fmt::format("--memory: expected bytes, or a number with K, M or G, got '{}'", command.memory));
         }
     }
+    return protocol;
+}
+
+ops::Wanted wanted_of(const TuneCommand& command) {
+    if (command.again) return ops::Wanted::new_tuning;
+    return command.candidates ? ops::Wanted::every_verdict : ops::Wanted::own_tuning;
+}
+
+/// Tunes one case after the other, and shows how far it is.
+class CaseTuner {
+ public:
+    CaseTuner(const TuneCommand& command, Session& session, const tune::Protocol& protocol, std::size_t works,
+              ProgressLine& line)
+        : command_(command), session_(session), protocol_(protocol), works_(works), line_(line) {}
+
+    void tune(Case& done) {
+        const std::vector<ops::Variant> variants = ops::step_variants(done.item.problem, done.T);
+        const auto start = std::chrono::steady_clock::now();
+        for (std::size_t i = 0; i < variants.size(); ++i) {
+            const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+            const auto left = static_cast<double>(variants.size() - i);
+            protocol_.seconds = std::max(0.0, command_.budget - spent.count()) / left;
+            for (ops::TuneResult& result :
+                 tuner().tune(done.item.problem, variants[i], session_.facts(), done.T, skews().at(command_.skew),
+                              protocol_, wanted_of(command_), shown(done))) {
+                done.results.push_back(std::move(result));
+            }
+            ++done_;
+        }
+    }
+
+    void compare(Case& done) {
+        tune::Protocol thorough = protocol_;
+        thorough.candidate_seconds = exhaustive_candidate_seconds;
+        for (const ops::Variant& variant : ops::step_variants(done.item.problem, done.T)) {
+            for (ops::Comparison& comparison : tuner().compare(done.item.problem, variant, session_.facts(), done.T,
+                                                               skews().at(command_.skew), thorough, shown(done))) {
+                done.comparisons.push_back(std::move(comparison));
+            }
+            ++done_;
+        }
+    }
+
+ private:
+    [[nodiscard]] ops::Tuner& tuner() const { return session_.engine().impl().tuner; }
+
+    [[nodiscard]] std::function<void(const tune::Progress&)> shown(const Case& done) {
+        return [this, &done](const tune::Progress& progress) {
+            // The best so far before what is likely to be cut off at the end of the line.
+            const std::string best =
+                progress.best.empty() ? ""
+                                      : fmt::format(", best {} {}", seconds_text(progress.best_seconds), progress.best);
+            line_.update(done_, works_,
+                         fmt::format("{} {} {}/{}{}, {} tokens, {}", progress.phase, progress.slot, progress.done,
+                                     progress.total, best, done.T, done.item.name));
+        };
+    }
+
+    const TuneCommand& command_;
+    Session& session_;
+    tune::Protocol protocol_;
+    const std::size_t works_;
+    std::size_t done_ = 0;  // of works_
+    ProgressLine& line_;
+};
+
+void print_document(const std::vector<Case>& cases, const TuneCommand& command, const Session& session, const Place& place,
+                const std::vector<double>& compiled, std::size_t compiled_ahead) {
+    nlohmann::ordered_json document = json_document("tune");
+    document["device"] = session.device_name();
+    document["routing"] = command.skew;
+    document["shard"] = fmt::format("{}/{}", place.shard.index, place.shard.count);
+    document["compiled"] = compiled.size();
+    document["compiled_ahead"] = compiled_ahead;
+    document["compile_seconds"] = compiled.empty() ? 0 : median(compiled);
+    document["cases"] = nlohmann::ordered_json::array();
+    for (const Case& done : cases) document["cases"].push_back(to_json(done, command.skew));
+    print_json(document);
+}
+
+ExitCode run_tune(const TuneCommand& command) {
+    const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
+    const std::vector<std::int64_t> tokens = tokens_of(command);
+    tune::Protocol protocol = protocol_of(command);
     const Place place = place_of(command);
 
     ProgressLine line(stderr);
@@ -265,23 +357,12 @@ ExitCode run_tune(const TuneCommand& command) {
                                            [&line](const std::string& text) { line.print(text); });
     options.tuning = TuningPolicy::record_only;
     Session session(std::move(options));
-    ops::Tuner& tuner = session.engine().impl().tuner;
     // Nobody else needs the device's memory while this runs.
-    if (command.memory.empty()) protocol.memory_bytes = session.free_bytes() / 2;
+    if (!protocol.memory_bytes) protocol.memory_bytes = session.free_bytes() / 2;
     fmt::print(stderr, "device    {}\nrouting   {}\n", session.device_name(), command.skew);
 
-    std::size_t done_works = 0;
-    std::size_t all_works = 0;
-    const auto show = [&](const tune::Progress& progress, const NamedProblem& item, std::int64_t T) {
-        line.update(done_works, all_works,
-                    fmt::format("{} {} of {}, {} tokens, {}/{}{}", progress.phase, progress.slot, item.name, T,
-                                progress.done, progress.total,
-                                progress.best.empty()
-                                    ? ""
-                                    : fmt::format(", best {} {}", progress.best, seconds_text(progress.best_seconds))));
-    };
     std::vector<Case> cases;
-    std::vector<TunedVariant> later;
+    std::vector<TunedVariant> variants;
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
             const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
@@ -289,41 +370,20 @@ ExitCode run_tune(const TuneCommand& command) {
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
             for (const ops::Variant& variant : ops::step_variants(item.problem, T)) {
-                later.push_back({item.problem, variant});
-                all_works += command.exhaustive ? 2 : 1;
+                variants.push_back({item.problem, variant});
             }
         }
     }
+    CaseTuner tuner(command, session, protocol, (command.exhaustive ? 2 : 1) * variants.size(), line);
     // The first is compiled at once, by all threads.
-    if (!later.empty()) later.erase(later.begin());
-    CompileAhead ahead(session.engine(), session.facts(), protocol, std::move(later), threads_ahead(command, place));
+    if (!variants.empty()) variants.erase(variants.begin());
+    CompileAhead ahead(session.engine(), session.facts(), protocol, wanted_of(command), std::move(variants),
+                       threads_ahead(command, place));
     for (Case& done : cases) {
-        const NamedProblem& item = done.item;
-        const std::int64_t T = done.T;
-        const std::vector<ops::Variant> variants = ops::step_variants(item.problem, T);
-        const auto start = std::chrono::steady_clock::now();
-        for (std::size_t i = 0; i < variants.size(); ++i) {
-            const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-            protocol.seconds = std::max(0.0, command.budget - spent.count()) / static_cast<double>(variants.size() - i);
-            for (ops::TuneResult& result :
-                 tuner.tune(item.problem, variants[i], session.facts(), T, skews.at(command.skew), protocol,
-                            [&](const tune::Progress& progress) { show(progress, item, T); })) {
-                done.results.push_back(std::move(result));
-            }
-            ++done_works;
-        }
-        for (std::size_t i = 0; command.exhaustive && i < variants.size(); ++i) {
-            tune::Protocol thorough = protocol;
-            thorough.candidate_seconds = exhaustive_candidate_seconds;
-            for (ops::Comparison& comparison :
-                 tuner.compare(item.problem, variants[i], session.facts(), T, skews.at(command.skew), thorough,
-                               [&](const tune::Progress& progress) { show(progress, item, T); })) {
-                done.comparisons.push_back(std::move(comparison));
-            }
-            ++done_works;
-        }
+        tuner.tune(done);
+        if (command.exhaustive) tuner.compare(done);
         line.finish();
-        if (!command.common.json) print_text(done);
+        if (!command.common.json) print_text(done, command.skew);
     }
     const std::size_t compiled_ahead = ahead.finish();
     const std::vector<double> compiled = session.engine().impl().kernels.compile_seconds();
@@ -332,16 +392,7 @@ ExitCode run_tune(const TuneCommand& command) {
                    compiled_ahead, seconds_text(median(compiled)));
     }
     if (command.common.json) {
-        nlohmann::ordered_json document = json_document("tune");
-        document["device"] = session.device_name();
-        document["routing"] = command.skew;
-        document["shard"] = fmt::format("{}/{}", place.shard.index, place.shard.count);
-        document["compiled"] = compiled.size();
-        document["compiled_ahead"] = compiled_ahead;
-        document["compile_seconds"] = compiled.empty() ? 0 : median(compiled);
-        document["cases"] = nlohmann::ordered_json::array();
-        for (const Case& done : cases) document["cases"].push_back(to_json(done));
-        print_json(document);
+        print_document(cases, command, session, place, compiled, compiled_ahead);
     } else if (cases.empty()) {
         fmt::print("Nothing is in this shard.\n");
     } else {
@@ -370,12 +421,12 @@ void add_tune(CLI::App& app, Run& run) {
         ->type_name("INDEX/COUNT");
     sub->add_option("--skew", command->skew, "How tokens choose experts: uniform, zipf, or all of them one")
         ->type_name("SKEW")
-        ->check(CLI::IsMember({"uniform", "zipf", "one"}).description(""))
+        ->check(CLI::IsMember(skews()).description(""))
         ->capture_default_str();
-    sub->add_option("--candidates", command->candidates, "Candidates that are tried for each piece of work")
+    sub->add_option("--candidates", command->candidates,
+                    fmt::format("Candidates that are tried for each piece of work [{}]", tune::Protocol{}.candidates))
         ->type_name("N")
-        ->check(whole_number(1, std::numeric_limits<int>::max()))
-        ->capture_default_str();
+        ->check(whole_number(1, std::numeric_limits<int>::max()));
     sub->add_option("--rounds", command->rounds,
                     "Samples of each candidate; of those that are the fastest but for noise up to three times as many")
         ->type_name("N")
@@ -385,6 +436,7 @@ void add_tune(CLI::App& app, Run& run) {
                     "Threads that compile what comes next while the GPU measures; 0: none [half of the cores]")
         ->type_name("N")
         ->check(whole_number(0, std::numeric_limits<int>::max()));
+    sub->add_flag("--again", command->again, "Measure what is recorded already, too, and record it anew");
     sub->add_flag("--exhaustive", command->exhaustive,
                   "Measure every legal candidate as well, and say how far the choice is from the best");
     add_common_options(*sub, command->common);

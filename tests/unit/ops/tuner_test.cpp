@@ -210,7 +210,7 @@ TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGr
 TEST_F(Tuning, KernelsToTryAreThoseOfTheShortListAndTheReferenceUntilTheyHaveVerdicts) {
     Engine made = engine(TuningPolicy::record_only);
     Tuner& tuner = made.impl().tuner;
-    const std::vector<jit::KernelSpec> all = tuner.kernels_to_try(problem, forward, h200(), {});
+    const std::vector<jit::KernelSpec> all = tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict);
     const auto has = [](const std::vector<jit::KernelSpec>& specs, const jit::KernelSpec& spec) {
         return std::count(specs.begin(), specs.end(), spec);
     };
@@ -230,12 +230,23 @@ TEST_F(Tuning, KernelsToTryAreThoseOfTheShortListAndTheReferenceUntilTheyHaveVer
     EXPECT_EQ(all[1], make_plan(problem, forward, h200()).at(Role::product).spec);
 
     record(made, works[0], another(works[0].space));
-    const std::vector<jit::KernelSpec> left = tuner.kernels_to_try(problem, forward, h200(), {});
+    const std::vector<jit::KernelSpec> left = tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict);
     EXPECT_FALSE(left.empty());
     EXPECT_LT(left.size(), all.size());
     EXPECT_EQ(has(left, make_plan(problem, forward, h200()).at(Role::product).spec), 0) << "that has its verdict";
     record(made, works[1], another(works[1].space));
-    EXPECT_TRUE(tuner.kernels_to_try(problem, forward, h200(), {}).empty());
+    EXPECT_TRUE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict).empty());
+    EXPECT_EQ(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::new_tuning).size(), all.size());
+}
+
+TEST_F(Tuning, WhatWasTunedToTheEndIsExtendedWhenEveryVerdictIsWanted) {
+    Engine made = engine(TuningPolicy::record_only);
+    Tuner& tuner = made.impl().tuner;
+    for (const KnownWork& work : tuner.look_up(problem, forward, h200())) {
+        record(made, work, another(work.space), true, [](tune::Tuning& tuning) { tuning.trials.resize(4); });
+    }
+    EXPECT_TRUE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::own_tuning).empty());
+    EXPECT_FALSE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict).empty());
 }
 
 TEST_F(Tuning, WithoutTensorCoresThereIsNothingToChoose) {

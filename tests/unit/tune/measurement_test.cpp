@@ -298,6 +298,54 @@ TEST_F(Measuring, TheTimeBudgetIsKeptAndWhatWasMeasuredIsGoneOnFrom) {
         << "seed " << seed;
 }
 
+TEST_F(Measuring, ARunoffThatIsCutShortIsGoneOnWith) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    const std::map<std::string, Planted> planted{{"c00", {1.2e-3}}, {"c01", {1e-3}}, {"c02", {1.02e-3}}};
+    const int rounds_of_all = (1 + protocol.runoffs) * protocol.rounds;
+    const auto tune_for = [&](double seconds, FakeDevice& device) {
+        device.noise = 0.05;
+        protocol.seconds = seconds;
+        return run(device, space);
+    };
+    const auto timings = [](const FakeDevice& device) {
+        return static_cast<int>(std::count(device.timed.begin(), device.timed.end(), "c01"));
+    };
+    int undecided_to_the_end = 0;
+    int gone_on_with = 0;
+    for (unsigned noise_seed = 1; noise_seed <= 20; ++noise_seed) {
+        FakeDevice whole(planted, noise_seed);
+        tuning = untried();
+        ASSERT_EQ(tune_for(10, whole), Outcome::complete);
+        if (timings(whole) != rounds_of_all) continue;
+        ++undecided_to_the_end;
+
+        // Time for the first rounds, and for a part of a runoff.
+        FakeDevice first(planted, noise_seed);
+        tuning = untried();
+        protocol.seed = 4711;
+        ASSERT_EQ(tune_for(0.35, first), Outcome::out_of_time);
+        EXPECT_FALSE(tuning.complete);
+        EXPECT_TRUE(tuning.choice.has_value());
+        ASSERT_GT(timings(first), protocol.rounds);
+        ASSERT_LT(timings(first), 2 * protocol.rounds);
+
+        FakeDevice second(planted, noise_seed + 100);
+        protocol.seed = 4712;
+        EXPECT_EQ(tune_for(10, second), Outcome::complete);
+        EXPECT_TRUE(tuning.complete);
+        gone_on_with += timings(second) > 0 ? 1 : 0;
+        EXPECT_LE(timings(first) + timings(second), rounds_of_all + protocol.rounds);
+        EXPECT_EQ(second.seeds, std::vector<std::uint64_t>{4711}) << "checked on the inputs of the first";
+        EXPECT_EQ(tuning.seed, 4711u);
+
+        FakeDevice third(planted, noise_seed);
+        EXPECT_EQ(tune_for(10, third), Outcome::complete);
+        EXPECT_EQ(timings(third), 0);
+    }
+    EXPECT_GT(undecided_to_the_end, 0);
+    EXPECT_GT(gone_on_with, undecided_to_the_end / 2) << "what a part of a runoff decides needs no more";
+}
+
 TEST_F(Measuring, ACompleteTuningIsNotMeasuredAgain) {
     const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3)};
     FakeDevice device({{"c00", {1e-3}}, {"c01", {1.1e-3}}}, fresh_seed());

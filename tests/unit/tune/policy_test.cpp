@@ -65,9 +65,11 @@ TEST(Shard, EveryKeyBelongsToOneAndTheyShareEvenly) {
 class Ranks : public ::testing::Test {
     std::vector<std::unique_ptr<ScopedVariable>> cleared_ = [] {
         std::vector<std::unique_ptr<ScopedVariable>> all;
-        for (const char* variable : {"RANK", "WORLD_SIZE", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
-                                     "OMPI_COMM_WORLD_LOCAL_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID",
-                                     "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"}) {
+        for (const char* variable :
+             {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+              "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID",
+              "MPI_LOCALNRANKS", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID",
+              "SLURM_STEP_TASKS_PER_NODE"}) {
             all.push_back(std::make_unique<ScopedVariable>(variable, nullptr));
         }
         return all;
@@ -77,7 +79,12 @@ class Ranks : public ::testing::Test {
 TEST_F(Ranks, AreTakenFromEachLauncher) {
     EXPECT_FALSE(rank_from_environment().has_value());
     const ScopedVariable procid("SLURM_PROCID", "3"), ntasks("SLURM_NTASKS", "16"), localid("SLURM_LOCALID", "3");
+    EXPECT_FALSE(rank_from_environment().has_value()) << "a script of sbatch is no step";
+    const ScopedVariable steps("SLURM_STEP_NUM_TASKS", "16");
     EXPECT_EQ(rank_from_environment()->launcher, "SLURM");
+    EXPECT_EQ(rank_from_environment()->local_count, 16) << "nothing says that they are on several machines";
+    const ScopedVariable each("SLURM_STEP_TASKS_PER_NODE", "6(x2),4");
+    EXPECT_EQ(rank_from_environment()->local_count, 6);
     EXPECT_EQ(rank_from_environment()->shard, (Shard{3, 16}));
     // srun sets these two as well, with --mpi=pmi2.
     const ScopedVariable pmi_rank("PMI_RANK", "2"), pmi_size("PMI_SIZE", "6");
@@ -94,6 +101,8 @@ TEST_F(Ranks, AreTakenFromEachLauncher) {
     const ScopedVariable torch_rank("RANK", "5"), world("WORLD_SIZE", "8"), torch_local("LOCAL_RANK", "5");
     EXPECT_EQ(rank_from_environment()->launcher, "torchrun");
     EXPECT_EQ(rank_from_environment()->local, 5);
+    const ScopedVariable torch_local_size("LOCAL_WORLD_SIZE", "4");
+    EXPECT_EQ(rank_from_environment()->local_count, 4);
 }
 
 TEST_F(Ranks, ThatMakeNoSenseAreNone) {
