@@ -14,11 +14,15 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <set>
 
 namespace smlora::tool {
 namespace {
@@ -250,6 +254,51 @@ TEST_F(TuningCommands, AnEmptyCacheMakesAnArchiveWithNothing) {
               "0 kernels and 0 tunings imported, 0 tunings were here already\n");
 }
 
+/// For its lifetime no file of this process and of those that it starts grows beyond `bytes`.
+class FullDisk {
+ public:
+    explicit FullDisk(::rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+        ::getrlimit(RLIMIT_FSIZE, &before_);
+        const ::rlimit limit{bytes, before_.rlim_max};
+        ::setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    ~FullDisk() {
+        ::setrlimit(RLIMIT_FSIZE, &before_);
+        static_cast<void>(std::signal(SIGXFSZ, handler_));
+    }
+    FullDisk(const FullDisk&) = delete;
+    FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+    void (*handler_)(int);
+    ::rlimit before_{};
+};
+
+TEST_F(TuningCommands, ExportThatCannotWriteLeavesNothingBehind) {
+    plant_record();
+    const std::filesystem::path folder = file("folder");
+    std::filesystem::create_directories(folder / "target");
+    ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+    const auto expect_refused = [&](const std::string& target, const std::string& part) {
+        const Outcome outcome = run({"export", target});
+        EXPECT_EQ(outcome.exit_code, 1) << target;
+        EXPECT_NE(outcome.err.find("archive " + target + ": " + part), std::string::npos) << outcome.err;
+    };
+    for (const char* name : {"target", "pipe"}) {
+        expect_refused((folder / name).string(), "expected a new file or a plain one, but it is a folder or a device");
+    }
+    {
+        const FullDisk disk(1024);
+        expect_refused((folder / "full.tar.gz").string(), "Write error: File too large");
+    }
+    std::set<std::string> left;
+    for (const auto& item : std::filesystem::recursive_directory_iterator(folder)) {
+        left.insert(item.path().filename().string());
+    }
+    EXPECT_EQ(left, (std::set<std::string>{"pipe", "target"}));
+    EXPECT_TRUE(std::filesystem::is_fifo(folder / "pipe"));
+}
+
 /// A gzipped tar of whatever is wanted, well-formed or not.
 class CraftedArchive {
  public:
@@ -300,6 +349,7 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
         }
         const Outcome outcome = run_in("target", {"import", file("bad.tar.gz")});
         EXPECT_EQ(outcome.exit_code, 1) << part;
+        EXPECT_TRUE(outcome.err.starts_with("smlora-tune: archive " + file("bad.tar.gz") + ": ")) << outcome.err;
         EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
         EXPECT_FALSE(std::filesystem::exists(file("target") + "/v1")) << "nothing of it is stored: " << part;
     };
@@ -307,7 +357,7 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
     for (const std::string& path : std::vector<std::string>{
              "../../evil", "/etc/evil", "kernels/../../../evil", "tuning/../evil/" + std::string(32, 'a') + ".json",
              "tuning/..", "kernels/ab/" + std::string(32, 'c'), "tuning/GPU/short.json", "evil"}) {
-        expect_refused("archive member \"" + path + "\"", [&](CraftedArchive& crafted) {
+        expect_refused("member \"" + path + "\": expected kernels/ab/KEY", [&](CraftedArchive& crafted) {
             crafted.add_manifest({{path, "x"}});
             crafted.add(path, "x");
         });
@@ -330,7 +380,24 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
     });
     expect_refused("is missing", [&](CraftedArchive& crafted) { crafted.add_manifest({record}); });
     expect_refused("not with its manifest", [&](CraftedArchive& crafted) { crafted.add(record.path, record.bytes); });
-    expect_refused("its manifest is none", [&](CraftedArchive& crafted) { crafted.add("manifest.json", "{}"); });
+    for (const auto& [manifest, part] : std::vector<std::pair<std::string, std::string>>{
+             {"{}", "\"format\": expected 1, got null"},
+             {"[1]", "expected a JSON object"},
+             {"manifest", "expected a JSON object"},
+             {R"({"format": "x", "files": []})", "\"format\": expected 1, got \"x\""},
+             {R"({"format": 2, "files": []})", "\"format\": expected 1, got 2"},
+             {R"({"format": 1, "files": {}})", "\"files\": expected an array, got {}"},
+             {R"({"format": 1, "files": [3]})", "\"files\": expected {\"path\", \"bytes\", \"xxh128\"}, got 3"},
+             {R"({"format": 1, "files": [{"path": 3}]})",
+              "\"files\": expected {\"path\", \"bytes\", \"xxh128\"}, got {\"path\":3}"},
+         }) {
+        expect_refused("its manifest is none of an archive of this format: manifest.json: " + part,
+                       [&](CraftedArchive& crafted) { crafted.add("manifest.json", manifest); });
+    }
+    expect_refused("is not what its manifest says", [&](CraftedArchive& crafted) {
+        crafted.add("manifest.json", R"({"format": 1, "files": [{"path": ")" + record.path + R"(", "bytes": "x"}]})");
+        crafted.add(record.path, record.bytes);
+    });
     // Content that is none, with a manifest that agrees; a sound member before it is not stored either.
     const std::string kernel_path = "kernels/ab/ab" + std::string(30, '0');
     expect_refused("only 5 bytes", [&](CraftedArchive& crafted) {
@@ -344,7 +411,13 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
         crafted.add(other_record, record.bytes);
     });
     // No archive at all, and one that was cut short.
-    EXPECT_EQ(run_in("target", {"import", write("text.tar.gz", "not an archive")}).exit_code, 1);
+    for (const std::string text : {"not an archive", ""}) {
+        const Outcome outcome = run_in("target", {"import", write("text.tar.gz", text)});
+        EXPECT_EQ(outcome.exit_code, 1);
+        EXPECT_EQ(outcome.err, "smlora-tune: archive " + file("text.tar.gz") +
+                                   ": it is no archive of smlora, which is a gzipped tar that begins with "
+                                   "manifest.json\n");
+    }
     std::filesystem::resize_file(file("sound.tar.gz"), std::filesystem::file_size(file("sound.tar.gz")) / 2);
     EXPECT_EQ(run_in("target", {"import", file("sound.tar.gz")}).exit_code, 1);
     EXPECT_EQ(run_in("target", {"import", file("nowhere.tar.gz")}).exit_code, 1);

@@ -11,9 +11,11 @@
 #include <sys/stat.h>
 #include <nlohmann/json.hpp>
 
+#include <cerrno>
 #include <map>
 #include <memory>
 #include <system_error>
+#include <utility>
 
 namespace smlora::tool {
 namespace {
@@ -23,6 +25,9 @@ constexpr const char* manifest_path = "manifest.json";
 
 // More than a cache holds by default, and what an archive may make this program take into memory.
 constexpr std::uint64_t most_bytes = std::uint64_t{4} << 30;
+
+// By which libarchive says that a file's format is wrong, where the system has no EFTYPE.
+constexpr int bad_format = EILSEQ;
 
 struct FreeWriter {
     void operator()(::archive* a) const { ::archive_write_free(a); }
@@ -43,7 +48,8 @@ std::string reason(::archive* a) {
     if (text == nullptr) return "unknown error";
     // Errors of the system come with their number and mostly without its text.
     const int number = ::archive_errno(a);
-    const std::string cause = number > 0 ? std::generic_category().message(number) : "";
+    const bool of_system = number > 0 && number != bad_format;
+    const std::string cause = of_system ? std::generic_category().message(number) : "";
     return cause.empty() || std::string(text).find(cause) != std::string::npos ? text
                                                                                : fmt::format("{}: {}", text, cause);
 }
@@ -69,27 +75,45 @@ std::string read_member(::archive* a, const std::filesystem::path& file, std::ui
 }
 
 std::map<std::string, nlohmann::json> parse_manifest(const std::string& text, const std::filesystem::path& file) {
+    const auto refuse = [&](const std::string& what) {
+        fail(file, fmt::format("its manifest is none of an archive of this format: {}: {}", manifest_path, what));
+    };
     const auto json = nlohmann::json::parse(text, nullptr, false);
-    if (!json.is_object() || json.value("format", 0) != archive_format || !json.contains("files") ||
-        !json["files"].is_array()) {
-        fail(file, "its manifest is none of an archive of this format");
+    if (!json.is_object()) refuse("expected a JSON object");
+    const nlohmann::json format = json.value("format", nlohmann::json());
+    if (format != archive_format) {
+        refuse(fmt::format("\"format\": expected {}, got {}", archive_format, format.dump()));
     }
+    const nlohmann::json list = json.value("files", nlohmann::json());
+    if (!list.is_array()) refuse(fmt::format("\"files\": expected an array, got {}", list.dump()));
     std::map<std::string, nlohmann::json> files;
-    for (const auto& item : json["files"]) {
+    for (const auto& item : list) {
         if (!item.is_object() || !item.contains("path") || !item["path"].is_string()) {
-            fail(file, "its manifest names a file without a path");
+            refuse(fmt::format("\"files\": expected {{\"path\", \"bytes\", \"xxh128\"}}, got {}", item.dump()));
         }
         files[item["path"].get<std::string>()] = item;
     }
     return files;
 }
 
+/// A file that is removed at the end of the scope unless it was renamed by then.
+struct PartialFile {
+    explicit PartialFile(std::filesystem::path path_) : path(std::move(path_)) {}
+    ~PartialFile() {
+        std::error_code ignored;
+        std::filesystem::remove(path, ignored);
+    }
+    PartialFile(const PartialFile&) = delete;
+    PartialFile& operator=(const PartialFile&) = delete;
+
+    const std::filesystem::path path;
+};
+
 }  // namespace
 
-MemberName parse_member_path(const std::string& path) {
+MemberName parse_member_path(const std::filesystem::path& file, const std::string& path) {
     const auto refuse = [&]() {
-        throw Error(ErrorCode::io,
-                    fmt::format("archive member \"{}\": expected kernels/ab/KEY or tuning/GPU/KEY.json", path));
+        fail(file, fmt::format("member \"{}\": expected kernels/ab/KEY or tuning/GPU/KEY.json", path));
     };
     const std::size_t first = path.find('/');
     const std::size_t second = first == std::string::npos ? first : path.find('/', first + 1);
@@ -114,8 +138,13 @@ MemberName parse_member_path(const std::string& path) {
 void write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members) {
     nlohmann::json manifest{{"format", archive_format}, {"files", nlohmann::json::array()}};
     for (const ArchiveMember& member : members) manifest["files"].push_back(describe(member));
-    std::vector<ArchiveMember> all{{manifest_path, manifest.dump(1) + "\n"}};
 
+    std::error_code error;
+    const std::filesystem::file_status status = std::filesystem::status(file, error);
+    // A device would be renamed over.
+    if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+        fail(file, "expected a new file or a plain one, but it is a folder or a device");
+    }
     const std::filesystem::path temporary = file.string() + ".part";
     const std::unique_ptr<::archive, FreeWriter> a(::archive_write_new());
     // Without the time of writing: the same cache gives the same file.
@@ -125,6 +154,7 @@ void write_archive(const std::filesystem::path& file, const std::vector<ArchiveM
         ::archive_write_open_filename(a.get(), temporary.c_str()) != ARCHIVE_OK) {
         fail(file, reason(a.get()));
     }
+    const PartialFile part(temporary);
     const auto add = [&](const ArchiveMember& member) {
         const std::unique_ptr<::archive_entry, FreeEntry> entry(::archive_entry_new());
         ::archive_entry_set_pathname(entry.get(), member.path.c_str());
@@ -135,19 +165,13 @@ void write_archive(const std::filesystem::path& file, const std::vector<ArchiveM
         if (::archive_write_header(a.get(), entry.get()) != ARCHIVE_OK ||
             ::archive_write_data(a.get(), member.bytes.data(), member.bytes.size()) !=
                 static_cast<la_ssize_t>(member.bytes.size())) {
-            std::error_code ignored;
-            std::filesystem::remove(temporary, ignored);
             fail(file, reason(a.get()));
         }
     };
-    add(all.front());
+    add({manifest_path, manifest.dump(1) + "\n"});
     for (const ArchiveMember& member : members) add(member);
-    std::error_code error;
-    if (::archive_write_close(a.get()) != ARCHIVE_OK) {
-        std::filesystem::remove(temporary, error);
-        fail(file, reason(a.get()));
-    }
-    std::filesystem::rename(temporary, file, error);
+    if (::archive_write_close(a.get()) != ARCHIVE_OK) fail(file, reason(a.get()));
+    std::filesystem::rename(part.path, file, error);
     if (error) fail(file, error.message());
 }
 
@@ -156,7 +180,10 @@ std::vector<ArchiveMember> read_archive(const std::filesystem::path& file) {
     ::archive_read_support_filter_gzip(a.get());
     ::archive_read_support_format_tar(a.get());
     constexpr std::size_t block_bytes = 1 << 16;
-    if (::archive_read_open_filename(a.get(), file.c_str(), block_bytes) != ARCHIVE_OK) fail(file, reason(a.get()));
+    if (::archive_read_open_filename(a.get(), file.c_str(), block_bytes) != ARCHIVE_OK) {
+        if (::archive_errno(a.get()) != bad_format) fail(file, reason(a.get()));
+        fail(file, "it is no archive of smlora, which is a gzipped tar that begins with " + std::string(manifest_path));
+    }
 
     std::vector<ArchiveMember> members;
     std::map<std::string, nlohmann::json> expected;
@@ -176,7 +203,7 @@ std::vector<ArchiveMember> read_archive(const std::filesystem::path& file) {
             has_manifest = true;
             continue;
         }
-        static_cast<void>(parse_member_path(path));
+        static_cast<void>(parse_member_path(file, path));
         const auto described = expected.find(path);
         if (described == expected.end()) fail(file, fmt::format("\"{}\" is not in its manifest, or twice", path));
         ArchiveMember member{path, read_member(a.get(), file, left)};

@@ -18,7 +18,7 @@ struct ArchiveMember {
     std::string bytes;
 };
 
-/// Writes the members, in their order, beside the target first. Throws Error{io}.
+/// Writes the members, in their order, beside the target first. Throws Error{io}; then nothing half-written stays.
 void write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members);
 
 /// Reads all of it. Throws Error{io} unless every member is a plain file with a path as above, is in the manifest with
@@ -33,7 +33,7 @@ struct MemberName {
     std::string key;
 };
 
-/// Throws Error{io} for a path that is neither a kernel's nor a record's.
-[[nodiscard]] MemberName parse_member_path(const std::string& path);
+/// Throws Error{io}, with the name of the archive `file`, for a path that is neither a kernel's nor a record's.
+[[nodiscard]] MemberName parse_member_path(const std::filesystem::path& file, const std::string& path);
 
 }  // namespace smlora::tool

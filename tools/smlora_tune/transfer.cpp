@@ -116,7 +116,7 @@ struct Checked {
 };
 
 Checked check(const ArchiveMember& member, const std::string& file) {
-    const MemberName name = parse_member_path(member.path);
+    const MemberName name = parse_member_path(file, member.path);
     Checked checked{name.key, std::nullopt, {}};
     std::string why;
     if (!name.record) {
@@ -138,7 +138,7 @@ ExitCode run_import(const TransferCommand& command) {
     // All of it is checked before any of it is stored.
     std::vector<Checked> all;
     for (const ArchiveMember& member : read_archive(command.file)) {
-        const bool record = parse_member_path(member.path).record;
+        const bool record = parse_member_path(command.file, member.path).record;
         if ((record && command.only == "kernels") || (!record && command.only == "records")) continue;
         all.push_back(check(member, command.file));
     }
