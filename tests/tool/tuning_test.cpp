@@ -254,6 +254,22 @@ TEST_F(TuningCommands, AnEmptyCacheMakesAnArchiveWithNothing) {
               "0 kernels and 0 tunings imported, 0 tunings were here already\n");
 }
 
+TEST_F(TuningCommands, ExportSaysWhichKernelsAndRecordsItLeavesOut) {
+    plant_record();
+    const std::string kernel = file("cache") + "/v1/kernels/ab/ab" + std::string(30, '0');
+    const std::string record = file("cache") + "/v1/tuning/NVIDIA_H200/" + std::string(32, 'b') + ".json";
+    std::filesystem::create_directories(std::filesystem::path(kernel).parent_path());
+    for (const std::string& bad : {kernel, record}) std::ofstream(bad) << "cubin";
+    const Outcome outcome = run({"export", file("rest.tar.gz"), "--json"});
+    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_EQ(outcome.json()["kernels"], 0);
+    EXPECT_EQ(outcome.json()["records"], 1);
+    for (const std::string& bad : {kernel, record}) {
+        EXPECT_NE(outcome.err.find("warning: " + bad + " is left out: "), std::string::npos) << outcome.err;
+    }
+    EXPECT_EQ(run({"export", file("records.tar.gz"), "--only", "records"}).err.find(kernel), std::string::npos);
+}
+
 /// For its lifetime no file of this process and of those that it starts grows beyond `bytes`.
 class FullDisk {
  public:

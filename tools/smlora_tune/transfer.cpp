@@ -3,10 +3,10 @@
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/units.hpp"
 
-#include "cache/entry.hpp"
+#include "cache/layer.hpp"
 #include "ops/engine_impl.hpp"
 #include "tune/record_store.hpp"
-#include "util/files.hpp"
+#include "util/file_system.hpp"
 
 #include <smlora/cache.hpp>
 #include <smlora/error.hpp>
@@ -15,7 +15,6 @@
 
 #include <map>
 #include <memory>
-#include <set>
 
 namespace smlora::tool {
 namespace {
@@ -38,18 +37,25 @@ complete here already stay. Import only what you trust: kernels are code that ru
 Example:
   smlora-tune import h200.tar.gz)";
 
+void warn_of_left_out(const std::filesystem::path& file, const std::string& why) {
+    fmt::print(stderr, "smlora-tune: warning: {} is left out: {}\n", file.string(), why);
+}
+
 std::vector<ArchiveMember> kernels_of(const Engine& engine) {
+    util::FileSystem& files = util::real_file_system();
+    std::map<std::string, std::string> found;  // by key, so that the same cache gives the same file
+    for (const CacheLayer& layer : cache_layers(engine)) {
+        for (const cache::StoredFile& stored : cache::scan(files, layer.root).entries) {
+            if (found.contains(stored.key)) continue;  // it is in an upper layer
+            const cache::Reading reading = cache::read_entry(files, layer.root, stored.key);
+            if (reading.entry) found[stored.key] = cache::encode_for(stored.key, *reading.entry);
+            // Without a reason it was evicted since it was listed.
+            if (!reading.why.empty()) warn_of_left_out(stored.file, reading.why);
+        }
+    }
     std::vector<ArchiveMember> members;
-    std::set<std::string> seen;
-    for (const CacheEntryInfo& entry : cache_list(engine)) {
-        if (!seen.insert(entry.key).second) continue;  // the same key in a lower layer
-        std::string bytes;
-        util::FileStatus status;
-        const int error = util::read_file(util::real_file_system(), entry.file, entry.file_bytes, bytes, status);
-        std::string why;
-        // Evicted or replaced since it was listed: the next export has what is there then.
-        if (error != 0 || !cache::decode(bytes, why)) continue;
-        members.push_back({fmt::format("kernels/{}/{}", entry.key.substr(0, 2), entry.key), std::move(bytes)});
+    for (auto& [key, bytes] : found) {
+        members.push_back({fmt::format("kernels/{}/{}", key.substr(0, 2), key), std::move(bytes)});
     }
     return members;
 }
@@ -63,8 +69,7 @@ std::vector<ArchiveMember> records_of(const Engine& engine) {
         std::string why;
         const auto record = tune::parse_record(text->text, why);
         if (!record || record->name.key() != text->key) {
-            fmt::print(stderr, "smlora-tune: warning: {} is left out: {}\n", text->file.string(),
-                       record ? "it is the record of something else" : why);
+            warn_of_left_out(text->file, record ? "it is the record of something else" : why);
             continue;
         }
         tune::Record& target = merged.try_emplace(text->key, tune::Record{record->name, {}}).first->second;
