@@ -37,6 +37,8 @@ constexpr std::string_view cache_tag =
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# The kernel cache of smlora: everything here can be made again.\n";
 
+constexpr const char* no_root = "cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder";
+
 /// A byte of the lock file for each key: 60 bits of it, as offsets are positive 64-bit numbers. Two keys that share one
 /// would only wait for each other.
 std::int64_t lock_offset(const std::string& key) { return std::stoll(key.substr(0, 15), nullptr, 16); }
@@ -59,6 +61,7 @@ struct Cache::State {
     std::optional<RecordText> record_of(const std::filesystem::path& root, const std::string& folder,
                                         const std::string& key);
     bool refuse_record(const std::string& what);
+    std::string unwritable_text(const std::string& why) const;
     void keep_up(std::uint64_t stored_bytes);
     void warn_of_store(const std::string& what);
     std::vector<std::filesystem::path> roots() const;
@@ -211,7 +214,7 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
 bool Cache::store(const std::string& key, const KernelEntry& entry) {
     State& state = *state_;
     if (!state.writable) {
-        state.warn_of_store("cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder");
+        state.warn_of_store(no_root);
         return false;
     }
     std::string why;
@@ -231,11 +234,23 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
     why = state.write(entry_file(*state.writable, key), bytes);
     state.store_fails = !why.empty();
     if (state.store_fails) {
-        state.warn_of_store(fmt::format("cache {}: cannot be written: {}", state.writable->string(), why));
+        state.warn_of_store(state.unwritable_text(why));
         return false;
     }
     state.keep_up(bytes.size());
     return true;
+}
+
+void Cache::require_writable() {
+    State& state = *state_;
+    if (!state.writable) throw Error(ErrorCode::io, no_root);
+    // Permissions do not tell of a file system that is read-only or full.
+    const std::filesystem::path probe =
+        version_folder(*state.writable) / fmt::format("{}probe", util::temporary_prefix);
+    if (const std::string why = state.write(probe, "probe"); !why.empty()) {
+        throw Error(ErrorCode::io, state.unwritable_text(why));
+    }
+    static_cast<void>(state.files.remove(probe));
 }
 
 std::optional<RecordText> Cache::State::record_of(const std::filesystem::path& root, const std::string& folder,
@@ -254,6 +269,10 @@ bool Cache::State::refuse_record(const std::string& what) {
     return false;
 }
 
+std::string Cache::State::unwritable_text(const std::string& why) const {
+    return fmt::format("cache {}: cannot be written: {}", writable->string(), why);
+}
+
 std::vector<RecordText> Cache::load_records(const std::string& folder, const std::string& key) {
     std::vector<RecordText> records;
     if (!is_record_folder(folder) || !is_key(key)) return records;
@@ -266,14 +285,14 @@ std::vector<RecordText> Cache::load_records(const std::string& folder, const std
 bool Cache::store_record(const std::string& folder, const std::string& key, const std::string& text) {
     State& state = *state_;
     if (!state.writable) {
-        return state.refuse_record("cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder");
+        return state.refuse_record(no_root);
     }
     if (!is_record_folder(folder) || !is_key(key)) {
         return state.refuse_record(fmt::format("cache: \"{}/{}\" cannot be the name of a tuning record", folder, key));
     }
     const std::string why = state.write(record_file(*state.writable, folder, key), text);
     if (!why.empty()) {
-        return state.refuse_record(fmt::format("cache {}: cannot be written: {}", state.writable->string(), why));
+        return state.refuse_record(state.unwritable_text(why));
     }
     return true;
 }

@@ -58,6 +58,10 @@ class Cache {
     /// cannot be done (full disk, read-only root, no HOME).
     bool store(const std::string& key, const KernelEntry& entry);
 
+    /// For whoever stores on purpose rather than in passing: throws Error{io}, with the folder and the reason, when the
+    /// writable layer takes no file.
+    void require_writable();
+
     /// Work that one process of a node should do for all: takes the lock of `key` if it can be had within
     /// lock_patience and what `work` is expected to take besides, and runs `work`; without the lock it runs it all the
     /// same. `work` looks into the cache again before it compiles.

@@ -5,7 +5,11 @@
 #include "fault/fault_file_system.hpp"
 #include "unit/cache/fixtures.hpp"
 
+#include <smlora/error.hpp>
+
 #include <gtest/gtest.h>
+
+#include <set>
 
 namespace smlora::cache {
 namespace {
@@ -178,6 +182,40 @@ TEST_F(StoreFaults, AReadOnlyParentOfTheRootIsOneWarning) {
     cache.with_lock(sample_key(0), [&] { ++runs; });
     EXPECT_EQ(runs, 1);
     EXPECT_EQ(log.warnings().size(), 1u);
+}
+
+TEST_F(StoreFaults, WhoMustStoreIsToldWhyNothingCanBeStored) {
+    const auto expect_refused = [&](Cache& cache, const std::string& message) {
+        try {
+            cache.require_writable();
+            ADD_FAILURE() << "expected: " << message;
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ErrorCode::io);
+            EXPECT_EQ(error.what(), message);
+        }
+    };
+    const std::string prefix = "cache " + root().string() + ": cannot be written: ";
+    const auto files = [&] {
+        std::set<std::filesystem::path> found;
+        for (const auto& item : std::filesystem::recursive_directory_iterator(root())) found.insert(item.path());
+        return found;
+    };
+    start_over(true);
+    const auto before = files();
+    FaultFileSystem read_only(testing::read_only_disk());
+    Cache unwritable(on(read_only), log.logger);
+    expect_refused(unwritable, prefix + "Read-only file system");
+
+    FaultFileSystem disk;
+    disk.torn = FaultFileSystem::Torn::half;
+    Cache cache(on(disk), log.logger);
+    disk.set_fault(testing::fail_every(Call::write, -ENOSPC));
+    expect_refused(cache, prefix + "No space left on device");
+    disk.set_fault({});
+    EXPECT_NO_THROW(cache.require_writable()) << "there is room again";
+
+    EXPECT_EQ(files(), before) << "nothing of a try stays";
+    EXPECT_TRUE(log.warnings().empty());
 }
 
 TEST_F(StoreFaults, UpkeepThatFailsDoesNotFailTheStore) {

@@ -224,13 +224,21 @@ TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
 
     const nlohmann::json imported = run_in("other", {"import", file("all.tar.gz"), "--json"}).json();
     EXPECT_EQ(imported["kernels"], exported["kernels"]);
+    EXPECT_EQ(imported["kept_kernels"], 0);
     EXPECT_EQ(imported["tunings"], 1);
     EXPECT_EQ(imported["kept"], 0);
     EXPECT_EQ(run_in("other", {"cache", "verify"}).exit_code, 0);
     EXPECT_EQ(run_in("other", {"cache", "stats", "--json"}).json()["records"], 1);
     EXPECT_EQ(run_in("other", with(explain, "--json")).out, run(with(explain, "--json")).out);
     // Again: what is here stays.
-    EXPECT_EQ(run_in("other", {"import", file("all.tar.gz"), "--json"}).json()["kept"], 1);
+    const nlohmann::json again = run_in("other", {"import", file("all.tar.gz"), "--json"}).json();
+    EXPECT_EQ(again["kernels"], 0);
+    EXPECT_EQ(again["kept_kernels"], exported["kernels"]);
+    EXPECT_EQ(again["tunings"], 0);
+    EXPECT_EQ(again["kept"], 1);
+    EXPECT_EQ(run_in("other", {"import", file("all.tar.gz")}).out, "0 kernels and 0 tunings imported, " +
+                                                                       exported["kernels"].dump() +
+                                                                       " kernels and 1 tunings were here already\n");
     // One kind only.
     EXPECT_EQ(run_in("third", {"import", file("all.tar.gz"), "--only", "records", "--json"}).json()["kernels"], 0);
     EXPECT_EQ(run({"export", file("k.tar.gz"), "--only", "kernels", "--json"}).json()["records"], 0);
@@ -251,7 +259,7 @@ TEST_F(TuningCommands, RecordsAreClearedWhenTheyAreNamed) {
 TEST_F(TuningCommands, AnEmptyCacheMakesAnArchiveWithNothing) {
     EXPECT_EQ(run({"export", file("none.tar.gz")}).exit_code, 0);
     EXPECT_EQ(run_in("other", {"import", file("none.tar.gz")}).out,
-              "0 kernels and 0 tunings imported, 0 tunings were here already\n");
+              "0 kernels and 0 tunings imported, 0 kernels and 0 tunings were here already\n");
 }
 
 TEST_F(TuningCommands, ExportSaysWhichKernelsAndRecordsItLeavesOut) {
@@ -313,6 +321,20 @@ TEST_F(TuningCommands, ExportThatCannotWriteLeavesNothingBehind) {
     }
     EXPECT_EQ(left, (std::set<std::string>{"pipe", "target"}));
     EXPECT_TRUE(std::filesystem::is_fifo(folder / "pipe"));
+}
+
+TEST_F(TuningCommands, ImportIntoACacheThatTakesNothingFails) {
+    plant_record();
+    ASSERT_EQ(run({"export", file("sound.tar.gz")}).exit_code, 0);
+    const Outcome outcome = run({"import", file("sound.tar.gz"), "--cache-dir", "/proc/smlora"});
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(outcome.err, "smlora-tune: cache /proc/smlora: cannot be written: No such file or directory\n");
+    // What is there in a layer below needs no writing.
+    const Outcome there = run_program({"import", file("sound.tar.gz"), "--cache-dir", "/proc/smlora"},
+                                      {{"SMLORA_CACHE_LAYERS", cache().string()}, {"SMLORA_SHIPPED_CACHE", "0"}});
+    EXPECT_EQ(there.exit_code, 0) << there.err;
+    EXPECT_EQ(there.out, "0 kernels and 0 tunings imported, 0 kernels and 1 tunings were here already\n");
 }
 
 /// A gzipped tar of whatever is wanted, well-formed or not.

@@ -15,6 +15,7 @@
 
 #include <map>
 #include <memory>
+#include <utility>
 
 namespace smlora::tool {
 namespace {
@@ -31,8 +32,8 @@ Example:
   smlora-tune export h200.tar.gz --only records)";
 
 constexpr const char* import_footer =
-    R"(An archive with a member that is damaged or does not belong there is refused as a whole. Tunings that are
-complete here already stay. Import only what you trust: kernels are code that runs on your GPU.
+    R"(An archive with a member that is damaged or does not belong there is refused as a whole. Kernels and
+complete tunings that are here already stay. Import only what you trust: kernels are code that runs on your GPU.
 
 Example:
   smlora-tune import h200.tar.gz)";
@@ -108,9 +109,10 @@ ExitCode run_export(const TransferCommand& command) {
 
 struct Imported {
     std::size_t kernels = 0;
+    std::size_t kept_kernels = 0;  ///< that were here
     std::size_t tunings = 0;
-    std::size_t kept = 0;    ///< tunings that were complete here
-    std::size_t failed = 0;  ///< that could not be stored
+    std::size_t kept_tunings = 0;  ///< that were complete here
+    std::size_t failed = 0;        ///< that could not be stored
 };
 
 /// A member that was understood.
@@ -138,6 +140,40 @@ Checked check(const ArchiveMember& member, const std::string& file) {
     return checked;
 }
 
+/// Throws Error{io} when there is something to store and the cache takes nothing.
+Imported store(const std::vector<Checked>& all, const Engine& engine) {
+    cache::Cache& cache = engine.impl().cache;
+    tune::RecordStore records(cache, engine.impl().log);
+    bool asked = false;
+    const auto before_storing = [&] {
+        if (!std::exchange(asked, true)) cache.require_writable();
+    };
+    Imported done;
+    for (const Checked& one : all) {
+        if (one.kernel) {
+            if (cache.load(one.key)) {
+                ++done.kept_kernels;
+                continue;
+            }
+            before_storing();
+            ++(cache.store(one.key, *one.kernel) ? done.kernels : done.failed);
+            continue;
+        }
+        records.with_lock(one.record.name, [&] {
+            for (const tune::Tuning& tuning : one.record.tunings) {
+                const auto here = records.find(one.record.name, tuning.slot, tuning.environment);
+                if (here && (here->complete || !tuning.complete)) {
+                    ++done.kept_tunings;
+                    continue;
+                }
+                before_storing();
+                ++(records.save(one.record.name, tuning) ? done.tunings : done.failed);
+            }
+        });
+    }
+    return done;
+}
+
 ExitCode run_import(const TransferCommand& command) {
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
     // All of it is checked before any of it is stored.
@@ -147,39 +183,25 @@ ExitCode run_import(const TransferCommand& command) {
         if ((record && command.only == "kernels") || (!record && command.only == "records")) continue;
         all.push_back(check(member, command.file));
     }
-    cache::Cache& cache = engine.impl().cache;
-    tune::RecordStore records(cache, engine.impl().log);
-    Imported done;
-    for (const Checked& one : all) {
-        if (one.kernel) {
-            ++(cache.store(one.key, *one.kernel) ? done.kernels : done.failed);
-            continue;
-        }
-        records.with_lock(one.record.name, [&] {
-            for (const tune::Tuning& tuning : one.record.tunings) {
-                const auto here = records.find(one.record.name, tuning.slot, tuning.environment);
-                if (here && (here->complete || !tuning.complete)) {
-                    ++done.kept;
-                } else {
-                    ++(records.save(one.record.name, tuning) ? done.tunings : done.failed);
-                }
-            }
-        });
-    }
+    const Imported done = store(all, engine);
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("import");
         document["file"] = command.file;
         document["kernels"] = done.kernels;
+        document["kept_kernels"] = done.kept_kernels;
         document["tunings"] = done.tunings;
-        document["kept"] = done.kept;
+        document["kept"] = done.kept_tunings;
         document["failed"] = done.failed;
         print_json(document);
     } else {
-        fmt::print("{} kernels and {} tunings imported, {} tunings were here already\n", done.kernels, done.tunings,
-                   done.kept);
-        if (done.failed > 0) fmt::print("{} could not be stored\n", done.failed);
+        fmt::print("{} kernels and {} tunings imported, {} kernels and {} tunings were here already\n", done.kernels,
+                   done.tunings, done.kept_kernels, done.kept_tunings);
     }
-    return done.failed > 0 ? ExitCode::failure : ExitCode::ok;
+    if (done.failed > 0) {
+        throw Error(ErrorCode::io, fmt::format("cache {}: {} kernels and tunings of archive {} could not be stored",
+                                               cache_layers(engine).front().root.string(), done.failed, command.file));
+    }
+    return ExitCode::ok;
 }
 
 void add(CLI::App& app, Run& run, const char* name, const char* description, const char* footer,

@@ -3,6 +3,8 @@
 #include "fault/fault_file_system.hpp"
 #include "unit/cache/fixtures.hpp"
 
+#include <smlora/error.hpp>
+
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -150,6 +152,7 @@ TEST_F(CacheStore, WithoutAFolderItIsAMissAndOneWarning) {
     int runs = 0;
     cache.with_lock(sample_key(1), [&] { ++runs; });
     EXPECT_EQ(runs, 1);
+    EXPECT_THROW(cache.require_writable(), Error);
     EXPECT_EQ(
         log.warnings(),
         std::vector<std::string>{"cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder; kernels are "
