@@ -1,8 +1,13 @@
-// The records that the project ships parse, lie where they belong, match the templates and name legal candidates.
+// The records that the project ships parse, lie where they belong, match the templates and name legal candidates, and
+// none is missing of the models that the tool knows.
+#include "models/model_table.hpp"
 #include "ops/record_check.hpp"
 #include "tuning_fixtures.hpp"
 
+#include <fmt/format.h>
+
 #include <fstream>
+#include <map>
 
 namespace smlora::ops {
 namespace {
@@ -26,13 +31,8 @@ std::vector<std::string> complaints(const std::filesystem::path& layer, Engine& 
     return all;
 }
 
-using ShippedRecords = Tuning;
-
-TEST_F(ShippedRecords, AreFitToBeUsed) {
-    unsetenv("SMLORA_INSTRUCTIONS");
-    Engine made = engine(TuningPolicy::record_only);
-    // A copy, as a checkout may be writable by its group.
-    const std::filesystem::path copy = scratch.path() / "shipped";
+/// A copy, as a checkout may be writable by its group; how many records it should have.
+std::size_t copy_shipped_layer(const std::filesystem::path& copy) {
     std::filesystem::copy(SMLORA_SHIPPED_LAYER, copy, std::filesystem::copy_options::recursive);
     std::size_t files = 0;
     for (const auto& item : std::filesystem::recursive_directory_iterator(copy)) {
@@ -42,6 +42,16 @@ TEST_F(ShippedRecords, AreFitToBeUsed) {
         if (!folder && item.path().extension() == ".json") ++files;
     }
     std::filesystem::permissions(copy, std::filesystem::perms::owner_all);
+    return files;
+}
+
+using ShippedRecords = Tuning;
+
+TEST_F(ShippedRecords, AreFitToBeUsed) {
+    unsetenv("SMLORA_INSTRUCTIONS");
+    Engine made = engine(TuningPolicy::record_only);
+    const std::filesystem::path copy = scratch.path() / "shipped";
+    const std::size_t files = copy_shipped_layer(copy);
     int records = 0;
     EXPECT_EQ(complaints(copy, made, records), std::vector<std::string>{});
     EXPECT_EQ(static_cast<std::size_t>(records), files) << "every JSON file is a record where records lie";
@@ -88,6 +98,112 @@ TEST_F(ShippedRecords, ThatAreBadAreFoundOut) {
     std::filesystem::remove(file);
     testing::write_file(cache::record_file(root, "NVIDIA_H200", std::string(32, 'a')), sound);
     expect_complaint("under the name of another record");
+}
+
+/// Of the shipped records in the cache of an engine, on every GPU that they are for.
+class FirstRunOnAShippedGpu : public Tuning {
+ protected:
+    FirstRunOnAShippedGpu() {
+        unsetenv("SMLORA_INSTRUCTIONS");
+        copy_shipped_layer(scratch.path() / "cache");
+    }
+
+    /// Makes the records those of a machine with the compiler and driver of here, and finds out what GPUs they are for.
+    void bring_here(Engine& engine) {
+        for (const cache::RecordText& stored : engine.impl().cache.list_records()) {
+            std::string why;
+            std::optional<tune::Record> record = tune::parse_record(stored.text, why);
+            ASSERT_TRUE(record.has_value()) << stored.file << ": " << why;
+            for (tune::Tuning& tuning : record->tunings) {
+                tune::Environment machine = tuning.environment;
+                machine.templates.clear();  // those are of the slot
+                const tune::Environment& first = machines.try_emplace(machine.gpu, machine).first->second;
+                EXPECT_EQ(tune::mismatch(machine, first), "") << stored.file << ": not all hold on one machine";
+                tuning.environment.compiler.clear();
+                tuning.environment.driver.clear();
+            }
+            ASSERT_TRUE(engine.impl().cache.store_record(stored.folder, stored.key, tune::record_text(*record)));
+        }
+    }
+
+    /// The pieces of work of a model's training steps that first use would measure, as it has no choice of their own.
+    [[nodiscard]] std::vector<std::string> untuned(Engine& engine, const models::ModelShape& model) {
+        constexpr std::uint8_t least_bucket = 10;
+        constexpr std::uint8_t most_bucket = 16;
+        std::vector<std::string> found;
+        for (const auto& [gpu, machine] : machines) {
+            gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name(machine.arch));
+            facts.name = gpu;
+            facts.multiprocessors = machine.multiprocessors;
+            for (const models::Projection& projection : models::projections(model, rank)) {
+                for (std::uint8_t bucket = least_bucket; bucket <= most_bucket; ++bucket) {
+                    for (const Variant& variant : step_variants(projection.problem, tune::tokens_of(bucket))) {
+                        for (const KnownWork& work : engine.impl().tuner.look_up(projection.problem, variant, facts)) {
+                            ++works;
+                            if (work.tuning && work.tuning->complete && work.choice) continue;
+                            found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,
+                                                        projection.name, tune::tokens_of(bucket), gpu));
+                        }
+                    }
+                }
+            }
+        }
+        return found;
+    }
+
+    static constexpr std::int64_t rank = 16;
+    // What lies below the cache would serve in place of what is missing in it.
+    const testing::ScopedVariable no_shipped_layer{"SMLORA_SHIPPED_CACHE", "0"};
+    std::map<std::string, tune::Environment> machines;  // by GPU
+    std::size_t works = 0;
+};
+
+TEST_F(FirstRunOnAShippedGpu, TunesNothingOfTheModelsThatTheToolKnows) {
+    Engine made = engine(TuningPolicy::first_use);
+    bring_here(made);
+    ASSERT_FALSE(machines.empty());
+    for (const models::ModelShape& model : models::known_models()) {
+        EXPECT_EQ(untuned(made, model), std::vector<std::string>{});
+    }
+    // Two projections, seven buckets, and at least forward, dx and gradients.
+    EXPECT_GE(works, machines.size() * models::known_models().size() * 2 * 7 * 3);
+}
+
+TEST_F(FirstRunOnAShippedGpu, TunesWhatIsMissing) {
+    Engine made = engine(TuningPolicy::first_use);
+    bring_here(made);
+    ASSERT_FALSE(machines.empty());
+    const models::ModelShape& model = models::known_models().front();
+    const models::Projection down = models::projections(model, rank).at(1);
+    const std::string gpu = machines.begin()->first;
+    const tune::RecordName name{gpu, to_string(down.problem), 12};
+    const std::filesystem::path file =
+        cache::record_file(scratch.path() / "cache", cache::record_folder(gpu), name.key());
+    std::string why;
+    const std::optional<tune::Record> sound = tune::parse_record(testing::contents_of(file), why);
+    ASSERT_TRUE(sound.has_value()) << why;
+    const std::string untuned_gradients = fmt::format("gradients of {} down, 4096 tokens, on {}", model.name, gpu);
+    const auto change_gradients = [&](const std::function<void(tune::Tuning&)>& change) {
+        tune::Record record = *sound;
+        for (tune::Tuning& tuning : record.tunings) {
+            if (tuning.slot == "gradients") change(tuning);
+        }
+        testing::write_file(file, tune::record_text(record));
+    };
+
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{});
+    change_gradients([](tune::Tuning& tuning) { tuning.complete = false; });
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
+    change_gradients([](tune::Tuning& tuning) { tuning.slot = "gradients of something else"; });
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
+    change_gradients([](tune::Tuning& tuning) { tuning.environment.templates = "00"; });
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
+    std::filesystem::remove(file);
+    const std::vector<std::string> without_file = untuned(made, model);
+    EXPECT_GE(without_file.size(), 3u) << "forward, dx and gradients";
+    for (const std::string& work : without_file) {
+        EXPECT_NE(work.find(fmt::format("{} down, 4096 tokens, on {}", model.name, gpu)), std::string::npos) << work;
+    }
 }
 
 TEST(ProblemText, IsReadBack) {
