@@ -1,5 +1,6 @@
 // First use from end to end, in processes of their own as it is in life: the first one tunes, the next one neither
-// compiles nor measures, and of several that start together one tunes for all. On an emulated GPU and on a real one.
+// compiles nor measures, of several that start together one tunes for all, and what one that dies has measured is gone
+// on with. On an emulated GPU and on a real one.
 #include "support/backend.hpp"
 #include "support/checks.hpp"
 #include "support/runs.hpp"
@@ -11,10 +12,14 @@
 #include <smlora/cache.hpp>
 
 #include <fmt/format.h>
+#include <spawn.h>
 #include <sys/wait.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
@@ -79,7 +84,7 @@ TEST(AProcess, DISABLED_RunsAStep) {
         return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
     };
     const Engine engine(options);
-    engine.impl().tuner.limit_first_use(machine.candidates, machine.rounds);
+    engine.impl().tuner.limit_first_use(machine.candidates, std::stoi(variable("SMLORA_TEST_ROUNDS")));
     ForwardArgs forward_args = p.forward_args();
     forward_args.y = f.y.view();
     forward_args.xa = p.ranked_view(f.xa);
@@ -123,6 +128,78 @@ TEST(AProcess, DISABLED_RunsAStep) {
     std::ofstream(variable("SMLORA_TEST_REPORT")) << report.dump();
 }
 
+/// How far a process may tune: by default to the end, so that the next one has nothing to go on with.
+struct Limits {
+    double seconds = 500;
+    std::optional<int> rounds = {};  ///< instead of the machine's
+};
+
+/// A process that runs a step with its cache in `root`.
+class Process {
+ public:
+    Process(const Machine& machine, const std::filesystem::path& root, const Limits& limits) {
+        std::string environment = fmt::format(
+            "SMLORA_TEST_MACHINE={} SMLORA_TEST_ROOT={} SMLORA_TEST_REPORT={} SMLORA_TEST_SECONDS={} "
+            "SMLORA_TEST_ROUNDS={} ",
+            machine.name, root.string(), report_file().string(), limits.seconds,
+            limits.rounds.value_or(machine.rounds));
+        // Nothing of what whoever runs the tests has set.
+        environment += "SMLORA_SHIPPED_CACHE=0 SMLORA_TEST_BACKENDS=cuda ";
+#ifdef SMLORA_EMULATOR_LIBRARIES
+        if (machine.emulated) environment += fmt::format("LD_LIBRARY_PATH={} ", SMLORA_EMULATOR_LIBRARIES);
+#endif
+        // The shell becomes env and that the program, whose id is therefore the one that is known here.
+        std::string command = fmt::format(
+            "exec env -u SMLORA_TUNING -u SMLORA_INSTRUCTIONS {} {} --gtest_also_run_disabled_tests "
+            "--gtest_filter=AProcess.* > {} 2>&1",
+            environment, std::filesystem::read_symlink("/proc/self/exe").string(), out_file().string());
+        std::string shell = "sh", option = "-c";
+        char* const arguments[] = {shell.data(), option.data(), command.data(), nullptr};
+        const int error = ::posix_spawn(&pid_, "/bin/sh", nullptr, nullptr, arguments, environ);
+        if (error != 0) throw std::system_error(error, std::generic_category(), "posix_spawn /bin/sh");
+    }
+    ~Process() { static_cast<void>(kill()); }
+    Process(const Process&) = delete;
+    Process& operator=(const Process&) = delete;
+
+    [[nodiscard]] bool has_ended() { return status_.has_value() || wait(WNOHANG); }
+
+    /// Ends it without warning; whether it had not ended by itself.
+    bool kill() {
+        if (!has_ended()) {
+            ::kill(pid_, SIGKILL);
+            wait(0);
+        }
+        return WIFSIGNALED(*status_) && WTERMSIG(*status_) == SIGKILL;
+    }
+
+    /// What it has to say once it is done.
+    [[nodiscard]] nlohmann::json report() {
+        if (!has_ended()) wait(0);
+        EXPECT_TRUE(WIFEXITED(*status_) && WEXITSTATUS(*status_) == 0) << read(out_file());
+        nlohmann::json report = nlohmann::json::parse(read(report_file()), nullptr, false);
+        EXPECT_TRUE(report.is_object()) << read(out_file());
+        return report;
+    }
+
+ private:
+    [[nodiscard]] std::filesystem::path report_file() const { return folder_.path() / "report"; }
+    [[nodiscard]] std::filesystem::path out_file() const { return folder_.path() / "out"; }
+
+    bool wait(int options) {
+        int status = 0;
+        pid_t ended = 0;
+        while ((ended = ::waitpid(pid_, &status, options)) < 0 && errno == EINTR) {
+        }
+        if (ended == pid_) status_ = status;
+        return status_.has_value();
+    }
+
+    TemporaryFolder folder_;
+    pid_t pid_ = -1;
+    std::optional<int> status_;
+};
+
 class FirstUse : public testing::TestWithParam<Machine> {
  protected:
     void SetUp() override {
@@ -137,27 +214,9 @@ class FirstUse : public testing::TestWithParam<Machine> {
         }
     }
 
-    /// What a process reports that runs a step with its cache in `root`, and may tune for `seconds`: by default to the
-    /// end, so that the next process has nothing to go on with.
-    [[nodiscard]] static nlohmann::json run_process(const std::filesystem::path& root, double seconds = 500) {
-        const TemporaryFolder folder;
-        std::string environment =
-            fmt::format("SMLORA_TEST_MACHINE={} SMLORA_TEST_ROOT={} SMLORA_TEST_REPORT={} SMLORA_TEST_SECONDS={} ",
-                        GetParam().name, root.string(), (folder.path() / "report").string(), seconds);
-        // Nothing of what whoever runs the tests has set.
-        environment += "SMLORA_SHIPPED_CACHE=0 SMLORA_TEST_BACKENDS=cuda ";
-#ifdef SMLORA_EMULATOR_LIBRARIES
-        if (GetParam().emulated) environment += fmt::format("LD_LIBRARY_PATH={} ", SMLORA_EMULATOR_LIBRARIES);
-#endif
-        const std::string command = fmt::format(
-            "env -u SMLORA_TUNING -u SMLORA_INSTRUCTIONS {} {} --gtest_also_run_disabled_tests "
-            "--gtest_filter=AProcess.* > {} 2>&1",
-            environment, std::filesystem::read_symlink("/proc/self/exe").string(), (folder.path() / "out").string());
-        const int status = std::system(command.c_str());
-        EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << read(folder.path() / "out");
-        nlohmann::json report = nlohmann::json::parse(read(folder.path() / "report"), nullptr, false);
-        EXPECT_TRUE(report.is_object()) << read(folder.path() / "out");
-        return report;
+    /// What a process reports that runs a step with its cache in `root`.
+    [[nodiscard]] static nlohmann::json run_process(const std::filesystem::path& root, const Limits& limits = {}) {
+        return Process(GetParam(), root, limits).report();
     }
 
     /// A cache in which a process has run its first step, and what it reported. Made once a machine.
@@ -172,9 +231,62 @@ class FirstUse : public testing::TestWithParam<Machine> {
         if (is_new) entry->second.report = run_process(entry->second.root());
         return entry->second;
     }
+
+    /// A cache in `folder` with the kernels of a first step and without what was measured.
+    [[nodiscard]] static std::filesystem::path untuned(const TemporaryFolder& folder) {
+        std::filesystem::path root = folder.path() / "cache";
+        std::filesystem::copy(tuned().root(), root, std::filesystem::copy_options::recursive);
+        std::filesystem::permissions(root, std::filesystem::perms::owner_all);
+        std::filesystem::remove_all(root / "v1/tuning");
+        return root;
+    }
 };
 
 const std::vector<std::string> always_tuned{"forward", "dx", "gradients"};
+
+std::vector<nlohmann::json> records_in(const std::filesystem::path& root) {
+    std::vector<nlohmann::json> records;
+    if (!std::filesystem::exists(root / "v1/tuning")) return records;
+    for (const auto& item : std::filesystem::recursive_directory_iterator(root / "v1/tuning")) {
+        if (item.path().extension() != ".json") continue;
+        records.push_back(nlohmann::json::parse(read(item.path()), nullptr, false));
+        EXPECT_TRUE(records.back().is_object()) << item.path() << " is no whole record";
+    }
+    return records;
+}
+
+/// What is recorded of forward.
+struct Measured {
+    explicit Measured(const std::filesystem::path& root) {
+        for (const nlohmann::json& record : records_in(root)) {
+            for (const auto& tuning : record["tunings"]) {
+                if (tuning["slot"] != "forward") continue;
+                complete = tuning["complete"];
+                for (const auto& candidate : tuning["candidates"]) add(candidate["name"], candidate["samples_us"]);
+            }
+        }
+    }
+    void add(const std::string& name, const nlohmann::json& samples_us) {
+        samples[name] = samples_us;
+        taken += std::count_if(samples_us.begin(), samples_us.end(), [](const auto& one) { return one.is_number(); });
+        rounds = std::max(rounds, static_cast<int>(samples_us.size()));
+    }
+
+    bool complete = false;
+    std::map<std::string, nlohmann::json> samples;  ///< by candidate, null where it took no part
+    std::int64_t taken = 0;                         ///< of all candidates
+    int rounds = 0;
+};
+
+void expect_kept(const Measured& before, const Measured& after) {
+    for (const auto& [name, samples] : before.samples) {
+        const auto found = after.samples.find(name);
+        ASSERT_NE(found, after.samples.end()) << name;
+        ASSERT_GE(found->second.size(), samples.size()) << name;
+        EXPECT_TRUE(std::equal(samples.begin(), samples.end(), found->second.begin()))
+            << name << ": " << samples << " became " << found->second;
+    }
+}
 
 TEST_P(FirstUse, MeasuresOnTheCallersRowsAndRecordsIt) {
     const nlohmann::json& first = tuned().report;
@@ -185,18 +297,13 @@ TEST_P(FirstUse, MeasuresOnTheCallersRowsAndRecordsIt) {
         EXPECT_EQ(first["complete"][slot], true) << first;
     }
     EXPECT_GT(first["compiles"], 0);
-    int records = 0;
-    for (const auto& item : std::filesystem::recursive_directory_iterator(tuned().root() / "v1/tuning")) {
-        if (item.path().extension() != ".json") continue;
-        ++records;
-        const nlohmann::json record = nlohmann::json::parse(read(item.path()));
-        EXPECT_GE(record["tunings"].size(), always_tuned.size());
-        for (const auto& tuning : record["tunings"]) {
-            EXPECT_EQ(tuning["workload"]["routing"], "the caller's");
-            EXPECT_EQ(tuning["workload"]["tokens"], GetParam().T);
-        }
+    const std::vector<nlohmann::json> records = records_in(tuned().root());
+    ASSERT_EQ(records.size(), 1u);
+    EXPECT_GE(records[0]["tunings"].size(), always_tuned.size());
+    for (const auto& tuning : records[0]["tunings"]) {
+        EXPECT_EQ(tuning["workload"]["routing"], "the caller's");
+        EXPECT_EQ(tuning["workload"]["tokens"], GetParam().T);
     }
-    EXPECT_EQ(records, 1);
     fmt::print("first use: the first call returned after {:.0f} ms, {} kernels compiled\n",
                first["first_call_returned_ms"].get<double>(), first["compiles"].get<int>());
 }
@@ -219,10 +326,7 @@ TEST_P(FirstUse, OfProcessesThatStartTogetherOneTunesForAll) {
     ASSERT_TRUE(tuned().report.is_object());
     // Kernels are there, so that none waits for a compile longer than it waits for a lock; records are not.
     const TemporaryFolder folder;
-    const std::filesystem::path root = folder.path() / "cache";
-    std::filesystem::copy(tuned().root(), root, std::filesystem::copy_options::recursive);
-    std::filesystem::permissions(root, std::filesystem::perms::owner_all);
-    std::filesystem::remove_all(root / "v1/tuning");
+    const std::filesystem::path root = untuned(folder);
     std::vector<nlohmann::json> reports(index(GetParam().processes));
     std::vector<std::thread> threads;
     for (nlohmann::json& report : reports) threads.emplace_back([&] { report = run_process(root); });
@@ -240,15 +344,12 @@ TEST_P(FirstUse, OfProcessesThatStartTogetherOneTunesForAll) {
 TEST_P(FirstUse, WhatIsCutShortIsUsedAndGoneOnWithByTheNextProcess) {
     ASSERT_TRUE(tuned().report.is_object());
     const TemporaryFolder folder;
-    const std::filesystem::path root = folder.path() / "cache";
-    std::filesystem::copy(tuned().root(), root, std::filesystem::copy_options::recursive);
-    std::filesystem::permissions(root, std::filesystem::perms::owner_all);
-    std::filesystem::remove_all(root / "v1/tuning");
+    const std::filesystem::path root = untuned(folder);
     int processes = 0;
     bool complete = false;
     while (!complete) {
         ASSERT_LT(++processes, 100);
-        const nlohmann::json report = run_process(root, GetParam().short_seconds);
+        const nlohmann::json report = run_process(root, {.seconds = GetParam().short_seconds});
         ASSERT_TRUE(report.is_object());
         complete = true;
         for (const std::string& slot : always_tuned) complete = complete && report["complete"][slot] == true;
@@ -263,6 +364,39 @@ TEST_P(FirstUse, WhatIsCutShortIsUsedAndGoneOnWithByTheNextProcess) {
     EXPECT_GT(processes, 1);
     EXPECT_EQ(run_process(root)["tunings_started"], 0);
     fmt::print("{} s at a time: tuned to the end by {} processes\n", GetParam().short_seconds, processes);
+}
+
+TEST_P(FirstUse, WhatAKilledProcessHasMeasuredIsGoneOnWithByTheNextProcess) {
+    ASSERT_TRUE(tuned().report.is_object());
+    const TemporaryFolder folder;
+    const std::filesystem::path root = untuned(folder);
+    // It would time the candidates for seconds.
+    Process killed(GetParam(), root, {.rounds = 1'000'000});
+    Measured seen(root);
+    const auto begin = std::chrono::steady_clock::now();
+    while (seen.taken == 0) {
+        ASSERT_FALSE(killed.has_ended()) << killed.report();
+        ASSERT_LT(std::chrono::steady_clock::now() - begin, std::chrono::minutes(1));
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        seen = Measured(root);
+    }
+    ASSERT_TRUE(killed.kill());
+    const Measured left(root);
+    expect_kept(seen, left);
+    EXPECT_FALSE(left.complete) << "it was timing";
+
+    const nlohmann::json next = run_process(root, {.rounds = left.rounds + GetParam().rounds});
+    ASSERT_TRUE(next.is_object());
+    for (const std::string& slot : always_tuned) {
+        EXPECT_EQ(next["tuned"].value(slot, 0), 1) << next;
+        EXPECT_EQ(next["complete"][slot], true) << next;
+    }
+    const Measured gone_on(root);
+    expect_kept(left, gone_on);
+    EXPECT_TRUE(gone_on.complete);
+    EXPECT_GT(gone_on.taken, left.taken);
+    EXPECT_EQ(run_process(root)["tunings_started"], 0);
+    fmt::print("killed after {} samples of forward, gone on with to {}\n", left.taken, gone_on.taken);
 }
 
 INSTANTIATE_TEST_SUITE_P(Emulated, FirstUse, testing::Values(emulated), [](const auto&) { return "sm_90"; });
