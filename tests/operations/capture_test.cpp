@@ -1,12 +1,17 @@
 // CUDA graphs: a step is captured and replayed on new inputs; a kernel that was never loaded is an error that leaves
-// the capture alive.
+// the capture alive; nothing is tuned while a stream captures.
 #include "operations/cases.hpp"
 #include "support/checks.hpp"
 #include "support/gpu.hpp"
 #include "support/runs.hpp"
 
+#include "ops/cuda_call.hpp"
+#include "ops/step_kernels.hpp"
+
+#include <smlora/cache.hpp>
 #include <smlora/error.hpp>
 
+#include <atomic>
 #include <string>
 
 namespace smlora::test {
@@ -177,16 +182,8 @@ TEST_F(CaptureOfRoute, GroupAndCombineFollowsANewChoiceOfExperts) {
     }
 }
 
-class CaptureBeforeWarmUp : public OnGpu {};
-
-TEST_F(CaptureBeforeWarmUp, IsNotReadyAndLeavesTheCaptureAlive) {
-    const TemporaryFolder folder;
-    const Engine cold(options_of(Backend::cuda, folder));
-    const CallersContext context;
-    const GpuStream stream;
-    const Projection p(cold, {.problem = shape(4, 96, 80, 16, 2), .T = 30});
-    StepOutputs out(p);
-
+/// That a step in a capture is refused, as a kernel was never loaded, and the capture goes on.
+void expect_not_ready(const Projection& p, StepOutputs& out, const GpuStream& stream) {
     SMLORA_CUDA(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
     ErrorCode code = ErrorCode::internal;
     std::string message;
@@ -200,14 +197,96 @@ TEST_F(CaptureBeforeWarmUp, IsNotReadyAndLeavesTheCaptureAlive) {
     const CUresult end = gpu::driver().cuStreamEndCapture(stream.handle(), &graph);
     if (graph != nullptr) SMLORA_CUDA(cuGraphDestroy, graph);
     EXPECT_EQ(code, ErrorCode::not_ready) << message;
+    EXPECT_NE(message.find("run the operation once"), std::string::npos) << message;
     EXPECT_EQ(end, CUDA_SUCCESS) << "the refusal broke the caller's capture";
+}
 
+void expect_capture_and_replay(const Projection& p, StepOutputs& out, const GpuStream& stream) {
+    const Graph graph(stream, [&] { enqueue_step(p, out, nullptr, stream.view()); });
+    for (Array* array : out.all()) array->poison();
+    graph.launch(stream);
+    expect_step(p, out);
+}
+
+class CaptureBeforeWarmUp : public OnGpu {};
+
+TEST_F(CaptureBeforeWarmUp, IsNotReadyAndLeavesTheCaptureAlive) {
+    const TemporaryFolder folder;
+    const Engine cold(options_of(Backend::cuda, folder));
+    const CallersContext context;
+    const GpuStream stream;
+    const Projection p(cold, {.problem = shape(4, 96, 80, 16, 2), .T = 30});
+    StepOutputs out(p);
+    expect_not_ready(p, out, stream);
     enqueue_step(p, out, nullptr, stream.view());
     synchronize(cold, stream.view());
-    const Graph warm(stream, [&] { enqueue_step(p, out, nullptr, stream.view()); });
+    expect_capture_and_replay(p, out, stream);
+}
+
+/// On an engine that tunes when an operation first runs, with few candidates, so that it does not take long.
+class CaptureUnderFirstUse : public OnGpu {
+ protected:
+    [[nodiscard]] Engine first_use_engine() {
+        EngineOptions options = options_of(Backend::cuda, folder);
+        options.tuning = TuningPolicy::first_use;
+        options.log = [this](LogLevel, std::string_view line) {
+            if (line.starts_with("tuning ")) ++tunings;
+        };
+        Engine engine(std::move(options));
+        engine.impl().tuner.limit_first_use(3, 1);
+        return engine;
+    }
+    void expect_nothing_tuned() const {
+        EXPECT_EQ(tunings, 0);
+        EXPECT_FALSE(std::filesystem::exists(records())) << "something was recorded";
+    }
+    [[nodiscard]] std::filesystem::path records() const { return folder.path() / "cache/v1/tuning"; }
+
+    const Case spec{.problem = shape(4, 96, 80, 16, 2), .T = 30};
+    const TemporaryFolder folder;
+    std::atomic<int> tunings = 0;
+};
+
+TEST_F(CaptureUnderFirstUse, TunesNothingAndNeitherDoLaterCalls) {
+    const Engine engine = first_use_engine();
+    const CallersContext context;
+    const GpuStream stream;
+    const Projection p(engine, spec);
+    StepOutputs out(p);
+    // The kernels of the heuristic choices, without a call that would tune.
+    ops::CudaCall call(engine, stream.view());
+    for (const ops::Variant& variant : ops::step_variants(p.problem, p.T)) {
+        ops::Plan plan = ops::make_plan(p.problem, variant, call.facts());
+        call.load(plan);
+    }
+
+    expect_capture_and_replay(p, out, stream);
+    expect_nothing_tuned();
+    // The choice stays for the life of the engine.
     for (Array* array : out.all()) array->poison();
-    warm.launch(stream);
+    enqueue_step(p, out, nullptr, stream.view());
+    synchronize(engine, stream.view());
     expect_step(p, out);
+    expect_nothing_tuned();
+}
+
+TEST_F(CaptureUnderFirstUse, BeforeWarmUpIsNotReadyAndTheFirstCallOutsideTunes) {
+    const Engine engine = first_use_engine();
+    const CallersContext context;
+    const GpuStream stream;
+    const Projection p(engine, spec);
+    StepOutputs out(p);
+    expect_not_ready(p, out, stream);
+    expect_nothing_tuned();
+    EXPECT_EQ(cache_stats(engine).compiles, 0u);
+
+    enqueue_step(p, out, nullptr, stream.view());
+    synchronize(engine, stream.view());
+    EXPECT_GE(tunings, 3) << "forward, dx and gradients";
+    EXPECT_TRUE(std::filesystem::exists(records()));
+    const int tuned = tunings;
+    expect_capture_and_replay(p, out, stream);
+    EXPECT_EQ(tunings, tuned);
 }
 
 }  // namespace
