@@ -58,8 +58,8 @@ class Measuring {
     }
 
     Outcome run() {
-        const std::optional<int> sets = rotated_sets();
-        if (!sets) return Outcome::out_of_memory;
+        sets_ = rotated_sets();
+        if (sets_ == 0) return Outcome::out_of_memory;
         try {
             compile();
             // A compile under way when its share of the time ends takes nothing from the measuring's share.
@@ -67,10 +67,10 @@ class Measuring {
             if (protocol_.breadth == Breadth::all) deadline_ = std::numeric_limits<double>::infinity();
             refuse_spilling();
             if (yardstick() < tuning_.trials.size()) {
-                device_.allocate(*sets, tuning_.seed);
+                device_.allocate(sets_, tuning_.seed);
                 check();
-                sample(*sets);
-                settled_ = all_decided() && run_off(*sets);
+                sample();
+                settled_ = all_decided() && run_off();
             } else {
                 settled_ = all_decided();
             }
@@ -106,11 +106,11 @@ class Measuring {
         }
     }
 
-    /// Nothing when not even one fits.
-    [[nodiscard]] std::optional<int> rotated_sets() {
+    /// None when not even one fits.
+    [[nodiscard]] int rotated_sets() {
         const MemoryNeed need = device_.memory_need();
         const std::uint64_t budget = usable_bytes(protocol_, need);
-        if (need.fixed_bytes > budget || need.set_bytes > budget - need.fixed_bytes) return std::nullopt;
+        if (need.fixed_bytes > budget || need.set_bytes > budget - need.fixed_bytes) return 0;
         const std::uint64_t set_bytes = std::max<std::uint64_t>(need.set_bytes, 1);
         const std::uint64_t wanted = caches_rotated * need.l2_bytes / set_bytes + 1;
         const std::uint64_t fitting = (budget - need.fixed_bytes) / set_bytes;
@@ -232,7 +232,7 @@ class Measuring {
                (verdict == Verdict::pending || (index == yardstick() && verdict == Verdict::measured));
     }
 
-    void sample(int sets) {
+    void sample() {
         // Rounds of earlier calls stay as they are; the new ones come behind them.
         std::size_t first = 0;
         for (const Trial& trial : tuning_.trials) first = std::max(first, trial.samples.size());
@@ -240,20 +240,37 @@ class Measuring {
         for (const std::size_t i : checked_) {
             if (takes_part(i)) running.push_back(i);
         }
-        int set = 0;
         for (int round = 0; !running.empty(); ++round) {
             const std::size_t row = first + static_cast<std::size_t>(round);
-            for (std::size_t at = 0; at < running.size(); ++at) {
-                // Each is first in its turn: what the first sample of a round suffers, everybody does.
-                Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
-                // Or a device on which checking takes long would never come to a choice, however often it is tried.
-                if (round > 0 && out_of_time()) return;
-                take_sample(trial, row, set++ % sets);
-            }
-            if (round == 0) time_slow_ones_again(running, row, sets, set);
+            // The first whatever the time: or a device on which checking takes long would never come to a choice.
+            if (!take_round(running, row, round, round > 0)) return;
+            if (round == 0) time_slow_ones_again(running, row);
             settle(running, round);
             report("timing", static_cast<std::size_t>(round) + 1, static_cast<std::size_t>(protocol_.rounds));
         }
+    }
+
+    /// A sample of each. Whether time did not run out, if it counts.
+    bool take_round(const std::vector<std::size_t>& running, std::size_t row, int round, bool time_counts) {
+        for (std::size_t at = 0; at < running.size(); ++at) {
+            if (time_counts && out_of_time()) return false;
+            // Each is first in its turn: what the first sample of a round suffers, everybody does.
+            Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
+            const double seconds = timed(trial, row);
+            trial.samples.resize(row, no_sample);
+            trial.samples.push_back(seconds);
+            save_now_and_then();
+        }
+        return true;
+    }
+
+    double timed(Trial& trial, std::size_t row) {
+        const double before = device_.now();
+        const double seconds = device_.time(trial.candidate, next_set_, row);
+        trial.spent_seconds += device_.now() - before;
+        next_set_ = (next_set_ + 1) % sets_;
+        // Whole nanoseconds, as a record keeps them.
+        return std::round(seconds * 1e9) / 1e9;
     }
 
     [[nodiscard]] bool all_decided() const {
@@ -263,19 +280,15 @@ class Measuring {
 
     /// Further rounds of those that only noise makes equals, and the yardstick. Whether that leaves nothing to be done:
     /// time did not run out, and none of them is to be compiled by a later call first.
-    bool run_off(int sets) {
+    bool run_off() {
         std::size_t row = 0;
         for (const Trial& trial : tuning_.trials) row = std::max(row, trial.samples.size());
-        int set = 0;
         while (std::max(most_taken(), protocol_.rounds) < (1 + protocol_.runoffs) * protocol_.rounds) {
             const std::vector<std::size_t> running = finalists();
             if (running.empty()) return all_prepared(undecided(tuning_.trials));
             for (int round = 0; round < protocol_.rounds; ++round, ++row) {
-                for (std::size_t at = 0; at < running.size(); ++at) {
-                    if (out_of_time()) return false;
-                    Trial& trial = tuning_.trials[running[(at + static_cast<std::size_t>(round)) % running.size()]];
-                    take_sample(trial, row, set++ % sets);
-                }
+                if (!take_round(running, row, round, true)) return false;
+                report("timing", static_cast<std::size_t>(round) + 1, static_cast<std::size_t>(protocol_.rounds));
             }
         }
         return true;
@@ -306,25 +319,12 @@ class Measuring {
         return found.size() > 1 ? found : std::vector<std::size_t>{};
     }
 
-    void take_sample(Trial& trial, std::size_t row, int set) {
-        const double before = device_.now();
-        const double seconds = device_.time(trial.candidate, set, row);
-        trial.spent_seconds += device_.now() - before;
-        trial.samples.resize(row, no_sample);
-        // Whole nanoseconds, as a record keeps them.
-        trial.samples.push_back(std::round(seconds * 1e9) / 1e9);
-        save_now_and_then();
-    }
-
     /// A single sample may have met an interruption, and who is dropped does not come back: it has a second one, and
     /// the better of the two counts.
-    void time_slow_ones_again(const std::vector<std::size_t>& running, std::size_t row, int sets, int& set) {
+    void time_slow_ones_again(const std::vector<std::size_t>& running, std::size_t row) {
         for (const std::size_t i : too_slow(running)) {
             Trial& trial = tuning_.trials[i];
-            const double before = device_.now();
-            const double seconds = std::round(device_.time(trial.candidate, set++ % sets, row) * 1e9) / 1e9;
-            trial.spent_seconds += device_.now() - before;
-            trial.samples[row] = std::min(trial.samples[row], seconds);
+            trial.samples[row] = std::min(trial.samples[row], timed(trial, row));
         }
     }
 
@@ -421,6 +421,8 @@ class Measuring {
     double deadline_ = 0;  // of elapsed()
     double saved_ = 0;
     double earlier_seconds_ = 0;
+    int sets_ = 0;  // of operands, and which comes next
+    int next_set_ = 0;
     bool settled_ = false;             // nothing is left to measure
     std::vector<std::size_t> wanted_;  // trials that are not decided, and the yardstick, which leads
     std::vector<char> prepared_;       // by trial
