@@ -24,8 +24,8 @@ Tensor matrix(const Problem& problem, void* data, std::int64_t rows, std::int64_
 
 ResultMatrix row_major(std::int64_t rows, std::int64_t columns) { return {rows, columns, columns}; }
 
-// Adapters lie as axolotl's kernels keep them, A as [E R, K] and B as [N, E R]. Where the parts of an expert's dB lie
-// decides by up to 4 % which kernel makes it fastest.
+// Adapters lie as axolotl's kernels keep them, A as [E R, K] and B as [N, E R]: which kernel is the fastest for dB
+// depends on how far apart the parts of an expert's lie.
 
 AdapterMatrix matrix_a(const Problem& problem, const void* data) {
     return {data, padded_rank(problem) * problem.K, problem.K};

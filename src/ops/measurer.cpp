@@ -43,9 +43,9 @@ constexpr std::uint64_t first_routing_seed = 1'000'000;
 constexpr double least_sample_seconds = 500e-6;
 constexpr int most_launches = 16;
 
-// What multiplies without a pause meets the chip's limit of power after some 20 ms, and the clock that is then left
-// depends on what ran before: all candidates are slowed alike, whatever each of them takes, some of them more than
-// others. After a rest as long as the sample a short one meets the full clock; a long one slows down by itself.
+// Products one behind the other meet the chip's limit of power after some 20 ms, and run at the clock that all
+// candidates together are left with from then on, where others of them are the fastest. After a rest as long as the
+// sample each has the full clock; a sample that is longer than this slows down by itself.
 constexpr double longest_rest_seconds = 20e-3;
 
 CUdeviceptr address(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }

@@ -9,6 +9,23 @@
 #include <utility>
 
 namespace smlora::tune {
+namespace {
+
+/// In what the first tuning of `slot` differs from `environment`; empty when one of them holds.
+std::string first_mismatch(const std::vector<Record>& records, std::string_view slot, const Environment& environment) {
+    std::string first;
+    for (const Record& record : records) {
+        for (const Tuning& tuning : record.tunings) {
+            if (tuning.slot != slot) continue;
+            std::string differs = mismatch(tuning.environment, environment);
+            if (differs.empty()) return {};
+            if (first.empty()) first = std::move(differs);
+        }
+    }
+    return first;
+}
+
+}  // namespace
 
 std::vector<Record> RecordStore::load(const RecordName& name, bool writable_only) {
     std::vector<Record> records;
@@ -28,30 +45,21 @@ std::vector<Record> RecordStore::load(const RecordName& name, bool writable_only
 
 std::optional<Tuning> RecordStore::find(const RecordName& name, std::string_view slot, const Environment& environment) {
     std::optional<Tuning> part;
-    for (const Record& record : load(name, false)) {
+    const std::vector<Record> records = load(name, false);
+    for (const Record& record : records) {
         const Tuning* tuning = record.find(slot, environment);
         if (tuning == nullptr) continue;
         if (tuning->complete) return *tuning;
         if (!part) part = *tuning;
     }
-    if (part) return part;
-    if (const std::string why = why_unfit(name, slot, environment); !why.empty()) {
+    if (const std::string why = first_mismatch(records, slot, environment); !why.empty()) {
         log_.debug(fmt::format("what is recorded of {} of {} does not hold here: {}", slot, name.problem, why));
     }
-    return std::nullopt;
+    return part;
 }
 
 std::string RecordStore::why_unfit(const RecordName& name, std::string_view slot, const Environment& environment) {
-    std::string why;
-    for (const Record& record : load(name, false)) {
-        for (const Tuning& tuning : record.tunings) {
-            if (tuning.slot != slot) continue;
-            std::string differs = mismatch(tuning.environment, environment);
-            if (differs.empty()) return {};
-            if (why.empty()) why = std::move(differs);
-        }
-    }
-    return why;
+    return first_mismatch(load(name, false), slot, environment);
 }
 
 std::optional<NearTuning> RecordStore::find_near(const RecordName& name, const std::vector<std::string>& relatives,

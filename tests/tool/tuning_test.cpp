@@ -34,7 +34,7 @@ class TuningCommands : public ProgramTest {
     ~TuningCommands() override { unsetenv("SMLORA_INSTRUCTIONS"); }
 
     /// Puts a record into this test's cache by which the third best prediction for forward is the best; its name.
-    std::string plant_record() {
+    std::string plant_record(const std::string& compiler = {}) {
         EngineOptions options;
         options.backend = Backend::cpu;
         options.cache_root = cache();
@@ -52,6 +52,7 @@ class TuningCommands : public ProgramTest {
         tune::Tuning tuning;
         tuning.slot = work.slot;
         tuning.environment = work.environment;
+        if (!compiler.empty()) tuning.environment.compiler = compiler;
         tuning.workload = {64, "uniform"};
         tuning.date = "2026-11-23T00:00:00Z";
         tuning.complete = true;
@@ -145,6 +146,17 @@ TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
          {"forward  the heuristic choice", "of floor", "predicted to be the fastest", "SMLORA_INSTRUCTIONS is mma"}) {
         EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
     }
+}
+
+TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
+    const auto nvrtc = run({"info", "--json"}).json()["nvrtc"];
+    if (!nvrtc["found"].get<bool>()) GTEST_SKIP() << "no NVRTC, whose version is compared";
+    plant_record("1.2.3");
+    const std::string source = work_called(run(with(explain, "--json")).json(), "forward")["source"];
+    EXPECT_EQ(
+        source.find("the heuristic choice: nothing is recorded that holds here (compiler: recorded with 1.2.3, here"),
+        0u)
+        << source;
 }
 
 TEST_F(TuningCommands, APolicyThatIsNoneIsRefused) {
