@@ -14,7 +14,8 @@ class ThreadPool;
 
 namespace smlora::ops {
 
-/// A matrix of results: its columns lie in runs, [columns / run, rows, run]. Row-major: one run of all columns.
+/// A matrix of results: its columns lie in runs, [columns / run, rows, run], of which the columns are a multiple.
+/// Row-major: one run of all columns.
 struct ResultMatrix {
     std::int64_t rows = 0;
     std::int64_t columns = 0;

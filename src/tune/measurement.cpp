@@ -234,8 +234,7 @@ class Measuring {
 
     void sample() {
         // Rounds of earlier calls stay as they are; the new ones come behind them.
-        std::size_t first = 0;
-        for (const Trial& trial : tuning_.trials) first = std::max(first, trial.samples.size());
+        const std::size_t first = rounds_so_far();
         std::vector<std::size_t> running;
         for (const std::size_t i : checked_) {
             if (takes_part(i)) running.push_back(i);
@@ -248,6 +247,12 @@ class Measuring {
             settle(running, round);
             report("timing", static_cast<std::size_t>(round) + 1, static_cast<std::size_t>(protocol_.rounds));
         }
+    }
+
+    [[nodiscard]] std::size_t rounds_so_far() const {
+        std::size_t rounds = 0;
+        for (const Trial& trial : tuning_.trials) rounds = std::max(rounds, trial.samples.size());
+        return rounds;
     }
 
     /// A sample of each. Whether time did not run out, if it counts.
@@ -281,8 +286,7 @@ class Measuring {
     /// Further rounds of those that only noise makes equals, and the yardstick. Whether that leaves nothing to be done:
     /// time did not run out, and none of them is to be compiled by a later call first.
     bool run_off() {
-        std::size_t row = 0;
-        for (const Trial& trial : tuning_.trials) row = std::max(row, trial.samples.size());
+        std::size_t row = rounds_so_far();
         while (std::max(most_taken(), protocol_.rounds) < (1 + protocol_.runoffs) * protocol_.rounds) {
             const std::vector<std::size_t> running = finalists();
             if (running.empty()) return all_prepared(undecided(tuning_.trials));

@@ -13,6 +13,7 @@
 
 #include <atomic>
 #include <string>
+#include <utility>
 
 namespace smlora::test {
 namespace {
@@ -182,13 +183,30 @@ TEST_F(CaptureOfRoute, GroupAndCombineFollowsANewChoiceOfExperts) {
     }
 }
 
+/// A step on an engine and a stream of its own.
+struct FirstStep {
+    explicit FirstStep(Engine made) : engine(std::move(made)) {}
+
+    void run() {
+        enqueue_step(p, out, nullptr, stream.view());
+        synchronize(engine, stream.view());
+    }
+
+    const Engine engine;
+    const CallersContext context;
+    const GpuStream stream;
+    const Projection p{engine, {.problem = shape(4, 96, 80, 16, 2), .T = 30}};
+    StepOutputs out{p};
+};
+
 /// That a step in a capture is refused, as a kernel was never loaded, and the capture goes on.
-void expect_not_ready(const Projection& p, StepOutputs& out, const GpuStream& stream) {
+void expect_not_ready(FirstStep& step) {
+    const GpuStream& stream = step.stream;
     SMLORA_CUDA(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
     ErrorCode code = ErrorCode::internal;
     std::string message;
     try {
-        enqueue_step(p, out, nullptr, stream.view());
+        enqueue_step(step.p, step.out, nullptr, stream.view());
     } catch (const Error& error) {
         code = error.code();
         message = error.what();
@@ -201,26 +219,21 @@ void expect_not_ready(const Projection& p, StepOutputs& out, const GpuStream& st
     EXPECT_EQ(end, CUDA_SUCCESS) << "the refusal broke the caller's capture";
 }
 
-void expect_capture_and_replay(const Projection& p, StepOutputs& out, const GpuStream& stream) {
-    const Graph graph(stream, [&] { enqueue_step(p, out, nullptr, stream.view()); });
-    for (Array* array : out.all()) array->poison();
-    graph.launch(stream);
-    expect_step(p, out);
+void expect_capture_and_replay(FirstStep& step) {
+    const Graph graph(step.stream, [&] { enqueue_step(step.p, step.out, nullptr, step.stream.view()); });
+    for (Array* array : step.out.all()) array->poison();
+    graph.launch(step.stream);
+    expect_step(step.p, step.out);
 }
 
 class CaptureBeforeWarmUp : public OnGpu {};
 
 TEST_F(CaptureBeforeWarmUp, IsNotReadyAndLeavesTheCaptureAlive) {
     const TemporaryFolder folder;
-    const Engine cold(options_of(Backend::cuda, folder));
-    const CallersContext context;
-    const GpuStream stream;
-    const Projection p(cold, {.problem = shape(4, 96, 80, 16, 2), .T = 30});
-    StepOutputs out(p);
-    expect_not_ready(p, out, stream);
-    enqueue_step(p, out, nullptr, stream.view());
-    synchronize(cold, stream.view());
-    expect_capture_and_replay(p, out, stream);
+    FirstStep step(Engine(options_of(Backend::cuda, folder)));
+    expect_not_ready(step);
+    step.run();
+    expect_capture_and_replay(step);
 }
 
 /// On an engine that tunes when an operation first runs, with few candidates, so that it does not take long.
@@ -242,50 +255,39 @@ class CaptureUnderFirstUse : public OnGpu {
     }
     [[nodiscard]] std::filesystem::path records() const { return folder.path() / "cache/v1/tuning"; }
 
-    const Case spec{.problem = shape(4, 96, 80, 16, 2), .T = 30};
     const TemporaryFolder folder;
     std::atomic<int> tunings = 0;
 };
 
 TEST_F(CaptureUnderFirstUse, TunesNothingAndNeitherDoLaterCalls) {
-    const Engine engine = first_use_engine();
-    const CallersContext context;
-    const GpuStream stream;
-    const Projection p(engine, spec);
-    StepOutputs out(p);
+    FirstStep step(first_use_engine());
     // The kernels of the heuristic choices, without a call that would tune.
-    ops::CudaCall call(engine, stream.view());
-    for (const ops::Variant& variant : ops::step_variants(p.problem, p.T)) {
-        ops::Plan plan = ops::make_plan(p.problem, variant, call.facts());
+    ops::CudaCall call(step.engine, step.stream.view());
+    for (const ops::Variant& variant : ops::step_variants(step.p.problem, step.p.T)) {
+        ops::Plan plan = ops::make_plan(step.p.problem, variant, call.facts());
         call.load(plan);
     }
 
-    expect_capture_and_replay(p, out, stream);
+    expect_capture_and_replay(step);
     expect_nothing_tuned();
     // The choice stays for the life of the engine.
-    for (Array* array : out.all()) array->poison();
-    enqueue_step(p, out, nullptr, stream.view());
-    synchronize(engine, stream.view());
-    expect_step(p, out);
+    for (Array* array : step.out.all()) array->poison();
+    step.run();
+    expect_step(step.p, step.out);
     expect_nothing_tuned();
 }
 
 TEST_F(CaptureUnderFirstUse, BeforeWarmUpIsNotReadyAndTheFirstCallOutsideTunes) {
-    const Engine engine = first_use_engine();
-    const CallersContext context;
-    const GpuStream stream;
-    const Projection p(engine, spec);
-    StepOutputs out(p);
-    expect_not_ready(p, out, stream);
+    FirstStep step(first_use_engine());
+    expect_not_ready(step);
     expect_nothing_tuned();
-    EXPECT_EQ(cache_stats(engine).compiles, 0u);
+    EXPECT_EQ(cache_stats(step.engine).compiles, 0u);
 
-    enqueue_step(p, out, nullptr, stream.view());
-    synchronize(engine, stream.view());
+    step.run();
     EXPECT_GE(tunings, 3) << "forward, dx and gradients";
     EXPECT_TRUE(std::filesystem::exists(records()));
     const int tuned = tunings;
-    expect_capture_and_replay(p, out, stream);
+    expect_capture_and_replay(step);
     EXPECT_EQ(tunings, tuned);
 }
 

@@ -78,8 +78,14 @@ TEST_F(EmulatedTuning, TunesOnceAndThenFindsItsRecord) {
     ASSERT_EQ(replaced["tunings"].size(), slots.size());
     for (const auto& tuning : replaced["tunings"]) EXPECT_EQ(tuning["workload"]["routing"], "zipf");
     for (const auto& [slot, work] : works(run_emulated(tune))) {
-        EXPECT_EQ(work["outcome"], "recorded, routing zipf") << slot;
+        EXPECT_EQ(work["outcome"], "recorded") << slot;
+        EXPECT_EQ(work["routing"], "zipf") << slot;
+        EXPECT_EQ(work["complete"], true) << slot;
     }
+    std::vector<std::string> text = tune;
+    std::erase(text, "--json");
+    EXPECT_NE(run_emulated(text).out.find("recorded, routing zipf"), std::string::npos)
+        << "though uniform was asked for";
 }
 
 TEST_F(EmulatedTuning, WhatComesNextIsCompiledWhileTheGpuMeasures) {

@@ -63,12 +63,10 @@ Examples:
   smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4
   smlora-tune tune --shape 64,2048,2048,16,8 --tokens 4096 --exhaustive)";
 
-std::string outcome_text(const ops::TuneResult& result, const std::string& skew) {
-    switch (result.outcome) {
-        case ops::TuneOutcome::known: {
-            const std::string& routing = result.work.tuning ? result.work.tuning->workload.routing : skew;
-            return routing == skew ? "recorded" : fmt::format("recorded, routing {}", routing);
-        }
+std::string_view name(ops::TuneOutcome outcome) {
+    switch (outcome) {
+        case ops::TuneOutcome::known:
+            return "recorded";
         case ops::TuneOutcome::complete:
             return "tuned";
         case ops::TuneOutcome::out_of_time:
@@ -76,11 +74,28 @@ std::string outcome_text(const ops::TuneResult& result, const std::string& skew)
         case ops::TuneOutcome::out_of_memory:
             return "out of memory";
         case ops::TuneOutcome::elsewhere:
-            return result.work.tuning && !result.work.tuning->complete ? "partly tuned elsewhere" : "tuned elsewhere";
+            return "tuned elsewhere";
         case ops::TuneOutcome::no_choice:
             return "one candidate";
     }
     return "";
+}
+
+/// The rows that it was measured on; empty when it was not.
+std::string routing_of(const ops::TuneResult& result) {
+    return result.work.tuning ? result.work.tuning->workload.routing : "";
+}
+
+bool is_complete(const ops::TuneResult& result) { return result.work.tuning && result.work.tuning->complete; }
+
+/// With what is unusual about it.
+std::string outcome_text(const ops::TuneResult& result, const std::string& skew) {
+    std::string text(name(result.outcome));
+    if (result.outcome == ops::TuneOutcome::elsewhere && !is_complete(result)) text += " in part";
+    if (const std::string routing = routing_of(result); !routing.empty() && routing != skew) {
+        text += ", routing " + routing;
+    }
+    return text;
 }
 
 /// A problem at a number of tokens, and what became of its pieces of work.
@@ -130,14 +145,16 @@ nlohmann::ordered_json to_json(const ops::Comparison& comparison) {
     return json;
 }
 
-nlohmann::ordered_json to_json(const Case& done, const std::string& skew) {
+nlohmann::ordered_json to_json(const Case& done) {
     nlohmann::ordered_json json{
         {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
     json["works"] = nlohmann::ordered_json::array();
     for (const ops::TuneResult& result : done.results) {
         const Winner winner = winner_of(result.work);
         json["works"].push_back({{"slot", result.work.slot},
-                                 {"outcome", outcome_text(result, skew)},
+                                 {"outcome", name(result.outcome)},
+                                 {"complete", is_complete(result)},
+                                 {"routing", routing_of(result)},
                                  {"choice", winner.name},
                                  {"reason", result.why.empty() ? winner.reason : result.why},
                                  {"median_seconds", winner.seconds},
@@ -332,8 +349,8 @@ class CaseTuner {
     ProgressLine& line_;
 };
 
-void print_document(const std::vector<Case>& cases, const TuneCommand& command, const Session& session, const Place& place,
-                const std::vector<double>& compiled, std::size_t compiled_ahead) {
+void print_document(const std::vector<Case>& cases, const TuneCommand& command, const Session& session,
+                    const Place& place, const std::vector<double>& compiled, std::size_t compiled_ahead) {
     nlohmann::ordered_json document = json_document("tune");
     document["device"] = session.device_name();
     document["routing"] = command.skew;
@@ -342,7 +359,7 @@ void print_document(const std::vector<Case>& cases, const TuneCommand& command, 
     document["compiled_ahead"] = compiled_ahead;
     document["compile_seconds"] = compiled.empty() ? 0 : median(compiled);
     document["cases"] = nlohmann::ordered_json::array();
-    for (const Case& done : cases) document["cases"].push_back(to_json(done, command.skew));
+    for (const Case& done : cases) document["cases"].push_back(to_json(done));
     print_json(document);
 }
 
