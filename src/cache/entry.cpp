@@ -1,6 +1,7 @@
 #include "cache/entry.hpp"
 
 #include "util/hash.hpp"
+#include "util/json.hpp"
 
 #include <fmt/format.h>
 
@@ -84,7 +85,7 @@ std::optional<KernelEntry> decode(std::string_view bytes, std::string& why) {
 
     const std::string_view metadata = bytes.substr(header_bytes, metadata_bytes);
     const std::string_view cubin = bytes.substr(header_bytes + metadata_bytes, content_bytes - metadata_bytes);
-    KernelEntry entry{nlohmann::json::parse(metadata, nullptr, false), std::string(cubin)};
+    KernelEntry entry{util::parse_json(metadata), std::string(cubin)};
     if (!entry.metadata.is_object()) return unsound("the metadata is no JSON object");
     if (!is_cubin(entry.cubin)) return unsound("the payload is no cubin");
     return entry;

@@ -78,7 +78,10 @@ std::string near_text(const KnownWork& work) {
 }
 
 std::string choice_text(const KnownWork& work) {
-    if (!work.tuning || !work.tuning->choice) return "the heuristic choice, as no candidate was right";
+    if (!work.tuning || !work.tuning->choice) {
+        return work.tuning && !work.tuning->complete ? "nothing was timed yet"
+                                                     : "the heuristic choice, as no candidate was right";
+    }
     const tune::Candidate* chosen = tune::find_legal(work.space, *work.tuning->choice);
     return fmt::format("{}, {}", chosen == nullptr ? "?" : chosen->name, tune::judge(work.tuning->trials).reason);
 }
@@ -105,7 +108,8 @@ void Tuner::refresh(KnownWork& work) {
     }
     work.choice.reset();
     work.near.reset();
-    if (!work.tuning) {
+    // One that was cut short before anything was timed is gone on with, but what is near knows more.
+    if (!work.tuning || (!work.tuning->choice && !work.tuning->complete)) {
         work.near = records_.find_near(work.name, work.relatives, work.slot, work.environment, work.space);
         if (work.near) work.choice = work.near->tuning.choice;
         return;
@@ -300,8 +304,8 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
                 } else if (share.seconds <= 0) {
                     result.outcome = TuneOutcome::out_of_time;
                 } else {
-                    if (wanted == Wanted::new_tuning) result.work.tuning.reset();
-                    measure(problem, variant, rows, choices, share, progress, result, spent);
+                    measure(problem, variant, rows, choices, share, wanted == Wanted::new_tuning, progress, result,
+                            spent);
                 }
             };
             // Whoever holds it measures for as long as this process would.
@@ -317,13 +321,15 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
 }
 
 void Tuner::measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
-                    const tune::Protocol& protocol, const std::function<void(const tune::Progress&)>& progress,
-                    TuneResult& result, double& spent) {
+                    const tune::Protocol& protocol, bool anew,
+                    const std::function<void(const tune::Progress&)>& progress, TuneResult& result, double& spent) {
     KnownWork& work = result.work;
     // Throws what there is to say when there is none.
     if (work.environment.compiler.empty()) static_cast<void>(jit::Nvrtc::instance());
     Measurer device(engine_, {problem, variant, work.role, others, rows.T, rows.callers, rows.stream, rows.skew});
-    tune::Tuning tuning = work.tuning.value_or(tune::Tuning{});
+    // What is there to the end stays until its successor is.
+    const bool replaces = anew && work.tuning && work.tuning->complete;
+    tune::Tuning tuning = anew || !work.tuning ? tune::Tuning{} : *work.tuning;
     tuning.slot = work.slot;
     tuning.environment = work.environment;
     // Who goes on with a tuning leaves what is said of its beginning.
@@ -338,7 +344,7 @@ void Tuner::measure(const Problem& problem, const Variant& variant, const Rows& 
     const auto started = [&] { counted_from = seconds_now(); };
     const auto save = [&](const tune::Tuning& state) {
         tuning.date = now_text();
-        static_cast<void>(records_.save(work.name, state));
+        if (!replaces || state.complete) static_cast<void>(records_.save(work.name, state));
     };
     tune::Outcome outcome = tune::Outcome::out_of_time;
     try {

@@ -134,7 +134,7 @@ class Tuner {
                                          const std::function<void(const tune::Progress&)>& progress, Choices& choices,
                                          double& spent);
     void measure(const Problem& problem, const Variant& variant, const Rows& rows, const Choices& others,
-                 const tune::Protocol& protocol, const std::function<void(const tune::Progress&)>& progress,
+                 const tune::Protocol& protocol, bool anew, const std::function<void(const tune::Progress&)>& progress,
                  TuneResult& result, double& spent);
 
     Engine::Impl& engine_;

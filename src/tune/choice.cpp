@@ -133,8 +133,7 @@ Judgement judge(const std::vector<Trial>& trials) {
     if (!race.best()) {
         const auto standing = std::find_if(trials.begin(), trials.end(), stands);
         if (standing == trials.end()) return {std::nullopt, "no candidate was right"};
-        return {static_cast<std::size_t>(standing - trials.begin()),
-                "predicted to be the fastest, nothing was measured"};
+        return {std::nullopt, "nothing was timed yet"};
     }
 
     const std::size_t best = *race.best();

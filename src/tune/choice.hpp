@@ -28,7 +28,7 @@ struct Estimate {
 [[nodiscard]] std::vector<Estimate> estimates(const std::vector<Trial>& trials);
 
 struct Judgement {
-    std::optional<std::size_t> winner;  ///< nothing when every trial was refused
+    std::optional<std::size_t> winner;  ///< nothing when every trial was refused, or none was timed
     std::string reason;                 ///< for people
 };
 

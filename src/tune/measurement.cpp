@@ -3,12 +3,15 @@
 #include "tune/choice.hpp"
 #include "util/thread_pool.hpp"
 
+#include <smlora/error.hpp>
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <mutex>
+#include <utility>
 
 namespace smlora::tune {
 namespace {
@@ -22,7 +25,8 @@ constexpr std::size_t fewest = 3;
 constexpr double drop_factor = 2;
 // Inputs are cold when more than this many caches' worth of others came between.
 constexpr std::uint64_t caches_rotated = 3;
-constexpr int most_sets = 64;
+// Each costs some allocations. Who needs more has operands of less than a few hundred KiB, which stay in the cache.
+constexpr int most_sets = 256;
 // Nothing that took longer than this to find out is lost when the process ends.
 constexpr double save_interval = 0.25;
 
@@ -48,6 +52,7 @@ class Measuring {
             const Trial* known = trial_of(tuning.trials, candidate);
             trials.push_back(known != nullptr ? *known : Trial{});
             trials.back().candidate = std::move(candidate);
+            if (trials.back().verdict == Verdict::running) fail(trials.back(), "a process ended while it ran");
         }
         // Whoever goes on checks on the same inputs.
         if (tuning.trials.empty()) tuning.seed = protocol.seed;
@@ -62,6 +67,8 @@ class Measuring {
         if (sets_ == 0) return Outcome::out_of_memory;
         try {
             compile();
+            // Who follows a yardstick that is refused may have been decided before: a yardstick takes part again.
+            while (yardstick() < tuning_.trials.size() && prepared_[yardstick()] == 0) compile();
             // A compile under way when its share of the time ends takes nothing from the measuring's share.
             deadline_ = std::max(protocol_.seconds, elapsed() + (1 - compiling_share) * protocol_.seconds);
             if (protocol_.breadth == Breadth::all) deadline_ = std::numeric_limits<double>::infinity();
@@ -75,10 +82,10 @@ class Measuring {
                 settled_ = all_decided();
             }
         } catch (...) {
-            finish();
+            save();
             throw;
         }
-        finish();
+        save();
         return tuning_.complete ? Outcome::complete : Outcome::out_of_time;
     }
 
@@ -131,6 +138,7 @@ class Measuring {
         // Those of a runoff come when everybody has a verdict: until then time is for those without.
         const std::vector<std::size_t> racing = all_decided() ? undecided(tuning_.trials) : std::vector<std::size_t>{};
         std::vector<Unit> units;
+        wanted_.clear();
         for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
             const bool races = std::find(racing.begin(), racing.end(), i) != racing.end();
             if (tuning_.trials[i].verdict != Verdict::pending && i != first && !races) continue;
@@ -187,6 +195,7 @@ class Measuring {
     }
 
     void start_counting() {
+        if (!std::isnan(counted_from_)) return;
         counted_from_ = device_.now();
         if (observer_.started) observer_.started();
     }
@@ -201,6 +210,32 @@ class Measuring {
         }
     }
 
+    /// Runs a trial on the device for the first time. A kernel that faults takes the process's context with it, one
+    /// that hangs the process: the record tells the next process which it was.
+    template <class Run>
+    auto guarded(Trial& trial, const Run& run) {
+        const Verdict before = std::exchange(trial.verdict, Verdict::running);
+        save();
+        try {
+            auto result = run();
+            trial.verdict = before;
+            return result;
+        } catch (const Error& error) {
+            fail(trial, error.what());
+            throw Error(error.code(), fmt::format("{}: {}", trial.candidate.name, error.what()));
+        }
+    }
+
+    /// What else happened to the process then may not be its fault: the second time it is out.
+    static void fail(Trial& trial, std::string_view how) {
+        trial.verdict = Verdict::pending;
+        if (trial.why.empty()) {
+            trial.why = how;
+        } else {
+            refuse(trial, fmt::format("failed twice: {}; {}", trial.why, how));
+        }
+    }
+
     void check() {
         const double begin = elapsed();
         const double end = begin + checking_share * (deadline_ - begin);
@@ -209,13 +244,15 @@ class Measuring {
             if (!takes_part(i)) continue;
             if (checked_.size() >= fewest && elapsed() >= end) return;
             const double before = device_.now();
-            const Verification verification = device_.verify(trial.candidate);
+            const Verification verification = guarded(trial, [&] { return device_.verify(trial.candidate); });
             const double took = device_.now() - before;
             trial.spent_seconds += took;
-            trial.error = verification.error;
+            trial.error = std::isfinite(verification.error) ? verification.error : 1;
             checked_.push_back(i);
             if (!verification.refusal.empty()) {
                 refuse(trial, verification.refusal);
+            } else if (!std::isfinite(verification.error)) {
+                refuse(trial, "its result or the reference's is not finite");
             } else if (took > protocol_.candidate_seconds && i != yardstick()) {
                 refuse(trial, fmt::format("took {:.2f} s to check, and {:.2f} s are for one candidate", took,
                                           protocol_.candidate_seconds));
@@ -227,9 +264,7 @@ class Measuring {
 
     /// Prepared in this call and not out of the race.
     [[nodiscard]] bool takes_part(std::size_t index) const {
-        const Verdict verdict = tuning_.trials[index].verdict;
-        return prepared_[index] != 0 &&
-               (verdict == Verdict::pending || (index == yardstick() && verdict == Verdict::measured));
+        return prepared_[index] != 0 && (tuning_.trials[index].verdict == Verdict::pending || index == yardstick());
     }
 
     void sample() {
@@ -271,7 +306,10 @@ class Measuring {
 
     double timed(Trial& trial, std::size_t row) {
         const double before = device_.now();
-        const double seconds = device_.time(trial.candidate, next_set_, row);
+        const auto run = [&] { return device_.time(trial.candidate, next_set_, row); };
+        const bool first = taken(trial) == 0;
+        const double seconds = first ? guarded(trial, run) : run();
+        if (first) trial.why.clear();
         trial.spent_seconds += device_.now() - before;
         next_set_ = (next_set_ + 1) % sets_;
         // Whole nanoseconds, as a record keeps them.
@@ -396,7 +434,10 @@ class Measuring {
     }
 
     void save_now_and_then() {
-        if (device_.now() - saved_ < save_interval) return;
+        if (device_.now() - saved_ >= save_interval) save();
+    }
+
+    void save() {
         update();
         if (observer_.save) observer_.save(tuning_);
         saved_ = device_.now();
@@ -408,11 +449,6 @@ class Measuring {
         const Judgement judgement = judge(tuning_.trials);
         tuning_.choice.reset();
         if (judgement.winner) tuning_.choice = tuning_.trials[*judgement.winner].candidate.configuration;
-    }
-
-    void finish() {
-        update();
-        if (observer_.save) observer_.save(tuning_);
     }
 
     Device& device_;
@@ -447,7 +483,7 @@ bool covers(const Tuning& tuning, const SearchSpace& space, const Protocol& prot
     const std::vector<Candidate> wanted = tried(space, protocol);
     return std::all_of(wanted.begin(), wanted.end(), [&](const Candidate& candidate) {
         const Trial* trial = trial_of(tuning.trials, candidate);
-        return trial != nullptr && trial->verdict != Verdict::pending;
+        return trial != nullptr && trial->verdict != Verdict::pending && trial->verdict != Verdict::running;
     });
 }
 

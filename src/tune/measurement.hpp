@@ -3,10 +3,10 @@
 // The shortest predictions are compiled concurrently, best first. Time counts from when the heuristic choice is
 // compiled, which it would have to be anyway. Those that spill registers are refused, and those whose result differs
 // from the reference's. The rest is timed in rounds: one sample of each candidate a round, in an order that rotates,
-// with operands that rotate through more than three times the L2 cache, on the rows of that round. Who is twice as slow
-// as the best after its first round, and when timed once more, is dropped. Those that are the fastest but for noise,
-// and the heuristic choice while its samples do not tell whether it is one of them, then run as many rounds more, in up
-// to two runoffs. When time runs out, what is known stays, and the next call goes on from it.
+// with operands that rotate through more than three times the L2 cache if memory allows, on the rows of that round. Who
+// is twice as slow as the best after its first round, and when timed once more, is dropped. Those that are the fastest
+// but for noise, and the heuristic choice while its samples do not tell whether it is one of them, then run as many
+// rounds more, in up to two runoffs. When time runs out, what is known stays, and the next call goes on from it.
 #pragma once
 
 #include "tune/device.hpp"

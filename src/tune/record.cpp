@@ -2,6 +2,7 @@
 
 #include "tune/choice.hpp"
 #include "util/hash.hpp"
+#include "util/json.hpp"
 
 #include <fmt/format.h>
 
@@ -18,7 +19,7 @@ using Json = nlohmann::ordered_json;
 // Two compilers in turn on one machine are common, a dozen are leftovers.
 constexpr std::ptrdiff_t environments_kept = 4;
 
-constexpr std::array verdict_names{"pending", "refused", "slow", "measured"};
+constexpr std::array verdict_names{"pending", "refused", "slow", "measured", "running"};
 
 /// Microseconds to the nanosecond, which is more than a sample can be exact to.
 double microseconds(double seconds) { return std::round(seconds * 1e9) / 1e3; }
@@ -215,7 +216,7 @@ std::string record_text(const Record& record) {
 }
 
 std::optional<Record> parse_record(const std::string& content, std::string& why) {
-    const Json json = Json::parse(content, nullptr, false);
+    const Json json = util::parse_json<Json>(content);
     try {
         if (!json.is_object()) throw Unsound("it is no JSON object");
         if (const auto format = integer(json, "format", any); format != record_format) {

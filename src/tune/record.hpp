@@ -14,11 +14,11 @@
 //         "seed": 17,                         of the inputs that candidates were checked on
 //         "seconds": 3.2,                     that all of it took
 //         "complete": true,                   false: cut short, to be gone on with
-//         "choice": {"family", ..},           null: no candidate was right
+//         "choice": {"family", ..},           null: no candidate was right, or none was timed yet
 //         "reason": "4.1 % faster than the heuristic choice",
 //         "candidates": [                     the heuristic choice first
 //           {"name", "configuration", "predicted_us", "shared_bytes", "registers", "spill_bytes", "compile_seconds",
-//            "verdict": "measured", "slow", "refused" or "pending", "why", "error", "spent_seconds",
+//            "verdict": "measured", "slow", "refused", "pending" or "running", "why", "error", "spent_seconds",
 //            "samples_us": [12.3, null, ..]}  by round, null where it took no part
 //         ]
 //       }

@@ -18,6 +18,7 @@ enum class Verdict {
     refused,   ///< does not compile, spills, is wrong, or takes too long: see Trial::why
     slow,      ///< dropped after its first round, as twice as slow as the best or slower
     measured,  ///< has all its samples
+    running,   ///< of a record only: on the device when it was written, and still so if the process did not live on
 };
 
 inline constexpr double no_sample = std::numeric_limits<double>::quiet_NaN();
@@ -25,7 +26,7 @@ inline constexpr double no_sample = std::numeric_limits<double>::quiet_NaN();
 struct Trial {
     Candidate candidate;
     Verdict verdict = Verdict::pending;
-    std::string why;             ///< of a refusal
+    std::string why;             ///< of a refusal; while pending, of the first of two failures
     std::int64_t registers = 0;  ///< a thread's
     std::int64_t spill_bytes = 0;
     double compile_seconds = 0;

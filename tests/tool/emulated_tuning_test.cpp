@@ -82,6 +82,13 @@ TEST_F(EmulatedTuning, TunesOnceAndThenFindsItsRecord) {
         EXPECT_EQ(work["routing"], "zipf") << slot;
         EXPECT_EQ(work["complete"], true) << slot;
     }
+    // What is there to the end stays until its successor is.
+    const auto complete = records();
+    std::replace(anew.begin(), anew.end(), std::string("200"), std::string("0.001"));
+    const nlohmann::json cut_short = run_emulated(anew).json();
+    for (const auto& work : cut_short["cases"][0]["works"]) EXPECT_NE(work["outcome"], "tuned") << work;
+    EXPECT_EQ(records(), complete);
+
     std::vector<std::string> text = tune;
     std::erase(text, "--json");
     EXPECT_NE(run_emulated(text).out.find("recorded, routing zipf"), std::string::npos)

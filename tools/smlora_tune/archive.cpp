@@ -2,6 +2,7 @@
 
 #include "cache/layer.hpp"
 #include "util/hash.hpp"
+#include "util/json.hpp"
 
 #include <smlora/error.hpp>
 
@@ -78,7 +79,7 @@ std::map<std::string, nlohmann::json> parse_manifest(const std::string& text, co
     const auto refuse = [&](const std::string& what) {
         fail(file, fmt::format("its manifest is none of an archive of this format: {}: {}", manifest_path, what));
     };
-    const auto json = nlohmann::json::parse(text, nullptr, false);
+    const auto json = util::parse_json(text);
     if (!json.is_object()) refuse("expected a JSON object");
     const nlohmann::json format = json.value("format", nlohmann::json());
     if (format != archive_format) {

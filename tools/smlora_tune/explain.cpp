@@ -112,7 +112,9 @@ std::string source_of(const ops::KnownWork& work, const std::string& unfit) {
     const std::string record =
         fmt::format("{} on {} with {} tokens, routing {}", work.tuning->complete ? "recorded" : "recorded in part",
                     work.tuning->date, work.tuning->workload.tokens, work.tuning->workload.routing);
-    if (!work.tuning->choice) return record + ": no candidate was right, so the heuristic choice is used";
+    if (!work.tuning->choice) {
+        return fmt::format("{}: {}, so the heuristic choice is used", record, tune::judge(work.tuning->trials).reason);
+    }
     if (!work.choice) return record + ", but that choice is no candidate here: the heuristic choice is used";
     return record;
 }
@@ -154,7 +156,7 @@ std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration
             if (!work.choice) {
                 line.why = "predicted to be the fastest";
             } else {
-                line.why = work.tuning ? judgement.reason : "the choice of the record that serves here";
+                line.why = work.near ? "the choice of the record that serves here" : judgement.reason;
             }
         } else if (!candidate.legal()) {
             line.status = "refused";

@@ -191,6 +191,26 @@ TEST_F(Tuning, APartOfATuningIsUsedUntilThereIsMore) {
     EXPECT_EQ(made.impl().tuner.known(problem, forward, h200()).of(Role::product), another(work.space).configuration);
 }
 
+TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    const Variant larger = step_variants(problem, 512).at(0);
+    const KnownWork begun = made.impl().tuner.look_up(problem, larger, h200()).at(0);
+    record(made, begun, another(begun.space), false, [](tune::Tuning& tuning) {
+        tuning.choice.reset();
+        for (tune::Trial& trial : tuning.trials) {
+            trial.verdict = tune::Verdict::pending;
+            trial.samples.clear();
+        }
+    });
+    const KnownWork found = made.impl().tuner.look_up(problem, larger, h200()).at(0);
+    ASSERT_TRUE(found.tuning) << "to be gone on with";
+    EXPECT_TRUE(found.near);
+    EXPECT_EQ(found.choice, another(work.space).configuration);
+    EXPECT_EQ(made.impl().tuner.known(problem, larger, h200()).of(Role::product), another(work.space).configuration);
+}
+
 TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGrown) {
     Engine made = engine(TuningPolicy::first_use);
     for (const KnownWork& work : made.impl().tuner.look_up(problem, forward, h200())) {

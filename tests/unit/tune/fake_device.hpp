@@ -4,6 +4,8 @@
 #include "tune/device.hpp"
 #include "tune/tuning.hpp"
 
+#include <smlora/error.hpp>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -26,6 +28,8 @@ struct Planted {
     std::int64_t spill_bytes = 0;
     std::string compile_error = {};
     bool wrong = false;
+    bool faults = false;  ///< the driver says so
+    bool kills = false;   ///< the process is gone with it
 };
 
 /// The clock moves by what things cost and by nothing else.
@@ -55,6 +59,8 @@ class FakeDevice : public Device {
         const Planted& plan = planted_.at(candidate.name);
         pass(plan.check_seconds);
         verified.push_back(candidate.name);
+        if (plan.faults) throw Error(ErrorCode::cuda, "an illegal address");
+        if (plan.kills) throw std::runtime_error("the process is gone");
         return {plan.wrong ? "row 3: expected 1, got 2" : "", plan.wrong ? 1.0 : 1e-3};
     }
     double time(const Candidate& candidate, int set, std::size_t round) override {

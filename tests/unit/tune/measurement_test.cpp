@@ -2,8 +2,13 @@
 #include "tune/measurement.hpp"
 
 #include "measuring.hpp"
+#include "tune/choice.hpp"
+#include "tune/record.hpp"
 
 #include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
 
 namespace smlora::tune {
 namespace {
@@ -228,6 +233,12 @@ TEST_F(Measuring, InputsRotateThroughMoreThanThreeCaches) {
     EXPECT_GT(static_cast<std::uint64_t>(device.sets) * device.memory.set_bytes, 3 * device.memory.l2_bytes);
     EXPECT_EQ(device.sets_used.size(), static_cast<std::size_t>(device.sets));
 
+    FakeDevice small(planted, fresh_seed());
+    small.memory.set_bytes = std::uint64_t{700} << 10;
+    tuning = untried();
+    run(small, space);
+    EXPECT_GT(static_cast<std::uint64_t>(small.sets) * small.memory.set_bytes, 3 * small.memory.l2_bytes);
+
     FakeDevice large(planted, fresh_seed());
     large.memory.set_bytes = std::uint64_t{1} << 30;
     tuning = untried();
@@ -451,13 +462,127 @@ TEST_F(Measuring, ProgressTellsTheBestSoFar) {
     EXPECT_EQ(best, "c01");
 }
 
+/// Its first compile ends only when another is under way.
+class PatientDevice : public FakeDevice {
+ public:
+    using FakeDevice::FakeDevice;
+    Preparation prepare(const Candidate& candidate, std::size_t part) override {
+        {
+            std::unique_lock lock(mutex_);
+            ++compiling_;
+            another_.notify_all();
+            met = another_.wait_for(lock, std::chrono::seconds(30), [&] { return met || compiling_ > 1; });
+            --compiling_;
+        }
+        return FakeDevice::prepare(candidate, part);
+    }
+
+    bool met = false;
+
+ private:
+    std::mutex mutex_;
+    std::condition_variable another_;
+    int compiling_ = 0;
+};
+
 TEST_F(Measuring, CandidatesAreCompiledOnSeveralThreads) {
     const unsigned seed = fresh_seed();
     Landscape land(seed, 24);
-    FakeDevice device(land.planted, seed);
+    PatientDevice device(land.planted, seed);
     util::ThreadPool many(4);
     EXPECT_EQ(measure(device, land.space, protocol, many, tuning, {}), Outcome::complete);
+    EXPECT_TRUE(device.met);
     EXPECT_EQ(std::set<std::string>(device.prepared.begin(), device.prepared.end()).size(), 24u);
+}
+
+TEST_F(Measuring, WhatFaultsIsNamedAndIsOutTheSecondTime) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    const std::map<std::string, Planted> planted{
+        {"c00", {1e-3}}, {"c01", {0.5e-3, 0.1, 0.01, 0, "", false, true}}, {"c02", {0.8e-3}}};
+    for (int process = 0; process < 2; ++process) {
+        FakeDevice device(planted, fresh_seed());
+        try {
+            run(device, space);
+            ADD_FAILURE() << "nothing was thrown";
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ErrorCode::cuda);
+            EXPECT_EQ(error.what(), std::string("c01: an illegal address"));
+        }
+        EXPECT_FALSE(tuning.complete);
+    }
+    FakeDevice device(planted, fresh_seed());
+    EXPECT_EQ(run(device, space), Outcome::complete);
+    EXPECT_EQ(trial("c01").verdict, Verdict::refused);
+    EXPECT_EQ(trial("c01").why, "failed twice: an illegal address; an illegal address");
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c02");
+}
+
+TEST_F(Measuring, WhatEndsTheProcessTwiceIsOutAndWhatDidOnceIsNot) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3)};
+    std::map<std::string, Planted> planted{
+        {"c00", {1e-3}}, {"c01", {0.5e-3, 0.1, 0.01, 0, "", false, false, true}}, {"c02", {0.8e-3}}};
+    Tuning recorded;
+    const Observer observer{{}, [&](const Tuning& state) { recorded = state; }};
+    const auto die = [&] {
+        FakeDevice device(planted, fresh_seed());
+        EXPECT_THROW(run(device, space, observer), std::runtime_error);
+        // Through the record's text, as the next process has it.
+        std::string why;
+        const auto read = parse_record(record_text({{"gpu", "problem", 11}, {recorded}}), why);
+        ASSERT_TRUE(read) << why;
+        tuning = read->tunings.at(0);
+        EXPECT_EQ(trial("c01").verdict, Verdict::running);
+        EXPECT_FALSE(covers(tuning, space, protocol));
+    };
+    die();
+    const Tuning after_one = tuning;
+    die();
+    FakeDevice third(planted, fresh_seed());
+    EXPECT_EQ(run(third, space), Outcome::complete);
+    EXPECT_EQ(trial("c01").why, "failed twice: a process ended while it ran; a process ended while it ran");
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c02");
+
+    tuning = after_one;
+    planted.at("c01").kills = false;
+    FakeDevice second(planted, fresh_seed());
+    EXPECT_EQ(run(second, space), Outcome::complete);
+    EXPECT_EQ(trial("c01").verdict, Verdict::measured);
+    EXPECT_EQ(trial("c01").why, "");
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c01");
+}
+
+TEST_F(Measuring, ThereIsNoChoiceBeforeAnythingWasTimed) {
+    Landscape land(fresh_seed(), 10);
+    FakeDevice device(land.planted, fresh_seed());
+    bool timed = false;
+    int before = 0;
+    const Observer observer{{}, [&](const Tuning& state) {
+                                timed = timed || !device.timed.empty();
+                                if (timed) return;
+                                ++before;
+                                EXPECT_FALSE(state.choice);
+                                EXPECT_EQ(judge(state.trials).reason, "nothing was timed yet");
+                            }};
+    EXPECT_EQ(run(device, land.space, observer), Outcome::complete);
+    EXPECT_GT(before, 3);
+    EXPECT_TRUE(tuning.choice);
+}
+
+TEST_F(Measuring, WhoIsTheYardstickTakesPartAlthoughItWasSlow) {
+    const SearchSpace space{candidate(0, 1e-3), candidate(1, 2e-3), candidate(2, 3e-3), candidate(3, 4e-3)};
+    std::map<std::string, Planted> planted{{"c00", {0.2e-3}}, {"c01", {1.5e-3}}, {"c02", {0.9e-3}}, {"c03", {0.5e-3}}};
+    FakeDevice device(planted, fresh_seed());
+    device.noise = 0;
+    run(device, {space[0], space[1], space[2]});
+    EXPECT_EQ(trial("c01").verdict, Verdict::slow);
+    // Another compiler refuses the heuristic choice.
+    tuning.trials[0].verdict = Verdict::pending;
+    planted.at("c00").compile_error = "no longer";
+    FakeDevice next(planted, fresh_seed());
+    next.noise = 0;
+    EXPECT_EQ(run(next, space), Outcome::complete);
+    EXPECT_EQ(trial("c00").verdict, Verdict::refused);
+    EXPECT_EQ(name_of(tuning.trials, tuning.choice), "c03");
 }
 
 }  // namespace

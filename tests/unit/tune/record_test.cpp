@@ -170,6 +170,18 @@ TEST(Record, ValuesThatMakeNoSenseAreFoundOut) {
     }
 }
 
+TEST(Record, WhatIsNestedDeeperThanAnyRecordIsRefusedInsteadOfExhaustingTheStack) {
+    constexpr std::size_t depth = 1'000'000;
+    for (const char* member : {"format", "gpu", "tunings"}) {
+        std::string text = record_text({sample_name(), {sample_tuning()}});
+        const std::size_t at = text.find(':', text.find(fmt::format("\"{}\"", member))) + 1;
+        text.insert(at, std::string(depth, '[') + std::string(depth, ']') + ", \"rest\":");
+        std::string why;
+        EXPECT_FALSE(parse_record(text, why).has_value()) << member;
+        EXPECT_LT(why.size(), 1000u);
+    }
+}
+
 TEST(Record, KeepsWhatWasMeasuredElsewhereBesideItsOwn) {
     Record record{sample_name(), {}};
     record.put(sample_tuning("forward", 0));
