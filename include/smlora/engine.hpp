@@ -20,7 +20,12 @@ enum class Backend : std::int32_t {
     cpu = 1,   ///< the same operations on host memory, multithreaded
 };
 
-enum class LogLevel : std::int32_t { debug = 0, info = 1, warning = 2 };
+enum class LogLevel : std::int32_t {
+    debug = 0,
+    info = 1,
+    notice = 2,  ///< nothing is wrong, but it takes the caller's time: tuning at first use begins or ends
+    warning = 3,
+};
 
 /// Receives one line, without a newline. May be called from any thread, never from two at once.
 using LogSink = std::function<void(LogLevel, std::string_view)>;
@@ -47,7 +52,8 @@ struct EngineOptions {
     std::optional<std::uint64_t> tuning_memory_bytes;
     /// Threads of the CPU backend, and of compiling; 0: one for each core that this process may use.
     int threads = 0;
-    /// Where log lines go. Unset: warnings to stderr; everything when SMLORA_LOG=debug, info when SMLORA_LOG=info.
+    /// Where log lines go. Unset: to stderr, from the level on that SMLORA_LOG names (debug, info, notice, warning),
+    /// notice if it names none.
     LogSink log;
 };
 

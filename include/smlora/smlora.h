@@ -160,7 +160,12 @@ enum {
 };
 
 typedef int32_t smlora_log_level;
-enum { SMLORA_LOG_DEBUG = 0, SMLORA_LOG_INFO = 1, SMLORA_LOG_WARNING = 2 };
+enum {
+    SMLORA_LOG_DEBUG = 0,
+    SMLORA_LOG_INFO = 1,
+    SMLORA_LOG_NOTICE = 2, /* nothing is wrong, but it takes the caller's time: tuning at first use begins or ends */
+    SMLORA_LOG_WARNING = 3
+};
 
 /* Receives one line, without a newline. May be called from any thread, never from two at once. */
 typedef void (*smlora_log_callback)(smlora_log_level level, const char* line, void* user);
@@ -188,7 +193,7 @@ typedef struct smlora_engine_options {
     uint64_t cache_limit_bytes;
     int32_t threads; /* of the CPU backend, and of compiling; 0: one for each core that this process may use */
     smlora_tuning tuning;
-    smlora_log_callback log; /* null: warnings to stderr; more with SMLORA_LOG=info or SMLORA_LOG=debug */
+    smlora_log_callback log; /* null: to stderr, from the level on that SMLORA_LOG names, notice if none */
     void* log_user;          /* handed to `log` */
     /* Of first use: seconds that measuring may hold up the first calls on a problem and a power-of-two number of
      * tokens, all operations together (0: 10), and device memory that it may take meanwhile (0: an eighth of what is

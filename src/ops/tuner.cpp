@@ -336,9 +336,12 @@ void Tuner::measure(const Problem& problem, const Variant& variant, const Rows& 
     if (tuning.trials.empty()) {
         tuning.workload = {rows.T, rows.callers ? "the caller's" : std::string(tune::name(rows.skew))};
     }
-    engine_.log.info(fmt::format("tuning {} of {}, {} tokens: {} candidates in up to {:.1f} s", work.slot,
-                                 work.name.problem, rows.T, tune::shortlist(work.space, protocol.candidates).size(),
-                                 protocol.seconds));
+    // Who tunes on purpose knows that it takes time.
+    const auto tell = [&](const std::string& line) {
+        rows.callers ? engine_.log.notice(line) : engine_.log.info(line);
+    };
+    tell(fmt::format("tuning {} of {}, {} tokens: {} candidates in up to {:.1f} s", work.slot, work.name.problem,
+                     rows.T, tune::shortlist(work.space, protocol.candidates).size(), protocol.seconds));
     const double before = tuning.seconds;
     double counted_from = seconds_now();
     const auto started = [&] { counted_from = seconds_now(); };
@@ -368,9 +371,9 @@ void Tuner::measure(const Problem& problem, const Variant& variant, const Rows& 
         made_[{work.name.key(), work.slot}] = tuning;
     }
     refresh(work);
-    engine_.log.info(fmt::format(
-        "tuned {} of {} in {:.1f} s{}: {}", work.slot, work.name.problem, tuning.seconds - before,
-        outcome == tune::Outcome::complete ? "" : ", out of time, to be gone on with later", choice_text(work)));
+    tell(fmt::format("tuned {} of {} in {:.1f} s{}: {}", work.slot, work.name.problem, tuning.seconds - before,
+                     outcome == tune::Outcome::complete ? "" : ", out of time, to be gone on with later",
+                     choice_text(work)));
 }
 
 }  // namespace smlora::ops

@@ -15,6 +15,8 @@ std::string_view name_of(LogLevel level) {
             return "debug";
         case LogLevel::info:
             return "info";
+        case LogLevel::notice:
+            return "notice";
         case LogLevel::warning:
             break;
     }
@@ -34,16 +36,16 @@ void write_to_stderr(LogLevel level, std::string_view line) {
 Logger::Logger(LogSink sink) : sink_(std::move(sink)), threshold_(LogLevel::debug) {
     if (sink_) return;
     sink_ = write_to_stderr;
-    threshold_ = LogLevel::warning;
+    threshold_ = LogLevel::notice;
     const char* wanted = std::getenv("SMLORA_LOG");
     if (wanted == nullptr || *wanted == '\0') return;
-    for (const LogLevel level : {LogLevel::debug, LogLevel::info, LogLevel::warning}) {
+    for (const LogLevel level : {LogLevel::debug, LogLevel::info, LogLevel::notice, LogLevel::warning}) {
         if (wanted == name_of(level)) {
             threshold_ = level;
             return;
         }
     }
-    warning("SMLORA_LOG: expected debug, info or warning, got \"" + std::string(wanted) + "\"; taking warning");
+    warning("SMLORA_LOG: expected debug, info, notice or warning, got \"" + std::string(wanted) + "\"; taking notice");
 }
 
 void Logger::warning_once(const std::string& topic, const std::string& line) {

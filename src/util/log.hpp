@@ -12,11 +12,12 @@ namespace smlora::util {
 class Logger {
  public:
     /// With a sink every line goes there, whatever its level. `sink` empty: stderr, at the level that SMLORA_LOG names
-    /// (debug, info, warning), warning if unset.
+    /// (debug, info, notice, warning), notice if unset.
     explicit Logger(LogSink sink = {});
 
     void debug(const std::string& line) { write(LogLevel::debug, line); }
     void info(const std::string& line) { write(LogLevel::info, line); }
+    void notice(const std::string& line) { write(LogLevel::notice, line); }
     void warning(const std::string& line) { write(LogLevel::warning, line); }
     /// A warning that is given once in the life of this logger for each `topic`.
     void warning_once(const std::string& topic, const std::string& line);

@@ -24,23 +24,25 @@ class LogToStderr : public testing::Test {
         Logger log;
         log.debug("d");
         log.info("i");
+        log.notice("n");
         log.warning("w");
         return testing::internal::GetCapturedStderr();
     }
 };
 
-TEST_F(LogToStderr, ShowsWarningsUnlessAskedForMore) {
-    EXPECT_EQ(lines_at(nullptr), "smlora: warning: w\n");
-    EXPECT_EQ(lines_at(""), "smlora: warning: w\n");
+TEST_F(LogToStderr, ShowsWhatTakesTimeAndWarningsUnlessAskedForMoreOrLess) {
+    EXPECT_EQ(lines_at(nullptr), "smlora: notice: n\nsmlora: warning: w\n");
+    EXPECT_EQ(lines_at(""), "smlora: notice: n\nsmlora: warning: w\n");
+    EXPECT_EQ(lines_at("notice"), "smlora: notice: n\nsmlora: warning: w\n");
     EXPECT_EQ(lines_at("warning"), "smlora: warning: w\n");
-    EXPECT_EQ(lines_at("info"), "smlora: info: i\nsmlora: warning: w\n");
-    EXPECT_EQ(lines_at("debug"), "smlora: debug: d\nsmlora: info: i\nsmlora: warning: w\n");
+    EXPECT_EQ(lines_at("info"), "smlora: info: i\nsmlora: notice: n\nsmlora: warning: w\n");
+    EXPECT_EQ(lines_at("debug"), "smlora: debug: d\nsmlora: info: i\nsmlora: notice: n\nsmlora: warning: w\n");
 }
 
 TEST_F(LogToStderr, NamesALevelThatIsNone) {
     EXPECT_EQ(lines_at("loud"),
-              "smlora: warning: SMLORA_LOG: expected debug, info or warning, got \"loud\"; taking warning\n"
-              "smlora: warning: w\n");
+              "smlora: warning: SMLORA_LOG: expected debug, info, notice or warning, got \"loud\"; taking notice\n"
+              "smlora: notice: n\nsmlora: warning: w\n");
 }
 
 TEST(Log, SinkReceivesEveryLevel) {
@@ -48,9 +50,11 @@ TEST(Log, SinkReceivesEveryLevel) {
     Logger log([&](LogLevel level, std::string_view line) { lines.emplace_back(level, line); });
     log.debug("d");
     log.info("i");
+    log.notice("n");
     log.warning("w");
-    EXPECT_EQ(lines, (std::vector<std::pair<LogLevel, std::string>>{
-                         {LogLevel::debug, "d"}, {LogLevel::info, "i"}, {LogLevel::warning, "w"}}));
+    EXPECT_EQ(lines,
+              (std::vector<std::pair<LogLevel, std::string>>{
+                  {LogLevel::debug, "d"}, {LogLevel::info, "i"}, {LogLevel::notice, "n"}, {LogLevel::warning, "w"}}));
 }
 
 TEST(Log, WarningOnceSpeaksOnceForEachTopic) {
