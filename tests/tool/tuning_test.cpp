@@ -33,8 +33,9 @@ class TuningCommands : public ProgramTest {
     TuningCommands() { setenv("SMLORA_INSTRUCTIONS", "mma", 1); }
     ~TuningCommands() override { unsetenv("SMLORA_INSTRUCTIONS"); }
 
-    /// Puts a record into this test's cache by which the third best prediction for forward is the best; its name.
-    std::string plant_record(const std::string& compiler = {}) {
+    /// Puts a record into this test's cache by which the third best prediction for forward is the best, but for what
+    /// `change` does to it; its name.
+    std::string plant_record(const std::function<void(tune::Tuning&)>& change = {}) {
         EngineOptions options;
         options.backend = Backend::cpu;
         options.cache_root = cache();
@@ -52,7 +53,6 @@ class TuningCommands : public ProgramTest {
         tune::Tuning tuning;
         tuning.slot = work.slot;
         tuning.environment = work.environment;
-        if (!compiler.empty()) tuning.environment.compiler = compiler;
         tuning.workload = {64, "uniform"};
         tuning.date = "2026-11-23T00:00:00Z";
         tuning.complete = true;
@@ -68,6 +68,7 @@ class TuningCommands : public ProgramTest {
         tuning.trials[1].why = "spills 8 bytes of registers";
         tuning.trials[1].samples.clear();
         tuning.choice = tuning.trials[2].candidate.configuration;
+        if (change) change(tuning);
         tune::RecordStore store(engine.impl().cache, engine.impl().log);
         EXPECT_TRUE(store.save(work.name, tuning));
         return tuning.trials[2].candidate.name;
@@ -151,7 +152,7 @@ TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
     const auto nvrtc = run({"info", "--json"}).json()["nvrtc"];
     if (!nvrtc["found"].get<bool>()) GTEST_SKIP() << "no NVRTC, whose version is compared";
-    plant_record("1.2.3");
+    plant_record([](tune::Tuning& tuning) { tuning.environment.compiler = "1.2.3"; });
     const std::string source = work_called(run(with(explain, "--json")).json(), "forward")["source"];
     EXPECT_EQ(
         source.find("the heuristic choice: nothing is recorded that holds here (compiler: recorded with 1.2.3, here"),
@@ -254,6 +255,36 @@ TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
     // One kind only.
     EXPECT_EQ(run_in("third", {"import", file("all.tar.gz"), "--only", "records", "--json"}).json()["kernels"], 0);
     EXPECT_EQ(run({"export", file("k.tar.gz"), "--only", "kernels", "--json"}).json()["records"], 0);
+}
+
+TEST_F(TuningCommands, ExportTakesTheUpperTuningUnlessOnlyALowerOneIsComplete) {
+    const std::string whole = "2026-11-23T00:00:00Z";
+    const std::string part = "2026-11-24T00:00:00Z";
+    const std::string further = "2026-11-25T00:00:00Z";
+    int made = 0;
+    for (const auto& [dates, exported] :
+         std::vector<std::pair<std::vector<std::string>, std::string>>{{{whole, part}, whole},
+                                                                       {{part, whole}, whole},
+                                                                       {{part, further}, further},
+                                                                       {{whole, part, further}, whole}}) {
+        std::string layers;
+        for (const std::string& date : dates) {
+            plant_record([&](tune::Tuning& tuning) {
+                tuning.date = date;
+                tuning.complete = date == whole;
+            });
+            const std::string layer = file("layer" + std::to_string(made++));
+            std::filesystem::rename(cache(), layer);
+            layers.insert(0, layer + ":");  // above those before
+        }
+        layers.pop_back();
+        ASSERT_EQ(run({"export", file("all.tar.gz")}, {{"SMLORA_CACHE_LAYERS", layers}}).exit_code, 0);
+        const std::vector<ArchiveMember> members = read_archive(file("all.tar.gz"));
+        ASSERT_EQ(members.size(), 1u) << layers;
+        const nlohmann::json record = nlohmann::json::parse(members[0].bytes);
+        ASSERT_EQ(record["tunings"].size(), 1u) << layers;
+        EXPECT_EQ(record["tunings"][0]["date"], exported) << layers;
+    }
 }
 
 TEST_F(TuningCommands, RecordsAreClearedWhenTheyAreNamed) {
