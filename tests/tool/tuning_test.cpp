@@ -112,6 +112,7 @@ TEST_F(TuningCommands, TuneRefusesWhatMakesNoSense) {
              {"--compile-ahead", "-1", "--compile-ahead: expected a whole number from 0 to"},
              {"--tokens", "0", "--tokens: expected at least 1"},
              {"--memory", "much", "--memory: expected bytes"},
+             {"--memory", "0", "--memory: expected bytes above 0, or such a number with K, M or G, got '0'"},
              {"--device", "cpu", "--device: expected cuda"},
              {"--skew", "left", "--skew"},
          }) {

@@ -373,10 +373,7 @@ ExitCode run_explain(const ExplainCommand& command) {
             const std::vector<Explanation> explanations = explain(engine, item.problem, T, facts, ceilings);
             nlohmann::ordered_json json{{"name", item.name}, {"problem", to_string(item.problem)}, {"tokens", T}};
             json["works"] = nlohmann::ordered_json::array();
-            if (!command.common.json) {
-                fmt::print("{}, {} tokens{}\n\n", item.name, T,
-                           explanations.empty() ? ": one kernel for each piece of work, nothing to choose" : "");
-            }
+            if (!command.common.json) fmt::print("{}\n\n", case_text(item, T, explanations.size()));
             for (const Explanation& one : explanations) {
                 json["works"].push_back(to_json(one));
                 if (!command.common.json) print_text(one, command.all, style);
