@@ -123,6 +123,13 @@ TEST_F(TuningCommands, TuneRefusesWhatMakesNoSense) {
     EXPECT_EQ(run({"tune"}).exit_code, 2);
 }
 
+TEST_F(TuningCommands, TuneRefusesARankThatThereIsNot) {
+    const Outcome outcome =
+        run({"tune", "--shape", "8,256,512,16,2"}, {{"RANK", "5"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "1"}});
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_EQ(outcome.err, "smlora-tune: RANK: expected 0 to 3, as WORLD_SIZE is 4, got \"5\"\n");
+}
+
 TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
     const nlohmann::json document = run(with(explain, "--json")).json();
     EXPECT_EQ(document["gpu"], "NVIDIA H200");

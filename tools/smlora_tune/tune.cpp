@@ -254,8 +254,16 @@ struct Place {
     int local_count = 1;
 };
 
+std::optional<tune::Rank> rank_of_launcher() {
+    try {
+        return tune::rank_from_environment();
+    } catch (const Error& error) {
+        throw UsageError(error.what());
+    }
+}
+
 Place place_of(const TuneCommand& command) {
-    const auto rank = tune::rank_from_environment();
+    const auto rank = rank_of_launcher();
     Place place;
     if (rank) place = {rank->shard, rank->local, rank->local_count};
     if (!command.shard.empty()) {
