@@ -313,6 +313,14 @@ TEST_F(TuningCommands, AnEmptyCacheMakesAnArchiveWithNothing) {
               "0 kernels and 0 tunings imported, 0 kernels and 0 tunings were here already\n");
 }
 
+TEST_F(TuningCommands, JsonTellsOfAFileWhoseNameIsNotUtf8) {
+    const std::string name = file("\xff.tar.gz");
+    const Outcome outcome = run({"export", name, "--json"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_TRUE(std::filesystem::exists(name));
+    EXPECT_EQ(outcome.json()["file"], file("\ufffd.tar.gz"));
+}
+
 TEST_F(TuningCommands, ExportSaysWhichKernelsAndRecordsItLeavesOut) {
     plant_record();
     const std::string kernel = file("cache") + "/v1/kernels/ab/ab" + std::string(30, '0');
