@@ -123,6 +123,17 @@ TEST_F(EmulatedTuning, WithNothingToChooseItSaysSo) {
               "choose\n\n");
 }
 
+TEST_F(EmulatedTuning, ExplainShowsTheGpuThatIsThereUnlessAnotherIsNamed) {
+    for (const auto& [named, assumed] : std::vector<std::pair<std::string, bool>>{
+             {"", false}, {"Emulated H200", false}, {"NVIDIA H100 80GB HBM3", true}}) {
+        std::vector<std::string> arguments{"explain", "--shape", "3,64,48,8,2", "--tokens", "24", "--json"};
+        if (!named.empty()) arguments.insert(arguments.end(), {"--gpu", named});
+        const nlohmann::json document = run_emulated(arguments).json();
+        EXPECT_EQ(document["gpu"], named.empty() ? "Emulated H200" : named);
+        EXPECT_EQ(document["gpu_assumed"], assumed) << named;
+    }
+}
+
 TEST_F(EmulatedTuning, WhatComesNextIsCompiledWhileTheGpuMeasures) {
     std::vector<std::string> arguments = tune;
     arguments[2] = "3,32,16,0,2";

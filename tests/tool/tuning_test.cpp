@@ -35,13 +35,14 @@ class TuningCommands : public ProgramTest {
 
     /// Puts a record into this test's cache by which the third best prediction for forward is the best, but for what
     /// `change` does to it; its name.
-    std::string plant_record(const std::function<void(tune::Tuning&)>& change = {}) {
+    std::string plant_record(const std::function<void(tune::Tuning&)>& change = {},
+                             const std::string& gpu = "NVIDIA H200") {
         EngineOptions options;
         options.backend = Backend::cpu;
         options.cache_root = cache();
         options.cache_layers.emplace();
         const Engine engine(options);
-        const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
+        const gpu::DeviceFacts facts = gpu::facts_of(gpu);
         Problem problem;
         problem.E = 8;
         problem.K = 256;
@@ -226,6 +227,33 @@ TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
         EXPECT_GT(work["kernels"][0]["registers"], 16);
         EXPECT_EQ(work["kernels"][0]["spill_bytes"], 0);
     }
+}
+
+TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
+    const std::string h100 = "NVIDIA H100 80GB HBM3";
+    const std::string winner = plant_record({}, h100);
+    std::vector<std::string> named = explain;
+    named[5] = "--gpu";
+    named[6] = h100;
+    const nlohmann::json document = run(with(named, "--json")).json();
+    EXPECT_EQ(document["gpu"], h100);
+    EXPECT_EQ(document["gpu_assumed"], true);
+    EXPECT_EQ(document["arch"], "sm_90a");
+    EXPECT_EQ(document["ceilings"]["gbs"], 3008);
+    const nlohmann::json work = work_called(document, "forward");
+    EXPECT_EQ(work["used"], winner);
+    EXPECT_EQ(work["source"].get<std::string>().find("recorded on 2026-11-23"), 0u) << work["source"];
+    EXPECT_EQ(run(named).out.find(h100 + " (sm_90a, taken as there is none here), ceilings 790 TFLOP/s and 3008 GB/s"),
+              0u);
+    // Another GPU of its architecture has other records.
+    const std::string other = work_called(run(with(explain, "--json")).json(), "forward")["source"];
+    EXPECT_NE(other.find("nothing is recorded"), std::string::npos) << other;
+
+    named[6] = "H100";
+    const Outcome unknown = run(named);
+    EXPECT_EQ(unknown.exit_code, 2);
+    EXPECT_NE(unknown.err.find("\"NVIDIA H200\", \"NVIDIA H100 80GB HBM3\""), std::string::npos) << unknown.err;
+    EXPECT_EQ(run(with(with(explain, "--gpu"), h100)).exit_code, 2) << "its architecture is no choice";
 }
 
 TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
