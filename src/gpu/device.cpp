@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <shared_mutex>
+#include <string_view>
 
 namespace smlora::gpu {
 namespace {
@@ -28,14 +29,15 @@ struct TypicalGpu {
     double giga_bytes_per_second;
 };
 
-// Under the names that their drivers give them, by which tuning records go. Speeds as published, the H200's as measured
-// (docs/performance.md).
+// Under the names that their drivers give them, by which tuning records go; the first of an architecture is the typical
+// one. Speeds as published, the H200's and the H100's as measured (docs/performance.md).
 constexpr std::array typical_gpus = {
     TypicalGpu{80, "NVIDIA A100-SXM4-80GB", 40 * mib, 80 * gib, 312, 2039},
     TypicalGpu{86, "NVIDIA RTX A6000", 6 * mib, 48 * gib, 155, 768},
     TypicalGpu{87, "Orin", 4 * mib, 64 * gib, 42, 205},
     TypicalGpu{89, "NVIDIA L40S", 96 * mib, 48 * gib, 362, 864},
     TypicalGpu{90, "NVIDIA H200", 50 * mib, 141 * gib, 796, 4230},
+    TypicalGpu{90, "NVIDIA H100 80GB HBM3", 50 * mib, 80 * gib, 790, 3008},
     TypicalGpu{100, "NVIDIA B200", 126 * mib, 180 * gib, 2250, 8000},
     TypicalGpu{103, "NVIDIA B300", 126 * mib, 270 * gib, 2250, 8000},
     TypicalGpu{120, "NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 128 * mib, 96 * gib, 500, 1792},
@@ -51,6 +53,20 @@ const TypicalGpu& typical_gpu(const jit::Arch& arch) {
     return *typical;
 }
 
+/// Null when none of them has that name.
+const TypicalGpu* find_gpu(std::string_view name) {
+    const auto found =
+        std::find_if(typical_gpus.begin(), typical_gpus.end(), [&](const TypicalGpu& gpu) { return gpu.name == name; });
+    return found == typical_gpus.end() ? nullptr : &*found;
+}
+
+std::string known_names() {
+    std::string names;
+    for (const TypicalGpu& gpu : typical_gpus) names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", gpu.name);
+    return names;
+}
+
+// The cost models were fitted with one pair of speeds for all GPUs of an architecture.
 void set_speeds(DeviceFacts& facts) {
     const TypicalGpu& typical = typical_gpu(facts.arch);
     facts.tensor_flop_per_second =
@@ -88,20 +104,33 @@ DeviceFacts read_facts(int ordinal) {
     return facts;
 }
 
-}  // namespace
-
-DeviceFacts facts_of(const jit::Arch& arch) {
+DeviceFacts facts_of(const TypicalGpu& gpu) {
     DeviceFacts facts;
-    facts.arch = arch;
-    facts.multiprocessors = arch.multiprocessors;
-    facts.shared_bytes_per_block = arch.shared_bytes_per_block;
-    facts.shared_bytes_per_multiprocessor = arch.shared_bytes_per_multiprocessor;
-    const TypicalGpu& typical = typical_gpu(arch);
-    facts.name = typical.name;
-    facts.l2_bytes = typical.l2_bytes;
-    facts.memory_bytes = typical.memory_bytes;
+    facts.name = gpu.name;
+    facts.arch = jit::arch_of_capability(gpu.arch / 10, gpu.arch % 10);
+    facts.multiprocessors = facts.arch.multiprocessors;
+    facts.shared_bytes_per_block = facts.arch.shared_bytes_per_block;
+    facts.shared_bytes_per_multiprocessor = facts.arch.shared_bytes_per_multiprocessor;
+    facts.l2_bytes = gpu.l2_bytes;
+    facts.memory_bytes = gpu.memory_bytes;
     set_speeds(facts);
     return facts;
+}
+
+}  // namespace
+
+DeviceFacts facts_of(const jit::Arch& arch) { return facts_of(typical_gpu(arch)); }
+
+DeviceFacts facts_of(std::string_view name) {
+    if (const TypicalGpu* gpu = find_gpu(name)) return facts_of(*gpu);
+    throw Error(ErrorCode::invalid_argument, fmt::format("gpu: expected one of {}, got \"{}\"", known_names(), name));
+}
+
+Peak peak_of(const DeviceFacts& facts) {
+    if (const TypicalGpu* gpu = find_gpu(facts.name)) {
+        return {gpu->tera_flop_per_second * 1e12, gpu->giga_bytes_per_second * 1e9};
+    }
+    return {facts.tensor_flop_per_second, facts.memory_bytes_per_second};
 }
 
 const DeviceFacts& device_facts(int ordinal) {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace smlora::gpu {
@@ -22,14 +23,26 @@ struct DeviceFacts {
     int shared_bytes_per_multiprocessor = 0;
     std::size_t l2_bytes = 0;
     std::size_t memory_bytes = 0;
-    /// What such a GPU reaches at best, 16-bit products with fp32 sums, and memory reads: published or measured for a
-    /// typical one of the architecture, the former scaled to this one's multiprocessors.
+    /// What planning takes such a GPU to reach at best, 16-bit products with fp32 sums, and memory reads: published or
+    /// measured for the typical one of the architecture, the former scaled to this one's multiprocessors.
     double tensor_flop_per_second = 0;
     double memory_bytes_per_second = 0;
 };
 
 /// Facts of a typical GPU of `arch`.
 [[nodiscard]] DeviceFacts facts_of(const jit::Arch& arch);
+
+/// Facts of a GPU by the name that its driver gives it. Throws Error{invalid_argument} that lists those known.
+[[nodiscard]] DeviceFacts facts_of(std::string_view name);
+
+/// What a GPU reaches at best, 16-bit products with fp32 sums, and memory reads.
+struct Peak {
+    double flop_per_second = 0;
+    double bytes_per_second = 0;
+};
+
+/// Published or measured for a GPU of that name where it is known, else as its facts have it.
+[[nodiscard]] Peak peak_of(const DeviceFacts& facts);
 
 /// Facts of an installed GPU, read once a device. Throws Error{no_device} or Error{unsupported}.
 [[nodiscard]] const DeviceFacts& device_facts(int ordinal);

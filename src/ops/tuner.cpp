@@ -303,6 +303,7 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const Varian
                     result.outcome = TuneOutcome::elsewhere;
                 } else if (share.seconds <= 0) {
                     result.outcome = TuneOutcome::out_of_time;
+                    result.why = "other pieces of work took all of the time";
                 } else {
                     measure(problem, variant, rows, choices, share, wanted == Wanted::new_tuning, progress, result,
                             spent);

@@ -20,18 +20,20 @@ struct Launcher {
     const char* count;
     const char* local;
     const char* local_count;
-    bool needs_local = false;
+    const char* mark;  // beside `index`, without which it was not this launcher
 };
 
 // mpirun and torchrun inside of a SLURM allocation start more processes than srun knows of: SLURM comes last. What it
 // has in common with MPICH is the interface behind MPICH's first two variables, but not the third. The script of
-// sbatch, which runs once, has SLURM_NTASKS as well, but is no step of its job's.
+// sbatch, which runs once, has SLURM_PROCID and SLURM_NTASKS as well, but is no step of its job's. WORLD_SIZE alone is
+// what scripts set for programs that take their rank from elsewhere.
 constexpr std::array launchers{
-    Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
+    Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK"},
     Launcher{"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
-             "OMPI_COMM_WORLD_LOCAL_SIZE"},
-    Launcher{"MPICH", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", true},
-    Launcher{"SLURM", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"},
+             "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_RANK"},
+    Launcher{"MPICH", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"},
+    Launcher{"SLURM", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE",
+             "SLURM_STEP_NUM_TASKS"},
 };
 
 std::optional<int> number(std::string_view text) {
@@ -41,11 +43,6 @@ std::optional<int> number(std::string_view text) {
     return error == std::errc{} && stop == end ? std::optional(value) : std::nullopt;
 }
 
-std::optional<int> number_from(const char* variable) {
-    const auto value = util::environment(variable);
-    return value ? number(*value) : std::nullopt;
-}
-
 /// SLURM's is "8(x4),2": of four machines with eight and one with two.
 std::optional<int> first_number_from(const char* variable) {
     const auto value = util::environment(variable);
@@ -53,6 +50,26 @@ std::optional<int> first_number_from(const char* variable) {
 }
 
 bool makes_sense(const Shard& shard) { return shard.count >= 1 && shard.index >= 0 && shard.index < shard.count; }
+
+/// Throws Error{invalid_argument} with what was expected.
+[[noreturn]] void refuse(const char* variable, const std::string& expected) {
+    const auto value = util::environment(variable);
+    throw Error(ErrorCode::invalid_argument, fmt::format("{}: expected {}, got {}", variable, expected,
+                                                         value ? fmt::format("\"{}\"", *value) : "nothing"));
+}
+
+int count_from(const Launcher& launcher) {
+    const auto count = number(util::environment(launcher.count).value_or(""));
+    if (count && *count >= 1) return *count;
+    refuse(launcher.count,
+           fmt::format("the number of processes that {} started, as {} is set", launcher.name, launcher.index));
+}
+
+int index_from(const char* variable, const Launcher& launcher, int count) {
+    const auto index = number(util::environment(variable).value_or(""));
+    if (index && makes_sense({*index, count})) return *index;
+    refuse(variable, fmt::format("0 to {}, as {} is {}", count - 1, launcher.count, count));
+}
 
 }  // namespace
 
@@ -75,13 +92,12 @@ Shard parse_shard(const std::string& text) {
 
 std::optional<Rank> rank_from_environment() {
     for (const Launcher& launcher : launchers) {
-        const auto index = number_from(launcher.index);
-        const auto count = number_from(launcher.count);
-        if (!index || !count || !makes_sense({*index, *count})) continue;
-        const auto local = number_from(launcher.local);
-        if (launcher.needs_local && !local) continue;
-        const int local_count = std::clamp(first_number_from(launcher.local_count).value_or(*count), 1, *count);
-        return Rank{{*index, *count}, std::max(0, local.value_or(0)), local_count, launcher.name};
+        if (!util::environment(launcher.index) || !util::environment(launcher.mark)) continue;
+        const int count = count_from(launcher);
+        const int index = index_from(launcher.index, launcher, count);
+        const int local = util::environment(launcher.local) ? index_from(launcher.local, launcher, count) : 0;
+        const int local_count = std::clamp(first_number_from(launcher.local_count).value_or(count), 1, count);
+        return Rank{{index, count}, local, local_count, launcher.name};
     }
     return std::nullopt;
 }

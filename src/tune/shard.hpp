@@ -32,7 +32,8 @@ struct Rank {
 /// From the variables that launchers set: RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE (torchrun),
 /// OMPI_COMM_WORLD_RANK, .._SIZE, .._LOCAL_RANK and .._LOCAL_SIZE (Open MPI), PMI_RANK, PMI_SIZE, MPI_LOCALRANKID and
 /// MPI_LOCALNRANKS (MPICH, Intel MPI), SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID and SLURM_STEP_TASKS_PER_NODE
-/// (srun); the first launcher of these whose variables make sense. Nothing without one.
+/// (srun); of the first launcher of these that started this process. Nothing without one. Throws
+/// Error{invalid_argument} when its variables make no sense: without a rank every process would do everything.
 [[nodiscard]] std::optional<Rank> rank_from_environment();
 
 }  // namespace smlora::tune

@@ -95,6 +95,52 @@ TEST_F(EmulatedTuning, TunesOnceAndThenFindsItsRecord) {
         << "though uniform was asked for";
 }
 
+TEST_F(EmulatedTuning, WorkThatIsLeftWithoutAMeasuredChoiceFails) {
+    std::vector<std::string> memory = tune;
+    memory.insert(memory.end(), {"--memory", "1K"});
+    const Outcome none = run_emulated(memory);
+    EXPECT_EQ(none.exit_code, 1);
+    EXPECT_NE(none.err.find("smlora-tune: 5 of 5 pieces of work have no measured choice: what is out of memory needs "
+                            "more --memory, the others a --budget above 200\n"),
+              std::string::npos)
+        << none.err;
+    for (const auto& work : none.json()["cases"][0]["works"]) EXPECT_EQ(work["outcome"], "out of memory");
+    // The first is measured whatever the time, and has a choice whether or not that was to the end.
+    std::vector<std::string> budget = tune;
+    budget[6] = "0.001";
+    const Outcome part = run_emulated(budget);
+    EXPECT_EQ(part.exit_code, 1);
+    EXPECT_NE(part.err.find("smlora-tune: 4 of 5 pieces of work have no measured choice"), std::string::npos)
+        << part.err;
+    for (const auto& work : part.json()["cases"][0]["works"]) {
+        const bool first = work["slot"] == "forward";
+        EXPECT_EQ(work["choice"] != "", first) << work;
+        EXPECT_EQ(work["reason"] == "other pieces of work took all of the time", !first) << work;
+    }
+    // What is recorded needs neither.
+    EXPECT_EQ(run_emulated(tune).exit_code, 0);
+    for (const auto& [slot, work] : works(run_emulated(memory))) EXPECT_EQ(work["outcome"], "recorded") << slot;
+}
+
+TEST_F(EmulatedTuning, WithNothingToChooseItSaysSo) {
+    const Outcome outcome = run_emulated({"tune", "--shape", "3,64,48,8,2", "--tokens", "24", "--dtype", "fp32"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_EQ(outcome.out,
+              "E3 K64 N48 R8 k2 fp32 ekn token->scattered, 24 tokens: one kernel for each piece of work, nothing to "
+              "choose\n\n");
+}
+
+TEST_F(EmulatedTuning, ExplainShowsTheGpuThatIsThereUnlessAnotherIsNamed) {
+    for (const auto& [named, assumed] : std::vector<std::pair<std::string, bool>>{
+             {"", false}, {"Emulated H200", false}, {"NVIDIA H100 80GB HBM3", true}}) {
+        std::vector<std::string> arguments{"explain", "--shape", "3,64,48,8,2", "--tokens", "24", "--json"};
+        if (!named.empty()) arguments.insert(arguments.end(), {"--gpu", named});
+        const nlohmann::json document = run_emulated(arguments).json();
+        EXPECT_EQ(document["gpu"], named.empty() ? "Emulated H200" : named);
+        EXPECT_EQ(document["gpu_assumed"], assumed) << named;
+    }
+}
+
 TEST_F(EmulatedTuning, WhatComesNextIsCompiledWhileTheGpuMeasures) {
     std::vector<std::string> arguments = tune;
     arguments[2] = "3,32,16,0,2";

@@ -6,11 +6,14 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <thread>
 
 namespace smlora::tool {
 namespace {
@@ -148,6 +151,29 @@ TEST_F(ProgressLineTest, OtherLinesGoAboveIt) {
     line->update(1, 3, "c");
     line->finish();
     EXPECT_EQ(written(), "[0/3] a\r\x1b[Kwarning: b\n[1/3], c\r\x1b[K");
+}
+
+TEST_F(ProgressLineTest, LinesOfOtherThreadsDoNotMixWithIt) {
+    constexpr int times = 20000;
+    const auto line = make(true);
+    std::thread other([&] {
+        for (int i = 0; i < times; ++i) line->print("warning: b");
+    });
+    for (int i = 0; i < times; ++i) line->announce(0, 3, "a");
+    other.join();
+    line->finish();
+    // Whatever is shown is taken off before anything else.
+    const std::string shown = "[0/3] a\r\x1b[K";
+    const std::string printed = "warning: b\n";
+    const std::string text = written();
+    std::array<int, 2> found{};
+    for (std::string_view rest = text; !rest.empty();) {
+        const bool is_shown = rest.starts_with(shown);
+        ASSERT_TRUE(is_shown || rest.starts_with(printed)) << rest.substr(0, 40);
+        ++found[is_shown ? 0 : 1];
+        rest.remove_prefix(is_shown ? shown.size() : printed.size());
+    }
+    EXPECT_EQ(found, (std::array{times, times}));
 }
 
 }  // namespace

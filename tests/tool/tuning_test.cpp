@@ -33,14 +33,16 @@ class TuningCommands : public ProgramTest {
     TuningCommands() { setenv("SMLORA_INSTRUCTIONS", "mma", 1); }
     ~TuningCommands() override { unsetenv("SMLORA_INSTRUCTIONS"); }
 
-    /// Puts a record into this test's cache by which the third best prediction for forward is the best; its name.
-    std::string plant_record(const std::string& compiler = {}) {
+    /// Puts a record into this test's cache by which the third best prediction for forward is the best, but for what
+    /// `change` does to it; its name.
+    std::string plant_record(const std::function<void(tune::Tuning&)>& change = {},
+                             const std::string& gpu = "NVIDIA H200") {
         EngineOptions options;
         options.backend = Backend::cpu;
         options.cache_root = cache();
         options.cache_layers.emplace();
         const Engine engine(options);
-        const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
+        const gpu::DeviceFacts facts = gpu::facts_of(gpu);
         Problem problem;
         problem.E = 8;
         problem.K = 256;
@@ -52,7 +54,6 @@ class TuningCommands : public ProgramTest {
         tune::Tuning tuning;
         tuning.slot = work.slot;
         tuning.environment = work.environment;
-        if (!compiler.empty()) tuning.environment.compiler = compiler;
         tuning.workload = {64, "uniform"};
         tuning.date = "2026-11-23T00:00:00Z";
         tuning.complete = true;
@@ -68,6 +69,7 @@ class TuningCommands : public ProgramTest {
         tuning.trials[1].why = "spills 8 bytes of registers";
         tuning.trials[1].samples.clear();
         tuning.choice = tuning.trials[2].candidate.configuration;
+        if (change) change(tuning);
         tune::RecordStore store(engine.impl().cache, engine.impl().log);
         EXPECT_TRUE(store.save(work.name, tuning));
         return tuning.trials[2].candidate.name;
@@ -111,6 +113,7 @@ TEST_F(TuningCommands, TuneRefusesWhatMakesNoSense) {
              {"--compile-ahead", "-1", "--compile-ahead: expected a whole number from 0 to"},
              {"--tokens", "0", "--tokens: expected at least 1"},
              {"--memory", "much", "--memory: expected bytes"},
+             {"--memory", "0", "--memory: expected bytes above 0, or such a number with K, M or G, got '0'"},
              {"--device", "cpu", "--device: expected cuda"},
              {"--skew", "left", "--skew"},
          }) {
@@ -119,6 +122,13 @@ TEST_F(TuningCommands, TuneRefusesWhatMakesNoSense) {
         EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
     }
     EXPECT_EQ(run({"tune"}).exit_code, 2);
+}
+
+TEST_F(TuningCommands, TuneRefusesARankThatThereIsNot) {
+    const Outcome outcome =
+        run({"tune", "--shape", "8,256,512,16,2"}, {{"RANK", "5"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "1"}});
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_EQ(outcome.err, "smlora-tune: RANK: expected 0 to 3, as WORLD_SIZE is 4, got \"5\"\n");
 }
 
 TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
@@ -151,7 +161,7 @@ TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
     const auto nvrtc = run({"info", "--json"}).json()["nvrtc"];
     if (!nvrtc["found"].get<bool>()) GTEST_SKIP() << "no NVRTC, whose version is compared";
-    plant_record("1.2.3");
+    plant_record([](tune::Tuning& tuning) { tuning.environment.compiler = "1.2.3"; });
     const std::string source = work_called(run(with(explain, "--json")).json(), "forward")["source"];
     EXPECT_EQ(
         source.find("the heuristic choice: nothing is recorded that holds here (compiler: recorded with 1.2.3, here"),
@@ -219,6 +229,33 @@ TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
     }
 }
 
+TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
+    const std::string h100 = "NVIDIA H100 80GB HBM3";
+    const std::string winner = plant_record({}, h100);
+    std::vector<std::string> named = explain;
+    named[5] = "--gpu";
+    named[6] = h100;
+    const nlohmann::json document = run(with(named, "--json")).json();
+    EXPECT_EQ(document["gpu"], h100);
+    EXPECT_EQ(document["gpu_assumed"], true);
+    EXPECT_EQ(document["arch"], "sm_90a");
+    EXPECT_EQ(document["ceilings"]["gbs"], 3008);
+    const nlohmann::json work = work_called(document, "forward");
+    EXPECT_EQ(work["used"], winner);
+    EXPECT_EQ(work["source"].get<std::string>().find("recorded on 2026-11-23"), 0u) << work["source"];
+    EXPECT_EQ(run(named).out.find(h100 + " (sm_90a, taken as there is none here), ceilings 790 TFLOP/s and 3008 GB/s"),
+              0u);
+    // Another GPU of its architecture has other records.
+    const std::string other = work_called(run(with(explain, "--json")).json(), "forward")["source"];
+    EXPECT_NE(other.find("nothing is recorded"), std::string::npos) << other;
+
+    named[6] = "H100";
+    const Outcome unknown = run(named);
+    EXPECT_EQ(unknown.exit_code, 2);
+    EXPECT_NE(unknown.err.find("\"NVIDIA H200\", \"NVIDIA H100 80GB HBM3\""), std::string::npos) << unknown.err;
+    EXPECT_EQ(run(with(with(explain, "--gpu"), h100)).exit_code, 2) << "its architecture is no choice";
+}
+
 TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
     plant_record();
     const bool compiles = run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>();
@@ -256,6 +293,36 @@ TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
     EXPECT_EQ(run({"export", file("k.tar.gz"), "--only", "kernels", "--json"}).json()["records"], 0);
 }
 
+TEST_F(TuningCommands, ExportTakesTheUpperTuningUnlessOnlyALowerOneIsComplete) {
+    const std::string whole = "2026-11-23T00:00:00Z";
+    const std::string part = "2026-11-24T00:00:00Z";
+    const std::string further = "2026-11-25T00:00:00Z";
+    int made = 0;
+    for (const auto& [dates, exported] :
+         std::vector<std::pair<std::vector<std::string>, std::string>>{{{whole, part}, whole},
+                                                                       {{part, whole}, whole},
+                                                                       {{part, further}, further},
+                                                                       {{whole, part, further}, whole}}) {
+        std::string layers;
+        for (const std::string& date : dates) {
+            plant_record([&](tune::Tuning& tuning) {
+                tuning.date = date;
+                tuning.complete = date == whole;
+            });
+            const std::string layer = file("layer" + std::to_string(made++));
+            std::filesystem::rename(cache(), layer);
+            layers.insert(0, layer + ":");  // above those before
+        }
+        layers.pop_back();
+        ASSERT_EQ(run({"export", file("all.tar.gz")}, {{"SMLORA_CACHE_LAYERS", layers}}).exit_code, 0);
+        const std::vector<ArchiveMember> members = read_archive(file("all.tar.gz"));
+        ASSERT_EQ(members.size(), 1u) << layers;
+        const nlohmann::json record = nlohmann::json::parse(members[0].bytes);
+        ASSERT_EQ(record["tunings"].size(), 1u) << layers;
+        EXPECT_EQ(record["tunings"][0]["date"], exported) << layers;
+    }
+}
+
 TEST_F(TuningCommands, RecordsAreClearedWhenTheyAreNamed) {
     plant_record();
     EXPECT_EQ(run({"cache", "clear"}).out, "0 kernels removed, 1 tuning records left\n");
@@ -272,6 +339,14 @@ TEST_F(TuningCommands, AnEmptyCacheMakesAnArchiveWithNothing) {
     EXPECT_EQ(run({"export", file("none.tar.gz")}).exit_code, 0);
     EXPECT_EQ(run_in("other", {"import", file("none.tar.gz")}).out,
               "0 kernels and 0 tunings imported, 0 kernels and 0 tunings were here already\n");
+}
+
+TEST_F(TuningCommands, JsonTellsOfAFileWhoseNameIsNotUtf8) {
+    const std::string name = file("\xff.tar.gz");
+    const Outcome outcome = run({"export", name, "--json"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_TRUE(std::filesystem::exists(name));
+    EXPECT_EQ(outcome.json()["file"], file("\ufffd.tar.gz"));
 }
 
 TEST_F(TuningCommands, ExportSaysWhichKernelsAndRecordsItLeavesOut) {

@@ -81,6 +81,9 @@ nlohmann::ordered_json json_document(const std::string& command) {
     return {{"schema_version", json_schema_version}, {"command", command}};
 }
 
-void print_json(const nlohmann::ordered_json& document) { fmt::print("{}\n", document.dump(2)); }
+void print_json(const nlohmann::ordered_json& document) {
+    // The name of a file need not be UTF-8, and JSON is.
+    fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
 
 }  // namespace smlora::tool

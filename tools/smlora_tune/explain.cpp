@@ -28,18 +28,21 @@ struct ExplainCommand {
     CommonOptions common;
     ShapeOptions shape;
     std::string arch;
+    std::string gpu;
     bool all = false;
     double ceiling_tflops = 0;
     double ceiling_gbs = 0;
 };
 
 constexpr const char* footer =
-    R"(Needs no GPU: without one, predictions are for a typical GPU of --arch. Measured times are those of a record.
+    R"(Needs no GPU: without one, predictions are for a typical GPU of --arch, or for the one that --gpu names. Measured
+times are those of a record of that GPU.
 The floor is max(flop / ceiling, bytes / ceiling) of the piece of work, every input read once and every output written
 once; the ceilings are those of a typical GPU unless they are given.
 
-Example:
-  smlora-tune explain --shape 128,2048,1536,16,8 --tokens 2048 --arch sm_90a)";
+Examples:
+  smlora-tune explain --shape 128,2048,1536,16,8 --tokens 2048 --arch sm_90a
+  smlora-tune explain --model olmoe --rank 16 --tokens 2048 --gpu "NVIDIA H100 80GB HBM3")";
 
 struct Line {
     tune::Candidate candidate;
@@ -322,20 +325,20 @@ void print_text(const Explanation& explanation, bool all, const Style& style) {
 }
 
 /// Of a GPU of this machine, or of a typical one: then `is_assumed` is set.
-gpu::DeviceFacts facts_for(const std::string& arch, bool& is_assumed) {
+gpu::DeviceFacts facts_for(const ExplainCommand& command, bool& is_assumed) {
     std::vector<gpu::DeviceFacts> gpus;
     try {
         for (int ordinal = 0; ordinal < gpu::device_count(); ++ordinal) gpus.push_back(gpu::device_facts(ordinal));
     } catch (const Error& error) {
         if (error.code() != ErrorCode::no_device && error.code() != ErrorCode::unsupported) throw;
     }
-    if (arch.empty() && !gpus.empty()) return gpus.front();
-    const jit::Arch wanted = jit::arch_from_name(arch.empty() ? "sm_90a" : arch);
+    const bool by_name = !command.gpu.empty();
     for (const gpu::DeviceFacts& gpu : gpus) {
-        if (gpu.arch == wanted) return gpu;
+        if (by_name ? gpu.name == command.gpu : command.arch.empty() || gpu.arch.name() == command.arch) return gpu;
     }
     is_assumed = true;
-    return gpu::facts_of(wanted);
+    if (by_name) return gpu::facts_of(command.gpu);
+    return gpu::facts_of(jit::arch_from_name(command.arch.empty() ? "sm_90a" : command.arch));
 }
 
 ExitCode run_explain(const ExplainCommand& command) {
@@ -348,12 +351,13 @@ ExitCode run_explain(const ExplainCommand& command) {
     gpu::DeviceFacts facts;
     bool is_assumed = false;
     try {
-        facts = facts_for(command.arch, is_assumed);
+        facts = facts_for(command, is_assumed);
     } catch (const Error& error) {
         if (error.code() == ErrorCode::invalid_argument) throw UsageError(error.what());
         throw;
     }
-    Ceilings ceilings{facts.tensor_flop_per_second, facts.memory_bytes_per_second};
+    const gpu::Peak peak = gpu::peak_of(facts);
+    Ceilings ceilings{peak.flop_per_second, peak.bytes_per_second};
     if (command.ceiling_tflops > 0) ceilings.flop_per_second = command.ceiling_tflops * 1e12;
     if (command.ceiling_gbs > 0) ceilings.bytes_per_second = command.ceiling_gbs * 1e9;
 
@@ -375,10 +379,7 @@ ExitCode run_explain(const ExplainCommand& command) {
             const std::vector<Explanation> explanations = explain(engine, item.problem, T, facts, ceilings);
             nlohmann::ordered_json json{{"name", item.name}, {"problem", to_string(item.problem)}, {"tokens", T}};
             json["works"] = nlohmann::ordered_json::array();
-            if (!command.common.json) {
-                fmt::print("{}, {} tokens{}\n\n", item.name, T,
-                           explanations.empty() ? ": one kernel for each piece of work, nothing to choose" : "");
-            }
+            if (!command.common.json) fmt::print("{}\n\n", case_text(item, T, explanations.size()));
             for (const Explanation& one : explanations) {
                 json["works"].push_back(to_json(one));
                 if (!command.common.json) print_text(one, command.all, style);
@@ -397,7 +398,11 @@ void add_explain(CLI::App& app, Run& run) {
     CLI::App* sub = app.add_subcommand("explain", "Which kernels are used for a shape, which are not, and why");
     sub->footer(footer);
     add_shape_options(*sub, command->shape, "2048");
-    sub->add_option("--arch", command->arch, "Architecture [the GPU's, else sm_90a]")->type_name("sm_90a");
+    CLI::Option* arch =
+        sub->add_option("--arch", command->arch, "Architecture [the GPU's, else sm_90a]")->type_name("sm_90a");
+    sub->add_option("--gpu", command->gpu, "A GPU by the name that its driver gives it, here or not")
+        ->type_name("NAME")
+        ->excludes(arch);
     sub->add_flag("--all", command->all, "Candidates that are not tried, too");
     sub->add_option("--ceiling-tflops", command->ceiling_tflops, "Instead of a typical GPU's")
         ->type_name("TFLOP/s")

@@ -41,12 +41,14 @@ ProgressLine::ProgressLine(std::FILE* stream, bool in_place, Clock clock)
 ProgressLine::~ProgressLine() { finish(); }
 
 void ProgressLine::update(std::size_t done, std::size_t total, std::string_view activity) {
+    const std::lock_guard lock(mutex_);
     const auto interval = in_place_ ? in_place_interval : line_interval;
     const bool first = in_place_ && !shown_;
     if (first || clock_() - last_ >= interval) show(done, total, activity);
 }
 
 void ProgressLine::announce(std::size_t done, std::size_t total, std::string_view activity) {
+    const std::lock_guard lock(mutex_);
     if (in_place_ || clock_() - last_ >= line_interval) show(done, total, activity);
 }
 
@@ -63,12 +65,14 @@ void ProgressLine::show(std::size_t done, std::size_t total, std::string_view ac
 }
 
 void ProgressLine::print(std::string_view line) {
+    const std::lock_guard lock(mutex_);
     erase();
     fmt::print(stream_, "{}\n", line);
     std::fflush(stream_);
 }
 
 void ProgressLine::finish() {
+    const std::lock_guard lock(mutex_);
     erase();
     std::fflush(stream_);
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -22,7 +23,7 @@ struct ProgressState {
 [[nodiscard]] std::string progress_text(const ProgressState& state, int columns);
 
 /// Shows progress_text on a stream: rewritten in place, at most ten times a second, on a terminal; as a line of its
-/// own every few seconds elsewhere. Not thread-safe: callers serialise.
+/// own every few seconds elsewhere. Thread-safe: lines of the log come from threads that compile.
 class ProgressLine {
  public:
     using Clock = std::function<std::chrono::steady_clock::time_point()>;
@@ -45,6 +46,7 @@ class ProgressLine {
     void finish();
 
  private:
+    // Both with the lock held.
     void show(std::size_t done, std::size_t total, std::string_view activity);
     void erase();
 
@@ -52,6 +54,7 @@ class ProgressLine {
     bool in_place_;
     Clock clock_;
     std::chrono::steady_clock::time_point start_;
+    std::mutex mutex_;  // of the stream, and of what follows
     std::chrono::steady_clock::time_point last_;
     bool shown_ = false;
 };

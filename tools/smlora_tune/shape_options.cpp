@@ -134,6 +134,11 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
     app.add_flag("--gates", options.gates, "Gates weight the experts of a token; needs --y-rows token")->group(group);
 }
 
+std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works) {
+    return fmt::format("{}, {} tokens{}", item.name, T,
+                       works == 0 ? ": one kernel for each piece of work, nothing to choose" : "");
+}
+
 Problem parse_shape(const std::string& text) {
     std::array<std::int64_t, 5> numbers{};
     const char* next = text.data();

@@ -7,6 +7,7 @@
 
 #include <CLI/App.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -42,6 +43,9 @@ struct NamedProblem {
     /// Stands behind the projection; nothing behind a down projection.
     std::optional<PrewarmActivation> activation = {};
 };
+
+/// "olmoe gate_up, 2048 tokens", and that there is nothing to choose if no piece of its work has candidates.
+[[nodiscard]] std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works);
 
 /// "E,K,N,R,top_k" with token -> scattered rows. Throws UsageError.
 [[nodiscard]] Problem parse_shape(const std::string& text);

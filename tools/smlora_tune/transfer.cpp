@@ -65,7 +65,8 @@ std::vector<ArchiveMember> kernels_of(const Engine& engine) {
 std::vector<ArchiveMember> records_of(const Engine& engine) {
     std::map<std::string, tune::Record> merged;
     const std::vector<cache::RecordText> stored = engine.impl().cache.list_records();
-    // From the bottom up: the upper layer's tuning of the same environment takes the place of the lower one's.
+    // From the bottom up: the upper layer's tuning of the same environment takes the place of the lower one's, unless
+    // only that is complete. RecordStore::find chooses so.
     for (auto text = stored.rbegin(); text != stored.rend(); ++text) {
         std::string why;
         const auto record = tune::parse_record(text->text, why);
@@ -74,7 +75,10 @@ std::vector<ArchiveMember> records_of(const Engine& engine) {
             continue;
         }
         tune::Record& target = merged.try_emplace(text->key, tune::Record{record->name, {}}).first->second;
-        for (const tune::Tuning& tuning : record->tunings) target.put(tuning);
+        for (const tune::Tuning& tuning : record->tunings) {
+            const tune::Tuning* below = target.find(tuning.slot, tuning.environment);
+            if (below == nullptr || tuning.complete || !below->complete) target.put(tuning);
+        }
     }
     std::vector<ArchiveMember> members;
     for (const auto& [key, record] : merged) {

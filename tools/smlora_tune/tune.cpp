@@ -54,7 +54,7 @@ constexpr const char* footer =
     R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and what was cut short is gone on with; with
 --candidates, candidates that are not in the record yet are measured as well, and with --again everything is.
 Of several processes each does its share: --shard, or the rank variables of torchrun, Open MPI, MPICH and SLURM,
-by which each also takes a GPU of its own.
+by which each also takes a GPU of its own. It fails if a piece of work is left without a measured choice.
 With --exhaustive every legal candidate is measured after that, which takes minutes for each piece of work, and the
 choice is compared with the best of them; records stay as they are.
 
@@ -127,6 +127,11 @@ Winner winner_of(const ops::KnownWork& work) {
             judgement.reason};
 }
 
+/// It has candidates, and more seconds or memory would bring it a choice by samples.
+bool lacks_choice(const ops::TuneResult& result) {
+    return result.outcome != ops::TuneOutcome::no_choice && !is_complete(result) && winner_of(result.work).seconds == 0;
+}
+
 nlohmann::ordered_json to_json(const ops::Comparison& comparison) {
     const std::vector<tune::Trial>& trials = comparison.all.trials;
     nlohmann::ordered_json json{{"slot", comparison.work.slot},
@@ -166,7 +171,11 @@ nlohmann::ordered_json to_json(const Case& done) {
 }
 
 void print_text(const Case& done, const std::string& skew) {
-    fmt::print("{}, {} tokens\n", done.item.name, done.T);
+    fmt::print("{}\n", case_text(done.item, done.T, done.results.size()));
+    if (done.results.empty()) {
+        fmt::print("\n");
+        return;
+    }
     Table table({{"work"}, {"outcome"}, {"choice"}, {"median", Align::right}, {"why"}});
     for (const ops::TuneResult& result : done.results) {
         const Winner winner = winner_of(result.work);
@@ -222,6 +231,22 @@ void print_distances(const std::vector<Case>& cases) {
         works, 100 * (worst - 1), 100 * std::expm1(logarithms / works));
 }
 
+/// Whoever goes on to a job shall know of what would run untuned.
+ExitCode verdict_on(const std::vector<Case>& cases, double budget) {
+    std::size_t works = 0;
+    std::ptrdiff_t lacking = 0;
+    for (const Case& done : cases) {
+        works += done.results.size();
+        lacking += std::count_if(done.results.begin(), done.results.end(), lacks_choice);
+    }
+    if (lacking == 0) return ExitCode::ok;
+    fmt::print(stderr,
+               "smlora-tune: {} of {} pieces of work have no measured choice: what is out of memory needs more "
+               "--memory, the others a --budget above {:g}\n",
+               lacking, works, budget);
+    return ExitCode::failure;
+}
+
 /// The shard of this process, and the GPU that it takes where --device does not say.
 struct Place {
     tune::Shard shard;
@@ -229,8 +254,16 @@ struct Place {
     int local_count = 1;
 };
 
+std::optional<tune::Rank> rank_of_launcher() {
+    try {
+        return tune::rank_from_environment();
+    } catch (const Error& error) {
+        throw UsageError(error.what());
+    }
+}
+
 Place place_of(const TuneCommand& command) {
-    const auto rank = tune::rank_from_environment();
+    const auto rank = rank_of_launcher();
     Place place;
     if (rank) place = {rank->shard, rank->local, rank->local_count};
     if (!command.shard.empty()) {
@@ -278,9 +311,9 @@ tune::Protocol protocol_of(const TuneCommand& command) {
     protocol.candidates = command.candidates.value_or(protocol.candidates);
     if (!command.memory.empty()) {
         protocol.memory_bytes = util::parse_size(command.memory);
-        if (!protocol.memory_bytes) {
-            throw UsageError(
-                fmt::format("--memory: expected bytes, or a number with K, M or G, got '{}'", command.memory));
+        if (protocol.memory_bytes.value_or(0) == 0) {
+            throw UsageError(fmt::format("--memory: expected bytes above 0, or such a number with K, M or G, got '{}'",
+                                         command.memory));
         }
     }
     return protocol;
@@ -415,7 +448,7 @@ ExitCode run_tune(const TuneCommand& command) {
     } else {
         print_distances(cases);
     }
-    return ExitCode::ok;
+    return verdict_on(cases, command.budget);
 }
 
 }  // namespace

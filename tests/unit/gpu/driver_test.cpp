@@ -97,6 +97,27 @@ TEST(Device, TypicalFactsExistForEverySupportedArchitecture) {
     }
 }
 
+TEST(Device, AGpuIsKnownByItsName) {
+    const DeviceFacts h100 = facts_of("NVIDIA H100 80GB HBM3");
+    const DeviceFacts h200 = facts_of(jit::arch_from_name("sm_90a"));
+    EXPECT_EQ(h100.name, "NVIDIA H100 80GB HBM3");
+    EXPECT_EQ(h200.name, "NVIDIA H200");
+    EXPECT_EQ(h100.arch, h200.arch);
+    EXPECT_LT(h100.memory_bytes, h200.memory_bytes);
+    // Planned for alike, though the one's memory is slower.
+    EXPECT_EQ(h100.tensor_flop_per_second, h200.tensor_flop_per_second);
+    EXPECT_EQ(h100.memory_bytes_per_second, h200.memory_bytes_per_second);
+    EXPECT_EQ(peak_of(h100).flop_per_second, 790e12);
+    EXPECT_EQ(peak_of(h100).bytes_per_second, 3008e9);
+    EXPECT_EQ(peak_of(h200).bytes_per_second, h200.memory_bytes_per_second);
+    DeviceFacts unknown = h100;
+    unknown.name = "NVIDIA H100 PCIe";
+    unknown.tensor_flop_per_second = 1e12;
+    EXPECT_EQ(peak_of(unknown).flop_per_second, 1e12);
+    expect_parts(message_of(ErrorCode::invalid_argument, [] { (void)facts_of("H100"); }),
+                 {"gpu: expected one of ", "\"NVIDIA H200\", \"NVIDIA H100 80GB HBM3\"", "got \"H100\""});
+}
+
 TEST(Device, FactsAreReadFromTheDriver) {
     FakeDriver fake;
     const DeviceFacts& facts = device_facts(0);

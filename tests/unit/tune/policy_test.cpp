@@ -9,6 +9,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
 namespace smlora::tune {
 namespace {
 
@@ -105,11 +110,49 @@ TEST_F(Ranks, AreTakenFromEachLauncher) {
     EXPECT_EQ(rank_from_environment()->local_count, 4);
 }
 
-TEST_F(Ranks, ThatMakeNoSenseAreNone) {
-    const ScopedVariable rank("RANK", "8"), world("WORLD_SIZE", "8");
+TEST_F(Ranks, ThatMakeNoSenseAreRefused) {
+    struct Case {
+        std::vector<std::array<const char*, 2>> variables;
+        std::string message;
+    };
+    for (const auto& [variables, message] : std::vector<Case>{
+             {{{"RANK", "8"}, {"WORLD_SIZE", "8"}}, "RANK: expected 0 to 7, as WORLD_SIZE is 8, got \"8\""},
+             {{{"RANK", "-1"}, {"WORLD_SIZE", "8"}}, "RANK: expected 0 to 7, as WORLD_SIZE is 8, got \"-1\""},
+             {{{"RANK", "first"}, {"WORLD_SIZE", "8"}}, "RANK: expected 0 to 7, as WORLD_SIZE is 8, got \"first\""},
+             {{{"RANK", "0"}, {"WORLD_SIZE", "0"}},
+              "WORLD_SIZE: expected the number of processes that torchrun started, as RANK is set, got \"0\""},
+             {{{"RANK", "0"}},
+              "WORLD_SIZE: expected the number of processes that torchrun started, as RANK is set, got nothing"},
+             {{{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", "x"}},
+              "LOCAL_RANK: expected 0 to 1, as WORLD_SIZE is 2, got \"x\""},
+             {{{"OMPI_COMM_WORLD_RANK", "1"}},
+              "OMPI_COMM_WORLD_SIZE: expected the number of processes that Open MPI started, as OMPI_COMM_WORLD_RANK "
+              "is set, got nothing"},
+             {{{"PMI_RANK", "2"}, {"PMI_SIZE", "2"}, {"MPI_LOCALRANKID", "0"}},
+              "PMI_RANK: expected 0 to 1, as PMI_SIZE is 2, got \"2\""},
+             {{{"SLURM_PROCID", "4"}, {"SLURM_STEP_NUM_TASKS", "4"}},
+              "SLURM_PROCID: expected 0 to 3, as SLURM_STEP_NUM_TASKS is 4, got \"4\""},
+             // A later launcher's are not taken instead.
+             {{{"RANK", "5"}, {"WORLD_SIZE", "4"}, {"SLURM_PROCID", "1"}, {"SLURM_STEP_NUM_TASKS", "2"}},
+              "RANK: expected 0 to 3, as WORLD_SIZE is 4, got \"5\""},
+         }) {
+        std::vector<std::unique_ptr<ScopedVariable>> set;
+        for (const auto& [name, value] : variables) set.push_back(std::make_unique<ScopedVariable>(name, value));
+        try {
+            static_cast<void>(rank_from_environment());
+            ADD_FAILURE() << "expected " << message;
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+            EXPECT_EQ(error.what(), message);
+        }
+    }
+}
+
+TEST_F(Ranks, AreNotWhatVariablesOfNoLauncherSay) {
+    const ScopedVariable world("WORLD_SIZE", "4"), pmi_rank("PMI_RANK", "9"), pmi_size("PMI_SIZE", "4");
     EXPECT_FALSE(rank_from_environment().has_value());
-    const ScopedVariable other("RANK", "first");
-    EXPECT_FALSE(rank_from_environment().has_value());
+    const ScopedVariable procid("SLURM_PROCID", "1"), steps("SLURM_STEP_NUM_TASKS", "2");
+    EXPECT_EQ(rank_from_environment()->launcher, "SLURM");
 }
 
 }  // namespace
