@@ -26,9 +26,9 @@ struct Launcher {
 // mpirun and torchrun inside of a SLURM allocation start more processes than srun knows of: SLURM comes last. What it
 // has in common with MPICH is the interface behind MPICH's first two variables, but not the third. The script of
 // sbatch, which runs once, has SLURM_PROCID and SLURM_NTASKS as well, but is no step of its job's. WORLD_SIZE alone is
-// what scripts set for programs that take their rank from elsewhere.
+// what scripts set for programs that take their rank from elsewhere, and RANK alone may be an adapter's.
 constexpr std::array launchers{
-    Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK"},
+    Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"},
     Launcher{"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
              "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_RANK"},
     Launcher{"MPICH", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"},

@@ -121,8 +121,6 @@ TEST_F(Ranks, ThatMakeNoSenseAreRefused) {
              {{{"RANK", "first"}, {"WORLD_SIZE", "8"}}, "RANK: expected 0 to 7, as WORLD_SIZE is 8, got \"first\""},
              {{{"RANK", "0"}, {"WORLD_SIZE", "0"}},
               "WORLD_SIZE: expected the number of processes that torchrun started, as RANK is set, got \"0\""},
-             {{{"RANK", "0"}},
-              "WORLD_SIZE: expected the number of processes that torchrun started, as RANK is set, got nothing"},
              {{{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"LOCAL_RANK", "x"}},
               "LOCAL_RANK: expected 0 to 1, as WORLD_SIZE is 2, got \"x\""},
              {{{"OMPI_COMM_WORLD_RANK", "1"}},
@@ -149,6 +147,10 @@ TEST_F(Ranks, ThatMakeNoSenseAreRefused) {
 }
 
 TEST_F(Ranks, AreNotWhatVariablesOfNoLauncherSay) {
+    {
+        const ScopedVariable rank("RANK", "16");
+        EXPECT_FALSE(rank_from_environment().has_value());
+    }
     const ScopedVariable world("WORLD_SIZE", "4"), pmi_rank("PMI_RANK", "9"), pmi_size("PMI_SIZE", "4");
     EXPECT_FALSE(rank_from_environment().has_value());
     const ScopedVariable procid("SLURM_PROCID", "1"), steps("SLURM_STEP_NUM_TASKS", "2");
