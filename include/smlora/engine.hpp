@@ -23,8 +23,9 @@ enum class Backend : std::int32_t {
 enum class LogLevel : std::int32_t {
     debug = 0,
     info = 1,
-    notice = 2,  ///< nothing is wrong, but it takes the caller's time: tuning at first use begins or ends
-    warning = 3,
+    warning = 2,
+    /// Between info and warning: nothing is wrong, but it takes the caller's time. Tuning at first use begins or ends.
+    notice = 3,
 };
 
 /// Receives one line, without a newline. May be called from any thread, never from two at once.

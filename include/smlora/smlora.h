@@ -163,8 +163,9 @@ typedef int32_t smlora_log_level;
 enum {
     SMLORA_LOG_DEBUG = 0,
     SMLORA_LOG_INFO = 1,
-    SMLORA_LOG_NOTICE = 2, /* nothing is wrong, but it takes the caller's time: tuning at first use begins or ends */
-    SMLORA_LOG_WARNING = 3
+    SMLORA_LOG_WARNING = 2,
+    SMLORA_LOG_NOTICE = 3 /* between info and warning: nothing is wrong, but it takes the caller's time. Tuning at first
+                             use begins or ends. */
 };
 
 /* Receives one line, without a newline. May be called from any thread, never from two at once. */

@@ -3,11 +3,20 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdlib>
 #include <string_view>
 
 namespace smlora::util {
 namespace {
+
+constexpr std::array by_severity{LogLevel::debug, LogLevel::info, LogLevel::notice, LogLevel::warning};
+
+/// Not the number, which the C ABI keeps for what was there before `notice`.
+std::ptrdiff_t severity(LogLevel level) {
+    return std::find(by_severity.begin(), by_severity.end(), level) - by_severity.begin();
+}
 
 std::string_view name_of(LogLevel level) {
     switch (level) {
@@ -39,7 +48,7 @@ Logger::Logger(LogSink sink) : sink_(std::move(sink)), threshold_(LogLevel::debu
     threshold_ = LogLevel::notice;
     const char* wanted = std::getenv("SMLORA_LOG");
     if (wanted == nullptr || *wanted == '\0') return;
-    for (const LogLevel level : {LogLevel::debug, LogLevel::info, LogLevel::notice, LogLevel::warning}) {
+    for (const LogLevel level : by_severity) {
         if (wanted == name_of(level)) {
             threshold_ = level;
             return;
@@ -58,7 +67,7 @@ void Logger::warning_once(const std::string& topic, const std::string& line) {
 }
 
 void Logger::write(LogLevel level, const std::string& line) {
-    if (level < threshold_) return;
+    if (severity(level) < severity(threshold_)) return;
     const std::lock_guard lock(mutex_);
     try {
         sink_(level, line);

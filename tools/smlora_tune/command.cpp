@@ -64,9 +64,8 @@ EngineOptions engine_options(const CommonOptions& common, Backend backend, int o
             throw UsageError(fmt::format("SMLORA_TUNING: expected first-use, off or record-only, got \"{}\"", *policy));
         }
     }
-    const LogLevel threshold = common.verbose ? LogLevel::debug : LogLevel::warning;
-    options.log = [threshold, log](LogLevel level, std::string_view line) {
-        if (level < threshold) return;
+    options.log = [verbose = common.verbose, log](LogLevel level, std::string_view line) {
+        if (!verbose && level != LogLevel::notice && level != LogLevel::warning) return;
         const std::string text = fmt::format("smlora-tune: {}{}", level == LogLevel::warning ? "warning: " : "", line);
         if (log) {
             log(text);
