@@ -30,6 +30,23 @@ class EmulatedTuning : public ProgramTest {
         return found;
     }
 
+    /// Kernel templates of the test's own, with something else than "float factor = args.scale;".
+    [[nodiscard]] std::string templates_with(const std::string& planted) const {
+        const std::filesystem::path templates = cache().parent_path() / "templates";
+        std::filesystem::copy(SMLORA_KERNEL_TEMPLATES, templates, std::filesystem::copy_options::recursive);
+        const std::filesystem::path file = templates / "grouped_product_mma.cuh";
+        std::string text;
+        {
+            std::ifstream stream(file);
+            text.assign(std::istreambuf_iterator<char>(stream), {});
+        }
+        const std::string sound = "float factor = args.scale;";
+        EXPECT_NE(text.find(sound), std::string::npos) << "the template has changed: plant the fault elsewhere";
+        text.replace(text.find(sound), sound.size(), planted);
+        std::ofstream(file) << text;
+        return templates.string();
+    }
+
     [[nodiscard]] std::map<std::string, std::string> records() const {
         std::map<std::string, std::string> texts;
         const std::filesystem::path folder = cache() / "v1/tuning";
@@ -165,21 +182,10 @@ TEST_F(EmulatedTuning, WhatComesNextIsCompiledWhileTheGpuMeasures) {
 
 TEST_F(EmulatedTuning, ACandidateThatComputesSomethingElseIsRefused) {
     // The heuristic choice of the rank rows (rows of 64, columns of 16) is made wrong in one expert.
-    const std::filesystem::path templates = cache().parent_path() / "templates";
-    std::filesystem::copy(SMLORA_KERNEL_TEMPLATES, templates, std::filesystem::copy_options::recursive);
-    const std::filesystem::path file = templates / "grouped_product_mma.cuh";
-    std::string text;
-    {
-        std::ifstream stream(file);
-        text.assign(std::istreambuf_iterator<char>(stream), {});
-    }
-    const std::string sound = "float factor = args.scale;";
-    ASSERT_NE(text.find(sound), std::string::npos) << "the template has changed: plant the fault elsewhere";
-    text.replace(text.find(sound), sound.size(),
-                 "float factor = C::TILE_M == 64 && C::TILE_N == 16 && C::STAGES == 6 && tile.expert == 1 ? 1.05F * "
-                 "args.scale : args.scale;");
-    std::ofstream(file) << text;
-    const auto found = works(run_emulated(tune, {{"SMLORA_TEMPLATE_DIR", templates.string()}}));
+    const std::string templates = templates_with(
+        "float factor = C::TILE_M == 64 && C::TILE_N == 16 && C::STAGES == 6 && tile.expert == 1 ? 1.05F * "
+        "args.scale : args.scale;");
+    const auto found = works(run_emulated(tune, {{"SMLORA_TEMPLATE_DIR", templates}}));
     EXPECT_EQ(found.at("xa")["outcome"], "tuned");
     EXPECT_EQ(found.at("xa")["choice"].get<std::string>().find("mma_64x16x64_w4x1_s6"), std::string::npos);
     const nlohmann::json record = nlohmann::json::parse(records().begin()->second);
@@ -193,6 +199,36 @@ TEST_F(EmulatedTuning, ACandidateThatComputesSomethingElseIsRefused) {
         }
     }
     EXPECT_EQ(refused, 2) << "of xa and of yb";
+}
+
+TEST_F(EmulatedTuning, ACandidateThatFaultsIsNamedAndRefusedTheSecondTime) {
+    const std::string templates = templates_with(
+        "float factor = args.scale; if (C::TILE_M == 64 && C::TILE_N == 128 && C::STAGES == 3) "
+        "*reinterpret_cast<volatile float*>(16) = factor;");
+    const std::string name = "mma_64x128x64_w2x2_s3_b3";
+    std::vector<std::string> arguments = tune;
+    arguments[2] = "3,64,48,0,2";
+    // Of forward, and then of dX.
+    for (int fault = 0; fault < 4; ++fault) {
+        const Outcome outcome = run_emulated(arguments, {{"SMLORA_TEMPLATE_DIR", templates}});
+        EXPECT_EQ(outcome.exit_code, 1) << outcome.out;
+        EXPECT_NE(outcome.err.find(name + ": "), std::string::npos) << outcome.err;
+    }
+    for (const auto& [slot, work] : works(run_emulated(arguments, {{"SMLORA_TEMPLATE_DIR", templates}}))) {
+        EXPECT_EQ(work["complete"], true) << slot;
+        EXPECT_NE(work["choice"], name) << slot;
+    }
+    int refused = 0;
+    const nlohmann::json record = nlohmann::json::parse(records().begin()->second);
+    for (const auto& tuning : record["tunings"]) {
+        for (const auto& candidate : tuning["candidates"]) {
+            if (candidate["name"] != name) continue;
+            ++refused;
+            EXPECT_EQ(candidate["verdict"], "refused") << candidate;
+            EXPECT_TRUE(candidate["why"].get<std::string>().starts_with("failed twice: ")) << candidate;
+        }
+    }
+    EXPECT_EQ(refused, 2);
 }
 
 TEST_F(EmulatedTuning, ProcessesThatStartTogetherGiveOneTuningAndOneChoice) {
