@@ -78,12 +78,10 @@ std::string near_text(const KnownWork& work) {
 }
 
 std::string choice_text(const KnownWork& work) {
-    if (!work.tuning || !work.tuning->choice) {
-        return work.tuning && !work.tuning->complete ? "nothing was timed yet"
-                                                     : "the heuristic choice, as no candidate was right";
-    }
+    const std::string reason = tune::judge(work.tuning ? work.tuning->trials : std::vector<tune::Trial>{}).reason;
+    if (!work.tuning || !work.tuning->choice) return reason;
     const tune::Candidate* chosen = tune::find_legal(work.space, *work.tuning->choice);
-    return fmt::format("{}, {}", chosen == nullptr ? "?" : chosen->name, tune::judge(work.tuning->trials).reason);
+    return fmt::format("{}, {}", chosen == nullptr ? "?" : chosen->name, reason);
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 
 namespace smlora::util {
 
-/// Discarded unless `text` is JSON that nests a few times at most, many times what smlora writes: printing a value
-/// recurses, and a file must not exhaust the stack.
+/// A discarded value unless `text` is JSON nested no deeper than any that smlora writes: printing a value recurses, and
+/// a file must not exhaust the stack.
 template <class Json = nlohmann::json>
 [[nodiscard]] Json parse_json(std::string_view text) {
     constexpr int most_depth = 64;
