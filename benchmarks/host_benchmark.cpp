@@ -1,7 +1,7 @@
 // What the host does for a call: checking arguments, finding the plan, making a plan, and reading a cache entry.
 #include "cache/entry.hpp"
-#include "ops/plan_table.hpp"
-#include "ops/validate.hpp"
+#include "check/validate.hpp"
+#include "plan/plan_table.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -24,9 +24,9 @@ Problem qwen3() {
     return problem;
 }
 
-ops::Variant variant() {
-    ops::Variant made;
-    made.bucket = ops::bucket_of(T);
+plan::Variant variant() {
+    plan::Variant made;
+    made.bucket = plan::bucket_of(T);
     made.tensor_cores = true;
     made.vector_rows = true;
     return made;
@@ -45,22 +45,22 @@ void ValidateForward(benchmark::State& state) {
     args.routing.expert_offsets = Tensor(memory, p.index_dtype, {p.E});
     args.y = Tensor(memory, p.dtype, {M, p.N});
     args.xa = Tensor(memory, p.dtype, {M, p.R}, {padded_rank(p), 1});
-    for (auto _ : state) benchmark::DoNotOptimize(ops::validate_forward(p, args, Backend::cuda));
+    for (auto _ : state) benchmark::DoNotOptimize(check::validate_forward(p, args, Backend::cuda));
 }
 BENCHMARK(ValidateForward);
 
 void FindPlan(benchmark::State& state) {
     const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
-    ops::PlanTable table;
-    const ops::PlanKey key{qwen3(), variant(), nullptr};
-    const auto make = [&] { return ops::make_plan(key.problem, key.variant, facts); };
+    plan::PlanTable table;
+    const plan::PlanKey key{qwen3(), variant(), nullptr};
+    const auto make = [&] { return plan::make_plan(key.problem, key.variant, facts); };
     for (auto _ : state) benchmark::DoNotOptimize(&table.get(key, make));
 }
 BENCHMARK(FindPlan);
 
 void MakePlan(benchmark::State& state) {
     const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
-    for (auto _ : state) benchmark::DoNotOptimize(ops::make_plan(qwen3(), variant(), facts));
+    for (auto _ : state) benchmark::DoNotOptimize(plan::make_plan(qwen3(), variant(), facts));
 }
 BENCHMARK(MakePlan);
 

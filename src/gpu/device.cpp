@@ -19,7 +19,7 @@ namespace {
 constexpr std::size_t mib = std::size_t{1} << 20;
 constexpr std::size_t gib = std::size_t{1} << 30;
 
-/// What jit::Arch does not have of a typical GPU.
+/// What Arch does not have of a typical GPU.
 struct TypicalGpu {
     int arch;
     const char* name;
@@ -44,7 +44,7 @@ constexpr std::array typical_gpus = {
     TypicalGpu{121, "NVIDIA GB10", 24 * mib, 120 * gib, 125, 273},
 };
 
-const TypicalGpu& typical_gpu(const jit::Arch& arch) {
+const TypicalGpu& typical_gpu(const Arch& arch) {
     const auto typical = std::find_if(typical_gpus.begin(), typical_gpus.end(),
                                       [&](const TypicalGpu& gpu) { return gpu.arch == arch.number(); });
     if (typical == typical_gpus.end()) {
@@ -93,8 +93,8 @@ DeviceFacts read_facts(int ordinal) {
     std::array<char, 256> name{};
     SMLORA_CUDA(cuDeviceGetName, name.data(), static_cast<int>(name.size()) - 1, device);
     facts.name = name.data();
-    facts.arch = jit::arch_of_capability(attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
-                                         attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR));
+    facts.arch = arch_of_capability(attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+                                    attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR));
     facts.multiprocessors = attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
     facts.shared_bytes_per_block = attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
     facts.shared_bytes_per_multiprocessor = attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
@@ -107,7 +107,7 @@ DeviceFacts read_facts(int ordinal) {
 DeviceFacts facts_of(const TypicalGpu& gpu) {
     DeviceFacts facts;
     facts.name = gpu.name;
-    facts.arch = jit::arch_of_capability(gpu.arch / 10, gpu.arch % 10);
+    facts.arch = arch_of_capability(gpu.arch / 10, gpu.arch % 10);
     facts.multiprocessors = facts.arch.multiprocessors;
     facts.shared_bytes_per_block = facts.arch.shared_bytes_per_block;
     facts.shared_bytes_per_multiprocessor = facts.arch.shared_bytes_per_multiprocessor;
@@ -119,7 +119,7 @@ DeviceFacts facts_of(const TypicalGpu& gpu) {
 
 }  // namespace
 
-DeviceFacts facts_of(const jit::Arch& arch) { return facts_of(typical_gpu(arch)); }
+DeviceFacts facts_of(const Arch& arch) { return facts_of(typical_gpu(arch)); }
 
 DeviceFacts facts_of(std::string_view name) {
     if (const TypicalGpu* gpu = find_gpu(name)) return facts_of(*gpu);

@@ -1,7 +1,7 @@
 // GPUs and the context that an operation runs in.
 #pragma once
 
-#include "jit/arch.hpp"
+#include "gpu/arch.hpp"
 
 #include <cuda.h>
 
@@ -17,7 +17,7 @@ namespace smlora::gpu {
 struct DeviceFacts {
     int ordinal = 0;
     std::string name;
-    jit::Arch arch;
+    Arch arch;
     int multiprocessors = 0;
     int shared_bytes_per_block = 0;
     int shared_bytes_per_multiprocessor = 0;
@@ -30,7 +30,7 @@ struct DeviceFacts {
 };
 
 /// Facts of a typical GPU of `arch`.
-[[nodiscard]] DeviceFacts facts_of(const jit::Arch& arch);
+[[nodiscard]] DeviceFacts facts_of(const Arch& arch);
 
 /// Facts of a GPU by the name that its driver gives it. Throws Error{invalid_argument} that lists those known.
 [[nodiscard]] DeviceFacts facts_of(std::string_view name);

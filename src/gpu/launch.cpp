@@ -10,7 +10,7 @@
 
 namespace smlora::gpu {
 
-void launch(const jit::LoadedKernel& kernel, unsigned grid_x, unsigned grid_y, CUstream stream, const void* args,
+void launch(const LoadedKernel& kernel, unsigned grid_x, unsigned grid_y, CUstream stream, const void* args,
             std::size_t args_bytes, Begin begin) {
     // The driver copies as many bytes as the kernel was compiled for, whatever lies behind `args`.
     if (args_bytes != kernel.args_bytes) {

@@ -2,7 +2,7 @@
 
 namespace smlora::jit {
 
-std::vector<std::string> compile_options(const Arch& arch, const CompilerVersion& compiler) {
+std::vector<std::string> compile_options(const gpu::Arch& arch, const CompilerVersion& compiler) {
     std::vector<std::string> options = {
         // A real architecture: NVRTC gives machine code, which any driver of the same major release loads. PTX would be
         // compiled again by each driver, and an older driver refuses it.

@@ -1,7 +1,7 @@
 // The options that every kernel is compiled with.
 #pragma once
 
-#include "jit/arch.hpp"
+#include "gpu/arch.hpp"
 #include "jit/compiler_version.hpp"
 
 #include <string>
@@ -11,6 +11,6 @@ namespace smlora::jit {
 
 /// One option an item. They depend on the target and the compiler alone, never on the machine, because they are part of
 /// a kernel's key.
-[[nodiscard]] std::vector<std::string> compile_options(const Arch& arch, const CompilerVersion& compiler);
+[[nodiscard]] std::vector<std::string> compile_options(const gpu::Arch& arch, const CompilerVersion& compiler);
 
 }  // namespace smlora::jit

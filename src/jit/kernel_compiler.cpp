@@ -14,7 +14,7 @@
 
 namespace smlora::jit {
 
-CompileRequest compile_request(const KernelSpec& spec, const Arch& arch, const CompilerVersion& compiler,
+CompileRequest compile_request(const KernelSpec& spec, const gpu::Arch& arch, const CompilerVersion& compiler,
                                const Templates& templates) {
     return {spec,        arch, compiler, templates.closure(spec.family + ".cuh"), compile_options(arch, compiler),
             source(spec)};

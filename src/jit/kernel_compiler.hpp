@@ -1,7 +1,7 @@
 // From a specialisation to machine code and the key under which it is kept.
 #pragma once
 
-#include "jit/arch.hpp"
+#include "gpu/arch.hpp"
 #include "jit/compiler_version.hpp"
 #include "jit/kernel_spec.hpp"
 #include "jit/nvrtc.hpp"
@@ -17,7 +17,7 @@ namespace smlora::jit {
 /// Everything that decides what a kernel's machine code is; equal requests give equal bytes.
 struct CompileRequest {
     KernelSpec spec;
-    Arch arch;
+    gpu::Arch arch;
     CompilerVersion compiler;
     std::vector<Template> templates;   ///< the closure of the family's template
     std::vector<std::string> options;  ///< compile_options()
@@ -25,8 +25,8 @@ struct CompileRequest {
 };
 
 /// Throws Error{compile} for a template that is missing.
-[[nodiscard]] CompileRequest compile_request(const KernelSpec& spec, const Arch& arch, const CompilerVersion& compiler,
-                                             const Templates& templates);
+[[nodiscard]] CompileRequest compile_request(const KernelSpec& spec, const gpu::Arch& arch,
+                                             const CompilerVersion& compiler, const Templates& templates);
 
 /// 32 hexadecimal digits, the name of the kernel's cache entry: a hash of the entry format, the architecture with its
 /// suffix, the compiler with its build number, each option, the name and content of each template, and the source.

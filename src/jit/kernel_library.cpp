@@ -23,13 +23,13 @@ namespace {
 /// Which loaded kernel: a reference for looking up, a value in the table.
 struct KernelReference {
     const KernelSpec& spec;
-    const Arch& arch;
+    const gpu::Arch& arch;
     unsigned long long context;  ///< its id, which unlike its address is never used again
 };
 
 struct KernelName {
     KernelSpec spec;
-    Arch arch;
+    gpu::Arch arch;
     unsigned long long context;
 
     [[nodiscard]] KernelReference reference() const { return {spec, arch, context}; }
@@ -79,8 +79,8 @@ unsigned long long current_context_id() {
 }
 
 /// Sets what a launch needs and asks how many blocks fit on a multiprocessor.
-LoadedKernel prepare(CUfunction function, const KernelSpec& spec, const Arch& arch, unsigned args_bytes) {
-    LoadedKernel kernel;
+gpu::LoadedKernel prepare(CUfunction function, const KernelSpec& spec, const gpu::Arch& arch, unsigned args_bytes) {
+    gpu::LoadedKernel kernel;
     kernel.function = function;
     kernel.threads = spec.threads;
     kernel.dynamic_shared = spec.dynamic_shared;
@@ -118,23 +118,23 @@ struct KernelLibrary::State {
         : log(logger), store(cache, logger, counters, std::move(access)) {}
 
     /// The kernel if it is loaded. Counts; throws Error{not_ready} for one that is not while the stream captures.
-    const LoadedKernel* ready(const KernelReference& kernel, bool stream_capturing);
-    const LoadedKernel* find(const KernelReference& kernel);
-    const LoadedKernel& load(const KernelReference& kernel, std::shared_ptr<const StoredKernel> stored);
+    const gpu::LoadedKernel* ready(const KernelReference& kernel, bool stream_capturing);
+    const gpu::LoadedKernel* find(const KernelReference& kernel);
+    const gpu::LoadedKernel& load(const KernelReference& kernel, std::shared_ptr<const StoredKernel> stored);
 
     util::Logger& log;
     LibraryCounters counters;
     KernelStore store;
 
     std::shared_mutex loaded_mutex;
-    std::unordered_map<KernelName, LoadedKernel, KernelHash, KernelEqual> loaded;  ///< elements never move or go
+    std::unordered_map<KernelName, gpu::LoadedKernel, KernelHash, KernelEqual> loaded;  ///< elements never move or go
 
     std::mutex loading_mutex;
     std::map<unsigned long long, gpu::Modules> modules;  ///< by context id
 };
 
-const LoadedKernel* KernelLibrary::State::ready(const KernelReference& kernel, bool stream_capturing) {
-    if (const LoadedKernel* found = find(kernel)) {
+const gpu::LoadedKernel* KernelLibrary::State::ready(const KernelReference& kernel, bool stream_capturing) {
+    if (const gpu::LoadedKernel* found = find(kernel)) {
         counters.memory_hits.fetch_add(1, std::memory_order_relaxed);
         return found;
     }
@@ -148,17 +148,17 @@ const LoadedKernel* KernelLibrary::State::ready(const KernelReference& kernel, b
     return nullptr;
 }
 
-const LoadedKernel* KernelLibrary::State::find(const KernelReference& kernel) {
+const gpu::LoadedKernel* KernelLibrary::State::find(const KernelReference& kernel) {
     const std::shared_lock lock(loaded_mutex);
     const auto found = loaded.find(kernel);
     return found == loaded.end() ? nullptr : &found->second;
 }
 
-const LoadedKernel& KernelLibrary::State::load(const KernelReference& kernel,
-                                               std::shared_ptr<const StoredKernel> stored) {
+const gpu::LoadedKernel& KernelLibrary::State::load(const KernelReference& kernel,
+                                                    std::shared_ptr<const StoredKernel> stored) {
     // Loading takes a millisecond at most; one at a time is no loss, and none is loaded twice.
     std::unique_lock loading(loading_mutex);
-    if (const LoadedKernel* ready = find(kernel)) {
+    if (const gpu::LoadedKernel* ready = find(kernel)) {
         return *ready;
     }
     gpu::Modules& of_context = modules.try_emplace(kernel.context).first->second;
@@ -187,7 +187,7 @@ const LoadedKernel& KernelLibrary::State::load(const KernelReference& kernel,
         if (!facts) {
             throw Error(ErrorCode::internal, fmt::format("kernel {}: {}", readable(kernel.spec), why));
         }
-        const LoadedKernel prepared = prepare(function, kernel.spec, kernel.arch, facts->args_bytes);
+        const gpu::LoadedKernel prepared = prepare(function, kernel.spec, kernel.arch, facts->args_bytes);
         const std::unique_lock writing(loaded_mutex);
         return loaded.try_emplace(KernelName{kernel.spec, kernel.arch, kernel.context}, prepared).first->second;
     } catch (...) {
@@ -205,20 +205,21 @@ KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log, NvrtcAccess
 
 KernelLibrary::~KernelLibrary() = default;
 
-const LoadedKernel& KernelLibrary::get(const KernelSpec& spec, const Arch& arch, bool stream_capturing) {
+const gpu::LoadedKernel& KernelLibrary::get(const KernelSpec& spec, const gpu::Arch& arch, bool stream_capturing) {
     const KernelReference kernel{spec, arch, current_context_id()};
-    if (const LoadedKernel* ready = state_->ready(kernel, stream_capturing)) return *ready;
+    if (const gpu::LoadedKernel* ready = state_->ready(kernel, stream_capturing)) return *ready;
     return state_->load(kernel, state_->store.obtain(spec, arch));
 }
 
-std::vector<const LoadedKernel*> KernelLibrary::get_all(const std::vector<const KernelSpec*>& specs, const Arch& arch,
-                                                        util::ThreadPool& threads, bool stream_capturing) {
+std::vector<const gpu::LoadedKernel*> KernelLibrary::get_all(const std::vector<const KernelSpec*>& specs,
+                                                             const gpu::Arch& arch, util::ThreadPool& threads,
+                                                             bool stream_capturing) {
     struct Missing {
         std::size_t index;
         std::shared_ptr<const StoredKernel> stored;
     };
     const unsigned long long context = current_context_id();
-    std::vector<const LoadedKernel*> kernels(specs.size());
+    std::vector<const gpu::LoadedKernel*> kernels(specs.size());
     std::vector<Missing> missing;
     for (std::size_t i = 0; i < specs.size(); ++i) {
         kernels[i] = state_->ready({*specs[i], arch, context}, stream_capturing);
@@ -239,7 +240,7 @@ std::vector<const LoadedKernel*> KernelLibrary::get_all(const std::vector<const 
     return kernels;
 }
 
-CompileResult KernelLibrary::ensure_cached(const KernelSpec& spec, const Arch& arch) {
+CompileResult KernelLibrary::ensure_cached(const KernelSpec& spec, const gpu::Arch& arch) {
     const std::shared_ptr<const StoredKernel> kernel = state_->store.obtain(spec, arch);
     CompileResult result;
     result.found_in_cache = kernel->found;

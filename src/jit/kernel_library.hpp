@@ -1,7 +1,8 @@
 // From a specialisation to a loaded function: in memory, else from the cache, else compiled and stored.
 #pragma once
 
-#include "jit/arch.hpp"
+#include "gpu/arch.hpp"
+#include "gpu/loaded_kernel.hpp"
 #include "jit/kernel_spec.hpp"
 
 #include <atomic>
@@ -21,15 +22,6 @@ class Cache;
 namespace smlora::jit {
 
 struct NvrtcAccess;
-
-/// A kernel on the GPU, ready to be launched. Lives as long as the library that made it.
-struct LoadedKernel {
-    void* function = nullptr;  ///< CUfunction
-    unsigned threads = 0;
-    unsigned dynamic_shared = 0;
-    unsigned args_bytes = 0;            ///< size of the parameter struct that the kernel was compiled for
-    int blocks_per_multiprocessor = 0;  ///< resident ones, from the occupancy calculator
-};
 
 struct CompileResult {
     bool found_in_cache = false;
@@ -62,16 +54,16 @@ class KernelLibrary {
     /// throws Error{not_ready} instead of being compiled or loaded. Throws Error{compile} if it is in no cache layer
     /// and cannot be compiled, Error{unsupported} if the GPU has not the shared memory or registers for one block of
     /// it, Error{cuda} if the driver cannot load it. What failed is tried anew by the next call.
-    const LoadedKernel& get(const KernelSpec& spec, const Arch& arch, bool stream_capturing = false);
+    const gpu::LoadedKernel& get(const KernelSpec& spec, const gpu::Arch& arch, bool stream_capturing = false);
 
     /// The kernels of `specs`, in their order; what get() says holds for each. Those that must be compiled are compiled
     /// at once, on `threads` and the calling thread. The first error is thrown when all compiles that run have ended.
-    std::vector<const LoadedKernel*> get_all(const std::vector<const KernelSpec*>& specs, const Arch& arch,
-                                             util::ThreadPool& threads, bool stream_capturing = false);
+    std::vector<const gpu::LoadedKernel*> get_all(const std::vector<const KernelSpec*>& specs, const gpu::Arch& arch,
+                                                  util::ThreadPool& threads, bool stream_capturing = false);
 
     /// Makes sure that the kernel is in the cache; needs no GPU. A kernel that is in a layer needs no NVRTC either.
     /// Throws Error{compile}.
-    CompileResult ensure_cached(const KernelSpec& spec, const Arch& arch);
+    CompileResult ensure_cached(const KernelSpec& spec, const gpu::Arch& arch);
 
     /// The version of the NVRTC that a compile would use, "13.0.88"; empty without one. Opens it only if no earlier
     /// process left a note of it.

@@ -84,7 +84,7 @@ std::vector<double> KernelStore::compile_seconds() const {
     return compile_seconds_;
 }
 
-std::shared_ptr<const StoredKernel> KernelStore::find(const KernelSpec& spec, const Arch& arch) {
+std::shared_ptr<const StoredKernel> KernelStore::find(const KernelSpec& spec, const gpu::Arch& arch) {
     for (const CompilerVersion& compiler : compilers_to_look_for()) {
         const CompileRequest request = compile_request(spec, arch, compiler, templates_);
         if (Shared kernel = load(request, cache_key(request))) {
@@ -94,7 +94,7 @@ std::shared_ptr<const StoredKernel> KernelStore::find(const KernelSpec& spec, co
     return nullptr;
 }
 
-std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, const Arch& arch, Use use) {
+std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, const gpu::Arch& arch, Use use) {
     if (use == Use::cached) {
         if (Shared kernel = find(spec, arch)) {
             return kernel;

@@ -34,11 +34,11 @@ class KernelStore {
                 NvrtcAccess access = NvrtcAccess::installed());
 
     /// The kernel if it need not be compiled; else nothing.
-    std::shared_ptr<const StoredKernel> find(const KernelSpec& spec, const Arch& arch);
+    std::shared_ptr<const StoredKernel> find(const KernelSpec& spec, const gpu::Arch& arch);
 
     /// Use::looked_for: find() has just not found it. Use::compiled_anew: although the cache has it, because the driver
     /// refused what the cache has; that counts as rejected. Throws Error{compile}.
-    std::shared_ptr<const StoredKernel> obtain(const KernelSpec& spec, const Arch& arch, Use use = Use::cached);
+    std::shared_ptr<const StoredKernel> obtain(const KernelSpec& spec, const gpu::Arch& arch, Use use = Use::cached);
 
     /// See KernelLibrary.
     [[nodiscard]] std::string compiler_version();

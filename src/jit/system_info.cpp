@@ -38,7 +38,7 @@ void describe_nvrtc(SystemInfo& info) {
         info.nvrtc_found = true;
         info.nvrtc_version = nvrtc.version().number();
         info.nvrtc_library = nvrtc.file().string();
-        for (const jit::Arch& arch : jit::supported_archs()) {
+        for (const gpu::Arch& arch : gpu::supported_archs()) {
             if (std::binary_search(nvrtc.archs().begin(), nvrtc.archs().end(), arch.number())) {
                 info.archs.push_back(arch.name());
             }

@@ -2,9 +2,9 @@
 #include <smlora/activation.hpp>
 
 #include "args/activation.h"
+#include "check/validate.hpp"
 #include "cpu/operations.hpp"
-#include "ops/projection.hpp"
-#include "ops/validate.hpp"
+#include "families/projection.hpp"
 
 #include <smlora/error.hpp>
 
@@ -14,26 +14,34 @@ namespace smlora {
 namespace ops {
 namespace {
 
-std::int64_t stride_or_zero(const Tensor& rows) { return rows.given() ? row_stride(rows) : 0; }
+std::int64_t stride_or_zero(const Tensor& rows) { return rows.given() ? families::row_stride(rows) : 0; }
 
 /// `da` and `dh` are given backward; `a` forward, and backward if it is wanted.
 template <class Args>
 void activation_cuda(const Engine& engine, Stream stream, const Problem& problem, const Args& args, const Tensor& da,
                      const Tensor& dh, std::int64_t rows, std::int64_t width) {
     if (rows == 0 || width == 0) return;
-    CudaCall call(engine, stream);
-    Variant variant;
-    variant.operation = dh.given() ? Operation::activation_backward : Operation::activation;
-    variant.vector_rows = rows_aligned({&args.h, &args.a, &da, &dh});
+    engine::CudaCall call(engine, stream);
+    plan::Variant variant;
+    variant.operation = dh.given() ? plan::Operation::activation_backward : plan::Operation::activation;
+    variant.vector_rows = families::rows_aligned({&args.h, &args.a, &da, &dh});
     variant.wants_a = args.a.given();
     variant.width = width;
     variant.activation = args.activation;
     variant.gate_layout = args.layout;
-    const Plan& plan = call.plan(problem, variant);
-    const ActivationKernelArgs kernel{
-        args.h.data, row_stride(args.h), da.data,    stride_or_zero(da), args.a.data,           stride_or_zero(args.a),
-        dh.data,     stride_or_zero(dh), args.alpha, args.limit,         static_cast<int>(rows)};
-    call.launch_rows(plan, Role::activation, rows, kernel);
+    const plan::Plan& plan = call.plan(problem, variant);
+    const ActivationKernelArgs kernel{args.h.data,
+                                      families::row_stride(args.h),
+                                      da.data,
+                                      stride_or_zero(da),
+                                      args.a.data,
+                                      stride_or_zero(args.a),
+                                      dh.data,
+                                      stride_or_zero(dh),
+                                      args.alpha,
+                                      args.limit,
+                                      static_cast<int>(rows)};
+    call.launch_rows(plan, plan::Role::activation, rows, kernel);
 }
 
 }  // namespace
@@ -68,7 +76,7 @@ std::string_view name(GateLayout layout) {
 }
 
 void activation(const Engine& engine, Stream stream, const Problem& problem, const ActivationArgs& args) {
-    const std::int64_t rows = ops::validate_activation(problem, args, engine.backend());
+    const std::int64_t rows = check::validate_activation(problem, args, engine.backend());
     if (engine.backend() == Backend::cpu) {
         cpu::activation(engine.impl().threads, problem, args);
     } else {
@@ -78,7 +86,7 @@ void activation(const Engine& engine, Stream stream, const Problem& problem, con
 
 void activation_backward(const Engine& engine, Stream stream, const Problem& problem,
                          const ActivationBackwardArgs& args) {
-    const std::int64_t rows = ops::validate_activation_backward(problem, args, engine.backend());
+    const std::int64_t rows = check::validate_activation_backward(problem, args, engine.backend());
     if (engine.backend() == Backend::cpu) {
         cpu::activation_backward(engine.impl().threads, problem, args);
     } else {

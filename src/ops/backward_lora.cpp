@@ -1,9 +1,9 @@
 // backward_lora: dA and dB.
 #include "args/lora_gradient.h"
+#include "check/validate.hpp"
 #include "cpu/operations.hpp"
-#include "ops/gradient_launch.hpp"
-#include "ops/projection.hpp"
-#include "ops/validate.hpp"
+#include "families/gradient_launch.hpp"
+#include "families/projection.hpp"
 
 namespace smlora {
 namespace ops {
@@ -17,56 +17,57 @@ struct BackwardLoraScratch {
 };
 
 /// The pieces that do not depend on the adapter's strides; those of the packed adapter follow.
-BackwardLoraScratch take_backward_lora(const Problem& problem, std::int64_t M, const Variant& variant,
-                                       Scratch& scratch) {
+BackwardLoraScratch take_backward_lora(const Problem& problem, std::int64_t M, const plan::Variant& variant,
+                                       engine::Scratch& scratch) {
     BackwardLoraScratch pieces;
-    if (variant.needs_xa) pieces.xa = scratch.take(rank_rows_bytes(problem, M));
-    if (variant.needs_yb) pieces.yb = scratch.take(rank_rows_bytes(problem, M));
+    if (variant.needs_xa) pieces.xa = scratch.take(families::rank_rows_bytes(problem, M));
+    if (variant.needs_yb) pieces.yb = scratch.take(families::rank_rows_bytes(problem, M));
     if (variant.tensor_cores && variant.wants_da) {
-        pieces.partials_a = scratch.take(partials_bytes(problem, problem.K, M));
+        pieces.partials_a = scratch.take(families::partials_bytes(problem, problem.K, M));
     }
     if (variant.tensor_cores && variant.wants_db) {
-        pieces.partials_b = scratch.take(partials_bytes(problem, problem.N, M));
+        pieces.partials_b = scratch.take(families::partials_bytes(problem, problem.N, M));
     }
     return pieces;
 }
 
-std::size_t scratch_bytes(const Problem& problem, std::int64_t M, const Variant& variant) {
-    Scratch measure;
+std::size_t scratch_bytes(const Problem& problem, std::int64_t M, const plan::Variant& variant) {
+    engine::Scratch measure;
     take_backward_lora(problem, M, variant, measure);
-    if (variant.pack_a) measure.take(packed_a_bytes(problem));
-    if (variant.pack_b) measure.take(packed_b_bytes(problem));
+    if (variant.pack_a) measure.take(families::packed_a_bytes(problem));
+    if (variant.pack_b) measure.take(families::packed_b_bytes(problem));
     return measure.used();
 }
 
 void backward_lora_cuda(const Engine& engine, Stream stream, const Problem& problem, const BackwardLoraArgs& args,
                         std::int64_t T) {
     const std::int64_t M = T * problem.top_k;
-    CudaCall call(engine, stream);
-    Variant variant;
-    variant.operation = Operation::backward_lora;
-    variant.bucket = bucket_of(T);
+    engine::CudaCall call(engine, stream);
+    plan::Variant variant;
+    variant.operation = plan::Operation::backward_lora;
+    variant.bucket = tune::bucket_of(T);
     variant.wants_da = args.dA.given();
     variant.wants_db = args.dB.given();
     variant.needs_xa = variant.wants_db && !args.xa.given() && M > 0;
     variant.needs_yb = variant.wants_da && !args.yb.given() && M > 0;
-    variant.tensor_cores = tensor_cores_fit(problem, {&args.x, &args.dy}, {&args.xa, &args.yb});
-    set_packing(variant, problem, variant.needs_xa ? args.A : Tensor{}, variant.needs_yb ? args.B : Tensor{});
-    const CallRows rows{args.routing, T};
-    const Plan& plan = call.plan(problem, variant, &rows);
+    variant.tensor_cores = families::tensor_cores_fit(problem, {&args.x, &args.dy}, {&args.xa, &args.yb});
+    families::set_packing(variant, problem, variant.needs_xa ? args.A : Tensor{}, variant.needs_yb ? args.B : Tensor{});
+    const plan::CallRows rows{args.routing, T};
+    const plan::Plan& plan = call.plan(problem, variant, &rows);
 
-    const ScratchBlock block(args.workspace, scratch_bytes(problem, M, variant), call.stream());
-    Scratch scratch(block.data());
+    const engine::ScratchBlock block(args.workspace, scratch_bytes(problem, M, variant), call.stream());
+    engine::Scratch scratch(block.data());
     const BackwardLoraScratch pieces = take_backward_lora(problem, M, variant, scratch);
 
-    const GroupedProductArgs product = product_args(problem, args.routing, M);
+    const GroupedProductArgs product = families::product_args(problem, args.routing, M);
     if (variant.needs_xa) {
-        const AdapterMatrix a = adapter_a(call, plan, problem, args.A, scratch);
-        launch_rank_product(call, plan, Role::xa, product, args.x, a, args.scaling, pieces.xa, problem);
+        const families::AdapterMatrix a = families::adapter_a(call, plan, problem, args.A, scratch);
+        families::launch_rank_product(call, plan, plan::Role::xa, product, args.x, a, args.scaling, pieces.xa, problem);
     }
     if (variant.needs_yb) {
-        const AdapterMatrix b = adapter_b(call, plan, problem, args.B, scratch);
-        launch_rank_product(call, plan, Role::yb, product, args.dy, b, args.scaling, pieces.yb, problem);
+        const families::AdapterMatrix b = families::adapter_b(call, plan, problem, args.B, scratch);
+        families::launch_rank_product(call, plan, plan::Role::yb, product, args.dy, b, args.scaling, pieces.yb,
+                                      problem);
     }
 
     LoraGradientPair pair{};
@@ -78,7 +79,7 @@ void backward_lora_cuda(const Engine& engine, Stream stream, const Problem& prob
     }
     if (variant.wants_da) {
         pair.a.wide = args.x.data;
-        pair.a.wide_stride = row_stride(args.x);
+        pair.a.wide_stride = families::row_stride(args.x);
         pair.a.rank_rows = variant.needs_yb ? pieces.yb : args.yb.data;
         pair.a.partials = pieces.partials_a;
         pair.a.out = args.dA.data;
@@ -88,7 +89,7 @@ void backward_lora_cuda(const Engine& engine, Stream stream, const Problem& prob
     }
     if (variant.wants_db) {
         pair.b.wide = args.dy.data;
-        pair.b.wide_stride = row_stride(args.dy);
+        pair.b.wide_stride = families::row_stride(args.dy);
         pair.b.rank_rows = variant.needs_xa ? pieces.xa : args.xa.data;
         pair.b.partials = pieces.partials_b;
         pair.b.out = args.dB.data;
@@ -96,14 +97,14 @@ void backward_lora_cuda(const Engine& engine, Stream stream, const Problem& prob
         pair.b.out_wide_stride = args.dB.strides[1];
         pair.b.out_rank_stride = args.dB.strides[2];
     }
-    launch_gradients(call, plan, problem, pair);
+    families::launch_gradients(call, plan, problem, pair);
 }
 
 }  // namespace
 }  // namespace ops
 
 void backward_lora(const Engine& engine, Stream stream, const Problem& problem, const BackwardLoraArgs& args) {
-    const std::int64_t T = ops::validate_backward_lora(problem, args, engine.backend());
+    const std::int64_t T = check::validate_backward_lora(problem, args, engine.backend());
     if (engine.backend() == Backend::cpu) {
         cpu::backward_lora(engine.impl().threads, problem, args);
     } else {
@@ -112,9 +113,9 @@ void backward_lora(const Engine& engine, Stream stream, const Problem& problem, 
 }
 
 std::size_t backward_lora_workspace(const Engine& engine, const Problem& problem, std::int64_t T) {
-    ops::validate_tokens(problem, T);
+    check::validate_tokens(problem, T);
     if (engine.backend() == Backend::cpu || problem.R == 0) return 0;
-    ops::Variant variant;
+    plan::Variant variant;
     variant.needs_xa = variant.needs_yb = variant.wants_da = variant.wants_db = true;
     variant.tensor_cores = true;
     variant.pack_a = variant.pack_b = true;

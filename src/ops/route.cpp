@@ -1,10 +1,10 @@
 // route.
 #include "args/route.h"
+#include "check/validate.hpp"
 #include "cpu/operations.hpp"
-#include "ops/cuda_call.hpp"
-#include "ops/row_steps.hpp"
-#include "ops/scratch.hpp"
-#include "ops/validate.hpp"
+#include "engine/cuda_call.hpp"
+#include "engine/scratch.hpp"
+#include "families/row_steps.hpp"
 
 #include <algorithm>
 
@@ -28,18 +28,18 @@ RouteCut cut(std::int64_t M) {
 }
 
 std::size_t counts_bytes(const Problem& problem, std::int64_t M) {
-    Scratch measure;
-    measure.take((cut(M).blocks + 1) * route_columns(problem) * 4);
+    engine::Scratch measure;
+    measure.take((cut(M).blocks + 1) * families::route_columns(problem) * 4);
     return measure.used();
 }
 
 void route_cuda(const Engine& engine, Stream stream, const Problem& problem, const RouteArgs& args, std::int64_t T) {
     const std::int64_t M = T * problem.top_k;
-    CudaCall call(engine, stream);
-    Variant variant;
-    variant.operation = Operation::route;
+    engine::CudaCall call(engine, stream);
+    plan::Variant variant;
+    variant.operation = plan::Operation::route;
     variant.input_index = args.top_idx.dtype;
-    const Plan& plan = call.plan(problem, variant);
+    const plan::Plan& plan = call.plan(problem, variant);
 
     RouteKernelArgs kernel_args{};
     kernel_args.top_idx = args.top_idx.data;
@@ -47,25 +47,25 @@ void route_cuda(const Engine& engine, Stream stream, const Problem& problem, con
     kernel_args.sorted_scattered_idxs = args.routing.sorted_scattered_idxs.data;
     kernel_args.expert_offsets = args.routing.expert_offsets.data;
     kernel_args.M = static_cast<int>(M);
-    if (plan.has(Role::route_small) && M <= route_small_capacity) {
-        call.launch_grid(plan.at(Role::route_small), 1, 1, kernel_args);
+    if (plan.has(plan::Role::route_small) && M <= families::route_small_capacity) {
+        call.launch_grid(plan.at(plan::Role::route_small), 1, 1, kernel_args);
         return;
     }
-    const ScratchBlock block(args.workspace, counts_bytes(problem, M), call.stream());
+    const engine::ScratchBlock block(args.workspace, counts_bytes(problem, M), call.stream());
     const RouteCut pieces = cut(M);
     kernel_args.counts = static_cast<int*>(block.data());
     kernel_args.blocks = static_cast<int>(pieces.blocks);
     kernel_args.chunk = static_cast<int>(pieces.chunk);
-    call.launch_grid(plan.at(Role::route_count), pieces.blocks, 1, kernel_args);
-    call.launch_grid(plan.at(Role::route_scan), route_columns(problem) / 32, 1, kernel_args);
-    call.launch_grid(plan.at(Role::route_scatter), pieces.blocks, 1, kernel_args);
+    call.launch_grid(plan.at(plan::Role::route_count), pieces.blocks, 1, kernel_args);
+    call.launch_grid(plan.at(plan::Role::route_scan), families::route_columns(problem) / 32, 1, kernel_args);
+    call.launch_grid(plan.at(plan::Role::route_scatter), pieces.blocks, 1, kernel_args);
 }
 
 }  // namespace
 }  // namespace ops
 
 void route(const Engine& engine, Stream stream, const Problem& problem, const RouteArgs& args) {
-    const std::int64_t T = ops::validate_route(problem, args, engine.backend());
+    const std::int64_t T = check::validate_route(problem, args, engine.backend());
     if (engine.backend() == Backend::cpu) {
         cpu::route(engine.impl().threads, problem, args);
     } else {
@@ -74,7 +74,7 @@ void route(const Engine& engine, Stream stream, const Problem& problem, const Ro
 }
 
 std::size_t route_workspace(const Engine& engine, const Problem& problem, std::int64_t T) {
-    ops::validate_tokens(problem, T);
+    check::validate_tokens(problem, T);
     if (engine.backend() == Backend::cpu) return 0;
     return ops::counts_bytes(problem, T * problem.top_k);
 }

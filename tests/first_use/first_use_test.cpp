@@ -5,9 +5,9 @@
 #include "support/checks.hpp"
 #include "support/runs.hpp"
 
-#include "ops/engine_impl.hpp"
-#include "ops/search_space.hpp"
-#include "ops/step_kernels.hpp"
+#include "engine/engine_impl.hpp"
+#include "plan/search_space.hpp"
+#include "plan/step_kernels.hpp"
 
 #include <smlora/cache.hpp>
 
@@ -119,8 +119,8 @@ TEST(AProcess, DISABLED_RunsAStep) {
                           {"tuned", tuned},
                           {"nvrtc_mapped", nvrtc}};
     const gpu::CurrentContext context(engine.impl().contexts, 0);
-    for (const ops::Variant& variant : ops::step_variants(p.problem, p.T)) {
-        for (const ops::KnownWork& work : engine.impl().tuner.look_up(p.problem, variant, context.facts())) {
+    for (const plan::Variant& variant : plan::step_variants(p.problem, p.T)) {
+        for (const autotune::KnownWork& work : engine.impl().tuner.look_up(p.problem, variant, context.facts())) {
             report["choices"][work.slot] = work.choice ? tune::to_json(*work.choice) : nlohmann::ordered_json();
             report["complete"][work.slot] = work.tuning && work.tuning->complete;
         }

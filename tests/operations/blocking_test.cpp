@@ -1,11 +1,11 @@
 // Every blocking of the product on wgmma, not only the one that the cost model prefers, against the plain reference
 // kernel: as the tuner checks its candidates.
+#include "autotune/measurer.hpp"
+#include "engine/engine_impl.hpp"
+#include "families/wgmma_blocking.hpp"
 #include "operations/cases.hpp"
-#include "ops/engine_impl.hpp"
-#include "ops/measurer.hpp"
-#include "ops/search_space.hpp"
-#include "ops/step_kernels.hpp"
-#include "ops/wgmma_blocking.hpp"
+#include "plan/search_space.hpp"
+#include "plan/step_kernels.hpp"
 #include "support/gpu.hpp"
 #include "util/thread_pool.hpp"
 
@@ -18,18 +18,19 @@ namespace {
 class Blocking : public OnCases {
  protected:
     /// Legal on the engine's GPU.
-    tune::SearchSpace blockings(const ops::MeasuredCase& measured, const gpu::DeviceFacts& facts) const {
+    tune::SearchSpace blockings(const autotune::MeasuredCase& measured, const gpu::DeviceFacts& facts) const {
         tune::SearchSpace found;
-        for (auto& candidate : ops::search_space(measured.problem, measured.variant, measured.role, facts)) {
-            if (candidate.configuration.family == ops::product_wgmma_family && candidate.refusal.empty()) {
+        for (auto& candidate : plan::search_space(measured.problem, measured.variant, measured.role, facts)) {
+            if (candidate.configuration.family == families::product_wgmma_family && candidate.refusal.empty()) {
                 found.push_back(std::move(candidate));
             }
         }
         return found;
     }
 
-    void expect_right(const ops::MeasuredCase& measured, const gpu::DeviceFacts& facts, std::size_t* checked) const {
-        ops::Measurer measurer(engine().impl(), measured);
+    void expect_right(const autotune::MeasuredCase& measured, const gpu::DeviceFacts& facts,
+                      std::size_t* checked) const {
+        autotune::Measurer measurer(engine().impl(), measured);
         const tune::SearchSpace space = blockings(measured, facts);
         std::vector<tune::Preparation> prepared(space.size() * measurer.parts());
         util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(prepared.size()), [&](std::int64_t i) {
@@ -53,9 +54,9 @@ TEST_P(Blocking, GivesWhatTheReferenceGives) {
     if (facts.arch.name() != "sm_90a") GTEST_SKIP() << "needs sm_90a, not " << facts.arch.name();
     const Problem& problem = test_case().problem;
     std::size_t checked = 0;
-    for (const ops::Variant& variant : ops::step_variants(problem, test_case().T)) {
-        if (variant.operation == ops::Operation::backward_lora) continue;
-        ops::MeasuredCase measured;
+    for (const plan::Variant& variant : plan::step_variants(problem, test_case().T)) {
+        if (variant.operation == plan::Operation::backward_lora) continue;
+        autotune::MeasuredCase measured;
         measured.problem = problem;
         measured.variant = variant;
         measured.T = test_case().T;

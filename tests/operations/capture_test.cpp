@@ -5,8 +5,8 @@
 #include "support/gpu.hpp"
 #include "support/runs.hpp"
 
-#include "ops/cuda_call.hpp"
-#include "ops/step_kernels.hpp"
+#include "engine/cuda_call.hpp"
+#include "plan/step_kernels.hpp"
 
 #include <smlora/cache.hpp>
 #include <smlora/error.hpp>
@@ -262,9 +262,9 @@ class CaptureUnderFirstUse : public OnGpu {
 TEST_F(CaptureUnderFirstUse, TunesNothingAndNeitherDoLaterCalls) {
     FirstStep step(first_use_engine());
     // The kernels of the heuristic choices, without a call that would tune.
-    ops::CudaCall call(step.engine, step.stream.view());
-    for (const ops::Variant& variant : ops::step_variants(step.p.problem, step.p.T)) {
-        ops::Plan plan = ops::make_plan(step.p.problem, variant, call.facts());
+    engine::CudaCall call(step.engine, step.stream.view());
+    for (const plan::Variant& variant : plan::step_variants(step.p.problem, step.p.T)) {
+        plan::Plan plan = plan::make_plan(step.p.problem, variant, call.facts());
         call.load(plan);
     }
 

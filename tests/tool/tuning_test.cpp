@@ -3,10 +3,10 @@
 
 #include "smlora_tune/archive.hpp"
 
+#include "engine/engine_impl.hpp"
 #include "gpu/device.hpp"
-#include "ops/engine_impl.hpp"
-#include "ops/search_space.hpp"
-#include "ops/step_kernels.hpp"
+#include "plan/search_space.hpp"
+#include "plan/step_kernels.hpp"
 #include "tune/record_store.hpp"
 #include "util/hash.hpp"
 
@@ -49,8 +49,8 @@ class TuningCommands : public ProgramTest {
         problem.N = 512;
         problem.R = 16;
         problem.top_k = 2;
-        const ops::Variant variant = ops::step_variants(problem, 64).at(0);
-        const ops::KnownWork work = engine.impl().tuner.look_up(problem, variant, facts).at(0);
+        const plan::Variant variant = plan::step_variants(problem, 64).at(0);
+        const autotune::KnownWork work = engine.impl().tuner.look_up(problem, variant, facts).at(0);
         tune::Tuning tuning;
         tuning.slot = work.slot;
         tuning.environment = work.environment;

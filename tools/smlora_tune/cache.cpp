@@ -1,8 +1,8 @@
 // smlora-tune cache: what is in the cache, whether it is sound, making it smaller.
 #include <smlora/cache.hpp>
 
-#include "ops/engine_impl.hpp"
-#include "ops/record_check.hpp"
+#include "autotune/record_check.hpp"
+#include "engine/engine_impl.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
@@ -66,7 +66,7 @@ std::size_t own_records(const Engine& engine) {
 std::vector<CacheProblem> unsound(const Engine& engine) {
     std::vector<CacheProblem> problems = cache_verify(engine);
     for (const cache::RecordText& record : engine.impl().cache.list_records()) {
-        for (const std::string& what : ops::check_record(record, engine.impl().kernels).unsound) {
+        for (const std::string& what : autotune::check_record(record, engine.impl().kernels).unsound) {
             problems.push_back({record.file, what});
         }
     }

@@ -1,7 +1,7 @@
 #include "smlora_tune/ceilings.hpp"
 
+#include "engine/engine_impl.hpp"
 #include "gpu/driver.hpp"
-#include "ops/engine_impl.hpp"
 #include "smlora_tune/operands.hpp"
 #include "smlora_tune/statistics.hpp"
 

@@ -1,6 +1,6 @@
 #include "smlora_tune/compile_ahead.hpp"
 
-#include "ops/engine_impl.hpp"
+#include "engine/engine_impl.hpp"
 
 #include <smlora/error.hpp>
 
@@ -11,7 +11,7 @@
 namespace smlora::tool {
 
 CompileAhead::CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
-                           ops::Wanted wanted, std::vector<TunedVariant> variants, int threads)
+                           autotune::Wanted wanted, std::vector<TunedVariant> variants, int threads)
     : engine_(engine),
       facts_(facts),
       protocol_(protocol),

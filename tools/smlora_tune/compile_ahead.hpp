@@ -1,9 +1,9 @@
 // Compiling on cores that are idle what is to be measured next, while the GPU measures.
 #pragma once
 
+#include "autotune/tuner.hpp"
 #include "gpu/device.hpp"
-#include "ops/plan.hpp"
-#include "ops/tuner.hpp"
+#include "plan/plan.hpp"
 #include "tune/measurement.hpp"
 #include "util/thread_pool.hpp"
 
@@ -20,7 +20,7 @@ namespace smlora::tool {
 /// What tune() is called for.
 struct TunedVariant {
     Problem problem;
-    ops::Variant variant;
+    plan::Variant variant;
 };
 
 /// Compiles the kernels of `variants` in their order into the cache of `engine`, from when it is made until it is told
@@ -29,7 +29,7 @@ class CompileAhead {
  public:
     /// `engine` must outlive it. With no threads nothing is compiled.
     CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
-                 ops::Wanted wanted, std::vector<TunedVariant> variants, int threads);
+                 autotune::Wanted wanted, std::vector<TunedVariant> variants, int threads);
     ~CompileAhead() { finish(); }
     CompileAhead(const CompileAhead&) = delete;
     CompileAhead& operator=(const CompileAhead&) = delete;
@@ -43,7 +43,7 @@ class CompileAhead {
     const Engine& engine_;
     const gpu::DeviceFacts facts_;
     const tune::Protocol protocol_;
-    const ops::Wanted wanted_;
+    const autotune::Wanted wanted_;
     const std::vector<TunedVariant> variants_;
     std::atomic<std::size_t> compiled_{0};
     std::atomic<bool> stopping_{false};

@@ -7,10 +7,10 @@
 #include "smlora_tune/terminal.hpp"
 #include "smlora_tune/units.hpp"
 
+#include "engine/engine_impl.hpp"
 #include "gpu/device.hpp"
-#include "ops/engine_impl.hpp"
-#include "ops/search_space.hpp"
-#include "ops/step_kernels.hpp"
+#include "plan/search_space.hpp"
+#include "plan/step_kernels.hpp"
 #include "tune/choice.hpp"
 
 #include <smlora/error.hpp>
@@ -61,7 +61,7 @@ struct KernelUse {
 };
 
 struct Explanation {
-    ops::KnownWork work;
+    autotune::KnownWork work;
     std::string source;  // where the choice is from
     std::string used;
     std::vector<Line> lines;
@@ -80,18 +80,18 @@ Load load_of(const Problem& problem, std::int64_t T) {
 }
 
 /// Of what a slot computes; of rank rows by themselves: rows read, adapter read, rank rows written.
-double floor_of(const ops::KnownWork& work, const Problem& problem, std::int64_t T, const Ceilings& ceilings) {
+double floor_of(const autotune::KnownWork& work, const Problem& problem, std::int64_t T, const Ceilings& ceilings) {
     const Load load = load_of(problem, T);
     switch (work.role) {
-        case ops::Role::product:
+        case plan::Role::product:
             return floor_seconds(work.slot == "forward" ? (problem.R > 0 ? Op::forward : Op::base) : Op::dx, problem,
                                  load, ceilings);
-        case ops::Role::gradients:
+        case plan::Role::gradients:
             return floor_seconds(Op::lora_grad, problem, load, ceilings);
         default:
             break;
     }
-    const bool xa = work.role == ops::Role::xa;
+    const bool xa = work.role == plan::Role::xa;
     const auto width = static_cast<double>(xa ? problem.K : problem.N);
     const auto rows = static_cast<double>(load.rows);
     const auto rank = static_cast<double>(padded_rank(problem));
@@ -101,7 +101,7 @@ double floor_of(const ops::KnownWork& work, const Problem& problem, std::int64_t
 }
 
 /// `unfit`: why what is recorded does not hold here; empty without such a record.
-std::string source_of(const ops::KnownWork& work, const std::string& unfit) {
+std::string source_of(const autotune::KnownWork& work, const std::string& unfit) {
     if (work.near) {
         const tune::RecordName& from = work.near->name;
         std::string text = fmt::format("recorded for about {} tokens", tune::tokens_of(from.bucket));
@@ -122,7 +122,7 @@ std::string source_of(const ops::KnownWork& work, const std::string& unfit) {
     return record;
 }
 
-std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration& used) {
+std::vector<Line> lines_of(const autotune::KnownWork& work, const tune::Configuration& used) {
     std::vector<tune::Trial> trials = work.tuning ? work.tuning->trials : std::vector<tune::Trial>{};
     const std::vector<tune::Estimate> times = tune::estimates(trials);
     const tune::Judgement judgement = tune::judge(trials);
@@ -202,7 +202,7 @@ std::vector<Line> lines_of(const ops::KnownWork& work, const tune::Configuration
 }
 
 /// The kernels of the choice: from the cache, else compiled.
-void add_kernels(Explanation& explanation, const Engine& engine, const ops::Plan& plan, const jit::Arch& arch) {
+void add_kernels(Explanation& explanation, const Engine& engine, const plan::Plan& plan, const gpu::Arch& arch) {
     if (!plan.has(explanation.work.role)) return;
     const jit::KernelSpec& spec = plan.at(explanation.work.role).spec;
     try {
@@ -217,7 +217,7 @@ void add_kernels(Explanation& explanation, const Engine& engine, const ops::Plan
 }
 
 /// What SMLORA_TUNING=off uses.
-void leave_records(ops::KnownWork& work) {
+void leave_records(autotune::KnownWork& work) {
     work.tuning.reset();
     work.near.reset();
     work.choice.reset();
@@ -226,18 +226,18 @@ void leave_records(ops::KnownWork& work) {
 std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
                                  const gpu::DeviceFacts& facts, const Ceilings& ceilings) {
     std::vector<Explanation> explanations;
-    for (const ops::Variant& variant : ops::step_variants(problem, T)) {
-        ops::Choices choices;
-        std::vector<ops::KnownWork> works = engine.impl().tuner.look_up(problem, variant, facts);
-        for (ops::KnownWork& work : works) {
+    for (const plan::Variant& variant : plan::step_variants(problem, T)) {
+        plan::Choices choices;
+        std::vector<autotune::KnownWork> works = engine.impl().tuner.look_up(problem, variant, facts);
+        for (autotune::KnownWork& work : works) {
             if (engine.impl().options.tuning == TuningPolicy::off) leave_records(work);
             choices.set(work.role, work.choice);
         }
-        const ops::Plan plan = ops::make_plan(problem, variant, facts, choices);
-        for (ops::KnownWork& work : works) {
+        const plan::Plan plan = plan::make_plan(problem, variant, facts, choices);
+        for (autotune::KnownWork& work : works) {
             Explanation one;
             one.source = source_of(work, engine.impl().tuner.why_unfit(work));
-            const tune::Configuration used = ops::configuration_for(problem, variant, work.role, facts, choices);
+            const tune::Configuration used = plan::configuration_for(problem, variant, work.role, facts, choices);
             one.lines = lines_of(work, used);
             if (const tune::Candidate* candidate = tune::find_legal(work.space, used)) one.used = candidate->name;
             one.floor_seconds = floor_of(work, problem, T, ceilings);
@@ -338,7 +338,7 @@ gpu::DeviceFacts facts_for(const ExplainCommand& command, bool& is_assumed) {
     }
     is_assumed = true;
     if (by_name) return gpu::facts_of(command.gpu);
-    return gpu::facts_of(jit::arch_from_name(command.arch.empty() ? "sm_90a" : command.arch));
+    return gpu::facts_of(gpu::arch_from_name(command.arch.empty() ? "sm_90a" : command.arch));
 }
 
 ExitCode run_explain(const ExplainCommand& command) {

@@ -1,7 +1,7 @@
 #include "smlora_tune/session.hpp"
 
+#include "engine/engine_impl.hpp"
 #include "gpu/driver.hpp"
-#include "ops/engine_impl.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>

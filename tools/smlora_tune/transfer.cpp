@@ -4,7 +4,7 @@
 #include "smlora_tune/units.hpp"
 
 #include "cache/layer.hpp"
-#include "ops/engine_impl.hpp"
+#include "engine/engine_impl.hpp"
 #include "tune/record_store.hpp"
 #include "util/file_system.hpp"
 

@@ -10,8 +10,8 @@
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
 
-#include "ops/engine_impl.hpp"
-#include "ops/step_kernels.hpp"
+#include "engine/engine_impl.hpp"
+#include "plan/step_kernels.hpp"
 #include "tune/choice.hpp"
 #include "tune/distance.hpp"
 #include "tune/shard.hpp"
@@ -63,35 +63,35 @@ Examples:
   smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4
   smlora-tune tune --shape 64,2048,2048,16,8 --tokens 4096 --exhaustive)";
 
-std::string_view name(ops::TuneOutcome outcome) {
+std::string_view name(autotune::TuneOutcome outcome) {
     switch (outcome) {
-        case ops::TuneOutcome::known:
+        case autotune::TuneOutcome::known:
             return "recorded";
-        case ops::TuneOutcome::complete:
+        case autotune::TuneOutcome::complete:
             return "tuned";
-        case ops::TuneOutcome::out_of_time:
+        case autotune::TuneOutcome::out_of_time:
             return "out of time";
-        case ops::TuneOutcome::out_of_memory:
+        case autotune::TuneOutcome::out_of_memory:
             return "out of memory";
-        case ops::TuneOutcome::elsewhere:
+        case autotune::TuneOutcome::elsewhere:
             return "tuned elsewhere";
-        case ops::TuneOutcome::no_choice:
+        case autotune::TuneOutcome::no_choice:
             return "one candidate";
     }
     return "";
 }
 
 /// The rows that it was measured on; empty when it was not.
-std::string routing_of(const ops::TuneResult& result) {
+std::string routing_of(const autotune::TuneResult& result) {
     return result.work.tuning ? result.work.tuning->workload.routing : "";
 }
 
-bool is_complete(const ops::TuneResult& result) { return result.work.tuning && result.work.tuning->complete; }
+bool is_complete(const autotune::TuneResult& result) { return result.work.tuning && result.work.tuning->complete; }
 
 /// With what is unusual about it.
-std::string outcome_text(const ops::TuneResult& result, const std::string& skew) {
+std::string outcome_text(const autotune::TuneResult& result, const std::string& skew) {
     std::string text(name(result.outcome));
-    if (result.outcome == ops::TuneOutcome::elsewhere && !is_complete(result)) text += " in part";
+    if (result.outcome == autotune::TuneOutcome::elsewhere && !is_complete(result)) text += " in part";
     if (const std::string routing = routing_of(result); !routing.empty() && routing != skew) {
         text += ", routing " + routing;
     }
@@ -102,8 +102,8 @@ std::string outcome_text(const ops::TuneResult& result, const std::string& skew)
 struct Case {
     NamedProblem item;
     std::int64_t T = 0;
-    std::vector<ops::TuneResult> results;
-    std::vector<ops::Comparison> comparisons;
+    std::vector<autotune::TuneResult> results;
+    std::vector<autotune::Comparison> comparisons;
 };
 
 std::int64_t refused(const std::vector<tune::Trial>& trials) {
@@ -118,7 +118,7 @@ struct Winner {
     std::string reason;
 };
 
-Winner winner_of(const ops::KnownWork& work) {
+Winner winner_of(const autotune::KnownWork& work) {
     if (!work.tuning) return {};
     const tune::Judgement judgement = tune::judge(work.tuning->trials);
     if (!judgement.winner) return {"", 0, judgement.reason};
@@ -128,11 +128,12 @@ Winner winner_of(const ops::KnownWork& work) {
 }
 
 /// It has candidates, and more seconds or memory would bring it a choice by samples.
-bool lacks_choice(const ops::TuneResult& result) {
-    return result.outcome != ops::TuneOutcome::no_choice && !is_complete(result) && winner_of(result.work).seconds == 0;
+bool lacks_choice(const autotune::TuneResult& result) {
+    return result.outcome != autotune::TuneOutcome::no_choice && !is_complete(result) &&
+           winner_of(result.work).seconds == 0;
 }
 
-nlohmann::ordered_json to_json(const ops::Comparison& comparison) {
+nlohmann::ordered_json to_json(const autotune::Comparison& comparison) {
     const std::vector<tune::Trial>& trials = comparison.all.trials;
     nlohmann::ordered_json json{{"slot", comparison.work.slot},
                                 {"candidates", trials.size()},
@@ -154,7 +155,7 @@ nlohmann::ordered_json to_json(const Case& done) {
     nlohmann::ordered_json json{
         {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
     json["works"] = nlohmann::ordered_json::array();
-    for (const ops::TuneResult& result : done.results) {
+    for (const autotune::TuneResult& result : done.results) {
         const Winner winner = winner_of(result.work);
         json["works"].push_back({{"slot", result.work.slot},
                                  {"outcome", name(result.outcome)},
@@ -166,7 +167,7 @@ nlohmann::ordered_json to_json(const Case& done) {
                                  {"seconds", result.work.tuning ? result.work.tuning->seconds : 0},
                                  {"record", result.work.name.key()}});
     }
-    for (const ops::Comparison& comparison : done.comparisons) json["exhaustive"].push_back(to_json(comparison));
+    for (const autotune::Comparison& comparison : done.comparisons) json["exhaustive"].push_back(to_json(comparison));
     return json;
 }
 
@@ -177,7 +178,7 @@ void print_text(const Case& done, const std::string& skew) {
         return;
     }
     Table table({{"work"}, {"outcome"}, {"choice"}, {"median", Align::right}, {"why"}});
-    for (const ops::TuneResult& result : done.results) {
+    for (const autotune::TuneResult& result : done.results) {
         const Winner winner = winner_of(result.work);
         table.add({result.work.slot, outcome_text(result, skew), winner.name,
                    winner.seconds > 0 ? seconds_text(winner.seconds) : "-",
@@ -194,7 +195,7 @@ void print_text(const Case& done, const std::string& skew) {
                {"median", Align::right},
                {"behind", Align::right},
                {"noise", Align::right}});
-    for (const ops::Comparison& comparison : done.comparisons) {
+    for (const autotune::Comparison& comparison : done.comparisons) {
         const std::vector<tune::Trial>& trials = comparison.all.trials;
         const auto found = tune::distance(comparison.all, comparison.work.choice);
         const std::string measured = std::to_string(static_cast<std::int64_t>(trials.size()) - refused(trials));
@@ -217,7 +218,7 @@ void print_distances(const std::vector<Case>& cases) {
     double logarithms = 0;
     int works = 0;
     for (const Case& done : cases) {
-        for (const ops::Comparison& comparison : done.comparisons) {
+        for (const autotune::Comparison& comparison : done.comparisons) {
             const auto found = tune::distance(comparison.all, comparison.work.choice);
             if (!found) continue;
             worst = std::max(worst, found->factor);
@@ -319,9 +320,9 @@ tune::Protocol protocol_of(const TuneCommand& command) {
     return protocol;
 }
 
-ops::Wanted wanted_of(const TuneCommand& command) {
-    if (command.again) return ops::Wanted::new_tuning;
-    return command.candidates ? ops::Wanted::every_verdict : ops::Wanted::own_tuning;
+autotune::Wanted wanted_of(const TuneCommand& command) {
+    if (command.again) return autotune::Wanted::new_tuning;
+    return command.candidates ? autotune::Wanted::every_verdict : autotune::Wanted::own_tuning;
 }
 
 /// Tunes one case after the other, and shows how far it is.
@@ -332,13 +333,13 @@ class CaseTuner {
         : command_(command), session_(session), protocol_(protocol), works_(works), line_(line) {}
 
     void tune(Case& done) {
-        const std::vector<ops::Variant> variants = ops::step_variants(done.item.problem, done.T);
+        const std::vector<plan::Variant> variants = plan::step_variants(done.item.problem, done.T);
         const auto start = std::chrono::steady_clock::now();
         for (std::size_t i = 0; i < variants.size(); ++i) {
             const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
             const auto left = static_cast<double>(variants.size() - i);
             protocol_.seconds = std::max(0.0, command_.budget - spent.count()) / left;
-            for (ops::TuneResult& result :
+            for (autotune::TuneResult& result :
                  tuner().tune(done.item.problem, variants[i], session_.facts(), done.T, skews().at(command_.skew),
                               protocol_, wanted_of(command_), shown(done))) {
                 done.results.push_back(std::move(result));
@@ -350,9 +351,10 @@ class CaseTuner {
     void compare(Case& done) {
         tune::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
-        for (const ops::Variant& variant : ops::step_variants(done.item.problem, done.T)) {
-            for (ops::Comparison& comparison : tuner().compare(done.item.problem, variant, session_.facts(), done.T,
-                                                               skews().at(command_.skew), thorough, shown(done))) {
+        for (const plan::Variant& variant : plan::step_variants(done.item.problem, done.T)) {
+            for (autotune::Comparison& comparison :
+                 tuner().compare(done.item.problem, variant, session_.facts(), done.T, skews().at(command_.skew),
+                                 thorough, shown(done))) {
                 done.comparisons.push_back(std::move(comparison));
             }
             ++done_;
@@ -360,7 +362,7 @@ class CaseTuner {
     }
 
  private:
-    [[nodiscard]] ops::Tuner& tuner() const { return session_.engine().impl().tuner; }
+    [[nodiscard]] autotune::Tuner& tuner() const { return session_.engine().impl().tuner; }
 
     [[nodiscard]] std::function<void(const tune::Progress&)> shown(const Case& done) {
         return [this, &done](const tune::Progress& progress) {
@@ -419,7 +421,7 @@ ExitCode run_tune(const TuneCommand& command) {
             // By the record: whoever has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
-            for (const ops::Variant& variant : ops::step_variants(item.problem, T)) {
+            for (const plan::Variant& variant : plan::step_variants(item.problem, T)) {
                 variants.push_back({item.problem, variant});
             }
         }

@@ -86,7 +86,7 @@ TEST(Driver, AFailedCallIsNamedWithTheError) {
 }
 
 TEST(Device, TypicalFactsExistForEverySupportedArchitecture) {
-    for (const jit::Arch& arch : jit::supported_archs()) {
+    for (const gpu::Arch& arch : gpu::supported_archs()) {
         const DeviceFacts facts = facts_of(arch);
         EXPECT_EQ(facts.arch, arch);
         EXPECT_FALSE(facts.name.empty());
@@ -99,7 +99,7 @@ TEST(Device, TypicalFactsExistForEverySupportedArchitecture) {
 
 TEST(Device, AGpuIsKnownByItsName) {
     const DeviceFacts h100 = facts_of("NVIDIA H100 80GB HBM3");
-    const DeviceFacts h200 = facts_of(jit::arch_from_name("sm_90a"));
+    const DeviceFacts h200 = facts_of(gpu::arch_from_name("sm_90a"));
     EXPECT_EQ(h100.name, "NVIDIA H100 80GB HBM3");
     EXPECT_EQ(h200.name, "NVIDIA H200");
     EXPECT_EQ(h100.arch, h200.arch);
@@ -250,8 +250,8 @@ struct Args {
     int unused;
 };
 
-jit::LoadedKernel loaded_kernel() {
-    jit::LoadedKernel kernel;
+gpu::LoadedKernel loaded_kernel() {
+    gpu::LoadedKernel kernel;
     kernel.function = reinterpret_cast<void*>(std::uintptr_t{0x10});
     kernel.threads = 256;
     kernel.dynamic_shared = 4096;

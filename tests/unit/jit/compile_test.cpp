@@ -24,7 +24,7 @@ class Compile : public testing::Test {
     void SetUp() override { test::write_sample_templates(folder); }
 
     [[nodiscard]] CompileRequest request(const KernelSpec& spec, const char* arch = "sm_90a") const {
-        return compile_request(spec, arch_from_name(arch), Nvrtc::instance().version(), Templates(folder.path()));
+        return compile_request(spec, gpu::arch_from_name(arch), Nvrtc::instance().version(), Templates(folder.path()));
     }
     [[nodiscard]] std::string message_of_failure(const KernelSpec& spec) const {
         try {
@@ -83,7 +83,7 @@ TEST_F(Compile, TwiceGivesTheSameBytesAlsoFromAnotherFolderAndThread) {
     const CompiledKernel first = compile_kernel(request(test::sample_spec()), Nvrtc::instance());
     const TemporaryFolder other;
     test::write_sample_templates(other);
-    const CompileRequest again = compile_request(test::sample_spec(), arch_from_name("sm_90a"),
+    const CompileRequest again = compile_request(test::sample_spec(), gpu::arch_from_name("sm_90a"),
                                                  Nvrtc::instance().version(), Templates(other.path()));
     std::vector<std::string> cubins(4);
     std::vector<std::thread> threads;
@@ -224,7 +224,7 @@ TEST_F(Compile, KeyChangesWithWhateverChangesTheCodeAndEachTimeToAnother) {
     }
     changed([](CompileRequest& other) { ++other.compiler.build; });
     changed([](CompileRequest& other) { ++other.compiler.minor; });
-    changed([](CompileRequest& other) { other.arch = arch_from_name("sm_100a"); });
+    changed([](CompileRequest& other) { other.arch = gpu::arch_from_name("sm_100a"); });
     changed([](CompileRequest& other) { other.arch.suffix = '\0'; });
     changed([](CompileRequest& other) { other.options.emplace_back("-lineinfo"); });
     changed([](CompileRequest& other) { other.options.pop_back(); });
@@ -258,7 +258,7 @@ TEST_F(Compile, KeyDoesNotChangeWithTheFolder) {
     const TemporaryFolder other;
     test::write_sample_templates(other);
     other.write("another_family.cuh", "int x;\n");
-    EXPECT_EQ(cache_key(compile_request(test::sample_spec(), arch_from_name("sm_90a"), Nvrtc::instance().version(),
+    EXPECT_EQ(cache_key(compile_request(test::sample_spec(), gpu::arch_from_name("sm_90a"), Nvrtc::instance().version(),
                                         Templates(other.path()))),
               cache_key(request(test::sample_spec())));
     EXPECT_EQ(cache_key(request(test::sample_spec())), cache_key(request(test::sample_spec())));
@@ -274,7 +274,7 @@ TEST(CompileOptions, AreThoseThatTheCompilerKnows) {
     const auto has = [](const std::vector<std::string>& options, const char* option) {
         return std::find(options.begin(), options.end(), option) != options.end();
     };
-    const Arch arch = arch_from_name("sm_90a");
+    const gpu::Arch arch = gpu::arch_from_name("sm_90a");
     const auto old = compile_options(arch, {12, 4, 127});
     const auto recent = compile_options(arch, {12, 9, 86});
     EXPECT_FALSE(has(old, "-no-cache"));

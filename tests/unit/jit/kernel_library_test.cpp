@@ -32,7 +32,7 @@ using test::FakeDriver;
 using test::ScopedVariable;
 using test::TemporaryFolder;
 
-const Arch hopper = arch_from_name("sm_90a");
+const gpu::Arch hopper = gpu::arch_from_name("sm_90a");
 
 std::string message_of(ErrorCode code, const std::function<void()>& action) {
     try {
@@ -358,7 +358,7 @@ class Get : public WithCache {
 };
 
 TEST_F(Get, LoadsOnceAndGivesTheSameKernelAgain) {
-    const LoadedKernel& first = library->get(test::sample_spec(), hopper);
+    const gpu::LoadedKernel& first = library->get(test::sample_spec(), hopper);
     EXPECT_NE(first.function, nullptr);
     EXPECT_EQ(first.threads, 64U);
     EXPECT_EQ(first.args_bytes, 24U);
@@ -372,7 +372,7 @@ TEST_F(Get, LoadsOnceAndGivesTheSameKernelAgain) {
 }
 
 TEST_F(Get, EveryConstantMakesAnotherKernel) {
-    std::set<const LoadedKernel*> kernels;
+    std::set<const gpu::LoadedKernel*> kernels;
     KernelSpec spec = test::sample_spec();
     kernels.insert(&library->get(spec, hopper));
     spec.constants[0].integer = 32;
@@ -501,7 +501,7 @@ TEST_F(GetAll, DuringACaptureNothingIsCompiled) {
 }
 
 TEST_F(Get, EachContextGetsItsOwn) {
-    const LoadedKernel& first = library->get(test::sample_spec(), hopper);
+    const gpu::LoadedKernel& first = library->get(test::sample_spec(), hopper);
     FakeDriver::stack().push_back(FakeDriver::other_context());
     EXPECT_NE(&library->get(test::sample_spec(), hopper), &first);
     FakeDriver::stack().pop_back();

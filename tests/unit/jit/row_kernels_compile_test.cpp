@@ -154,7 +154,7 @@ std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements)
 }
 
 void expect_compiled(const std::vector<KernelSpec>& specs, const char* arch_name) {
-    const Arch arch = arch_from_name(arch_name);
+    const gpu::Arch arch = gpu::arch_from_name(arch_name);
     const Nvrtc& nvrtc = Nvrtc::instance();
     std::vector<std::string> complaints(specs.size());
     util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {

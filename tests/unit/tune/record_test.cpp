@@ -229,10 +229,10 @@ TEST(Environment, MismatchesAreNamed) {
 }
 
 TEST(Bucket, NeighboursComeNearestFirst) {
-    EXPECT_EQ(bucket_of(0), 0);
-    EXPECT_EQ(bucket_of(2048), 11);
-    EXPECT_EQ(bucket_of(2800), 11);
-    EXPECT_EQ(bucket_of(2900), 12);
+    EXPECT_EQ(tune::bucket_of(0), 0);
+    EXPECT_EQ(tune::bucket_of(2048), 11);
+    EXPECT_EQ(tune::bucket_of(2800), 11);
+    EXPECT_EQ(tune::bucket_of(2900), 12);
     EXPECT_EQ(tokens_of(11), 2048);
     const std::vector<std::uint8_t> near = neighbours(3);
     EXPECT_EQ(std::vector<std::uint8_t>(near.begin(), near.begin() + 7),

@@ -1,0 +1,60 @@
+// A piece of work as the tuner runs it: operands that nobody needs, and the same launches as in an operation.
+#pragma once
+
+#include "autotune/compare_results.hpp"
+#include "engine/cuda_call.hpp"
+#include "plan/plan.hpp"
+
+#include <smlora/problem.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace smlora::autotune {
+
+/// One buffer of a set of operands.
+struct Operand {
+    std::int64_t bytes = 0;
+    DType dtype = DType::bf16;
+    bool input = true;   ///< filled with random values; else written by the work
+    bool gates = false;  ///< values between -1 and 1
+};
+
+/// What a run leaves that can be compared: a matrix at an operand's beginning. Its rows are long enough for their size
+/// to tell what an element may be off by.
+struct Output {
+    std::size_t operand = 0;
+    ResultMatrix matrix;
+    bool grouped = false;  ///< a row for each routed one; those of entries left out may hold anything
+};
+
+class MeasuredWork {
+ public:
+    virtual ~MeasuredWork() = default;
+
+    /// For routings of T tokens; fewer may need more of an operand.
+    [[nodiscard]] virtual std::vector<Operand> operands(std::int64_t T) const = 0;
+    [[nodiscard]] virtual std::vector<Output> outputs(std::int64_t T) const = 0;
+
+    /// Multiplications for each row: what the reference takes.
+    [[nodiscard]] virtual double products_a_row() const = 0;
+
+    /// The roles of a plan that this work launches.
+    [[nodiscard]] virtual std::vector<plan::Role> roles() const = 0;
+    /// Those of them that the choice is about.
+    [[nodiscard]] virtual std::vector<plan::Role> own_roles() const = 0;
+
+    /// A plan of plain kernels for the same roles.
+    [[nodiscard]] virtual plan::Plan reference_plan() const = 0;
+
+    /// `operands`: the addresses of one set.
+    virtual void launch(engine::CudaCall& call, const plan::Plan& plan, const std::vector<void*>& operands,
+                        const plan::CallRows& rows) const = 0;
+};
+
+/// `role` is one of chosen_roles(problem, variant).
+[[nodiscard]] std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Variant& variant,
+                                                          plan::Role role);
+
+}  // namespace smlora::autotune

@@ -1,0 +1,36 @@
+// The public functions that look after the cache of an engine.
+#include "cache/cache.hpp"
+#include "engine/engine_impl.hpp"
+#include "jit/kernel_library.hpp"
+
+#include <smlora/cache.hpp>
+
+namespace smlora {
+
+std::vector<CacheLayer> cache_layers(const Engine& engine) { return engine.impl().cache.layers(); }
+
+CacheStats cache_stats(const Engine& engine) {
+    const cache::Cache& cache = engine.impl().cache;
+    const jit::LibraryCounters& counters = engine.impl().kernels.counters();
+    const cache::CacheUsage usage = cache.usage();
+    CacheStats stats;
+    stats.layers = cache.layers();
+    stats.entries = usage.entries;
+    stats.bytes = usage.bytes;
+    stats.limit_bytes = cache.limit_bytes();
+    stats.memory_hits = counters.memory_hits;
+    stats.disk_hits = counters.disk_hits;
+    stats.compiles = counters.compiles;
+    stats.rejected = cache.rejected() + counters.rejected;  // by our own checks, and by the driver
+    return stats;
+}
+
+std::vector<CacheEntryInfo> cache_list(const Engine& engine) { return engine.impl().cache.list(); }
+
+CacheEntryInfo cache_inspect(const Engine& engine, const std::string& key) { return engine.impl().cache.inspect(key); }
+
+std::vector<CacheProblem> cache_verify(const Engine& engine) { return engine.impl().cache.verify(); }
+
+std::uint64_t cache_clear(const Engine& engine) { return engine.impl().cache.clear(); }
+
+}  // namespace smlora

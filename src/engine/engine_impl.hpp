@@ -1,0 +1,29 @@
+// What an engine holds.
+#pragma once
+
+#include "autotune/tuner.hpp"
+#include "cache/cache.hpp"
+#include "gpu/device.hpp"
+#include "jit/kernel_library.hpp"
+#include "plan/plan_table.hpp"
+#include "util/log.hpp"
+#include "util/thread_pool.hpp"
+
+#include <smlora/engine.hpp>
+
+namespace smlora {
+
+struct Engine::Impl {
+    explicit Impl(EngineOptions options);
+
+    EngineOptions options;
+    util::Logger log;
+    util::ThreadPool threads;
+    cache::Cache cache;
+    jit::KernelLibrary kernels;
+    gpu::PrimaryContexts contexts;
+    plan::PlanTable plans;
+    autotune::Tuner tuner;
+};
+
+}  // namespace smlora

@@ -1,0 +1,17 @@
+// What cost models know of a GPU's speed. Only the order of predictions is used to choose; their size is for people,
+// and as good as the table of typical GPUs (gpu/device.cpp).
+#pragma once
+
+#include "gpu/device.hpp"
+
+namespace smlora::families {
+
+/// What grouped_product_mma reaches with its best tile, full.
+[[nodiscard]] double mma_flop_per_second(const gpu::DeviceFacts& facts);
+
+/// Of a kernel whose arithmetic alone would take `arithmetic_seconds` and that moves `bytes`. Between the sum of both
+/// and the larger one; rises with either, so that candidates that move the same bytes keep the order of their
+/// arithmetic.
+[[nodiscard]] double predicted_seconds(double arithmetic_seconds, double bytes, const gpu::DeviceFacts& facts);
+
+}  // namespace smlora::families

@@ -1,0 +1,16 @@
+// The rows of a call.
+#pragma once
+
+#include <smlora/operations.hpp>
+
+#include <cstdint>
+
+namespace smlora::plan {
+
+/// As they are sorted on the device.
+struct CallRows {
+    Routing routing;
+    std::int64_t T = 0;
+};
+
+}  // namespace smlora::plan

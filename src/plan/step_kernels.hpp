@@ -1,0 +1,34 @@
+// Every kernel that a training step of a problem needs: what prewarming compiles.
+#pragma once
+
+#include "gpu/device.hpp"
+#include "jit/kernel_spec.hpp"
+#include "plan/plan.hpp"
+
+#include <smlora/prewarm.hpp>
+#include <smlora/problem.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace smlora::plan {
+
+/// What is to be used for the pieces of work of a variant.
+using KnownChoices = std::function<Choices(const Variant&)>;
+
+/// The kernels of route, group, combine, forward, backward_input and backward_lora for T tokens, without duplicates.
+[[nodiscard]] std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T,
+                                                        const gpu::DeviceFacts& facts,
+                                                        const KnownChoices& choices = {});
+
+/// The kernels of activation and activation_backward on rows of a that are `width` wide, each with the start of a
+/// 16-byte vector where that can be.
+[[nodiscard]] std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activation,
+                                                              const gpu::DeviceFacts& facts);
+
+/// The variants of forward, backward_input and backward_lora that a training step of T tokens runs, adapters stored as
+/// the kernels read them: what tuning a problem is about. Their rows are 16-byte aligned where K and N allow it.
+[[nodiscard]] std::vector<Variant> step_variants(const Problem& problem, std::int64_t T);
+
+}  // namespace smlora::plan

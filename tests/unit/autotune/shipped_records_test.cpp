@@ -1,0 +1,235 @@
+// The records that the project ships parse, lie where they belong, match the templates and name legal candidates, and
+// none is missing of the models that the tool knows.
+#include "autotune/record_check.hpp"
+#include "models/model_table.hpp"
+#include "tuning_fixtures.hpp"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <map>
+
+namespace smlora::autotune {
+namespace {
+
+/// What is wrong with the records of a layer, by file; `records` counts them.
+std::vector<std::string> complaints(const std::filesystem::path& layer, Engine& engine, int& records) {
+    std::vector<std::string> all;
+    util::Logger log([&](LogLevel, std::string_view line) { all.emplace_back(line); });
+    cache::CacheOptions options;
+    options.root = layer;
+    options.layers.emplace();
+    const cache::Cache cache(options, log);
+    records = 0;
+    for (const cache::RecordText& stored : cache.list_records()) {
+        ++records;
+        const RecordCheck check = check_record(stored, engine.impl().kernels);
+        for (const auto* list : {&check.unsound, &check.stale}) {
+            for (const std::string& what : *list) all.push_back(stored.file.filename().string() + ": " + what);
+        }
+    }
+    return all;
+}
+
+/// A copy, as a checkout may be writable by its group; how many records it should have.
+std::size_t copy_shipped_layer(const std::filesystem::path& copy) {
+    std::filesystem::copy(SMLORA_SHIPPED_LAYER, copy, std::filesystem::copy_options::recursive);
+    std::size_t files = 0;
+    for (const auto& item : std::filesystem::recursive_directory_iterator(copy)) {
+        const bool folder = item.is_directory();
+        std::filesystem::permissions(item.path(),
+                                     folder ? std::filesystem::perms::owner_all : std::filesystem::perms::owner_read);
+        if (!folder && item.path().extension() == ".json") ++files;
+    }
+    std::filesystem::permissions(copy, std::filesystem::perms::owner_all);
+    return files;
+}
+
+using ShippedRecords = Tuning;
+
+TEST_F(ShippedRecords, AreFitToBeUsed) {
+    unsetenv("SMLORA_INSTRUCTIONS");
+    Engine made = engine(TuningPolicy::record_only);
+    const std::filesystem::path copy = scratch.path() / "shipped";
+    const std::size_t files = copy_shipped_layer(copy);
+    int records = 0;
+    EXPECT_EQ(complaints(copy, made, records), std::vector<std::string>{});
+    EXPECT_EQ(static_cast<std::size_t>(records), files) << "every JSON file is a record where records lie";
+}
+
+TEST_F(ShippedRecords, ThatAreBadAreFoundOut) {
+    Engine made = engine(TuningPolicy::record_only);
+    const std::filesystem::path root = scratch.path() / "cache";
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const std::filesystem::path file = cache::record_file(root, "NVIDIA_H200", work.name.key());
+    int records = 0;
+    const auto expect_complaint = [&](const std::string& part) {
+        const std::vector<std::string> found = complaints(root, made, records);
+        ASSERT_EQ(found.size(), 1u) << part;
+        EXPECT_NE(found[0].find(part), std::string::npos) << found[0];
+    };
+    const auto plant = [&](const std::function<void(tune::Tuning&)>& change) {
+        made.impl().cache.clear_records();
+        record(made, work, another(work.space), true, change);
+    };
+
+    plant({});
+    EXPECT_EQ(complaints(root, made, records), std::vector<std::string>{});
+    EXPECT_EQ(records, 1);
+    const std::string sound = testing::contents_of(file);
+
+    plant([](auto& tuning) { tuning.environment.templates = "00"; });
+    expect_complaint("was measured with templates 00");
+    plant([](auto& tuning) {
+        tuning.trials[3].candidate.configuration.values[0].second = 4096;
+        tuning.choice = tuning.trials[3].candidate.configuration;
+    });
+    expect_complaint("chose what is no legal candidate: {\"family\":\"grouped_product_mma\",\"TILE_M\":4096");
+    plant([](auto& tuning) { tuning.choice.reset(); });
+    expect_complaint("has no choice");
+    plant([](auto& tuning) { tuning.slot = "sideways"; });
+    expect_complaint("is no piece of work");
+    plant([](auto& tuning) { tuning.environment.arch = "sm_1"; });
+    expect_complaint("sm_1");
+    plant([](auto& tuning) { tuning.environment.gpu = "another"; });
+    expect_complaint("another GPU");
+    testing::write_file(file, sound.substr(0, sound.size() - 20));
+    expect_complaint("no JSON object");
+    std::filesystem::remove(file);
+    testing::write_file(cache::record_file(root, "NVIDIA_H200", std::string(32, 'a')), sound);
+    expect_complaint("under the name of another record");
+}
+
+/// Of the shipped records in the cache of an engine, on every GPU that they are for.
+class FirstRunOnAShippedGpu : public Tuning {
+ protected:
+    FirstRunOnAShippedGpu() {
+        unsetenv("SMLORA_INSTRUCTIONS");
+        copy_shipped_layer(scratch.path() / "cache");
+    }
+
+    /// Makes the records those of a machine with the compiler and driver of here, and finds out what GPUs they are for.
+    void bring_here(Engine& engine) {
+        for (const cache::RecordText& stored : engine.impl().cache.list_records()) {
+            std::string why;
+            std::optional<tune::Record> record = tune::parse_record(stored.text, why);
+            ASSERT_TRUE(record.has_value()) << stored.file << ": " << why;
+            for (tune::Tuning& tuning : record->tunings) {
+                tune::Environment machine = tuning.environment;
+                machine.templates.clear();  // those are of the slot
+                const tune::Environment& first = machines.try_emplace(machine.gpu, machine).first->second;
+                EXPECT_EQ(tune::mismatch(machine, first), "") << stored.file << ": not all hold on one machine";
+                tuning.environment.compiler.clear();
+                tuning.environment.driver.clear();
+            }
+            ASSERT_TRUE(engine.impl().cache.store_record(stored.folder, stored.key, tune::record_text(*record)));
+        }
+    }
+
+    /// The pieces of work of a model's training steps that first use would measure, as it has no choice of their own.
+    [[nodiscard]] std::vector<std::string> untuned(Engine& engine, const models::ModelShape& model) {
+        constexpr std::uint8_t least_bucket = 10;
+        constexpr std::uint8_t most_bucket = 16;
+        std::vector<std::string> found;
+        for (const auto& [gpu, machine] : machines) {
+            gpu::DeviceFacts facts = gpu::facts_of(gpu::arch_from_name(machine.arch));
+            facts.name = gpu;
+            facts.multiprocessors = machine.multiprocessors;
+            for (const models::Projection& projection : models::projections(model, rank)) {
+                for (std::uint8_t bucket = least_bucket; bucket <= most_bucket; ++bucket) {
+                    for (const plan::Variant& variant :
+                         plan::step_variants(projection.problem, tune::tokens_of(bucket))) {
+                        for (const KnownWork& work : engine.impl().tuner.look_up(projection.problem, variant, facts)) {
+                            ++works;
+                            if (work.tuning && work.tuning->complete && work.choice) continue;
+                            found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,
+                                                        projection.name, tune::tokens_of(bucket), gpu));
+                        }
+                    }
+                }
+            }
+        }
+        return found;
+    }
+
+    static constexpr std::int64_t rank = 16;
+    // What lies below the cache would serve in place of what is missing in it.
+    const testing::ScopedVariable no_shipped_layer{"SMLORA_SHIPPED_CACHE", "0"};
+    std::map<std::string, tune::Environment> machines;  // by GPU
+    std::size_t works = 0;
+};
+
+TEST_F(FirstRunOnAShippedGpu, TunesNothingOfTheModelsThatTheToolKnows) {
+    Engine made = engine(TuningPolicy::first_use);
+    bring_here(made);
+    ASSERT_FALSE(machines.empty());
+    for (const models::ModelShape& model : models::known_models()) {
+        EXPECT_EQ(untuned(made, model), std::vector<std::string>{});
+    }
+    // Two projections, seven buckets, and at least forward, dx and gradients.
+    EXPECT_GE(works, machines.size() * models::known_models().size() * 2 * 7 * 3);
+}
+
+TEST_F(FirstRunOnAShippedGpu, TunesWhatIsMissing) {
+    Engine made = engine(TuningPolicy::first_use);
+    bring_here(made);
+    ASSERT_FALSE(machines.empty());
+    const models::ModelShape& model = models::known_models().front();
+    const models::Projection down = models::projections(model, rank).at(1);
+    const std::string gpu = machines.begin()->first;
+    const tune::RecordName name{gpu, to_string(down.problem), 12};
+    const std::filesystem::path file =
+        cache::record_file(scratch.path() / "cache", cache::record_folder(gpu), name.key());
+    std::string why;
+    const std::optional<tune::Record> sound = tune::parse_record(testing::contents_of(file), why);
+    ASSERT_TRUE(sound.has_value()) << why;
+    const std::string untuned_gradients = fmt::format("gradients of {} down, 4096 tokens, on {}", model.name, gpu);
+    const auto change_gradients = [&](const std::function<void(tune::Tuning&)>& change) {
+        tune::Record record = *sound;
+        for (tune::Tuning& tuning : record.tunings) {
+            if (tuning.slot == "gradients") change(tuning);
+        }
+        testing::write_file(file, tune::record_text(record));
+    };
+
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{});
+    change_gradients([](tune::Tuning& tuning) { tuning.complete = false; });
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
+    change_gradients([](tune::Tuning& tuning) { tuning.slot = "gradients of something else"; });
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
+    change_gradients([](tune::Tuning& tuning) { tuning.environment.templates = "00"; });
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
+    std::filesystem::remove(file);
+    const std::vector<std::string> without_file = untuned(made, model);
+    EXPECT_GE(without_file.size(), 3u) << "forward, dx and gradients";
+    for (const std::string& work : without_file) {
+        EXPECT_NE(work.find(fmt::format("{} down, 4096 tokens, on {}", model.name, gpu)), std::string::npos) << work;
+    }
+}
+
+TEST(ProblemText, IsReadBack) {
+    Problem problem = small_problem();
+    for (const bool rich : {false, true}) {
+        if (rich) {
+            problem.dtype = DType::fp16;
+            problem.adapter_dtype = DType::fp32;
+            problem.weight_layout = WeightLayout::enk;
+            problem.x_rows = RowOrder::grouped;
+            problem.y_rows = RowOrder::token;
+            problem.bias = problem.gates = true;
+            problem.gate_dtype = DType::fp16;
+            problem.index_dtype = DType::int64;
+        }
+        const auto read = problem_from_text(to_string(problem));
+        ASSERT_TRUE(read.has_value()) << to_string(problem);
+        EXPECT_EQ(*read, problem);
+    }
+    for (const char* text :
+         {"", "E8", "E8 K64 N32 R4 k2 bf17 ekn token->scattered", "E8 K64 N32 R4 k2 bf16 ekn token->scattered more",
+          "E0 K64 N32 R4 k2 bf16 ekn token->grouped"}) {
+        EXPECT_FALSE(problem_from_text(text).has_value()) << text;
+    }
+}
+
+}  // namespace
+}  // namespace smlora::autotune

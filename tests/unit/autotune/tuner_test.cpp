@@ -1,0 +1,298 @@
+// What an engine uses: recorded choices, of this number of tokens or the nearest, by the policy.
+#include "autotune/tuner.hpp"
+
+#include "autotune/measured_work.hpp"
+#include "tuning_fixtures.hpp"
+
+#include <smlora/error.hpp>
+#include <smlora/prewarm.hpp>
+
+namespace smlora::autotune {
+namespace {
+
+TEST_F(Tuning, WithoutARecordTheChoiceIsLeftToTheCostModels) {
+    const Engine made = engine(TuningPolicy::record_only);
+    const plan::Choices choices = made.impl().tuner.known(problem, forward, h200());
+    EXPECT_FALSE(choices.of(plan::Role::product).has_value());
+    EXPECT_FALSE(choices.of(plan::Role::xa).has_value());
+    EXPECT_TRUE(lines.empty());
+}
+
+TEST_F(Tuning, ARecordedChoiceIsUsedUnlessThePolicyIsOff) {
+    Engine made = engine(TuningPolicy::record_only);
+    const std::vector<KnownWork> works = made.impl().tuner.look_up(problem, forward, h200());
+    ASSERT_EQ(works.size(), 2u);
+    const tune::Candidate product = another(works[0].space);
+    const tune::Candidate xa = another(works[1].space);
+    record(made, works[0], product);
+    record(made, works[1], xa);
+
+    const plan::Choices choices = made.impl().tuner.known(problem, forward, h200());
+    EXPECT_EQ(choices.of(plan::Role::product), product.configuration);
+    EXPECT_EQ(choices.of(plan::Role::xa), xa.configuration);
+    const plan::Plan plan = plan::make_plan(problem, forward, h200(), choices);
+    const plan::Plan heuristic = plan::make_plan(problem, forward, h200());
+    EXPECT_EQ(plan.at(plan::Role::product).spec.dynamic_shared, product.shared_bytes);
+    EXPECT_EQ(plan.at(plan::Role::xa).spec.dynamic_shared, xa.shared_bytes);
+    EXPECT_NE(plan.at(plan::Role::product).spec, heuristic.at(plan::Role::product).spec);
+    // XA of backward_lora is the same piece of work.
+    plan::Variant lora = plan::step_variants(problem, 64).at(2);
+    lora.needs_xa = true;
+    EXPECT_EQ(made.impl().tuner.known(problem, lora, h200()).of(plan::Role::xa), xa.configuration);
+
+    const Engine off = engine(TuningPolicy::off);
+    EXPECT_FALSE(off.impl().tuner.known(problem, forward, h200()).of(plan::Role::product).has_value());
+}
+
+TEST_F(Tuning, PrewarmingPlansWithTheRecordedChoice) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    const auto choices = [&](const plan::Variant& variant) {
+        return made.impl().tuner.known(problem, variant, h200());
+    };
+    const auto has = [&](const std::vector<jit::KernelSpec>& specs, const jit::KernelSpec& spec) {
+        return std::find(specs.begin(), specs.end(), spec) != specs.end();
+    };
+    const jit::KernelSpec wanted =
+        plan::make_plan(problem, forward, h200(), choices(forward)).at(plan::Role::product).spec;
+    EXPECT_TRUE(has(plan::step_kernels(problem, 64, h200(), choices), wanted));
+    EXPECT_FALSE(has(plan::step_kernels(problem, 64, h200()), wanted));
+}
+
+TEST_F(Tuning, TheNearestNumberOfTokensServesAndSaysSo) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    const plan::Variant larger = plan::step_variants(problem, 512).at(0);
+    EXPECT_EQ(made.impl().tuner.known(problem, larger, h200()).of(plan::Role::product),
+              another(work.space).configuration);
+    EXPECT_TRUE(
+        logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered with about 512 tokens was never "
+               "measured: taking the choice for 64"));
+}
+
+/// As PEFT asks for it: adapters in fp32 beside weights in bf16, indices of torch.
+Problem with_other_types(Problem problem) {
+    problem.adapter_dtype = DType::fp32;
+    problem.index_dtype = DType::int64;
+    return problem;
+}
+
+TEST_F(Tuning, TheRecordOfThePlainProblemServesOneWithOtherNumberTypesAndSaysSo) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    const Problem peft = with_other_types(problem);
+    EXPECT_EQ(made.impl().tuner.known(peft, forward, h200()).of(plan::Role::product),
+              another(work.space).configuration);
+    EXPECT_TRUE(
+        logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered adapter:fp32 index:int64 with about 64 tokens "
+               "was never measured: taking the choice for 64 of E8 K256 N512 R16 k2 bf16 ekn token->scattered"));
+    const KnownWork served = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    EXPECT_FALSE(served.tuning.has_value()) << "what was measured there is no measurement of this problem";
+    EXPECT_EQ(served.near->name, work.name);
+    EXPECT_NE(served.name, work.name) << "its own measurements have a record of their own";
+    EXPECT_TRUE(served.is_served());
+
+    // From another number of tokens the choice is good enough to begin with, no more.
+    const plan::Variant larger = plan::step_variants(peft, 512).at(0);
+    const KnownWork near = made.impl().tuner.look_up(peft, larger, h200()).at(0);
+    EXPECT_EQ(near.choice, another(work.space).configuration);
+    EXPECT_FALSE(near.is_served());
+    EXPECT_TRUE(made.impl().tuner.known(peft, larger, h200()).of(plan::Role::product).has_value());
+    EXPECT_TRUE(logged("with about 512 tokens was never measured: taking the choice for 64 of E8 K256"));
+    // The weights' own type is no detail.
+    Problem half = peft;
+    half.dtype = DType::fp16;
+    EXPECT_FALSE(made.impl().tuner.known(half, forward, h200()).of(plan::Role::product).has_value());
+}
+
+TEST_F(Tuning, AProblemsOwnRecordGoesBeforeThatOfThePlainOne) {
+    Engine made = engine(TuningPolicy::record_only);
+    const Problem peft = with_other_types(problem);
+    const KnownWork plain = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork own = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    const tune::Candidate theirs = tune::shortlist(plain.space, 24).at(2);
+    record(made, plain, theirs);
+    record(made, own, another(own.space));
+    EXPECT_EQ(made.impl().tuner.known(peft, forward, h200()).of(plan::Role::product), another(own.space).configuration);
+    EXPECT_EQ(made.impl().tuner.known(problem, forward, h200()).of(plan::Role::product), theirs.configuration);
+    EXPECT_TRUE(lines.empty());
+}
+
+TEST_F(Tuning, FirstUseMeasuresNothingThatThePlainProblemsRecordServes) {
+    Engine made = engine(TuningPolicy::first_use);
+    for (const KnownWork& work : made.impl().tuner.look_up(problem, forward, h200())) {
+        record(made, work, another(work.space));
+    }
+    plan::CallRows rows;
+    rows.T = 64;
+    const Problem peft = with_other_types(problem);
+    const plan::Choices choices = made.impl().tuner.choose(peft, forward, h200(), rows, nullptr);
+    const plan::Choices plain = made.impl().tuner.known(problem, forward, h200());
+    for (const plan::Role role : {plan::Role::product, plan::Role::xa}) {
+        EXPECT_TRUE(choices.of(role).has_value());
+        EXPECT_EQ(choices.of(role), plain.of(role));
+    }
+    EXPECT_FALSE(logged("tuning")) << "measuring would need a GPU";
+    EXPECT_TRUE(logged("was never measured: taking the choice for 64 of "));
+    // What was cut short there is used, and measured here.
+    made.impl().cache.clear_records();
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space), false);
+    const KnownWork served = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    EXPECT_EQ(served.choice, another(work.space).configuration);
+    EXPECT_FALSE(served.is_served());
+}
+
+TEST_F(Tuning, APlainProblemsChoiceThatIsNoCandidateHereIsNotUsed) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    tune::Candidate gone = another(work.space);
+    gone.configuration.values[0].second += 1;
+    record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
+    const KnownWork served = made.impl().tuner.look_up(with_other_types(problem), forward, h200()).at(0);
+    EXPECT_FALSE(served.choice.has_value());
+    EXPECT_FALSE(served.near.has_value());
+}
+
+TEST_F(Tuning, WhatDoesNotHoldHereIsNotUsed) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    for (const auto& change : std::vector<std::function<void(tune::Tuning&)>>{
+             [](auto& tuning) { tuning.environment.templates = "0"; },
+             [](auto& tuning) { tuning.environment.compiler = "11.0.1"; },
+             [](auto& tuning) { tuning.environment.multiprocessors = 78; },
+         }) {
+        record(made, work, another(work.space), true, change);
+        EXPECT_FALSE(made.impl().tuner.known(problem, forward, h200()).of(plan::Role::product).has_value());
+        made.impl().cache.clear_records();
+    }
+    // Another problem, another GPU.
+    record(made, work, another(work.space));
+    Problem wider = problem;
+    wider.N = 1024;
+    EXPECT_FALSE(made.impl().tuner.known(wider, forward, h200()).of(plan::Role::product).has_value());
+    gpu::DeviceFacts other = h200();
+    other.name = "NVIDIA H100";
+    EXPECT_FALSE(made.impl().tuner.known(problem, forward, other).of(plan::Role::product).has_value());
+}
+
+TEST_F(Tuning, AChoiceThatIsNoCandidateHereIsNotUsed) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    tune::Candidate gone = another(work.space);
+    gone.configuration.values[0].second += 1;
+    record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
+    EXPECT_FALSE(made.impl().tuner.known(problem, forward, h200()).of(plan::Role::product).has_value());
+    EXPECT_TRUE(logged("is no candidate here"));
+}
+
+TEST_F(Tuning, APartOfATuningIsUsedUntilThereIsMore) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space), false);
+    EXPECT_EQ(made.impl().tuner.known(problem, forward, h200()).of(plan::Role::product),
+              another(work.space).configuration);
+}
+
+TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
+    Engine made = engine(TuningPolicy::record_only);
+    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    const plan::Variant larger = plan::step_variants(problem, 512).at(0);
+    const KnownWork begun = made.impl().tuner.look_up(problem, larger, h200()).at(0);
+    record(made, begun, another(begun.space), false, [](tune::Tuning& tuning) {
+        tuning.choice.reset();
+        for (tune::Trial& trial : tuning.trials) {
+            trial.verdict = tune::Verdict::pending;
+            trial.samples.clear();
+        }
+    });
+    const KnownWork found = made.impl().tuner.look_up(problem, larger, h200()).at(0);
+    ASSERT_TRUE(found.tuning) << "to be gone on with";
+    EXPECT_TRUE(found.near);
+    EXPECT_EQ(found.choice, another(work.space).configuration);
+    EXPECT_EQ(made.impl().tuner.known(problem, larger, h200()).of(plan::Role::product),
+              another(work.space).configuration);
+}
+
+TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGrown) {
+    Engine made = engine(TuningPolicy::first_use);
+    for (const KnownWork& work : made.impl().tuner.look_up(problem, forward, h200())) {
+        record(made, work, another(work.space), true, [](tune::Tuning& tuning) { tuning.trials.resize(4); });
+    }
+    plan::CallRows rows;
+    rows.T = 64;
+    const plan::Choices choices = made.impl().tuner.choose(problem, forward, h200(), rows, nullptr);
+    const plan::Choices known = made.impl().tuner.known(problem, forward, h200());
+    for (const plan::Role role : {plan::Role::product, plan::Role::xa}) {
+        EXPECT_TRUE(choices.of(role).has_value());
+        EXPECT_EQ(choices.of(role), known.of(role));
+    }
+    EXPECT_FALSE(logged("tuning")) << "measuring would need a GPU";
+}
+
+TEST_F(Tuning, KernelsToTryAreThoseOfTheShortListAndTheReferenceUntilTheyHaveVerdicts) {
+    Engine made = engine(TuningPolicy::record_only);
+    Tuner& tuner = made.impl().tuner;
+    const std::vector<jit::KernelSpec> all = tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict);
+    const auto has = [](const std::vector<jit::KernelSpec>& specs, const jit::KernelSpec& spec) {
+        return std::count(specs.begin(), specs.end(), spec);
+    };
+    const std::vector<KnownWork> works = tuner.look_up(problem, forward, h200());
+    ASSERT_EQ(works.size(), 2u);
+    for (const KnownWork& work : works) {
+        for (const tune::Candidate& candidate : tune::shortlist(work.space, tune::Protocol{}.candidates)) {
+            plan::Choices choices;
+            choices.set(work.role, candidate.configuration);
+            EXPECT_EQ(has(all, plan::make_plan(problem, forward, h200(), choices).at(work.role).spec), 1)
+                << candidate.name;
+        }
+        const plan::Plan reference = measured_work(problem, forward, work.role)->reference_plan();
+        EXPECT_EQ(has(all, reference.at(work.role).spec), 1);
+    }
+    EXPECT_EQ(all[0], plan::make_plan(problem, forward, h200()).at(plan::Role::xa).spec)
+        << "the heuristic choice and what it needs";
+    EXPECT_EQ(all[1], plan::make_plan(problem, forward, h200()).at(plan::Role::product).spec);
+
+    record(made, works[0], another(works[0].space));
+    const std::vector<jit::KernelSpec> left = tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict);
+    EXPECT_FALSE(left.empty());
+    EXPECT_LT(left.size(), all.size());
+    EXPECT_EQ(has(left, plan::make_plan(problem, forward, h200()).at(plan::Role::product).spec), 0)
+        << "that has its verdict";
+    record(made, works[1], another(works[1].space));
+    EXPECT_TRUE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict).empty());
+    EXPECT_EQ(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::new_tuning).size(), all.size());
+}
+
+TEST_F(Tuning, WhatWasTunedToTheEndIsExtendedWhenEveryVerdictIsWanted) {
+    Engine made = engine(TuningPolicy::record_only);
+    Tuner& tuner = made.impl().tuner;
+    for (const KnownWork& work : tuner.look_up(problem, forward, h200())) {
+        record(made, work, another(work.space), true, [](tune::Tuning& tuning) { tuning.trials.resize(4); });
+    }
+    EXPECT_TRUE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::own_tuning).empty());
+    EXPECT_FALSE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict).empty());
+}
+
+TEST_F(Tuning, WithoutTensorCoresThereIsNothingToChoose) {
+    Engine made = engine(TuningPolicy::record_only);
+    problem.dtype = problem.adapter_dtype = DType::fp32;
+    for (const plan::Variant& variant : plan::step_variants(problem, 64)) {
+        EXPECT_TRUE(made.impl().tuner.look_up(problem, variant, h200()).empty());
+    }
+}
+
+TEST_F(Tuning, OptionsThatMakeNoSenseAreRefused) {
+    EXPECT_THROW(engine(static_cast<TuningPolicy>(7)), Error);
+    EngineOptions options;
+    options.backend = Backend::cpu;
+    options.tuning_seconds = -1;
+    EXPECT_THROW(Engine{options}, Error);
+}
+
+}  // namespace
+}  // namespace smlora::autotune

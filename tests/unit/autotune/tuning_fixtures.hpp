@@ -1,0 +1,83 @@
+// What the tests of tuning share: an engine that keeps its log, and records made up for it.
+#pragma once
+
+#include "engine/engine_impl.hpp"
+#include "gpu/device.hpp"
+#include "plan/search_space.hpp"
+#include "plan/step_kernels.hpp"
+#include "tune/record_store.hpp"
+#include "unit/cache/fixtures.hpp"
+
+#include <gtest/gtest.h>
+
+namespace smlora::autotune {
+
+inline Problem small_problem() {
+    Problem problem;
+    problem.E = 8;
+    problem.K = 256;
+    problem.N = 512;
+    problem.R = 16;
+    problem.top_k = 2;
+    return problem;
+}
+
+inline gpu::DeviceFacts h200() { return gpu::facts_of(gpu::arch_from_name("sm_90a")); }
+
+/// On one family of products, so that the spaces are those of every GPU.
+class Tuning : public ::testing::Test {
+ protected:
+    Tuning() { setenv("SMLORA_INSTRUCTIONS", "mma", 1); }
+    ~Tuning() override { unsetenv("SMLORA_INSTRUCTIONS"); }
+
+    [[nodiscard]] Engine engine(TuningPolicy policy) {
+        EngineOptions options;
+        options.backend = Backend::cpu;
+        options.cache_root = scratch.path() / "cache";
+        options.cache_layers.emplace();
+        options.threads = 1;
+        options.tuning = policy;
+        options.log = [this](LogLevel level, std::string_view line) { lines.emplace_back(level, std::string(line)); };
+        return Engine(std::move(options));
+    }
+
+    /// Records that `choice` of a space was measured to be best.
+    void record(Engine& engine, const KnownWork& work, const tune::Candidate& choice, bool complete = true,
+                const std::function<void(tune::Tuning&)>& change = {}) {
+        tune::Tuning tuning;
+        tuning.slot = work.slot;
+        tuning.environment = work.environment;
+        tuning.workload = {64, "uniform"};
+        tuning.date = "2026-11-23T00:00:00Z";
+        tuning.complete = complete;
+        for (const tune::Candidate& candidate : tune::shortlist(work.space, 24)) {
+            tune::Trial trial;
+            trial.candidate = candidate;
+            trial.verdict = tune::Verdict::measured;
+            trial.samples = {1e-3, 1e-3, 1e-3};
+            if (candidate.configuration == choice.configuration) trial.samples = {0.5e-3, 0.5e-3, 0.5e-3};
+            tuning.trials.push_back(std::move(trial));
+        }
+        tuning.choice = choice.configuration;
+        if (change) change(tuning);
+        tune::RecordStore store(engine.impl().cache, engine.impl().log);
+        ASSERT_TRUE(store.save(work.name, tuning));
+    }
+
+    /// A legal candidate that is not the heuristic choice.
+    [[nodiscard]] static tune::Candidate another(const tune::SearchSpace& space) {
+        return tune::shortlist(space, 24).at(3);
+    }
+
+    [[nodiscard]] bool logged(const std::string& part) const {
+        return std::any_of(lines.begin(), lines.end(),
+                           [&](const auto& line) { return line.second.find(part) != std::string::npos; });
+    }
+
+    testing::ScratchFolder scratch;
+    std::vector<std::pair<LogLevel, std::string>> lines;
+    Problem problem = small_problem();
+    plan::Variant forward = plan::step_variants(small_problem(), 64).at(0);
+};
+
+}  // namespace smlora::autotune

@@ -1,0 +1,165 @@
+// Every kernel that a training step needs compiles for every architecture, without spilling a register.
+#include "jit/kernel_compiler.hpp"
+#include "jit/nvrtc.hpp"
+#include "jit/templates.hpp"
+#include "plan/search_space.hpp"
+#include "plan/step_kernels.hpp"
+#include "util/thread_pool.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace smlora {
+namespace {
+
+Problem problem(std::int64_t E, std::int64_t K, std::int64_t N, std::int64_t R, std::int64_t top_k) {
+    Problem made;
+    made.E = E;
+    made.K = K;
+    made.N = N;
+    made.R = R;
+    made.top_k = top_k;
+    return made;
+}
+
+/// Compiles the step's kernels and says what is wrong with each, if anything is.
+void expect_compiled(const Problem& problem, std::int64_t T, const std::string& arch_name) {
+    const gpu::Arch arch = gpu::arch_from_name(arch_name);
+    const jit::Nvrtc& nvrtc = jit::Nvrtc::instance();
+    const std::vector<jit::KernelSpec> specs = plan::step_kernels(problem, T, gpu::facts_of(arch));
+    ASSERT_FALSE(specs.empty());
+    std::vector<std::string> complaints(specs.size());
+    util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
+        const auto& spec = specs[static_cast<std::size_t>(i)];
+        std::string& complaint = complaints[static_cast<std::size_t>(i)];
+        try {
+            const jit::CompileRequest request =
+                jit::compile_request(spec, arch, nvrtc.version(), jit::Templates::embedded());
+            const jit::CompiledKernel kernel = jit::compile_kernel(request, nvrtc);
+            const jit::ResourceUse& resources = kernel.resources;
+            if (resources.spill_bytes() > 0) complaint = "spills " + std::to_string(resources.spill_bytes()) + " bytes";
+            for (const std::string& note : kernel.serialization_notes) complaint += note;
+            const auto shared = static_cast<std::int64_t>(spec.dynamic_shared) + resources.shared_bytes;
+            if (shared > arch.shared_bytes_per_block) complaint = "needs " + std::to_string(shared) + " shared bytes";
+        } catch (const std::exception& error) {
+            complaint = error.what();
+        }
+    });
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+        EXPECT_EQ(complaints[i], "") << arch_name << ": " << jit::readable(specs[i]);
+    }
+}
+
+class KernelsCompile : public testing::TestWithParam<const char*> {};
+
+TEST_P(KernelsCompile, BothProjectionsOfAModel) {
+    Problem gate_up = problem(128, 2048, 1536, 16, 8);
+    gate_up.y_rows = RowOrder::grouped;
+    expect_compiled(gate_up, 2048, GetParam());
+    Problem down = problem(128, 768, 2048, 16, 8);
+    down.weight_layout = WeightLayout::enk;
+    down.adapter_dtype = DType::fp32;
+    down.x_rows = RowOrder::grouped;
+    down.y_rows = RowOrder::token;
+    down.gates = true;
+    expect_compiled(down, 16384, GetParam());
+}
+
+TEST_P(KernelsCompile, FewLongExpertsAndALargeRank) {
+    Problem large = problem(8, 4096, 28672, 128, 2);
+    large.dtype = large.adapter_dtype = DType::fp16;
+    large.index_dtype = DType::int64;
+    expect_compiled(large, 8192, GetParam());
+}
+
+TEST_P(KernelsCompile, WithoutTensorCores) {
+    Problem odd = problem(5, 37, 53, 3, 2);
+    odd.bias = true;
+    expect_compiled(odd, 64, GetParam());
+    odd.dtype = odd.adapter_dtype = DType::fp32;
+    odd.K = 96;
+    odd.N = 80;
+    expect_compiled(odd, 64, GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(ForArch, KernelsCompile,
+                         testing::Values("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"),
+                         [](const auto& arch) { return std::string(arch.param); });
+
+TEST(KernelsCompile, OnWgmma) {
+    ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
+    Problem pairs = problem(128, 2048, 1536, 16, 8);
+    expect_compiled(pairs, 4096, "sm_90a");                            // 256 rows an expert
+    expect_compiled(problem(128, 2048, 1536, 0, 8), 16384, "sm_90a");  // the base product
+    Problem large_rank = problem(128, 2048, 1536, 256, 8);
+    large_rank.weight_layout = WeightLayout::enk;
+    expect_compiled(large_rank, 16384, "sm_90a");
+    Problem narrow = problem(1024, 96, 80, 16, 4);
+    narrow.dtype = narrow.adapter_dtype = DType::fp16;
+    narrow.x_rows = narrow.y_rows = RowOrder::grouped;
+    narrow.bias = narrow.gates = true;
+    expect_compiled(narrow, 64, "sm_90a");
+    unsetenv("SMLORA_INSTRUCTIONS");
+}
+
+TEST(KernelsCompile, EveryTileFromOneTokenToManyAndEveryRank) {
+    for (const std::int64_t T : {1, 64, 512, 65536}) expect_compiled(problem(64, 2048, 2048, 16, 8), T, "sm_90a");
+    for (const std::int64_t R : {1, 17, 32, 64, 256}) expect_compiled(problem(64, 2880, 1024, R, 8), 2048, "sm_90a");
+}
+
+/// Every candidate that the tuner may try compiles and fits; one that spills is refused then, but most must not.
+void expect_candidates_compile(const Problem& problem, const std::string& arch_name) {
+    const gpu::Arch arch = gpu::arch_from_name(arch_name);
+    const gpu::DeviceFacts facts = gpu::facts_of(arch);
+    const jit::Nvrtc& nvrtc = jit::Nvrtc::instance();
+    std::vector<jit::KernelSpec> specs;
+    for (const plan::Variant& variant : plan::step_variants(problem, 2048)) {
+        for (const plan::Role role : plan::chosen_roles(problem, variant)) {
+            for (const tune::Candidate& candidate : plan::search_space(problem, variant, role, facts)) {
+                if (!candidate.legal()) continue;
+                plan::Choices choices;
+                choices.set(role, candidate.configuration);
+                const plan::Plan plan = plan::make_plan(problem, variant, facts, choices);
+                const jit::KernelSpec& spec = plan.at(role).spec;
+                if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(spec);
+            }
+        }
+    }
+    ASSERT_GT(specs.size(), 20u);
+    std::vector<std::string> complaints(specs.size());
+    std::atomic<std::size_t> spilling{0};
+    util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
+        const auto at = static_cast<std::size_t>(i);
+        try {
+            const jit::CompileRequest request =
+                jit::compile_request(specs[at], arch, nvrtc.version(), jit::Templates::embedded());
+            const jit::ResourceUse resources = jit::compile_kernel(request, nvrtc).resources;
+            if (resources.spill_bytes() > 0) ++spilling;
+            const auto shared = static_cast<std::int64_t>(specs[at].dynamic_shared) + resources.shared_bytes;
+            if (shared > arch.shared_bytes_per_block) {
+                complaints[at] = "needs " + std::to_string(shared) + " shared bytes";
+            }
+        } catch (const std::exception& error) {
+            complaints[at] = error.what();
+        }
+    });
+    for (std::size_t i = 0; i < specs.size(); ++i) EXPECT_EQ(complaints[i], "") << jit::readable(specs[i]);
+    EXPECT_LT(spilling, specs.size() / 5) << "of " << specs.size();
+}
+
+TEST(KernelsCompile, EveryCandidate) {
+    ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "mma", 1), 0);
+    expect_candidates_compile(problem(64, 1024, 768, 16, 8), "sm_90a");
+    ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
+    expect_candidates_compile(problem(64, 320, 256, 48, 8), "sm_90a");  // one column tile forward, two in dX
+    unsetenv("SMLORA_INSTRUCTIONS");
+}
+
+}  // namespace
+}  // namespace smlora
