@@ -30,7 +30,7 @@ struct CacheOptions {
     /// The layer that comes with the library, below all others, see location.hpp. Left out, with a line in the log, if
     /// it is not fit to be one.
     std::optional<std::filesystem::path> shipped = std::nullopt;
-    /// How long with_lock waits for a holder at least. Several times the compile time of the heaviest kernels: a holder
+    /// How long with_lock waits for a holder unless it is told. Several times the compile time of the heaviest kernels: a holder
     /// that has not compiled by then was stopped or hangs.
     std::chrono::milliseconds lock_patience{30'000};
     /// Null: the operating system's. Must outlive the cache.
@@ -63,10 +63,10 @@ class Cache {
     void require_writable();
 
     /// Work that one process of a node should do for all: takes the lock of `key` if it can be had within
-    /// lock_patience and what `work` is expected to take besides, and runs `work`; without the lock it runs it all the
-    /// same. `work` looks into the cache again before it compiles.
+    /// `patience` (unset: lock_patience), and runs `work`; without the lock it runs it all the same. `work` looks into
+    /// the cache again before it compiles.
     void with_lock(const std::string& key, const std::function<void()>& work,
-                   std::chrono::milliseconds besides = std::chrono::milliseconds(0));
+                   std::optional<std::chrono::milliseconds> patience = std::nullopt);
 
     /// The tuning record of `key` in `folder` from every layer that has it, in the order in which they are consulted.
     [[nodiscard]] std::vector<RecordText> load_records(const std::string& folder, const std::string& key);

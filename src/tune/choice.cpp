@@ -83,7 +83,7 @@ std::vector<Estimate> estimates(const std::vector<Trial>& trials) {
 
 namespace {
 
-/// Who is fastest, and who cannot be told from it.
+/// Which trial is the fastest, and which cannot be told from it.
 class Race {
  public:
     explicit Race(const std::vector<Trial>& trials) : trials_(trials), times_(estimates(trials)) {

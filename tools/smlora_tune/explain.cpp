@@ -102,28 +102,31 @@ double floor_of(const autotune::KnownWork& work, const Problem& problem, std::in
 
 /// `unfit`: why what is recorded does not hold here; empty without such a record.
 std::string source_of(const autotune::KnownWork& work, const std::string& unfit) {
-    if (work.near) {
-        const tune::RecordName& from = work.near->name;
+    if (work.near() != nullptr) {
+        const tune::RecordName& from = work.near()->name;
         std::string text = fmt::format("recorded for about {} tokens", tune::tokens_of(from.bucket));
         if (from.problem != work.name.problem) text += fmt::format(" of {}, whose records serve here", from.problem);
         if (from.bucket != work.name.bucket) text += ", the nearest that was measured";
         return text;
     }
-    if (!work.tuning) {
+    if (work.tuning() == nullptr) {
         return "the heuristic choice: nothing is recorded" + (unfit.empty() ? "" : " that holds here (" + unfit + ")");
     }
     const std::string record =
-        fmt::format("{} on {} with {} tokens, routing {}", work.tuning->complete ? "recorded" : "recorded in part",
-                    work.tuning->date, work.tuning->workload.tokens, work.tuning->workload.routing);
-    if (!work.tuning->choice) {
-        return fmt::format("{}: {}, so the heuristic choice is used", record, tune::judge(work.tuning->trials).reason);
+        fmt::format("{} on {} with {} tokens, routing {}", work.tuning()->complete ? "recorded" : "recorded in part",
+                    work.tuning()->date, work.tuning()->workload.tokens, work.tuning()->workload.routing);
+    if (!work.tuning()->choice) {
+        return fmt::format("{}: {}, so the heuristic choice is used", record,
+                           tune::judge(work.tuning()->trials).reason);
     }
-    if (!work.choice) return record + ", but that choice is no candidate here: the heuristic choice is used";
+    if (!work.choice()) {
+        return record + ", but its choice is not available on this GPU, or switched off: the heuristic choice is used";
+    }
     return record;
 }
 
 std::vector<Line> lines_of(const autotune::KnownWork& work, const tune::Configuration& used) {
-    std::vector<tune::Trial> trials = work.tuning ? work.tuning->trials : std::vector<tune::Trial>{};
+    std::vector<tune::Trial> trials = work.tuning() != nullptr ? work.tuning()->trials : std::vector<tune::Trial>{};
     const std::vector<tune::Estimate> times = tune::estimates(trials);
     const tune::Judgement judgement = tune::judge(trials);
     const auto trial_of = [&](const tune::Candidate& candidate) {
@@ -156,10 +159,10 @@ std::vector<Line> lines_of(const autotune::KnownWork& work, const tune::Configur
         const auto ratio = [&] { return line.measured_seconds / winner_seconds; };
         if (is_used) {
             line.status = "used";
-            if (!work.choice) {
+            if (!work.choice()) {
                 line.why = "predicted to be the fastest";
             } else {
-                line.why = work.near ? "the choice of the record that serves here" : judgement.reason;
+                line.why = work.near() != nullptr ? "the choice of the record that serves here" : judgement.reason;
             }
         } else if (!candidate.legal()) {
             line.status = "refused";
@@ -185,7 +188,8 @@ std::vector<Line> lines_of(const autotune::KnownWork& work, const tune::Configur
             line.why = fmt::format("not among the {} that are predicted to be fastest", tried.size());
         } else {
             line.status = "lost";
-            line.why = fmt::format("{}predicted to take {:.2f} times as long", work.near ? "not measured here, " : "",
+            line.why = fmt::format("{}predicted to take {:.2f} times as long",
+                                   work.near() != nullptr ? "not measured here, " : "",
                                    chosen == nullptr ? 0 : candidate.predicted_seconds / chosen->predicted_seconds);
         }
         lines.push_back(std::move(line));
@@ -218,9 +222,8 @@ void add_kernels(Explanation& explanation, const Engine& engine, const plan::Pla
 
 /// What SMLORA_TUNING=off uses.
 void leave_records(autotune::KnownWork& work) {
-    work.tuning.reset();
-    work.near.reset();
-    work.choice.reset();
+    work.knowledge = autotune::Unmeasured{};
+    work.begun.reset();
 }
 
 std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
@@ -231,7 +234,7 @@ std::vector<Explanation> explain(const Engine& engine, const Problem& problem, s
         std::vector<autotune::KnownWork> works = engine.impl().tuner.look_up(problem, variant, facts);
         for (autotune::KnownWork& work : works) {
             if (engine.impl().options.tuning == TuningPolicy::off) leave_records(work);
-            choices.set(work.role, work.choice);
+            choices.set(work.role, work.choice());
         }
         const plan::Plan plan = plan::make_plan(problem, variant, facts, choices);
         for (autotune::KnownWork& work : works) {
@@ -254,13 +257,14 @@ double share(const Explanation& explanation, double seconds) {
 }
 
 nlohmann::ordered_json to_json(const Explanation& explanation) {
-    nlohmann::ordered_json json{{"slot", explanation.work.slot},
-                                {"source", explanation.source},
-                                {"used", explanation.used},
-                                {"floor_seconds", explanation.floor_seconds},
-                                {"record", explanation.work.name.key()},
-                                {"served_by", explanation.work.near ? explanation.work.near->name.key() : ""},
-                                {"kernels_error", explanation.kernels_error}};
+    nlohmann::ordered_json json{
+        {"slot", explanation.work.slot},
+        {"source", explanation.source},
+        {"used", explanation.used},
+        {"floor_seconds", explanation.floor_seconds},
+        {"record", explanation.work.name.key()},
+        {"served_by", explanation.work.near() != nullptr ? explanation.work.near()->name.key() : ""},
+        {"kernels_error", explanation.kernels_error}};
     json["kernels"] = nlohmann::ordered_json::array();
     for (const KernelUse& use : explanation.kernels) {
         json["kernels"].push_back({{"kernel", use.kernel},

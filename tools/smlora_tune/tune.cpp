@@ -18,11 +18,11 @@
 #include "util/environment.hpp"
 
 #include <smlora/error.hpp>
+#include <smlora/tune.hpp>
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -51,58 +51,31 @@ struct TuneCommand {
 constexpr double exhaustive_candidate_seconds = 30;
 
 constexpr const char* footer =
-    R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and what was cut short is gone on with; with
---candidates, candidates that are not in the record yet are measured as well, and with --again everything is.
-Of several processes each does its share: --shard, or the rank variables of torchrun, Open MPI, MPICH and SLURM,
-by which each also takes a GPU of its own. It fails if a piece of work is left without a measured choice.
-With --exhaustive every legal candidate is measured after that, which takes minutes for each piece of work, and the
-choice is compared with the best of them; records stay as they are.
+    R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and interrupted tunings resume. With
+--candidates, candidates that the record lacks are measured as well; with --again, everything is.
+Several processes can split the work: --shard, or the rank variables of torchrun, Open MPI, MPICH and SLURM, by which
+each process also takes a GPU of its own. The command fails if a kernel is left without a measured choice.
+With --exhaustive every legal candidate is measured after that, which takes minutes for each kernel, and the choice is
+compared with the best of them; records stay as they are.
 
 Examples:
   smlora-tune tune --model qwen3-30b-a3b --rank 16 --tokens 4096,16384
   smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4
   smlora-tune tune --shape 64,2048,2048,16,8 --tokens 4096 --exhaustive)";
 
-std::string_view name(autotune::TuneOutcome outcome) {
-    switch (outcome) {
-        case autotune::TuneOutcome::known:
-            return "recorded";
-        case autotune::TuneOutcome::complete:
-            return "tuned";
-        case autotune::TuneOutcome::out_of_time:
-            return "out of time";
-        case autotune::TuneOutcome::out_of_memory:
-            return "out of memory";
-        case autotune::TuneOutcome::elsewhere:
-            return "tuned elsewhere";
-        case autotune::TuneOutcome::no_choice:
-            return "one candidate";
-    }
-    return "";
-}
-
-/// The rows that it was measured on; empty when it was not.
-std::string routing_of(const autotune::TuneResult& result) {
-    return result.work.tuning ? result.work.tuning->workload.routing : "";
-}
-
-bool is_complete(const autotune::TuneResult& result) { return result.work.tuning && result.work.tuning->complete; }
-
 /// With what is unusual about it.
-std::string outcome_text(const autotune::TuneResult& result, const std::string& skew) {
-    std::string text(name(result.outcome));
-    if (result.outcome == autotune::TuneOutcome::elsewhere && !is_complete(result)) text += " in part";
-    if (const std::string routing = routing_of(result); !routing.empty() && routing != skew) {
-        text += ", routing " + routing;
-    }
+std::string outcome_text(const TunedWork& work, const std::string& skew) {
+    std::string text(name(work.outcome));
+    if (work.outcome == TuneOutcome::elsewhere && !work.complete) text += " in part";
+    if (!work.routing.empty() && work.routing != skew) text += ", routing " + work.routing;
     return text;
 }
 
-/// A problem at a number of tokens, and what became of its pieces of work.
+/// A problem at a number of tokens, and what became of its kernels.
 struct Case {
     NamedProblem item;
     std::int64_t T = 0;
-    std::vector<autotune::TuneResult> results;
+    std::vector<TunedWork> works;
     std::vector<autotune::Comparison> comparisons;
 };
 
@@ -111,35 +84,13 @@ std::int64_t refused(const std::vector<tune::Trial>& trials) {
                          [](const tune::Trial& trial) { return trial.verdict == tune::Verdict::refused; });
 }
 
-/// The winner's name and time; the time is 0 when nothing was measured.
-struct Winner {
-    std::string name;
-    double seconds = 0;
-    std::string reason;
-};
-
-Winner winner_of(const autotune::KnownWork& work) {
-    if (!work.tuning) return {};
-    const tune::Judgement judgement = tune::judge(work.tuning->trials);
-    if (!judgement.winner) return {"", 0, judgement.reason};
-    const tune::Estimate estimate = tune::estimates(work.tuning->trials)[*judgement.winner];
-    return {work.tuning->trials[*judgement.winner].candidate.name, estimate.samples > 0 ? estimate.seconds : 0,
-            judgement.reason};
-}
-
-/// It has candidates, and more seconds or memory would bring it a choice by samples.
-bool lacks_choice(const autotune::TuneResult& result) {
-    return result.outcome != autotune::TuneOutcome::no_choice && !is_complete(result) &&
-           winner_of(result.work).seconds == 0;
-}
-
 nlohmann::ordered_json to_json(const autotune::Comparison& comparison) {
     const std::vector<tune::Trial>& trials = comparison.all.trials;
     nlohmann::ordered_json json{{"slot", comparison.work.slot},
                                 {"candidates", trials.size()},
                                 {"refused", refused(trials)},
                                 {"seconds", comparison.all.seconds}};
-    if (const auto found = tune::distance(comparison.all, comparison.work.choice)) {
+    if (const auto found = tune::distance(comparison.all, comparison.work.choice())) {
         const std::vector<tune::Estimate> times = tune::estimates(trials);
         json["choice"] = trials[found->chosen].candidate.name;
         json["choice_seconds"] = times[found->chosen].seconds;
@@ -155,34 +106,31 @@ nlohmann::ordered_json to_json(const Case& done) {
     nlohmann::ordered_json json{
         {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
     json["works"] = nlohmann::ordered_json::array();
-    for (const autotune::TuneResult& result : done.results) {
-        const Winner winner = winner_of(result.work);
-        json["works"].push_back({{"slot", result.work.slot},
-                                 {"outcome", name(result.outcome)},
-                                 {"complete", is_complete(result)},
-                                 {"routing", routing_of(result)},
-                                 {"choice", winner.name},
-                                 {"reason", result.why.empty() ? winner.reason : result.why},
-                                 {"median_seconds", winner.seconds},
-                                 {"seconds", result.work.tuning ? result.work.tuning->seconds : 0},
-                                 {"record", result.work.name.key()}});
+    for (const TunedWork& work : done.works) {
+        json["works"].push_back({{"slot", work.work},
+                                 {"outcome", name(work.outcome)},
+                                 {"complete", work.complete},
+                                 {"routing", work.routing},
+                                 {"choice", work.choice},
+                                 {"reason", work.reason},
+                                 {"median_seconds", work.median_seconds},
+                                 {"seconds", work.seconds},
+                                 {"record", work.record}});
     }
     for (const autotune::Comparison& comparison : done.comparisons) json["exhaustive"].push_back(to_json(comparison));
     return json;
 }
 
 void print_text(const Case& done, const std::string& skew) {
-    fmt::print("{}\n", case_text(done.item, done.T, done.results.size()));
-    if (done.results.empty()) {
+    fmt::print("{}\n", case_text(done.item, done.T, done.works.size()));
+    if (done.works.empty()) {
         fmt::print("\n");
         return;
     }
     Table table({{"work"}, {"outcome"}, {"choice"}, {"median", Align::right}, {"why"}});
-    for (const autotune::TuneResult& result : done.results) {
-        const Winner winner = winner_of(result.work);
-        table.add({result.work.slot, outcome_text(result, skew), winner.name,
-                   winner.seconds > 0 ? seconds_text(winner.seconds) : "-",
-                   result.why.empty() ? winner.reason : result.why});
+    for (const TunedWork& work : done.works) {
+        table.add({work.work, outcome_text(work, skew), work.choice,
+                   work.median_seconds > 0 ? seconds_text(work.median_seconds) : "-", work.reason});
     }
     fmt::print("{}\n", table.text());
     if (done.comparisons.empty()) return;
@@ -197,7 +145,7 @@ void print_text(const Case& done, const std::string& skew) {
                {"noise", Align::right}});
     for (const autotune::Comparison& comparison : done.comparisons) {
         const std::vector<tune::Trial>& trials = comparison.all.trials;
-        const auto found = tune::distance(comparison.all, comparison.work.choice);
+        const auto found = tune::distance(comparison.all, comparison.work.choice());
         const std::string measured = std::to_string(static_cast<std::int64_t>(trials.size()) - refused(trials));
         if (!found) {
             all.add({comparison.work.slot, measured, std::to_string(refused(trials)), "-", "-", "-", "-", "-", "-"});
@@ -212,14 +160,14 @@ void print_text(const Case& done, const std::string& skew) {
     fmt::print("{}\n", all.text());
 }
 
-/// Over all pieces of work: the worst, and the geometric mean.
+/// Over all of them: the worst, and the geometric mean.
 void print_distances(const std::vector<Case>& cases) {
     double worst = 1;
     double logarithms = 0;
     int works = 0;
     for (const Case& done : cases) {
         for (const autotune::Comparison& comparison : done.comparisons) {
-            const auto found = tune::distance(comparison.all, comparison.work.choice);
+            const auto found = tune::distance(comparison.all, comparison.work.choice());
             if (!found) continue;
             worst = std::max(worst, found->factor);
             logarithms += std::log(found->factor);
@@ -232,18 +180,19 @@ void print_distances(const std::vector<Case>& cases) {
         works, 100 * (worst - 1), 100 * std::expm1(logarithms / works));
 }
 
-/// Whoever goes on to a job shall know of what would run untuned.
+/// A script that starts a job next must learn what would run untuned.
 ExitCode verdict_on(const std::vector<Case>& cases, double budget) {
     std::size_t works = 0;
     std::ptrdiff_t lacking = 0;
     for (const Case& done : cases) {
-        works += done.results.size();
-        lacking += std::count_if(done.results.begin(), done.results.end(), lacks_choice);
+        works += done.works.size();
+        lacking += std::count_if(done.works.begin(), done.works.end(),
+                                 [](const TunedWork& work) { return work.lacks_choice(); });
     }
     if (lacking == 0) return ExitCode::ok;
     fmt::print(stderr,
-               "smlora-tune: {} of {} pieces of work have no measured choice: what is out of memory needs more "
-               "--memory, the others a --budget above {:g}\n",
+               "smlora-tune: {} of {} kernels were not tuned; raise --memory for those marked \"out of memory\", "
+               "--budget ({:g} s) for the rest\n",
                lacking, works, budget);
     return ExitCode::failure;
 }
@@ -325,62 +274,71 @@ autotune::Wanted wanted_of(const TuneCommand& command) {
     return command.candidates ? autotune::Wanted::every_verdict : autotune::Wanted::own_tuning;
 }
 
+TuneOptions options_of(const TuneCommand& command, const tune::Protocol& protocol) {
+    TuneOptions options;
+    options.seconds = command.budget;
+    options.memory_bytes = protocol.memory_bytes;
+    if (command.candidates) options.candidates = static_cast<std::int32_t>(*command.candidates);
+    options.rounds = command.rounds;
+    options.skew = static_cast<TuneSkew>(skews().at(command.skew));
+    options.again = command.again;
+    return options;
+}
+
 /// Tunes one case after the other, and shows how far it is.
 class CaseTuner {
  public:
-    CaseTuner(const TuneCommand& command, Session& session, const tune::Protocol& protocol, std::size_t works,
+    /// `parts`: calls of tune() and compare() to come.
+    CaseTuner(const TuneCommand& command, Session& session, const tune::Protocol& protocol, std::size_t parts,
               ProgressLine& line)
-        : command_(command), session_(session), protocol_(protocol), works_(works), line_(line) {}
+        : session_(session),
+          protocol_(protocol),
+          options_(options_of(command, protocol)),
+          skew_(skews().at(command.skew)),
+          parts_(parts),
+          line_(line) {}
 
     void tune(Case& done) {
-        const std::vector<plan::Variant> variants = plan::step_variants(done.item.problem, done.T);
-        const auto start = std::chrono::steady_clock::now();
-        for (std::size_t i = 0; i < variants.size(); ++i) {
-            const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-            const auto left = static_cast<double>(variants.size() - i);
-            protocol_.seconds = std::max(0.0, command_.budget - spent.count()) / left;
-            for (autotune::TuneResult& result :
-                 tuner().tune(done.item.problem, variants[i], session_.facts(), done.T, skews().at(command_.skew),
-                              protocol_, wanted_of(command_), shown(done))) {
-                done.results.push_back(std::move(result));
-            }
-            ++done_;
-        }
+        options_.tokens = {done.T};
+        options_.progress = [&](const TuneProgress& p) {
+            show(done, {p.work, p.phase, p.done, p.total, p.best, p.best_seconds});
+            return true;
+        };
+        done.works = tune_problem(session_.engine(), done.item.problem, options_).works;
+        ++done_;
     }
 
     void compare(Case& done) {
         tune::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
+        const autotune::MeasuredRows rows{.T = done.T, .skew = skew_};
         for (const plan::Variant& variant : plan::step_variants(done.item.problem, done.T)) {
             for (autotune::Comparison& comparison :
-                 tuner().compare(done.item.problem, variant, session_.facts(), done.T, skews().at(command_.skew),
-                                 thorough, shown(done))) {
+                 session_.engine().impl().tuner.compare(done.item.problem, variant, session_.facts(), rows, thorough,
+                                                        [&](const tune::Progress& p) { show(done, p); })) {
                 done.comparisons.push_back(std::move(comparison));
             }
-            ++done_;
         }
+        ++done_;
     }
 
  private:
-    [[nodiscard]] autotune::Tuner& tuner() const { return session_.engine().impl().tuner; }
-
-    [[nodiscard]] std::function<void(const tune::Progress&)> shown(const Case& done) {
-        return [this, &done](const tune::Progress& progress) {
-            // The best so far before what is likely to be cut off at the end of the line.
-            const std::string best =
-                progress.best.empty() ? ""
-                                      : fmt::format(", best {} {}", seconds_text(progress.best_seconds), progress.best);
-            line_.update(done_, works_,
-                         fmt::format("{} {} {}/{}{}, {} tokens, {}", progress.phase, progress.slot, progress.done,
-                                     progress.total, best, done.T, done.item.name));
-        };
+    void show(const Case& done, const tune::Progress& progress) {
+        // The best so far before what is likely to be cut off at the end of the line.
+        const std::string best = progress.best.empty()
+                                     ? ""
+                                     : fmt::format(", best {} {}", seconds_text(progress.best_seconds), progress.best);
+        line_.update(done_, parts_,
+                     fmt::format("{} {} {}/{}{}, {} tokens, {}", progress.phase, progress.slot, progress.done,
+                                 progress.total, best, done.T, done.item.name));
     }
 
-    const TuneCommand& command_;
     Session& session_;
-    tune::Protocol protocol_;
-    const std::size_t works_;
-    std::size_t done_ = 0;  // of works_
+    const tune::Protocol protocol_;
+    TuneOptions options_;
+    const tune::Skew skew_;
+    const std::size_t parts_;
+    std::size_t done_ = 0;  // of parts_
     ProgressLine& line_;
 };
 
@@ -418,7 +376,7 @@ ExitCode run_tune(const TuneCommand& command) {
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
             const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
-            // By the record: whoever has a part of it has all of it.
+            // By the record: a process that has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
             for (const plan::Variant& variant : plan::step_variants(item.problem, T)) {
@@ -426,7 +384,7 @@ ExitCode run_tune(const TuneCommand& command) {
             }
         }
     }
-    CaseTuner tuner(command, session, protocol, (command.exhaustive ? 2 : 1) * variants.size(), line);
+    CaseTuner tuner(command, session, protocol, (command.exhaustive ? 2 : 1) * cases.size(), line);
     // The first is compiled at once, by all threads.
     if (!variants.empty()) variants.erase(variants.begin());
     CompileAhead ahead(session.engine(), session.facts(), protocol, wanted_of(command), std::move(variants),
@@ -476,7 +434,7 @@ void add_tune(CLI::App& app, Run& run) {
         ->check(CLI::IsMember(skews()).description(""))
         ->capture_default_str();
     sub->add_option("--candidates", command->candidates,
-                    fmt::format("Candidates that are tried for each piece of work [{}]", tune::Protocol{}.candidates))
+                    fmt::format("Candidates that are tried for each kernel [{}]", tune::Protocol{}.candidates))
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()));
     sub->add_option("--rounds", command->rounds,
@@ -488,7 +446,7 @@ void add_tune(CLI::App& app, Run& run) {
                     "Threads that compile what comes next while the GPU measures; 0: none [half of the cores]")
         ->type_name("N")
         ->check(whole_number(0, std::numeric_limits<int>::max()));
-    sub->add_flag("--again", command->again, "Measure what is recorded already, too, and record it anew");
+    sub->add_flag("--again", command->again, "Measure again what is recorded already, and replace it");
     sub->add_flag("--exhaustive", command->exhaustive,
                   "Measure every legal candidate as well, and say how far the choice is from the best");
     add_common_options(*sub, command->common);

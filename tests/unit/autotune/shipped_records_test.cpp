@@ -141,7 +141,7 @@ class FirstRunOnAShippedGpu : public Tuning {
                          plan::step_variants(projection.problem, tune::tokens_of(bucket))) {
                         for (const KnownWork& work : engine.impl().tuner.look_up(projection.problem, variant, facts)) {
                             ++works;
-                            if (work.tuning && work.tuning->complete && work.choice) continue;
+                            if (work.is_complete() && work.choice()) continue;
                             found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,
                                                         projection.name, tune::tokens_of(bucket), gpu));
                         }
