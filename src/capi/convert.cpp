@@ -154,6 +154,38 @@ PrewarmOptions to_options(const smlora_prewarm_options& options) {
     return result;
 }
 
+TuneOptions to_options(const smlora_tune_options* options) {
+    TuneOptions result;
+    if (options == nullptr) return result;
+    const smlora_tune_options o = read_struct(options, "options");
+    if (o.token_count > 0) {
+        required(o.tokens, "options.tokens");
+        result.tokens.assign(o.tokens, o.tokens + o.token_count);
+    }
+    result.seconds = o.seconds;
+    if (o.memory_bytes != 0) result.memory_bytes = o.memory_bytes;
+    if (o.candidates != 0) result.candidates = o.candidates;
+    result.rounds = o.rounds;
+    result.skew = to_enum(o.skew, TuneSkew::one, "options.skew");
+    result.again = to_flag(o.again, "options.again");
+    if (o.progress != nullptr) {
+        result.progress = [callback = o.progress, user = o.progress_user](const TuneProgress& p) {
+            const std::string work(p.work), phase(p.phase), best(p.best);
+            smlora_tune_progress seen{};
+            seen.struct_size = sizeof seen;
+            seen.tokens = p.tokens;
+            seen.work = work.c_str();
+            seen.phase = phase.c_str();
+            seen.done = p.done;
+            seen.total = p.total;
+            seen.best = best.c_str();
+            seen.best_seconds = p.best_seconds;
+            return callback(&seen, user) == 0;
+        };
+    }
+    return result;
+}
+
 RouteArgs to_args(const smlora_route_args* args) {
     const smlora_route_args a = read_struct(args, "args");
     RouteArgs result;

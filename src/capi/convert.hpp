@@ -29,6 +29,8 @@ template <class String>
 [[nodiscard]] Problem to_problem(const smlora_problem* problem, const char* name = "problem");
 [[nodiscard]] EngineOptions to_options(const smlora_engine_options* options);
 [[nodiscard]] PrewarmOptions to_options(const smlora_prewarm_options& options);
+/// Null: the defaults.
+[[nodiscard]] TuneOptions to_options(const smlora_tune_options* options);
 
 [[nodiscard]] RouteArgs to_args(const smlora_route_args* args);
 [[nodiscard]] GroupArgs to_args(const smlora_group_args* args);

@@ -56,6 +56,13 @@ void smlora_prewarm_options_init(smlora_prewarm_options* options, size_t struct_
     init_struct(options, struct_size, smlora_prewarm_options{});
 }
 
+void smlora_tune_options_init(smlora_tune_options* options, size_t struct_size) {
+    smlora_tune_options defaults{};
+    defaults.seconds = smlora::TuneOptions{}.seconds;
+    defaults.rounds = smlora::TuneOptions{}.rounds;
+    init_struct(options, struct_size, defaults);
+}
+
 void smlora_route_args_init(smlora_route_args* args, size_t struct_size) {
     init_struct(args, struct_size, smlora_route_args{});
 }

@@ -535,4 +535,66 @@ TEST(ConvertPrewarmOptions, ArraysThatAreMissingAreNamed) {
               "options.activations: expected a pointer, got null");
 }
 
+TEST(ConvertTuneOptions, EveryMemberArrives) {
+    const std::int64_t tokens[] = {64, 128};
+    smlora_tune_options o;
+    smlora_tune_options_init(&o, sizeof o);
+    o.tokens = tokens;
+    o.token_count = 2;
+    o.seconds = 3.5;
+    o.memory_bytes = 4096;
+    o.candidates = 7;
+    o.rounds = 5;
+    o.skew = SMLORA_SKEW_ONE;
+    o.again = 1;
+    std::string heard;
+    o.progress_user = &heard;
+    o.progress = [](const smlora_tune_progress* p, void* user) -> std::int32_t {
+        *static_cast<std::string*>(user) += std::to_string(p->struct_size == sizeof *p) + std::to_string(p->tokens) +
+                                            p->work + p->phase + std::to_string(p->done) + std::to_string(p->total) +
+                                            p->best + std::to_string(p->best_seconds);
+        return p->done == 2 ? 1 : 0;
+    };
+    const TuneOptions options = to_options(&o);
+    EXPECT_EQ(options.tokens, (std::vector<std::int64_t>{64, 128}));
+    EXPECT_EQ(options.seconds, 3.5);
+    EXPECT_EQ(options.memory_bytes, 4096u);
+    EXPECT_EQ(options.candidates, 7);
+    EXPECT_EQ(options.rounds, 5);
+    EXPECT_EQ(options.skew, TuneSkew::one);
+    EXPECT_TRUE(options.again);
+    EXPECT_TRUE(options.progress({8, "dx", "timing", 1, 3, "c1", 0.5}));
+    EXPECT_EQ(heard, "18dxtiming13c10.500000");
+    EXPECT_FALSE(options.progress({8, "dx", "timing", 2, 3, "", 0}));
+}
+
+TEST(ConvertTuneOptions, DefaultsAreThoseOfCpp) {
+    smlora_tune_options o;
+    smlora_tune_options_init(&o, sizeof o);
+    const TuneOptions expected;
+    for (const TuneOptions& options : {to_options(&o), to_options(static_cast<const smlora_tune_options*>(nullptr))}) {
+        EXPECT_EQ(options.tokens, expected.tokens);
+        EXPECT_EQ(options.seconds, expected.seconds);
+        EXPECT_EQ(options.memory_bytes, expected.memory_bytes);
+        EXPECT_EQ(options.candidates, expected.candidates);
+        EXPECT_EQ(options.rounds, expected.rounds);
+        EXPECT_EQ(options.skew, expected.skew);
+        EXPECT_EQ(options.again, expected.again);
+        EXPECT_FALSE(options.progress);
+    }
+}
+
+TEST(ConvertTuneOptions, WhatIsWrongIsNamed) {
+    smlora_tune_options o;
+    smlora_tune_options_init(&o, sizeof o);
+    o.token_count = 1;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.tokens: expected a pointer, got null");
+    o.token_count = 0;
+    o.skew = 3;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.skew: expected 0 to 2, got 3");
+    o.skew = 0;
+    o.again = 2;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.again: expected 0 or 1, got 2");
+}
+
 }  // namespace
