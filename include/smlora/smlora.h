@@ -196,9 +196,9 @@ typedef struct smlora_engine_options {
     smlora_tuning tuning;
     smlora_log_callback log; /* null: to stderr, from the level on that SMLORA_LOG names, notice if none */
     void* log_user;          /* handed to `log` */
-    /* Of first use: seconds that measuring may hold up the first calls on a problem and a power-of-two number of
-     * tokens, all operations together (0: 10), and device memory that it may take meanwhile (0: an eighth of what is
-     * free). */
+    /* Of first use: seconds that tuning may take of the first calls on a problem and a power-of-two number of tokens,
+     * all operations together, compiling included (0: 10; passed by one kernel's compile at most), and device memory
+     * that it may take meanwhile (0: an eighth of what is free). */
     double tuning_seconds;
     uint64_t tuning_memory_bytes;
 } smlora_engine_options;
