@@ -30,8 +30,8 @@ struct CacheOptions {
     /// The layer that comes with the library, below all others, see location.hpp. Left out, with a line in the log, if
     /// it is not fit to be one.
     std::optional<std::filesystem::path> shipped = std::nullopt;
-    /// How long with_lock waits for a holder unless it is told. Several times the compile time of the heaviest kernels: a holder
-    /// that has not compiled by then was stopped or hangs.
+    /// How long with_lock waits for a holder unless it is told. Several times the compile time of the heaviest kernels:
+    /// a holder that has not compiled by then was stopped or hangs.
     std::chrono::milliseconds lock_patience{30'000};
     /// Null: the operating system's. Must outlive the cache.
     util::FileSystem* files = nullptr;
