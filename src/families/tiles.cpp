@@ -12,7 +12,7 @@ namespace smlora::families {
 namespace {
 
 /// A tile with its share of the best tile's speed when it is full, weights output-contiguous and reduction-contiguous,
-/// measured on an H200 (docs/performance.md, "Tiles of the portable path").
+/// measured on an H200 (docs/lab/2026-11-23-portable.md, "Tiles of the portable path").
 struct RatedTile {
     ProductTile tile;
     double efficiency[2];
@@ -131,7 +131,7 @@ unsigned GradientTile::shared_bytes(std::int64_t E) const {
 
 tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::DeviceFacts& facts) {
     // Memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only the first of each rank
-    // tile was measured against others (docs/performance.md, "What was tried").
+    // tile was measured against others (docs/lab/2026-11-23-portable.md, "What was tried").
     struct Rated {
         GradientTile tile;
         double efficiency;

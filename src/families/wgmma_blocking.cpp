@@ -67,7 +67,7 @@ double expert_seconds(double rows, const ProductSize& size, const WgmmaBlocking&
     double seconds = std::ceil(static_cast<double>(size.out) / wgmma_tile_columns) * tile;
     if (blocking.makes_rank_rows) {
         // Beside the first column tile, 128 rows more on the m side; then rank rows are written before they are used.
-        constexpr double seconds_to_write = 4e-6;  // an estimate: docs/performance.md, "The Hopper path"
+        constexpr double seconds_to_write = 4e-6;  // an estimate: docs/lab/2026-11-24-hopper.md
         seconds += static_cast<double>(wgmma_rank_depth(rank)) / 100 * tile + seconds_to_write;
     }
     // Blocks that share weights run apart, but for those of a cluster, and with an adapter more than without; then
