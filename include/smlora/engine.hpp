@@ -15,15 +15,17 @@
 
 namespace smlora {
 
+/// Where operations are computed.
 enum class Backend : std::int32_t {
     cuda = 0,  ///< kernels on the GPU of the caller's current context, else on device 0's primary context
     cpu = 1,   ///< the same operations on host memory, multithreaded
 };
 
+/// How much a log line matters.
 enum class LogLevel : std::int32_t {
-    debug = 0,
-    info = 1,
-    warning = 2,
+    debug = 0,    ///< what helps to find a fault
+    info = 1,     ///< what is decided, and why
+    warning = 2,  ///< something is slower or less durable than it could be
     /// Between info and warning: nothing is wrong, but it takes the caller's time. Tuning at first use begins or ends.
     notice = 3,
 };
@@ -31,8 +33,9 @@ enum class LogLevel : std::int32_t {
 /// Receives one line, without a newline. May be called from any thread, never from two at once.
 using LogSink = std::function<void(LogLevel, std::string_view)>;
 
+/// How an engine is made; what is unset comes from the environment, then from a default.
 struct EngineOptions {
-    Backend backend = Backend::cuda;
+    Backend backend = Backend::cuda;  ///< fixed for the life of the engine
     /// CUDA device used by threads that have no current context; its primary context is retained by the engine.
     int device = 0;
     /// The writable cache layer. Unset: SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else ~/.cache/smlora.
@@ -65,13 +68,18 @@ class SMLORA_API Engine {
     /// Throws Error{io} when a cache folder that was named is writable by others or is no folder,
     /// Error{invalid_argument} for a tuning policy that is none or a negative tuning_seconds.
     explicit Engine(EngineOptions options = {});
+    /// What was enqueued must be done.
     ~Engine();
+    /// The other one is then only fit to be assigned to or destroyed.
     Engine(Engine&&) noexcept;
+    /// The other one is then only fit to be assigned to or destroyed.
     Engine& operator=(Engine&&) noexcept;
 
+    /// The one that it was made with.
     [[nodiscard]] Backend backend() const noexcept;
 
     struct Impl;
+    /// Of the library itself.
     [[nodiscard]] Impl& impl() const noexcept { return *impl_; }
 
  private:
@@ -81,7 +89,7 @@ class SMLORA_API Engine {
 /// A CUDA stream of the caller (a CUstream or cudaStream_t); null is the legacy default stream. Ignored on the CPU
 /// backend, whose operations are done when they return.
 struct Stream {
-    void* handle = nullptr;
+    void* handle = nullptr;  ///< CUstream
 };
 
 }  // namespace smlora

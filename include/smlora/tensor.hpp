@@ -12,15 +12,15 @@ namespace smlora {
 /// A strided view: the caller owns `data` (host memory on the CPU backend, device memory on the CUDA backend).
 /// Strides count elements, not bytes. A default-made Tensor means "not given".
 struct Tensor {
-    static constexpr int max_ndim = 4;
+    static constexpr int max_ndim = 4;  ///< the most extents
 
-    void* data = nullptr;
-    DType dtype = DType::bf16;
-    std::int32_t ndim = 0;  ///< 0: not given
-    std::array<std::int64_t, max_ndim> shape{};
-    std::array<std::int64_t, max_ndim> strides{};
+    void* data = nullptr;                          ///< the element at index 0 of every extent
+    DType dtype = DType::bf16;                     ///< of the elements
+    std::int32_t ndim = 0;                         ///< number of extents; 0: not given
+    std::array<std::int64_t, max_ndim> shape{};    ///< extents
+    std::array<std::int64_t, max_ndim> strides{};  ///< elements from one index of an extent to the next
 
-    Tensor() = default;
+    Tensor() = default;  ///< Not given.
 
     /// A row-major view.
     Tensor(void* data_, DType dtype_, std::initializer_list<std::int64_t> shape_) : data(data_), dtype(dtype_) {
@@ -44,8 +44,10 @@ struct Tensor {
         }
     }
 
+    /// Whether it is a view at all.
     [[nodiscard]] bool given() const noexcept { return ndim > 0; }
 
+    /// Number of elements.
     [[nodiscard]] std::int64_t numel() const noexcept {
         std::int64_t n = 1;
         for (std::int32_t i = 0; i < ndim; ++i) n *= shape[static_cast<std::size_t>(i)];
