@@ -1,9 +1,9 @@
-"""Every link of the project's Markdown pages leads somewhere, every page of docs/ can be reached from docs/README.md, and every
-section that a comment cites by name exists.
+"""Every link of the project's Markdown pages leads somewhere, and every page of docs/ can be reached from docs/README.md. In the
+repository, the files that pages name exist, and so do the pages and sections that comments cite.
 
     links.py ROOT [--sources]     complaints on stdout, one a line; exit code 1 if there are any
 
-ROOT is the repository, or the folder into which the pages were installed. --sources: look at the comments of ROOT, too."""
+ROOT is the folder into which the pages were installed or, with --sources, the repository."""
 
 import argparse
 import pathlib
@@ -16,6 +16,8 @@ LINK = re.compile(r"\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 HEADING = re.compile(r"^#{1,6} +(.*?) *#*$", re.MULTILINE)
 # docs/design.md, "Mathematics"; also across a line's end with the comment's mark.
 CITATION = re.compile(r'\b(docs/[\w/.-]+\.md)(?:,(?:[\s/*#]+section)?[\s/*#]+"([^"]+)")?')
+# A file or folder of the repository, as a page names it.
+NAMED = re.compile(r"`((?:benchmarks|cmake|docs|emulator|examples|include|kernel_templates|python|src|tests|tools)/[\w/.-]*)`")
 SOURCES = {".hpp", ".cpp", ".h", ".cuh", ".py", ".cmake", ".txt", ".toml"}
 
 
@@ -92,15 +94,24 @@ def wrong_citations(root):
                 yield f'{source.relative_to(root)}: cites {file}, "{section}", which has no such section'
 
 
+def missing_files(root):
+    for page in pages_of(root):
+        if page.is_relative_to(root / "docs" / "lab") or page.name == "CHANGELOG.md":
+            continue  # they say what was there in their time
+        for named in NAMED.findall(page.read_text()):
+            if not (root / named).exists():
+                yield f"{page.relative_to(root)}: names {named}, which does not exist"
+
+
 def complaints(root, sources=False):
     found = [*dead_links(root), *unreachable_pages(root)]
-    return found + list(wrong_citations(root)) if sources else found
+    return [*found, *missing_files(root), *wrong_citations(root)] if sources else found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=pathlib.Path)
-    parser.add_argument("--sources", action="store_true")
+    parser.add_argument("--sources", action="store_true", help="ROOT is the repository")
     arguments = parser.parse_args()
     root = arguments.root.resolve()
     found = complaints(root, arguments.sources)

@@ -60,6 +60,11 @@ class Links(unittest.TestCase):
         self.write("src/a.cpp", '// docs/a.md, "Three words"\n')
         self.assertEqual(len(complaints(self.root, sources=True)), 1)
 
+    def test_named_file(self):
+        self.write("src/a.cpp", "")
+        self.write("docs/a.md", "# A\n## Two words, and `code`\n`src/a.cpp` `src/` `src/b.cpp`\n")
+        self.assertEqual(complaints(self.root, sources=True), ["docs/a.md: names src/b.cpp, which does not exist"])
+
     def test_cited_page_that_is_missing(self):
         self.write("src/a.cpp", "// docs/b.md\n")
         self.assertEqual(len(complaints(self.root, sources=True)), 1)
