@@ -74,9 +74,9 @@ enum {
     SMLORA_INT64 = 5  /* of routings */
 };
 
-/* Bytes of one element; 0 for a value that is no dtype. */
+/* Bytes of one element; 0 for any other value. */
 SMLORA_API size_t smlora_dtype_size(smlora_dtype dtype);
-/* "bf16", "fp16", "fp32", "fp64", "int32", "int64"; null for a value that is no dtype. Static. */
+/* "bf16", "fp16", "fp32", "fp64", "int32", "int64"; null for any other value. Static. */
 SMLORA_API const char* smlora_dtype_name(smlora_dtype dtype);
 /* The inverse, which also takes "bfloat16", "float16", "half", "float32", "float", "float64" and "double". */
 SMLORA_API smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype);
@@ -116,9 +116,9 @@ enum {
     SMLORA_WEIGHT_ENK = 1  /* [E, N, K], K contiguous: what Hugging Face stores */
 };
 
-/* "token", ..; null for a value that is none. Static. */
+/* "token", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_row_order_name(smlora_row_order order);
-/* "ekn", ..; null for a value that is none. Static. */
+/* "ekn", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_weight_layout_name(smlora_weight_layout layout);
 
 /* Everything about a projection that its kernels are specialised for. T is a run-time value. */
@@ -229,7 +229,7 @@ typedef void* smlora_stream;
 /* Waits until everything enqueued on the stream is done. SMLORA_CUDA if a kernel failed. */
 SMLORA_API smlora_status smlora_synchronize(smlora_engine* engine, smlora_stream stream);
 
-/* ---- memory, for those who have no allocator of their own -------------------------------------------------------- */
+/* ---- memory, for callers without an allocator of their own ------------------------------------------------------- */
 
 /* Device memory (CUDA backend) or 256-byte-aligned host memory (CPU backend). */
 typedef struct smlora_buffer smlora_buffer;
@@ -352,9 +352,9 @@ enum {
     SMLORA_GATE_INTERLEAVED = 1 /* in turns, a gate first */
 };
 
-/* "swiglu", ..; null for a value that is none. Static. */
+/* "swiglu", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_activation_name(smlora_activation_kind activation);
-/* "halves", ..; null for a value that is none. Static. */
+/* "halves", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_gate_layout_name(smlora_gate_layout layout);
 
 /* The arguments of smlora_activation. */
