@@ -51,7 +51,7 @@ struct ActivationBackwardArgs {
     Tensor h;   ///< in [rows, 2 * width], as in activation
     Tensor da;  ///< in [rows, width]
     Tensor dh;  ///< out [rows, 2 * width], in the layout of h
-    Tensor a;   ///< out, optional, [rows, width]: the activation once more, for callers that did not keep it
+    Tensor a;   ///< out, optional, [rows, width]: the activation once more, if it was not kept
     Activation activation = Activation::swiglu;  ///< as in activation
     GateLayout layout = GateLayout::halves;      ///< of h and dh
     float alpha = 1.702F;                        ///< of swiglu_clamped

@@ -380,7 +380,7 @@ typedef struct smlora_activation_backward_args {
     smlora_tensor h;  /* in [rows, 2 * width], as in activation */
     smlora_tensor da; /* in [rows, width] */
     smlora_tensor dh; /* out [rows, 2 * width], in the layout of h */
-    smlora_tensor a;  /* out, optional, [rows, width]: the activation once more, for callers that did not keep it */
+    smlora_tensor a;  /* out, optional, [rows, width]: the activation once more, if it was not kept */
     smlora_activation_kind activation; /* default swiglu */
     smlora_gate_layout layout;         /* of h and dh; default halves */
     float alpha;                       /* of swiglu_clamped; default 1.702 */
