@@ -66,7 +66,7 @@ struct EngineOptions {
 class SMLORA_API Engine {
  public:
     /// Throws Error{io} when a cache folder that was named is writable by others or is no folder,
-    /// Error{invalid_argument} for an unknown tuning policy or a negative tuning_seconds.
+    /// Error{invalid_argument} for a tuning policy that is none or a negative tuning_seconds.
     explicit Engine(EngineOptions options = {});
     /// What was enqueued must be done.
     ~Engine();
