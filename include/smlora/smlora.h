@@ -377,10 +377,10 @@ SMLORA_API smlora_status smlora_activation(smlora_engine* engine, smlora_stream 
 /* The arguments of smlora_activation_backward. */
 typedef struct smlora_activation_backward_args {
     size_t struct_size;
-    smlora_tensor h;  /* in [rows, 2 * width], as in activation */
-    smlora_tensor da; /* in [rows, width] */
-    smlora_tensor dh; /* out [rows, 2 * width], in the layout of h */
-    smlora_tensor a;  /* out, optional, [rows, width]: the activation once more, if it was not kept */
+    smlora_tensor h;                   /* in [rows, 2 * width], as in activation */
+    smlora_tensor da;                  /* in [rows, width] */
+    smlora_tensor dh;                  /* out [rows, 2 * width], in the layout of h */
+    smlora_tensor a;                   /* out, optional, [rows, width]: the activation once more, if it was not kept */
     smlora_activation_kind activation; /* default swiglu */
     smlora_gate_layout layout;         /* of h and dh; default halves */
     float alpha;                       /* of swiglu_clamped; default 1.702 */
