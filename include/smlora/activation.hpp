@@ -47,7 +47,7 @@ struct ActivationBackwardArgs {
     Tensor h;   ///< in [rows, 2 * width], as in activation
     Tensor da;  ///< in [rows, width]
     Tensor dh;  ///< out [rows, 2 * width], in the layout of h
-    Tensor a;   ///< out, optional, [rows, width]: the activation once more, for whoever did not keep it
+    Tensor a;   ///< out, optional, [rows, width]: the activation once more, if it was not kept
     Activation activation = Activation::swiglu;
     GateLayout layout = GateLayout::halves;
     float alpha = 1.702F;

@@ -20,12 +20,12 @@ enum class Backend : std::int32_t {
     cpu = 1,   ///< the same operations on host memory, multithreaded
 };
 
+/// In the order of severity. The C interface has numbers of its own.
 enum class LogLevel : std::int32_t {
-    debug = 0,
-    info = 1,
-    warning = 2,
-    /// Between info and warning: nothing is wrong, but it takes the caller's time. Tuning at first use begins or ends.
-    notice = 3,
+    debug,
+    info,
+    notice,  ///< nothing is wrong, but it takes the caller's time: tuning at first use begins or ends
+    warning,
 };
 
 /// Receives one line, without a newline. May be called from any thread, never from two at once.
@@ -62,19 +62,26 @@ struct EngineOptions {
 /// when first needed.
 class SMLORA_API Engine {
  public:
-    /// Throws Error{io} when a cache folder that was named is writable by others or is no folder,
-    /// Error{invalid_argument} for a tuning policy that is none or a negative tuning_seconds.
+    /// Throws Error{io} when a cache folder that was named is writable by others or is not a folder,
+    /// Error{invalid_argument} for a backend or tuning policy out of range and for a negative device, number of threads
+    /// or tuning_seconds.
     explicit Engine(EngineOptions options = {});
     ~Engine();
+    /// An engine that was moved from can be destroyed and assigned to; every other use throws Error{invalid_argument}.
     Engine(Engine&&) noexcept;
     Engine& operator=(Engine&&) noexcept;
 
-    [[nodiscard]] Backend backend() const noexcept;
+    [[nodiscard]] Backend backend() const;
 
     struct Impl;
-    [[nodiscard]] Impl& impl() const noexcept { return *impl_; }
+    [[nodiscard]] Impl& impl() const {
+        if (impl_ == nullptr) throw_moved_from();
+        return *impl_;
+    }
 
  private:
+    [[noreturn]] static void throw_moved_from();
+
     std::unique_ptr<Impl> impl_;
 };
 

@@ -1,4 +1,4 @@
-// Memory for those who have no allocator of their own: tools, tests, examples, ctypes.
+// Memory for callers without an allocator of their own: tools, tests, examples, ctypes.
 #pragma once
 
 #include <smlora/engine.hpp>

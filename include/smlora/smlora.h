@@ -222,7 +222,7 @@ typedef void* smlora_stream;
 /* Waits until everything enqueued on the stream is done. SMLORA_CUDA if a kernel failed. */
 SMLORA_API smlora_status smlora_synchronize(smlora_engine* engine, smlora_stream stream);
 
-/* ---- memory, for those who have no allocator of their own -------------------------------------------------------- */
+/* ---- memory, for callers without an allocator of their own ------------------------------------------------------- */
 
 /* Device memory (CUDA backend) or 256-byte-aligned host memory (CPU backend). */
 typedef struct smlora_buffer smlora_buffer;
@@ -245,8 +245,13 @@ SMLORA_API smlora_status smlora_buffer_fill(smlora_buffer* buffer, unsigned char
 /* ---- operations ----------------------------------------------------------------------------------------------------
  *
  * Common to all: stream-ordered on the CUDA backend, no host synchronisation, bitwise repeatable, capturable in a CUDA
- * graph once its kernels are loaded (run the operation once, or prewarm). Tensors must not overlap unless said. Wrong
- * arguments are reported before anything is launched.
+ * graph once its kernels are loaded (run the operation once, or prewarm). Wrong arguments are reported before anything
+ * is launched.
+ *
+ * Tensors are the caller's, each aligned to its element. An output, the workspace included, shares no memory with any
+ * other argument of the call; slices of one buffer that have no element in common are fine. Inputs may share memory. On
+ * the CUDA backend the alignment and the strides of all tensors, xa and yb included, decide which kernels can be used,
+ * and with them the last bits of a result.
  */
 
 /* Scratch memory. All zero: taken from a stream-ordered pool (CUDA) or the heap (CPU). Else at least as many bytes as
@@ -365,7 +370,7 @@ typedef struct smlora_activation_backward_args {
     smlora_tensor h;  /* in [rows, 2 * width], as in activation */
     smlora_tensor da; /* in [rows, width] */
     smlora_tensor dh; /* out [rows, 2 * width], in the layout of h */
-    smlora_tensor a;  /* out, optional, [rows, width]: the activation once more, for whoever did not keep it */
+    smlora_tensor a;  /* out, optional, [rows, width]: the activation once more, if it was not kept */
     smlora_activation_kind activation;
     smlora_gate_layout layout;
     float alpha;

@@ -22,6 +22,7 @@ template <class... Arguments>
 std::size_t at(std::int32_t i) { return static_cast<std::size_t>(i); }
 
 std::string text_of(const std::array<std::int64_t, Tensor::max_ndim>& values, std::int32_t count) {
+    if (count < 0) return fmt::format("{} extents", count);
     std::string text = "[";
     for (std::int32_t i = 0; i < std::min(count, Tensor::max_ndim); ++i) {
         text += fmt::format("{}{}", i == 0 ? "" : ", ", values[at(i)]);
@@ -141,6 +142,10 @@ bool check_extents(const char* argument, const Tensor& tensor, DType dtype, std:
     if (!empty && tensor.data == nullptr) {
         fail("{}: expected memory for shape {}, got a null pointer", argument, values_of(shape));
     }
+    if (!empty && reinterpret_cast<std::uintptr_t>(tensor.data) % size_of(dtype) != 0) {
+        fail("{}: expected memory aligned to the {} bytes of {}, got {}", argument, size_of(dtype), describe(dtype),
+             tensor.data);
+    }
     return !empty;
 }
 
@@ -159,6 +164,15 @@ void check_rank_rows(const char* argument, const Tensor& tensor, const Problem& 
         fail("{}: expected strides {{padded_rank, 1}} = [{}, 1], got {}", argument, padded_rank(problem),
              text_of(tensor.strides, tensor.ndim));
     }
+}
+
+Tensor with_padding(const Tensor& rank_rows, const Problem& problem) {
+    Tensor padded = rank_rows;
+    if (padded.given()) {
+        padded.shape[1] = padded_rank(problem);
+        padded.strides[1] = 1;  // which nothing said if R is 1
+    }
+    return padded;
 }
 
 void check_absent(const char* argument, const Tensor& tensor, const char* reason) {
