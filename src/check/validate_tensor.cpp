@@ -95,14 +95,14 @@ bool disjoint(const Tensor& tensor) {
 
 /// No stride is negative and the last element's offset in bytes fits 63 bits.
 void check_reach(const char* argument, const Tensor& tensor) {
-    std::int64_t reach = static_cast<std::int64_t>(size_of(tensor.dtype));
+    const auto element = static_cast<std::int64_t>(size_of(tensor.dtype));
+    std::int64_t reach = element;
     for (std::int32_t i = 0; i < tensor.ndim; ++i) {
         if (tensor.shape[at(i)] <= 1) continue;
         if (tensor.strides[at(i)] < 0) fail_strides(argument, tensor, "strides of 0 or more");
         std::int64_t span = 0;
         if (__builtin_mul_overflow(tensor.shape[at(i)] - 1, tensor.strides[at(i)], &span) ||
-            __builtin_mul_overflow(span, static_cast<std::int64_t>(size_of(tensor.dtype)), &span) ||
-            __builtin_add_overflow(reach, span, &reach)) {
+            __builtin_mul_overflow(span, element, &span) || __builtin_add_overflow(reach, span, &reach)) {
             fail_strides(argument, tensor, "less than 2^63 bytes");
         }
     }
@@ -142,7 +142,8 @@ bool check_extents(const char* argument, const Tensor& tensor, DType dtype, std:
     if (!empty && tensor.data == nullptr) {
         fail("{}: expected memory for shape {}, got a null pointer", argument, values_of(shape));
     }
-    if (!empty && reinterpret_cast<std::uintptr_t>(tensor.data) % size_of(dtype) != 0) {
+    // Sizes are powers of two, and a division would be the dearest thing here.
+    if (!empty && (reinterpret_cast<std::uintptr_t>(tensor.data) & (size_of(dtype) - 1)) != 0) {
         fail("{}: expected memory aligned to the {} bytes of {}, got {}", argument, size_of(dtype), describe(dtype),
              tensor.data);
     }

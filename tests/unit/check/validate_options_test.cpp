@@ -60,6 +60,16 @@ TEST(Engine, ThatWasMovedFromRefusesEveryUse) {
     // NOLINTEND(bugprone-use-after-move)
 }
 
+TEST(Buffer, CopiesFromAndToMemoryThatIsThere) {
+    const Engine engine(cpu_options());
+    Buffer buffer(engine, 16);
+    EXPECT_EQ(message_of([&] { buffer.copy_from_host(nullptr, 8); }),
+              "source: expected memory for 8 bytes, got a null pointer");
+    EXPECT_EQ(message_of([&] { buffer.copy_to_host(nullptr, 8); }),
+              "target: expected memory for 8 bytes, got a null pointer");
+    EXPECT_NO_THROW(buffer.copy_from_host(nullptr, 0));
+}
+
 TEST(Tensor, HasAtMostFourExtentsAndAStrideForEach) {
     EXPECT_EQ(Tensor(nullptr, DType::bf16, {2, 3, 4, 5}).strides[0], 60);
     EXPECT_EQ(message_of([] {
