@@ -21,13 +21,12 @@ enum class Backend : std::int32_t {
     cpu = 1,   ///< the same operations on host memory, multithreaded
 };
 
-/// How much a log line matters.
+/// In the order of severity. The C interface has numbers of its own.
 enum class LogLevel : std::int32_t {
-    debug = 0,    ///< what helps to find a fault
-    info = 1,     ///< what is decided, and why
-    warning = 2,  ///< something is slower or less durable than it could be
-    /// Between info and warning: nothing is wrong, but it takes the caller's time. Tuning at first use begins or ends.
-    notice = 3,
+    debug,    ///< what helps to find a fault
+    info,     ///< what is decided, and why
+    notice,   ///< nothing is wrong, but it takes the caller's time: tuning at first use begins or ends
+    warning,  ///< something is slower or less durable than it could be
 };
 
 /// Receives one line, without a newline. May be called from any thread, never from two at once.
@@ -65,24 +64,29 @@ struct EngineOptions {
 /// when first needed.
 class SMLORA_API Engine {
  public:
-    /// Throws Error{io} when a cache folder that was named is writable by others or is no folder,
-    /// Error{invalid_argument} for a tuning policy that is none or a negative tuning_seconds.
+    /// Throws Error{io} when a cache folder that was named is writable by others or is not a folder,
+    /// Error{invalid_argument} for a backend or tuning policy out of range and for a negative device, number of threads
+    /// or tuning_seconds.
     explicit Engine(EngineOptions options = {});
     /// What was enqueued must be done.
     ~Engine();
-    /// The other one is then only fit to be assigned to or destroyed.
+    /// An engine that was moved from can be destroyed and assigned to; every other use throws Error{invalid_argument}.
     Engine(Engine&&) noexcept;
-    /// The other one is then only fit to be assigned to or destroyed.
     Engine& operator=(Engine&&) noexcept;
 
     /// The one that it was made with.
-    [[nodiscard]] Backend backend() const noexcept;
+    [[nodiscard]] Backend backend() const;
 
     struct Impl;
     /// Of the library itself.
-    [[nodiscard]] Impl& impl() const noexcept { return *impl_; }
+    [[nodiscard]] Impl& impl() const {
+        if (impl_ == nullptr) throw_moved_from();
+        return *impl_;
+    }
 
  private:
+    [[noreturn]] static void throw_moved_from();
+
     std::unique_ptr<Impl> impl_;
 };
 

@@ -3,10 +3,15 @@
 //
 // Common to all: stream-ordered on the CUDA backend, no host synchronisation, bitwise repeatable, capturable in a CUDA
 // graph once its kernels are loaded (run the operation once, or prewarm). The first call on a problem is the exception
-// with TuningPolicy::first_use: it measures, which waits for the stream, unless that captures a graph. Tensors are the
-// caller's and must not overlap unless said. Errors: Error{invalid_argument} naming the argument, its value and what
-// was expected, before anything is launched; Error{compile}, Error{cuda}; Error{not_ready} inside a capture when a
-// kernel was never loaded.
+// with TuningPolicy::first_use: it measures, which waits for the stream, unless that captures a graph.
+//
+// Tensors are the caller's, each aligned to its element. An output, the workspace included, shares no memory with any
+// other argument of the call; slices of one buffer that have no element in common are fine. Inputs may share memory. On
+// the CUDA backend the alignment and the strides of all tensors, xa and yb included, decide which kernels can be used,
+// and with them the last bits of a result.
+//
+// Errors: Error{invalid_argument} naming the argument, its value and what was expected, before anything is launched;
+// Error{compile}, Error{cuda}; Error{not_ready} inside a capture when a kernel was never loaded.
 #pragma once
 
 #include <smlora/engine.hpp>

@@ -254,8 +254,13 @@ SMLORA_API smlora_status smlora_buffer_fill(smlora_buffer* buffer, unsigned char
 /* ---- operations ----------------------------------------------------------------------------------------------------
  *
  * Common to all: stream-ordered on the CUDA backend, no host synchronisation, bitwise repeatable, capturable in a CUDA
- * graph once its kernels are loaded (run the operation once, or prewarm). Tensors must not overlap unless said. Wrong
- * arguments are reported before anything is launched.
+ * graph once its kernels are loaded (run the operation once, or prewarm). Wrong arguments are reported before anything
+ * is launched.
+ *
+ * Tensors are the caller's, each aligned to its element. An output, the workspace included, shares no memory with any
+ * other argument of the call; slices of one buffer that have no element in common are fine. Inputs may share memory. On
+ * the CUDA backend the alignment and the strides of all tensors, xa and yb included, decide which kernels can be used,
+ * and with them the last bits of a result.
  */
 
 /* Scratch memory. All zero: taken from a stream-ordered pool (CUDA) or the heap (CPU). Else at least as many bytes as

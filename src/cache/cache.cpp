@@ -74,7 +74,7 @@ struct Cache::State {
     std::chrono::milliseconds lock_patience;
     std::atomic<std::uint64_t> rejected{0};
     std::atomic<bool> warned_of_store{false};
-    /// The last store failed: nobody would find what is compiled under a lock, so nobody need wait for it.
+    /// The last store failed: no process would find what another compiles under a lock, so none waits for it.
     std::atomic<bool> store_fails{false};
     /// The root was there and fit when it was last looked at.
     std::atomic<bool> root_is_fit{false};
@@ -95,7 +95,8 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         const std::filesystem::path folder = absolute_folder(named);
         const auto known = roots();
         if (std::find(known.begin(), known.end(), folder) != known.end()) continue;
-        if (!check_folder(folder)) log.info(fmt::format("cache layer {}: not there (yet)", folder.string()));
+        if (!check_folder(folder))
+            log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
         read_only.push_back(folder);
     }
     if (options.shipped) {
@@ -105,8 +106,8 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
             const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
             if (is_new && check_folder(folder)) read_only.push_back(folder);
         } catch (const Error& error) {
-            // Nobody named it, so nobody is stopped by it.
-            log.info(fmt::format("the layer that came with smlora is not used: {}", error.what()));
+            // The caller did not name it, so it stops no caller.
+            log.info(fmt::format("ignoring the cache layer shipped with smlora: {}", error.what()));
         }
     }
     if (options.limit_bytes) {
@@ -183,7 +184,7 @@ void Cache::State::keep_up(std::uint64_t stored_bytes) {
     if (bytes_since_upkeep <= limit / 16 && !upkeep_is_due(files, *writable)) return;
     bytes_since_upkeep = 0;
     const UpkeepReport report = upkeep(files, *writable, limit);
-    log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, swept {} temporary files", writable->string(),
+    log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, removed {} temporary files", writable->string(),
                           report.bytes, report.evicted, report.swept));
 }
 
@@ -219,7 +220,7 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
     }
     std::string why;
     if (!is_key(key)) why = "the key is not 32 hexadecimal digits";
-    if (!entry.metadata.is_object()) why = "the metadata is no JSON object";
+    if (!entry.metadata.is_object()) why = "the metadata is not a JSON object";
     const std::string bytes = why.empty() ? encode_for(key, entry) : std::string();
     // What would not be taken on reading is not published in the first place: an empty or foreign cubin above all.
     if (!why.empty() || !decode(bytes, why)) {
@@ -227,7 +228,7 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
         return false;
     }
     if (bytes.size() > state.limit) {
-        state.warn_of_store(fmt::format("cache {}: an entry of {} bytes is beyond the limit of {}",
+        state.warn_of_store(fmt::format("cache {}: an entry of {} bytes exceeds the limit of {}",
                                         state.writable->string(), bytes.size(), state.limit));
         return false;
     }
@@ -265,7 +266,7 @@ std::optional<RecordText> Cache::State::record_of(const std::filesystem::path& r
 }
 
 bool Cache::State::refuse_record(const std::string& what) {
-    log.warning_once("cache.store_record", what + "; what was measured is lost when this process ends");
+    log.warning_once("cache.store_record", what + "; its measurements are lost when this process ends");
     return false;
 }
 
@@ -341,7 +342,7 @@ void Cache::with_lock(const std::string& key, const std::function<void()>& work,
         lock.emplace(state.files, file, lock_offset(key), patience);
     }
     if (!lock->held()) {
-        state.log.info(fmt::format("cache lock {} is not had ({}): going on without it", file.string(),
+        state.log.info(fmt::format("could not lock {} ({}); another process may compile the same kernel", file.string(),
                                    util::describe_error(lock->error())));
     }
     work();
@@ -350,6 +351,8 @@ void Cache::with_lock(const std::string& key, const std::function<void()>& work,
 std::uint64_t Cache::limit_bytes() const noexcept { return state_->limit; }
 
 std::uint64_t Cache::rejected() const noexcept { return state_->rejected; }
+
+util::FileSystem& Cache::files() const noexcept { return state_->files; }
 
 std::vector<CacheLayer> Cache::layers() const {
     std::vector<CacheLayer> layers;

@@ -46,8 +46,9 @@ struct CacheUsage {
 /// only for folders that others may write to; everything else is a miss and at most one warning.
 class Cache {
  public:
-    /// Makes no folder: that is left to the first store. Throws Error{io}, with the mend, for a root or layer that is
-    /// no folder, belongs to somebody other than this user and root, or is writable by its group or everybody.
+    /// Makes no folder: that is left to the first store. Throws Error{io}, with the command that helps, for a root
+    /// or layer that is not a folder, whose owner is neither this user nor root, or that its group or others may write
+    /// to.
     Cache(const CacheOptions& options, util::Logger& log);
     ~Cache();
 
@@ -58,8 +59,8 @@ class Cache {
     /// cannot be done (full disk, read-only root, no HOME).
     bool store(const std::string& key, const KernelEntry& entry);
 
-    /// For whoever stores on purpose rather than in passing: throws Error{io}, with the folder and the reason, when the
-    /// writable layer takes no file.
+    /// For a caller whose purpose is to store: throws Error{io}, with the folder and the reason, when no file can be
+    /// written to the writable layer.
     void require_writable();
 
     /// Work that one process of a node should do for all: takes the lock of `key` if it can be had within
@@ -85,6 +86,8 @@ class Cache {
     std::uint64_t clear_records();
 
     [[nodiscard]] std::vector<CacheLayer> layers() const;
+    /// Through which every file of the cache is read and written.
+    [[nodiscard]] util::FileSystem& files() const noexcept;
     [[nodiscard]] std::uint64_t limit_bytes() const noexcept;
     [[nodiscard]] std::uint64_t rejected() const noexcept;  ///< unsound entries met since construction
     /// What the writable layer holds, by the names and sizes of its files.

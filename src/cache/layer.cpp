@@ -99,6 +99,8 @@ std::filesystem::path lock_file(const std::filesystem::path& root) { return vers
 
 std::filesystem::path upkeep_file(const std::filesystem::path& root) { return version_folder(root) / "upkeep"; }
 
+std::filesystem::path compilers_file(const std::filesystem::path& root) { return version_folder(root) / "compilers"; }
+
 std::string encode_for(const std::string& key, const KernelEntry& entry) {
     KernelEntry stored = entry;
     stored.metadata[key_field] = key;
@@ -111,14 +113,14 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
     const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status);
     if (error == -ENOENT || error == -ENOTDIR) return reading;
     if (error == -EINVAL || error == -EFBIG) {
-        reading.why = error == -EFBIG ? fmt::format("{} bytes are more than any kernel has", reading.status.size)
-                                      : "not a regular file";
+        reading.why = error == -EFBIG ? fmt::format("{} bytes, more than any kernel has", reading.status.size)
+                                      : "it is not a regular file";
         reading.bad_content = true;
         return reading;
     }
     if (error != 0) {
         // It may be readable again later, so it is left alone.
-        reading.why = "cannot be read: " + util::describe_error(error);
+        reading.why = "it cannot be read: " + util::describe_error(error);
         return reading;
     }
     if (const auto refusal = refusal_of_file(reading.status)) {
@@ -127,7 +129,7 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
     }
     reading.entry = decode(bytes, reading.why);
     if (reading.entry && !has_key(*reading.entry, key)) {
-        reading.why = "is the entry of another key";
+        reading.why = "it belongs to another key";
         reading.entry.reset();
     }
     reading.bad_content = !reading.entry;
@@ -141,7 +143,7 @@ RecordReading read_record(util::FileSystem& files, const std::filesystem::path& 
     const int error = util::read_file(files, record.file, largest_record, record.text, record.status);
     if (error == -ENOENT || error == -ENOTDIR) return reading;
     if (error != 0) {
-        reading.why = "cannot be read: " + util::describe_error(error);
+        reading.why = "it cannot be read: " + util::describe_error(error);
     } else if (const auto refusal = refusal_of_file(record.status)) {
         reading.why = *refusal;
     } else {

@@ -38,6 +38,7 @@ namespace smlora::cache {
                                                 const std::string& key);
 [[nodiscard]] std::filesystem::path lock_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path upkeep_file(const std::filesystem::path& root);
+[[nodiscard]] std::filesystem::path compilers_file(const std::filesystem::path& root);
 
 /// The entry as it is stored, with the key in its metadata: a sound file under another key's name is found out.
 [[nodiscard]] std::string encode_for(const std::string& key, const KernelEntry& entry);

@@ -68,7 +68,7 @@ std::uint64_t default_limit(std::string& complaint) {
     const auto bytes = util::parse_size(*value);
     if (!bytes) {
         complaint = fmt::format(
-            "SMLORA_CACHE_LIMIT: expected a number of bytes, or one with the suffix K, M or G, got \"{}\"; taking 2G",
+            "SMLORA_CACHE_LIMIT: expected a number of bytes, or one with the suffix K, M or G, got \"{}\"; using 2G",
             *value);
     }
     return bytes.value_or(default_limit_bytes);

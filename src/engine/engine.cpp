@@ -1,6 +1,9 @@
 #include "engine/engine_impl.hpp"
 
 #include "cache/location.hpp"
+#include "check/validate.hpp"
+
+#include <smlora/error.hpp>
 
 #include <utility>
 
@@ -14,11 +17,18 @@ Engine::Impl::Impl(EngineOptions options_)
       kernels(cache, log),
       tuner(*this) {}
 
-Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+Engine::Engine(EngineOptions options) {
+    check::validate_options(options);
+    impl_ = std::make_unique<Impl>(std::move(options));
+}
 Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;
 
-Backend Engine::backend() const noexcept { return impl_->options.backend; }
+Backend Engine::backend() const { return impl().options.backend; }
+
+void Engine::throw_moved_from() {
+    throw Error(ErrorCode::invalid_argument, "engine: expected one that was not moved from");
+}
 
 }  // namespace smlora

@@ -210,7 +210,7 @@ std::optional<std::string> elf_build_id(const std::filesystem::path& path) {
 std::optional<CubinKernel> find_kernel(std::string_view cubin, std::string_view symbol, std::string& why) {
     const std::optional<Elf64_Ehdr> header = read_at<Elf64_Ehdr>(cubin, 0);
     if (!header || !is_elf64(*header) || header->e_machine != machine_cuda) {
-        why = fmt::format("its {} bytes are no ELF file for CUDA", cubin.size());
+        why = fmt::format("its {} bytes are not an ELF file for CUDA", cubin.size());
         return std::nullopt;
     }
     const Sections sections(cubin, *header);

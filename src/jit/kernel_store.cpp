@@ -23,7 +23,7 @@ CompilerIdentity identity_for(const cache::Cache& cache, NvrtcAccess access) {
             writable = layer.root;
         }
     }
-    return {std::move(roots), std::move(writable), std::move(access)};
+    return {cache.files(), std::move(roots), std::move(writable), std::move(access)};
 }
 
 }  // namespace
@@ -104,7 +104,7 @@ std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, 
     if (!installed) {
         throw Error(ErrorCode::compile,
                     fmt::format("kernel {} for {} {}, and {}", readable(spec), arch.name(),
-                                use == Use::compiled_anew ? "is in the cache in a form that the driver refuses"
+                                use == Use::compiled_anew ? "is in the cache, but the driver refuses it"
                                                           : "is in no layer of the cache",
                                 compiler_.why_not()));
     }

@@ -110,7 +110,7 @@ std::vector<Template> Templates::closure(const std::string& root) const {
         const std::optional<std::string> original = text(name);
         if (!original) {
             // Seen a moment ago: the folder is being edited.
-            throw Error(ErrorCode::compile, fmt::format("kernel template \"{}\" went away from {}", name, where()));
+            throw Error(ErrorCode::compile, fmt::format("kernel template \"{}\" disappeared from {}", name, where()));
         }
 
         // Includes are rewritten to their names from the root: NVRTC finds an in-memory header only under the very
@@ -127,8 +127,8 @@ std::vector<Template> Templates::closure(const std::string& root) const {
                 target = *from_root;
             } else {
                 throw Error(ErrorCode::compile,
-                            fmt::format("kernel template \"{}\", line {}: \"{}\" is neither beside it nor in {}", name,
-                                        include.line, include.name, where()));
+                            fmt::format("kernel template \"{}\", line {}: \"{}\" is neither in its folder nor in {}",
+                                        name, include.line, include.name, where()));
             }
             rewritten.append(*original, copied, include.offset - copied);
             rewritten += target;

@@ -202,7 +202,7 @@ struct FirstStep {
 /// That a step in a capture is refused, as a kernel was never loaded, and the capture goes on.
 void expect_not_ready(FirstStep& step) {
     const GpuStream& stream = step.stream;
-    SMLORA_CUDA(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
+    SMLORA_CAPTURE(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
     ErrorCode code = ErrorCode::internal;
     std::string message;
     try {
@@ -212,8 +212,8 @@ void expect_not_ready(FirstStep& step) {
         message = error.what();
     }
     CUgraph graph = nullptr;
-    const CUresult end = gpu::driver().cuStreamEndCapture(stream.handle(), &graph);
-    if (graph != nullptr) SMLORA_CUDA(cuGraphDestroy, graph);
+    const CUresult end = capture_functions().cuStreamEndCapture(stream.handle(), &graph);
+    if (graph != nullptr) SMLORA_CAPTURE(cuGraphDestroy, graph);
     EXPECT_EQ(code, ErrorCode::not_ready) << message;
     EXPECT_NE(message.find("run the operation once"), std::string::npos) << message;
     EXPECT_EQ(end, CUDA_SUCCESS) << "the refusal broke the caller's capture";

@@ -66,7 +66,7 @@ TEST(Location, LimitIsTwoGibibytesUnlessSet) {
     EXPECT_EQ(limit_of("3M"), std::pair(std::uint64_t{3145728}, std::string()));
     EXPECT_EQ(limit_of("lots"), std::pair(two_gibibytes, std::string("SMLORA_CACHE_LIMIT: expected a number of bytes, "
                                                                      "or one with the suffix K, M or G, got \"lots\"; "
-                                                                     "taking 2G")));
+                                                                     "using 2G")));
 }
 
 }  // namespace

@@ -209,17 +209,4 @@ double relative_error(const std::vector<double>& got, const std::vector<double>&
     return std::sqrt(norm > 0 ? difference / norm : difference);
 }
 
-double tolerance(DType dtype) {
-    switch (dtype) {
-        case DType::bf16:
-            return 4e-3;
-        case DType::fp16:
-            return 1e-3;
-        case DType::fp32:
-            return 1e-6;
-        default:
-            return 1e-12;
-    }
-}
-
 }  // namespace smlora::test

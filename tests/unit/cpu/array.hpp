@@ -1,6 +1,8 @@
 // Host memory with a view, read and written as doubles by conversions that share nothing with the library's.
 #pragma once
 
+#include "support/number.hpp"
+
 #include <smlora/tensor.hpp>
 
 #include <cstddef>
@@ -54,8 +56,5 @@ class Array {
 
 /// ||got - expected|| / ||expected||, or ||got|| where nothing is expected; NaN where anything is.
 [[nodiscard]] double relative_error(const std::vector<double>& got, const std::vector<double>& expected);
-
-/// What a result may be off by: the project's limits for bf16 and fp16, a few roundings for the others.
-[[nodiscard]] double tolerance(DType dtype);
 
 }  // namespace smlora::test

@@ -140,7 +140,7 @@ class Projection : public testing::TestWithParam<LayerOptions> {
     Layer layer{GetParam()};
     Problem problem = layer.problem;
     util::ThreadPool threads{2};
-    double limit = tolerance(problem.dtype);
+    double limit = tolerance_of(problem.dtype);
 };
 
 class ProjectionWithAdapter : public Projection {};
@@ -194,7 +194,7 @@ TEST_P(Projection, BackwardInputGivesDxYbAndDgates) {
         }
     }
     if (problem.gates) {
-        const double gate_limit = std::max(limit, tolerance(problem.gate_dtype));
+        const double gate_limit = std::max(limit, tolerance_of(problem.gate_dtype));
         EXPECT_LE(relative_error(dgates.values(), layer.expected_dgates()), gate_limit);
     }
     Array alone = layer.make_dx();
@@ -212,7 +212,7 @@ TEST_P(ProjectionWithAdapter, BackwardLoraGivesDaAndDb) {
     args.dA = dA;
     args.dB = dB;
     cpu::backward_lora(threads, problem, args);
-    const double adapter_limit = std::max(limit, tolerance(problem.adapter_dtype));
+    const double adapter_limit = std::max(limit, tolerance_of(problem.adapter_dtype));
     EXPECT_LE(relative_error(dA.values(), layer.expected_dA()), adapter_limit);
     EXPECT_LE(relative_error(dB.values(), layer.expected_dB()), adapter_limit);
 }

@@ -81,7 +81,7 @@ TEST_P(RowOperations, GroupMultipliesWithTheGate) {
             expected.push_back(i < routed ? gate(entry(i)) * x.at(entry(i) / problem.top_k, c) : 0.0);
         }
     }
-    EXPECT_LE(relative_error(out.values(), expected), tolerance(problem.dtype));
+    EXPECT_LE(relative_error(out.values(), expected), tolerance_of(problem.dtype));
 }
 
 TEST_P(RowOperations, CombineSumsTheRowsOfAToken) {
@@ -99,7 +99,7 @@ TEST_P(RowOperations, CombineSumsTheRowsOfAToken) {
                 expected.push_back(sum);
             }
         }
-        EXPECT_LE(relative_error(out.values(), expected), tolerance(problem.dtype));
+        EXPECT_LE(relative_error(out.values(), expected), tolerance_of(problem.dtype));
         EXPECT_TRUE(out.gaps_untouched());
     }
 }
@@ -120,8 +120,8 @@ TEST_P(RowOperations, CombineBackwardGivesDyAndDgates) {
     const Array dy = rows(M);
     const Array dgates = layer->make_gates();
     cpu::combine_backward(threads, problem, {dout, y, gates, dy, dgates, {}});
-    EXPECT_LE(relative_error(dy.values(), expected_dy), tolerance(problem.dtype));
-    EXPECT_LE(relative_error(dgates.values(), expected_dgates), tolerance(problem.gate_dtype));
+    EXPECT_LE(relative_error(dy.values(), expected_dy), tolerance_of(problem.dtype));
+    EXPECT_LE(relative_error(dgates.values(), expected_dgates), tolerance_of(problem.gate_dtype));
     EXPECT_TRUE(dy.gaps_untouched());
 
     const Array dy_alone = rows(M);

@@ -404,7 +404,7 @@ TEST_F(Records, ACacheThatCannotBeWrittenCostsOneWarning) {
     store.with_lock(sample_name(), [&] { ++ran; });
     EXPECT_EQ(ran, 1);
     ASSERT_EQ(log.warnings().size(), 1u);
-    EXPECT_NE(log.warnings()[0].find("what was measured is lost"), std::string::npos) << log.warnings()[0];
+    EXPECT_NE(log.warnings()[0].find("its measurements are lost"), std::string::npos) << log.warnings()[0];
 }
 
 TEST_F(Records, OfManyProcessesOneTunesAndAllChooseTheSame) {
