@@ -103,10 +103,17 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         try {
             const auto known = roots();
             const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
-            if (is_new && check_folder(folder)) read_only.push_back(folder);
+            if (!check_folder(folder)) {
+                log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
+            } else if (is_new) {
+                read_only.push_back(folder);
+            }
         } catch (const Error& error) {
-            // Nobody named it, so nobody is stopped by it.
-            log.info(fmt::format("the layer that came with smlora is not used: {}", error.what()));
+            // The user did not choose this folder, and often cannot change it: everything works without it.
+            log.warning(fmt::format(
+                "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
+                "set SMLORA_SHIPPED_CACHE=0",
+                error.what()));
         }
     }
     if (options.limit_bytes) {

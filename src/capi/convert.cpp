@@ -103,7 +103,7 @@ Problem to_problem(const smlora_problem* problem, const char* name) {
 }
 
 EngineOptions to_options(const smlora_engine_options* options) {
-    const smlora_engine_options o = read_struct(options, "options");
+    const smlora_engine_options o = read_struct(options, "options", offsetof(smlora_engine_options, shipped_layer));
     EngineOptions result;
     result.backend = to_enum(o.backend, Backend::cpu, "options.backend");
     result.device = o.device;
@@ -112,6 +112,7 @@ EngineOptions to_options(const smlora_engine_options* options) {
         result.cache_layers =
             to_strings<std::filesystem::path>(o.cache_layers, o.cache_layer_count, "options.cache_layers");
     }
+    if (o.shipped_layer != nullptr) result.shipped_layer = o.shipped_layer;
     if (o.cache_limit_bytes != 0) result.cache_limit_bytes = o.cache_limit_bytes;
     result.threads = o.threads;
     result.tuning = to_policy(o.tuning);

@@ -391,6 +391,7 @@ TEST(ConvertEngineOptions, InitGivesTheDefaultsOfCpp) {
     EXPECT_EQ(options.device, 0);
     EXPECT_FALSE(options.cache_root.has_value());
     EXPECT_FALSE(options.cache_layers.has_value());
+    EXPECT_FALSE(options.shipped_layer.has_value());
     EXPECT_FALSE(options.cache_limit_bytes.has_value());
     EXPECT_EQ(options.threads, 0);
     EXPECT_FALSE(options.tuning.has_value());
@@ -409,6 +410,7 @@ TEST(ConvertEngineOptions, EveryMemberArrives) {
     o.cache_root = "/a/root";
     o.cache_layers = layers;
     o.cache_layer_count = 2;
+    o.shipped_layer = "/shipped";
     o.cache_limit_bytes = 12345;
     o.threads = 7;
     o.tuning = SMLORA_TUNING_OFF;
@@ -423,6 +425,7 @@ TEST(ConvertEngineOptions, EveryMemberArrives) {
     EXPECT_EQ(options.device, 3);
     EXPECT_EQ(options.cache_root, "/a/root");
     EXPECT_EQ(options.cache_layers, (std::vector<std::filesystem::path>{"/layers/one", "/layers/two"}));
+    EXPECT_EQ(options.shipped_layer, "/shipped");
     EXPECT_EQ(options.cache_limit_bytes, 12345u);
     EXPECT_EQ(options.threads, 7);
     EXPECT_EQ(options.tuning, TuningPolicy::off);
@@ -438,6 +441,19 @@ TEST(ConvertEngineOptions, LayersGivenButEmptyMeanNone) {
     smlora_engine_options_init(&o, sizeof o);
     o.cache_layers = none;
     EXPECT_EQ(to_options(&o).cache_layers, std::vector<std::filesystem::path>{});
+}
+
+TEST(ConvertEngineOptions, ACallerWithoutTheLastMemberIsServed) {
+    smlora_engine_options o;
+    smlora_engine_options_init(&o, sizeof o);
+    o.threads = 7;
+    o.shipped_layer = "beyond the caller's struct";
+    o.struct_size = offsetof(smlora_engine_options, shipped_layer);
+    EXPECT_EQ(to_options(&o).threads, 7);
+    EXPECT_FALSE(to_options(&o).shipped_layer.has_value());
+    o.struct_size -= 8;
+    EXPECT_NE(message_of([&] { static_cast<void>(to_options(&o)); }).find("options.struct_size: expected at least"),
+              std::string::npos);
 }
 
 TEST(ConvertEngineOptions, WhatIsWrongIsNamed) {
