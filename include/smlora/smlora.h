@@ -207,6 +207,10 @@ typedef struct smlora_engine_options {
     double tuning_seconds;
     /* Of first use: device memory that measuring may take meanwhile (0: an eighth of what is free). */
     uint64_t tuning_memory_bytes;
+    /* Where the tuning records that come with smlora lie: the read-only layer below all others. Null: where this
+     * library is installed. "", or with SMLORA_SHIPPED_CACHE=0: none. A folder that is unfit to be a layer is left out
+     * with a warning, never an error. */
+    const char* shipped_layer;
 } smlora_engine_options;
 
 SMLORA_API void smlora_engine_options_init(smlora_engine_options* options, size_t struct_size);

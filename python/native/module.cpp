@@ -36,14 +36,16 @@ std::vector<PyObject*> items_of(PyObject* list) {
     return items;
 }
 
+std::string string_of(PyObject* object) {
+    Py_ssize_t length = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(object, &length);
+    if (text == nullptr) throw PythonError{};
+    return {text, static_cast<std::size_t>(length)};
+}
+
 std::vector<std::string> strings_of(PyObject* list) {
     std::vector<std::string> strings;
-    for (PyObject* const item : items_of(list)) {
-        Py_ssize_t length = 0;
-        const char* text = PyUnicode_AsUTF8AndSize(item, &length);
-        if (text == nullptr) throw PythonError{};
-        strings.emplace_back(text, static_cast<std::size_t>(length));
-    }
+    for (PyObject* const item : items_of(list)) strings.push_back(string_of(item));
     return strings;
 }
 
@@ -53,17 +55,14 @@ std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
     return pointers;
 }
 
-/// engine(backend: int, device: int, cache_layers: list[str], threads: int) -> capsule
+/// engine(backend: int, device: int, shipped_layer: str, threads: int) -> capsule
 PyObject* engine(Arguments arguments) {
     smlora_engine_options options;
     smlora_engine_options_init(&options, sizeof options);
     options.backend = static_cast<smlora_backend>(arguments.integer());
     options.device = static_cast<int32_t>(arguments.integer());
-    const std::vector<std::string> layers = strings_of(arguments.next());
-    const std::vector<const char*> pointers = pointers_to(layers);
-    const char* const none = nullptr;
-    options.cache_layers = pointers.empty() ? &none : pointers.data();
-    options.cache_layer_count = pointers.size();
+    const std::string shipped_layer = string_of(arguments.next());
+    options.shipped_layer = shipped_layer.c_str();
     options.threads = static_cast<int32_t>(arguments.integer());
     smlora_engine* created = nullptr;
     check(smlora_engine_create(&options, &created));

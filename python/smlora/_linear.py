@@ -5,6 +5,7 @@ import math
 import torch
 
 from smlora._arguments import check_number, check_range, check_tensor
+from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
 from smlora._projection import ROW_ORDERS, linear, unit_columns
 from smlora._routing import MOST_EXPERTS, check_routing
 

@@ -1,10 +1,11 @@
-"""The projection of a Mixture-of-Experts layer with its adapter: raw operators, and `linear` with its derivative."""
+"""The projection of a Mixture-of-Experts layer with its adapter: raw operators, and `linear`, whose derivative is in
+_derivative_of_linear.py."""
 
 import torch
 
 from smlora import _native
 from smlora._library import place
-from smlora._operator import Derivative, Operator
+from smlora._operator import Operator
 
 TOKEN, SCATTERED, GROUPED = 0, 1, 2
 ROW_ORDERS = {"token": TOKEN, "scattered": SCATTERED, "grouped": GROUPED}
@@ -126,25 +127,29 @@ def _sum_outer_products(x, dy, rank_rows, out, gates, scattered, offsets, top_k,
                           rank_rows, None, None, out)
 
 
-def _backward_weight(x, dy, W, gates, scattered, offsets, top_k, x_rows, y_rows):
+def write_weight_gradient(out, x, dy, gates, scattered, offsets, top_k, x_rows, y_rows):
+    """out_e [K, N] = sum over the rows of expert e of g_f x_i^T dy_i. Returns out."""
     engine, stream, _ = place(x)
     M, K = scattered.shape[0], x.shape[1]
     rows = x
     if x_rows != GROUPED:
         rows = x.new_empty((M, K))
         _native.group(engine, stream, top_k, x_rows, x, None, scattered, offsets, rows)
-    dW = torch.empty_like(W)
     for first in range(0, K, _COLUMNS):
         columns = rows[:, first : first + _COLUMNS]
         width = columns.shape[1]
         slab = columns.new_zeros((M, padded_rank(width)))
         slab[:, :width] = columns
-        out = dW[:, first : first + width, :].transpose(1, 2)
-        _sum_outer_products(dy, dy, slab, out, gates, scattered, offsets, top_k, y_rows)
-    return dW
+        part = out[:, first : first + width, :].transpose(1, 2)
+        _sum_outer_products(dy, dy, slab, part, gates, scattered, offsets, top_k, y_rows)
+    return out
 
 
-def _fake_backward_weight(x, dy, W, gates, scattered, offsets, top_k, x_rows, y_rows):
+def _backward_weight(x, dy, W, *rest):
+    return write_weight_gradient(torch.empty_like(W), x, dy, *rest)
+
+
+def _fake_backward_weight(x, dy, W, *rest):
     return torch.empty_like(W)
 
 
@@ -196,63 +201,3 @@ def unit_columns(rows):
     if rows.is_contiguous() or (rows.stride(1) == 1 and rows.stride(0) >= rows.shape[1]):
         return rows
     return rows.contiguous()
-
-
-class _Linear(Derivative):
-    @staticmethod
-    def forward(ctx, keyset, x, W, A, B, bias, gates, scattered, offsets, top_k, x_rows, y_rows, scaling):
-        _, want_dx, want_dW, want_dA, want_dB, want_db, want_dgates, *_ = ctx.needs_input_grad
-        y, xa = forward.below_autograd(
-            keyset, x, W, A, B, bias, gates, scattered, offsets, top_k, x_rows, y_rows, scaling, want_dB
-        )
-        product = want_dx or want_dgates
-        adapted = product or want_dA or want_dB
-        ctx.save_for_backward(
-            x if want_dgates or want_dA or want_dB or want_dW else None,
-            W if product or want_dW else None,
-            A if adapted else None,
-            B if adapted else None,
-            bias if want_dgates else None,
-            gates,
-            scattered,
-            offsets,
-            xa if want_dB else None,
-        )
-        ctx.numbers = top_k, x_rows, y_rows, scaling
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dy):
-        x, W, A, B, bias, gates, scattered, offsets, xa = ctx.saved_tensors
-        top_k, x_rows, y_rows, scaling = ctx.numbers
-        _, want_dx, want_dW, want_dA, want_dB, want_db, want_dgates, *_ = ctx.needs_input_grad
-        dx = dW = dA = dB = db = dgates = yb = None
-        dy = unit_columns(dy)
-        if want_dx or want_dgates:
-            dx, yb, dgates = backward_input.call(
-                dy, W, A, B, gates, scattered, offsets, x if want_dgates else None, bias, top_k, x_rows, y_rows, scaling,
-                want_dA, want_dgates
-            )
-        if want_dA or want_dB:
-            dA, dB = backward_lora.call(
-                x, dy, A, B, gates, scattered, offsets, xa, yb if want_dA else None, top_k, x_rows, y_rows, scaling,
-                want_dA, want_dB
-            )
-        if want_dW:
-            dW = backward_weight.call(x, dy, W, gates, scattered, offsets, top_k, x_rows, y_rows)
-        if want_db:
-            db = backward_bias.call(dy, gates, scattered, offsets, top_k, y_rows)
-        return (
-            None,
-            dx if want_dx else None,
-            dW,
-            dA if want_dA else None,
-            dB if want_dB else None,
-            db,
-            dgates if want_dgates else None,
-            *[None] * 6,
-        )
-
-
-linear.differentiable(_Linear, over=forward, extra=(False,))

@@ -5,7 +5,7 @@ import torch
 from smlora import _native
 from smlora._arguments import check_range, check_tensor
 from smlora._library import place
-from smlora._operator import Derivative, Operator
+from smlora._operator import Derivative, Operator, save_for_tangents, tangent_rule, wide
 from smlora._projection import ROW_ORDERS, TOKEN, unit_columns
 from smlora._routing import check_routing
 
@@ -53,26 +53,48 @@ combine_backward = Operator(
     _fake_combine_backward,
 )
 combine_rows = Operator("combine_rows(Tensor y, Tensor? gates, int top_k) -> Tensor", _combine, _fake_combine)
-_combine_op = Operator("combine(Tensor y, Tensor? gates, int top_k) -> Tensor", _combine, _fake_combine)
+combine_op = Operator("combine(Tensor y, Tensor? gates, int top_k) -> Tensor", _combine, _fake_combine)
+
+
+def _spread(dout, gates, top_k):
+    """[T * top_k, width]: the rows of dout [T, width], one for each choice, times its gate."""
+    rows = dout.unsqueeze(1).expand(-1, top_k, -1)
+    if gates is not None:
+        rows = (wide(rows) * wide(gates).unsqueeze(2)).to(dout.dtype)
+    return rows.reshape(dout.shape[0] * top_k, dout.shape[1])
+
+
+def row_products(y, out, top_k):
+    """[T, top_k]: the products of the rows of y [T * top_k, width], scattered, with their token's of `out` [T, width]."""
+    return (wide(y).view(out.shape[0], top_k, out.shape[1]) * wide(out).unsqueeze(1)).sum(2)
 
 
 class _Combine(Derivative):
     @staticmethod
     def forward(ctx, keyset, y, gates, top_k):
         ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, gates)
+        save_for_tangents(ctx, y, gates)
         ctx.top_k = top_k
         return combine_rows.below_autograd(keyset, y, gates, top_k)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dout):
         y, gates = ctx.saved_tensors
         _, want_dy, want_dgates, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # derivatives of these may be wanted
+            dy = _spread(dout, gates, ctx.top_k) if want_dy else None
+            return None, dy, row_products(y, dout, ctx.top_k).to(gates.dtype) if want_dgates else None, None
         dy, dgates = combine_backward.call(unit_columns(dout), y, gates, ctx.top_k, want_dy, want_dgates)
         return None, dy if want_dy else None, dgates if want_dgates else None, None
 
+    @tangent_rule
+    def jvp(ctx, saved, ty, tgates, _):
+        y, gates = saved
+        terms = [] if ty is None else [combine_op.call(unit_columns(ty), gates, ctx.top_k)]
+        return sum(terms if tgates is None else [*terms, combine_op.call(y, tgates.contiguous(), ctx.top_k)])
 
-_combine_op.differentiable(_Combine, over=combine_rows)
+
+combine_op.differentiable(_Combine, over=combine_rows)
 
 
 def combine(y, gates=None, *, top_k=None):
@@ -88,7 +110,7 @@ def combine(y, gates=None, *, top_k=None):
             raise ValueError("top_k: expected a number where there are no gates, got None")
         top_k = gates.shape[1]
     check_range("top_k", top_k, 1, MOST_TOP_K)
-    return _combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
+    return combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
 
 
 # ---- group ------------------------------------------------------------------------------------------------------------
@@ -109,18 +131,18 @@ _GROUP = (
     "(Tensor x, Tensor? gates, Tensor sorted_scattered_idxs, Tensor expert_offsets, int top_k, int x_rows) -> Tensor"
 )
 group_rows = Operator("group_rows" + _GROUP, _group, _fake_group)
-_group_op = Operator("group" + _GROUP, _group, _fake_group)
+group_op = Operator("group" + _GROUP, _group, _fake_group)
 
 
 class _Group(Derivative):
     @staticmethod
     def forward(ctx, keyset, x, gates, scattered, offsets, top_k, x_rows):
         ctx.save_for_backward(x if ctx.needs_input_grad[2] else None, gates, scattered, offsets)
+        save_for_tangents(ctx, x, gates, scattered, offsets)
         ctx.numbers = top_k, x_rows
         return group_rows.below_autograd(keyset, x, gates, scattered, offsets, top_k, x_rows)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dout):
         x, gates, scattered, offsets = ctx.saved_tensors
         top_k, x_rows = ctx.numbers
@@ -132,18 +154,28 @@ class _Group(Derivative):
         dx = dgates = None
         if x_rows == TOKEN:
             if want_dx:
-                dx = combine_rows.call(rows, gates, top_k)
-            if want_dgates:
+                dx = combine_op.call(rows, gates, top_k)
+            if want_dgates and torch.is_grad_enabled():  # its derivatives may be wanted
+                dgates = row_products(rows, x, top_k).to(gates.dtype)
+            elif want_dgates:
                 _, dgates = combine_backward.call(x, rows, gates, top_k, False, True)
         else:
             if want_dx:
-                dx = rows if gates is None else (rows * gates.reshape(-1, 1)).to(rows.dtype)
+                dx = rows if gates is None else (wide(rows) * wide(gates).reshape(-1, 1)).to(rows.dtype)
             if want_dgates:
-                dgates = (rows.float() * x.float()).sum(1).to(gates.dtype).view_as(gates)
+                dgates = (wide(rows) * wide(x)).sum(1).to(gates.dtype).view_as(gates)
         return None, dx, dgates, None, None, None, None
 
+    @tangent_rule
+    def jvp(ctx, saved, tx, tgates, *_):
+        x, gates, *routing = saved
+        terms = [] if tx is None else [group_op.call(unit_columns(tx), gates, *routing, *ctx.numbers)]
+        if tgates is not None:
+            terms.append(group_op.call(x, tgates.contiguous(), *routing, *ctx.numbers))
+        return sum(terms)
 
-_group_op.differentiable(_Group, over=group_rows)
+
+group_op.differentiable(_Group, over=group_rows)
 
 
 def group(x, routing, gates=None, *, rows="token"):
@@ -155,7 +187,7 @@ def group(x, routing, gates=None, *, rows="token"):
         raise ValueError(f'rows: expected "token" or "scattered", got {rows!r}')
     check_tensor("x", x, ("rows", "width"))
     check_routing(routing)
-    return _group_op.call(
+    return group_op.call(
         unit_columns(x), None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs,
         routing.expert_offsets, routing.top_k, ROW_ORDERS[rows]
     )

@@ -104,10 +104,17 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         try {
             const auto known = roots();
             const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
-            if (is_new && check_folder(folder)) read_only.push_back(folder);
+            if (!check_folder(folder)) {
+                log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
+            } else if (is_new) {
+                read_only.push_back(folder);
+            }
         } catch (const Error& error) {
-            // The caller did not name it, so it stops no caller.
-            log.info(fmt::format("ignoring the cache layer shipped with smlora: {}", error.what()));
+            // The user did not choose this folder, and often cannot change it: everything works without it.
+            log.warning(fmt::format(
+                "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
+                "set SMLORA_SHIPPED_CACHE=0",
+                error.what()));
         }
     }
     if (options.limit_bytes) {

@@ -28,7 +28,7 @@ struct CacheOptions {
     std::optional<std::vector<std::filesystem::path>> layers;
     std::optional<std::uint64_t> limit_bytes;
     /// The layer that comes with the library, below all others, see location.hpp. Left out, with a line in the log, if
-    /// it is not fit to be one.
+    /// it does not exist (info) or is unfit to be a layer (a warning).
     std::optional<std::filesystem::path> shipped = std::nullopt;
     /// How long with_lock waits for a holder at least. Several times the compile time of the heaviest kernels: a holder
     /// that has not compiled by then was stopped or hangs.

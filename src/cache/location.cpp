@@ -48,8 +48,9 @@ std::vector<std::filesystem::path> default_layers() {
     return layers;
 }
 
-std::optional<std::filesystem::path> shipped_layer() {
+std::optional<std::filesystem::path> shipped_layer(const std::optional<std::filesystem::path>& named) {
     if (util::environment("SMLORA_SHIPPED_CACHE") == "0") return std::nullopt;
+    if (named) return named->empty() ? std::nullopt : named;
     std::error_code error;
     const std::filesystem::path file = own_file();
     for (const char* from_here : {SMLORA_LAYER_FROM_LIBRARY, SMLORA_LAYER_FROM_PROGRAM}) {

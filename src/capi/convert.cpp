@@ -178,7 +178,7 @@ smlora_log_level to_c(LogLevel level) {
 }
 
 EngineOptions to_options(const smlora_engine_options* options) {
-    const smlora_engine_options o = read_struct(options, "options");
+    const smlora_engine_options o = read_struct(options, "options", offsetof(smlora_engine_options, shipped_layer));
     EngineOptions result = read_members(o, "options", "options");
     if (o.cache_layers != nullptr || o.cache_layer_count > 0) {
         result.cache_layers =

@@ -13,7 +13,9 @@ Engine::Impl::Impl(EngineOptions options_)
     : options(std::move(options_)),
       log(options.log),
       threads(options.threads),
-      cache({options.cache_root, options.cache_layers, options.cache_limit_bytes, cache::shipped_layer()}, log),
+      cache({options.cache_root, options.cache_layers, options.cache_limit_bytes,
+             cache::shipped_layer(options.shipped_layer)},
+            log),
       kernels(cache, log),
       tuner(*this) {}
 

@@ -87,6 +87,61 @@ def test_the_shipped_records_are_a_layer():
     assert (str(shipped) in layers and layers[str(shipped)]["exists"]) == bool(records)
 
 
+@pytest.fixture
+def installed(tmp_path):
+    """A copy of the package, as an installation that may be changed."""
+    package = tmp_path / "site" / "smlora"
+    shutil.copytree(pathlib.Path(smlora.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    return package
+
+
+def layers_of(package, **environment):
+    """(the roots of the cache layers of the package in this folder, what it says on stderr), after a call on the CPU."""
+    script = """
+import json, torch, smlora
+smlora.route(torch.tensor([[0, 1]]), 3)
+print(json.dumps([layer["root"] for layer in smlora.cache_stats("cpu")["layers"]]))
+"""
+    path = ":".join([str(package.parent), *[entry for entry in sys.path if entry]])
+    cache = package.parent / "user"
+    kept = {name: value for name, value in os.environ.items() if name not in ("SMLORA_CACHE_LAYERS", "SMLORA_LOG")}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False,
+                         env=dict(kept, PYTHONPATH=path, SMLORA_CACHE_DIR=str(cache), **environment))
+    assert run.returncode == 0, run.stderr
+    roots = json.loads(run.stdout)
+    assert roots[0] == str(cache)
+    return roots[1:], run.stderr
+
+
+def test_the_shipped_records_come_after_the_layers_of_the_user_and_can_be_switched_off(installed, tmp_path):
+    shipped, named = str(installed / "cache"), str(tmp_path / "named")
+    assert layers_of(installed) == ([shipped], "")
+    assert layers_of(installed, SMLORA_CACHE_LAYERS=f":{named}:")[0] == [named, shipped]
+    assert layers_of(installed, SMLORA_SHIPPED_CACHE="0") == ([], "")
+    assert layers_of(installed, SMLORA_CACHE_LAYERS=named, SMLORA_SHIPPED_CACHE="0")[0] == [named]
+
+
+def test_a_package_that_its_group_may_write_to_works_without_the_records(installed):
+    """pip with umask 002, which is the default of users on Ubuntu and Fedora."""
+    shipped = installed / "cache"
+    for folder in (shipped, *[path for path in shipped.rglob("*") if path.is_dir()]):
+        folder.chmod(0o775)
+    roots, said = layers_of(installed)
+    assert roots == []
+    assert f"chmod -R go-w {shipped}" in said and "SMLORA_SHIPPED_CACHE=0" in said and said.count("\n") == 1, said
+    assert layers_of(installed, SMLORA_SHIPPED_CACHE="0") == ([], "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the package to another user")
+def test_a_package_of_another_user_works_without_the_records(installed):
+    """A conda environment of a colleague, or of a cluster's software account."""
+    for path in (installed, *installed.rglob("*")):
+        os.chown(path, 4242, 4242)
+    roots, said = layers_of(installed)
+    assert roots == []
+    assert "belongs to user 4242" in said and said.count("\n") == 1, said
+
+
 @pytest.mark.parametrize(
     "module, page", [("smlora", "python"), ("smlora.transformers", "python"), ("smlora.scattermoe", "migration_axolotl")]
 )
@@ -138,7 +193,7 @@ def test_errors_of_the_library_become_exceptions():
     with pytest.raises(TypeError, match="too few arguments"):
         _native.combine(_library.cpu_engine())
     with pytest.raises((NotImplementedError, smlora.Error, ValueError)):
-        _native.engine(7, 0, [], 0)
+        _native.engine(7, 0, "", 0)
     assert issubclass(smlora.Error, RuntimeError)
 
 

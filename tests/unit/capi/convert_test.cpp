@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <functional>
+#include <deque>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -92,7 +93,8 @@ void fill(C& c) {
             }
         });
     } else if constexpr (std::is_same_v<C, const char*>) {
-        c = "/a/root";
+        static std::deque<std::string> paths;
+        c = paths.emplace_back("/folder/" + std::to_string(next())).c_str();
     } else if constexpr (std::is_pointer_v<C>) {
         c = reinterpret_cast<C>(static_cast<std::intptr_t>(next()));
     } else if constexpr (std::is_enum_v<CppType> || std::is_same_v<CppType, bool> ||
@@ -348,6 +350,19 @@ TEST(ConvertEngineOptions, LayersGivenButEmptyMeanNone) {
     init(o);
     o.cache_layers = none;
     EXPECT_EQ(to_options(&o).cache_layers, std::vector<std::filesystem::path>{});
+}
+
+TEST(ConvertEngineOptions, ACallerWithoutTheLastMemberIsServed) {
+    smlora_engine_options o;
+    smlora_engine_options_init(&o, sizeof o);
+    o.threads = 7;
+    o.shipped_layer = "beyond the caller's struct";
+    o.struct_size = offsetof(smlora_engine_options, shipped_layer);
+    EXPECT_EQ(to_options(&o).threads, 7);
+    EXPECT_FALSE(to_options(&o).shipped_layer.has_value());
+    o.struct_size -= 8;
+    EXPECT_NE(message_of([&] { static_cast<void>(to_options(&o)); }).find("options.struct_size: expected at least"),
+              std::string::npos);
 }
 
 TEST(ConvertEngineOptions, WhatIsWrongIsNamed) {

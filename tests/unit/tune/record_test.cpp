@@ -353,15 +353,24 @@ TEST_F(Records, LayersAreConsultedInOrderAndCompleteOnesFirst) {
     EXPECT_TRUE(std::filesystem::exists(file(root(), sample_name(3))));
 }
 
-TEST_F(Records, TheLayerThatCameWithTheLibraryIsLeftOutIfItIsUnfit) {
-    std::filesystem::create_directories(scratch.path() / "shipped");
-    std::filesystem::permissions(scratch.path() / "shipped", std::filesystem::perms::all);
-    cache::Cache cache(layered(), log.logger);
-    EXPECT_EQ(cache.layers().size(), 2u);
-    ASSERT_FALSE(log.lines(LogLevel::info).empty());
-    EXPECT_NE(log.lines(LogLevel::info).back().find("chmod -R go-w"), std::string::npos);
-    std::filesystem::permissions(scratch.path() / "shipped", std::filesystem::perms::owner_all);
-    EXPECT_EQ(cache::Cache(layered(), log.logger).layers().back().root, scratch.path() / "shipped");
+TEST_F(Records, TheLayerThatCameWithTheLibraryIsLeftOutWithAWarningIfItIsUnfit) {
+    const std::filesystem::path shipped = scratch.path() / "shipped";
+    std::filesystem::create_directories(shipped);
+    std::filesystem::permissions(shipped, std::filesystem::perms::owner_all | std::filesystem::perms::group_all);
+    EXPECT_EQ(cache::Cache(layered(), log.logger).layers().size(), 2u);
+    ASSERT_EQ(log.warnings().size(), 1u);
+    EXPECT_NE(log.warnings()[0].find("chmod -R go-w " + shipped.string()), std::string::npos) << log.warnings()[0];
+    EXPECT_NE(log.warnings()[0].find("SMLORA_SHIPPED_CACHE=0"), std::string::npos) << log.warnings()[0];
+    std::filesystem::permissions(shipped, std::filesystem::perms::owner_all);
+    EXPECT_EQ(cache::Cache(layered(), log.logger).layers().back().root, shipped);
+    EXPECT_EQ(log.warnings().size(), 1u);
+}
+
+TEST_F(Records, TheLayerThatCameWithTheLibraryMayBeMissing) {
+    EXPECT_EQ(cache::Cache(layered(), log.logger).layers().size(), 2u);
+    EXPECT_TRUE(log.warnings().empty());
+    const std::string folder = (scratch.path() / "shipped").string();
+    EXPECT_NE(log.lines(LogLevel::info).back().find(folder), std::string::npos);
 }
 
 TEST_F(Records, DamagedOnesAreAMissAndGoFromTheWritableLayer) {
