@@ -22,8 +22,9 @@ __device__ __forceinline__ void run(const Args& args) {
     using Unit = RowUnit<typename C::Element, C::VECTOR>;
     using Raw = typename Unit::Raw;
     constexpr int units = units_of<Unit>(C::WIDTH);
-    constexpr int unroll = ceil_div(units, 32) < 4 ? ceil_div(units, 32) : 4;
-    constexpr int segments = ceil_div(units, 32 * unroll);
+    constexpr RowSegments shape = gather_segments(units);
+    constexpr int unroll = shape.unroll;
+    constexpr int segments = shape.count;
     static_assert(C::WIDTH % Unit::elements == 0, "whole units");
 
     const auto* const gates = static_cast<const typename C::Gate*>(args.gates);

@@ -8,12 +8,7 @@
 //
 // Roles: all warps copy, then all multiply; warp (wm, wn) owns a (TILE_M / WARPS_M) x (TILE_N / WARPS_N) part.
 //
-// Shared memory
-//   STAGES x (TILE_M x TILE_K rows + TILE_N x TILE_K weights), 2 bytes each, 16-byte chunks swizzled; the same bytes
-//          stage the output tile at the end
-//   row_flat   TILE_M x 4      flat entry of each row of the tile; rows past its end repeat the first
-//   prefix     (E + 2) x 4     row tiles before each expert; group E is the entries left out, whose rows are zero
-//   warp_totals  WARPS x 4
+// Shared memory: args/grouped_product_mma.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of lora_rows, a multiple of 8; 0: none), TOP_K, ROWS, OUT_ROWS,
 // WEIGHT_MAJOR and LORA_MAJOR (0: reduction contiguous, 1: output contiguous), WEIGHT_ROW_STRIDE (0: args tell),
@@ -22,6 +17,7 @@
 #pragma once
 
 #include "args/grouped_product.h"
+#include "args/grouped_product_mma.h"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
@@ -36,20 +32,15 @@ using Args = GroupedProductArgs;
 
 template <class C>
 struct Layout {
-    static constexpr int warps = C::WARPS_M * C::WARPS_N;
-    static constexpr int threads = warps * 32;
+    static constexpr Blocking blocking{C::TILE_M, C::TILE_N, C::TILE_K, C::WARPS_M, C::WARPS_N, C::STAGES};
+    static constexpr SharedMemory memory = shared_memory(blocking, C::E);
+    static constexpr int threads = grouped_product_mma::threads(blocking);
     static constexpr int warp_m = C::TILE_M / C::WARPS_M;
     static constexpr int warp_n = C::TILE_N / C::WARPS_N;
     static constexpr int m_tiles = warp_m / 16;
     static constexpr int n_tiles = warp_n / 8;
     static constexpr int k_chunks = C::TILE_K / 8;  // 16-byte chunks of a reduction-contiguous row
     static constexpr int n_chunks = C::TILE_N / 8;  // of an output-contiguous row
-    static constexpr int rows_bytes = C::TILE_M * C::TILE_K * 2;
-    static constexpr int weight_bytes = C::TILE_N * C::TILE_K * 2;
-    static constexpr int stage_bytes = rows_bytes + weight_bytes;
-    static constexpr int output_bytes = C::TILE_M * C::TILE_N * 2;
-    static constexpr int pipeline_bytes =
-        C::STAGES * stage_bytes > output_bytes ? C::STAGES* stage_bytes : output_bytes;
     static constexpr int red_steps = ceil_div(C::RED, C::TILE_K);
     static constexpr int lora_steps = ceil_div(C::RANK, C::TILE_K);
     static constexpr int steps = red_steps + lora_steps;
@@ -125,7 +116,7 @@ __device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned
         const int row = warp_m * L::warp_m + m * 16 + (lane & 15);
         ptx::ldmatrix_x4(fragments.a[m], stage + swizzled<L::k_chunks>(row, k16 * 2 + (lane >> 4)));
     }
-    const unsigned weight = stage + L::rows_bytes;
+    const unsigned weight = stage + L::memory.stage_weights;
 #pragma unroll
     for (int n = 0; n < L::n_tiles / 2; ++n) {
         const int column = warp_n * L::warp_n + n * 16;
@@ -174,9 +165,9 @@ __device__ __forceinline__ void run(const Args& args) {
     using Element = typename C::Element;
     using Index = typename C::Index;
     extern __shared__ __align__(128) unsigned char shared[];
-    int* const row_flat = reinterpret_cast<int*>(shared + L::pipeline_bytes);
-    int* const prefix = row_flat + C::TILE_M;
-    int* const warp_totals = prefix + C::E + 2;
+    int* const row_flat = reinterpret_cast<int*>(shared + L::memory.row_flat);
+    int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
+    int* const warp_totals = reinterpret_cast<int*>(shared + L::memory.warp_totals);
     const unsigned pipeline = ptx::shared_address(shared);
 
     const int thread = static_cast<int>(threadIdx.x);
@@ -228,7 +219,7 @@ __device__ __forceinline__ void run(const Args& args) {
                 row_offset[pass] = static_cast<uint32>(from * args.rows_stride / 8) + static_cast<uint32>(chunk);
             }
             auto stage_of = [&](int step) {
-                return pipeline + static_cast<unsigned>(step % C::STAGES * L::stage_bytes);
+                return pipeline + static_cast<unsigned>(step % C::STAGES * L::memory.stage_bytes);
             };
             auto copy_red = [&](int step) {
                 const unsigned stage = stage_of(step);
@@ -245,7 +236,7 @@ __device__ __forceinline__ void run(const Args& args) {
                         ptx::cp_async_16(to, inside ? from + step * L::k_chunks : from, inside ? 16U : 0U);
                     }
                 }
-                copy_weight<C, C::WEIGHT_MAJOR, C::RED, C::WEIGHT_ROW_STRIDE>(stage + L::rows_bytes, weight,
+                copy_weight<C, C::WEIGHT_MAJOR, C::RED, C::WEIGHT_ROW_STRIDE>(stage + L::memory.stage_weights, weight,
                                                                               args.weight_row_stride, tile.column, red);
             };
             auto copy_lora = [&](int step) {
@@ -262,8 +253,8 @@ __device__ __forceinline__ void run(const Args& args) {
                 }
                 const auto* const lora_weight =
                     static_cast<const Element*>(args.lora_weight) + tile.expert * args.lora_expert_stride;
-                copy_weight<C, C::LORA_MAJOR, C::RANK, 0>(stage + L::rows_bytes, lora_weight, args.lora_row_stride,
-                                                          tile.column, red);
+                copy_weight<C, C::LORA_MAJOR, C::RANK, 0>(stage + L::memory.stage_weights, lora_weight,
+                                                          args.lora_row_stride, tile.column, red);
             };
             auto copy_step = [&](int step) {
                 if (step < L::red_steps) {

@@ -4,8 +4,8 @@
 //
 // Roles: all 256 threads load a 64 x 16 piece of each operand as floats, then each multiplies a 4 x 4 part with FFMA.
 //
-// Shared memory (static): row_from 64 x 4, row_to 64 x 4, rows 16 x 65 x 4, weights 16 x 65 x 4; dynamic: prefix
-// (E + 2) x 4, warp_totals 8 x 4.
+// Shared memory (static): row_from 64 x 4, row_flat 64 x 4, rows 16 x 65 x 4, weights 16 x 65 x 4; dynamic:
+// args/grouped_product_simt.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (columns of lora_rows that count), RANK_STRIDE, TOP_K, ROWS, OUT_ROWS,
 // OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES; types Element, Gate, Index. OUT is what is written: for a
@@ -13,6 +13,7 @@
 #pragma once
 
 #include "args/grouped_product.h"
+#include "args/grouped_product_simt.h"
 #include "tile_list.cuh"
 #include "types.cuh"
 
@@ -20,17 +21,16 @@ namespace smlora::grouped_product_simt {
 
 using Args = GroupedProductArgs;
 
-constexpr int tile = 64;
 constexpr int depth = 16;
-constexpr int block_threads = 256;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using Element = typename C::Element;
     using Index = typename C::Index;
     extern __shared__ __align__(16) unsigned char shared[];
-    int* const prefix = reinterpret_cast<int*>(shared);
-    int* const warp_totals = prefix + C::E + 2;
+    constexpr SharedMemory memory = shared_memory(C::E);
+    int* const prefix = reinterpret_cast<int*>(shared + memory.prefix);
+    int* const warp_totals = reinterpret_cast<int*>(shared + memory.warp_totals);
     __shared__ int row_from[tile];
     __shared__ int row_flat[tile];
     __shared__ float left[depth][tile + 1];

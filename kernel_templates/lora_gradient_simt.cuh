@@ -10,6 +10,7 @@
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "args/lora_gradient_simt.h"
 #include "tile_list.cuh"
 #include "types.cuh"
 
@@ -17,10 +18,7 @@ namespace smlora::lora_gradient_simt {
 
 using Args = LoraGradientArgs;
 
-constexpr int tile_c = 64;
-constexpr int tile_r = 16;
 constexpr int depth = 16;
-constexpr int block_threads = 256;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {

@@ -1,6 +1,7 @@
 // Element types and what every template needs of them. NVRTC compiles this without any header of the toolkit.
 #pragma once
 
+#include "args/integers.h"
 #include "ptx/convert.cuh"
 
 namespace smlora {
@@ -87,7 +88,5 @@ __device__ __forceinline__ void for_each_int(Work work) {
         for_each_int<COUNT, FIRST + 1>(work);
     }
 }
-
-__host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace smlora

@@ -106,7 +106,7 @@ struct Consumer {
                                                      const float (&sums)[rank_windows<N>][L::rank_depth / 2]) const {
         const int lane = static_cast<int>(threadIdx.x) & 31;
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
-        if constexpr (!L::lora_beside) {
+        if constexpr (!L::memory.lora_beside) {
             // Else the adapter's weights lie beside them already.
             ptx::mbarrier_wait(L::left(base), left_parity);
         }
@@ -121,7 +121,7 @@ struct Consumer {
                 // What another window or the other warpgroup has made, too.
                 if (window == 1 ? row < 128 || half == 1 : row < half * 64) continue;
                 if (row < C::TILE_ROWS) {
-                    const unsigned to = base + L::rank_rows + swizzled<L::rank_pitch / 16>(row, rank / 8) +
+                    const unsigned to = base + L::memory.rank_rows + swizzled<L::rank_pitch / 16>(row, rank / 8) +
                                         static_cast<unsigned>(rank % 8 * 2);
                     ptx::store_shared(to, pair);
                 }
@@ -144,11 +144,11 @@ struct Consumer {
 #pragma unroll 1
         for (int step = 0; step < L::red_steps; ++step) {
             wait_filled();
-            const unsigned stage = base + ring.stage * L::stage_bytes;
+            const unsigned stage = base + ring.stage * L::memory.stage_bytes;
             ptx::wgmma_fence();
 #pragma unroll
             for (int k = 0; k < step_depth / 16; ++k) {
-                const uint64 right = rows(stage + L::weight_bytes, 128, k);
+                const uint64 right = rows(stage + L::memory.weight_bytes, 128, k);
 #pragma unroll
                 for (int m = 0; m < 2; ++m) {
                     ptx::Wgmma<Element, N, C::WEIGHT_MAJOR, 0>::run(
@@ -160,8 +160,8 @@ struct Consumer {
                     for (int window = 0; window < rank_windows<N>; ++window) {
                         const auto first = static_cast<unsigned>(window_row<N>(window)) * 128U;
                         ptx::Wgmma<Element, L::rank_depth, 0, C::RANK_MAJOR>::run(
-                            rank_sums[window], rows(stage + L::weight_bytes + first, 128, k),
-                            rank_matrix(stage + L::weight_bytes + L::rows_bytes, k));
+                            rank_sums[window], rows(stage + L::memory.weight_bytes + first, 128, k),
+                            rank_matrix(stage + L::memory.weight_bytes + L::memory.rows_bytes, k));
                     }
                 }
             }
@@ -180,17 +180,17 @@ struct Consumer {
         float none[rank_windows<N>][L::rank_depth / 2];
         int last = 0;
         multiply_steps<N, false>(sums, none, last);
-        if constexpr (L::lora_beside) {
+        if constexpr (L::memory.lora_beside) {
             ptx::wgmma_fence();
-            multiply_adapter<N>(sums, base + L::staging, base + L::rank_rows);
+            multiply_adapter<N>(sums, base + L::memory.staging, base + L::memory.rank_rows);
             ptx::wgmma_commit();
         } else {
 #pragma unroll 1
             for (int step = 0; step < L::lora_slots; ++step) {
                 wait_filled();
-                const unsigned stage = base + ring.stage * L::stage_bytes;
+                const unsigned stage = base + ring.stage * L::memory.stage_bytes;
                 ptx::wgmma_fence();
-                multiply_adapter<N>(sums, stage, stage + L::weight_bytes);
+                multiply_adapter<N>(sums, stage, stage + L::memory.weight_bytes);
                 ptx::wgmma_commit();
                 ptx::wgmma_wait<1>();
                 give_back(last);
@@ -213,16 +213,16 @@ struct Consumer {
 #pragma unroll
         for (int window = 0; window < rank_windows<N>; ++window) ptx::wgmma_hold(rank_sums[window]);
         finish_rank_rows<N>(tile, rank_sums);
-        unsigned weights_at = base + L::staging;
-        if constexpr (!L::lora_beside) {
+        unsigned weights_at = base + L::memory.staging;
+        if constexpr (!L::memory.lora_beside) {
             wait_filled();
-            weights_at = base + ring.stage * L::stage_bytes;
+            weights_at = base + ring.stage * L::memory.stage_bytes;
         }
         ptx::wgmma_fence();
-        multiply_adapter<N>(sums, weights_at, base + L::rank_rows);
+        multiply_adapter<N>(sums, weights_at, base + L::memory.rank_rows);
         ptx::wgmma_commit();
         ptx::wgmma_wait<0>();
-        if constexpr (!L::lora_beside) {
+        if constexpr (!L::memory.lora_beside) {
             give_back(ring.stage);
             ring.next();
         }
@@ -232,7 +232,7 @@ struct Consumer {
     template <int N>
     __device__ __forceinline__ void run(const Tile& tile) {
         float sums[2][N / 2] = {};
-        bool staging_read = L::lora_beside;
+        bool staging_read = L::memory.lora_beside;
         if constexpr (L::makes_rank_rows) {
             if (tile.column == 0) {
                 multiply_tile_and_rank_rows<N>(tile, sums);
@@ -270,7 +270,7 @@ struct Consumer {
         const int matrix_row = lane % 8 + lane / 16 * 8;
 #pragma unroll
         for (int block = 0; block < (N + 8) / 16; ++block) {
-            const unsigned slot = base + L::staging + static_cast<unsigned>(slots.stage) * L::slot_bytes;
+            const unsigned slot = base + L::memory.staging + static_cast<unsigned>(slots.stage) * L::slot_bytes;
             ptx::mbarrier_wait(L::stored(base, slots.stage), slots.parity ^ 1U);
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
@@ -305,7 +305,7 @@ struct Consumer {
 
     template <int HEIGHT>
     __device__ __forceinline__ void run_height(const Tile& tile) {
-        if constexpr (HEIGHT <= C::TILE_ROWS && whole_height<C>(HEIGHT) == HEIGHT) run<HEIGHT>(tile);
+        if constexpr (HEIGHT <= C::TILE_ROWS && whole_height(HEIGHT, C::ROW_STEP) == HEIGHT) run<HEIGHT>(tile);
     }
 
     /// Chooses the instruction for the tile's height.

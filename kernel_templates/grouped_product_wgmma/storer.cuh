@@ -37,14 +37,14 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
     using L = Layout<C>;
     const auto* const scattered = static_cast<const typename C::Index*>(args.product.scattered_idxs);
     auto* const out = static_cast<Vec16*>(args.product.out);
-    auto* const out_rows = reinterpret_cast<unsigned*>(shared + L::out_rows);
+    auto* const out_rows = reinterpret_cast<unsigned*>(shared + L::memory.out_rows);
     // A warp stores a row's 512 bytes, the four of them four rows at once.
     const int thread = static_cast<int>(threadIdx.x) & 127;
     const int warp = thread / 32;
     const int chunk = thread % 32;
     Ring<L::slots> ring;
 
-    TileFinder<C> finder{args, reinterpret_cast<const int*>(shared + L::prefix), base, first_item};
+    TileFinder<C> finder{args, reinterpret_cast<const int*>(shared + L::memory.prefix), base, first_item};
     if (threadIdx.x == finder_thread) finder.announce();
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
@@ -63,7 +63,8 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
         }
         const bool inside = tile.column + chunk * 8 < C::OUT;
         for (int first = 0; first < tile.height; first += slot_rows) {
-            const unsigned char* const slot = shared + L::staging + static_cast<unsigned>(ring.stage) * L::slot_bytes;
+            const unsigned char* const slot =
+                shared + L::memory.staging + static_cast<unsigned>(ring.stage) * L::slot_bytes;
             ptx::mbarrier_wait(L::staged(base, ring.stage), ring.parity);
             Vec16 value[slot_rows / 4];
             unsigned to[slot_rows / 4];
