@@ -18,6 +18,7 @@
 
 #include "args/grouped_product.h"
 #include "args/grouped_product_mma.h"
+#include "epilogue.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
@@ -295,38 +296,28 @@ __device__ __forceinline__ void run(const Args& args) {
             __syncthreads();
         }
 
-        // Epilogue: each warp turns its part into rows of Element through its own piece of shared memory, then stores
-        // whole 16-byte chunks of rows.
+        // Each warp turns its part into rows of Element through its own share of shared memory, then stores whole
+        // 16-byte chunks of rows.
+        using Finish = Epilogue<C, true>;
+        const Finish finish{args};
         constexpr int chunks = L::warp_n / 8;
         unsigned char* const staging = shared + (thread >> 5) * (L::warp_m * L::warp_n * 2);
         const int quad_row = lane >> 2;
         const int quad_column = (lane & 3) * 2;
 #pragma unroll
         for (int n = 0; n < L::n_tiles; ++n) {
-            float bias[2] = {};
-            if constexpr (C::HAS_BIAS != 0) {
-                const int column = tile.column + warp_n * L::warp_n + n * 8 + quad_column;
-                if (tile.expert < C::E && column < C::OUT) {
-                    const auto* const from =
-                        static_cast<const Element*>(args.bias) + static_cast<int64>(tile.expert) * C::OUT + column;
-                    bias[0] = to_float(from[0]);
-                    bias[1] = to_float(from[1]);
-                }
-            }
+            typename Finish::Column columns[2];
+            const int column = tile.column + warp_n * L::warp_n + n * 8 + quad_column;
+            if (tile.expert < C::E && column < C::OUT) finish.read_columns(columns, tile.expert, column);
 #pragma unroll
             for (int m = 0; m < L::m_tiles; ++m) {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     const int row = m * 16 + half * 8 + quad_row;
-                    float factor = args.scale;
-                    if constexpr (C::HAS_GATES != 0) {
-                        if (tile.expert < C::E) {
-                            const int flat = row_flat[warp_m * L::warp_m + row];
-                            factor *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
-                        }
-                    }
-                    const uint32 pair = pack2<Element>(sums[m][n][half * 2] * factor + bias[0],
-                                                       sums[m][n][half * 2 + 1] * factor + bias[1]);
+                    auto of_row = finish.row();
+                    if (tile.expert < C::E) finish.read_row(of_row, row_flat[warp_m * L::warp_m + row]);
+                    const uint32 pair = pack2<Element>(Finish::apply(sums[m][n][half * 2], of_row, columns[0]),
+                                                       Finish::apply(sums[m][n][half * 2 + 1], of_row, columns[1]));
                     *reinterpret_cast<uint32*>(staging + swizzled<chunks>(row, n) + quad_column * 2) = pair;
                 }
             }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "args/grouped_product.h"
+#include "epilogue.cuh"
 #include "expert_of.cuh"
 #include "types.cuh"
 
@@ -51,8 +52,13 @@ __device__ __forceinline__ void run(const Args& args) {
                     static_cast<const Element*>(args.lora_weight) + expert * args.lora_expert_stride,
                     args.lora_row_stride, out);
             }
-            if constexpr (C::HAS_GATES) value *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
-            if constexpr (C::HAS_BIAS) value += to_float(static_cast<const Element*>(args.bias)[expert * C::OUT + out]);
+            using Finish = Epilogue<C, false>;
+            const Finish finish{args};
+            typename Finish::Column of_column[1];
+            finish.read_columns(of_column, static_cast<int>(expert), out);
+            auto of_row = finish.row();
+            finish.read_row(of_row, flat);
+            value = Finish::apply(value, of_row, of_column[0]);
         }
         const int64 out_row = row_of<C::OUT_ROWS, C::TOP_K>(position, flat);
         static_cast<Element*>(args.out)[out_row * args.out_stride + out] = from_float<Element>(value);

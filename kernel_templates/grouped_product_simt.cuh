@@ -14,6 +14,7 @@
 
 #include "args/grouped_product.h"
 #include "args/grouped_product_simt.h"
+#include "epilogue.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
 
@@ -123,27 +124,23 @@ __device__ __forceinline__ void run(const Args& args) {
         }
 
         auto* const out = static_cast<Element*>(args.out);
+        using Finish = Epilogue<C, true>;
+        const Finish finish{args};
 #pragma unroll
         for (int m = 0; m < 4; ++m) {
             const int row = thread_m * 4 + m;
             if (first + row >= end) continue;
             const int64 to = row_of<C::OUT_ROWS, C::TOP_K>(first + row, row_flat[row]);
-            float factor = args.scale;
-            if constexpr (C::HAS_GATES != 0) {
-                if (expert < C::E) factor *= to_float(static_cast<const typename C::Gate*>(args.gates)[row_flat[row]]);
-            }
+            auto of_row = finish.row();
+            if (expert < C::E) finish.read_row(of_row, row_flat[row]);
 #pragma unroll
             for (int n = 0; n < 4; ++n) {
                 const int to_column = column + thread_n + n * 16;
                 if (to_column >= C::OUT) continue;
-                float bias = 0.0F;
-                if constexpr (C::HAS_BIAS != 0) {
-                    if (expert < C::E) {
-                        bias = to_float(
-                            static_cast<const Element*>(args.bias)[static_cast<int64>(expert) * C::OUT + to_column]);
-                    }
-                }
-                out[to * args.out_stride + to_column] = from_float<Element>(sums[m][n] * factor + bias);
+                typename Finish::Column of_column[1];
+                if (expert < C::E) finish.read_columns(of_column, expert, to_column);
+                out[to * args.out_stride + to_column] =
+                    from_float<Element>(Finish::apply(sums[m][n], of_row, of_column[0]));
             }
         }
     }

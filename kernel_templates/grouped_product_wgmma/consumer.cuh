@@ -3,6 +3,7 @@
 #pragma once
 
 #include "args/grouped_product_wgmma.h"
+#include "epilogue.cuh"
 #include "grouped_product_wgmma/tile.cuh"
 #include "ptx/flag.cuh"
 #include "ptx/mbarrier.cuh"
@@ -23,6 +24,7 @@ template <class C>
 struct Consumer {
     using L = Layout<C>;
     using Element = typename C::Element;
+    using Finish = Epilogue<C, false>;
 
     /// m64 that this warpgroup takes of the rank rows.
     template <int N>
@@ -255,16 +257,12 @@ struct Consumer {
     __device__ __forceinline__ void stage_output(const Tile& tile, const float (&sums)[2][N / 2]) {
         const int lane = static_cast<int>(threadIdx.x) & 31;
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
-        float bias[2][2] = {};
-        if constexpr (C::HAS_BIAS != 0) {
+        const Finish finish{args.product};
+        typename Finish::Column columns[2][2][1];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int column = tile.column + half * 128 + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
-                if (column < C::OUT) {
-                    bias[i / 2][i % 2] = to_float(static_cast<const Element*>(
-                        args.product.bias)[static_cast<int64>(tile.expert) * C::OUT + column]);
-                }
-            }
+        for (int i = 0; i < 4; ++i) {
+            const int column = tile.column + half * 128 + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+            if (column < C::OUT) finish.read_columns(columns[i / 2][i % 2], tile.expert, column);
         }
         // Matrix lane / 8 of four: columns + 8 in the odd ones, rows + 8 in the upper two.
         const int matrix_row = lane % 8 + lane / 16 * 8;
@@ -282,9 +280,8 @@ struct Consumer {
                     float value[2];
 #pragma unroll
                     for (int j = 0; j < 2; ++j) {
-                        value[j] = sums[m][n8 * 4 + i % 2 * 2 + j];
-                        if constexpr (C::HAS_GATES != 0) value[j] *= gate(tile, n8 * 8 + lane % 4 * 2 + j);
-                        if constexpr (C::HAS_BIAS != 0) value[j] += bias[m][i % 2];
+                        const auto of_row = row_of_tile(finish, tile, n8 * 8 + lane % 4 * 2 + j);
+                        value[j] = Finish::apply(sums[m][n8 * 4 + i % 2 * 2 + j], of_row, columns[m][i % 2][0]);
                     }
                     packed[i] = pack2<Element>(value[0], value[1]);
                 }
@@ -297,10 +294,15 @@ struct Consumer {
         }
     }
 
-    __device__ __forceinline__ float gate(const Tile& tile, int row) const {
-        const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
-        const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
-        return to_float(static_cast<const typename C::Gate*>(args.product.gates)[flat]);
+    /// The epilogue's part of a row of the tile.
+    __device__ __forceinline__ auto row_of_tile(const Finish& finish, const Tile& tile, int row) const {
+        auto of_row = finish.row();
+        if constexpr (C::HAS_GATES != 0) {
+            const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
+            const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
+            finish.read_row(of_row, static_cast<int>(flat));
+        }
+        return of_row;
     }
 
     template <int HEIGHT>
