@@ -6,8 +6,8 @@
 
 namespace smlora {
 
-/// result = sum factor(row) + bias(column), factor = scale gate. A kernel reads the row's and the column's part where it
-/// has them at hand and applies both to the sum; what else belongs to rows or columns (a column's scale) becomes a
+/// result = sum factor(row) + bias(column), factor = scale gate. A kernel reads the row's and the column's part where
+/// it has them at hand and applies both to the sum; what else belongs to rows or columns (a column's scale) becomes a
 /// member of Row or Column. SCALED: sums are multiplied with args.scale, too.
 ///
 /// Of C: OUT, HAS_GATES, HAS_BIAS; types Element, Gate.

@@ -23,6 +23,7 @@
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
 #include "ptx/synchronise.cuh"
+#include "rows.cuh"
 #include "swizzle.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
@@ -165,6 +166,9 @@ __device__ __forceinline__ void run(const Args& args) {
     using L = Layout<C>;
     using Element = typename C::Element;
     using Index = typename C::Index;
+    using Left = Rows<const Element, C::ROWS, C::TOP_K>;
+    using Out = Rows<Element, C::OUT_ROWS, C::TOP_K>;
+    static_assert(Left::as_stored, "an asynchronous copy does not change what it copies");
     extern __shared__ __align__(128) unsigned char shared[];
     int* const row_flat = reinterpret_cast<int*>(shared + L::memory.row_flat);
     int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
@@ -206,6 +210,7 @@ __device__ __forceinline__ void run(const Args& args) {
         float sums[L::m_tiles][L::n_tiles][4] = {};
         if (tile.expert < C::E) {
             const auto* const rows = static_cast<const Vec16*>(args.rows);
+            const Left left{static_cast<const Element*>(args.rows), args.rows_stride};
             const auto* const weight =
                 static_cast<const Element*>(args.weight) + tile.expert * args.weight_expert_stride;
             const int chunk = thread % L::k_chunks;
@@ -215,9 +220,8 @@ __device__ __forceinline__ void run(const Args& args) {
 #pragma unroll
             for (int pass = 0; pass < L::row_passes; ++pass) {
                 const int row = thread / L::k_chunks + pass * (L::threads / L::k_chunks);
-                const int64 from =
-                    row_of<C::ROWS, C::TOP_K>(tile.first_row + (row < tile.rows ? row : 0), row_flat[row]);
-                row_offset[pass] = static_cast<uint32>(from * args.rows_stride / 8) + static_cast<uint32>(chunk);
+                const int from = Left::index(tile.first_row + (row < tile.rows ? row : 0), row_flat[row]);
+                row_offset[pass] = static_cast<uint32>(left.offset(from) / 8) + static_cast<uint32>(chunk);
             }
             auto stage_of = [&](int step) {
                 return pipeline + static_cast<unsigned>(step % C::STAGES * L::memory.stage_bytes);
@@ -323,15 +327,15 @@ __device__ __forceinline__ void run(const Args& args) {
             }
         }
         __syncwarp();
-        auto* const out = static_cast<Element*>(args.out);
+        const Out out{static_cast<Element*>(args.out), args.out_stride};
         for (int item16 = lane; item16 < L::warp_m * chunks; item16 += 32) {
             const int row = item16 / chunks;
             const int chunk = item16 % chunks;
             const int tile_row = warp_m * L::warp_m + row;
             const int column = tile.column + warp_n * L::warp_n + chunk * 8;
             if (tile_row < tile.rows && column < C::OUT) {
-                const int64 to = row_of<C::OUT_ROWS, C::TOP_K>(tile.first_row + tile_row, row_flat[tile_row]);
-                *reinterpret_cast<Vec16*>(out + to * args.out_stride + column) =
+                const int to = Out::index(tile.first_row + tile_row, row_flat[tile_row]);
+                *reinterpret_cast<Vec16*>(out.address(to) + column) =
                     *reinterpret_cast<const Vec16*>(staging + swizzled<chunks>(row, chunk));
             }
         }

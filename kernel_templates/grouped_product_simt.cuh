@@ -15,6 +15,7 @@
 #include "args/grouped_product.h"
 #include "args/grouped_product_simt.h"
 #include "epilogue.cuh"
+#include "rows.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
 
@@ -28,6 +29,8 @@ template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using Element = typename C::Element;
     using Index = typename C::Index;
+    using Left = Rows<const Element, C::ROWS, C::TOP_K>;
+    using Out = Rows<Element, C::OUT_ROWS, C::TOP_K>;
     extern __shared__ __align__(16) unsigned char shared[];
     constexpr SharedMemory memory = shared_memory(C::E);
     int* const prefix = reinterpret_cast<int*>(shared + memory.prefix);
@@ -62,7 +65,7 @@ __device__ __forceinline__ void run(const Args& args) {
             const int position = first + thread < end ? first + thread : first;
             const int flat = static_cast<int>(scattered[position]);
             row_flat[thread] = flat;
-            row_from[thread] = row_of<C::ROWS, C::TOP_K>(position, flat);
+            row_from[thread] = Left::index(position, flat);
         }
         __syncthreads();
 
@@ -98,11 +101,13 @@ __device__ __forceinline__ void run(const Args& args) {
             }
         };
         if (expert < C::E) {
-            const auto* const rows = static_cast<const Element*>(args.rows);
+            const Left rows{static_cast<const Element*>(args.rows), args.rows_stride};
             const auto* const weight = static_cast<const Element*>(args.weight) + expert * args.weight_expert_stride;
             accumulate(
                 C::RED, C::OUT_WEIGHT, C::WEIGHT_MAJOR == 1,
-                [&](int row, int k) { return to_float(rows[row_from[row] * args.rows_stride + k]); },
+                [&](int row, int k) {
+                    return Left::value(rows.data[rows.offset(row_from[row]) + k], row_flat[row], k);
+                },
                 [&](int k, int n) {
                     return to_float(C::WEIGHT_MAJOR == 0 ? weight[n * args.weight_row_stride + k]
                                                          : weight[k * args.weight_row_stride + n]);
@@ -123,14 +128,14 @@ __device__ __forceinline__ void run(const Args& args) {
             }
         }
 
-        auto* const out = static_cast<Element*>(args.out);
+        const Out out{static_cast<Element*>(args.out), args.out_stride};
         using Finish = Epilogue<C, true>;
         const Finish finish{args};
 #pragma unroll
         for (int m = 0; m < 4; ++m) {
             const int row = thread_m * 4 + m;
             if (first + row >= end) continue;
-            const int64 to = row_of<C::OUT_ROWS, C::TOP_K>(first + row, row_flat[row]);
+            Element* const to = out.address(Out::index(first + row, row_flat[row]));
             auto of_row = finish.row();
             if (expert < C::E) finish.read_row(of_row, row_flat[row]);
 #pragma unroll
@@ -139,8 +144,7 @@ __device__ __forceinline__ void run(const Args& args) {
                 if (to_column >= C::OUT) continue;
                 typename Finish::Column of_column[1];
                 if (expert < C::E) finish.read_columns(of_column, expert, to_column);
-                out[to * args.out_stride + to_column] =
-                    from_float<Element>(Finish::apply(sums[m][n], of_row, of_column[0]));
+                to[to_column] = from_float<Element>(Finish::apply(sums[m][n], of_row, of_column[0]));
             }
         }
     }

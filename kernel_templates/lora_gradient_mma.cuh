@@ -162,8 +162,7 @@ struct Copier {
                 source[pass] = known;
             } else {
                 const int flat = static_cast<int>(scattered[known]);
-                source[pass] = piece.side == side_a ? row_of<C::ROWS_A, C::TOP_K>(known, flat)
-                                                    : row_of<C::ROWS_B, C::TOP_K>(known, flat);
+                source[pass] = wide_row<C>(piece.side, known, flat);
             }
         }
     }

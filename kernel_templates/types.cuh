@@ -54,17 +54,6 @@ struct alignas(16) Vec16 {
     uint32 word[4];
 };
 
-/// How rows lie in memory; the values are those of smlora::RowOrder in the public interface.
-enum RowOrder : int { rows_token = 0, rows_scattered = 1, rows_grouped = 2 };
-
-/// The row of a [T, *] or [M, *] tensor that sorted position `position` with flat entry `flat` uses.
-template <int Order, int TopK>
-__device__ __forceinline__ int row_of(int position, int flat) {
-    if constexpr (Order == rows_token) return flat / TopK;
-    if constexpr (Order == rows_scattered) return flat;
-    return position;
-}
-
 template <class A, class B>
 struct is_same {
     static constexpr bool value = false;

@@ -7,6 +7,7 @@
 #include "ptx/mbarrier.cuh"
 #include "ptx/synchronise.cuh"
 #include "ptx/tma.cuh"
+#include "rows.cuh"
 #include "swizzle.cuh"
 
 namespace smlora::grouped_product_wgmma {
@@ -41,7 +42,9 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
     using L = Layout<C>;
     using Element = typename C::Element;
     const auto* const scattered = static_cast<const typename C::Index*>(args.product.scattered_idxs);
-    const auto* const rows = static_cast<const Element*>(args.product.rows);
+    using Left = Rows<const Element, C::ROWS, C::TOP_K>;
+    static_assert(Left::as_stored, "an asynchronous copy does not change what it copies");
+    const auto* const nothing = static_cast<const Element*>(args.product.rows);  // of which 0 bytes are copied
     // Eight threads copy a row's 128 bytes, 16 rows a pass.
     constexpr int passes = C::TILE_ROWS / 16;
     const int thread = static_cast<int>(threadIdx.x) & 127;
@@ -61,11 +64,8 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
         for (int pass = 0; pass < passes; ++pass) {
             const int row = tile.first_row + thread / 8 + pass * 16;
             const int position = row < tile.last_row ? row : tile.last_row;
-            int source = position;
-            if constexpr (C::ROWS != rows_grouped) {
-                source = row_of<C::ROWS, C::TOP_K>(position, static_cast<int>(scattered[position]));
-            }
-            from[pass] = rows + source * args.product.rows_stride + chunk * 8;
+            const Left rows{nothing, args.product.rows_stride};
+            from[pass] = rows.address(Left::index(position, scattered)) + chunk * 8;
         }
         const int tile_passes = ceil_div(tile.height, 16);
 
@@ -132,7 +132,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                     if constexpr (C::RED % step_depth == 0) {
                         ptx::cp_async_16_at<pass * 16 * row_bytes, offset * 2>(to, from[pass]);
                     } else {
-                        ptx::cp_async_16(to + pass * 16 * row_bytes, inside ? from[pass] + offset : rows,
+                        ptx::cp_async_16(to + pass * 16 * row_bytes, inside ? from[pass] + offset : nothing,
                                          inside ? 16U : 0U);
                     }
                 }
