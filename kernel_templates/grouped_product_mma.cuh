@@ -8,12 +8,7 @@
 //
 // Roles: all warps copy, then all multiply; warp (wm, wn) owns a (TILE_M / WARPS_M) x (TILE_N / WARPS_N) part.
 //
-// Shared memory
-//   STAGES x (TILE_M x TILE_K rows + TILE_N x TILE_K weights), 2 bytes each, 16-byte chunks swizzled; the same bytes
-//          stage the output tile at the end
-//   row_flat   TILE_M x 4      flat entry of each row of the tile; rows past its end repeat the first
-//   prefix     (E + 2) x 4     row tiles before each expert; group E is the entries left out, whose rows are zero
-//   warp_totals  WARPS x 4
+// Shared memory: args/grouped_product_mma.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of lora_rows, a multiple of 8; 0: none), TOP_K, ROWS, OUT_ROWS,
 // WEIGHT_MAJOR and LORA_MAJOR (0: reduction contiguous, 1: output contiguous), WEIGHT_ROW_STRIDE (0: args tell),
@@ -22,10 +17,13 @@
 #pragma once
 
 #include "args/grouped_product.h"
+#include "args/grouped_product_mma.h"
+#include "epilogue.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
 #include "ptx/synchronise.cuh"
+#include "rows.cuh"
 #include "swizzle.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
@@ -36,20 +34,15 @@ using Args = GroupedProductArgs;
 
 template <class C>
 struct Layout {
-    static constexpr int warps = C::WARPS_M * C::WARPS_N;
-    static constexpr int threads = warps * 32;
+    static constexpr Blocking blocking{C::TILE_M, C::TILE_N, C::TILE_K, C::WARPS_M, C::WARPS_N, C::STAGES};
+    static constexpr SharedMemory memory = shared_memory(blocking, C::E);
+    static constexpr int threads = grouped_product_mma::threads(blocking);
     static constexpr int warp_m = C::TILE_M / C::WARPS_M;
     static constexpr int warp_n = C::TILE_N / C::WARPS_N;
     static constexpr int m_tiles = warp_m / 16;
     static constexpr int n_tiles = warp_n / 8;
     static constexpr int k_chunks = C::TILE_K / 8;  // 16-byte chunks of a reduction-contiguous row
     static constexpr int n_chunks = C::TILE_N / 8;  // of an output-contiguous row
-    static constexpr int rows_bytes = C::TILE_M * C::TILE_K * 2;
-    static constexpr int weight_bytes = C::TILE_N * C::TILE_K * 2;
-    static constexpr int stage_bytes = rows_bytes + weight_bytes;
-    static constexpr int output_bytes = C::TILE_M * C::TILE_N * 2;
-    static constexpr int pipeline_bytes =
-        C::STAGES * stage_bytes > output_bytes ? C::STAGES* stage_bytes : output_bytes;
     static constexpr int red_steps = ceil_div(C::RED, C::TILE_K);
     static constexpr int lora_steps = ceil_div(C::RANK, C::TILE_K);
     static constexpr int steps = red_steps + lora_steps;
@@ -125,7 +118,7 @@ __device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned
         const int row = warp_m * L::warp_m + m * 16 + (lane & 15);
         ptx::ldmatrix_x4(fragments.a[m], stage + swizzled<L::k_chunks>(row, k16 * 2 + (lane >> 4)));
     }
-    const unsigned weight = stage + L::rows_bytes;
+    const unsigned weight = stage + L::memory.stage_weights;
 #pragma unroll
     for (int n = 0; n < L::n_tiles / 2; ++n) {
         const int column = warp_n * L::warp_n + n * 16;
@@ -173,10 +166,13 @@ __device__ __forceinline__ void run(const Args& args) {
     using L = Layout<C>;
     using Element = typename C::Element;
     using Index = typename C::Index;
+    using Left = Rows<const Element, C::ROWS, C::TOP_K>;
+    using Out = Rows<Element, C::OUT_ROWS, C::TOP_K>;
+    static_assert(Left::as_stored, "an asynchronous copy does not change what it copies");
     extern __shared__ __align__(128) unsigned char shared[];
-    int* const row_flat = reinterpret_cast<int*>(shared + L::pipeline_bytes);
-    int* const prefix = row_flat + C::TILE_M;
-    int* const warp_totals = prefix + C::E + 2;
+    int* const row_flat = reinterpret_cast<int*>(shared + L::memory.row_flat);
+    int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
+    int* const warp_totals = reinterpret_cast<int*>(shared + L::memory.warp_totals);
     const unsigned pipeline = ptx::shared_address(shared);
 
     const int thread = static_cast<int>(threadIdx.x);
@@ -214,6 +210,7 @@ __device__ __forceinline__ void run(const Args& args) {
         float sums[L::m_tiles][L::n_tiles][4] = {};
         if (tile.expert < C::E) {
             const auto* const rows = static_cast<const Vec16*>(args.rows);
+            const Left left{static_cast<const Element*>(args.rows), args.rows_stride};
             const auto* const weight =
                 static_cast<const Element*>(args.weight) + tile.expert * args.weight_expert_stride;
             const int chunk = thread % L::k_chunks;
@@ -223,12 +220,11 @@ __device__ __forceinline__ void run(const Args& args) {
 #pragma unroll
             for (int pass = 0; pass < L::row_passes; ++pass) {
                 const int row = thread / L::k_chunks + pass * (L::threads / L::k_chunks);
-                const int64 from =
-                    row_of<C::ROWS, C::TOP_K>(tile.first_row + (row < tile.rows ? row : 0), row_flat[row]);
-                row_offset[pass] = static_cast<uint32>(from * args.rows_stride / 8) + static_cast<uint32>(chunk);
+                const int from = Left::index(tile.first_row + (row < tile.rows ? row : 0), row_flat[row]);
+                row_offset[pass] = static_cast<uint32>(left.offset(from) / 8) + static_cast<uint32>(chunk);
             }
             auto stage_of = [&](int step) {
-                return pipeline + static_cast<unsigned>(step % C::STAGES * L::stage_bytes);
+                return pipeline + static_cast<unsigned>(step % C::STAGES * L::memory.stage_bytes);
             };
             auto copy_red = [&](int step) {
                 const unsigned stage = stage_of(step);
@@ -245,7 +241,7 @@ __device__ __forceinline__ void run(const Args& args) {
                         ptx::cp_async_16(to, inside ? from + step * L::k_chunks : from, inside ? 16U : 0U);
                     }
                 }
-                copy_weight<C, C::WEIGHT_MAJOR, C::RED, C::WEIGHT_ROW_STRIDE>(stage + L::rows_bytes, weight,
+                copy_weight<C, C::WEIGHT_MAJOR, C::RED, C::WEIGHT_ROW_STRIDE>(stage + L::memory.stage_weights, weight,
                                                                               args.weight_row_stride, tile.column, red);
             };
             auto copy_lora = [&](int step) {
@@ -262,8 +258,8 @@ __device__ __forceinline__ void run(const Args& args) {
                 }
                 const auto* const lora_weight =
                     static_cast<const Element*>(args.lora_weight) + tile.expert * args.lora_expert_stride;
-                copy_weight<C, C::LORA_MAJOR, C::RANK, 0>(stage + L::rows_bytes, lora_weight, args.lora_row_stride,
-                                                          tile.column, red);
+                copy_weight<C, C::LORA_MAJOR, C::RANK, 0>(stage + L::memory.stage_weights, lora_weight,
+                                                          args.lora_row_stride, tile.column, red);
             };
             auto copy_step = [&](int step) {
                 if (step < L::red_steps) {
@@ -304,52 +300,42 @@ __device__ __forceinline__ void run(const Args& args) {
             __syncthreads();
         }
 
-        // Epilogue: each warp turns its part into rows of Element through its own piece of shared memory, then stores
-        // whole 16-byte chunks of rows.
+        // Each warp turns its part into rows of Element through its own share of shared memory, then stores whole
+        // 16-byte chunks of rows.
+        using Finish = Epilogue<C, true>;
+        const Finish finish{args};
         constexpr int chunks = L::warp_n / 8;
         unsigned char* const staging = shared + (thread >> 5) * (L::warp_m * L::warp_n * 2);
         const int quad_row = lane >> 2;
         const int quad_column = (lane & 3) * 2;
 #pragma unroll
         for (int n = 0; n < L::n_tiles; ++n) {
-            float bias[2] = {};
-            if constexpr (C::HAS_BIAS != 0) {
-                const int column = tile.column + warp_n * L::warp_n + n * 8 + quad_column;
-                if (tile.expert < C::E && column < C::OUT) {
-                    const auto* const from =
-                        static_cast<const Element*>(args.bias) + static_cast<int64>(tile.expert) * C::OUT + column;
-                    bias[0] = to_float(from[0]);
-                    bias[1] = to_float(from[1]);
-                }
-            }
+            typename Finish::Column columns[2];
+            const int column = tile.column + warp_n * L::warp_n + n * 8 + quad_column;
+            if (tile.expert < C::E && column < C::OUT) finish.read_columns(columns, tile.expert, column);
 #pragma unroll
             for (int m = 0; m < L::m_tiles; ++m) {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     const int row = m * 16 + half * 8 + quad_row;
-                    float factor = args.scale;
-                    if constexpr (C::HAS_GATES != 0) {
-                        if (tile.expert < C::E) {
-                            const int flat = row_flat[warp_m * L::warp_m + row];
-                            factor *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
-                        }
-                    }
-                    const uint32 pair = pack2<Element>(sums[m][n][half * 2] * factor + bias[0],
-                                                       sums[m][n][half * 2 + 1] * factor + bias[1]);
+                    auto of_row = finish.row();
+                    if (tile.expert < C::E) finish.read_row(of_row, row_flat[warp_m * L::warp_m + row]);
+                    const uint32 pair = pack2<Element>(Finish::apply(sums[m][n][half * 2], of_row, columns[0]),
+                                                       Finish::apply(sums[m][n][half * 2 + 1], of_row, columns[1]));
                     *reinterpret_cast<uint32*>(staging + swizzled<chunks>(row, n) + quad_column * 2) = pair;
                 }
             }
         }
         __syncwarp();
-        auto* const out = static_cast<Element*>(args.out);
+        const Out out{static_cast<Element*>(args.out), args.out_stride};
         for (int item16 = lane; item16 < L::warp_m * chunks; item16 += 32) {
             const int row = item16 / chunks;
             const int chunk = item16 % chunks;
             const int tile_row = warp_m * L::warp_m + row;
             const int column = tile.column + warp_n * L::warp_n + chunk * 8;
             if (tile_row < tile.rows && column < C::OUT) {
-                const int64 to = row_of<C::OUT_ROWS, C::TOP_K>(tile.first_row + tile_row, row_flat[tile_row]);
-                *reinterpret_cast<Vec16*>(out + to * args.out_stride + column) =
+                const int to = Out::index(tile.first_row + tile_row, row_flat[tile_row]);
+                *reinterpret_cast<Vec16*>(out.address(to) + column) =
                     *reinterpret_cast<const Vec16*>(staging + swizzled<chunks>(row, chunk));
             }
         }

@@ -17,7 +17,7 @@
 // Blocks of a CLUSTER of two take neighbouring row tiles of the same columns: each copies half of the weights to both.
 //
 // Roles: warpgroup 0 copies (producer.cuh), 1 stores (storer.cuh), 2 and 3 multiply (consumer.cuh).
-// Shared memory: layout.cuh.
+// Shared memory: args/grouped_product_wgmma.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
@@ -37,7 +37,7 @@ template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using L = Layout<C>;
     extern __shared__ __align__(1024) unsigned char shared[];
-    auto* const prefix = reinterpret_cast<int*>(shared + L::prefix);
+    auto* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
     const unsigned base = ptx::shared_address(shared);
     const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
 
@@ -52,9 +52,9 @@ __device__ __forceinline__ void run(const Args& args) {
             ptx::mbarrier_init(L::stored(base, slot), 4);
         }
         ptx::mbarrier_init(L::left(base), L::leaving_warps);
-        for (unsigned slot = 0; slot < L::tile_slots; ++slot) {
+        for (unsigned slot = 0; slot < tile_slots; ++slot) {
             ptx::mbarrier_init(L::announced(base, slot), 1);
-            ptx::mbarrier_init(L::noted(base, slot), L::threads / 32);
+            ptx::mbarrier_init(L::noted(base, slot), block_threads / 32);
         }
         ptx::mbarrier_init(L::item_told(base), 1);
         ptx::mbarrier_init(L::item_read(base), 1);
@@ -63,8 +63,8 @@ __device__ __forceinline__ void run(const Args& args) {
     // Asked for early: the answer takes a while.
     const int first_item = threadIdx.x == finder_thread ? TileFinder<C>::taken_item(args) : 0;
     ptx::let_next_kernel_begin();
-    prefix_counts<C::E + 1, L::threads>(prefix, reinterpret_cast<int*>(shared + L::warp_totals),
-                                        [&](int group) { return row_tiles<C>(offsets, group, args.product.M); });
+    prefix_counts<C::E + 1, block_threads>(prefix, reinterpret_cast<int*>(shared + L::memory.warp_totals),
+                                           [&](int group) { return row_tiles<C>(offsets, group, args.product.M); });
 
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the barriers of the other block are there
 

@@ -10,12 +10,7 @@
 //
 // Roles: all warps copy, then all multiply; warp w owns TILE_C / WARPS columns of the tile and all its TILE_R ranks.
 //
-// Shared memory
-//   STAGES x TILE_K x (TILE_C + TILE_R) x 2, 16-byte chunks swizzled
-//   staging      TILE_R x (TILE_C + 4) x 4   the piece's sums on their way out
-//   prefix       (E + 1) x 4   chunks before each expert, at least one for each
-//   slots        (E + 1) x 4   see gradient_slots
-//   warp_totals  WARPS x 4
+// Shared memory: args/lora_gradient_mma.h.
 //
 // Compile-time (struct C): E, WIDE_A and WIDE_B (columns; 0: that gradient is not wanted), ROWS_A, ROWS_B, RANK,
 // RANK_STRIDE, TOP_K, HAS_GATES, TILE_C, TILE_R, TILE_K, WARPS, STAGES; types Element, Output, Gate, Index. The widths
@@ -23,6 +18,7 @@
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "args/lora_gradient_mma.h"
 #include "lora_gradient_pieces.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
@@ -38,18 +34,14 @@ using Args = LoraGradientPair;
 
 template <class C>
 struct Layout {
-    static constexpr int threads = C::WARPS * 32;
+    static constexpr Blocking blocking{C::TILE_C, C::TILE_R, C::TILE_K, C::WARPS, C::STAGES};
+    static constexpr SharedMemory memory = shared_memory(blocking, C::E);
+    static constexpr int threads = lora_gradient_mma::threads(blocking);
     static constexpr int warp_c = C::TILE_C / C::WARPS;
     static constexpr int c_tiles = warp_c / 16;
     static constexpr int r_tiles = C::TILE_R / 8;
     static constexpr int c_chunks = C::TILE_C / 8;
     static constexpr int r_chunks = C::TILE_R / 8;
-    static constexpr int wide_bytes = C::TILE_K * C::TILE_C * 2;
-    static constexpr int rank_bytes = C::TILE_K * C::TILE_R * 2;
-    static constexpr int stage_bytes = wide_bytes + rank_bytes;
-    static constexpr int staging_pitch = C::TILE_C + 4;  // floats; keeps the staging's columns off one bank
-    static constexpr int staging = C::STAGES * stage_bytes;
-    static constexpr int prefix = staging + C::TILE_R * staging_pitch * 4;
     static constexpr int rank_tiles = ceil_div(C::RANK, C::TILE_R);
     static constexpr int tiles_a = ceil_div(C::WIDE_A, C::TILE_C) * rank_tiles;
     static constexpr int tiles_b = ceil_div(C::WIDE_B, C::TILE_C) * rank_tiles;
@@ -170,8 +162,7 @@ struct Copier {
                 source[pass] = known;
             } else {
                 const int flat = static_cast<int>(scattered[known]);
-                source[pass] = piece.side == side_a ? row_of<C::ROWS_A, C::TOP_K>(known, flat)
-                                                    : row_of<C::ROWS_B, C::TOP_K>(known, flat);
+                source[pass] = wide_row<C>(piece.side, known, flat);
             }
         }
     }
@@ -192,8 +183,8 @@ struct Copier {
                 ptx::shared_address(stage) + swizzled<L::c_chunks>(row, static_cast<int>(threadIdx.x) % L::c_chunks),
                 from, inside ? 16U : 0U);
         }
-        copy_rank_rows<C>(stage + L::wide_bytes, args.a, a ? args.a.rank_rows : args.b.rank_rows, first, piece.end,
-                          piece.first_rank);
+        copy_rank_rows<C>(stage + L::memory.stage_ranks, args.a, a ? args.a.rank_rows : args.b.rank_rows, first,
+                          piece.end, piece.first_rank);
         first += C::TILE_K;
         if (first < piece.end) {
             find_rows();
@@ -215,7 +206,8 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::c_tiles][Layou
 #pragma unroll
         for (int r = 0; r < L::r_tiles / 2; ++r) {
             const int row = k16 * 16 + (lane & 15);
-            ptx::ldmatrix_x4_trans(b[r], stage + L::wide_bytes + swizzled<L::r_chunks>(row, r * 2 + (lane >> 4)));
+            ptx::ldmatrix_x4_trans(b[r],
+                                   stage + L::memory.stage_ranks + swizzled<L::r_chunks>(row, r * 2 + (lane >> 4)));
         }
 #pragma unroll
         for (int c = 0; c < L::c_tiles; ++c) {
@@ -250,7 +242,7 @@ __device__ __forceinline__ void write(const float (&sums)[Layout<C>::c_tiles][La
             for (int i = 0; i < 4; ++i) {
                 const int column = warp * L::warp_c + c * 16 + (lane >> 2) + (i >> 1) * 8;
                 const int rank = r * 8 + (lane & 3) * 2 + (i & 1);
-                staging[rank * L::staging_pitch + column] = sums[c][r][i];
+                staging[rank * staging_pitch(L::blocking) + column] = sums[c][r][i];
             }
         }
     }
@@ -269,7 +261,7 @@ __device__ __forceinline__ void write(const float (&sums)[Layout<C>::c_tiles][La
         const int column = piece.column + c;
         const int rank = piece.first_rank + r;
         if (column >= width || rank >= C::RANK) continue;
-        const float value = staging[r * L::staging_pitch + c];
+        const float value = staging[r * staging_pitch(L::blocking) + c];
         if (piece.slot >= 0) {
             partials[(static_cast<int64>(piece.slot) * C::RANK + rank) * width + column] = value;
         } else {
@@ -283,10 +275,10 @@ __device__ __forceinline__ void run(const Args& args) {
     using L = Layout<C>;
     using Index = typename C::Index;
     extern __shared__ __align__(128) unsigned char shared[];
-    auto* const staging = reinterpret_cast<float*>(shared + L::staging);
-    int* const prefix = reinterpret_cast<int*>(shared + L::prefix);
-    int* const slots = prefix + C::E + 1;
-    int* const warp_totals = slots + C::E + 1;
+    auto* const staging = reinterpret_cast<float*>(shared + L::memory.staging);
+    int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
+    int* const slots = reinterpret_cast<int*>(shared + L::memory.slots);
+    int* const warp_totals = reinterpret_cast<int*>(shared + L::memory.warp_totals);
     const auto* const offsets = static_cast<const Index*>(args.a.expert_offsets);
     const int uncut_rows = args.a.uncut_rows;
     ptx::let_next_kernel_begin();
@@ -299,7 +291,7 @@ __device__ __forceinline__ void run(const Args& args) {
     copier.seek(static_cast<int>(blockIdx.x));
 #pragma unroll
     for (int stage = 0; stage < C::STAGES - 1; ++stage) {
-        if (copier.more()) copier.copy(shared + stage * L::stage_bytes);
+        if (copier.more()) copier.copy(shared + stage * L::memory.stage_bytes);
         ptx::cp_async_commit();
     }
     int stage = 0;
@@ -311,9 +303,9 @@ __device__ __forceinline__ void run(const Args& args) {
             // This step has arrived, and every warp has read the stage that is copied over next.
             __syncthreads();
             const int free = stage == 0 ? C::STAGES - 1 : stage - 1;
-            if (copier.more()) copier.copy(shared + free * L::stage_bytes);
+            if (copier.more()) copier.copy(shared + free * L::memory.stage_bytes);
             ptx::cp_async_commit();
-            multiply<C>(sums, ptx::shared_address(shared) + static_cast<unsigned>(stage * L::stage_bytes));
+            multiply<C>(sums, ptx::shared_address(shared) + static_cast<unsigned>(stage * L::memory.stage_bytes));
             stage = stage == C::STAGES - 1 ? 0 : stage + 1;
         }
         write<C>(sums, staging, args, piece);

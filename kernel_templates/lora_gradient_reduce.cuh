@@ -2,15 +2,13 @@
 // chunks, for both gradients. A persistent grid walks the items (expert with several chunks, piece of its sums); with
 // an even routing there are none, and a block ends after it has looked at the row counts.
 //
-// Shared memory (dynamic)
-//   slots        (E + 1) x 4   see gradient_slots
-//   order        (E + 1) x 4   experts with several chunks before each expert
-//   warp_totals  8 x 4
+// Shared memory (dynamic): args/lora_gradient_reduce.h.
 //
 // Compile-time (struct C): E, WIDE_A, WIDE_B, RANK; types Output, Index. 256 threads.
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "args/lora_gradient_reduce.h"
 #include "lora_gradient_pieces.cuh"
 #include "ptx/synchronise.cuh"
 #include "tile_list.cuh"
@@ -19,12 +17,6 @@
 namespace smlora::lora_gradient_reduce {
 
 using Args = LoraGradientPair;
-
-constexpr int block_threads = 256;
-constexpr int own_ranks = 4;  ///< of one column, that a thread adds up
-
-template <class C, int WIDE>
-constexpr int pieces = ceil_div(C::RANK, own_ranks) * ceil_div(WIDE, block_threads);
 
 /// One piece of the sums of `expert`: some ranks of as many columns as there are threads, the ranks fastest, so that
 /// blocks that run together write neighbours where the ranks are contiguous.
@@ -63,9 +55,10 @@ __device__ __forceinline__ void add_up(const LoraGradientArgs& args, int expert,
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     extern __shared__ __align__(16) unsigned char shared[];
-    int* const slots = reinterpret_cast<int*>(shared);
-    int* const order = slots + C::E + 1;
-    int* const warp_totals = order + C::E + 1;
+    constexpr SharedMemory memory = shared_memory(C::E);
+    int* const slots = reinterpret_cast<int*>(shared + memory.slots);
+    int* const order = reinterpret_cast<int*>(shared + memory.order);
+    int* const warp_totals = reinterpret_cast<int*>(shared + memory.warp_totals);
     const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
     const int uncut_rows = args.a.uncut_rows;
     gradient_slots<C::E, block_threads>(slots, warp_totals, offsets, uncut_rows);
@@ -74,8 +67,8 @@ __device__ __forceinline__ void run(const Args& args) {
     // The partial sums, unlike the row counts, are the last kernel's.
     ptx::wait_for_earlier_kernels();
 
-    constexpr int pieces_a = pieces<C, C::WIDE_A>;
-    constexpr int pieces_b = pieces<C, C::WIDE_B>;
+    constexpr int pieces_a = pieces(C::WIDE_A, C::RANK);
+    constexpr int pieces_b = pieces(C::WIDE_B, C::RANK);
     const int items = order[C::E] * (pieces_a + pieces_b);
     for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
         const int expert = group_of<C::E>(order, item / (pieces_a + pieces_b));

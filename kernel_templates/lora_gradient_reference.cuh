@@ -6,6 +6,7 @@
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "rows.cuh"
 #include "types.cuh"
 
 namespace smlora::lora_gradient_reference {
@@ -15,7 +16,8 @@ using Args = LoraGradientArgs;
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using Element = typename C::Element;
-    const auto* const wide = static_cast<const Element*>(args.wide);
+    using Wide = Rows<const Element, C::ROWS, C::TOP_K>;
+    const Wide wide{static_cast<const Element*>(args.wide), args.wide_stride};
     const auto* const rank_rows = static_cast<const Element*>(args.rank_rows);
     const auto* const scattered_idxs = static_cast<const typename C::Index*>(args.scattered_idxs);
     const auto* const expert_offsets = static_cast<const typename C::Index*>(args.expert_offsets);
@@ -30,7 +32,6 @@ __device__ __forceinline__ void run(const Args& args) {
         float sum = 0.0F;
         for (int position = begin; position < end; ++position) {
             const int flat = static_cast<int>(scattered_idxs[position]);
-            const int64 row = row_of<C::ROWS, C::TOP_K>(position, flat);
             float coefficient = to_float(rank_rows[static_cast<int64>(position) * C::RANK_STRIDE + rank]);
             // Rounded as those who are compared with this round it: where terms of both signs make a small sum, nothing
             // in the sum's own size would tell what that may be off by.
@@ -38,7 +39,7 @@ __device__ __forceinline__ void run(const Args& args) {
                 coefficient *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
                 coefficient = to_float(from_float<Element>(coefficient));
             }
-            sum = fmaf(coefficient, to_float(wide[row * args.wide_stride + column]), sum);
+            sum = fmaf(coefficient, Wide::value(wide.address(Wide::index(position, flat))[column], flat, column), sum);
         }
         static_cast<typename C::Output*>(
             args.out)[expert * args.out_expert_stride + column * args.out_wide_stride + rank * args.out_rank_stride] =

@@ -10,6 +10,8 @@
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "args/lora_gradient_simt.h"
+#include "rows.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
 
@@ -17,10 +19,7 @@ namespace smlora::lora_gradient_simt {
 
 using Args = LoraGradientArgs;
 
-constexpr int tile_c = 64;
-constexpr int tile_r = 16;
 constexpr int depth = 16;
-constexpr int block_threads = 256;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
@@ -37,7 +36,8 @@ __device__ __forceinline__ void run(const Args& args) {
     const int first_rank = static_cast<int>(blockIdx.x) / column_tiles * tile_r;
     const auto* const offsets = static_cast<const Index*>(args.expert_offsets);
     const auto* const scattered = static_cast<const Index*>(args.scattered_idxs);
-    const auto* const wide = static_cast<const Element*>(args.wide);
+    using Wide = Rows<const Element, C::ROWS, C::TOP_K>;
+    const Wide wide{static_cast<const Element*>(args.wide), args.wide_stride};
     const auto* const rank_rows = static_cast<const Element*>(args.rank_rows);
     const int end = static_cast<int>(offsets[expert]);
 
@@ -51,8 +51,8 @@ __device__ __forceinline__ void run(const Args& args) {
             const int c = (thread + i * block_threads) % tile_c;
             float value = 0.0F;
             if (first + row < end && column + c < C::WIDE) {
-                const int from = row_of<C::ROWS, C::TOP_K>(first + row, static_cast<int>(scattered[first + row]));
-                value = to_float(wide[from * args.wide_stride + column + c]);
+                const int flat = static_cast<int>(scattered[first + row]);
+                value = Wide::value(wide.address(Wide::index(first + row, flat))[column + c], flat, column + c);
             }
             wide_tile[row][c] = value;
         }

@@ -35,14 +35,6 @@ __device__ __forceinline__ Tile load_tile(unsigned address) {
             number(high[0]), number(high[1]), number(high[2])};
 }
 
-/// The height that a tile of `rows` rows is multiplied with: a multiple of ROW_STEP, of 16 up to 96 rows, where 8 are
-/// not worth an instruction of their own to compile.
-template <class C>
-__host__ __device__ constexpr int whole_height(int rows) {
-    const int step = rows > 96 ? C::ROW_STEP : 16;
-    return ceil_div(rows, step) * step;
-}
-
 /// Row tiles of a group in units of CLUSTER, whose blocks take one each.
 template <class C>
 __device__ __forceinline__ int row_tiles(const typename C::Index* offsets, int group, int M) {
@@ -134,7 +126,7 @@ __device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, c
     const int first = first_row(offsets, tile.expert);
     const int rows = end_row<C::E>(offsets, tile.expert, M) - first;
     const int tiles = (prefix[tile.expert + 1] - prefix[tile.expert]) * C::CLUSTER;
-    tile.height = whole_height<C>(ceil_div(rows, tiles));
+    tile.height = whole_height(ceil_div(rows, tiles), C::ROW_STEP);
     const int begin = (tile.row_tile - prefix[tile.expert] * C::CLUSTER) * tile.height;
     tile.first_row = first + begin;
     tile.last_row = first + rows - 1;
@@ -193,8 +185,8 @@ struct TileFinder {
                 item += static_cast<int>(gridDim.x) / C::CLUSTER;
             }
         }
-        const unsigned slot = announced % L::tile_slots;
-        ptx::mbarrier_wait(L::noted(base, slot), (announced / L::tile_slots + 1) % 2);
+        const unsigned slot = announced % tile_slots;
+        ptx::mbarrier_wait(L::noted(base, slot), (announced / tile_slots + 1) % 2);
         store_tile(L::tile(base, slot), tile);
         ptx::mbarrier_arrive(L::announced(base, slot));
         ++announced;
@@ -211,8 +203,8 @@ struct Tiles {
 
     /// Waits for the next tile; false: there is none.
     __device__ __forceinline__ bool next(Tile& tile) {
-        const unsigned slot = noted % L::tile_slots;
-        ptx::mbarrier_wait(L::announced(base, slot), noted / L::tile_slots % 2);
+        const unsigned slot = noted % tile_slots;
+        ptx::mbarrier_wait(L::announced(base, slot), noted / tile_slots % 2);
         tile = load_tile(L::tile(base, slot));
         __syncwarp();
         if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(L::noted(base, slot));

@@ -1,5 +1,8 @@
 #include "families/product_step.hpp"
 
+#include "args/grouped_product_simt.h"
+#include "args/lora_gradient_reduce.h"
+#include "args/lora_gradient_simt.h"
 #include "families/tiles.hpp"
 
 #include <smlora/error.hpp>
@@ -88,10 +91,11 @@ plan::Step product_step(const Problem& problem, const ProductKernel& product,
         step.tile_rows = tile.m;
         step.column_tiles = static_cast<int>((product.out + tile.n - 1) / tile.n);
     } else {
-        constexpr int tile = 64;
+        using grouped_product_simt::tile;
         spec.family = "grouped_product_simt";
-        spec.threads = 256;
-        spec.dynamic_shared = static_cast<unsigned>((problem.E + 2 + 8) * 4);
+        spec.threads = grouped_product_simt::block_threads;
+        spec.dynamic_shared =
+            static_cast<unsigned>(grouped_product_simt::shared_memory(static_cast<int>(problem.E)).bytes);
         constants.emplace_back("OUT_WEIGHT", product.out_weight);
         constants.emplace_back("RANK", product.rank);
         constants.emplace_back("RANK_STRIDE", padded_rank(problem));
@@ -165,12 +169,15 @@ plan::Step gradients_step(const Problem& problem, const plan::Variant& variant,
 plan::Step gradients_reduce_step(const Problem& problem, const plan::Variant& variant) {
     plan::Step step;
     step.spec.family = "lora_gradient_reduce";
-    step.spec.threads = 256;
-    step.spec.dynamic_shared = static_cast<unsigned>((2 * (problem.E + 1) + 8) * 4);
+    step.spec.threads = lora_gradient_reduce::block_threads;
+    step.spec.dynamic_shared =
+        static_cast<unsigned>(lora_gradient_reduce::shared_memory(static_cast<int>(problem.E)).bytes);
     const std::int64_t wide_a = variant.wants_da ? problem.K : 0;
     const std::int64_t wide_b = variant.wants_db ? problem.N : 0;
-    // A block adds up four ranks of 256 columns.
-    step.column_tiles = static_cast<int>(((wide_a + 255) / 256 + (wide_b + 255) / 256) * ((problem.R + 3) / 4));
+    const auto pieces = [&](std::int64_t wide) {
+        return lora_gradient_reduce::pieces(static_cast<int>(wide), static_cast<int>(problem.R));
+    };
+    step.column_tiles = pieces(wide_a) + pieces(wide_b);
     step.spec.constants = {
         {"E", problem.E},
         {"WIDE_A", wide_a},
@@ -185,9 +192,9 @@ plan::Step gradients_reduce_step(const Problem& problem, const plan::Variant& va
 plan::Step gradient_step(const Problem& problem, std::int64_t width, RowOrder rows) {
     plan::Step step;
     step.spec.family = "lora_gradient_simt";
-    step.spec.threads = 256;
+    step.spec.threads = lora_gradient_simt::block_threads;
     step.spec.constants = gradient_constants(problem, width, rows);
-    step.column_tiles = static_cast<int>(((width + 63) / 64) * ((problem.R + 15) / 16));
+    step.column_tiles = lora_gradient_simt::tiles(static_cast<int>(width), static_cast<int>(problem.R));
     return step;
 }
 

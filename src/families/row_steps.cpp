@@ -1,5 +1,10 @@
 #include "families/row_steps.hpp"
 
+#include "args/activation.h"
+#include "args/combine.h"
+#include "args/gather_rows.h"
+#include "args/pack_adapter.h"
+#include "args/route.h"
 #include "families/product_step.hpp"
 
 #include <algorithm>
@@ -18,13 +23,9 @@ plan::Step row_step(const char* family, std::vector<jit::Constant> constants) {
     return step;
 }
 
-/// Segments of `unroll` units a lane that a warp cuts a row into; mirrors combine.cuh, gather_rows.cuh
-/// and activation.cuh.
-int segments_of(DType dtype, std::int64_t width, bool vector_rows, std::int64_t wanted_unroll) {
-    const std::int64_t unit = vector_rows ? 16 / static_cast<std::int64_t>(size_of(dtype)) : 1;
-    const std::int64_t warps_of_units = (width / unit + 31) / 32;
-    const std::int64_t unroll = std::max<std::int64_t>(1, std::min(wanted_unroll, warps_of_units));
-    return static_cast<int>(std::max<std::int64_t>(1, (warps_of_units + unroll - 1) / unroll));
+/// Units that a row of `width` elements has: of 16 bytes, or of one element.
+int units_of(DType dtype, std::int64_t width, bool vector_rows) {
+    return static_cast<int>(vector_rows ? width * static_cast<std::int64_t>(size_of(dtype)) / 16 : width);
 }
 
 plan::Step pack_step(const Problem& problem, std::int64_t outer, std::int64_t inner, std::int64_t outer_pad,
@@ -38,13 +39,13 @@ plan::Step pack_step(const Problem& problem, std::int64_t outer, std::int64_t in
                                                 {"FASTEST", fastest},
                                                 {"Source", type_name(problem.adapter_dtype)},
                                                 {"Element", type_name(problem.dtype)}});
-    step.tile_rows = 1024;  // elements that a block moves at once
+    step.tile_rows = pack_adapter::tile_elements;
     return step;
 }
 
 }  // namespace
 
-std::int64_t route_columns(const Problem& problem) { return (problem.E + 1 + 31) / 32 * 32; }
+std::int64_t route_columns(const Problem& problem) { return smlora::route_columns(static_cast<int>(problem.E)); }
 
 void set_route_steps(plan::Plan& plan, const Problem& problem, const plan::Variant& variant,
                      const gpu::DeviceFacts& facts) {
@@ -62,7 +63,7 @@ void set_route_steps(plan::Plan& plan, const Problem& problem, const plan::Varia
     constexpr unsigned small_threads = 1024;
     plan::Step small = step("route_small", small_threads, {experts, input, index, {"CAPACITY", route_small_capacity}});
     small.spec.dynamic_shared = static_cast<unsigned>(
-        4 * (route_columns(problem) * (small_threads / 32 + 1) + small_threads / 32) + 2 * route_small_capacity);
+        route_small::shared_memory(static_cast<int>(problem.E), small_threads, route_small_capacity).bytes);
     if (small.spec.dynamic_shared <= static_cast<unsigned>(facts.shared_bytes_per_block)) {
         plan.set(plan::Role::route_small, std::move(small));
     }
@@ -83,7 +84,7 @@ plan::Step gather_step(const Problem& problem, const plan::Variant& variant, std
                                                {"Element", type_name(problem.dtype)},
                                                {"Gate", gate_type_name(problem, gates)},
                                                {"Index", type_name(problem.index_dtype)}});
-    step.column_tiles = segments_of(problem.dtype, width, variant.vector_rows, 4);
+    step.column_tiles = gather_segments(units_of(problem.dtype, width, variant.vector_rows)).count;
     return step;
 }
 
@@ -94,7 +95,8 @@ plan::Step combine_step(const Problem& problem, std::int64_t width, bool vector_
                                            {"HAS_GATES", gates},
                                            {"Element", type_name(problem.dtype)},
                                            {"Gate", gate_type_name(problem, gates)}});
-    step.column_tiles = segments_of(problem.dtype, width, vector_rows, std::max<std::int64_t>(1, 4 / problem.top_k));
+    step.column_tiles =
+        combine_segments(units_of(problem.dtype, width, vector_rows), static_cast<int>(problem.top_k)).count;
     return step;
 }
 
@@ -141,7 +143,7 @@ plan::Step activation_step(const Problem& problem, const plan::Variant& variant,
                                               {"BACKWARD", backward},
                                               {"WRITES_A", !backward || variant.wants_a},
                                               {"Element", type_name(problem.dtype)}});
-    step.column_tiles = segments_of(problem.dtype, variant.width, variant.vector_rows, 2);
+    step.column_tiles = activation_segments(units_of(problem.dtype, variant.width, variant.vector_rows)).count;
     return step;
 }
 

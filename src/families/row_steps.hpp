@@ -11,7 +11,7 @@ inline constexpr int row_threads = 256;
 /// Entries that route_small sorts at most: beyond it one multiprocessor is slower than three launches on all.
 inline constexpr std::int64_t route_small_capacity = 16384;
 
-/// Columns of the table of counts: E + 1 rounded up to 32.
+/// Columns of the table of counts.
 [[nodiscard]] std::int64_t route_columns(const Problem& problem);
 
 /// Sets route_small, where it fits, or route_count, route_scan and route_scatter.

@@ -94,9 +94,10 @@ tune::Candidate product_candidate(const RatedTile& rated, const ProductSize& siz
 
 }  // namespace
 
+unsigned ProductTile::threads() const { return static_cast<unsigned>(grouped_product_mma::threads(blocking())); }
+
 unsigned ProductTile::shared_bytes(std::int64_t E) const {
-    const int pipeline = std::max(stages * (m + n) * k * 2, m * n * 2);
-    return static_cast<unsigned>(pipeline + m * 4 + (static_cast<int>(E) + 2) * 4 + warps_m * warps_n * 4);
+    return static_cast<unsigned>(grouped_product_mma::shared_memory(blocking(), static_cast<int>(E)).bytes);
 }
 
 tune::SearchSpace product_mma_candidates(const ProductSize& size, const gpu::DeviceFacts& facts) {
@@ -123,10 +124,10 @@ bool read_by_span(const Problem& problem, RowOrder rows, std::int64_t width, dou
     return rows == RowOrder::token && bytes > static_cast<double>(facts.l2_bytes) / 2;
 }
 
+unsigned GradientTile::threads() const { return static_cast<unsigned>(lora_gradient_mma::threads(blocking())); }
+
 unsigned GradientTile::shared_bytes(std::int64_t E) const {
-    const int pipeline = stages * (c + r) * k * 2;
-    const int staging = r * (c + 4) * 4;
-    return static_cast<unsigned>(pipeline + staging + 2 * (static_cast<int>(E) + 1) * 4 + warps * 4);
+    return static_cast<unsigned>(lora_gradient_mma::shared_memory(blocking(), static_cast<int>(E)).bytes);
 }
 
 tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::DeviceFacts& facts) {
@@ -169,9 +170,13 @@ tune::SearchSpace gradient_mma_candidates(const GradientSize& size, const gpu::D
     return space;
 }
 
+unsigned GradientBulkTile::threads() const { return static_cast<unsigned>(lora_gradient_bulk::threads(blocking())); }
+
+std::int64_t GradientBulkTile::span() const { return lora_gradient_bulk::span(blocking()); }
+
 unsigned GradientBulkTile::shared_bytes(std::int64_t E, std::int64_t rank, bool gates) const {
-    const auto stage = 16 * (span() * 2 + 32 + rank * 2 + (gates ? 4 : 0));
-    return static_cast<unsigned>(stages * (stage + 2 * 8) + 2 * (E + 1) * 4 + (warps + 1) * 4);
+    return static_cast<unsigned>(
+        lora_gradient_bulk::shared_memory(blocking(), static_cast<int>(E), static_cast<int>(rank), gates).bytes);
 }
 
 tune::SearchSpace gradient_bulk_candidates(const GradientSize& size, const gpu::DeviceFacts& facts) {

@@ -1,6 +1,9 @@
 // Tiles of the kernels on mma.sync: the candidates, what is legal of them, and a cost model.
 #pragma once
 
+#include "args/grouped_product_mma.h"
+#include "args/lora_gradient_bulk.h"
+#include "args/lora_gradient_mma.h"
 #include "gpu/device.hpp"
 #include "tune/candidate.hpp"
 
@@ -17,8 +20,9 @@ struct ProductTile {
     int stages;
     int min_blocks;  ///< resident blocks a multiprocessor that registers are allotted for
 
-    [[nodiscard]] unsigned threads() const { return static_cast<unsigned>(warps_m * warps_n * 32); }
-    /// Dynamic shared memory; mirrors the table at the top of grouped_product_mma.cuh.
+    [[nodiscard]] grouped_product_mma::Blocking blocking() const { return {m, n, k, warps_m, warps_n, stages}; }
+    [[nodiscard]] unsigned threads() const;
+    /// Dynamic shared memory.
     [[nodiscard]] unsigned shared_bytes(std::int64_t E) const;
 };
 
@@ -44,7 +48,9 @@ struct GradientTile {
     int stages;
     int min_blocks;
 
-    [[nodiscard]] unsigned threads() const { return static_cast<unsigned>(warps * 32); }
+    [[nodiscard]] lora_gradient_mma::Blocking blocking() const { return {c, r, k, warps, stages}; }
+    [[nodiscard]] unsigned threads() const;
+    /// Dynamic shared memory.
     [[nodiscard]] unsigned shared_bytes(std::int64_t E) const;
 };
 
@@ -54,20 +60,20 @@ struct GradientBulkTile {
     int warps;
     int stages;  ///< of 16 rows
 
-    /// The warp that copies is one more.
-    [[nodiscard]] unsigned threads() const { return static_cast<unsigned>((warps + 1) * 32); }
+    [[nodiscard]] lora_gradient_bulk::Blocking blocking() const { return {c, r, warps, stages}; }
+    [[nodiscard]] unsigned threads() const;
     /// Columns of an item.
-    [[nodiscard]] std::int64_t span() const { return std::int64_t{c} * warps; }
-    /// Dynamic shared memory; mirrors the table at the top of lora_gradient_bulk.cuh. `rank`: padded.
+    [[nodiscard]] std::int64_t span() const;
+    /// Dynamic shared memory. `rank`: padded.
     [[nodiscard]] unsigned shared_bytes(std::int64_t E, std::int64_t rank, bool gates) const;
 };
 
-/// What the time of the adapter's gradients depends on.
 /// Whether a wide operand of the gradients, whose rows are read for each of their token's experts, is too large to stay
 /// in L2 as a whole, so that only a span of its columns may.
 [[nodiscard]] bool read_by_span(const Problem& problem, RowOrder rows, std::int64_t width, double tokens,
                                 const gpu::DeviceFacts& facts);
 
+/// What the time of the adapter's gradients depends on.
 struct GradientSize {
     std::int64_t E, R, padded_rank;
     bool gates;

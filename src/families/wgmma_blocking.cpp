@@ -15,6 +15,10 @@
 namespace smlora::families {
 namespace {
 
+using grouped_product_wgmma::rank_depth;
+using grouped_product_wgmma::step_depth;
+using grouped_product_wgmma::tile_columns;
+
 struct Rows {
     int tile_rows, stages, staging_rows, row_step;
     bool pairs;  ///< also in clusters of two
@@ -30,7 +34,7 @@ constexpr std::array row_options{Rows{144, 4, 48, 8, true},  Rows{144, 3, 144, 8
 /// there is a stage less.
 WgmmaBlocking with_rank_rows(WgmmaBlocking blocking, std::int64_t E, std::int64_t rank, int shared_bytes) {
     constexpr int least_staging_rows = 32;
-    const int depth = wgmma_rank_depth(rank);
+    const int depth = rank_depth(static_cast<int>(rank));
     blocking.makes_rank_rows = true;
     // Registers for the rank rows of a third m64 are there at the least depth only.
     blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : depth > 16 ? 128 : 144);
@@ -38,8 +42,7 @@ WgmmaBlocking with_rank_rows(WgmmaBlocking blocking, std::int64_t E, std::int64_
     for (; blocking.stages > 2; --blocking.stages) {
         for (blocking.staging_rows = most_staging_rows; blocking.staging_rows >= least_staging_rows;
              blocking.staging_rows -= 16) {
-            // The rank rows wait in the staging for their product.
-            if (blocking.staging_rows * 256 * 2 >= blocking.tile_rows * depth * 2 &&
+            if (grouped_product_wgmma::rank_rows_fit(blocking.blocking(), static_cast<int>(rank)) &&
                 blocking.shared_bytes(E, rank) <= shared_bytes) {
                 return blocking;
             }
@@ -56,19 +59,18 @@ double expert_seconds(double rows, const ProductSize& size, const WgmmaBlocking&
     constexpr double share_of_peak = 0.95;
     const double units = std::ceil(rows / (blocking.tile_rows * blocking.cluster));
     const double tiles = units * blocking.cluster;
-    // As whole_height() of tile.cuh.
-    const int step = rows / tiles > 96 ? blocking.row_step : 16;
-    const double height = std::ceil(rows / tiles / step) * step;
-    const double flop = 2 * height * wgmma_tile_columns * size.depth;
-    const double bytes = 2 * (wgmma_tile_columns / blocking.cluster + height) * size.depth;
+    const int height =
+        grouped_product_wgmma::whole_height(static_cast<int>(std::ceil(rows / tiles)), blocking.row_step);
+    const double flop = 2 * height * tile_columns * size.depth;
+    const double bytes = 2 * (tile_columns / blocking.cluster + height) * size.depth;
     const double tile =
         std::max(flop / (share_of_peak * facts.tensor_flop_per_second), bytes / bytes_from_l2) * facts.multiprocessors +
         seconds_between;
-    double seconds = std::ceil(static_cast<double>(size.out) / wgmma_tile_columns) * tile;
+    double seconds = std::ceil(static_cast<double>(size.out) / tile_columns) * tile;
     if (blocking.makes_rank_rows) {
         // Beside the first column tile, 128 rows more on the m side; then rank rows are written before they are used.
         constexpr double seconds_to_write = 4e-6;  // an estimate: docs/lab/2026-11-24-hopper.md
-        seconds += static_cast<double>(wgmma_rank_depth(rank)) / 100 * tile + seconds_to_write;
+        seconds += static_cast<double>(rank_depth(static_cast<int>(rank))) / 100 * tile + seconds_to_write;
     }
     // Blocks that share weights run apart, but for those of a cluster, and with an adapter more than without; then
     // weights are read again. By the records of the H100 of 2026-11-26; with many row tiles it makes no difference.
@@ -94,8 +96,8 @@ double predicted(const ProductSize& size, const WgmmaBlocking& blocking, std::in
 
 std::string refusal_of_all(const ProductKernel& product, const gpu::DeviceFacts& facts) {
     if (facts.arch.name() != "sm_90a") return "wgmma is an instruction of sm_90a, not of " + facts.arch.name();
-    if (product.red <= wgmma_step_depth) {
-        return fmt::format("the reduction of {} is a single step of {}", product.red, wgmma_step_depth);
+    if (product.red <= step_depth) {
+        return fmt::format("the reduction of {} is a single step of {}", product.red, step_depth);
     }
     if (named_instructions() == "mma") return "SMLORA_INSTRUCTIONS is mma";
     return {};
@@ -129,13 +131,8 @@ std::string named_instructions() {
 }
 
 int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank) const {
-    const int rank_columns = makes_rank_rows ? std::max(wgmma_rank_depth(rank), 64 - tile_rows) : 0;
-    const int stage = (wgmma_tile_columns + tile_rows + rank_columns) * wgmma_step_depth * 2;
-    const int staging = 2 * staging_rows * 256;
-    constexpr int tiles = 2 * 32;
-    constexpr int item = 8;
-    const int barriers = (2 * stages + staging_rows / 8 + 1 + 4 + 2) * 8;
-    return stages * stage + staging + tiles + item + barriers + tile_rows * 4 + (static_cast<int>(E) + 2) * 4 + 16 * 4;
+    return static_cast<int>(
+        grouped_product_wgmma::shared_memory(blocking(), static_cast<int>(E), static_cast<int>(rank)).bytes);
 }
 
 tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product, const ProductSize& size,
@@ -170,7 +167,7 @@ tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& 
                 if (makes) blocking = with_rank_rows(blocking, problem.E, rank, facts.shared_bytes_per_block);
                 add(blocking);
                 // Without clusters, blocks that share weights would run apart.
-                blocking.bands = makes && cluster > 1 && product.out > wgmma_tile_columns;
+                blocking.bands = makes && cluster > 1 && product.out > tile_columns;
                 if (blocking.bands) add(blocking);
             }
         }

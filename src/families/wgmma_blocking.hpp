@@ -1,6 +1,7 @@
 // Blockings of grouped_product_wgmma: the candidates, what is legal of them, and a cost model.
 #pragma once
 
+#include "args/grouped_product_wgmma.h"
 #include "families/product_step.hpp"
 #include "families/tiles.hpp"
 #include "gpu/device.hpp"
@@ -12,10 +13,6 @@
 namespace smlora::families {
 
 inline constexpr const char* product_wgmma_family = "grouped_product_wgmma";
-
-// Mirrored from grouped_product_wgmma/layout.cuh.
-inline constexpr int wgmma_step_depth = 64;
-inline constexpr int wgmma_tile_columns = 256;
 
 /// Of all blockings.
 inline constexpr int least_wgmma_tile_rows = 32;
@@ -32,12 +29,12 @@ struct WgmmaBlocking {
     /// them before all others. Another order for the same kernel.
     bool bands;
 
-    /// Dynamic shared memory; mirrors the table at the top of layout.cuh. `rank`: padded; 0: no adapter.
+    [[nodiscard]] grouped_product_wgmma::Blocking blocking() const {
+        return {tile_rows, stages, staging_rows, cluster, makes_rank_rows};
+    }
+    /// Dynamic shared memory. `rank`: padded; 0: no adapter.
     [[nodiscard]] int shared_bytes(std::int64_t E, std::int64_t rank) const;
 };
-
-/// Depth of one step over the rank.
-[[nodiscard]] constexpr int wgmma_rank_depth(std::int64_t rank) { return rank <= 16 ? 16 : rank <= 32 ? 32 : 64; }
 
 /// What SMLORA_INSTRUCTIONS restricts products to: "mma", "wgmma", or nothing. Throws Error{invalid_argument} if it is
 /// something else.

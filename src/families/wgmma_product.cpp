@@ -9,6 +9,9 @@
 namespace smlora::families {
 namespace {
 
+using grouped_product_wgmma::step_depth;
+using grouped_product_wgmma::tile_columns;
+
 gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std::int64_t columns,
                         std::int64_t expert_stride, std::int64_t row_stride, int box_rows, int box_columns) {
     // A stride of a dimension of one is never used, but must be one that the driver takes.
@@ -33,12 +36,12 @@ int experts_ahead(const plan::Step& step, std::int64_t M, int multiprocessors) {
 plan::Step wgmma_step(const Problem& problem, const ProductKernel& product, const tune::Configuration& configuration) {
     const std::int64_t rank = product.rank > 0 ? padded_rank(problem) : 0;
     const WgmmaBlocking blocking = wgmma_blocking(configuration);
-    const int columns = static_cast<int>((product.out + wgmma_tile_columns - 1) / wgmma_tile_columns);
+    const int columns = static_cast<int>((product.out + tile_columns - 1) / tile_columns);
 
     plan::Step step;
     auto& spec = step.spec;
     spec.family = product_wgmma_family;
-    spec.threads = 512;
+    spec.threads = grouped_product_wgmma::block_threads;
     spec.cluster = static_cast<unsigned>(blocking.cluster);
     spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(problem.E, rank));
     step.tile_rows = blocking.tile_rows;
@@ -79,7 +82,7 @@ plan::Step wgmma_step(const Problem& problem, const ProductKernel& product, cons
                                   blocking.makes_rank_rows,
                                   blocking.bands,
                                   blocking.tile_rows,
-                                  wgmma_rank_depth(rank),
+                                  grouped_product_wgmma::rank_depth(static_cast<int>(rank)),
                                   problem.dtype};
     return step;
 }
@@ -99,16 +102,15 @@ void launch_wgmma(engine::CudaCall& call, const plan::Plan& plan, const plan::St
     args.rank_scale = rank_rows.scale;
 
     // A box is what one copy brings: of a reduction-contiguous matrix a block's share of the columns, of another 64.
-    const int share = wgmma_tile_columns / static_cast<int>(step.spec.cluster);
+    const int share = tile_columns / static_cast<int>(step.spec.cluster);
     const auto weight_view = [&](const void* data, std::int64_t red, std::int64_t expert_stride,
                                  std::int64_t row_stride, bool out_contiguous, int depth) {
         return out_contiguous ? matrices(data, shape.E, red, shape.out, expert_stride, row_stride, depth, 64)
                               : matrices(data, shape.E, shape.out, red, expert_stride, row_stride, share, depth);
     };
-    args.weight_map =
-        gpu::tensor_map(weight_view(product.weight, shape.red, product.weight_expert_stride, product.weight_row_stride,
-                                    shape.weight_out_contiguous, wgmma_step_depth),
-                        shape.dtype);
+    args.weight_map = gpu::tensor_map(weight_view(product.weight, shape.red, product.weight_expert_stride,
+                                                  product.weight_row_stride, shape.weight_out_contiguous, step_depth),
+                                      shape.dtype);
     if (shape.rank > 0) {
         args.lora_weight_map =
             gpu::tensor_map(weight_view(product.lora_weight, shape.rank, product.lora_expert_stride,
@@ -119,9 +121,9 @@ void launch_wgmma(engine::CudaCall& call, const plan::Plan& plan, const plan::St
         args.rank_map =
             gpu::tensor_map(shape.rank_red_contiguous
                                 ? matrices(rank_rows.matrix, shape.E, shape.rank, shape.red, rank_rows.expert_stride,
-                                           rank_rows.row_stride, shape.rank_depth, wgmma_step_depth)
+                                           rank_rows.row_stride, shape.rank_depth, step_depth)
                                 : matrices(rank_rows.matrix, shape.E, shape.red, shape.rank, rank_rows.expert_stride,
-                                           rank_rows.row_stride, wgmma_step_depth, shape.rank_depth),
+                                           rank_rows.row_stride, step_depth, shape.rank_depth),
                             shape.dtype);
         args.experts_ahead = experts_ahead(step, product.M, plan.multiprocessors);
         // No tile is taken and no rank row is written yet.

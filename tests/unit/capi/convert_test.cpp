@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <functional>
 #include <deque>
+#include <functional>
 #include <string>
 #include <type_traits>
 #include <vector>
