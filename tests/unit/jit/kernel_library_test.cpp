@@ -513,7 +513,7 @@ TEST_F(Get, EachContextGetsItsOwn) {
 TEST_F(Get, WithoutAContextSaysSo) {
     FakeDriver::stack().clear();
     expect_parts(message_of(ErrorCode::cuda, [&] { (void)library->get(test::sample_spec(), hopper); }),
-                 {"no CUDA context is current"});
+                 {"no current CUDA context"});
 }
 
 TEST_F(Get, ManyThreadsLoadItOnce) {
