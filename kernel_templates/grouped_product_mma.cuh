@@ -1,7 +1,7 @@
 // Grouped product on tensor cores, sm_80 and up: the base product, the forward pass, dX and the rank-sized products XA
 // and YB are this one kernel with different constants.
 //
-// A persistent grid walks the tiles (expert, column tile, row tile), row tiles fastest, so that the row tiles that
+// A persistent grid walks the tiles (group, column tile, row tile), row tiles fastest, so that the row tiles that
 // share a weight tile run together and the weights come from memory once. Each block runs a STAGES-deep cp.async
 // pipeline over the reduction; rows are gathered while they are copied and scattered when they are stored. LoRA
 // lengthens the reduction: after the RED steps come ceil(RANK / TILE_K) more that multiply lora_rows by the adapter.
@@ -19,6 +19,7 @@
 #include "args/grouped_product.h"
 #include "args/grouped_product_mma.h"
 #include "epilogue.cuh"
+#include "groups.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
@@ -57,7 +58,7 @@ struct Layout {
 
 /// Where a tile lies.
 struct Tile {
-    int expert;
+    int group;
     int first_row;  // sorted position
     int rows;       // 1 .. TILE_M
     int column;
@@ -179,24 +180,23 @@ __device__ __forceinline__ void run(const Args& args) {
     const int lane = thread & 31;
     const int warp_m = (thread >> 5) % C::WARPS_M;
     const int warp_n = (thread >> 5) / C::WARPS_M;
-    const auto* const offsets = static_cast<const Index*>(args.expert_offsets);
+    const Groups<C, true> groups{static_cast<const Index*>(args.expert_offsets), args.M};
     const auto* const scattered = static_cast<const Index*>(args.scattered_idxs);
 
     ptx::let_next_kernel_begin();
-    prefix_counts<C::E + 1, L::threads>(prefix, warp_totals, [&](int group) {
-        return ceil_div(end_row<C::E>(offsets, group, args.M) - first_row(offsets, group), C::TILE_M);
-    });
-    const int tiles = prefix[C::E + 1] * L::column_tiles;
+    prefix_counts<groups.count, L::threads>(prefix, warp_totals,
+                                            [&](int group) { return ceil_div(groups.rows(group), C::TILE_M); });
+    const int tiles = prefix[groups.count] * L::column_tiles;
 
     for (int item = static_cast<int>(blockIdx.x); item < tiles; item += static_cast<int>(gridDim.x)) {
-        // Row tiles run fastest within (expert, column tile).
+        // Row tiles run fastest within (group, column tile).
         Tile tile;
-        tile.expert = group_of<C::E + 1>(prefix, item / L::column_tiles);
-        const int row_tiles = prefix[tile.expert + 1] - prefix[tile.expert];
-        const int local = item - prefix[tile.expert] * L::column_tiles;
+        tile.group = group_of<groups.count>(prefix, item / L::column_tiles);
+        const int row_tiles = prefix[tile.group + 1] - prefix[tile.group];
+        const int local = item - prefix[tile.group] * L::column_tiles;
         tile.column = local / row_tiles * C::TILE_N;
-        tile.first_row = first_row(offsets, tile.expert) + local % row_tiles * C::TILE_M;
-        const int rows_left = end_row<C::E>(offsets, tile.expert, args.M) - tile.first_row;
+        tile.first_row = groups.first_row(tile.group) + local % row_tiles * C::TILE_M;
+        const int rows_left = groups.end_row(tile.group) - tile.first_row;
         tile.rows = rows_left < C::TILE_M ? rows_left : C::TILE_M;
 
         // The previous tile's output staging and row_flat are read until here.
@@ -208,11 +208,11 @@ __device__ __forceinline__ void run(const Args& args) {
         __syncthreads();
 
         float sums[L::m_tiles][L::n_tiles][4] = {};
-        if (tile.expert < C::E) {
+        if (tile.group < groups.routed) {
             const auto* const rows = static_cast<const Vec16*>(args.rows);
             const Left left{static_cast<const Element*>(args.rows), args.rows_stride};
             const auto* const weight =
-                static_cast<const Element*>(args.weight) + tile.expert * args.weight_expert_stride;
+                static_cast<const Element*>(args.weight) + groups.weight_of(tile.group) * args.weight_expert_stride;
             const int chunk = thread % L::k_chunks;
 
             // Where this thread's chunk of each row begins, in 16-byte units: 32 bits reach 64 GiB.
@@ -256,8 +256,8 @@ __device__ __forceinline__ void run(const Args& args) {
                     const Element* const from = lora_rows + position * C::RANK + (inside ? red + chunk * 8 : 0);
                     ptx::cp_async_16(stage + swizzled<L::k_chunks>(row, chunk), from, inside ? 16U : 0U);
                 }
-                const auto* const lora_weight =
-                    static_cast<const Element*>(args.lora_weight) + tile.expert * args.lora_expert_stride;
+                const auto* const lora_weight = static_cast<const Element*>(args.lora_weight) +
+                                                groups.adapter_of(tile.group) * args.lora_expert_stride;
                 copy_weight<C, C::LORA_MAJOR, C::RANK, 0>(stage + L::memory.stage_weights, lora_weight,
                                                           args.lora_row_stride, tile.column, red);
             };
@@ -312,14 +312,15 @@ __device__ __forceinline__ void run(const Args& args) {
         for (int n = 0; n < L::n_tiles; ++n) {
             typename Finish::Column columns[2];
             const int column = tile.column + warp_n * L::warp_n + n * 8 + quad_column;
-            if (tile.expert < C::E && column < C::OUT) finish.read_columns(columns, tile.expert, column);
+            if (tile.group < groups.routed && column < C::OUT)
+                finish.read_columns(columns, groups.weight_of(tile.group), column);
 #pragma unroll
             for (int m = 0; m < L::m_tiles; ++m) {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     const int row = m * 16 + half * 8 + quad_row;
-                    auto of_row = finish.row();
-                    if (tile.expert < C::E) finish.read_row(of_row, row_flat[warp_m * L::warp_m + row]);
+                    auto of_row = finish.row(groups.scale_of(tile.group, args.scale));
+                    if (tile.group < groups.routed) finish.read_row(of_row, row_flat[warp_m * L::warp_m + row]);
                     const uint32 pair = pack2<Element>(Finish::apply(sums[m][n][half * 2], of_row, columns[0]),
                                                        Finish::apply(sums[m][n][half * 2 + 1], of_row, columns[1]));
                     *reinterpret_cast<uint32*>(staging + swizzled<chunks>(row, n) + quad_column * 2) = pair;

@@ -9,6 +9,7 @@
 #include "args/grouped_product.h"
 #include "epilogue.cuh"
 #include "expert_of.cuh"
+#include "groups.cuh"
 #include "rows.cuh"
 #include "types.cuh"
 
@@ -46,23 +47,25 @@ __device__ __forceinline__ void run(const Args& args) {
         float value = 0.0F;
         if (position < kept) {
             const Left rows{static_cast<const Element*>(args.rows), args.rows_stride};
-            const int64 expert = expert_of<C::E>(expert_offsets, position);
+            const int group = expert_of<C::E>(expert_offsets, position);
+            const int weight = Groups<C, true>::weight_of(group);
             value = args.scale * product<C::RED, C::WEIGHT_MAJOR, Left>(
                                      rows.address(Left::index(position, flat)), flat,
-                                     static_cast<const Element*>(args.weight) + expert * args.weight_expert_stride,
+                                     static_cast<const Element*>(args.weight) + weight * args.weight_expert_stride,
                                      args.weight_row_stride, out);
             if constexpr (C::RANK > 0) {
                 using LoraRows = Rows<const Element, rows_grouped, C::TOP_K>;
                 const LoraRows lora_rows{static_cast<const Element*>(args.lora_rows), C::RANK};
                 value += product<C::RANK, C::LORA_MAJOR, LoraRows>(
                     lora_rows.address(position), flat,
-                    static_cast<const Element*>(args.lora_weight) + expert * args.lora_expert_stride,
+                    static_cast<const Element*>(args.lora_weight) +
+                        static_cast<int64>(Groups<C, true>::adapter_of(group)) * args.lora_expert_stride,
                     args.lora_row_stride, out);
             }
             using Finish = Epilogue<C, false>;
             const Finish finish{args};
             typename Finish::Column of_column[1];
-            finish.read_columns(of_column, static_cast<int>(expert), out);
+            finish.read_columns(of_column, weight, out);
             auto of_row = finish.row();
             finish.read_row(of_row, flat);
             value = Finish::apply(value, of_row, of_column[0]);

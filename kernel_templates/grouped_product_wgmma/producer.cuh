@@ -20,20 +20,20 @@ constexpr int steps_ahead = 4;
 template <int MAJOR, int CLUSTER>
 constexpr int weight_copies = MAJOR == 0 ? 1 : tile_columns / CLUSTER / 64;
 
-/// Makes copy `number` of weight_copies of the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction
-/// contiguous. Each block of a cluster copies its share to all of them.
+/// Makes copy `number` of weight_copies of the weights of one step: [tile_columns x DEPTH] of matrix `matrix` of `map`,
+/// MAJOR 0: reduction contiguous. Each block of a cluster copies its share to all of them.
 template <int MAJOR, int DEPTH, int CLUSTER>
 __device__ __forceinline__ void copy_weights(int number, unsigned target, const TensorMap& map, unsigned barrier,
-                                             int expert, int column, int red) {
+                                             int matrix, int column, int red) {
     const int block = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank());
     const int own = block * (tile_columns / CLUSTER) + number * 64;
     const unsigned to = target + static_cast<unsigned>(own * DEPTH * 2);
     const int x = MAJOR == 0 ? red : column + own;
     const int y = MAJOR == 0 ? column + own : red;
     if constexpr (CLUSTER == 1) {
-        ptx::tma_load(to, map, barrier, x, y, expert);
+        ptx::tma_load(to, map, barrier, x, y, matrix);
     } else {
-        ptx::tma_load_multicast(to, map, barrier, x, y, expert, static_cast<unsigned short>((1 << CLUSTER) - 1));
+        ptx::tma_load_multicast(to, map, barrier, x, y, matrix, static_cast<unsigned short>((1 << CLUSTER) - 1));
     }
 }
 
@@ -79,8 +79,9 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                 const int rank = step * L::rank_depth;
 #pragma unroll
                 for (int number = 0; number < weight_copies<C::LORA_MAJOR, C::CLUSTER>; ++number) {
-                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(number, weights, args.lora_weight_map,
-                                                                           barrier, tile.expert, tile.column, rank);
+                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(
+                        number, weights, args.lora_weight_map, barrier, Groups<C, true>::adapter_of(tile.group),
+                        tile.column, rank);
                 }
                 if (!makes) {
                     if constexpr (L::makes_rank_rows) ptx::wait_for_flag(args.progress + 1 + tile.row_tile);
@@ -104,16 +105,17 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                                                          (adapter_too ? lora_bytes : 0U));
             }
             if (issuer < weight_copies<C::WEIGHT_MAJOR, C::CLUSTER>) {
-                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(issuer, stage, args.weight_map, barrier,
-                                                                      tile.expert, tile.column, red);
+                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(
+                    issuer, stage, args.weight_map, barrier, Groups<C, true>::weight_of(tile.group), tile.column, red);
             }
             if (issuer == adapter_issuer) {
                 if (makes) {
                     const unsigned target = stage + L::memory.weight_bytes + L::memory.rows_bytes;
+                    const int adapter = Groups<C, true>::adapter_of(tile.group);
                     if constexpr (C::RANK_MAJOR == 0) {
-                        ptx::tma_load(target, args.rank_map, barrier, red, 0, tile.expert);
+                        ptx::tma_load(target, args.rank_map, barrier, red, 0, adapter);
                     } else {
-                        ptx::tma_load(target, args.rank_map, barrier, 0, red, tile.expert);
+                        ptx::tma_load(target, args.rank_map, barrier, 0, red, adapter);
                     }
                 }
                 if (adapter_too) {
@@ -164,7 +166,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
 
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
-        if (tile.expert < C::E) copy_tile(tile);
+        if (tile.group < Groups<C, true>::routed) copy_tile(tile);
     }
     // What follows on the stream counts on earlier kernels being done when this one is.
     if (issuer == adapter_issuer && !waited) ptx::wait_for_earlier_kernels();
