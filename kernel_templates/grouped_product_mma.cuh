@@ -12,7 +12,8 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of lora_rows, a multiple of 8; 0: none), TOP_K, ROWS, OUT_ROWS,
 // WEIGHT_MAJOR and LORA_MAJOR (0: reduction contiguous, 1: output contiguous), WEIGHT_ROW_STRIDE (0: args tell),
-// HAS_BIAS, HAS_GATES, TILE_M, TILE_N, TILE_K, WARPS_M, WARPS_N, STAGES; types Element, Gate, Index. RED and OUT are
+// HAS_BIAS, HAS_GATES, TILE_M, TILE_N, TILE_K, WARPS_M, WARPS_N, STAGES; types Element, Weight
+// (weight/plain.cuh), Gate, Index. RED and OUT are
 // multiples of 8, every row 16-byte aligned.
 #pragma once
 
@@ -28,6 +29,7 @@
 #include "swizzle.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
+#include "weight/mma.cuh"
 
 namespace smlora::grouped_product_mma {
 
@@ -36,7 +38,10 @@ using Args = GroupedProductArgs;
 template <class C>
 struct Layout {
     static constexpr Blocking blocking{C::TILE_M, C::TILE_N, C::TILE_K, C::WARPS_M, C::WARPS_N, C::STAGES};
-    static constexpr SharedMemory memory = shared_memory(blocking, C::E);
+    static constexpr SharedMemory memory = shared_memory(blocking, C::E, C::Weight::stage_bytes(C::TILE_N, C::TILE_K));
+    static_assert(C::RANK == 0 ||
+                      memory.stage_bytes - memory.stage_weights >= weight::Plain::stage_bytes(C::TILE_N, C::TILE_K),
+                  "the adapter takes the place of a stage's weights");
     static constexpr int threads = grouped_product_mma::threads(blocking);
     static constexpr int warp_m = C::TILE_M / C::WARPS_M;
     static constexpr int warp_n = C::TILE_N / C::WARPS_N;
@@ -64,43 +69,11 @@ struct Tile {
     int column;
 };
 
-/// Copies one step's weight tile. `source` is the expert's matrix; MAJOR 0: its rows are outputs and chunks run along
-/// the reduction, which is DEPTH long, from `red`; MAJOR 1: the reverse. STRIDE: elements between rows, 0 if only
-/// `stride` knows.
-template <class C, int MAJOR, int DEPTH, int STRIDE>
-__device__ __forceinline__ void copy_weight(unsigned target, const typename C::Element* source, int64 stride,
-                                            int column, int red) {
-    using L = Layout<C>;
-    constexpr int chunks = MAJOR == 0 ? L::k_chunks : L::n_chunks;
-    constexpr int rows = MAJOR == 0 ? C::TILE_N : C::TILE_K;
-    constexpr int rows_a_pass = L::threads / chunks;
-    constexpr int passes = ceil_div(rows, rows_a_pass);
-    constexpr int row_end = MAJOR == 0 ? C::OUT : DEPTH;
-    constexpr int chunk_end = MAJOR == 0 ? DEPTH : C::OUT;
-    constexpr bool row_edge = row_end % rows != 0;
-    constexpr bool chunk_edge = chunk_end % (chunks * 8) != 0;
-    static_assert(L::threads % chunks == 0, "a thread keeps its chunk column over the passes");
-
-    if constexpr (STRIDE > 0) stride = STRIDE;
-    const int thread_row = static_cast<int>(threadIdx.x) / chunks;
-    const int chunk = static_cast<int>(threadIdx.x) % chunks;
-    const int first_row = (MAJOR == 0 ? column : red) + thread_row;
-    const int first_element = (MAJOR == 0 ? red : column) + chunk * 8;
-    const bool chunk_inside = !chunk_edge || first_element < chunk_end;
-    const typename C::Element* const from = source + static_cast<int64>(first_row) * stride + first_element;
-#pragma unroll
-    for (int pass = 0; pass < passes; ++pass) {
-        const int row = thread_row + pass * rows_a_pass;
-        if (rows % rows_a_pass != 0 && row >= rows) break;
-        const unsigned to = target + swizzled<chunks>(row, chunk);
-        if constexpr (row_edge || chunk_edge) {
-            const bool inside = chunk_inside && (!row_edge || first_row + pass * rows_a_pass < row_end);
-            ptx::cp_async_16(to, inside ? from + pass * rows_a_pass * stride : source, inside ? 16U : 0U);
-        } else {
-            ptx::cp_async_16(to, from + pass * rows_a_pass * stride);
-        }
-    }
-}
+/// The weights, and the adapter's, which come after them in the reduction.
+template <class C>
+using BaseWeight = weight::Mma<typename C::Weight, C, Layout<C>, C::WEIGHT_MAJOR, C::RED, C::WEIGHT_ROW_STRIDE>;
+template <class C>
+using AdapterWeight = weight::Mma<weight::Plain, C, Layout<C>, C::LORA_MAJOR, C::RANK, 0>;
 
 /// The fragments of one k16 step: A for m_tiles x m16, B for n_tiles x n8.
 template <class C>
@@ -109,7 +82,7 @@ struct Fragments {
     unsigned b[Layout<C>::n_tiles / 2][4];
 };
 
-template <class C, int MAJOR>
+template <class C, class Weight>
 __device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned stage, int k16, int warp_m,
                                                int warp_n) {
     using L = Layout<C>;
@@ -119,18 +92,7 @@ __device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned
         const int row = warp_m * L::warp_m + m * 16 + (lane & 15);
         ptx::ldmatrix_x4(fragments.a[m], stage + swizzled<L::k_chunks>(row, k16 * 2 + (lane >> 4)));
     }
-    const unsigned weight = stage + L::memory.stage_weights;
-#pragma unroll
-    for (int n = 0; n < L::n_tiles / 2; ++n) {
-        const int column = warp_n * L::warp_n + n * 16;
-        if constexpr (MAJOR == 0) {
-            const int row = column + (lane & 7) + ((lane >> 4) << 3);
-            ptx::ldmatrix_x4(fragments.b[n], weight + swizzled<L::k_chunks>(row, k16 * 2 + ((lane >> 3) & 1)));
-        } else {
-            const int row = k16 * 16 + (lane & 15);
-            ptx::ldmatrix_x4_trans(fragments.b[n], weight + swizzled<L::n_chunks>(row, column / 8 + (lane >> 4)));
-        }
-    }
+    Weight::load(fragments.b, stage + L::memory.stage_weights, k16, warp_n * L::warp_n);
 }
 
 template <class C>
@@ -148,15 +110,15 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::m_tiles][Layou
 }
 
 /// All k16 steps of one stage; fragments of the next are loaded under the products of this one.
-template <class C, int MAJOR, int K16_STEPS>
+template <class C, class Weight, int K16_STEPS>
 __device__ __forceinline__ void multiply_stage(float (&sums)[Layout<C>::m_tiles][Layout<C>::n_tiles][4], unsigned stage,
                                                int warp_m, int warp_n) {
     Fragments<C> fragments[2];
-    load_fragments<C, MAJOR>(fragments[0], stage, 0, warp_m, warp_n);
+    load_fragments<C, Weight>(fragments[0], stage, 0, warp_m, warp_n);
 #pragma unroll
     for (int k16 = 0; k16 < K16_STEPS; ++k16) {
         if (k16 + 1 < K16_STEPS) {
-            load_fragments<C, MAJOR>(fragments[(k16 + 1) & 1], stage, k16 + 1, warp_m, warp_n);
+            load_fragments<C, Weight>(fragments[(k16 + 1) & 1], stage, k16 + 1, warp_m, warp_n);
         }
         multiply<C>(sums, fragments[k16 & 1]);
     }
@@ -241,8 +203,7 @@ __device__ __forceinline__ void run(const Args& args) {
                         ptx::cp_async_16(to, inside ? from + step * L::k_chunks : from, inside ? 16U : 0U);
                     }
                 }
-                copy_weight<C, C::WEIGHT_MAJOR, C::RED, C::WEIGHT_ROW_STRIDE>(stage + L::memory.stage_weights, weight,
-                                                                              args.weight_row_stride, tile.column, red);
+                BaseWeight<C>::copy(stage + L::memory.stage_weights, weight, args.weight_row_stride, tile.column, red);
             };
             auto copy_lora = [&](int step) {
                 const unsigned stage = stage_of(step);
@@ -258,8 +219,8 @@ __device__ __forceinline__ void run(const Args& args) {
                 }
                 const auto* const lora_weight = static_cast<const Element*>(args.lora_weight) +
                                                 groups.adapter_of(tile.group) * args.lora_expert_stride;
-                copy_weight<C, C::LORA_MAJOR, C::RANK, 0>(stage + L::memory.stage_weights, lora_weight,
-                                                          args.lora_row_stride, tile.column, red);
+                AdapterWeight<C>::copy(stage + L::memory.stage_weights, lora_weight, args.lora_row_stride, tile.column,
+                                       red);
             };
             auto copy_step = [&](int step) {
                 if (step < L::red_steps) {
@@ -281,7 +242,7 @@ __device__ __forceinline__ void run(const Args& args) {
                 __syncthreads();
                 copy_step(step + C::STAGES - 1);
                 ptx::cp_async_commit();
-                multiply_stage<C, C::WEIGHT_MAJOR, C::TILE_K / 16>(sums, stage_of(step), warp_m, warp_n);
+                multiply_stage<C, BaseWeight<C>, C::TILE_K / 16>(sums, stage_of(step), warp_m, warp_n);
             }
             if constexpr (C::RANK > 0) {
                 // A rank that fits one step takes as many pieces as it has; a longer one whole steps, zero-filled.
@@ -292,7 +253,7 @@ __device__ __forceinline__ void run(const Args& args) {
                     __syncthreads();
                     copy_step(step + C::STAGES - 1);
                     ptx::cp_async_commit();
-                    multiply_stage<C, C::LORA_MAJOR, k16_steps>(sums, stage_of(step), warp_m, warp_n);
+                    multiply_stage<C, AdapterWeight<C>, k16_steps>(sums, stage_of(step), warp_m, warp_n);
                 }
             }
             ptx::cp_async_wait<0>();

@@ -8,8 +8,9 @@
 // args/grouped_product_simt.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (columns of lora_rows that count), RANK_STRIDE, TOP_K, ROWS, OUT_ROWS,
-// OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES; types Element, Gate, Index. OUT is what is written: for a
-// rank-sized product the padded rank, of which OUT_WEIGHT columns have weights and the rest are zero.
+// OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES; types Element, Weight (weight/plain.cuh), Gate, Index. OUT
+// is what is written: for a rank-sized product the padded rank, of which OUT_WEIGHT columns have weights and the rest
+// are zero.
 #pragma once
 
 #include "args/grouped_product.h"
@@ -19,6 +20,7 @@
 #include "rows.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
+#include "weight/simt.cuh"
 
 namespace smlora::grouped_product_simt {
 
@@ -102,30 +104,26 @@ __device__ __forceinline__ void run(const Args& args) {
         };
         if (group < groups.routed) {
             const Left rows{static_cast<const Element*>(args.rows), args.rows_stride};
-            const auto* const weight =
-                static_cast<const Element*>(args.weight) + groups.weight_of(group) * args.weight_expert_stride;
+            const weight::Simt<typename C::Weight, Element, C::WEIGHT_MAJOR> weights{
+                static_cast<const Element*>(args.weight) + groups.weight_of(group) * args.weight_expert_stride,
+                args.weight_row_stride};
             accumulate(
                 C::RED, C::OUT_WEIGHT, C::WEIGHT_MAJOR == 1,
                 [&](int row, int k) {
                     return Left::value(rows.data[rows.offset(row_from[row]) + k], row_flat[row], k);
                 },
-                [&](int k, int n) {
-                    return to_float(C::WEIGHT_MAJOR == 0 ? weight[n * args.weight_row_stride + k]
-                                                         : weight[k * args.weight_row_stride + n]);
-                });
+                [&](int k, int n) { return weights.at(k, n); });
             if constexpr (C::RANK > 0) {
                 const auto* const lora_rows = static_cast<const Element*>(args.lora_rows);
-                const auto* const lora_weight =
-                    static_cast<const Element*>(args.lora_weight) + groups.adapter_of(group) * args.lora_expert_stride;
+                const weight::Simt<weight::Plain, Element, C::LORA_MAJOR> adapter{
+                    static_cast<const Element*>(args.lora_weight) + groups.adapter_of(group) * args.lora_expert_stride,
+                    args.lora_row_stride};
                 accumulate(
                     C::RANK, C::OUT, C::LORA_MAJOR == 1,
                     [&](int row, int k) {
                         return to_float(lora_rows[static_cast<int64>(first + row) * C::RANK_STRIDE + k]);
                     },
-                    [&](int k, int n) {
-                        return to_float(C::LORA_MAJOR == 0 ? lora_weight[n * args.lora_row_stride + k]
-                                                           : lora_weight[k * args.lora_row_stride + n]);
-                    });
+                    [&](int k, int n) { return adapter.at(k, n); });
             }
         }
 

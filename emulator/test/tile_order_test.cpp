@@ -22,6 +22,8 @@ struct C {
                          LORA_MAJOR = 0, RANK_MAJOR = 0, HAS_BIAS = 0, HAS_GATES = 0, MAKES_RANK_ROWS = 1,
                          COLUMN_TILES = 5, CLUSTER = 2, TILE_ROWS = 144, ROW_STEP = 8, STAGES = 4, STAGING_ROWS = 32;
     using Index = int;
+    using Element = bf16;
+    using Weight = weight::Plain;
 };
 extern "C" __global__ void test(int* places, const int* prefix, int experts_ahead) {
     for (int item = threadIdx.x; item < prefix[C::E + 1] * C::COLUMN_TILES; item += 32) {

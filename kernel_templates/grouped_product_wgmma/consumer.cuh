@@ -37,18 +37,6 @@ struct Consumer {
     Ring<L::slots> slots;
     unsigned left_parity = 1;  // of the last tile's output
 
-    /// Operand of k16 step `k` of m64 `m` of the weights at `target`, STRIDED in the reduction, which is DEPTH long.
-    template <int STRIDED, int DEPTH>
-    __device__ __forceinline__ uint64 weights(unsigned target, int m, int k) const {
-        const unsigned piece = static_cast<unsigned>(half * 2 + m) * 64U * DEPTH * 2U;
-        if constexpr (STRIDED != 0) {
-            return wgmma_operand(target + piece + static_cast<unsigned>(k) * 2048U, 128, 1024, 0);
-        } else {
-            constexpr int pitch = DEPTH * 2;
-            return wgmma_operand(target + piece + static_cast<unsigned>(k) * 32U, pitch, 8 * pitch, 0);
-        }
-    }
-
     /// Operand of k16 step `k` of reduction-contiguous rows of `pitch` bytes.
     static __device__ __forceinline__ uint64 rows(unsigned target, int pitch, int k) {
         return wgmma_operand(target + static_cast<unsigned>(k) * 32U, pitch, static_cast<unsigned>(8 * pitch), 0);
@@ -87,8 +75,8 @@ struct Consumer {
         for (int k = 0; k < L::rank_depth / 16; ++k) {
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
-                ptx::Wgmma<Element, N, C::LORA_MAJOR, 0>::run(
-                    sums[m], weights<C::LORA_MAJOR, L::rank_depth>(weights_at, m, k), rows(rows_at, L::rank_pitch, k));
+                L::AdapterWeight::template multiply<N>(sums[m], weights_at, half * 2 + m, k,
+                                                       rows(rows_at, L::rank_pitch, k));
             }
         }
     }
@@ -153,8 +141,7 @@ struct Consumer {
                 const uint64 right = rows(stage + L::memory.weight_bytes, 128, k);
 #pragma unroll
                 for (int m = 0; m < 2; ++m) {
-                    ptx::Wgmma<Element, N, C::WEIGHT_MAJOR, 0>::run(
-                        sums[m], weights<C::WEIGHT_MAJOR, step_depth>(stage, m, k), right);
+                    L::BaseWeight::template multiply<N>(sums[m], stage, half * 2 + m, k, right);
                 }
                 if constexpr (MAKES) {
                     // Here the rows are the m side, 64 of them at a time.

@@ -14,6 +14,9 @@ namespace smlora::families {
 /// whatever type the problem's gates have.
 [[nodiscard]] const char* gate_type_name(const Problem& problem, bool gates);
 
+/// The templates' format of weights in the problem's own type (weight/plain.cuh).
+inline constexpr const char* plain_weight = "smlora::weight::Plain";
+
 struct ProductKernel {
     std::int64_t red = 0;         ///< length of the reduction
     std::int64_t out = 0;         ///< columns written
