@@ -1,6 +1,6 @@
-// Adds up the partial sums that lora_gradient_mma leaves for experts with several chunks of rows, in the order of the
-// chunks, for both gradients. A persistent grid walks the items (expert with several chunks, piece of its sums); with
-// an even routing there are none, and a block ends after it has looked at the row counts.
+// Adds up the partial sums that lora_gradient_mma or lora_gradient_bulk leaves for experts with several chunks of rows,
+// in the order of the chunks, for both gradients. A persistent grid walks the items (expert with several chunks, piece
+// of its sums); with an even routing there are none, and a block ends after it has looked at the row counts.
 //
 // Shared memory (dynamic): args/lora_gradient_reduce.h.
 //

@@ -1,5 +1,5 @@
 // Plain reference of the adapter's gradients: a thread takes one element (e, c, r) at a time and sums over the expert's
-// rows in fp32, in sorted order. 256 threads, any grid; `partials` and `chunk_rows` are not used.
+// rows in fp32, in sorted order. 256 threads, any grid; `partials`, `by_span` and `uncut_rows` are not used.
 //
 // Compile-time (struct C): E, WIDE, RANK, RANK_STRIDE, ROWS, TOP_K, HAS_GATES; types Element (of wide and rank_rows),
 // Output, Gate, Index.
@@ -34,8 +34,8 @@ __device__ __forceinline__ void run(const Args& args) {
         for (int position = begin; position < end; ++position) {
             const int flat = static_cast<int>(scattered_idxs[position]);
             float coefficient = to_float(rank_rows[static_cast<int64>(position) * C::RANK_STRIDE + rank]);
-            // Rounded as those who are compared with this round it: where terms of both signs make a small sum, nothing
-            // in the sum's own size would tell what that may be off by.
+            // The kernels that are compared with this one round it, too: where terms of both signs make a small sum,
+            // the sum's own size does not bound the difference.
             if constexpr (C::HAS_GATES) {
                 coefficient *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
                 coefficient = to_float(from_float<Element>(coefficient));

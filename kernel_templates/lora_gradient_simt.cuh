@@ -1,6 +1,5 @@
 // Gradients of the adapter without tensor cores: any element type, any alignment. The path of fp32, and of 16-bit
-// problems whose rows are not 16-byte aligned. Same arguments as lora_gradient_mma, but one block sums all rows of an
-// expert.
+// problems whose rows are not 16-byte aligned. A launch makes one gradient, and one block sums all rows of an expert.
 //
 // Grid: (column tiles x rank tiles, E) blocks of 256 threads; a block owns 64 columns x 16 ranks of one expert.
 // Roles: all threads load 16 rows of both operands as floats, then each multiplies 1 column x 4 ranks with FFMA.

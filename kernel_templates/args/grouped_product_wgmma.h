@@ -7,7 +7,7 @@
 
 namespace smlora {
 
-/// Boxes and swizzles of the maps: grouped_product_wgmma/layout.cuh.
+/// A map's box is what one copy brings to shared memory: weight/wgmma.cuh and SharedMemory below.
 struct GroupedProductWgmmaArgs {
     TensorMap weight_map;        ///< [E, RED, OUT] or [E, OUT, RED], the last contiguous
     TensorMap lora_weight_map;   ///< [E, RANK, OUT] or [E, OUT, RANK]; RANK > 0

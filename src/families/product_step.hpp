@@ -38,11 +38,12 @@ struct ProductKernel {
 /// The plain kernel that others are checked against. Takes the arguments of the step above.
 [[nodiscard]] plan::Step reference_product_step(const Problem& problem, const ProductKernel& product);
 
-/// The gradients that the variant wants, in one launch on tensor cores. `configuration` is one of lora_gradient_mma.
+/// The gradients that the variant wants, in one launch on tensor cores. `configuration` is one of lora_gradient_mma
+/// or lora_gradient_bulk.
 [[nodiscard]] plan::Step gradients_step(const Problem& problem, const plan::Variant& variant,
                                         const tune::Configuration& configuration);
 
-/// Adds up what gradients_step left in pieces.
+/// Adds up the partial sums of gradients_step.
 [[nodiscard]] plan::Step gradients_reduce_step(const Problem& problem, const plan::Variant& variant);
 
 /// The gradient of one adapter matrix without tensor cores. `width` is the wide operand's, `rows` its order.
