@@ -8,7 +8,7 @@ namespace smlora {
 
 /// result = sum factor(row) + bias(column), factor = scale gate. A kernel reads the row's and the column's part where
 /// it has them at hand and applies both to the sum; what else belongs to rows or columns (a column's scale) becomes a
-/// member of Row or Column. SCALED: sums are multiplied with args.scale, too.
+/// member of Row or Column. SCALED: sums are multiplied with a scale, too.
 ///
 /// Of C: OUT, HAS_GATES, HAS_BIAS; types Element, Gate.
 template <class C, bool SCALED>
@@ -22,8 +22,8 @@ struct Epilogue {
 
     const GroupedProductArgs& args;
 
-    /// Of an entry that was left out.
-    [[nodiscard]] __device__ __forceinline__ Row row() const { return {SCALED ? args.scale : 1.0F}; }
+    /// Of an entry that was left out; `scale` if SCALED.
+    [[nodiscard]] static __device__ __forceinline__ Row row(float scale = 1.0F) { return {scale}; }
 
     /// Makes `row`, as row() gives it, that of flat entry `flat`, which is read only if there are gates.
     __device__ __forceinline__ void read_row(Row& row, const int& flat) const {

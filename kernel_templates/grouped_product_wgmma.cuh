@@ -1,6 +1,6 @@
 // Grouped product on Hopper's tensor cores (sm_90a): forward, dX and the base product.
 //
-// A persistent grid of one block a multiprocessor walks the tiles (expert, column tile of 256, row tile of at most
+// A persistent grid of one block a multiprocessor walks the tiles (group, column tile of 256, row tile of at most
 // TILE_ROWS), row tiles fastest. A warpgroup copies: weights by TMA, gathered rows by cp.async into the same swizzled
 // layout. Two multiply, 128 columns each, with the rows on wgmma's 8-granular n side. The fourth stores finished tiles
 // to scattered rows, while the next is multiplied.
@@ -22,7 +22,7 @@
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
 // COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
-// types Element, Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
+// types Element, Weight (weight/plain.cuh), Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 
 #include "grouped_product_wgmma/consumer.cuh"
@@ -39,7 +39,7 @@ __device__ __forceinline__ void run(const Args& args) {
     extern __shared__ __align__(1024) unsigned char shared[];
     auto* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
     const unsigned base = ptx::shared_address(shared);
-    const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
+    const Groups<C, true> groups{static_cast<const typename C::Index*>(args.product.expert_offsets), args.product.M};
 
     if (threadIdx.x == 0) {
         ptx::prefetch_tensor_map(args.weight_map);
@@ -63,8 +63,8 @@ __device__ __forceinline__ void run(const Args& args) {
     // Asked for early: the answer takes a while.
     const int first_item = threadIdx.x == finder_thread ? TileFinder<C>::taken_item(args) : 0;
     ptx::let_next_kernel_begin();
-    prefix_counts<C::E + 1, block_threads>(prefix, reinterpret_cast<int*>(shared + L::memory.warp_totals),
-                                           [&](int group) { return row_tiles<C>(offsets, group, args.product.M); });
+    prefix_counts<groups.count, block_threads>(prefix, reinterpret_cast<int*>(shared + L::memory.warp_totals),
+                                               [&](int group) { return row_tiles(groups, group); });
 
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the barriers of the other block are there
 

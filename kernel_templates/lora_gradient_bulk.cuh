@@ -68,7 +68,7 @@ struct Layout {
 /// One piece of work.
 struct Piece {
     int side;
-    int expert;
+    int group;
     int slot;           ///< in `partials`, -1: the expert's sums are complete
     int column, width;  ///< of the span
     int first_rank;
@@ -101,12 +101,12 @@ __device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int
     piece.width = piece.side == side_a ? span_width<C, C::WIDE_A, L::spans_a> : span_width<C, C::WIDE_B, L::spans_b>;
     piece.column = span * piece.width;
     if (piece.column + piece.width > wide) piece.width = wide - piece.column;
-    const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
-    piece.expert = group_of<C::E>(prefix, chunk);
-    const int own_chunk = chunk - prefix[piece.expert];
-    const int of_expert = prefix[piece.expert + 1] - prefix[piece.expert];
-    piece.slot = of_expert > 1 ? slots[piece.expert] + own_chunk : -1;
-    const RowRange rows = chunk_rows(offsets, piece.expert, own_chunk, of_expert);
+    const GradientGroups<C> groups{static_cast<const typename C::Index*>(args.a.expert_offsets), args.a.M};
+    piece.group = group_of<C::E>(prefix, chunk);
+    const int own_chunk = chunk - prefix[piece.group];
+    const int of_expert = prefix[piece.group + 1] - prefix[piece.group];
+    piece.slot = of_expert > 1 ? slots[piece.group] + own_chunk : -1;
+    const RowRange rows = chunk_rows<C>(groups, piece.group, own_chunk, of_expert);
     piece.begin = rows.begin;
     piece.end = rows.end;
     return piece;
@@ -278,7 +278,8 @@ __device__ __forceinline__ void write_side(const float (&sums)[4][Layout<C>::n_t
         }
         return;
     }
-    auto* const out = static_cast<Output*>(args.out) + piece.expert * args.out_expert_stride +
+    auto* const out = static_cast<Output*>(args.out) +
+                      GradientGroups<C>::adapter_of(piece.group) * args.out_expert_stride +
                       column * args.out_wide_stride + first_rank * args.out_rank_stride;
     if (args.out_wide_stride == 1) {
         const bool aligned = reinterpret_cast<uint64>(args.out) % 16 == 0 &&
@@ -367,7 +368,7 @@ __device__ __forceinline__ void run(const Args& args) {
     int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
     int* const slots = reinterpret_cast<int*>(shared + L::memory.slots);
     int* const warp_totals = reinterpret_cast<int*>(shared + L::memory.warp_totals);
-    const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
+    const GradientGroups<C> groups{static_cast<const typename C::Index*>(args.a.expert_offsets), args.a.M};
     if (threadIdx.x == 0) {
         const unsigned base = ptx::shared_address(shared);
         for (int stage = 0; stage < C::STAGES; ++stage) {
@@ -379,8 +380,8 @@ __device__ __forceinline__ void run(const Args& args) {
     ptx::let_next_kernel_begin();
     const int uncut_rows = args.a.uncut_rows;
     prefix_counts<C::E, L::threads>(prefix, warp_totals,
-                                    [&](int expert) { return gradient_chunks(offsets, expert, uncut_rows); });
-    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, uncut_rows);
+                                    [&](int group) { return gradient_chunks<C>(groups, group, uncut_rows); });
+    gradient_slots<L::threads, C>(slots, warp_totals, groups, uncut_rows);
     if (threadIdx.x / 32 == C::WARPS) {
         produce<C>(args, shared, prefix, slots);
     } else {

@@ -55,7 +55,7 @@ struct Layout {
 /// One piece of work.
 struct Piece {
     int side;
-    int expert;
+    int group;
     int slot;  ///< in `partials`, -1: the expert's sums are complete
     int column;
     int first_rank;
@@ -64,21 +64,21 @@ struct Piece {
 
 template <class C>
 __device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int* slots,
-                                          const typename C::Index* offsets) {
+                                          const GradientGroups<C>& groups) {
     using L = Layout<C>;
     constexpr int tiles = L::tiles_a + L::tiles_b;
     const int chunk_item = item / tiles;
     int tile = item % tiles;
     Piece piece;
-    piece.expert = group_of<C::E>(prefix, chunk_item);
-    const int chunk = chunk_item - prefix[piece.expert];
-    const int chunks = prefix[piece.expert + 1] - prefix[piece.expert];
-    piece.slot = chunks > 1 ? slots[piece.expert] + chunk : -1;
+    piece.group = group_of<C::E>(prefix, chunk_item);
+    const int chunk = chunk_item - prefix[piece.group];
+    const int chunks = prefix[piece.group + 1] - prefix[piece.group];
+    piece.slot = chunks > 1 ? slots[piece.group] + chunk : -1;
     piece.side = tile < L::tiles_a ? side_a : side_b;
     if (piece.side == side_b) tile -= L::tiles_a;
     piece.column = tile / L::rank_tiles * C::TILE_C;
     piece.first_rank = tile % L::rank_tiles * C::TILE_R;
-    const RowRange rows = chunk_rows(offsets, piece.expert, chunk, chunks);
+    const RowRange rows = chunk_rows<C>(groups, piece.group, chunk, chunks);
     piece.begin = rows.begin;
     piece.end = rows.end;
     return piece;
@@ -144,7 +144,8 @@ struct Copier {
     /// Goes to the first piece with rows from `from` on.
     __device__ __forceinline__ void seek(int from) {
         for (item = from; item < items; item += static_cast<int>(gridDim.x)) {
-            piece = piece_of<C>(item, prefix, slots, static_cast<const Index*>(args.a.expert_offsets));
+            const GradientGroups<C> groups{static_cast<const Index*>(args.a.expert_offsets), args.a.M};
+            piece = piece_of<C>(item, prefix, slots, groups);
             if (piece.begin < piece.end) break;
         }
         first = piece.begin;
@@ -252,7 +253,8 @@ __device__ __forceinline__ void write(const float (&sums)[Layout<C>::c_tiles][La
     const int64 expert_stride = a ? args.a.out_expert_stride : args.b.out_expert_stride;
     const int64 wide_stride = a ? args.a.out_wide_stride : args.b.out_wide_stride;
     const int64 rank_stride = a ? args.a.out_rank_stride : args.b.out_rank_stride;
-    auto* const out = static_cast<Output*>(a ? args.a.out : args.b.out) + piece.expert * expert_stride;
+    auto* const out =
+        static_cast<Output*>(a ? args.a.out : args.b.out) + GradientGroups<C>::adapter_of(piece.group) * expert_stride;
     auto* const partials = static_cast<float*>(a ? args.a.partials : args.b.partials);
     const bool along_columns = piece.slot >= 0 || wide_stride == 1;
     for (int i = static_cast<int>(threadIdx.x); i < C::TILE_C * C::TILE_R; i += L::threads) {
@@ -279,12 +281,12 @@ __device__ __forceinline__ void run(const Args& args) {
     int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
     int* const slots = reinterpret_cast<int*>(shared + L::memory.slots);
     int* const warp_totals = reinterpret_cast<int*>(shared + L::memory.warp_totals);
-    const auto* const offsets = static_cast<const Index*>(args.a.expert_offsets);
+    const GradientGroups<C> groups{static_cast<const typename C::Index*>(args.a.expert_offsets), args.a.M};
     const int uncut_rows = args.a.uncut_rows;
     ptx::let_next_kernel_begin();
     prefix_counts<C::E, L::threads>(prefix, warp_totals,
-                                    [&](int expert) { return gradient_chunks(offsets, expert, uncut_rows); });
-    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, uncut_rows);
+                                    [&](int group) { return gradient_chunks<C>(groups, group, uncut_rows); });
+    gradient_slots<L::threads, C>(slots, warp_totals, groups, uncut_rows);
     const int items = prefix[C::E] * (L::tiles_a + L::tiles_b);
 
     Copier<C> copier{args, prefix, slots, items, 0, {}, 0, {}};
@@ -296,7 +298,7 @@ __device__ __forceinline__ void run(const Args& args) {
     }
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-        const Piece piece = piece_of<C>(item, prefix, slots, offsets);
+        const Piece piece = piece_of<C>(item, prefix, slots, groups);
         float sums[L::c_tiles][L::r_tiles][4] = {};
         for (int first = piece.begin; first < piece.end; first += C::TILE_K) {
             ptx::cp_async_wait<C::STAGES - 2>();

@@ -26,10 +26,11 @@ struct SharedMemory {
     int bytes;        ///< in all
 };
 
-constexpr SharedMemory shared_memory(const Blocking& blocking, int E) {
+/// `weight_bytes`: of the weights of a stage.
+constexpr SharedMemory shared_memory(const Blocking& blocking, int E, int weight_bytes) {
     SharedMemory memory{};
     memory.stage_weights = blocking.m * blocking.k * 2;
-    memory.stage_bytes = memory.stage_weights + blocking.n * blocking.k * 2;
+    memory.stage_bytes = memory.stage_weights + weight_bytes;
     memory.row_flat = greatest_of(blocking.stages * memory.stage_bytes, blocking.m * blocking.n * 2);
     memory.prefix = memory.row_flat + blocking.m * 4;
     memory.warp_totals = memory.prefix + (E + 2) * 4;

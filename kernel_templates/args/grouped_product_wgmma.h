@@ -7,7 +7,7 @@
 
 namespace smlora {
 
-/// Boxes and swizzles of the maps: grouped_product_wgmma/layout.cuh.
+/// A map's box is what one copy brings to shared memory: weight/wgmma.cuh and SharedMemory below.
 struct GroupedProductWgmmaArgs {
     TensorMap weight_map;        ///< [E, RED, OUT] or [E, OUT, RED], the last contiguous
     TensorMap lora_weight_map;   ///< [E, RANK, OUT] or [E, OUT, RANK]; RANK > 0
@@ -101,12 +101,12 @@ struct SharedMemory {
     unsigned bytes;        ///< in all
 };
 
-/// `rank`: padded; 0: no adapter.
-constexpr SharedMemory shared_memory(const Blocking& blocking, int E, int rank) {
+/// `weight_bytes`: of the weights of a stage. `rank`: padded; 0: no adapter.
+constexpr SharedMemory shared_memory(const Blocking& blocking, int E, int weight_bytes, int rank) {
     const auto bytes_of = [](int rows, int columns) { return static_cast<unsigned>(rows * columns * 2); };
     const int depth = rank_depth(rank);
     SharedMemory memory{};
-    memory.weight_bytes = bytes_of(tile_columns, step_depth);
+    memory.weight_bytes = static_cast<unsigned>(weight_bytes);
     memory.rows_bytes = bytes_of(blocking.tile_rows, step_depth);
     memory.rank_bytes = blocking.makes_rank_rows ? bytes_of(depth, step_depth) : 0;
     // An m64 of rows is read although there may be fewer.
@@ -132,7 +132,7 @@ constexpr SharedMemory shared_memory(const Blocking& blocking, int E, int rank) 
 
 /// Whether rank rows that are made on the way have room in the staging, where they wait for their product.
 constexpr bool rank_rows_fit(const Blocking& blocking, int rank) {
-    const SharedMemory memory = shared_memory(blocking, 0, rank);
+    const SharedMemory memory = shared_memory(blocking, 0, 0, rank);
     return memory.lora_rows_bytes <= memory.staging_bytes;
 }
 

@@ -37,18 +37,6 @@ struct Consumer {
     Ring<L::slots> slots;
     unsigned left_parity = 1;  // of the last tile's output
 
-    /// Operand of k16 step `k` of m64 `m` of the weights at `target`, STRIDED in the reduction, which is DEPTH long.
-    template <int STRIDED, int DEPTH>
-    __device__ __forceinline__ uint64 weights(unsigned target, int m, int k) const {
-        const unsigned piece = static_cast<unsigned>(half * 2 + m) * 64U * DEPTH * 2U;
-        if constexpr (STRIDED != 0) {
-            return wgmma_operand(target + piece + static_cast<unsigned>(k) * 2048U, 128, 1024, 0);
-        } else {
-            constexpr int pitch = DEPTH * 2;
-            return wgmma_operand(target + piece + static_cast<unsigned>(k) * 32U, pitch, 8 * pitch, 0);
-        }
-    }
-
     /// Operand of k16 step `k` of reduction-contiguous rows of `pitch` bytes.
     static __device__ __forceinline__ uint64 rows(unsigned target, int pitch, int k) {
         return wgmma_operand(target + static_cast<unsigned>(k) * 32U, pitch, static_cast<unsigned>(8 * pitch), 0);
@@ -87,8 +75,8 @@ struct Consumer {
         for (int k = 0; k < L::rank_depth / 16; ++k) {
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
-                ptx::Wgmma<Element, N, C::LORA_MAJOR, 0>::run(
-                    sums[m], weights<C::LORA_MAJOR, L::rank_depth>(weights_at, m, k), rows(rows_at, L::rank_pitch, k));
+                L::AdapterWeight::template multiply<N>(sums[m], weights_at, half * 2 + m, k,
+                                                       rows(rows_at, L::rank_pitch, k));
             }
         }
     }
@@ -116,10 +104,10 @@ struct Consumer {
         for (int window = 0; window < rank_windows<N>; ++window) {
 #pragma unroll
             for (int i = 0; i < L::rank_depth / 4; ++i) {
+                const float scale = Groups<C, true>::scale_of(tile.group, args.rank_scale);
                 const int row = window_row<N>(window) + warp * 16 + lane / 4 + i % 2 * 8;
                 const int rank = i / 2 * 8 + lane % 4 * 2;
-                const uint32 pair =
-                    pack2<Element>(sums[window][i * 2] * args.rank_scale, sums[window][i * 2 + 1] * args.rank_scale);
+                const uint32 pair = pack2<Element>(sums[window][i * 2] * scale, sums[window][i * 2 + 1] * scale);
                 // What another window or the other warpgroup has made, too.
                 if (window == 1 ? row < 128 || half == 1 : row < half * 64) continue;
                 if (row < C::TILE_ROWS) {
@@ -153,8 +141,7 @@ struct Consumer {
                 const uint64 right = rows(stage + L::memory.weight_bytes, 128, k);
 #pragma unroll
                 for (int m = 0; m < 2; ++m) {
-                    ptx::Wgmma<Element, N, C::WEIGHT_MAJOR, 0>::run(
-                        sums[m], weights<C::WEIGHT_MAJOR, step_depth>(stage, m, k), right);
+                    L::BaseWeight::template multiply<N>(sums[m], stage, half * 2 + m, k, right);
                 }
                 if constexpr (MAKES) {
                     // Here the rows are the m side, 64 of them at a time.
@@ -262,7 +249,8 @@ struct Consumer {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int column = tile.column + half * 128 + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
-            if (column < C::OUT) finish.read_columns(columns[i / 2][i % 2], tile.expert, column);
+            if (column < C::OUT)
+                finish.read_columns(columns[i / 2][i % 2], Groups<C, true>::weight_of(tile.group), column);
         }
         // Matrix lane / 8 of four: columns + 8 in the odd ones, rows + 8 in the upper two.
         const int matrix_row = lane % 8 + lane / 16 * 8;
@@ -363,7 +351,7 @@ __device__ __forceinline__ void consume(const GroupedProductWgmmaArgs& args, uns
     Consumer<C> consumer{args, base, half};
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
-        if (tile.expert < C::E) consumer.dispatch(tile);
+        if (tile.group < Groups<C, true>::routed) consumer.dispatch(tile);
     }
 }
 

@@ -5,13 +5,15 @@
 #include "ptx/wgmma.cuh"
 #include "ring.cuh"
 #include "types.cuh"
+#include "weight/wgmma.cuh"
 
 namespace smlora::grouped_product_wgmma {
 
 template <class C>
 struct Layout {
     static constexpr Blocking blocking{C::TILE_ROWS, C::STAGES, C::STAGING_ROWS, C::CLUSTER, C::MAKES_RANK_ROWS != 0};
-    static constexpr SharedMemory memory = shared_memory(blocking, C::E, C::RANK);
+    static constexpr SharedMemory memory =
+        shared_memory(blocking, C::E, C::Weight::stage_bytes(tile_columns, step_depth), C::RANK);
 
     /// Registers of a thread that copies, stores or multiplies; the rank rows' sums are 16 of the latter's.
     static constexpr int copying_registers = C::MAKES_RANK_ROWS != 0 ? 64 : 72;
@@ -23,6 +25,9 @@ struct Layout {
     static constexpr bool makes_rank_rows = C::MAKES_RANK_ROWS != 0;
     static constexpr int rank_depth = grouped_product_wgmma::rank_depth(C::RANK);
     static constexpr int rank_pitch = rank_depth * 2;
+
+    using BaseWeight = weight::Wgmma<typename C::Weight, typename C::Element, C::WEIGHT_MAJOR, step_depth>;
+    using AdapterWeight = weight::Wgmma<weight::Plain, typename C::Element, C::LORA_MAJOR, rank_depth>;
 
     static constexpr int red_steps = ceil_div(C::RED, step_depth);
     static constexpr int lora_steps = grouped_product_wgmma::lora_steps(C::RANK);
@@ -36,6 +41,8 @@ struct Layout {
 
     static_assert(C::TILE_ROWS % 16 == 0, "whole passes of 16 rows");
     static_assert(C::STAGING_ROWS % slot_rows == 0 && C::STAGING_ROWS <= C::TILE_ROWS, "whole slots");
+    static_assert(lora_slots == 0 || memory.lora_weight_bytes <= memory.weight_bytes,
+                  "the adapter takes the place of a stage's weights");
     static_assert(!makes_rank_rows || rank_rows_fit(blocking, C::RANK), "rank rows lie in the staging");
     static_assert(!makes_rank_rows || (lora_steps == 1 && C::TILE_ROWS <= (rank_depth == 16 ? 192 : 128)),
                   "the rank rows of a tile are one step of the adapter and two or, of the least depth, three m64");

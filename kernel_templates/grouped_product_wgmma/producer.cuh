@@ -16,27 +16,6 @@ namespace smlora::grouped_product_wgmma {
 /// of them, and a copy waits for no addition.
 constexpr int steps_ahead = 4;
 
-/// Copies that a block makes of the weights of one step, one for each 64 columns unless the reduction is contiguous.
-template <int MAJOR, int CLUSTER>
-constexpr int weight_copies = MAJOR == 0 ? 1 : tile_columns / CLUSTER / 64;
-
-/// Makes copy `number` of weight_copies of the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction
-/// contiguous. Each block of a cluster copies its share to all of them.
-template <int MAJOR, int DEPTH, int CLUSTER>
-__device__ __forceinline__ void copy_weights(int number, unsigned target, const TensorMap& map, unsigned barrier,
-                                             int expert, int column, int red) {
-    const int block = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank());
-    const int own = block * (tile_columns / CLUSTER) + number * 64;
-    const unsigned to = target + static_cast<unsigned>(own * DEPTH * 2);
-    const int x = MAJOR == 0 ? red : column + own;
-    const int y = MAJOR == 0 ? column + own : red;
-    if constexpr (CLUSTER == 1) {
-        ptx::tma_load(to, map, barrier, x, y, expert);
-    } else {
-        ptx::tma_load_multicast(to, map, barrier, x, y, expert, static_cast<unsigned short>((1 << CLUSTER) - 1));
-    }
-}
-
 template <class C>
 __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, unsigned base) {
     using L = Layout<C>;
@@ -78,9 +57,10 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                 }
                 const int rank = step * L::rank_depth;
 #pragma unroll
-                for (int number = 0; number < weight_copies<C::LORA_MAJOR, C::CLUSTER>; ++number) {
-                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(number, weights, args.lora_weight_map,
-                                                                           barrier, tile.expert, tile.column, rank);
+                for (int number = 0; number < L::AdapterWeight::template copies<C::CLUSTER>; ++number) {
+                    L::AdapterWeight::template copy<C::CLUSTER>(number, weights, args.lora_weight_map, barrier,
+                                                                Groups<C, true>::adapter_of(tile.group), tile.column,
+                                                                rank);
                 }
                 if (!makes) {
                     if constexpr (L::makes_rank_rows) ptx::wait_for_flag(args.progress + 1 + tile.row_tile);
@@ -103,17 +83,18 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                 ptx::mbarrier_arrive_expect(barrier, L::memory.weight_bytes + (makes ? L::memory.rank_bytes : 0U) +
                                                          (adapter_too ? lora_bytes : 0U));
             }
-            if (issuer < weight_copies<C::WEIGHT_MAJOR, C::CLUSTER>) {
-                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(issuer, stage, args.weight_map, barrier,
-                                                                      tile.expert, tile.column, red);
+            if (issuer < L::BaseWeight::template copies<C::CLUSTER>) {
+                L::BaseWeight::template copy<C::CLUSTER>(issuer, stage, args.weight_map, barrier,
+                                                         Groups<C, true>::weight_of(tile.group), tile.column, red);
             }
             if (issuer == adapter_issuer) {
                 if (makes) {
                     const unsigned target = stage + L::memory.weight_bytes + L::memory.rows_bytes;
+                    const int adapter = Groups<C, true>::adapter_of(tile.group);
                     if constexpr (C::RANK_MAJOR == 0) {
-                        ptx::tma_load(target, args.rank_map, barrier, red, 0, tile.expert);
+                        ptx::tma_load(target, args.rank_map, barrier, red, 0, adapter);
                     } else {
-                        ptx::tma_load(target, args.rank_map, barrier, 0, red, tile.expert);
+                        ptx::tma_load(target, args.rank_map, barrier, 0, red, adapter);
                     }
                 }
                 if (adapter_too) {
@@ -164,7 +145,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
 
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
-        if (tile.expert < C::E) copy_tile(tile);
+        if (tile.group < Groups<C, true>::routed) copy_tile(tile);
     }
     // What follows on the stream counts on earlier kernels being done when this one is.
     if (issuer == adapter_issuer && !waited) ptx::wait_for_earlier_kernels();

@@ -23,6 +23,7 @@ std::vector<jit::Constant> product_constants(const Problem& problem, const Produ
         {"HAS_BIAS", product.bias},
         {"HAS_GATES", product.gates},
         {"Element", type_name(problem.dtype)},
+        {"Weight", plain_weight},
         {"Gate", gate_type_name(problem, product.gates)},
         {"Index", type_name(problem.index_dtype)},
     };

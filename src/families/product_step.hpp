@@ -14,6 +14,9 @@ namespace smlora::families {
 /// whatever type the problem's gates have.
 [[nodiscard]] const char* gate_type_name(const Problem& problem, bool gates);
 
+/// The templates' format of weights in the problem's own type (weight/plain.cuh).
+inline constexpr const char* plain_weight = "smlora::weight::Plain";
+
 struct ProductKernel {
     std::int64_t red = 0;         ///< length of the reduction
     std::int64_t out = 0;         ///< columns written
@@ -35,11 +38,12 @@ struct ProductKernel {
 /// The plain kernel that others are checked against. Takes the arguments of the step above.
 [[nodiscard]] plan::Step reference_product_step(const Problem& problem, const ProductKernel& product);
 
-/// The gradients that the variant wants, in one launch on tensor cores. `configuration` is one of lora_gradient_mma.
+/// The gradients that the variant wants, in one launch on tensor cores. `configuration` is one of lora_gradient_mma
+/// or lora_gradient_bulk.
 [[nodiscard]] plan::Step gradients_step(const Problem& problem, const plan::Variant& variant,
                                         const tune::Configuration& configuration);
 
-/// Adds up what gradients_step left in pieces.
+/// Adds up the partial sums of gradients_step.
 [[nodiscard]] plan::Step gradients_reduce_step(const Problem& problem, const plan::Variant& variant);
 
 /// The gradient of one adapter matrix without tensor cores. `width` is the wide operand's, `rows` its order.

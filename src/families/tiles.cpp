@@ -1,5 +1,6 @@
 #include "families/tiles.hpp"
 
+#include "args/weight.h"
 #include "families/roofline.hpp"
 
 #include <fmt/format.h>
@@ -97,7 +98,8 @@ tune::Candidate product_candidate(const RatedTile& rated, const ProductSize& siz
 unsigned ProductTile::threads() const { return static_cast<unsigned>(grouped_product_mma::threads(blocking())); }
 
 unsigned ProductTile::shared_bytes(std::int64_t E) const {
-    return static_cast<unsigned>(grouped_product_mma::shared_memory(blocking(), static_cast<int>(E)).bytes);
+    return static_cast<unsigned>(
+        grouped_product_mma::shared_memory(blocking(), static_cast<int>(E), weight::plain_stage_bytes(n, k)).bytes);
 }
 
 tune::SearchSpace product_mma_candidates(const ProductSize& size, const gpu::DeviceFacts& facts) {

@@ -1,5 +1,6 @@
 #include "families/wgmma_blocking.hpp"
 
+#include "args/weight.h"
 #include "families/roofline.hpp"
 #include "util/environment.hpp"
 
@@ -131,8 +132,10 @@ std::string named_instructions() {
 }
 
 int WgmmaBlocking::shared_bytes(std::int64_t E, std::int64_t rank) const {
-    return static_cast<int>(
-        grouped_product_wgmma::shared_memory(blocking(), static_cast<int>(E), static_cast<int>(rank)).bytes);
+    return static_cast<int>(grouped_product_wgmma::shared_memory(blocking(), static_cast<int>(E),
+                                                                 weight::plain_stage_bytes(tile_columns, step_depth),
+                                                                 static_cast<int>(rank))
+                                .bytes);
 }
 
 tune::SearchSpace wgmma_candidates(const Problem& problem, const ProductKernel& product, const ProductSize& size,

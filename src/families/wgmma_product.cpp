@@ -69,6 +69,7 @@ plan::Step wgmma_step(const Problem& problem, const ProductKernel& product, cons
         {"STAGES", blocking.stages},
         {"STAGING_ROWS", blocking.staging_rows},
         {"Element", type_name(problem.dtype)},
+        {"Weight", plain_weight},
         {"Gate", gate_type_name(problem, product.gates)},
         {"Index", type_name(problem.index_dtype)},
     };
