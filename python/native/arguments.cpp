@@ -134,16 +134,22 @@ std::int64_t integer_of(PyObject* object) {
 
 std::int64_t Arguments::integer() { return integer_of(next()); }
 
-float Arguments::number() {
-    const double value = PyFloat_AsDouble(next());
+void Arguments::end() const {
+    if (count_ == 0) return;
+    PyErr_Format(PyExc_TypeError, "smlora._native: %zd arguments too many", count_);
+    throw PythonError{};
+}
+
+float number_of(PyObject* object) {
+    const double value = PyFloat_AsDouble(object);
     if (value == -1.0 && PyErr_Occurred() != nullptr) throw PythonError{};
     return static_cast<float>(value);
 }
 
-Arguments Arguments::split(Py_ssize_t count) {
-    const Arguments first(objects_, count);
-    for (Py_ssize_t i = 0; i < count; ++i) next();
-    return first;
+bool flag_of(PyObject* object) {
+    const int value = PyObject_IsTrue(object);
+    if (value < 0) throw PythonError{};
+    return value != 0;
 }
 
 void check(smlora_status status) {

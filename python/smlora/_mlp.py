@@ -70,8 +70,8 @@ def _run(project_up, act_and_project_down, x, W1, A1, B1, bias1, W2, A2, B2, bia
 
 def _mlp(*arguments):
     return _run(
-        lambda *up: forward.call(*up, False)[0],
-        lambda h, *down: forward.call(activation_rows.call(h, *down[11:]), *down[:11], False)[0],
+        lambda *up: forward.kernel(*up, False)[0],
+        lambda h, *down: forward.kernel(activation_rows.kernel(h, *down[11:]), *down[:11], False)[0],
         *arguments,
     )
 

@@ -10,7 +10,7 @@ from smlora._arguments import described
 from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
 
-_LAYOUTS = {"ekn": 0, "enk": 1}
+_LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
 
 
 class Problem(NamedTuple):
