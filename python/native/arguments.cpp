@@ -158,28 +158,4 @@ void check(smlora_status status) {
     throw PythonError{};
 }
 
-void check_operation(smlora_status status) {
-    if (status == SMLORA_OK) return;
-    std::string message = smlora_last_error();
-    constexpr std::pair<std::string_view, std::string_view> names[] = {
-        {"W:", "weight:"},
-        {"A:", "lora_A:"},
-        {"B:", "lora_B:"},
-        {"problem.R:", "rank of lora_A:"},
-        {"problem.adapter_dtype:", "lora_A:"},
-        {"problem.gate_dtype:", "gates:"},
-    };
-    for (const auto& [theirs, ours] : names) {
-        if (message.compare(0, theirs.size(), theirs) == 0) {
-            message.replace(0, theirs.size(), ours);
-            break;
-        }
-    }
-    constexpr std::string_view type = "(problem.dtype)";
-    const std::size_t at = message.find(type);
-    if (at != std::string::npos) message.replace(at, type.size(), "(the type of the rows)");
-    PyErr_SetString(exception_of(status), message.c_str());
-    throw PythonError{};
-}
-
 }  // namespace smlora::python

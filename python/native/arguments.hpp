@@ -86,9 +86,6 @@ void set_known_types(PyObject* dtypes, PyObject* error);
 /// set_known_types() named.
 void check(smlora_status status);
 
-/// The same with the names that arguments have in Python.
-void check_operation(smlora_status status);
-
 [[nodiscard]] inline PyObject* none() {
     Py_INCREF(Py_None);
     return Py_None;

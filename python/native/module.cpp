@@ -225,7 +225,7 @@ struct Call {
 
     /// W, a view [E, K, N] in either layout; sets E, K, N and dtype.
     smlora_tensor weight(PyObject* object) {
-        smlora_tensor W = tensor(object, "weight");
+        smlora_tensor W = tensor(object, "W");
         if (W.ndim != 3) return W;  // the operation says what is wrong
         problem.E = W.shape[0];
         problem.K = W.shape[1];
@@ -274,7 +274,7 @@ struct Call {
         if (allocate == Py_None) return {};
         settle();
         std::size_t bytes = 0;
-        check_operation(query(engine, &problem, T, &bytes));
+        check(query(engine, &problem, T, &bytes));
         if (bytes == 0) return {};
         keep = Reference(PyObject_CallFunction(allocate, "n", static_cast<Py_ssize_t>(bytes)));
         return {data_of(keep.get()), bytes};
@@ -283,7 +283,7 @@ struct Call {
     template <class Operation, class Args>
     PyObject* run(Operation operation, const Args& args) {
         settle();
-        check_operation(without_gil([&] { return operation(engine, stream, &problem, &args); }));
+        check(without_gil([&] { return operation(engine, stream, &problem, &args); }));
         return none();
     }
 };
@@ -389,8 +389,8 @@ PyObject* forward(const forward_arguments& a) {
     args.scaling = number_of(a.scaling);
     args.x = call.tensor(a.x, "x");
     args.W = call.weight(a.W);
-    args.A = call.tensor(a.A, "lora_A");
-    args.B = call.tensor(a.B, "lora_B");
+    args.A = call.tensor(a.A, "A");
+    args.B = call.tensor(a.B, "B");
     call.adapter(args.A, 1);
     args.bias = call.tensor(a.bias, "bias");
     call.problem.bias = args.bias.ndim > 0;
@@ -420,8 +420,8 @@ PyObject* backward_input(const backward_input_arguments& a) {
     args.scaling = number_of(a.scaling);
     args.dy = call.tensor(a.dy, "dy");
     args.W = call.weight(a.W);
-    args.A = call.tensor(a.A, "lora_A");
-    args.B = call.tensor(a.B, "lora_B");
+    args.A = call.tensor(a.A, "A");
+    args.B = call.tensor(a.B, "B");
     call.adapter(args.A, 1);
     args.gates = call.gates(a.gates);
     call.problem.gates = args.gates.ndim > 0;
@@ -449,8 +449,8 @@ PyObject* backward_lora(const backward_lora_arguments& a) {
     call.problem.dtype = args.x.dtype;
     if (args.x.ndim == 2) call.problem.K = args.x.shape[1];
     if (args.dy.ndim == 2) call.problem.N = args.dy.shape[1];
-    args.A = call.tensor(a.A, "lora_A");
-    args.B = call.tensor(a.B, "lora_B");
+    args.A = call.tensor(a.A, "A");
+    args.B = call.tensor(a.B, "B");
     args.gates = call.gates(a.gates);
     call.problem.gates = args.gates.ndim > 0;
     args.routing = call.routing(a);

@@ -26,7 +26,7 @@ class Activation(NamedTuple):
 
     kind: "swiglu", silu(g) u; "geglu", gelu(g) u by erf; "geglu_tanh", with gelu approximated by tanh; "reglu",
     max(g, 0) u; "swiglu_clamped", g' sigmoid(alpha g') (u' + 1) with g' = min(g, limit) and u' clamped to +-limit.
-    interleaved: gates and values lie in turns, a gate first; else all gates come before all values."""
+    interleaved: columns alternate between gates and values, a gate first; else all gates come before all values."""
 
     kind: str = "swiglu"
     interleaved: bool = False
@@ -136,7 +136,8 @@ activation_op.differentiable(_Activation, over=activation_rows)
 def gated_activation(h, activation="swiglu"):
     """[rows, width] of h [rows, 2 * width], in one read and one write, forward and backward; only h is kept.
 
-    activation: a name, or an `Activation` with its parameters."""
+    h: bfloat16, float16 or float32; float64 on the CPU. activation: a name, or an `Activation` with its parameters.
+    Differentiable any number of times and in forward mode. Raises ValueError that names the argument."""
     check_tensor("h", h, ("rows", "2 * width"))
     if h.shape[1] % 2:
         raise ValueError(f"h: expected [rows, 2 * width], got {list(h.shape)}")

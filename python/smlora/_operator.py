@@ -92,14 +92,10 @@ def _on_its_device(kernel):
     return on_device
 
 
-_NAMES = {"W": "weight", "A": "lora_A", "B": "lora_B"}
-
-
 def _on_one_device(schema, fake):
-    """A fake kernel makes its results on the device of the first tensor: memory that nobody wrote, if it is called because
-    another tensor has none, such as weights that were never loaded."""
+    """A fake kernel makes its results on the device of the first tensor: uninitialised memory, if it is called because
+    another tensor has no data, such as weights that were never loaded."""
     names = [argument.split()[-1] for argument in schema.partition("(")[2].partition(")")[0].split(",")]
-    names = [_NAMES.get(name, name) for name in names]
 
     @functools.wraps(fake)
     def on_one_device(first, *rest):

@@ -47,7 +47,7 @@ def route(top_idx, num_experts, *, index_dtype=torch.int32):
     the entry out (an expert on another rank): it takes part in no sum and its rows of an output are zero.
     index_dtype: int32 or int64, of the result.
 
-    Returns a `Routing`. The sort is stable and nothing waits for the GPU."""
+    Returns a `Routing`. The sort is stable and nothing waits for the GPU. Raises ValueError that names the argument."""
     check_tensor("top_idx", top_idx, ("T", "top_k"))
     check_range("num_experts", num_experts, 1, MOST_EXPERTS)
     return Routing(*_OP.call(top_idx.contiguous(), num_experts, index_dtype), top_idx.shape[1])

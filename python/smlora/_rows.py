@@ -2,7 +2,7 @@
 
 import torch
 
-from smlora._arguments import check_range, check_tensor
+from smlora._arguments import ARGUMENT_ERRORS, check_range, check_tensor, in_callers_words
 from smlora._operator import (
     Derivative,
     Operator,
@@ -78,8 +78,9 @@ combine_op.differentiable(_Combine, over=combine_rows)
 def combine(y, gates=None, *, top_k=None):
     """out_t = sum_j gates[t, j] * y[t * top_k + j], in fp32 (fp64 for fp64) and in the order of j.
 
-    y [T * top_k, width]: a row for each choice, beside its token's others ("scattered"). gates [T, top_k], of y's type or
-    fp32; without them `top_k` says how many rows a token has. Returns [T, width]."""
+    y [T * top_k, width]: a row for each choice, beside its token's others ("scattered"); bfloat16, float16 or float32, float64
+    on the CPU. gates [T, top_k], of y's type or fp32; without them `top_k` says how many rows a token has. Returns [T, width],
+    of y's type. Differentiable any number of times and in forward mode. Raises ValueError that names the argument."""
     check_tensor("y", y, ("T * top_k", "width"))
     if gates is not None:
         check_tensor("gates", gates, ("T", "top_k"))
@@ -88,7 +89,10 @@ def combine(y, gates=None, *, top_k=None):
             raise ValueError("top_k: expected a number where there are no gates, got None")
         top_k = gates.shape[1]
     check_range("top_k", top_k, 1, MOST_TOP_K)
-    return combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
+    try:
+        return combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error) from None
 
 
 # ---- group ------------------------------------------------------------------------------------------------------------
@@ -150,12 +154,16 @@ def group(x, routing, gates=None, *, rows="token"):
     """out_i = gates[f] * x_row(f): gathers rows into expert order, for code of your own between two projections.
 
     x [T, width] with rows="token" or [M, width] with rows="scattered". gates [T, top_k], optional, of x's type or fp32.
-    Returns [M, width], grouped; rows of entries that are left out are zero."""
+    Returns [M, width], grouped, of x's type; rows of entries that are left out are zero. Types, derivatives and errors: as of
+    `combine`."""
     if rows not in ("token", "scattered"):
         raise ValueError(f'rows: expected "token" or "scattered", got {rows!r}')
     check_tensor("x", x, ("rows", "width"))
     check_routing(routing)
-    return group_op.call(
-        unit_columns(x), None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs,
-        routing.expert_offsets, routing.top_k, ROW_ORDERS[rows]
-    )
+    try:
+        return group_op.call(
+            unit_columns(x), None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs,
+            routing.expert_offsets, routing.top_k, ROW_ORDERS[rows]
+        )
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error) from None
