@@ -7,11 +7,18 @@ import torch
 
 from smlora import _native
 from smlora._arguments import check_number, check_tensor
-from smlora._library import place
-from smlora._operator import Derivative, Operator, save_for_tangents, tangent_rule, wide
+from smlora._operator import (
+    Derivative,
+    Operator,
+    library_operator,
+    save_for_tangents,
+    schema_of,
+    tangent_rule,
+    wide,
+)
 from smlora._projection import unit_columns
 
-_KINDS = {"swiglu": 0, "geglu": 1, "geglu_tanh": 2, "reglu": 3, "swiglu_clamped": 4}
+_KINDS = {name: value for value, name in enumerate(_native.activations)}
 
 
 class Activation(NamedTuple):
@@ -19,7 +26,7 @@ class Activation(NamedTuple):
 
     kind: "swiglu", silu(g) u; "geglu", gelu(g) u by erf; "geglu_tanh", with gelu approximated by tanh; "reglu",
     max(g, 0) u; "swiglu_clamped", g' sigmoid(alpha g') (u' + 1) with g' = min(g, limit) and u' clamped to +-limit.
-    interleaved: gates and values lie in turns, a gate first; else all gates come before all values."""
+    interleaved: columns alternate between gates and values, a gate first; else all gates come before all values."""
 
     kind: str = "swiglu"
     interleaved: bool = False
@@ -41,45 +48,18 @@ def as_activation(activation):
     return activation if isinstance(activation, Activation) else Activation(activation)
 
 
-def _activated(h):
-    return h.new_empty((h.shape[0], h.shape[1] // 2))
+def _activated(h, kind, layout, alpha, limit):
+    return (h.new_empty((h.shape[0], h.shape[1] // 2)),)
 
 
-def _activation(h, kind, layout, alpha, limit):
-    engine, stream, _ = place(h)
-    a = _activated(h)
-    _native.activation(engine, stream, kind, layout, alpha, limit, h, a)
-    return a
+def _gradients(h, da, kind, layout, alpha, limit, want_a):
+    width = h.shape[1] // 2
+    return h.new_empty(h.shape), h.new_empty((h.shape[0], width) if want_a else (0,))
 
 
-def _fake_activation(h, kind, layout, alpha, limit):
-    return _activated(h)
-
-
-def _gradients(h, want_a):
-    a = _activated(h) if want_a else h.new_empty((0,))
-    return h.new_empty(h.shape), a
-
-
-def _activation_backward(h, da, kind, layout, alpha, limit, want_a):
-    engine, stream, _ = place(h)
-    dh, a = _gradients(h, want_a)
-    _native.activation_backward(engine, stream, kind, layout, alpha, limit, h, da, dh, a if want_a else None)
-    return dh, a
-
-
-def _fake_activation_backward(h, da, kind, layout, alpha, limit, want_a):
-    return _gradients(h, want_a)
-
-
-_NUMBERS = "int kind, int layout, float alpha, float limit"
-activation_rows = Operator(f"activation_rows(Tensor h, {_NUMBERS}) -> Tensor", _activation, _fake_activation)
-activation_backward = Operator(
-    f"activation_backward(Tensor h, Tensor da, {_NUMBERS}, bool want_a) -> (Tensor, Tensor)",
-    _activation_backward,
-    _fake_activation_backward,
-)
-activation_op = Operator(f"activation(Tensor h, {_NUMBERS}) -> Tensor", _activation, _fake_activation)
+activation_rows = library_operator("activation_rows", _activated)
+activation_backward = library_operator("activation_backward", _gradients)
+activation_op = Operator(schema_of("activation", "activation_rows"), activation_rows.kernel, activation_rows.fake)
 
 
 def _gate_function(g, kind, alpha):
@@ -156,7 +136,8 @@ activation_op.differentiable(_Activation, over=activation_rows)
 def gated_activation(h, activation="swiglu"):
     """[rows, width] of h [rows, 2 * width], in one read and one write, forward and backward; only h is kept.
 
-    activation: a name, or an `Activation` with its parameters."""
+    h: bfloat16, float16 or float32; float64 on the CPU. activation: a name, or an `Activation` with its parameters.
+    Differentiable any number of times and in forward mode. Raises ValueError that names the argument."""
     check_tensor("h", h, ("rows", "2 * width"))
     if h.shape[1] % 2:
         raise ValueError(f"h: expected [rows, 2 * width], got {list(h.shape)}")

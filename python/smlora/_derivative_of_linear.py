@@ -80,7 +80,7 @@ def gradients_of_input(dy, x, p, wants):
     """(dx, yb, dgates); x is read for dgates alone."""
     return backward_input.call(
         dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if wants.gates else None, p.bias, p.top_k, *p.orders,
-        p.scaling, bool(wants.A), wants.gates
+        p.scaling, wants.A, wants.gates
     )
 
 

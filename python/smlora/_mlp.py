@@ -12,7 +12,7 @@ from smlora._activation import (
     as_activation,
     differentiable_activation_gradient,
 )
-from smlora._arguments import check_number, check_tensor, described, renamed
+from smlora._arguments import ARGUMENT_ERRORS, check_number, check_tensor, described, in_callers_words
 from smlora._derivative_of_linear import (
     Projection,
     Wants,
@@ -44,14 +44,22 @@ _MLP = (
 
 
 def _names(projection):
-    """What the arguments of a projection are called here."""
+    """What the arguments of a projection's operators are called here."""
+    adapter = f"{projection}_lora.lora_A"
     return {
-        "weight": projection,
+        "W": projection,
+        "A": adapter,
+        "B": f"{projection}_lora.lora_B",
         "bias": f"{projection}_bias",
         "scaling": f"{projection}_lora.scaling",
-        "lora_A": f"{projection}_lora.lora_A",
-        "lora_B": f"{projection}_lora.lora_B",
+        "problem.R": f"rank of {adapter}",
+        "problem.adapter_dtype": adapter,
+        "problem.gate_dtype": "gates",
     }
+
+
+_GATE_UP, _DOWN = _names("gate_up"), _names("down")
+_NAMES = {f"{name}{number}": ours for number, names in ((1, _GATE_UP), (2, _DOWN)) for name, ours in names.items()}
 
 
 def _run(project_up, act_and_project_down, x, W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k,
@@ -60,18 +68,18 @@ def _run(project_up, act_and_project_down, x, W1, A1, B1, bias1, W2, A2, B2, bia
     routing = scattered, offsets, top_k
     try:
         h = project_up(x, W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1)
-    except ValueError as error:
-        raise renamed(error, _names("gate_up")) from None
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error, _GATE_UP) from None
     try:
         return act_and_project_down(h, W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2, *activation)
-    except ValueError as error:
-        raise renamed(error, _names("down")) from None
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error, _DOWN) from None
 
 
 def _mlp(*arguments):
     return _run(
-        lambda *up: forward.call(*up, False)[0],
-        lambda h, *down: forward.call(activation_rows.call(h, *down[11:]), *down[:11], False)[0],
+        lambda *up: forward.kernel(*up, False)[0],
+        lambda h, *down: forward.kernel(activation_rows.kernel(h, *down[11:]), *down[:11], False)[0],
         *arguments,
     )
 
@@ -169,7 +177,9 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
 
     Returns [T, N]. Kept for backward beside the inputs: h = x W1 + b1 [M, 2 * I] and, for each lora_B that is trained,
     M * R values. No rows are permuted in memory, none of the width N is kept for the gates' gradient, and the activation
-    is computed again. Under torch.autocast x, weights and biases are cast, adapters are not."""
+    is computed again. Types: bfloat16, float16 and float32; float64 on the CPU. Under torch.autocast x, weights and biases are
+    cast, adapters are not. Differentiable any number of times and in forward mode. Raises ValueError that names the argument,
+    and NotImplementedError for what the device cannot do."""
     check_tensor("x", x, ("T", "K"))
     A1, B1, scaling1 = _adapter("gate_up_lora", gate_up_lora)
     A2, B2, scaling2 = _adapter("down_lora", down_lora)
@@ -180,8 +190,12 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
         raise ValueError(
             f"gate_up: expected [E, K, 2 * I] with I = {down.shape[1]} (down [E, I, N]), got {list(gate_up.shape)}"
         )
-    return mlp.call(
+    arguments = (
         unit_columns(x), gate_up, A1, B1, gate_up_bias, down, A2, B2, down_bias,
         None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs, routing.expert_offsets,
         routing.top_k, scaling1, scaling2, *as_activation(activation).numbers()
     )
+    try:
+        return mlp.call(*arguments)
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error, _NAMES) from None

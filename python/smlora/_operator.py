@@ -15,6 +15,9 @@ import torch
 from torch.autograd import forward_ad
 from torch._functorch.utils import enable_single_level_autograd_function
 
+from smlora import _native
+from smlora._library import place
+
 _library = torch.library.Library("smlora", "DEF")
 
 # Weights are read as they lie in memory: a compiler must not choose strides of its own for the inputs.
@@ -32,9 +35,12 @@ def wants_derivative(arguments):
     """Whether a result must be tied to its arguments: a gradient is wanted, or forward-mode differentiation is on."""
     if forward_ad._current_level >= 0:
         return True
-    return torch.is_grad_enabled() and any(
-        isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments
-    )
+    if not torch.is_grad_enabled():
+        return False
+    for argument in arguments:  # no any(..): a generator costs a microsecond
+        if isinstance(argument, torch.Tensor) and argument.requires_grad:
+            return True
+    return False
 
 
 class _Level(NamedTuple):
@@ -86,14 +92,10 @@ def _on_its_device(kernel):
     return on_device
 
 
-_NAMES = {"W": "weight", "A": "lora_A", "B": "lora_B"}
-
-
 def _on_one_device(schema, fake):
-    """A fake kernel makes its results on the device of the first tensor: memory that nobody wrote, if it is called because
-    another tensor has none, such as weights that were never loaded."""
+    """A fake kernel makes its results on the device of the first tensor: uninitialised memory, if it is called because
+    another tensor has no data, such as weights that were never loaded."""
     names = [argument.split()[-1] for argument in schema.partition("(")[2].partition(")")[0].split(",")]
-    names = [_NAMES.get(name, name) for name in names]
 
     @functools.wraps(fake)
     def on_one_device(first, *rest):
@@ -139,7 +141,7 @@ class Operator:
     def __init__(self, schema, kernel, fake):
         self.name = schema.partition("(")[0]
         self._kernel = _on_its_device(kernel) if torch.version.cuda else kernel
-        self._cpu_kernel = kernel
+        self.kernel, self.fake = kernel, fake
         _library.define(schema, tags=_TAGS)
         _library.impl(self.name, kernel, "CPU")
         _library.impl(self.name, self._kernel, "CUDA")
@@ -159,7 +161,7 @@ class Operator:
                 return self._lower(*arguments)
         if _is_backend(keyset):
             first = arguments[0]
-            return (self._kernel if first.is_cuda else self._cpu_kernel)(*arguments)
+            return (self._kernel if first.is_cuda else self.kernel)(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return self.call(*arguments)
 
@@ -211,6 +213,36 @@ class Operator:
 
         for device_type, key in _AUTOCAST.items():
             cast_on(device_type, key)
+
+
+def schema_of(name, native_name, *, without=0, outputs=None):
+    """torch's schema of the operator `name`, with the arguments of the library's `native_name` but for the last `without`."""
+    arguments, results = _native.schemas[native_name]
+    arguments = arguments.split(", ")
+    count = len(results.split(", ")) if outputs is None else outputs
+    return f"{name}({', '.join(arguments[: len(arguments) - without])}) -> ({', '.join(['Tensor'] * count)})"
+
+
+def library_operator(name, outputs):
+    """The raw operator that is one call of the library, see native/signatures.def. `outputs(*arguments)` makes the tuple of
+    tensors that the library writes: memory on real tensors, shapes on fake ones."""
+    native = getattr(_native, name)
+    arguments, results = (text.split(", ") for text in _native.schemas[name])
+    names = tuple(argument.split()[1] for argument in arguments)
+    code = outputs.__code__
+    assert code.co_varnames[: code.co_argcount] == names, f"{name}: expected the arguments {names}"
+    alone = len(results) == 1
+
+    def kernel(*arguments):
+        made = outputs(*arguments)
+        native(*place(arguments[0]), *arguments, *made)
+        return made[0] if alone else made
+
+    def fake(*arguments):
+        made = outputs(*arguments)
+        return made[0] if alone else made
+
+    return Operator(schema_of(name, name), kernel, fake)
 
 
 _CASTABLE = (torch.float32, torch.float16, torch.bfloat16)

@@ -68,7 +68,8 @@ def test_opcheck_of_the_raw_operators(device):
     opcheck(ops.backward_input.default, (dy, W, A, B, gates, scattered, offsets, x, bias, *numbers, True, True))
     opcheck(ops.backward_lora.default, (x, dy, A, B, gates, scattered, offsets, None, None, *numbers, True, False))
     opcheck(ops.backward_weight.default, (x, dy, W, gates, scattered, offsets, k, 0, 0))
-    opcheck(ops.outer.default, (dy, dy, scattered, offsets, k, torch.float32))
+    u, v = (torch.randn(layer.T * k, width, device=device) for width in (5, 4))
+    opcheck(ops.outer.default, (u, v, scattered, offsets, k, torch.float32))
     opcheck(ops.backward_bias.default, (dy, gates, scattered, offsets, k, 0))
 
 
