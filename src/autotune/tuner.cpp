@@ -90,6 +90,8 @@ bool KnownWork::is_served() const { return near && near->name.bucket == name.buc
 
 Tuner::Tuner(Engine::Impl& engine) : engine_(engine), policy_(policy_of(engine)), records_(engine.cache, engine.log) {}
 
+Tuner& tuner_of(const Engine& engine) { return dynamic_cast<Tuner&>(*engine.impl().chooser); }
+
 std::uint64_t Tuner::fresh_seed() {
     std::random_device random;
     return (std::uint64_t{random()} << 32) | random();

@@ -4,6 +4,7 @@
 #include "gpu/device.hpp"
 #include "jit/kernel_spec.hpp"
 #include "plan/call_rows.hpp"
+#include "plan/chooser.hpp"
 #include "plan/plan.hpp"
 #include "tune/measurement.hpp"
 #include "tune/random_routing.hpp"
@@ -70,19 +71,20 @@ struct Comparison {
 };
 
 /// Thread-safe.
-class Tuner {
+class Tuner final : public plan::Chooser {
  public:
     /// `engine` must outlive it, and have its options, log, cache, kernels and threads made before.
     explicit Tuner(Engine::Impl& engine);
 
     /// By records, as far as the policy allows; measures nothing. Needs no GPU.
     [[nodiscard]] plan::Choices known(const Problem& problem, const plan::Variant& variant,
-                                      const gpu::DeviceFacts& facts);
+                                      const gpu::DeviceFacts& facts) override;
 
     /// The same, but with first_use what is not recorded is measured, on the rows of the call, which are valid on
     /// `stream`. Never throws for a measurement that fails: then the choice is the one without it.
     [[nodiscard]] plan::Choices choose(const Problem& problem, const plan::Variant& variant,
-                                       const gpu::DeviceFacts& facts, const plan::CallRows& rows, CUstream stream);
+                                       const gpu::DeviceFacts& facts, const plan::CallRows& rows,
+                                       CUstream stream) override;
 
     /// What is known of each piece of work of a variant, in the order of chosen_roles; those that the plan with the
     /// known choices does not need are left out.
@@ -154,5 +156,8 @@ class Tuner {
     };
     std::map<std::string, Account> accounts_;
 };
+
+/// That of an engine.
+[[nodiscard]] Tuner& tuner_of(const Engine& engine);
 
 }  // namespace smlora::autotune

@@ -19,8 +19,8 @@ const plan::Plan& CudaCall::plan(const Problem& problem, const plan::Variant& va
         SMLORA_CUDA(cuStreamIsCapturing, stream_, &status);
         const bool capturing = status != CU_STREAM_CAPTURE_STATUS_NONE;
         const plan::Choices choices = capturing || rows == nullptr
-                                          ? engine_.tuner.known(problem, variant, facts())
-                                          : engine_.tuner.choose(problem, variant, facts(), *rows, stream_);
+                                          ? engine_.chooser->known(problem, variant, facts())
+                                          : engine_.chooser->choose(problem, variant, facts(), *rows, stream_);
         plan::Plan plan = plan::make_plan(problem, variant, facts(), choices);
         load(plan, capturing);
         return plan;

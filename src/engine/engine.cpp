@@ -11,10 +11,8 @@ Engine::Impl::Impl(EngineOptions options_)
       log(options.log),
       threads(options.threads),
       cache({options.cache_root, options.cache_layers, options.cache_limit_bytes, cache::shipped_layer()}, log),
-      kernels(cache, log),
-      tuner(*this) {}
+      kernels(cache, log) {}
 
-Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;

@@ -39,7 +39,7 @@ std::size_t CompileAhead::finish() {
 void CompileAhead::compile(const TunedVariant& next) {
     Engine::Impl& impl = engine_.impl();
     const std::vector<jit::KernelSpec> specs =
-        impl.tuner.kernels_to_try(next.problem, next.variant, facts_, protocol_, wanted_);
+        autotune::tuner_of(engine_).kernels_to_try(next.problem, next.variant, facts_, protocol_, wanted_);
     pool_.parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
         if (stopping_) return;
         try {

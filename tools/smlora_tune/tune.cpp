@@ -362,7 +362,7 @@ class CaseTuner {
     }
 
  private:
-    [[nodiscard]] autotune::Tuner& tuner() const { return session_.engine().impl().tuner; }
+    [[nodiscard]] autotune::Tuner& tuner() const { return autotune::tuner_of(session_.engine()); }
 
     [[nodiscard]] std::function<void(const tune::Progress&)> shown(const Case& done) {
         return [this, &done](const tune::Progress& progress) {

@@ -1,6 +1,7 @@
 // What the tests of tuning share: an engine that keeps its log, and records made up for it.
 #pragma once
 
+#include "autotune/tuner.hpp"
 #include "engine/engine_impl.hpp"
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"

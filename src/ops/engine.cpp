@@ -1,0 +1,16 @@
+// Puts an engine together: what it holds, and the tuner that chooses kernels for it.
+#include "autotune/tuner.hpp"
+#include "engine/engine_impl.hpp"
+
+#include <smlora/engine.hpp>
+
+#include <memory>
+#include <utility>
+
+namespace smlora {
+
+Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {
+    impl_->chooser = std::make_unique<autotune::Tuner>(*impl_);
+}
+
+}  // namespace smlora
