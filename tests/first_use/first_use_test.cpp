@@ -120,8 +120,9 @@ TEST(AProcess, DISABLED_RunsAStep) {
                           {"tuned", tuned},
                           {"nvrtc_mapped", nvrtc}};
     const gpu::CurrentContext context(engine.impl().contexts, 0);
-    for (const plan::Variant& variant : plan::step_variants(p.problem, p.T)) {
-        for (const autotune::KnownWork& work : autotune::tuner_of(engine).look_up(p.problem, variant, context.facts())) {
+    for (const plan::Request& request : plan::step_requests(p.problem, p.T)) {
+        for (const autotune::KnownWork& work :
+             autotune::tuner_of(engine).look_up(p.problem, request, context.facts())) {
             report["choices"][work.slot] = work.choice ? tune::to_json(*work.choice) : nlohmann::ordered_json();
             report["complete"][work.slot] = work.tuning && work.tuning->complete;
         }

@@ -264,8 +264,8 @@ TEST_F(CaptureUnderFirstUse, TunesNothingAndNeitherDoLaterCalls) {
     FirstStep step(first_use_engine());
     // The kernels of the heuristic choices, without a call that would tune.
     engine::CudaCall call(step.engine, step.stream.view());
-    for (const plan::Variant& variant : plan::step_variants(step.p.problem, step.p.T)) {
-        plan::Plan plan = plan::make_plan(step.p.problem, variant, call.facts());
+    for (const plan::Request& request : plan::step_requests(step.p.problem, step.p.T)) {
+        plan::Plan plan = plan::make_plan(step.p.problem, request, call.facts());
         call.load(plan);
     }
 

@@ -2,6 +2,7 @@
 // none is missing of the models that the tool knows.
 #include "autotune/record_check.hpp"
 #include "models/model_table.hpp"
+#include "tune/bucket.hpp"
 #include "tuning_fixtures.hpp"
 
 #include <fmt/format.h>
@@ -137,9 +138,9 @@ class FirstRunOnAShippedGpu : public Tuning {
             facts.multiprocessors = machine.multiprocessors;
             for (const models::Projection& projection : models::projections(model, rank)) {
                 for (std::uint8_t bucket = least_bucket; bucket <= most_bucket; ++bucket) {
-                    for (const plan::Variant& variant :
-                         plan::step_variants(projection.problem, tune::tokens_of(bucket))) {
-                        for (const KnownWork& work : tuner_of(engine).look_up(projection.problem, variant, facts)) {
+                    for (const plan::Request& request :
+                         plan::step_requests(projection.problem, tune::tokens_of(bucket))) {
+                        for (const KnownWork& work : tuner_of(engine).look_up(projection.problem, request, facts)) {
                             ++works;
                             if (work.tuning && work.tuning->complete && work.choice) continue;
                             found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,

@@ -36,7 +36,7 @@ TEST_F(Tuning, ARecordedChoiceIsUsedUnlessThePolicyIsOff) {
     EXPECT_EQ(plan.at(plan::Role::xa).spec.dynamic_shared, xa.shared_bytes);
     EXPECT_NE(plan.at(plan::Role::product).spec, heuristic.at(plan::Role::product).spec);
     // XA of backward_lora is the same piece of work.
-    plan::Variant lora = plan::step_variants(problem, 64).at(2);
+    auto lora = std::get<plan::BackwardLora>(plan::step_requests(problem, 64).at(2));
     lora.needs_xa = true;
     EXPECT_EQ(tuner_of(made).known(problem, lora, h200()).of(plan::Role::xa), xa.configuration);
 
@@ -48,9 +48,7 @@ TEST_F(Tuning, PrewarmingPlansWithTheRecordedChoice) {
     Engine made = engine(TuningPolicy::record_only);
     const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space));
-    const auto choices = [&](const plan::Variant& variant) {
-        return tuner_of(made).known(problem, variant, h200());
-    };
+    const auto choices = [&](const plan::Request& request) { return tuner_of(made).known(problem, request, h200()); };
     const auto has = [&](const std::vector<jit::KernelSpec>& specs, const jit::KernelSpec& spec) {
         return std::find(specs.begin(), specs.end(), spec) != specs.end();
     };
@@ -64,9 +62,8 @@ TEST_F(Tuning, TheNearestNumberOfTokensServesAndSaysSo) {
     Engine made = engine(TuningPolicy::record_only);
     const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space));
-    const plan::Variant larger = plan::step_variants(problem, 512).at(0);
-    EXPECT_EQ(tuner_of(made).known(problem, larger, h200()).of(plan::Role::product),
-              another(work.space).configuration);
+    const plan::Request larger = plan::step_requests(problem, 512).at(0);
+    EXPECT_EQ(tuner_of(made).known(problem, larger, h200()).of(plan::Role::product), another(work.space).configuration);
     EXPECT_TRUE(
         logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered with about 512 tokens was never "
                "measured: taking the choice for 64"));
@@ -84,8 +81,7 @@ TEST_F(Tuning, TheRecordOfThePlainProblemServesOneWithOtherNumberTypesAndSaysSo)
     const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space));
     const Problem peft = with_other_types(problem);
-    EXPECT_EQ(tuner_of(made).known(peft, forward, h200()).of(plan::Role::product),
-              another(work.space).configuration);
+    EXPECT_EQ(tuner_of(made).known(peft, forward, h200()).of(plan::Role::product), another(work.space).configuration);
     EXPECT_TRUE(
         logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered adapter:fp32 index:int64 with about 64 tokens "
                "was never measured: taking the choice for 64 of E8 K256 N512 R16 k2 bf16 ekn token->scattered"));
@@ -96,7 +92,7 @@ TEST_F(Tuning, TheRecordOfThePlainProblemServesOneWithOtherNumberTypesAndSaysSo)
     EXPECT_TRUE(served.is_served());
 
     // From another number of tokens the choice is good enough to begin with, no more.
-    const plan::Variant larger = plan::step_variants(peft, 512).at(0);
+    const plan::Request larger = plan::step_requests(peft, 512).at(0);
     const KnownWork near = tuner_of(made).look_up(peft, larger, h200()).at(0);
     EXPECT_EQ(near.choice, another(work.space).configuration);
     EXPECT_FALSE(near.is_served());
@@ -201,7 +197,7 @@ TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
     Engine made = engine(TuningPolicy::record_only);
     const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space));
-    const plan::Variant larger = plan::step_variants(problem, 512).at(0);
+    const plan::Request larger = plan::step_requests(problem, 512).at(0);
     const KnownWork begun = tuner_of(made).look_up(problem, larger, h200()).at(0);
     record(made, begun, another(begun.space), false, [](tune::Tuning& tuning) {
         tuning.choice.reset();
@@ -214,8 +210,7 @@ TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
     ASSERT_TRUE(found.tuning) << "to be gone on with";
     EXPECT_TRUE(found.near);
     EXPECT_EQ(found.choice, another(work.space).configuration);
-    EXPECT_EQ(tuner_of(made).known(problem, larger, h200()).of(plan::Role::product),
-              another(work.space).configuration);
+    EXPECT_EQ(tuner_of(made).known(problem, larger, h200()).of(plan::Role::product), another(work.space).configuration);
 }
 
 TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGrown) {
@@ -281,8 +276,8 @@ TEST_F(Tuning, WhatWasTunedToTheEndIsExtendedWhenEveryVerdictIsWanted) {
 TEST_F(Tuning, WithoutTensorCoresThereIsNothingToChoose) {
     Engine made = engine(TuningPolicy::record_only);
     problem.dtype = problem.adapter_dtype = DType::fp32;
-    for (const plan::Variant& variant : plan::step_variants(problem, 64)) {
-        EXPECT_TRUE(tuner_of(made).look_up(problem, variant, h200()).empty());
+    for (const plan::Request& request : plan::step_requests(problem, 64)) {
+        EXPECT_TRUE(tuner_of(made).look_up(problem, request, h200()).empty());
     }
 }
 

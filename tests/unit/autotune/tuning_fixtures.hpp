@@ -78,7 +78,7 @@ class Tuning : public ::testing::Test {
     testing::ScratchFolder scratch;
     std::vector<std::pair<LogLevel, std::string>> lines;
     Problem problem = small_problem();
-    plan::Variant forward = plan::step_variants(small_problem(), 64).at(0);
+    plan::Request forward = plan::step_requests(small_problem(), 64).at(0);
 };
 
 }  // namespace smlora::autotune
