@@ -1,9 +1,10 @@
 #include "autotune/measured_work.hpp"
 
-#include "families/gradient_launch.hpp"
-#include "families/projection.hpp"
-#include "families/projection_products.hpp"
-#include "families/wgmma_product.hpp"
+#include "families/family.hpp"
+#include "families/gradient_simt.hpp"
+#include "families/product_launch.hpp"
+#include "families/product_reference.hpp"
+#include "plan/work.hpp"
 
 namespace smlora::autotune {
 namespace {
@@ -35,14 +36,6 @@ families::AdapterMatrix matrix_b(const Problem& problem, const void* data) {
     return {data, padded_rank(problem), problem.E * padded_rank(problem)};
 }
 
-/// Any grid will do for a plain kernel: about as many blocks as tiles of this size.
-plan::Step with_grid(plan::Step step, std::int64_t columns) {
-    constexpr int tile = 64;
-    step.tile_rows = tile;
-    step.column_tiles = static_cast<int>((columns + tile - 1) / tile);
-    return step;
-}
-
 /// XA or YB.
 class RankRowsWork final : public MeasuredWork {
  public:
@@ -68,33 +61,32 @@ class RankRowsWork final : public MeasuredWork {
 
     [[nodiscard]] plan::Plan reference_plan() const override {
         plan::Plan plan;
-        plan.set(role_, with_grid(families::reference_product_step(problem_, product_), product_.out));
+        plan.set(role_, families::product_reference_step({problem_, product_}));
         return plan;
     }
 
-    void launch(engine::CudaCall& call, const plan::Plan& plan, const std::vector<void*>& operands,
+    void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
         families::launch_rank_product(
-            call, plan, role_, families::product_args(problem_, rows.routing, rows.T * problem_.top_k),
+            launcher, plan.at(role_), problem_, families::product_args(problem_, rows.routing, rows.T * problem_.top_k),
             matrix(problem_, operands[0], rows_of(problem_, product_.rows, rows.T), product_.red),
             role_ == plan::Role::xa ? matrix_a(problem_, operands[1]) : matrix_b(problem_, operands[1]), scaling,
-            operands[2], problem_);
+            operands[2]);
     }
 
  private:
     Problem problem_;
     plan::Role role_;
-    families::ProductKernel product_;
+    families::Product product_;
 };
 
 /// The product of forward or dX with its adapter.
 class ProductWork final : public MeasuredWork {
  public:
-    ProductWork(const Problem& problem, const plan::Variant& variant)
+    ProductWork(const Problem& problem, const plan::Request& request)
         : problem_(problem),
-          rank_role_(variant.operation == plan::Operation::forward ? plan::Role::xa : plan::Role::yb),
-          product_(rank_role_ == plan::Role::xa ? families::forward_product(problem)
-                                                : families::dx_product(problem, variant)) {}
+          rank_role_(*plan::rank_role(request)),
+          product_(plan::product_work(problem, request, plan::Role::product).product) {}
 
     [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
         const std::int64_t s = element(problem_);
@@ -109,7 +101,7 @@ class ProductWork final : public MeasuredWork {
                  true, true},
                 {problem_.R > 0 ? families::rank_rows_bytes(problem_, M) : 0, problem_.dtype, false},
                 {rows_of(problem_, product_.out_rows, T) * product_.out * s, problem_.dtype, false},
-                {problem_.R > 0 ? families::wgmma_progress_bytes(problem_.E, M) : 0, DType::int32, false}};
+                {problem_.R > 0 ? families::product_scratch_bytes(problem_, M) : 0, DType::int32, false}};
     }
     [[nodiscard]] std::vector<Output> outputs(std::int64_t T) const override {
         std::vector<Output> outputs{{7, row_major(rows_of(problem_, product_.out_rows, T), product_.out), false}};
@@ -126,24 +118,24 @@ class ProductWork final : public MeasuredWork {
     [[nodiscard]] plan::Plan reference_plan() const override {
         plan::Plan plan;
         if (problem_.R > 0) {
-            const families::ProductKernel ranks =
+            const families::Product ranks =
                 rank_role_ == plan::Role::xa ? families::xa_product(problem_) : families::yb_product(problem_);
-            plan.set(rank_role_, with_grid(families::reference_product_step(problem_, ranks), ranks.out));
+            plan.set(rank_role_, families::product_reference_step({problem_, ranks}));
         }
-        plan.set(plan::Role::product, with_grid(families::reference_product_step(problem_, product_), product_.out));
+        plan.set(plan::Role::product, families::product_reference_step({problem_, product_}));
         return plan;
     }
 
-    void launch(engine::CudaCall& call, const plan::Plan& plan, const std::vector<void*>& operands,
+    void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
-        families::ProductAdapter adapter;
+        families::Adapter adapter;
         if (problem_.R > 0) {
             const bool forward = rank_role_ == plan::Role::xa;
             adapter.ranked = forward ? matrix_a(problem_, operands[2]) : matrix_b(problem_, operands[2]);
             adapter.adapted = forward ? matrix_b(problem_, operands[3]) : matrix_a(problem_, operands[3]);
             adapter.scaling = scaling;
             adapter.rank_rows = operands[6];
-            adapter.progress = operands[8];
+            adapter.scratch = operands[8];
         }
         GroupedProductArgs args = families::product_args(problem_, rows.routing, rows.T * problem_.top_k);
         args.weight = operands[1];
@@ -152,22 +144,22 @@ class ProductWork final : public MeasuredWork {
         args.gates = operands[5];
         args.out = operands[7];
         args.out_stride = product_.out;
-        families::launch_product(call, plan, rank_role_, problem_,
-                                 matrix(problem_, operands[0], rows_of(problem_, product_.rows, rows.T), product_.red),
-                                 adapter, args);
+        families::launch_product(
+            launcher, {.rank_rows = plan.find(rank_role_), .product = plan.find(plan::Role::product)}, problem_,
+            matrix(problem_, operands[0], rows_of(problem_, product_.rows, rows.T), product_.red), adapter, args);
     }
 
  private:
     Problem problem_;
     plan::Role rank_role_;
-    families::ProductKernel product_;
+    families::Product product_;
 };
 
 /// dA and dB.
 class GradientsWork final : public MeasuredWork {
  public:
-    GradientsWork(const Problem& problem, const plan::Variant& variant)
-        : problem_(problem), wants_a_(variant.wants_da), wants_b_(variant.wants_db) {}
+    GradientsWork(const Problem& problem, const plan::BackwardLora& request)
+        : problem_(problem), wants_a_(request.wants_da), wants_b_(request.wants_db) {}
 
     [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
         const std::int64_t M = T * problem_.top_k;
@@ -201,16 +193,16 @@ class GradientsWork final : public MeasuredWork {
         plan::Plan plan;
         if (wants_a_) {
             plan.set(plan::Role::gradient_a,
-                     with_grid(families::reference_gradient_step(problem_, problem_.K, problem_.x_rows), problem_.K));
+                     families::gradient_reference_step(problem_, {problem_.K, problem_.x_rows}));
         }
         if (wants_b_) {
             plan.set(plan::Role::gradient_b,
-                     with_grid(families::reference_gradient_step(problem_, problem_.N, problem_.y_rows), problem_.N));
+                     families::gradient_reference_step(problem_, {problem_.N, problem_.y_rows}));
         }
         return plan;
     }
 
-    void launch(engine::CudaCall& call, const plan::Plan& plan, const std::vector<void*>& operands,
+    void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
         LoraGradientPair pair{};
         for (const bool a : {true, false}) {
@@ -231,7 +223,12 @@ class GradientsWork final : public MeasuredWork {
             side.out_rank_stride = a ? problem_.K : 1;
             side.out_wide_stride = a ? 1 : problem_.E * problem_.R;
         }
-        families::launch_gradients(call, plan, problem_, pair);
+        families::launch_gradients(launcher,
+                                   {.both = plan.find(plan::Role::gradients),
+                                    .reduce = plan.find(plan::Role::reduce),
+                                    .a = plan.find(plan::Role::gradient_a),
+                                    .b = plan.find(plan::Role::gradient_b)},
+                                   problem_, pair);
     }
 
  private:
@@ -246,15 +243,15 @@ class GradientsWork final : public MeasuredWork {
 
 }  // namespace
 
-std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Variant& variant, plan::Role role) {
+std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Request& request, plan::Role role) {
     switch (role) {
         case plan::Role::xa:
         case plan::Role::yb:
             return std::make_unique<RankRowsWork>(problem, role);
         case plan::Role::gradients:
-            return std::make_unique<GradientsWork>(problem, variant);
+            return std::make_unique<GradientsWork>(problem, std::get<plan::BackwardLora>(request));
         default:
-            return std::make_unique<ProductWork>(problem, variant);
+            return std::make_unique<ProductWork>(problem, request);
     }
 }
 

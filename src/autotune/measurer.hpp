@@ -27,7 +27,7 @@ namespace smlora::autotune {
 /// What is measured.
 struct MeasuredCase {
     Problem problem;
-    plan::Variant variant;
+    plan::Request request;
     plan::Role role = plan::Role::product;
     plan::Choices others;  ///< of the roles that are not measured
     std::int64_t T = 1;

@@ -2,7 +2,6 @@
 
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"
-#include "plan/step_kernels.hpp"
 #include "tune/record.hpp"
 
 #include <smlora/error.hpp>
@@ -68,46 +67,13 @@ void read_word(const std::string& word, Problem& problem) {
     }
 }
 
-/// Every variant that has slots, each slot at least once.
-std::vector<plan::Variant> all_variants(const Problem& problem, std::uint8_t bucket) {
-    std::vector<plan::Variant> variants;
-    for (plan::Variant variant : plan::step_variants(problem, tune::tokens_of(bucket))) {
-        variants.push_back(variant);
-        if (variant.operation == plan::Operation::backward_input) {
-            variant.wants_dgates = !variant.wants_dgates;
-            variants.push_back(variant);
-        }
-        if (variant.operation == plan::Operation::backward_lora) {
-            variant.wants_db = false;
-            variants.push_back(variant);
-            std::swap(variant.wants_da, variant.wants_db);
-            variants.push_back(variant);
-        }
-    }
-    return variants;
-}
-
-struct Slot {
-    plan::Variant variant;
-    plan::Role role;
-};
-
-std::optional<Slot> slot_called(const std::string& slot, const Problem& problem, std::uint8_t bucket) {
-    for (const plan::Variant& variant : all_variants(problem, bucket)) {
-        for (const plan::Role role : plan::chosen_roles(problem, variant)) {
-            if (plan::slot_name(problem, variant, role) == slot) return Slot{variant, role};
-        }
-    }
-    return std::nullopt;
-}
-
 void check_tuning(const tune::Tuning& tuning, const tune::RecordName& name, const Problem& problem,
                   const jit::KernelLibrary& kernels, RecordCheck& check) {
     const auto complain = [&](std::vector<std::string>& list, const std::string& what) {
         list.push_back(fmt::format("{}: {}", tuning.slot, what));
     };
-    const std::optional<Slot> slot = slot_called(tuning.slot, problem, name.bucket);
-    if (!slot) return complain(check.unsound, "is no piece of work of this problem");
+    const std::optional<plan::NamedWork> work = plan::work_called(tuning.slot, problem, name.bucket);
+    if (!work) return complain(check.unsound, "is no piece of work of this problem");
     if (tuning.environment.gpu != name.gpu) return complain(check.unsound, "was measured on another GPU");
     gpu::DeviceFacts facts;
     try {
@@ -117,7 +83,7 @@ void check_tuning(const tune::Tuning& tuning, const tune::RecordName& name, cons
     }
     facts.name = tuning.environment.gpu;
     facts.multiprocessors = tuning.environment.multiprocessors;
-    const tune::SearchSpace space = plan::search_space(problem, slot->variant, slot->role, facts);
+    const tune::SearchSpace space = plan::search_space(problem, work->request, work->role, facts);
     const std::string digest = kernels.template_digest(plan::families_of(space));
     if (tuning.environment.templates != digest) {
         complain(check.stale,

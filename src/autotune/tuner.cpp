@@ -6,6 +6,7 @@
 #include "gpu/driver.hpp"
 #include "jit/nvrtc.hpp"
 #include "plan/search_space.hpp"
+#include "tune/bucket.hpp"
 #include "tune/choice.hpp"
 #include "tune/policy.hpp"
 
@@ -90,6 +91,8 @@ bool KnownWork::is_served() const { return near && near->name.bucket == name.buc
 
 Tuner::Tuner(Engine::Impl& engine) : engine_(engine), policy_(policy_of(engine)), records_(engine.cache, engine.log) {}
 
+Tuner& tuner_of(const Engine& engine) { return dynamic_cast<Tuner&>(*engine.impl().chooser); }
+
 std::uint64_t Tuner::fresh_seed() {
     std::random_device random;
     return (std::uint64_t{random()} << 32) | random();
@@ -122,13 +125,13 @@ void Tuner::refresh(KnownWork& work) {
     }
 }
 
-KnownWork Tuner::look_up(const Problem& problem, const plan::Variant& variant, plan::Role role,
+KnownWork Tuner::look_up(const Problem& problem, const plan::Request& request, plan::Role role,
                          const gpu::DeviceFacts& facts) {
     KnownWork work;
     work.role = role;
-    work.slot = plan::slot_name(problem, variant, role);
-    work.space = plan::search_space(problem, variant, role, facts);
-    work.name = {facts.name, to_string(problem), variant.bucket};
+    work.slot = plan::slot_name(problem, request, role);
+    work.space = plan::search_space(problem, request, role, facts);
+    work.name = {facts.name, to_string(problem), plan::bucket(request)};
     for (const Problem& related : plan::related_problems(problem, role)) work.relatives.push_back(to_string(related));
     work.environment = {facts.name,
                         facts.arch.name(),
@@ -140,13 +143,13 @@ KnownWork Tuner::look_up(const Problem& problem, const plan::Variant& variant, p
     return work;
 }
 
-std::vector<KnownWork> Tuner::look_up(const Problem& problem, const plan::Variant& variant,
+std::vector<KnownWork> Tuner::look_up(const Problem& problem, const plan::Request& request,
                                       const gpu::DeviceFacts& facts) {
     std::vector<KnownWork> works;
     plan::Choices choices;
-    for (const plan::Role role : plan::chosen_roles(problem, variant)) {
-        if (!plan::is_needed(plan::make_plan(problem, variant, facts, choices), role)) continue;
-        works.push_back(look_up(problem, variant, role, facts));
+    for (const plan::Role role : plan::chosen_roles(problem, request)) {
+        if (!plan::is_needed(problem, request, role, facts, choices)) continue;
+        works.push_back(look_up(problem, request, role, facts));
         choices.set(role, works.back().choice);
     }
     return works;
@@ -156,60 +159,60 @@ std::string Tuner::why_unfit(const KnownWork& work) {
     return records_.why_unfit(work.name, work.slot, work.environment);
 }
 
-plan::Choices Tuner::known(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts) {
+plan::Choices Tuner::known(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts) {
     plan::Choices choices;
-    if (policy_ == TuningPolicy::off || plan::chosen_roles(problem, variant).empty()) return choices;
-    for (KnownWork& work : look_up(problem, variant, facts)) {
+    if (policy_ == TuningPolicy::off || plan::chosen_roles(problem, request).empty()) return choices;
+    for (KnownWork& work : look_up(problem, request, facts)) {
         if (work.near) engine_.log.info(near_text(work));
         choices.set(work.role, std::move(work.choice));
     }
     return choices;
 }
 
-plan::Choices Tuner::choose(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts,
+plan::Choices Tuner::choose(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                             const plan::CallRows& rows, CUstream stream) {
-    if (policy_ != TuningPolicy::first_use || rows.T == 0) return known(problem, variant, facts);
-    if (plan::chosen_roles(problem, variant).empty()) return {};
+    if (policy_ != TuningPolicy::first_use || rows.T == 0) return known(problem, request, facts);
+    if (plan::chosen_roles(problem, request).empty()) return {};
     if (engine_.kernels.compiler_version().empty()) {
         // What is not in the cache would seem to be refused, and be recorded so.
         engine_.log.info(
             fmt::format("not tuning {}: there is no NVRTC to compile candidates with", to_string(problem)));
-        return known(problem, variant, facts);
+        return known(problem, request, facts);
     }
-    const std::string account = tune::RecordName{facts.name, to_string(problem), variant.bucket}.key();
+    const std::string account = tune::RecordName{facts.name, to_string(problem), plan::bucket(request)}.key();
     tune::Protocol protocol = first_use_;
-    protocol.seconds = first_use_seconds(account, problem, variant.operation);
+    protocol.seconds = first_use_seconds(account, problem, request);
     protocol.memory_bytes = engine_.options.tuning_memory_bytes;
     plan::Choices choices;
     double spent = 0;
     try {
-        tune_missing(problem, variant, facts, {rows, stream, rows.T, tune::Skew::uniform}, protocol, Wanted::a_choice,
+        tune_missing(problem, request, facts, {rows, stream, rows.T, tune::Skew::uniform}, protocol, Wanted::a_choice,
                      {}, choices, spent);
     } catch (const std::exception& error) {
         engine_.log.warning(fmt::format("tuning {} failed, going on without it: {}", to_string(problem), error.what()));
-        choices = known(problem, variant, facts);
+        choices = known(problem, request, facts);
     }
     const std::lock_guard lock(mutex_);
     accounts_[account].spent += spent;
     return choices;
 }
 
-std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const plan::Variant& variant,
+std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const plan::Request& request,
                                                    const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
                                                    Wanted wanted) {
     std::vector<jit::KernelSpec> specs;
-    const auto add = [&](const plan::Step& step) {
+    const auto add = [&](const families::Step& step) {
         if (std::find(specs.begin(), specs.end(), step.spec) == specs.end()) specs.push_back(step.spec);
     };
     plan::Choices choices;
-    for (const KnownWork& work : look_up(problem, variant, facts)) {
-        const std::unique_ptr<MeasuredWork> measured = measured_work(problem, variant, work.role);
+    for (const KnownWork& work : look_up(problem, request, facts)) {
+        const std::unique_ptr<MeasuredWork> measured = measured_work(problem, request, work.role);
         const std::vector<tune::Candidate> candidates = tune::shortlist(work.space, protocol.candidates);
         const bool measures = candidates.size() > 1 && is_to_be_measured(work, wanted, protocol);
         for (std::size_t i = 0; measures && i < candidates.size(); ++i) {
             plan::Choices with_candidate = choices;
             with_candidate.set(work.role, candidates[i].configuration);
-            const plan::Plan plan = plan::make_plan(problem, variant, facts, with_candidate);
+            const plan::Plan plan = plan::make_plan(problem, request, facts, with_candidate);
             for (const plan::Role role : measured->roles()) {
                 if (plan.has(role)) add(plan.at(role));
             }
@@ -228,10 +231,10 @@ void Tuner::limit_first_use(std::size_t candidates, int rounds) {
     first_use_.rounds = rounds;
 }
 
-double Tuner::first_use_seconds(const std::string& account, const Problem& problem, plan::Operation operation) {
+double Tuner::first_use_seconds(const std::string& account, const Problem& problem, const plan::Request& request) {
     const std::lock_guard lock(mutex_);
     Account& of_problem = accounts_[account];
-    of_problem.operations.insert(operation);
+    of_problem.operations.insert(request.index());
     const double all = engine_.options.tuning_seconds.value_or(tune::default_seconds);
     // Those that come later in a step shall have their part, and what this one leaves over is theirs.
     const std::size_t known = of_problem.operations.size() - 1;
@@ -239,30 +242,30 @@ double Tuner::first_use_seconds(const std::string& account, const Problem& probl
     return std::max(0.0, all - of_problem.spent) / static_cast<double>(left);
 }
 
-std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts,
+std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                                     std::int64_t T, tune::Skew skew, const tune::Protocol& protocol, Wanted wanted,
                                     const std::function<void(const tune::Progress&)>& progress) {
     plan::Choices choices;
     double spent = 0;
-    return tune_missing(problem, variant, facts, {std::nullopt, nullptr, T, skew}, protocol, wanted, progress, choices,
+    return tune_missing(problem, request, facts, {std::nullopt, nullptr, T, skew}, protocol, wanted, progress, choices,
                         spent);
 }
 
-std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Variant& variant,
+std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Request& request,
                                        const gpu::DeviceFacts& facts, std::int64_t T, tune::Skew skew,
                                        tune::Protocol protocol,
                                        const std::function<void(const tune::Progress&)>& progress) {
     protocol.breadth = tune::Breadth::all;
     std::vector<Comparison> comparisons;
     plan::Choices choices;
-    for (KnownWork& work : look_up(problem, variant, facts)) {
+    for (KnownWork& work : look_up(problem, request, facts)) {
         Comparison comparison{std::move(work), {}};
         comparison.all.slot = comparison.work.slot;
         comparison.all.environment = comparison.work.environment;
         comparison.all.workload = {T, std::string(tune::name(skew))};
         protocol.seed = fresh_seed();
         const std::lock_guard lock(measuring_);
-        Measurer device(engine_, {problem, variant, comparison.work.role, choices, T, std::nullopt, nullptr, skew});
+        Measurer device(engine_, {problem, request, comparison.work.role, choices, T, std::nullopt, nullptr, skew});
         const tune::Outcome outcome = tune::measure(device, comparison.work.space, protocol, engine_.threads,
                                                     comparison.all, {.progress = progress});
         if (outcome == tune::Outcome::out_of_memory) comparison.all.trials.clear();
@@ -272,20 +275,19 @@ std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Varia
     return comparisons;
 }
 
-std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const plan::Variant& variant,
+std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const plan::Request& request,
                                             const gpu::DeviceFacts& facts, const Rows& rows,
                                             const tune::Protocol& protocol, Wanted wanted,
                                             const std::function<void(const tune::Progress&)>& progress,
                                             plan::Choices& choices, double& spent) {
-    const std::vector<plan::Role> roles = plan::chosen_roles(problem, variant);
+    const std::vector<plan::Role> roles = plan::chosen_roles(problem, request);
     std::vector<TuneResult> results;
     for (auto role_at = roles.begin(); role_at != roles.end(); ++role_at) {
         const plan::Role role = *role_at;
-        const plan::Plan plan = plan::make_plan(problem, variant, facts, choices);
-        if (!plan::is_needed(plan, role)) continue;
-        const auto left =
-            std::count_if(role_at, roles.end(), [&](plan::Role later) { return plan::is_needed(plan, later); });
-        TuneResult result{look_up(problem, variant, role, facts), TuneOutcome::known};
+        const auto needed = [&](plan::Role one) { return plan::is_needed(problem, request, one, facts, choices); };
+        if (!needed(role)) continue;
+        const auto left = std::count_if(role_at, roles.end(), needed);
+        TuneResult result{look_up(problem, request, role, facts), TuneOutcome::known};
         const auto legal = std::count_if(result.work.space.begin(), result.work.space.end(),
                                          [](const tune::Candidate& candidate) { return candidate.legal(); });
         if (legal < 2) {
@@ -307,7 +309,7 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const plan::
                     result.outcome = TuneOutcome::out_of_time;
                     result.why = "other pieces of work took all of the time";
                 } else {
-                    measure(problem, variant, rows, choices, share, wanted == Wanted::new_tuning, progress, result,
+                    measure(problem, request, rows, choices, share, wanted == Wanted::new_tuning, progress, result,
                             spent);
                 }
             };
@@ -323,13 +325,13 @@ std::vector<TuneResult> Tuner::tune_missing(const Problem& problem, const plan::
     return results;
 }
 
-void Tuner::measure(const Problem& problem, const plan::Variant& variant, const Rows& rows, const plan::Choices& others,
+void Tuner::measure(const Problem& problem, const plan::Request& request, const Rows& rows, const plan::Choices& others,
                     const tune::Protocol& protocol, bool anew,
                     const std::function<void(const tune::Progress&)>& progress, TuneResult& result, double& spent) {
     KnownWork& work = result.work;
     // Throws what there is to say when there is none.
     if (work.environment.compiler.empty()) static_cast<void>(jit::Nvrtc::instance());
-    Measurer device(engine_, {problem, variant, work.role, others, rows.T, rows.callers, rows.stream, rows.skew});
+    Measurer device(engine_, {problem, request, work.role, others, rows.T, rows.callers, rows.stream, rows.skew});
     // What is there to the end stays until its successor is.
     const bool replaces = anew && work.tuning && work.tuning->complete;
     tune::Tuning tuning = anew || !work.tuning ? tune::Tuning{} : *work.tuning;

@@ -4,6 +4,7 @@
 #include "gpu/device.hpp"
 #include "jit/kernel_spec.hpp"
 #include "plan/call_rows.hpp"
+#include "plan/chooser.hpp"
 #include "plan/plan.hpp"
 #include "tune/measurement.hpp"
 #include "tune/random_routing.hpp"
@@ -70,37 +71,38 @@ struct Comparison {
 };
 
 /// Thread-safe.
-class Tuner {
+class Tuner final : public plan::Chooser {
  public:
     /// `engine` must outlive it, and have its options, log, cache, kernels and threads made before.
     explicit Tuner(Engine::Impl& engine);
 
     /// By records, as far as the policy allows; measures nothing. Needs no GPU.
-    [[nodiscard]] plan::Choices known(const Problem& problem, const plan::Variant& variant,
-                                      const gpu::DeviceFacts& facts);
+    [[nodiscard]] plan::Choices known(const Problem& problem, const plan::Request& request,
+                                      const gpu::DeviceFacts& facts) override;
 
     /// The same, but with first_use what is not recorded is measured, on the rows of the call, which are valid on
     /// `stream`. Never throws for a measurement that fails: then the choice is the one without it.
-    [[nodiscard]] plan::Choices choose(const Problem& problem, const plan::Variant& variant,
-                                       const gpu::DeviceFacts& facts, const plan::CallRows& rows, CUstream stream);
+    [[nodiscard]] plan::Choices choose(const Problem& problem, const plan::Request& request,
+                                       const gpu::DeviceFacts& facts, const plan::CallRows& rows,
+                                       CUstream stream) override;
 
-    /// What is known of each piece of work of a variant, in the order of chosen_roles; those that the plan with the
+    /// What is known of each piece of work of a request, in the order of chosen_roles; those that the plan with the
     /// known choices does not need are left out.
-    [[nodiscard]] std::vector<KnownWork> look_up(const Problem& problem, const plan::Variant& variant,
+    [[nodiscard]] std::vector<KnownWork> look_up(const Problem& problem, const plan::Request& request,
                                                  const gpu::DeviceFacts& facts);
 
     /// Why what is recorded of a piece of work does not hold here; empty without such a record.
     [[nodiscard]] std::string why_unfit(const KnownWork& work);
 
-    /// Measures the pieces of work of a variant, whatever the policy, on rows drawn from `skew`. `protocol.seconds` are
+    /// Measures the pieces of work of a request, whatever the policy, on rows drawn from `skew`. `protocol.seconds` are
     /// for all of them together.
-    std::vector<TuneResult> tune(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts,
+    std::vector<TuneResult> tune(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                                  std::int64_t T, tune::Skew skew, const tune::Protocol& protocol, Wanted wanted,
                                  const std::function<void(const tune::Progress&)>& progress);
 
-    /// What tune() of a variant would compile with this protocol, best predictions first, without what it would take
+    /// What tune() of a request would compile with this protocol, best predictions first, without what it would take
     /// from records. Needs no GPU, and may run beside tune().
-    [[nodiscard]] std::vector<jit::KernelSpec> kernels_to_try(const Problem& problem, const plan::Variant& variant,
+    [[nodiscard]] std::vector<jit::KernelSpec> kernels_to_try(const Problem& problem, const plan::Request& request,
                                                               const gpu::DeviceFacts& facts,
                                                               const tune::Protocol& protocol, Wanted wanted);
 
@@ -108,9 +110,9 @@ class Tuner {
     /// long, as on an emulated GPU. Before the first call.
     void limit_first_use(std::size_t candidates, int rounds);
 
-    /// Measures every legal candidate of the pieces of work of a variant, however long it takes and whatever is
+    /// Measures every legal candidate of the pieces of work of a request, however long it takes and whatever is
     /// recorded, and records nothing.
-    std::vector<Comparison> compare(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts,
+    std::vector<Comparison> compare(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                                     std::int64_t T, tune::Skew skew, tune::Protocol protocol,
                                     const std::function<void(const tune::Progress&)>& progress);
 
@@ -124,18 +126,18 @@ class Tuner {
         std::int64_t T = 1;
         tune::Skew skew = tune::Skew::uniform;
     };
-    [[nodiscard]] KnownWork look_up(const Problem& problem, const plan::Variant& variant, plan::Role role,
+    [[nodiscard]] KnownWork look_up(const Problem& problem, const plan::Request& request, plan::Role role,
                                     const gpu::DeviceFacts& facts);
     void refresh(KnownWork& work);
     /// What an operation may take of a problem's budget.
-    double first_use_seconds(const std::string& account, const Problem& problem, plan::Operation operation);
+    double first_use_seconds(const std::string& account, const Problem& problem, const plan::Request& request);
     /// `spent` grows by the seconds that measuring took; waiting for who measures the same is not among them.
-    std::vector<TuneResult> tune_missing(const Problem& problem, const plan::Variant& variant,
+    std::vector<TuneResult> tune_missing(const Problem& problem, const plan::Request& request,
                                          const gpu::DeviceFacts& facts, const Rows& rows,
                                          const tune::Protocol& protocol, Wanted wanted,
                                          const std::function<void(const tune::Progress&)>& progress,
                                          plan::Choices& choices, double& spent);
-    void measure(const Problem& problem, const plan::Variant& variant, const Rows& rows, const plan::Choices& others,
+    void measure(const Problem& problem, const plan::Request& request, const Rows& rows, const plan::Choices& others,
                  const tune::Protocol& protocol, bool anew, const std::function<void(const tune::Progress&)>& progress,
                  TuneResult& result, double& spent);
 
@@ -150,9 +152,12 @@ class Tuner {
     /// Of first use, by the key of the record: its budget is for all operations on a problem and bucket together.
     struct Account {
         double spent = 0;
-        std::set<plan::Operation> operations;  ///< that have asked
+        std::set<std::size_t> operations;  ///< that have asked
     };
     std::map<std::string, Account> accounts_;
 };
+
+/// That of an engine.
+[[nodiscard]] Tuner& tuner_of(const Engine& engine);
 
 }  // namespace smlora::autotune

@@ -1,7 +1,6 @@
 #include "engine/engine_impl.hpp"
 
 #include "cache/location.hpp"
-#include "check/validate.hpp"
 
 #include <smlora/error.hpp>
 
@@ -16,13 +15,8 @@ Engine::Impl::Impl(EngineOptions options_)
       cache({options.cache_root, options.cache_layers, options.cache_limit_bytes,
              cache::shipped_layer(options.shipped_layer)},
             log),
-      kernels(cache, log),
-      tuner(*this) {}
+      kernels(cache, log) {}
 
-Engine::Engine(EngineOptions options) {
-    check::validate_options(options);
-    impl_ = std::make_unique<Impl>(std::move(options));
-}
 Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;

@@ -1,6 +1,7 @@
 // First use from end to end, in processes of their own as it is in life: the first one tunes, the next one neither
 // compiles nor measures, of several that start together one tunes for all, and what one that dies has measured is gone
 // on with. On an emulated GPU and on a real one.
+#include "autotune/tuner.hpp"
 #include "support/backend.hpp"
 #include "support/checks.hpp"
 #include "support/runs.hpp"
@@ -84,7 +85,7 @@ TEST(AProcess, DISABLED_RunsAStep) {
         return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
     };
     const Engine engine(options);
-    engine.impl().tuner.limit_first_use(machine.candidates, std::stoi(variable("SMLORA_TEST_ROUNDS")));
+    autotune::tuner_of(engine).limit_first_use(machine.candidates, std::stoi(variable("SMLORA_TEST_ROUNDS")));
     ForwardArgs forward_args = p.forward_args();
     forward_args.y = f.y.view();
     forward_args.xa = p.ranked_view(f.xa);
@@ -119,8 +120,9 @@ TEST(AProcess, DISABLED_RunsAStep) {
                           {"tuned", tuned},
                           {"nvrtc_mapped", nvrtc}};
     const gpu::CurrentContext context(engine.impl().contexts, 0);
-    for (const plan::Variant& variant : plan::step_variants(p.problem, p.T)) {
-        for (const autotune::KnownWork& work : engine.impl().tuner.look_up(p.problem, variant, context.facts())) {
+    for (const plan::Request& request : plan::step_requests(p.problem, p.T)) {
+        for (const autotune::KnownWork& work :
+             autotune::tuner_of(engine).look_up(p.problem, request, context.facts())) {
             report["choices"][work.slot] = work.choice ? tune::to_json(*work.choice) : nlohmann::ordered_json();
             report["complete"][work.slot] = work.tuning && work.tuning->complete;
         }

@@ -1,5 +1,6 @@
 // CUDA graphs: a step is captured and replayed on new inputs; a kernel that was never loaded is an error that leaves
 // the capture alive; nothing is tuned while a stream captures.
+#include "autotune/tuner.hpp"
 #include "operations/cases.hpp"
 #include "support/checks.hpp"
 #include "support/gpu.hpp"
@@ -246,7 +247,7 @@ class CaptureUnderFirstUse : public OnGpu {
             if (line.starts_with("tuning ")) ++tunings;
         };
         Engine engine(std::move(options));
-        engine.impl().tuner.limit_first_use(3, 1);
+        autotune::tuner_of(engine).limit_first_use(3, 1);
         return engine;
     }
     void expect_nothing_tuned() const {
@@ -263,8 +264,8 @@ TEST_F(CaptureUnderFirstUse, TunesNothingAndNeitherDoLaterCalls) {
     FirstStep step(first_use_engine());
     // The kernels of the heuristic choices, without a call that would tune.
     engine::CudaCall call(step.engine, step.stream.view());
-    for (const plan::Variant& variant : plan::step_variants(step.p.problem, step.p.T)) {
-        plan::Plan plan = plan::make_plan(step.p.problem, variant, call.facts());
+    for (const plan::Request& request : plan::step_requests(step.p.problem, step.p.T)) {
+        plan::Plan plan = plan::make_plan(step.p.problem, request, call.facts());
         call.load(plan);
     }
 

@@ -1,4 +1,5 @@
 // tune, explain, export and import, as far as they go without a GPU.
+#include "autotune/tuner.hpp"
 #include "program.hpp"
 
 #include "smlora_tune/archive.hpp"
@@ -49,8 +50,8 @@ class TuningCommands : public ProgramTest {
         problem.N = 512;
         problem.R = 16;
         problem.top_k = 2;
-        const plan::Variant variant = plan::step_variants(problem, 64).at(0);
-        const autotune::KnownWork work = engine.impl().tuner.look_up(problem, variant, facts).at(0);
+        const plan::Request request = plan::step_requests(problem, 64).at(0);
+        const autotune::KnownWork work = autotune::tuner_of(engine).look_up(problem, request, facts).at(0);
         tune::Tuning tuning;
         tuning.slot = work.slot;
         tuning.environment = work.environment;

@@ -1,4 +1,5 @@
 // smlora-tune explain: what can be used for each piece of work, what is used, and why.
+#include "autotune/tuner.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/floor.hpp"
 #include "smlora_tune/number_checks.hpp"
@@ -11,6 +12,7 @@
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
+#include "tune/bucket.hpp"
 #include "tune/choice.hpp"
 
 #include <smlora/error.hpp>
@@ -226,18 +228,18 @@ void leave_records(autotune::KnownWork& work) {
 std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
                                  const gpu::DeviceFacts& facts, const Ceilings& ceilings) {
     std::vector<Explanation> explanations;
-    for (const plan::Variant& variant : plan::step_variants(problem, T)) {
+    for (const plan::Request& request : plan::step_requests(problem, T)) {
         plan::Choices choices;
-        std::vector<autotune::KnownWork> works = engine.impl().tuner.look_up(problem, variant, facts);
+        std::vector<autotune::KnownWork> works = autotune::tuner_of(engine).look_up(problem, request, facts);
         for (autotune::KnownWork& work : works) {
             if (engine.impl().options.tuning == TuningPolicy::off) leave_records(work);
             choices.set(work.role, work.choice);
         }
-        const plan::Plan plan = plan::make_plan(problem, variant, facts, choices);
+        const plan::Plan plan = plan::make_plan(problem, request, facts, choices);
         for (autotune::KnownWork& work : works) {
             Explanation one;
-            one.source = source_of(work, engine.impl().tuner.why_unfit(work));
-            const tune::Configuration used = plan::configuration_for(problem, variant, work.role, facts, choices);
+            one.source = source_of(work, autotune::tuner_of(engine).why_unfit(work));
+            const tune::Configuration used = plan::configuration_for(problem, request, work.role, facts, choices);
             one.lines = lines_of(work, used);
             if (const tune::Candidate* candidate = tune::find_legal(work.space, used)) one.used = candidate->name;
             one.floor_seconds = floor_of(work, problem, T, ceilings);

@@ -12,6 +12,7 @@
 
 #include "engine/engine_impl.hpp"
 #include "plan/step_kernels.hpp"
+#include "tune/bucket.hpp"
 #include "tune/choice.hpp"
 #include "tune/distance.hpp"
 #include "tune/shard.hpp"
@@ -333,14 +334,14 @@ class CaseTuner {
         : command_(command), session_(session), protocol_(protocol), works_(works), line_(line) {}
 
     void tune(Case& done) {
-        const std::vector<plan::Variant> variants = plan::step_variants(done.item.problem, done.T);
+        const std::vector<plan::Request> requests = plan::step_requests(done.item.problem, done.T);
         const auto start = std::chrono::steady_clock::now();
-        for (std::size_t i = 0; i < variants.size(); ++i) {
+        for (std::size_t i = 0; i < requests.size(); ++i) {
             const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-            const auto left = static_cast<double>(variants.size() - i);
+            const auto left = static_cast<double>(requests.size() - i);
             protocol_.seconds = std::max(0.0, command_.budget - spent.count()) / left;
             for (autotune::TuneResult& result :
-                 tuner().tune(done.item.problem, variants[i], session_.facts(), done.T, skews().at(command_.skew),
+                 tuner().tune(done.item.problem, requests[i], session_.facts(), done.T, skews().at(command_.skew),
                               protocol_, wanted_of(command_), shown(done))) {
                 done.results.push_back(std::move(result));
             }
@@ -351,9 +352,9 @@ class CaseTuner {
     void compare(Case& done) {
         tune::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
-        for (const plan::Variant& variant : plan::step_variants(done.item.problem, done.T)) {
+        for (const plan::Request& request : plan::step_requests(done.item.problem, done.T)) {
             for (autotune::Comparison& comparison :
-                 tuner().compare(done.item.problem, variant, session_.facts(), done.T, skews().at(command_.skew),
+                 tuner().compare(done.item.problem, request, session_.facts(), done.T, skews().at(command_.skew),
                                  thorough, shown(done))) {
                 done.comparisons.push_back(std::move(comparison));
             }
@@ -362,7 +363,7 @@ class CaseTuner {
     }
 
  private:
-    [[nodiscard]] autotune::Tuner& tuner() const { return session_.engine().impl().tuner; }
+    [[nodiscard]] autotune::Tuner& tuner() const { return autotune::tuner_of(session_.engine()); }
 
     [[nodiscard]] std::function<void(const tune::Progress&)> shown(const Case& done) {
         return [this, &done](const tune::Progress& progress) {
@@ -414,22 +415,22 @@ ExitCode run_tune(const TuneCommand& command) {
     fmt::print(stderr, "device    {}\nrouting   {}\n", session.device_name(), command.skew);
 
     std::vector<Case> cases;
-    std::vector<TunedVariant> variants;
+    std::vector<TunedRequest> requests;
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
             const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
             // By the record: whoever has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
-            for (const plan::Variant& variant : plan::step_variants(item.problem, T)) {
-                variants.push_back({item.problem, variant});
+            for (const plan::Request& request : plan::step_requests(item.problem, T)) {
+                requests.push_back({item.problem, request});
             }
         }
     }
-    CaseTuner tuner(command, session, protocol, (command.exhaustive ? 2 : 1) * variants.size(), line);
+    CaseTuner tuner(command, session, protocol, (command.exhaustive ? 2 : 1) * requests.size(), line);
     // The first is compiled at once, by all threads.
-    if (!variants.empty()) variants.erase(variants.begin());
-    CompileAhead ahead(session.engine(), session.facts(), protocol, wanted_of(command), std::move(variants),
+    if (!requests.empty()) requests.erase(requests.begin());
+    CompileAhead ahead(session.engine(), session.facts(), protocol, wanted_of(command), std::move(requests),
                        threads_ahead(command, place));
     for (Case& done : cases) {
         tuner.tune(done);

@@ -2,6 +2,7 @@
 // none is missing of the models that the tool knows.
 #include "autotune/record_check.hpp"
 #include "models/model_table.hpp"
+#include "tune/bucket.hpp"
 #include "tuning_fixtures.hpp"
 
 #include <fmt/format.h>
@@ -60,7 +61,7 @@ TEST_F(ShippedRecords, AreFitToBeUsed) {
 TEST_F(ShippedRecords, ThatAreBadAreFoundOut) {
     Engine made = engine(TuningPolicy::record_only);
     const std::filesystem::path root = scratch.path() / "cache";
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     const std::filesystem::path file = cache::record_file(root, "NVIDIA_H200", work.name.key());
     int records = 0;
     const auto expect_complaint = [&](const std::string& part) {
@@ -137,9 +138,9 @@ class FirstRunOnAShippedGpu : public Tuning {
             facts.multiprocessors = machine.multiprocessors;
             for (const models::Projection& projection : models::projections(model, rank)) {
                 for (std::uint8_t bucket = least_bucket; bucket <= most_bucket; ++bucket) {
-                    for (const plan::Variant& variant :
-                         plan::step_variants(projection.problem, tune::tokens_of(bucket))) {
-                        for (const KnownWork& work : engine.impl().tuner.look_up(projection.problem, variant, facts)) {
+                    for (const plan::Request& request :
+                         plan::step_requests(projection.problem, tune::tokens_of(bucket))) {
+                        for (const KnownWork& work : tuner_of(engine).look_up(projection.problem, request, facts)) {
                             ++works;
                             if (work.tuning && work.tuning->complete && work.choice) continue;
                             found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,
