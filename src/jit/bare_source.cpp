@@ -48,6 +48,7 @@ class Bare {
                 put(std::string(1, next()));
             }
         }
+        if (!bare_.empty() && bare_.back() == '\n') bare_.pop_back();
         return std::move(bare_);
     }
 
@@ -110,6 +111,9 @@ class Bare {
 
     /// White space between these two. A quote may belong to the word beside it, a point to the number.
     [[nodiscard]] bool may_mean_something(char before, char after) const {
+        // 0x1e+5 is one number, and no good one.
+        const bool exponent = before == 'e' || before == 'E' || before == 'p' || before == 'P';
+        if (exponent && (after == '+' || after == '-')) return true;
         const auto like_a_word = [](char c) { return is_word(c) || c == '"' || c == '\'' || c == '.'; };
         return directive_ || like_a_word(before) == like_a_word(after);
     }

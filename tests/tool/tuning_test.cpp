@@ -444,6 +444,52 @@ TEST_F(TuningCommands, ABundleIsOfOneGpuAndOfThePresentKernels) {
     EXPECT_TRUE(std::filesystem::is_fifo(file("pipe")));
 }
 
+TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
+    if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "needs NVRTC";
+    plant_record([](tune::Tuning& tuning) { tuning.trials.resize(3); });
+    const std::string bundle = file("layer") + "/v1/tuning/NVIDIA_H200.jsonl";
+    std::filesystem::create_directories(std::filesystem::path(bundle).parent_path());
+    const auto contents = [](const std::string& name) {
+        std::ifstream stream(name, std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(stream), {});
+    };
+    /// A folder of templates with something else in one of them.
+    const auto templates = [&](const std::string& name, const std::string& from, const std::string& to) {
+        std::filesystem::copy(SMLORA_KERNEL_TEMPLATES, file(name), std::filesystem::copy_options::recursive);
+        const std::string changed = file(name) + "/grouped_product_mma.cuh";
+        std::string text = contents(changed);
+        EXPECT_NE(text.find(from), std::string::npos) << from;
+        text.replace(text.find(from), from.size(), to);
+        std::ofstream(changed) << text;
+        return std::map<std::string, std::string>{{"SMLORA_TEMPLATE_DIR", file(name)},
+                                                  {"SMLORA_CACHE_LAYERS", file("layer")}};
+    };
+    const auto source = [&](const std::map<std::string, std::string>& environment) {
+        return work_called(run(with(explain, "--json"), environment).json(), "forward")["source"].get<std::string>();
+    };
+    ASSERT_EQ(run({"export", "--bundle", bundle}).exit_code, 0);
+    const std::string before = contents(bundle);
+    ASSERT_EQ(run({"carry", bundle, "--codes", file("codes")}).exit_code, 0);
+
+    const auto renamed = templates("renamed", "float factor = args.scale;", "float factor = args.scale * 1.0F;");
+    EXPECT_NE(source(renamed).find("nothing is recorded"), std::string::npos) << source(renamed);
+    const Outcome carried = run({"carry", bundle, "--before", file("codes")}, renamed);
+    EXPECT_EQ(carried.exit_code, 0) << carried.out << carried.err;
+    EXPECT_EQ(carried.out, "1 tunings carried over, 0 left as they were\n");
+    EXPECT_NE(contents(bundle), before) << "the digest is another one";
+    EXPECT_EQ(source(renamed).find("recorded"), 0u) << source(renamed);
+
+    std::ofstream(bundle) << before;
+    const auto other = templates("other", "float factor = args.scale;", "float factor = args.scale + 1;");
+    const Outcome refused = run({"carry", bundle, "--before", file("codes")}, other);
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_NE(refused.out.find("forward: "), std::string::npos) << refused.out;
+    EXPECT_NE(refused.out.find(" differs\n0 tunings carried over, 1 left as they were\n"), std::string::npos);
+    EXPECT_EQ(contents(bundle), before);
+    EXPECT_EQ(run({"carry", bundle, "--before", file("codes"), "--drop"}, other).exit_code, 1);
+    EXPECT_EQ(contents(bundle).find("\"problem\""), std::string::npos);
+}
+
 /// For its lifetime no file of this process and of those that it starts grows beyond `bytes`.
 class FullDisk {
  public:

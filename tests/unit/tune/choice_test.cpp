@@ -65,7 +65,7 @@ TEST(Choice, IsTheSameOfSamplesAndOfWhatTheyComeTo) {
     std::mt19937 random(fresh_seed());
     std::uniform_real_distribution<double> median(0.9, 1.1), deviation(0, 0.03);
     for (int turn = 0; turn < 200; ++turn) {
-        std::vector<Trial> trials{sampled(0, 1, 0.002, 9)};
+        std::vector<Trial> trials{sampled(0, 1, 0.002, 27)};
         for (int i = 1; i < 8; ++i)
             trials.push_back(sampled(i, median(random), deviation(random), i % 3 == 0 ? 27 : 9));
         trials[3].verdict = Verdict::refused;
