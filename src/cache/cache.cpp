@@ -57,9 +57,9 @@ struct Cache::State {
     void tag_root();
     /// Writes a file of the writable layer; says what went wrong, nothing when it is there.
     std::string write(const std::filesystem::path& target, const std::string& bytes);
-    /// What a record of `root` is; nothing, with a warning if there is a file, when it cannot be had.
-    std::optional<RecordText> record_of(const std::filesystem::path& root, const std::string& folder,
-                                        const std::string& key);
+    /// Found in the layer of `root`.
+    void append(const std::filesystem::path& root, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
+    std::optional<RecordText> read(const StoredFile& stored) const;
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
     void keep_up(std::uint64_t stored_bytes);
@@ -261,14 +261,20 @@ void Cache::require_writable() {
     static_cast<void>(state.files.remove(probe));
 }
 
-std::optional<RecordText> Cache::State::record_of(const std::filesystem::path& root, const std::string& folder,
-                                                  const std::string& key) {
-    RecordReading reading = read_record(files, root, folder, key);
-    if (!reading.record && !reading.why.empty()) {
-        log.warning_once("cache.record", fmt::format("tuning record {} is not used: {}",
-                                                     record_file(root, folder, key).string(), reading.why));
+void Cache::State::append(const std::filesystem::path& root, std::vector<StoredFile> found,
+                          std::vector<StoredFile>& all) const {
+    for (StoredFile& stored : found) {
+        stored.writable = root == writable;
+        all.push_back(std::move(stored));
     }
-    if (reading.record) reading.record->writable = root == writable;
+}
+
+std::optional<RecordText> Cache::State::read(const StoredFile& stored) const {
+    RecordReading reading = cache::read_record(files, stored);
+    if (!reading.record && !reading.why.empty()) {
+        log.warning_once("cache.record",
+                         fmt::format("tuning record {} is not used: {}", stored.file.string(), reading.why));
+    }
     return std::move(reading.record);
 }
 
@@ -281,14 +287,34 @@ std::string Cache::State::unwritable_text(const std::string& why) const {
     return fmt::format("cache {}: cannot be written: {}", writable->string(), why);
 }
 
-std::vector<RecordText> Cache::load_records(const std::string& folder, const std::string& key) {
-    std::vector<RecordText> records;
-    if (!is_record_folder(folder) || !is_key(key)) return records;
+std::vector<StoredFile> Cache::record_files(const std::string& folder, const std::string& key) const {
+    std::vector<StoredFile> found;
+    if (!is_record_folder(folder) || !is_key(key)) return found;
     for (const std::filesystem::path& root : state_->roots()) {
-        if (auto record = state_->record_of(root, folder, key)) records.push_back(std::move(*record));
+        state_->append(root, cache::record_files(state_->files, root, folder, key), found);
     }
-    return records;
+    return found;
 }
+
+std::vector<StoredFile> Cache::bundle_files(const std::string& folder) const {
+    std::vector<StoredFile> found;
+    if (!is_record_folder(folder)) return found;
+    for (const std::filesystem::path& root : state_->roots()) {
+        state_->append(root, cache::bundle_files(state_->files, root, folder), found);
+    }
+    return found;
+}
+
+std::set<std::string> Cache::record_keys(const std::string& folder) const {
+    std::set<std::string> keys;
+    if (!is_record_folder(folder)) return keys;
+    for (const std::filesystem::path& root : state_->roots()) {
+        for (std::string& key : cache::record_keys(state_->files, root, folder)) keys.insert(std::move(key));
+    }
+    return keys;
+}
+
+std::optional<RecordText> Cache::read_record(const StoredFile& stored) const { return state_->read(stored); }
 
 bool Cache::store_record(const std::string& folder, const std::string& key, const std::string& text) {
     State& state = *state_;
@@ -312,23 +338,31 @@ void Cache::reject_record(const RecordText& record, const std::string& why) {
 }
 
 std::vector<RecordText> Cache::list_records() const {
-    std::vector<RecordText> records;
+    std::vector<RecordText> texts;
     for (const std::filesystem::path& root : state_->roots()) {
-        std::vector<StoredFile> found = scan(state_->files, root).records;
-        std::sort(found.begin(), found.end(),
-                  [](const auto& a, const auto& b) { return std::tie(a.folder, a.key) < std::tie(b.folder, b.key); });
-        for (const StoredFile& stored : found) {
-            if (auto record = state_->record_of(root, stored.folder, stored.key)) records.push_back(std::move(*record));
+        Contents contents = scan(state_->files, root);
+        for (auto* list : {&contents.records, &contents.bundles}) {
+            std::sort(list->begin(), list->end(), [](const auto& a, const auto& b) {
+                return std::tie(a.folder, a.key) < std::tie(b.folder, b.key);
+            });
+            std::vector<StoredFile> found;
+            state_->append(root, std::move(*list), found);
+            for (const StoredFile& stored : found) {
+                if (auto record = state_->read(stored)) texts.push_back(std::move(*record));
+            }
         }
     }
-    return records;
+    return texts;
 }
 
 std::uint64_t Cache::clear_records() {
     std::uint64_t removed = 0;
     if (!state_->writable) return removed;
-    for (const StoredFile& record : scan(state_->files, *state_->writable).records) {
-        if (state_->files.remove(record.file) == 0) ++removed;
+    const Contents contents = scan(state_->files, *state_->writable);
+    for (const auto* list : {&contents.records, &contents.bundles}) {
+        for (const StoredFile& record : *list) {
+            if (state_->files.remove(record.file) == 0) ++removed;
+        }
     }
     return removed;
 }

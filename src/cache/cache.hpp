@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -69,20 +70,31 @@ class Cache {
     void with_lock(const std::string& key, const std::function<void()>& work,
                    std::chrono::milliseconds besides = std::chrono::milliseconds(0));
 
-    /// The tuning record of `key` in `folder` from every layer that has it, in the order in which they are consulted.
-    [[nodiscard]] std::vector<RecordText> load_records(const std::string& folder, const std::string& key);
+    /// Where something may be recorded under `key` in `folder`: of each layer, in the order in which they are
+    /// consulted, the record of `key` and then the bundle, as far as they are there.
+    [[nodiscard]] std::vector<StoredFile> record_files(const std::string& folder, const std::string& key) const;
+
+    /// The bundles of `folder` of all layers, in the order in which they are consulted.
+    [[nodiscard]] std::vector<StoredFile> bundle_files(const std::string& folder) const;
+
+    /// The keys of the records in `folder`, of all layers.
+    [[nodiscard]] std::set<std::string> record_keys(const std::string& folder) const;
+
+    /// Nothing, with at most one warning for all, when it went away or cannot be had.
+    [[nodiscard]] std::optional<RecordText> read_record(const StoredFile& stored) const;
 
     /// Publishes a record into the writable layer, atomically. False, with one warning, when that cannot be done.
     bool store_record(const std::string& folder, const std::string& key, const std::string& text);
 
-    /// Says that a record makes no sense, once for all, and removes it if it is in the writable layer and still the one
-    /// that was read.
+    /// Says that a record or bundle makes no sense, once for all, and removes it if it is in the writable layer and
+    /// still the one that was read.
     void reject_record(const RecordText& record, const std::string& why);
 
-    /// Every record of every layer, by folder and key; unreadable ones are passed over.
+    /// Every record and every bundle: of each layer, in the order in which they are consulted, its records by folder
+    /// and key and then its bundles. Unreadable ones are passed over.
     [[nodiscard]] std::vector<RecordText> list_records() const;
 
-    /// Removes the records of the writable layer; returns how many.
+    /// Removes the records and bundles of the writable layer; returns how many.
     std::uint64_t clear_records();
 
     [[nodiscard]] std::vector<CacheLayer> layers() const;

@@ -255,6 +255,14 @@ CompileResult KernelLibrary::ensure_cached(const KernelSpec& spec, const gpu::Ar
     return result;
 }
 
+std::string KernelLibrary::machine_code(const KernelSpec& spec, const gpu::Arch& arch) {
+    const std::optional<std::string> digest = machine_code_digest(state_->store.obtain(spec, arch)->entry.cubin);
+    if (!digest) {
+        throw Error(ErrorCode::internal, fmt::format("kernel {}: its cubin has no code", readable(spec)));
+    }
+    return *digest;
+}
+
 std::string KernelLibrary::compiler_version() { return state_->store.compiler_version(); }
 
 std::string KernelLibrary::template_digest(const std::vector<std::string>& families) const {

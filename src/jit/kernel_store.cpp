@@ -69,6 +69,8 @@ std::string KernelStore::compiler_version() {
 }
 
 std::string KernelStore::template_digest(const std::vector<std::string>& families) const {
+    const std::scoped_lock lock(digests_mutex_);
+    if (const auto known = digests_.find(families); known != digests_.end()) return known->second;
     std::vector<Template> all;
     for (const std::string& family : families) {
         for (Template& item : templates_.closure(family + ".cuh")) {
@@ -76,7 +78,9 @@ std::string KernelStore::template_digest(const std::vector<std::string>& familie
         }
     }
     std::sort(all.begin(), all.end(), [](const Template& a, const Template& b) { return a.name < b.name; });
-    return digest(all);
+    std::string found = digest(all);
+    if (templates_.embedded_in_library()) digests_[families] = found;
+    return found;
 }
 
 std::vector<double> KernelStore::compile_seconds() const {

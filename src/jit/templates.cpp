@@ -1,5 +1,6 @@
 #include "jit/templates.hpp"
 
+#include "jit/bare_source.hpp"
 #include "jit/embedded_templates.hpp"
 #include "jit/include_lines.hpp"
 #include "util/hash.hpp"
@@ -149,7 +150,7 @@ std::vector<Template> Templates::closure(const std::string& root) const {
 std::string digest(const std::vector<Template>& templates) {
     util::FieldHasher hasher;
     for (const Template& item : templates) {
-        hasher.add("name", item.name).add("text", item.text);
+        hasher.add("name", item.name).add("source", bare_source(item.text));
     }
     return hasher.hex();
 }

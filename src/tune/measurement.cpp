@@ -54,8 +54,8 @@ class Measuring {
             trials.back().candidate = std::move(candidate);
             if (trials.back().verdict == Verdict::running) fail(trials.back(), "a process ended while it ran");
         }
-        // Whoever goes on checks on the same inputs.
-        if (tuning.trials.empty()) tuning.seed = protocol.seed;
+        // A tuning that is resumed is checked on the same inputs.
+        if (tuning.trials.empty() || tuning.seed == 0) tuning.seed = protocol.seed;
         std::swap(tuning.trials, trials);
         if (!trials.empty() && !tuning.trials.empty()) forget_another_yardstick(trials.front());
         prepared_.resize(tuning.trials.size());
@@ -108,6 +108,7 @@ class Measuring {
     void forget_another_yardstick(const Trial& before) {
         if (before.candidate.configuration == tuning_.trials.front().candidate.configuration) return;
         for (Trial& trial : tuning_.trials) {
+            trial.timing.reset();
             trial.samples.clear();
             if (trial.verdict != Verdict::refused) trial.verdict = Verdict::pending;
         }
@@ -307,7 +308,7 @@ class Measuring {
     double timed(Trial& trial, std::size_t row) {
         const double before = device_.now();
         const auto run = [&] { return device_.time(trial.candidate, next_set_, row); };
-        const bool first = taken(trial) == 0;
+        const bool first = trial.taken() == 0;
         const double seconds = first ? guarded(trial, run) : run();
         if (first) trial.why.clear();
         trial.spent_seconds += device_.now() - before;
@@ -344,7 +345,7 @@ class Measuring {
     [[nodiscard]] int most_taken() const {
         int most = 0;
         for (std::size_t i = 0; i < tuning_.trials.size(); ++i) {
-            if (i != yardstick()) most = std::max(most, taken(tuning_.trials[i]));
+            if (i != yardstick()) most = std::max(most, tuning_.trials[i].taken());
         }
         return most;
     }
@@ -392,7 +393,7 @@ class Measuring {
             for (const std::size_t i : too_slow(running)) tuning_.trials[i].verdict = Verdict::slow;
         }
         const auto is_done = [&](const Trial& trial) {
-            const int samples = taken(trial);
+            const int samples = trial.taken();
             return samples >= protocol_.rounds || (samples > 0 && trial.spent_seconds > protocol_.candidate_seconds);
         };
         const std::size_t first = yardstick();
@@ -409,14 +410,10 @@ class Measuring {
         });
     }
 
-    [[nodiscard]] static int taken(const Trial& trial) {
-        return static_cast<int>(std::count_if(trial.samples.begin(), trial.samples.end(),
-                                              [](double seconds) { return !std::isnan(seconds); }));
-    }
-
     static void refuse(Trial& trial, std::string why) {
         trial.verdict = Verdict::refused;
         trial.why = std::move(why);
+        trial.timing.reset();
         trial.samples.clear();
     }
 
@@ -446,6 +443,7 @@ class Measuring {
     void update() {
         tuning_.seconds = earlier_seconds_ + device_.now() - start_;
         tuning_.complete = settled_;
+        if (settled_) condense(tuning_.trials);
         const Judgement judgement = judge(tuning_.trials);
         tuning_.choice.reset();
         if (judgement.winner) tuning_.choice = tuning_.trials[*judgement.winner].candidate.configuration;

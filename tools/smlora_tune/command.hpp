@@ -26,6 +26,7 @@ void add_tune(CLI::App& app, Run& run);
 void add_explain(CLI::App& app, Run& run);
 void add_export(CLI::App& app, Run& run);
 void add_import(CLI::App& app, Run& run);
+void add_carry(CLI::App& app, Run& run);
 
 struct CommonOptions {
     bool json = false;

@@ -53,6 +53,7 @@ int run(int argc, char** argv) {
     add_cache(app, command);
     add_export(app, command);
     add_import(app, command);
+    add_carry(app, command);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

@@ -83,7 +83,7 @@ def test_the_shipped_records_are_a_layer():
     shipped = pathlib.Path(smlora.__file__).parent / "cache"
     assert (shipped / "README.md").exists()
     # A folder without records is left out.
-    records = list(shipped.glob("v1/tuning/*/*.json"))
+    records = list(shipped.glob("v1/tuning/*.jsonl"))
     assert (str(shipped) in layers and layers[str(shipped)]["exists"]) == bool(records)
 
 
