@@ -72,7 +72,7 @@ TEST_F(Output, IsCompleteWithoutStderr) {
         const Outcome outcome = run(verify, {}, {.err = stream});
         EXPECT_EQ(outcome.exit_code, 0);
         EXPECT_EQ(outcome.out, expected);
-        EXPECT_EQ(run({"verify"}, {}, {.err = stream}).exit_code, 2) << "an error that nobody hears of";
+        EXPECT_EQ(run({"verify"}, {}, {.err = stream}).exit_code, 2) << "the error is lost, its exit code is not";
     }
 }
 

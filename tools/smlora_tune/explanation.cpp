@@ -23,7 +23,7 @@ Load load_of(const Problem& problem, std::int64_t T) {
     return load;
 }
 
-/// Of one piece of work. Rank rows by themselves read rows and the adapter and write the rank rows.
+/// Of one kernel. One for rank rows alone reads rows and the adapter and writes the rank rows.
 double floor_of(const autotune::KnownWork& work, const Problem& problem, std::int64_t T, const Ceilings& ceilings) {
     const Load load = load_of(problem, T);
     switch (work.role) {

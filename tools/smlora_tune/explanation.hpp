@@ -1,4 +1,4 @@
-// What is known of every piece of work of a problem: what is used, by which record, what else there is.
+// What is known of every kernel of a problem: which candidate is used, by which record, and the others.
 #pragma once
 
 #include "smlora_tune/floor.hpp"

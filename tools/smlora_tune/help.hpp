@@ -1,4 +1,4 @@
-// How the program helps those who ask, and those who mistype.
+// Help texts, and what is said about mistyped arguments.
 #pragma once
 
 #include <CLI/App.hpp>

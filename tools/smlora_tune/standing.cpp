@@ -44,7 +44,7 @@ const Row& row_of(Standing standing) {
     throw std::logic_error("standing: no such one");
 }
 
-/// What is known of all candidates of a piece of work together.
+/// What is known of all candidates for a kernel together.
 class Field {
  public:
     Field(const autotune::KnownWork& work, const tune::Configuration& used)

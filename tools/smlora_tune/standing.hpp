@@ -1,4 +1,4 @@
-// How each candidate of a piece of work stands beside the one that is used, and why.
+// How each candidate for a kernel compares with the one that is used, and why.
 #pragma once
 
 #include "autotune/tuner.hpp"
