@@ -253,7 +253,7 @@ TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
         named[6] = brief;
         EXPECT_EQ(run(with(named, "--json")).json()["gpu"], h100) << brief;
     }
-    for (const char* unclear : {"H300", "NVIDIA", ""}) {
+    for (const char* unclear : {"H300", "NVIDIA", " "}) {
         named[6] = unclear;
         const Outcome unknown = run(named);
         EXPECT_EQ(unknown.exit_code, 2) << unclear;
