@@ -117,8 +117,8 @@ TEST_F(EmulatedTuning, WorkThatIsLeftWithoutAMeasuredChoiceFails) {
     memory.insert(memory.end(), {"--memory", "1K"});
     const Outcome none = run_emulated(memory);
     EXPECT_EQ(none.exit_code, 1);
-    EXPECT_NE(none.err.find("smlora-tune: 5 of 5 pieces of work have no measured choice: what is out of memory needs "
-                            "more --memory, the others a --budget above 200\n"),
+    EXPECT_NE(none.err.find("smlora-tune: 5 of 5 kernels were not tuned; raise --memory for those marked \"out of "
+                            "memory\", --budget ("),
               std::string::npos)
         << none.err;
     for (const auto& work : none.json()["cases"][0]["works"]) EXPECT_EQ(work["outcome"], "out of memory");
@@ -127,8 +127,7 @@ TEST_F(EmulatedTuning, WorkThatIsLeftWithoutAMeasuredChoiceFails) {
     budget[6] = "0.001";
     const Outcome part = run_emulated(budget);
     EXPECT_EQ(part.exit_code, 1);
-    EXPECT_NE(part.err.find("smlora-tune: 4 of 5 pieces of work have no measured choice"), std::string::npos)
-        << part.err;
+    EXPECT_NE(part.err.find("smlora-tune: 4 of 5 kernels were not tuned"), std::string::npos) << part.err;
     for (const auto& work : part.json()["cases"][0]["works"]) {
         const bool first = work["slot"] == "forward";
         EXPECT_EQ(work["choice"] != "", first) << work;
@@ -143,8 +142,8 @@ TEST_F(EmulatedTuning, WithNothingToChooseItSaysSo) {
     const Outcome outcome = run_emulated({"tune", "--shape", "3,64,48,8,2", "--tokens", "24", "--dtype", "fp32"});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
     EXPECT_EQ(outcome.out,
-              "E3 K64 N48 R8 k2 fp32 ekn token->scattered, 24 tokens: one kernel for each piece of work, nothing to "
-              "choose\n\n");
+              "E3 K64 N48 R8 k2 fp32 ekn token->scattered, 24 tokens: there is one kernel for each "
+              "purpose, and nothing to choose\n\n");
 }
 
 TEST_F(EmulatedTuning, ExplainShowsTheGpuThatIsThereUnlessAnotherIsNamed) {

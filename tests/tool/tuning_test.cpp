@@ -207,7 +207,7 @@ TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
     EXPECT_EQ(served["used"], winner);
     EXPECT_EQ(
         served["source"],
-        "recorded for about 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered, whose records serve here");
+        "recorded for about 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered, whose records are used here");
     EXPECT_NE(served["record"], work["record"]);
     EXPECT_EQ(served["served_by"], work["record"]);
     EXPECT_EQ(work["served_by"], "");
@@ -244,16 +244,23 @@ TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
     const nlohmann::json work = work_called(document, "forward");
     EXPECT_EQ(work["used"], winner);
     EXPECT_EQ(work["source"].get<std::string>().find("recorded on 2026-11-23"), 0u) << work["source"];
-    EXPECT_EQ(run(named).out.find(h100 + " (sm_90a, taken as there is none here), ceilings 790 TFLOP/s and 3008 GB/s"),
-              0u);
+    EXPECT_EQ(run(named).out.find(h100 + " (sm_90a; assumed, no GPU found), ceilings 790 TFLOP/s and 3008 GB/s"), 0u);
     // Another GPU of its architecture has other records.
     const std::string other = work_called(run(with(explain, "--json")).json(), "forward")["source"];
     EXPECT_NE(other.find("nothing is recorded"), std::string::npos) << other;
 
-    named[6] = "H100";
-    const Outcome unknown = run(named);
-    EXPECT_EQ(unknown.exit_code, 2);
-    EXPECT_NE(unknown.err.find("\"NVIDIA H200\", \"NVIDIA H100 80GB HBM3\""), std::string::npos) << unknown.err;
+    // A word of its name is enough where only one has it.
+    for (const char* brief : {"H100", "h100", "nvidia 80GB h100"}) {
+        named[6] = brief;
+        EXPECT_EQ(run(with(named, "--json")).json()["gpu"], h100) << brief;
+    }
+    for (const char* unclear : {"H300", "NVIDIA", " "}) {
+        named[6] = unclear;
+        const Outcome unknown = run(named);
+        EXPECT_EQ(unknown.exit_code, 2) << unclear;
+        EXPECT_NE(unknown.err.find("\"NVIDIA H100 80GB HBM3\", \"NVIDIA H200\""), std::string::npos) << unknown.err;
+    }
+    named[6] = h100;
     EXPECT_EQ(run(with(with(explain, "--gpu"), h100)).exit_code, 2) << "its architecture is no choice";
 }
 

@@ -4,6 +4,7 @@
 #include "autotune/record_check.hpp"
 #include "engine/engine_impl.hpp"
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
 #include "tune/bundle.hpp"
@@ -255,7 +256,10 @@ void add_cache(CLI::App& app, Run& run) {
     add_action(*cache, run, command, "list", "The kernels, newest first", run_list);
     CLI::App* inspect =
         add_action(*cache, run, command, "inspect", "Everything that is known of one kernel", run_inspect);
-    inspect->add_option("key", command->key, "Its key, or as much of it as is unique")->required()->type_name("KEY");
+    inspect->add_option("key", command->key, "Its key, or as much of it as is unique")
+        ->required()
+        ->type_name("KEY")
+        ->check(hexadecimal());
     add_action(*cache, run, command, "verify",
                "Read every kernel, tuning record and bundle; exit code 1 when one is unsound", run_verify);
     CLI::App* clear = add_action(

@@ -3,18 +3,17 @@
 #include "smlora_tune/compile_ahead.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/operand_options.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/session.hpp"
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/statistics.hpp"
-#include "smlora_tune/table.hpp"
+#include "smlora_tune/tune_report.hpp"
 #include "smlora_tune/units.hpp"
 
 #include "engine/engine_impl.hpp"
 #include "plan/step_kernels.hpp"
 #include "tune/bucket.hpp"
-#include "tune/choice.hpp"
-#include "tune/distance.hpp"
 #include "tune/shard.hpp"
 #include "util/environment.hpp"
 
@@ -24,7 +23,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -48,206 +46,21 @@ struct TuneCommand {
     bool exhaustive = false;
 };
 
-// However slow a candidate is, it has all its samples.
+// Long enough for the slowest candidate to have all its samples.
 constexpr double exhaustive_candidate_seconds = 30;
 
 constexpr const char* footer =
-    R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and what was cut short is gone on with; with
---candidates, candidates that are not in the record yet are measured as well, and with --again everything is.
-Of several processes each does its share: --shard, or the rank variables of torchrun, Open MPI, MPICH and SLURM,
-by which each also takes a GPU of its own. It fails if a piece of work is left without a measured choice.
-With --exhaustive every legal candidate is measured after that, which takes minutes for each piece of work, and the
-choice is compared with the best of them; records stay as they are.
+    R"(Needs a GPU and NVRTC. What is recorded is not measured again, and interrupted runs resume where they stopped.
+--candidates adds the candidates that the record does not have yet; --again measures everything anew.
+Several processes can split the work: by --shard, or by the rank variables of torchrun, Open MPI, MPICH and SLURM, by
+which each also takes a GPU of its own. The exit code is 1 if a kernel is left without a measured choice.
+--exhaustive then measures every legal candidate too, which takes minutes per kernel, and compares the choice with the
+best of them; it changes no records.
 
 Examples:
   smlora-tune tune --model qwen3-30b-a3b --rank 16 --tokens 4096,16384
   smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4
   smlora-tune tune --shape 64,2048,2048,16,8 --tokens 4096 --exhaustive)";
-
-std::string_view name(autotune::TuneOutcome outcome) {
-    switch (outcome) {
-        case autotune::TuneOutcome::known:
-            return "recorded";
-        case autotune::TuneOutcome::complete:
-            return "tuned";
-        case autotune::TuneOutcome::out_of_time:
-            return "out of time";
-        case autotune::TuneOutcome::out_of_memory:
-            return "out of memory";
-        case autotune::TuneOutcome::elsewhere:
-            return "tuned elsewhere";
-        case autotune::TuneOutcome::no_choice:
-            return "one candidate";
-    }
-    return "";
-}
-
-/// The rows that it was measured on; empty when it was not.
-std::string routing_of(const autotune::TuneResult& result) {
-    return result.work.tuning ? result.work.tuning->workload.routing : "";
-}
-
-bool is_complete(const autotune::TuneResult& result) { return result.work.tuning && result.work.tuning->complete; }
-
-/// With what is unusual about it.
-std::string outcome_text(const autotune::TuneResult& result, const std::string& skew) {
-    std::string text(name(result.outcome));
-    if (result.outcome == autotune::TuneOutcome::elsewhere && !is_complete(result)) text += " in part";
-    if (const std::string routing = routing_of(result); !routing.empty() && routing != skew) {
-        text += ", routing " + routing;
-    }
-    return text;
-}
-
-/// A problem at a number of tokens, and what became of its pieces of work.
-struct Case {
-    NamedProblem item;
-    std::int64_t T = 0;
-    std::vector<autotune::TuneResult> results;
-    std::vector<autotune::Comparison> comparisons;
-};
-
-std::int64_t refused(const std::vector<tune::Trial>& trials) {
-    return std::count_if(trials.begin(), trials.end(),
-                         [](const tune::Trial& trial) { return trial.verdict == tune::Verdict::refused; });
-}
-
-/// The winner's name and time; the time is 0 when nothing was measured.
-struct Winner {
-    std::string name;
-    double seconds = 0;
-    std::string reason;
-};
-
-Winner winner_of(const autotune::KnownWork& work) {
-    if (!work.tuning) return {};
-    const tune::Judgement judgement = tune::judge(work.tuning->trials);
-    if (!judgement.winner) return {"", 0, judgement.reason};
-    const tune::Estimate estimate = tune::estimates(work.tuning->trials)[*judgement.winner];
-    return {work.tuning->trials[*judgement.winner].candidate.name, estimate.samples > 0 ? estimate.seconds : 0,
-            judgement.reason};
-}
-
-/// It has candidates, and more seconds or memory would bring it a choice by samples.
-bool lacks_choice(const autotune::TuneResult& result) {
-    return result.outcome != autotune::TuneOutcome::no_choice && !is_complete(result) &&
-           winner_of(result.work).seconds == 0;
-}
-
-nlohmann::ordered_json to_json(const autotune::Comparison& comparison) {
-    const std::vector<tune::Trial>& trials = comparison.all.trials;
-    nlohmann::ordered_json json{{"slot", comparison.work.slot},
-                                {"candidates", trials.size()},
-                                {"refused", refused(trials)},
-                                {"seconds", comparison.all.seconds}};
-    if (const auto found = tune::distance(comparison.all, comparison.work.choice)) {
-        const std::vector<tune::Estimate> times = tune::estimates(trials);
-        json["choice"] = trials[found->chosen].candidate.name;
-        json["choice_seconds"] = times[found->chosen].seconds;
-        json["best"] = trials[found->best].candidate.name;
-        json["best_seconds"] = times[found->best].seconds;
-        json["factor"] = found->factor;
-        json["noise"] = found->noise;
-    }
-    return json;
-}
-
-nlohmann::ordered_json to_json(const Case& done) {
-    nlohmann::ordered_json json{
-        {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
-    json["works"] = nlohmann::ordered_json::array();
-    for (const autotune::TuneResult& result : done.results) {
-        const Winner winner = winner_of(result.work);
-        json["works"].push_back({{"slot", result.work.slot},
-                                 {"outcome", name(result.outcome)},
-                                 {"complete", is_complete(result)},
-                                 {"routing", routing_of(result)},
-                                 {"choice", winner.name},
-                                 {"reason", result.why.empty() ? winner.reason : result.why},
-                                 {"median_seconds", winner.seconds},
-                                 {"seconds", result.work.tuning ? result.work.tuning->seconds : 0},
-                                 {"record", result.work.name.key()}});
-    }
-    for (const autotune::Comparison& comparison : done.comparisons) json["exhaustive"].push_back(to_json(comparison));
-    return json;
-}
-
-void print_text(const Case& done, const std::string& skew) {
-    fmt::print("{}\n", case_text(done.item, done.T, done.results.size()));
-    if (done.results.empty()) {
-        fmt::print("\n");
-        return;
-    }
-    Table table({{"work"}, {"outcome"}, {"choice"}, {"median", Align::right}, {"why"}});
-    for (const autotune::TuneResult& result : done.results) {
-        const Winner winner = winner_of(result.work);
-        table.add({result.work.slot, outcome_text(result, skew), winner.name,
-                   winner.seconds > 0 ? seconds_text(winner.seconds) : "-",
-                   result.why.empty() ? winner.reason : result.why});
-    }
-    fmt::print("{}\n", table.text());
-    if (done.comparisons.empty()) return;
-    Table all({{"work"},
-               {"measured", Align::right},
-               {"refused", Align::right},
-               {"choice"},
-               {"median", Align::right},
-               {"best of all"},
-               {"median", Align::right},
-               {"behind", Align::right},
-               {"noise", Align::right}});
-    for (const autotune::Comparison& comparison : done.comparisons) {
-        const std::vector<tune::Trial>& trials = comparison.all.trials;
-        const auto found = tune::distance(comparison.all, comparison.work.choice);
-        const std::string measured = std::to_string(static_cast<std::int64_t>(trials.size()) - refused(trials));
-        if (!found) {
-            all.add({comparison.work.slot, measured, std::to_string(refused(trials)), "-", "-", "-", "-", "-", "-"});
-            continue;
-        }
-        const std::vector<tune::Estimate> times = tune::estimates(trials);
-        all.add({comparison.work.slot, measured, std::to_string(refused(trials)), trials[found->chosen].candidate.name,
-                 seconds_text(times[found->chosen].seconds), trials[found->best].candidate.name,
-                 seconds_text(times[found->best].seconds), fmt::format("{:.1f} %", 100 * (found->factor - 1)),
-                 fmt::format("{:.1f} %", 100 * found->noise)});
-    }
-    fmt::print("{}\n", all.text());
-}
-
-/// Over all pieces of work: the worst, and the geometric mean.
-void print_distances(const std::vector<Case>& cases) {
-    double worst = 1;
-    double logarithms = 0;
-    int works = 0;
-    for (const Case& done : cases) {
-        for (const autotune::Comparison& comparison : done.comparisons) {
-            const auto found = tune::distance(comparison.all, comparison.work.choice);
-            if (!found) continue;
-            worst = std::max(worst, found->factor);
-            logarithms += std::log(found->factor);
-            ++works;
-        }
-    }
-    if (works == 0) return;
-    fmt::print(
-        "{} choices compared with every legal candidate: {:.1f} % behind the best at most, {:.1f} % in the mean\n",
-        works, 100 * (worst - 1), 100 * std::expm1(logarithms / works));
-}
-
-/// Whoever goes on to a job shall know of what would run untuned.
-ExitCode verdict_on(const std::vector<Case>& cases, double budget) {
-    std::size_t works = 0;
-    std::ptrdiff_t lacking = 0;
-    for (const Case& done : cases) {
-        works += done.results.size();
-        lacking += std::count_if(done.results.begin(), done.results.end(), lacks_choice);
-    }
-    if (lacking == 0) return ExitCode::ok;
-    fmt::print(stderr,
-               "smlora-tune: {} of {} pieces of work have no measured choice: what is out of memory needs more "
-               "--memory, the others a --budget above {:g}\n",
-               lacking, works, budget);
-    return ExitCode::failure;
-}
 
 /// The shard of this process, and the GPU that it takes where --device does not say.
 struct Place {
@@ -276,8 +89,8 @@ Place place_of(const TuneCommand& command) {
         }
     }
     if (place.shard.count > 1) {
-        fmt::print(stderr, "shard     {}/{}{}\n", place.shard.index, place.shard.count,
-                   command.shard.empty() ? ", by the variables of " + rank->launcher : "");
+        print_remark("shard     {}/{}{}\n", place.shard.index, place.shard.count,
+                     command.shard.empty() ? ", from the variables of " + rank->launcher : "");
     }
     return place;
 }
@@ -301,7 +114,7 @@ std::vector<std::int64_t> tokens_of(const TuneCommand& command) {
     const std::vector<std::int64_t>& tokens = command.shape.tokens;
     if (tokens.empty()) return {1024, 2048, 4096, 8192, 16384, 32768, 65536};
     if (*std::min_element(tokens.begin(), tokens.end()) < 1) {
-        throw UsageError("--tokens: expected at least 1, got 0: there is nothing to measure");
+        throw UsageError("--tokens: expected at least 1, got 0");
     }
     return tokens;
 }
@@ -333,7 +146,7 @@ class CaseTuner {
               ProgressLine& line)
         : command_(command), session_(session), protocol_(protocol), works_(works), line_(line) {}
 
-    void tune(Case& done) {
+    void tune(TunedCase& done) {
         const std::vector<plan::Request> requests = plan::step_requests(done.item.problem, done.T);
         const auto start = std::chrono::steady_clock::now();
         for (std::size_t i = 0; i < requests.size(); ++i) {
@@ -349,7 +162,7 @@ class CaseTuner {
         }
     }
 
-    void compare(Case& done) {
+    void compare(TunedCase& done) {
         tune::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
         for (const plan::Request& request : plan::step_requests(done.item.problem, done.T)) {
@@ -365,7 +178,7 @@ class CaseTuner {
  private:
     [[nodiscard]] autotune::Tuner& tuner() const { return autotune::tuner_of(session_.engine()); }
 
-    [[nodiscard]] std::function<void(const tune::Progress&)> shown(const Case& done) {
+    [[nodiscard]] std::function<void(const tune::Progress&)> shown(const TunedCase& done) {
         return [this, &done](const tune::Progress& progress) {
             // The best so far before what is likely to be cut off at the end of the line.
             const std::string best =
@@ -385,7 +198,7 @@ class CaseTuner {
     ProgressLine& line_;
 };
 
-void print_document(const std::vector<Case>& cases, const TuneCommand& command, const Session& session,
+void print_document(const std::vector<TunedCase>& cases, const TuneCommand& command, const Session& session,
                     const Place& place, const std::vector<double>& compiled, std::size_t compiled_ahead) {
     nlohmann::ordered_json document = json_document("tune");
     document["device"] = session.device_name();
@@ -395,7 +208,7 @@ void print_document(const std::vector<Case>& cases, const TuneCommand& command, 
     document["compiled_ahead"] = compiled_ahead;
     document["compile_seconds"] = compiled.empty() ? 0 : median(compiled);
     document["cases"] = nlohmann::ordered_json::array();
-    for (const Case& done : cases) document["cases"].push_back(to_json(done));
+    for (const TunedCase& done : cases) document["cases"].push_back(to_json(done));
     print_json(document);
 }
 
@@ -410,16 +223,16 @@ ExitCode run_tune(const TuneCommand& command) {
                                            [&line](const std::string& text) { line.print(text); });
     options.tuning = TuningPolicy::record_only;
     Session session(std::move(options));
-    // Nobody else needs the device's memory while this runs.
+    // Nothing else should need the device's memory while this runs.
     if (!protocol.memory_bytes) protocol.memory_bytes = session.free_bytes() / 2;
-    fmt::print(stderr, "device    {}\nrouting   {}\n", session.device_name(), command.skew);
+    print_remark("device    {}\nrouting   {}\n", session.device_name(), command.skew);
 
-    std::vector<Case> cases;
+    std::vector<TunedCase> cases;
     std::vector<TunedRequest> requests;
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
             const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
-            // By the record: whoever has a part of it has all of it.
+            // By the record: the shard that has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
             for (const plan::Request& request : plan::step_requests(item.problem, T)) {
@@ -432,7 +245,7 @@ ExitCode run_tune(const TuneCommand& command) {
     if (!requests.empty()) requests.erase(requests.begin());
     CompileAhead ahead(session.engine(), session.facts(), protocol, wanted_of(command), std::move(requests),
                        threads_ahead(command, place));
-    for (Case& done : cases) {
+    for (TunedCase& done : cases) {
         tuner.tune(done);
         if (command.exhaustive) tuner.compare(done);
         line.finish();
@@ -441,13 +254,13 @@ ExitCode run_tune(const TuneCommand& command) {
     const std::size_t compiled_ahead = ahead.finish();
     const std::vector<double> compiled = session.engine().impl().kernels.compile_seconds();
     if (!compiled.empty()) {
-        fmt::print(stderr, "compiled  {} kernels, {} of them ahead, {} in the median\n", compiled.size(),
-                   compiled_ahead, seconds_text(median(compiled)));
+        print_remark("compiled  {} kernels, {} of them ahead of need, median {} each\n", compiled.size(),
+                     compiled_ahead, seconds_text(median(compiled)));
     }
     if (command.common.json) {
         print_document(cases, command, session, place, compiled, compiled_ahead);
     } else if (cases.empty()) {
-        fmt::print("Nothing is in this shard.\n");
+        print_results("This shard is empty.\n");
     } else {
         print_distances(cases);
     }
@@ -458,40 +271,41 @@ ExitCode run_tune(const TuneCommand& command) {
 
 void add_tune(CLI::App& app, Run& run) {
     auto command = std::make_shared<TuneCommand>();
-    CLI::App* sub = app.add_subcommand("tune", "Measure the candidates of every operation and record the choice");
+    CLI::App* sub = app.add_subcommand("tune", "Measure the candidates for every kernel and record the fastest");
     sub->footer(footer);
     add_shape_options(*sub, command->shape, "1024 to 65536 in powers of two");
-    sub->add_option("--device", command->device, "cuda or cuda:ORDINAL [the one of the local rank, else the first]")
+    sub->add_option("--device", command->device,
+                    "GPU to tune on: cuda or cuda:ORDINAL [that of the local rank, else the first]")
         ->type_name("DEVICE");
-    sub->add_option("--budget", command->budget, "Seconds for one problem and number of tokens")
+    sub->add_option("--budget", command->budget, "Seconds per problem and number of tokens")
         ->type_name("SECONDS")
         ->check(positive_number())
         ->capture_default_str();
     sub->add_option("--memory", command->memory,
                     "Device memory for operands, in bytes or with K, M, G [half of what is free]")
         ->type_name("SIZE");
-    sub->add_option("--shard", command->shard, "The share of this process [the launcher's rank variables]")
+    sub->add_option("--shard", command->shard, "Share of this process [from the launcher's rank variables]")
         ->type_name("INDEX/COUNT");
-    sub->add_option("--skew", command->skew, "How tokens choose experts: uniform, zipf, or all of them one")
+    sub->add_option("--skew", command->skew, "How tokens choose experts: uniform, zipf, or one for all")
         ->type_name("SKEW")
         ->check(CLI::IsMember(skews()).description(""))
         ->capture_default_str();
     sub->add_option("--candidates", command->candidates,
-                    fmt::format("Candidates that are tried for each piece of work [{}]", tune::Protocol{}.candidates))
+                    fmt::format("Candidates to try for each kernel [{}]", tune::Protocol{}.candidates))
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()));
     sub->add_option("--rounds", command->rounds,
-                    "Samples of each candidate; of those that are the fastest but for noise up to three times as many")
+                    "Samples of each candidate; statistical ties for the fastest get up to three times as many")
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()))
         ->capture_default_str();
     sub->add_option("--compile-ahead", command->compile_ahead,
-                    "Threads that compile what comes next while the GPU measures; 0: none [half of the cores]")
+                    "Threads that compile ahead while the GPU measures; 0: none [half of the cores]")
         ->type_name("N")
         ->check(whole_number(0, std::numeric_limits<int>::max()));
-    sub->add_flag("--again", command->again, "Measure what is recorded already, too, and record it anew");
+    sub->add_flag("--again", command->again, "Measure everything anew, whatever is recorded");
     sub->add_flag("--exhaustive", command->exhaustive,
-                  "Measure every legal candidate as well, and say how far the choice is from the best");
+                  "Measure every legal candidate too, and print how far the choice is from the best");
     add_common_options(*sub, command->common);
     sub->callback([command, &run] { run = [command] { return run_tune(*command); }; });
 }
