@@ -2,6 +2,7 @@
 #include "cache/entry.hpp"
 #include "check/validate.hpp"
 #include "plan/plan_table.hpp"
+#include "tune/bucket.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -24,43 +25,59 @@ Problem qwen3() {
     return problem;
 }
 
-plan::Variant variant() {
-    plan::Variant made;
-    made.bucket = plan::bucket_of(T);
-    made.tensor_cores = true;
-    made.vector_rows = true;
-    return made;
+plan::Forward request() {
+    return {.bucket = tune::bucket_of(T), .tensor_cores = true, .vector_rows = true, .packing = {}};
+}
+
+/// Distinct addresses that are never read: only the views are checked.
+void* address(std::int64_t argument) { return reinterpret_cast<void*>(argument << 32); }
+
+Routing routing(const Problem& p, std::int64_t M) {
+    return {{}, Tensor(address(1), p.index_dtype, {M}), Tensor(address(2), p.index_dtype, {p.E})};
 }
 
 void ValidateForward(benchmark::State& state) {
     const Problem p = qwen3();
-    static char memory[16];  // never read: only the views are checked
     const std::int64_t M = T * p.top_k;
     ForwardArgs args;
-    args.x = Tensor(memory, p.dtype, {T, p.K});
-    args.W = Tensor(memory, p.dtype, {p.E, p.K, p.N});
-    args.A = Tensor(memory, p.dtype, {p.E, p.R, p.K});
-    args.B = Tensor(memory, p.dtype, {p.E, p.N, p.R}, {p.R, p.E * p.R, 1});
-    args.routing.sorted_scattered_idxs = Tensor(memory, p.index_dtype, {M});
-    args.routing.expert_offsets = Tensor(memory, p.index_dtype, {p.E});
-    args.y = Tensor(memory, p.dtype, {M, p.N});
-    args.xa = Tensor(memory, p.dtype, {M, p.R}, {padded_rank(p), 1});
+    args.routing = routing(p, M);
+    args.x = Tensor(address(3), p.dtype, {T, p.K});
+    args.W = Tensor(address(4), p.dtype, {p.E, p.K, p.N});
+    args.A = Tensor(address(5), p.dtype, {p.E, p.R, p.K});
+    args.B = Tensor(address(6), p.dtype, {p.E, p.N, p.R}, {p.R, p.E * p.R, 1});
+    args.y = Tensor(address(7), p.dtype, {M, p.N});
+    args.xa = Tensor(address(8), p.dtype, {M, p.R}, {padded_rank(p), 1});
     for (auto _ : state) benchmark::DoNotOptimize(check::validate_forward(p, args, Backend::cuda));
 }
 BENCHMARK(ValidateForward);
 
+void ValidateBackwardLora(benchmark::State& state) {
+    const Problem p = qwen3();
+    const std::int64_t M = T * p.top_k;
+    BackwardLoraArgs args;
+    args.routing = routing(p, M);
+    args.x = Tensor(address(3), p.dtype, {T, p.K});
+    args.dy = Tensor(address(4), p.dtype, {M, p.N});
+    args.xa = Tensor(address(5), p.dtype, {M, p.R}, {padded_rank(p), 1});
+    args.yb = Tensor(address(6), p.dtype, {M, p.R}, {padded_rank(p), 1});
+    args.dA = Tensor(address(7), p.dtype, {p.E, p.R, p.K});
+    args.dB = Tensor(address(8), p.dtype, {p.E, p.N, p.R}, {p.R, p.E * p.R, 1});
+    for (auto _ : state) benchmark::DoNotOptimize(check::validate_backward_lora(p, args, Backend::cuda));
+}
+BENCHMARK(ValidateBackwardLora);
+
 void FindPlan(benchmark::State& state) {
-    const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
+    const gpu::DeviceFacts facts = gpu::facts_of(gpu::arch_from_name("sm_90a"));
     plan::PlanTable table;
-    const plan::PlanKey key{qwen3(), variant(), nullptr};
-    const auto make = [&] { return plan::make_plan(key.problem, key.variant, facts); };
-    for (auto _ : state) benchmark::DoNotOptimize(&table.get(key, make));
+    const plan::PlanKey key{qwen3(), request(), nullptr};
+    static_cast<void>(table.insert(key, plan::make_plan(key.problem, key.request, facts)));
+    for (auto _ : state) benchmark::DoNotOptimize(table.find(key));
 }
 BENCHMARK(FindPlan);
 
 void MakePlan(benchmark::State& state) {
-    const gpu::DeviceFacts facts = gpu::facts_of(jit::arch_from_name("sm_90a"));
-    for (auto _ : state) benchmark::DoNotOptimize(plan::make_plan(qwen3(), variant(), facts));
+    const gpu::DeviceFacts facts = gpu::facts_of(gpu::arch_from_name("sm_90a"));
+    for (auto _ : state) benchmark::DoNotOptimize(plan::make_plan(qwen3(), request(), facts));
 }
 BENCHMARK(MakePlan);
 

@@ -10,7 +10,13 @@ endif()
 install(DIRECTORY include/smlora DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES ${PROJECT_BINARY_DIR}/include/smlora/version.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/smlora)
 install(DIRECTORY cache/ DESTINATION ${SMLORA_CACHE_LAYER})
-install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+# The pages, and all that they link to. A page that links to anything else fails a test.
+install(FILES LICENSE README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN *.md PATTERN *.png)
+install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
+foreach(folder cache emulator)
+  install(FILES ${folder}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/${folder})
+endforeach()
 # The templates are embedded in the library, and what they compile to ends up in users' caches: their licence goes along.
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/smlora/kernel_templates)
 

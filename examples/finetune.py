@@ -131,7 +131,7 @@ def main():
 
     smlora.transformers.register()
     torch.manual_seed(0)
-    prose = Text(text_of("README.md", "docs/*.md"), arguments.device)
+    prose = Text(text_of("README.md", "docs/**/*.md"), arguments.device)
     cuda = Text(text_of("kernel_templates/**/*.cuh"), arguments.device)
     model = new_model(arguments.device, torch.float32)
     steps = train_from_scratch(model, prose, arguments.seconds)

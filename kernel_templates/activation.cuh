@@ -26,8 +26,9 @@ __device__ __forceinline__ void run(const Args& args) {
     using Raw = typename Unit::Raw;
     constexpr int elements = Unit::elements;
     constexpr int units = units_of<Unit>(C::WIDTH);
-    constexpr int unroll = ceil_div(units, 32) < 2 ? 1 : 2;
-    constexpr int segments = ceil_div(units, 32 * unroll);
+    constexpr RowSegments shape = activation_segments(units);
+    constexpr int unroll = shape.unroll;
+    constexpr int segments = shape.count;
     static_assert(C::WIDTH % elements == 0, "whole units");
     static_assert(C::BACKWARD || C::WRITES_A, "something to write");
 

@@ -22,9 +22,9 @@ __device__ __forceinline__ void run(const Args& args) {
     using Unit = RowUnit<typename C::Element, C::VECTOR>;
     using Raw = typename Unit::Raw;
     constexpr int units = units_of<Unit>(C::WIDTH);
-    constexpr int wanted = C::TOP_K >= 4 ? 1 : 4 / C::TOP_K;
-    constexpr int unroll = ceil_div(units, 32) < wanted ? ceil_div(units, 32) : wanted;
-    constexpr int segments = ceil_div(units, 32 * unroll);
+    constexpr RowSegments shape = combine_segments(units, C::TOP_K);
+    constexpr int unroll = shape.unroll;
+    constexpr int segments = shape.count;
     constexpr int choices = C::TOP_K < 8 ? C::TOP_K : 8;
     static_assert(C::WIDTH % Unit::elements == 0, "whole units");
 

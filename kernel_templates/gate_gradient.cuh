@@ -16,6 +16,7 @@
 #include "args/gate_gradient.h"
 #include "expert_of.cuh"
 #include "row_unit.cuh"
+#include "rows.cuh"
 #include "types.cuh"
 
 namespace smlora::gate_gradient {
@@ -79,6 +80,10 @@ __device__ __forceinline__ void run(const Args& args) {
     static_assert(!C::FLAT || (C::LEFT_ROWS != rows_grouped && C::RIGHT_ROWS != rows_grouped), "no sorted positions");
     static_assert(!C::FLAT || !C::HAS_BIAS, "the expert of an entry is known by its sorted position");
 
+    using Left = Rows<Element, C::LEFT_ROWS, C::TOP_K>;
+    using Right = Rows<const Element, C::RIGHT_ROWS, C::TOP_K>;
+    const Left left_rows{static_cast<Element*>(args.left), args.left_stride};
+    const Right right_rows{static_cast<const Element*>(args.right), args.right_stride};
     const auto* const scattered_idxs = static_cast<const typename C::Index*>(args.scattered_idxs);
     const auto* const expert_offsets = static_cast<const typename C::Index*>(args.expert_offsets);
     auto* const dgates = static_cast<typename C::Gate*>(args.dgates);
@@ -98,12 +103,8 @@ __device__ __forceinline__ void run(const Args& args) {
             continue;
         }
 
-        auto* const left =
-            reinterpret_cast<Raw*>(static_cast<Element*>(args.left) + row_of<C::LEFT_ROWS, C::TOP_K>(position, flat) *
-                                                                          static_cast<int64>(args.left_stride));
-        const auto* const right = reinterpret_cast<const Raw*>(static_cast<const Element*>(args.right) +
-                                                               row_of<C::RIGHT_ROWS, C::TOP_K>(position, flat) *
-                                                                   static_cast<int64>(args.right_stride));
+        auto* const left = reinterpret_cast<Raw*>(left_rows.address(Left::index(position, flat)));
+        const auto* const right = reinterpret_cast<const Raw*>(right_rows.address(Right::index(position, flat)));
 
         float sum = 0.0F;
         if constexpr (hold_left) {
@@ -135,9 +136,10 @@ __device__ __forceinline__ void run(const Args& args) {
             using BiasRaw = typename BiasUnit::Raw;
             static_assert(C::BIAS_WIDTH % BiasUnit::elements == 0, "whole units");
             const int expert = expert_of<C::E>(expert_offsets, position);
-            const auto* const bias_row = reinterpret_cast<const BiasRaw*>(
-                static_cast<const Element*>(args.bias_rows) +
-                row_of<C::BIAS_ROWS, C::TOP_K>(position, flat) * static_cast<int64>(args.bias_rows_stride));
+            using BiasRows = Rows<const Element, C::BIAS_ROWS, C::TOP_K>;
+            const BiasRows bias_rows{static_cast<const Element*>(args.bias_rows), args.bias_rows_stride};
+            const auto* const bias_row =
+                reinterpret_cast<const BiasRaw*>(bias_rows.address(BiasRows::index(position, flat)));
             const auto* const bias = reinterpret_cast<const BiasRaw*>(static_cast<const Element*>(args.bias) +
                                                                       static_cast<int64>(expert) * C::BIAS_WIDTH);
             sum = row_dot<BiasUnit, C::BIAS_WIDTH>(bias_row, bias, lane, sum);

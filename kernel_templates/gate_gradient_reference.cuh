@@ -6,6 +6,7 @@
 
 #include "args/gate_gradient.h"
 #include "expert_of.cuh"
+#include "rows.cuh"
 #include "types.cuh"
 
 namespace smlora::gate_gradient_reference {
@@ -16,6 +17,10 @@ template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using Element = typename C::Element;
     using Gate = typename C::Gate;
+    using Left = Rows<Element, C::LEFT_ROWS, C::TOP_K>;
+    using Right = Rows<const Element, C::RIGHT_ROWS, C::TOP_K>;
+    const Left left_rows{static_cast<Element*>(args.left), args.left_stride};
+    const Right right_rows{static_cast<const Element*>(args.right), args.right_stride};
     const auto* const scattered_idxs = static_cast<const typename C::Index*>(args.scattered_idxs);
     const auto* const expert_offsets = static_cast<const typename C::Index*>(args.expert_offsets);
     for (int64 item = static_cast<int64>(blockIdx.x) * blockDim.x + threadIdx.x; item < args.M;
@@ -29,11 +34,8 @@ __device__ __forceinline__ void run(const Args& args) {
         }
         float sum = 0.0F;
         if (position < kept) {
-            auto* const left = static_cast<Element*>(args.left) +
-                               row_of<C::LEFT_ROWS, C::TOP_K>(position, flat) * static_cast<int64>(args.left_stride);
-            const auto* const right =
-                static_cast<const Element*>(args.right) +
-                row_of<C::RIGHT_ROWS, C::TOP_K>(position, flat) * static_cast<int64>(args.right_stride);
+            auto* const left = left_rows.address(Left::index(position, flat));
+            const auto* const right = right_rows.address(Right::index(position, flat));
             for (int column = 0; column < C::WIDTH; ++column) {
                 sum = fmaf(to_float(left[column]), to_float(right[column]), sum);
             }
@@ -46,9 +48,9 @@ __device__ __forceinline__ void run(const Args& args) {
             if constexpr (C::HAS_BIAS) {
                 const auto* const bias = static_cast<const Element*>(args.bias) +
                                          static_cast<int64>(expert_of<C::E>(expert_offsets, position)) * C::BIAS_WIDTH;
-                const auto* const bias_row =
-                    static_cast<const Element*>(args.bias_rows) +
-                    row_of<C::BIAS_ROWS, C::TOP_K>(position, flat) * static_cast<int64>(args.bias_rows_stride);
+                using BiasRows = Rows<const Element, C::BIAS_ROWS, C::TOP_K>;
+                const BiasRows bias_rows{static_cast<const Element*>(args.bias_rows), args.bias_rows_stride};
+                const auto* const bias_row = bias_rows.address(BiasRows::index(position, flat));
                 for (int column = 0; column < C::BIAS_WIDTH; ++column) {
                     sum = fmaf(to_float(bias_row[column]), to_float(bias[column]), sum);
                 }

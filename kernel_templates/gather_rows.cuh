@@ -11,6 +11,7 @@
 #include "args/gather_rows.h"
 #include "expert_of.cuh"
 #include "row_unit.cuh"
+#include "rows.cuh"
 #include "types.cuh"
 
 namespace smlora::gather_rows {
@@ -22,10 +23,13 @@ __device__ __forceinline__ void run(const Args& args) {
     using Unit = RowUnit<typename C::Element, C::VECTOR>;
     using Raw = typename Unit::Raw;
     constexpr int units = units_of<Unit>(C::WIDTH);
-    constexpr int unroll = ceil_div(units, 32) < 4 ? ceil_div(units, 32) : 4;
-    constexpr int segments = ceil_div(units, 32 * unroll);
+    constexpr RowSegments shape = gather_segments(units);
+    constexpr int unroll = shape.unroll;
+    constexpr int segments = shape.count;
     static_assert(C::WIDTH % Unit::elements == 0, "whole units");
 
+    using From = Rows<const typename C::Element, C::ROWS, C::TOP_K>;
+    const From rows{static_cast<const typename C::Element*>(args.rows), args.rows_stride};
     const auto* const gates = static_cast<const typename C::Gate*>(args.gates);
     const auto* const scattered_idxs = static_cast<const typename C::Index*>(args.scattered_idxs);
     const int lane = static_cast<int>(threadIdx.x % 32);
@@ -44,9 +48,7 @@ __device__ __forceinline__ void run(const Args& args) {
         if (position < kept) {
             int flat = position;
             if constexpr (!C::FLAT) flat = static_cast<int>(scattered_idxs[position]);
-            const auto* const row = reinterpret_cast<const Raw*>(static_cast<const typename C::Element*>(args.rows) +
-                                                                 row_of<C::ROWS, C::TOP_K>(position, flat) *
-                                                                     static_cast<int64>(args.rows_stride));
+            const auto* const row = reinterpret_cast<const Raw*>(rows.address(From::index(position, flat)));
 #pragma unroll
             for (int u = 0; u < unroll; ++u) {
                 if (first + 32 * u < units) raw[u] = row[first + 32 * u];

@@ -5,6 +5,7 @@
 
 #include "args/gather_rows.h"
 #include "expert_of.cuh"
+#include "rows.cuh"
 #include "types.cuh"
 
 namespace smlora::gather_rows_reference {
@@ -14,6 +15,8 @@ using Args = GatherRowsArgs;
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using Element = typename C::Element;
+    using From = Rows<const Element, C::ROWS, C::TOP_K>;
+    const From rows{static_cast<const Element*>(args.rows), args.rows_stride};
     const auto* const scattered_idxs = static_cast<const typename C::Index*>(args.scattered_idxs);
     const int64 elements = static_cast<int64>(args.M) * C::WIDTH;
     for (int64 item = static_cast<int64>(blockIdx.x) * blockDim.x + threadIdx.x; item < elements;
@@ -28,8 +31,7 @@ __device__ __forceinline__ void run(const Args& args) {
         }
         float value = 0.0F;
         if (position < kept) {
-            const int64 row = row_of<C::ROWS, C::TOP_K>(position, flat);
-            value = to_float(static_cast<const Element*>(args.rows)[row * args.rows_stride + column]);
+            value = From::value(rows.address(From::index(position, flat))[column], flat, column);
             if constexpr (C::HAS_GATES) value *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
         }
         static_cast<Element*>(args.out)[position * args.out_stride + column] = from_float<Element>(value);

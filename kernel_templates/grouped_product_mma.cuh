@@ -1,34 +1,35 @@
 // Grouped product on tensor cores, sm_80 and up: the base product, the forward pass, dX and the rank-sized products XA
 // and YB are this one kernel with different constants.
 //
-// A persistent grid walks the tiles (expert, column tile, row tile), row tiles fastest, so that the row tiles that
+// A persistent grid walks the tiles (group, column tile, row tile), row tiles fastest, so that the row tiles that
 // share a weight tile run together and the weights come from memory once. Each block runs a STAGES-deep cp.async
 // pipeline over the reduction; rows are gathered while they are copied and scattered when they are stored. LoRA
 // lengthens the reduction: after the RED steps come ceil(RANK / TILE_K) more that multiply lora_rows by the adapter.
 //
 // Roles: all warps copy, then all multiply; warp (wm, wn) owns a (TILE_M / WARPS_M) x (TILE_N / WARPS_N) part.
 //
-// Shared memory
-//   STAGES x (TILE_M x TILE_K rows + TILE_N x TILE_K weights), 2 bytes each, 16-byte chunks swizzled; the same bytes
-//          stage the output tile at the end
-//   row_flat   TILE_M x 4      flat entry of each row of the tile; rows past its end repeat the first
-//   prefix     (E + 2) x 4     row tiles before each expert; group E is the entries left out, whose rows are zero
-//   warp_totals  WARPS x 4
+// Shared memory: args/grouped_product_mma.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of lora_rows, a multiple of 8; 0: none), TOP_K, ROWS, OUT_ROWS,
 // WEIGHT_MAJOR and LORA_MAJOR (0: reduction contiguous, 1: output contiguous), WEIGHT_ROW_STRIDE (0: args tell),
-// HAS_BIAS, HAS_GATES, TILE_M, TILE_N, TILE_K, WARPS_M, WARPS_N, STAGES; types Element, Gate, Index. RED and OUT are
+// HAS_BIAS, HAS_GATES, TILE_M, TILE_N, TILE_K, WARPS_M, WARPS_N, STAGES; types Element, Weight
+// (weight/plain.cuh), Gate, Index. RED and OUT are
 // multiples of 8, every row 16-byte aligned.
 #pragma once
 
 #include "args/grouped_product.h"
+#include "args/grouped_product_mma.h"
+#include "epilogue.cuh"
+#include "groups.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
 #include "ptx/synchronise.cuh"
+#include "rows.cuh"
 #include "swizzle.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
+#include "weight/mma.cuh"
 
 namespace smlora::grouped_product_mma {
 
@@ -36,20 +37,18 @@ using Args = GroupedProductArgs;
 
 template <class C>
 struct Layout {
-    static constexpr int warps = C::WARPS_M * C::WARPS_N;
-    static constexpr int threads = warps * 32;
+    static constexpr Blocking blocking{C::TILE_M, C::TILE_N, C::TILE_K, C::WARPS_M, C::WARPS_N, C::STAGES};
+    static constexpr SharedMemory memory = shared_memory(blocking, C::E, C::Weight::stage_bytes(C::TILE_N, C::TILE_K));
+    static_assert(C::RANK == 0 ||
+                      memory.stage_bytes - memory.stage_weights >= weight::Plain::stage_bytes(C::TILE_N, C::TILE_K),
+                  "the adapter takes the place of a stage's weights");
+    static constexpr int threads = grouped_product_mma::threads(blocking);
     static constexpr int warp_m = C::TILE_M / C::WARPS_M;
     static constexpr int warp_n = C::TILE_N / C::WARPS_N;
     static constexpr int m_tiles = warp_m / 16;
     static constexpr int n_tiles = warp_n / 8;
     static constexpr int k_chunks = C::TILE_K / 8;  // 16-byte chunks of a reduction-contiguous row
     static constexpr int n_chunks = C::TILE_N / 8;  // of an output-contiguous row
-    static constexpr int rows_bytes = C::TILE_M * C::TILE_K * 2;
-    static constexpr int weight_bytes = C::TILE_N * C::TILE_K * 2;
-    static constexpr int stage_bytes = rows_bytes + weight_bytes;
-    static constexpr int output_bytes = C::TILE_M * C::TILE_N * 2;
-    static constexpr int pipeline_bytes =
-        C::STAGES * stage_bytes > output_bytes ? C::STAGES* stage_bytes : output_bytes;
     static constexpr int red_steps = ceil_div(C::RED, C::TILE_K);
     static constexpr int lora_steps = ceil_div(C::RANK, C::TILE_K);
     static constexpr int steps = red_steps + lora_steps;
@@ -64,49 +63,17 @@ struct Layout {
 
 /// Where a tile lies.
 struct Tile {
-    int expert;
+    int group;
     int first_row;  // sorted position
     int rows;       // 1 .. TILE_M
     int column;
 };
 
-/// Copies one step's weight tile. `source` is the expert's matrix; MAJOR 0: its rows are outputs and chunks run along
-/// the reduction, which is DEPTH long, from `red`; MAJOR 1: the reverse. STRIDE: elements between rows, 0 if only
-/// `stride` knows.
-template <class C, int MAJOR, int DEPTH, int STRIDE>
-__device__ __forceinline__ void copy_weight(unsigned target, const typename C::Element* source, int64 stride,
-                                            int column, int red) {
-    using L = Layout<C>;
-    constexpr int chunks = MAJOR == 0 ? L::k_chunks : L::n_chunks;
-    constexpr int rows = MAJOR == 0 ? C::TILE_N : C::TILE_K;
-    constexpr int rows_a_pass = L::threads / chunks;
-    constexpr int passes = ceil_div(rows, rows_a_pass);
-    constexpr int row_end = MAJOR == 0 ? C::OUT : DEPTH;
-    constexpr int chunk_end = MAJOR == 0 ? DEPTH : C::OUT;
-    constexpr bool row_edge = row_end % rows != 0;
-    constexpr bool chunk_edge = chunk_end % (chunks * 8) != 0;
-    static_assert(L::threads % chunks == 0, "a thread keeps its chunk column over the passes");
-
-    if constexpr (STRIDE > 0) stride = STRIDE;
-    const int thread_row = static_cast<int>(threadIdx.x) / chunks;
-    const int chunk = static_cast<int>(threadIdx.x) % chunks;
-    const int first_row = (MAJOR == 0 ? column : red) + thread_row;
-    const int first_element = (MAJOR == 0 ? red : column) + chunk * 8;
-    const bool chunk_inside = !chunk_edge || first_element < chunk_end;
-    const typename C::Element* const from = source + static_cast<int64>(first_row) * stride + first_element;
-#pragma unroll
-    for (int pass = 0; pass < passes; ++pass) {
-        const int row = thread_row + pass * rows_a_pass;
-        if (rows % rows_a_pass != 0 && row >= rows) break;
-        const unsigned to = target + swizzled<chunks>(row, chunk);
-        if constexpr (row_edge || chunk_edge) {
-            const bool inside = chunk_inside && (!row_edge || first_row + pass * rows_a_pass < row_end);
-            ptx::cp_async_16(to, inside ? from + pass * rows_a_pass * stride : source, inside ? 16U : 0U);
-        } else {
-            ptx::cp_async_16(to, from + pass * rows_a_pass * stride);
-        }
-    }
-}
+/// The weights, and the adapter's, which come after them in the reduction.
+template <class C>
+using BaseWeight = weight::Mma<typename C::Weight, C, Layout<C>, C::WEIGHT_MAJOR, C::RED, C::WEIGHT_ROW_STRIDE>;
+template <class C>
+using AdapterWeight = weight::Mma<weight::Plain, C, Layout<C>, C::LORA_MAJOR, C::RANK, 0>;
 
 /// The fragments of one k16 step: A for m_tiles x m16, B for n_tiles x n8.
 template <class C>
@@ -115,7 +82,7 @@ struct Fragments {
     unsigned b[Layout<C>::n_tiles / 2][4];
 };
 
-template <class C, int MAJOR>
+template <class C, class Weight>
 __device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned stage, int k16, int warp_m,
                                                int warp_n) {
     using L = Layout<C>;
@@ -125,18 +92,7 @@ __device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned
         const int row = warp_m * L::warp_m + m * 16 + (lane & 15);
         ptx::ldmatrix_x4(fragments.a[m], stage + swizzled<L::k_chunks>(row, k16 * 2 + (lane >> 4)));
     }
-    const unsigned weight = stage + L::rows_bytes;
-#pragma unroll
-    for (int n = 0; n < L::n_tiles / 2; ++n) {
-        const int column = warp_n * L::warp_n + n * 16;
-        if constexpr (MAJOR == 0) {
-            const int row = column + (lane & 7) + ((lane >> 4) << 3);
-            ptx::ldmatrix_x4(fragments.b[n], weight + swizzled<L::k_chunks>(row, k16 * 2 + ((lane >> 3) & 1)));
-        } else {
-            const int row = k16 * 16 + (lane & 15);
-            ptx::ldmatrix_x4_trans(fragments.b[n], weight + swizzled<L::n_chunks>(row, column / 8 + (lane >> 4)));
-        }
-    }
+    Weight::load(fragments.b, stage + L::memory.stage_weights, k16, warp_n * L::warp_n);
 }
 
 template <class C>
@@ -154,15 +110,15 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::m_tiles][Layou
 }
 
 /// All k16 steps of one stage; fragments of the next are loaded under the products of this one.
-template <class C, int MAJOR, int K16_STEPS>
+template <class C, class Weight, int K16_STEPS>
 __device__ __forceinline__ void multiply_stage(float (&sums)[Layout<C>::m_tiles][Layout<C>::n_tiles][4], unsigned stage,
                                                int warp_m, int warp_n) {
     Fragments<C> fragments[2];
-    load_fragments<C, MAJOR>(fragments[0], stage, 0, warp_m, warp_n);
+    load_fragments<C, Weight>(fragments[0], stage, 0, warp_m, warp_n);
 #pragma unroll
     for (int k16 = 0; k16 < K16_STEPS; ++k16) {
         if (k16 + 1 < K16_STEPS) {
-            load_fragments<C, MAJOR>(fragments[(k16 + 1) & 1], stage, k16 + 1, warp_m, warp_n);
+            load_fragments<C, Weight>(fragments[(k16 + 1) & 1], stage, k16 + 1, warp_m, warp_n);
         }
         multiply<C>(sums, fragments[k16 & 1]);
     }
@@ -173,34 +129,36 @@ __device__ __forceinline__ void run(const Args& args) {
     using L = Layout<C>;
     using Element = typename C::Element;
     using Index = typename C::Index;
+    using Left = Rows<const Element, C::ROWS, C::TOP_K>;
+    using Out = Rows<Element, C::OUT_ROWS, C::TOP_K>;
+    static_assert(Left::as_stored, "an asynchronous copy does not change what it copies");
     extern __shared__ __align__(128) unsigned char shared[];
-    int* const row_flat = reinterpret_cast<int*>(shared + L::pipeline_bytes);
-    int* const prefix = row_flat + C::TILE_M;
-    int* const warp_totals = prefix + C::E + 2;
+    int* const row_flat = reinterpret_cast<int*>(shared + L::memory.row_flat);
+    int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
+    int* const warp_totals = reinterpret_cast<int*>(shared + L::memory.warp_totals);
     const unsigned pipeline = ptx::shared_address(shared);
 
     const int thread = static_cast<int>(threadIdx.x);
     const int lane = thread & 31;
     const int warp_m = (thread >> 5) % C::WARPS_M;
     const int warp_n = (thread >> 5) / C::WARPS_M;
-    const auto* const offsets = static_cast<const Index*>(args.expert_offsets);
+    const Groups<C, true> groups{static_cast<const Index*>(args.expert_offsets), args.M};
     const auto* const scattered = static_cast<const Index*>(args.scattered_idxs);
 
     ptx::let_next_kernel_begin();
-    prefix_counts<C::E + 1, L::threads>(prefix, warp_totals, [&](int group) {
-        return ceil_div(end_row<C::E>(offsets, group, args.M) - first_row(offsets, group), C::TILE_M);
-    });
-    const int tiles = prefix[C::E + 1] * L::column_tiles;
+    prefix_counts<groups.count, L::threads>(prefix, warp_totals,
+                                            [&](int group) { return ceil_div(groups.rows(group), C::TILE_M); });
+    const int tiles = prefix[groups.count] * L::column_tiles;
 
     for (int item = static_cast<int>(blockIdx.x); item < tiles; item += static_cast<int>(gridDim.x)) {
-        // Row tiles run fastest within (expert, column tile).
+        // Row tiles run fastest within (group, column tile).
         Tile tile;
-        tile.expert = group_of<C::E + 1>(prefix, item / L::column_tiles);
-        const int row_tiles = prefix[tile.expert + 1] - prefix[tile.expert];
-        const int local = item - prefix[tile.expert] * L::column_tiles;
+        tile.group = group_of<groups.count>(prefix, item / L::column_tiles);
+        const int row_tiles = prefix[tile.group + 1] - prefix[tile.group];
+        const int local = item - prefix[tile.group] * L::column_tiles;
         tile.column = local / row_tiles * C::TILE_N;
-        tile.first_row = first_row(offsets, tile.expert) + local % row_tiles * C::TILE_M;
-        const int rows_left = end_row<C::E>(offsets, tile.expert, args.M) - tile.first_row;
+        tile.first_row = groups.first_row(tile.group) + local % row_tiles * C::TILE_M;
+        const int rows_left = groups.end_row(tile.group) - tile.first_row;
         tile.rows = rows_left < C::TILE_M ? rows_left : C::TILE_M;
 
         // The previous tile's output staging and row_flat are read until here.
@@ -212,10 +170,11 @@ __device__ __forceinline__ void run(const Args& args) {
         __syncthreads();
 
         float sums[L::m_tiles][L::n_tiles][4] = {};
-        if (tile.expert < C::E) {
+        if (tile.group < groups.routed) {
             const auto* const rows = static_cast<const Vec16*>(args.rows);
+            const Left left{static_cast<const Element*>(args.rows), args.rows_stride};
             const auto* const weight =
-                static_cast<const Element*>(args.weight) + tile.expert * args.weight_expert_stride;
+                static_cast<const Element*>(args.weight) + groups.weight_of(tile.group) * args.weight_expert_stride;
             const int chunk = thread % L::k_chunks;
 
             // Where this thread's chunk of each row begins, in 16-byte units: 32 bits reach 64 GiB.
@@ -223,12 +182,11 @@ __device__ __forceinline__ void run(const Args& args) {
 #pragma unroll
             for (int pass = 0; pass < L::row_passes; ++pass) {
                 const int row = thread / L::k_chunks + pass * (L::threads / L::k_chunks);
-                const int64 from =
-                    row_of<C::ROWS, C::TOP_K>(tile.first_row + (row < tile.rows ? row : 0), row_flat[row]);
-                row_offset[pass] = static_cast<uint32>(from * args.rows_stride / 8) + static_cast<uint32>(chunk);
+                const int from = Left::index(tile.first_row + (row < tile.rows ? row : 0), row_flat[row]);
+                row_offset[pass] = static_cast<uint32>(left.offset(from) / 8) + static_cast<uint32>(chunk);
             }
             auto stage_of = [&](int step) {
-                return pipeline + static_cast<unsigned>(step % C::STAGES * L::stage_bytes);
+                return pipeline + static_cast<unsigned>(step % C::STAGES * L::memory.stage_bytes);
             };
             auto copy_red = [&](int step) {
                 const unsigned stage = stage_of(step);
@@ -245,8 +203,7 @@ __device__ __forceinline__ void run(const Args& args) {
                         ptx::cp_async_16(to, inside ? from + step * L::k_chunks : from, inside ? 16U : 0U);
                     }
                 }
-                copy_weight<C, C::WEIGHT_MAJOR, C::RED, C::WEIGHT_ROW_STRIDE>(stage + L::rows_bytes, weight,
-                                                                              args.weight_row_stride, tile.column, red);
+                BaseWeight<C>::copy(stage + L::memory.stage_weights, weight, args.weight_row_stride, tile.column, red);
             };
             auto copy_lora = [&](int step) {
                 const unsigned stage = stage_of(step);
@@ -260,10 +217,10 @@ __device__ __forceinline__ void run(const Args& args) {
                     const Element* const from = lora_rows + position * C::RANK + (inside ? red + chunk * 8 : 0);
                     ptx::cp_async_16(stage + swizzled<L::k_chunks>(row, chunk), from, inside ? 16U : 0U);
                 }
-                const auto* const lora_weight =
-                    static_cast<const Element*>(args.lora_weight) + tile.expert * args.lora_expert_stride;
-                copy_weight<C, C::LORA_MAJOR, C::RANK, 0>(stage + L::rows_bytes, lora_weight, args.lora_row_stride,
-                                                          tile.column, red);
+                const auto* const lora_weight = static_cast<const Element*>(args.lora_weight) +
+                                                groups.adapter_of(tile.group) * args.lora_expert_stride;
+                AdapterWeight<C>::copy(stage + L::memory.stage_weights, lora_weight, args.lora_row_stride, tile.column,
+                                       red);
             };
             auto copy_step = [&](int step) {
                 if (step < L::red_steps) {
@@ -285,7 +242,7 @@ __device__ __forceinline__ void run(const Args& args) {
                 __syncthreads();
                 copy_step(step + C::STAGES - 1);
                 ptx::cp_async_commit();
-                multiply_stage<C, C::WEIGHT_MAJOR, C::TILE_K / 16>(sums, stage_of(step), warp_m, warp_n);
+                multiply_stage<C, BaseWeight<C>, C::TILE_K / 16>(sums, stage_of(step), warp_m, warp_n);
             }
             if constexpr (C::RANK > 0) {
                 // A rank that fits one step takes as many pieces as it has; a longer one whole steps, zero-filled.
@@ -296,7 +253,7 @@ __device__ __forceinline__ void run(const Args& args) {
                     __syncthreads();
                     copy_step(step + C::STAGES - 1);
                     ptx::cp_async_commit();
-                    multiply_stage<C, C::LORA_MAJOR, k16_steps>(sums, stage_of(step), warp_m, warp_n);
+                    multiply_stage<C, AdapterWeight<C>, k16_steps>(sums, stage_of(step), warp_m, warp_n);
                 }
             }
             ptx::cp_async_wait<0>();
@@ -304,52 +261,43 @@ __device__ __forceinline__ void run(const Args& args) {
             __syncthreads();
         }
 
-        // Epilogue: each warp turns its part into rows of Element through its own piece of shared memory, then stores
-        // whole 16-byte chunks of rows.
+        // Each warp turns its part into rows of Element through its own share of shared memory, then stores whole
+        // 16-byte chunks of rows.
+        using Finish = Epilogue<C, true>;
+        const Finish finish{args};
         constexpr int chunks = L::warp_n / 8;
         unsigned char* const staging = shared + (thread >> 5) * (L::warp_m * L::warp_n * 2);
         const int quad_row = lane >> 2;
         const int quad_column = (lane & 3) * 2;
 #pragma unroll
         for (int n = 0; n < L::n_tiles; ++n) {
-            float bias[2] = {};
-            if constexpr (C::HAS_BIAS != 0) {
-                const int column = tile.column + warp_n * L::warp_n + n * 8 + quad_column;
-                if (tile.expert < C::E && column < C::OUT) {
-                    const auto* const from =
-                        static_cast<const Element*>(args.bias) + static_cast<int64>(tile.expert) * C::OUT + column;
-                    bias[0] = to_float(from[0]);
-                    bias[1] = to_float(from[1]);
-                }
-            }
+            typename Finish::Column columns[2];
+            const int column = tile.column + warp_n * L::warp_n + n * 8 + quad_column;
+            if (tile.group < groups.routed && column < C::OUT)
+                finish.read_columns(columns, groups.weight_of(tile.group), column);
 #pragma unroll
             for (int m = 0; m < L::m_tiles; ++m) {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     const int row = m * 16 + half * 8 + quad_row;
-                    float factor = args.scale;
-                    if constexpr (C::HAS_GATES != 0) {
-                        if (tile.expert < C::E) {
-                            const int flat = row_flat[warp_m * L::warp_m + row];
-                            factor *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
-                        }
-                    }
-                    const uint32 pair = pack2<Element>(sums[m][n][half * 2] * factor + bias[0],
-                                                       sums[m][n][half * 2 + 1] * factor + bias[1]);
+                    auto of_row = finish.row(groups.scale_of(tile.group, args.scale));
+                    if (tile.group < groups.routed) finish.read_row(of_row, row_flat[warp_m * L::warp_m + row]);
+                    const uint32 pair = pack2<Element>(Finish::apply(sums[m][n][half * 2], of_row, columns[0]),
+                                                       Finish::apply(sums[m][n][half * 2 + 1], of_row, columns[1]));
                     *reinterpret_cast<uint32*>(staging + swizzled<chunks>(row, n) + quad_column * 2) = pair;
                 }
             }
         }
         __syncwarp();
-        auto* const out = static_cast<Element*>(args.out);
+        const Out out{static_cast<Element*>(args.out), args.out_stride};
         for (int item16 = lane; item16 < L::warp_m * chunks; item16 += 32) {
             const int row = item16 / chunks;
             const int chunk = item16 % chunks;
             const int tile_row = warp_m * L::warp_m + row;
             const int column = tile.column + warp_n * L::warp_n + chunk * 8;
             if (tile_row < tile.rows && column < C::OUT) {
-                const int64 to = row_of<C::OUT_ROWS, C::TOP_K>(tile.first_row + tile_row, row_flat[tile_row]);
-                *reinterpret_cast<Vec16*>(out + to * args.out_stride + column) =
+                const int to = Out::index(tile.first_row + tile_row, row_flat[tile_row]);
+                *reinterpret_cast<Vec16*>(out.address(to) + column) =
                     *reinterpret_cast<const Vec16*>(staging + swizzled<chunks>(row, chunk));
             }
         }

@@ -3,24 +3,28 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (0: no adapter; also the row stride of lora_rows), ROWS, OUT_ROWS, TOP_K,
 // WEIGHT_MAJOR (0: RED contiguous, 1: OUT contiguous), LORA_MAJOR (0: RANK contiguous, 1: OUT contiguous), HAS_BIAS,
-// HAS_GATES; types Element, Gate, Index.
+// HAS_GATES; types Element, Weight (weight/plain.cuh), Gate, Index.
 #pragma once
 
 #include "args/grouped_product.h"
+#include "epilogue.cuh"
 #include "expert_of.cuh"
+#include "groups.cuh"
+#include "rows.cuh"
 #include "types.cuh"
+#include "weight/simt.cuh"
 
 namespace smlora::grouped_product_reference {
 
 using Args = GroupedProductArgs;
 
-/// <row, column `out` of matrix>; MAJOR 0: the reduction is contiguous in the matrix, 1: the outputs are.
-template <int LENGTH, int MAJOR, class Element>
-__device__ __forceinline__ float product(const Element* row, const Element* matrix, int64 row_stride, int64 out) {
+/// <row, column `out` of the weights>, of a row of LeftRows that flat entry `flat` uses.
+template <int LENGTH, class LeftRows, class Element, class Weights>
+__device__ __forceinline__ float product(const Element* row, int flat, const Weights& weights, int64 out) {
     float sum = 0.0F;
     for (int64 i = 0; i < LENGTH; ++i) {
-        const Element weight = MAJOR == 0 ? matrix[out * row_stride + i] : matrix[i * row_stride + out];
-        sum = fmaf(to_float(row[i]), to_float(weight), sum);
+        const float weight = weights.at(i, out);
+        sum = fmaf(LeftRows::value(row[i], flat, i), weight, sum);
     }
     return sum;
 }
@@ -28,6 +32,8 @@ __device__ __forceinline__ float product(const Element* row, const Element* matr
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using Element = typename C::Element;
+    using Left = Rows<const Element, C::ROWS, C::TOP_K>;
+    using Out = Rows<Element, C::OUT_ROWS, C::TOP_K>;
     const auto* const scattered_idxs = static_cast<const typename C::Index*>(args.scattered_idxs);
     const auto* const expert_offsets = static_cast<const typename C::Index*>(args.expert_offsets);
     const int kept = kept_rows<C::E>(expert_offsets);
@@ -39,23 +45,32 @@ __device__ __forceinline__ void run(const Args& args) {
         const int flat = static_cast<int>(scattered_idxs[position]);
         float value = 0.0F;
         if (position < kept) {
-            const int64 expert = expert_of<C::E>(expert_offsets, position);
-            const int64 row = row_of<C::ROWS, C::TOP_K>(position, flat);
-            value = args.scale * product<C::RED, C::WEIGHT_MAJOR>(
-                                     static_cast<const Element*>(args.rows) + row * args.rows_stride,
-                                     static_cast<const Element*>(args.weight) + expert * args.weight_expert_stride,
-                                     args.weight_row_stride, out);
+            const Left rows{static_cast<const Element*>(args.rows), args.rows_stride};
+            const int group = expert_of<C::E>(expert_offsets, position);
+            const int weight = Groups<C, true>::weight_of(group);
+            const weight::Simt<typename C::Weight, Element, C::WEIGHT_MAJOR> weights{
+                static_cast<const Element*>(args.weight) + weight * args.weight_expert_stride, args.weight_row_stride};
+            value = args.scale *
+                    product<C::RED, Left>(rows.address(Left::index(position, flat)), flat, weights, int64{out});
             if constexpr (C::RANK > 0) {
-                value += product<C::RANK, C::LORA_MAJOR>(
-                    static_cast<const Element*>(args.lora_rows) + static_cast<int64>(position) * C::RANK,
-                    static_cast<const Element*>(args.lora_weight) + expert * args.lora_expert_stride,
-                    args.lora_row_stride, out);
+                using LoraRows = Rows<const Element, rows_grouped, C::TOP_K>;
+                const LoraRows lora_rows{static_cast<const Element*>(args.lora_rows), C::RANK};
+                const weight::Simt<weight::Plain, Element, C::LORA_MAJOR> adapter{
+                    static_cast<const Element*>(args.lora_weight) +
+                        Groups<C, true>::adapter_of(group) * args.lora_expert_stride,
+                    args.lora_row_stride};
+                value += product<C::RANK, LoraRows>(lora_rows.address(position), flat, adapter, int64{out});
             }
-            if constexpr (C::HAS_GATES) value *= to_float(static_cast<const typename C::Gate*>(args.gates)[flat]);
-            if constexpr (C::HAS_BIAS) value += to_float(static_cast<const Element*>(args.bias)[expert * C::OUT + out]);
+            using Finish = Epilogue<C, false>;
+            const Finish finish{args};
+            typename Finish::Column of_column[1];
+            finish.read_columns(of_column, weight, out);
+            auto of_row = finish.row();
+            finish.read_row(of_row, flat);
+            value = Finish::apply(value, of_row, of_column[0]);
         }
-        const int64 out_row = row_of<C::OUT_ROWS, C::TOP_K>(position, flat);
-        static_cast<Element*>(args.out)[out_row * args.out_stride + out] = from_float<Element>(value);
+        const Out out_rows{static_cast<Element*>(args.out), args.out_stride};
+        out_rows.address(Out::index(position, flat))[out] = from_float<Element>(value);
     }
 }
 

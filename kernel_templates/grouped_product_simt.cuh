@@ -4,33 +4,40 @@
 //
 // Roles: all 256 threads load a 64 x 16 piece of each operand as floats, then each multiplies a 4 x 4 part with FFMA.
 //
-// Shared memory (static): row_from 64 x 4, row_to 64 x 4, rows 16 x 65 x 4, weights 16 x 65 x 4; dynamic: prefix
-// (E + 2) x 4, warp_totals 8 x 4.
+// Shared memory (static): row_from 64 x 4, row_flat 64 x 4, rows 16 x 65 x 4, weights 16 x 65 x 4; dynamic:
+// args/grouped_product_simt.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (columns of lora_rows that count), RANK_STRIDE, TOP_K, ROWS, OUT_ROWS,
-// OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES; types Element, Gate, Index. OUT is what is written: for a
-// rank-sized product the padded rank, of which OUT_WEIGHT columns have weights and the rest are zero.
+// OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES; types Element, Weight (weight/plain.cuh), Gate, Index. OUT
+// is what is written: for a rank-sized product the padded rank, of which OUT_WEIGHT columns have weights and the rest
+// are zero.
 #pragma once
 
 #include "args/grouped_product.h"
+#include "args/grouped_product_simt.h"
+#include "epilogue.cuh"
+#include "groups.cuh"
+#include "rows.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
+#include "weight/simt.cuh"
 
 namespace smlora::grouped_product_simt {
 
 using Args = GroupedProductArgs;
 
-constexpr int tile = 64;
 constexpr int depth = 16;
-constexpr int block_threads = 256;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using Element = typename C::Element;
     using Index = typename C::Index;
+    using Left = Rows<const Element, C::ROWS, C::TOP_K>;
+    using Out = Rows<Element, C::OUT_ROWS, C::TOP_K>;
     extern __shared__ __align__(16) unsigned char shared[];
-    int* const prefix = reinterpret_cast<int*>(shared);
-    int* const warp_totals = prefix + C::E + 2;
+    constexpr SharedMemory memory = shared_memory(C::E);
+    int* const prefix = reinterpret_cast<int*>(shared + memory.prefix);
+    int* const warp_totals = reinterpret_cast<int*>(shared + memory.warp_totals);
     __shared__ int row_from[tile];
     __shared__ int row_flat[tile];
     __shared__ float left[depth][tile + 1];
@@ -39,29 +46,28 @@ __device__ __forceinline__ void run(const Args& args) {
     const int thread = static_cast<int>(threadIdx.x);
     const int thread_m = thread / 16;
     const int thread_n = thread % 16;
-    const auto* const offsets = static_cast<const Index*>(args.expert_offsets);
+    const Groups<C, true> groups{static_cast<const Index*>(args.expert_offsets), args.M};
     const auto* const scattered = static_cast<const Index*>(args.scattered_idxs);
 
-    prefix_counts<C::E + 1, block_threads>(prefix, warp_totals, [&](int group) {
-        return ceil_div(end_row<C::E>(offsets, group, args.M) - first_row(offsets, group), tile);
-    });
+    prefix_counts<groups.count, block_threads>(prefix, warp_totals,
+                                               [&](int group) { return ceil_div(groups.rows(group), tile); });
     constexpr int column_tiles = ceil_div(C::OUT, tile);
-    const int64 tiles = static_cast<int64>(prefix[C::E + 1]) * column_tiles;
+    const int64 tiles = static_cast<int64>(prefix[groups.count]) * column_tiles;
 
     for (int64 item = blockIdx.x; item < tiles; item += gridDim.x) {
-        const int expert = group_of<C::E + 1>(prefix, static_cast<int>(item / column_tiles));
-        const int row_tiles = prefix[expert + 1] - prefix[expert];
-        const int local = static_cast<int>(item - static_cast<int64>(prefix[expert]) * column_tiles);
+        const int group = group_of<groups.count>(prefix, static_cast<int>(item / column_tiles));
+        const int row_tiles = prefix[group + 1] - prefix[group];
+        const int local = static_cast<int>(item - static_cast<int64>(prefix[group]) * column_tiles);
         const int column = local / row_tiles * tile;
-        const int first = first_row(offsets, expert) + local % row_tiles * tile;
-        const int end = end_row<C::E>(offsets, expert, args.M);
+        const int first = groups.first_row(group) + local % row_tiles * tile;
+        const int end = groups.end_row(group);
 
         __syncthreads();
         if (thread < tile) {
             const int position = first + thread < end ? first + thread : first;
             const int flat = static_cast<int>(scattered[position]);
             row_flat[thread] = flat;
-            row_from[thread] = row_of<C::ROWS, C::TOP_K>(position, flat);
+            row_from[thread] = Left::index(position, flat);
         }
         __syncthreads();
 
@@ -96,54 +102,48 @@ __device__ __forceinline__ void run(const Args& args) {
                 __syncthreads();
             }
         };
-        if (expert < C::E) {
-            const auto* const rows = static_cast<const Element*>(args.rows);
-            const auto* const weight = static_cast<const Element*>(args.weight) + expert * args.weight_expert_stride;
+        if (group < groups.routed) {
+            const Left rows{static_cast<const Element*>(args.rows), args.rows_stride};
+            const weight::Simt<typename C::Weight, Element, C::WEIGHT_MAJOR> weights{
+                static_cast<const Element*>(args.weight) + groups.weight_of(group) * args.weight_expert_stride,
+                args.weight_row_stride};
             accumulate(
                 C::RED, C::OUT_WEIGHT, C::WEIGHT_MAJOR == 1,
-                [&](int row, int k) { return to_float(rows[row_from[row] * args.rows_stride + k]); },
-                [&](int k, int n) {
-                    return to_float(C::WEIGHT_MAJOR == 0 ? weight[n * args.weight_row_stride + k]
-                                                         : weight[k * args.weight_row_stride + n]);
-                });
+                [&](int row, int k) {
+                    return Left::value(rows.data[rows.offset(row_from[row]) + k], row_flat[row], k);
+                },
+                [&](int k, int n) { return weights.at(k, n); });
             if constexpr (C::RANK > 0) {
                 const auto* const lora_rows = static_cast<const Element*>(args.lora_rows);
-                const auto* const lora_weight =
-                    static_cast<const Element*>(args.lora_weight) + expert * args.lora_expert_stride;
+                const weight::Simt<weight::Plain, Element, C::LORA_MAJOR> adapter{
+                    static_cast<const Element*>(args.lora_weight) + groups.adapter_of(group) * args.lora_expert_stride,
+                    args.lora_row_stride};
                 accumulate(
                     C::RANK, C::OUT, C::LORA_MAJOR == 1,
                     [&](int row, int k) {
                         return to_float(lora_rows[static_cast<int64>(first + row) * C::RANK_STRIDE + k]);
                     },
-                    [&](int k, int n) {
-                        return to_float(C::LORA_MAJOR == 0 ? lora_weight[n * args.lora_row_stride + k]
-                                                           : lora_weight[k * args.lora_row_stride + n]);
-                    });
+                    [&](int k, int n) { return adapter.at(k, n); });
             }
         }
 
-        auto* const out = static_cast<Element*>(args.out);
+        const Out out{static_cast<Element*>(args.out), args.out_stride};
+        using Finish = Epilogue<C, true>;
+        const Finish finish{args};
 #pragma unroll
         for (int m = 0; m < 4; ++m) {
             const int row = thread_m * 4 + m;
             if (first + row >= end) continue;
-            const int64 to = row_of<C::OUT_ROWS, C::TOP_K>(first + row, row_flat[row]);
-            float factor = args.scale;
-            if constexpr (C::HAS_GATES != 0) {
-                if (expert < C::E) factor *= to_float(static_cast<const typename C::Gate*>(args.gates)[row_flat[row]]);
-            }
+            Element* const to = out.address(Out::index(first + row, row_flat[row]));
+            auto of_row = finish.row(groups.scale_of(group, args.scale));
+            if (group < groups.routed) finish.read_row(of_row, row_flat[row]);
 #pragma unroll
             for (int n = 0; n < 4; ++n) {
                 const int to_column = column + thread_n + n * 16;
                 if (to_column >= C::OUT) continue;
-                float bias = 0.0F;
-                if constexpr (C::HAS_BIAS != 0) {
-                    if (expert < C::E) {
-                        bias = to_float(
-                            static_cast<const Element*>(args.bias)[static_cast<int64>(expert) * C::OUT + to_column]);
-                    }
-                }
-                out[to * args.out_stride + to_column] = from_float<Element>(sums[m][n] * factor + bias);
+                typename Finish::Column of_column[1];
+                if (group < groups.routed) finish.read_columns(of_column, groups.weight_of(group), to_column);
+                to[to_column] = from_float<Element>(Finish::apply(sums[m][n], of_row, of_column[0]));
             }
         }
     }

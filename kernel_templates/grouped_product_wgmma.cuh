@@ -1,6 +1,6 @@
 // Grouped product on Hopper's tensor cores (sm_90a): forward, dX and the base product.
 //
-// A persistent grid of one block a multiprocessor walks the tiles (expert, column tile of 256, row tile of at most
+// A persistent grid of one block a multiprocessor walks the tiles (group, column tile of 256, row tile of at most
 // TILE_ROWS), row tiles fastest. A warpgroup copies: weights by TMA, gathered rows by cp.async into the same swizzled
 // layout. Two multiply, 128 columns each, with the rows on wgmma's 8-granular n side. The fourth stores finished tiles
 // to scattered rows, while the next is multiplied.
@@ -17,12 +17,12 @@
 // Blocks of a CLUSTER of two take neighbouring row tiles of the same columns: each copies half of the weights to both.
 //
 // Roles: warpgroup 0 copies (producer.cuh), 1 stores (storer.cuh), 2 and 3 multiply (consumer.cuh).
-// Shared memory: layout.cuh.
+// Shared memory: args/grouped_product_wgmma.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
 // COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
-// types Element, Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
+// types Element, Weight (weight/plain.cuh), Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 
 #include "grouped_product_wgmma/consumer.cuh"
@@ -37,9 +37,9 @@ template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using L = Layout<C>;
     extern __shared__ __align__(1024) unsigned char shared[];
-    auto* const prefix = reinterpret_cast<int*>(shared + L::prefix);
+    auto* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
     const unsigned base = ptx::shared_address(shared);
-    const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
+    const Groups<C, true> groups{static_cast<const typename C::Index*>(args.product.expert_offsets), args.product.M};
 
     if (threadIdx.x == 0) {
         ptx::prefetch_tensor_map(args.weight_map);
@@ -52,9 +52,9 @@ __device__ __forceinline__ void run(const Args& args) {
             ptx::mbarrier_init(L::stored(base, slot), 4);
         }
         ptx::mbarrier_init(L::left(base), L::leaving_warps);
-        for (unsigned slot = 0; slot < L::tile_slots; ++slot) {
+        for (unsigned slot = 0; slot < tile_slots; ++slot) {
             ptx::mbarrier_init(L::announced(base, slot), 1);
-            ptx::mbarrier_init(L::noted(base, slot), L::threads / 32);
+            ptx::mbarrier_init(L::noted(base, slot), block_threads / 32);
         }
         ptx::mbarrier_init(L::item_told(base), 1);
         ptx::mbarrier_init(L::item_read(base), 1);
@@ -63,8 +63,8 @@ __device__ __forceinline__ void run(const Args& args) {
     // Asked for early: the answer takes a while.
     const int first_item = threadIdx.x == finder_thread ? TileFinder<C>::taken_item(args) : 0;
     ptx::let_next_kernel_begin();
-    prefix_counts<C::E + 1, L::threads>(prefix, reinterpret_cast<int*>(shared + L::warp_totals),
-                                        [&](int group) { return row_tiles<C>(offsets, group, args.product.M); });
+    prefix_counts<groups.count, block_threads>(prefix, reinterpret_cast<int*>(shared + L::memory.warp_totals),
+                                               [&](int group) { return row_tiles(groups, group); });
 
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the barriers of the other block are there
 

@@ -12,13 +12,7 @@
 // `partials` in fp32; lora_gradient_reduce adds them in order. No atomics: results are bitwise repeatable.
 //
 // Roles: the last warp copies, 16 rows a stage, and runs ahead across items; the WARPS others multiply and write,
-// TILE_C columns each. Shared memory
-//   STAGES x stage   16 rows of SPAN columns, 32 bytes apart so that the rows that lanes read together lie in different
-//                    banks; their rank rows; with gates, their gates as floats
-//   barriers         2 STAGES x 8: stages filled and emptied
-//   prefix           (E + 1) x 4   chunks before each expert, at least one for each
-//   slots            (E + 1) x 4   see gradient_slots
-//   warp_totals      (WARPS + 1) x 4
+// TILE_C columns each. Shared memory: args/lora_gradient_bulk.h.
 //
 // Compile-time (struct C): E, WIDE_A and WIDE_B (columns; 0: that gradient is not wanted), ROWS_A, ROWS_B, RANK,
 // RANK_STRIDE, TOP_K, HAS_GATES, TILE_C (64 or 128), TILE_R (8, 16, 32 or 64), STAGES, WARPS; types Element, Output,
@@ -26,6 +20,7 @@
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "args/lora_gradient_bulk.h"
 #include "lora_gradient_pieces.cuh"
 #include "ptx/bulk_copy.cuh"
 #include "ptx/cp_async.cuh"
@@ -40,13 +35,13 @@ namespace smlora::lora_gradient_bulk {
 
 using Args = LoraGradientPair;
 
-constexpr int step_rows = 16;
-
 template <class C>
 struct Layout {
-    static constexpr int threads = (C::WARPS + 1) * 32;
+    static constexpr Blocking blocking{C::TILE_C, C::TILE_R, C::WARPS, C::STAGES};
+    static constexpr SharedMemory memory = shared_memory(blocking, C::E, C::RANK_STRIDE, C::HAS_GATES != 0);
+    static constexpr int threads = lora_gradient_bulk::threads(blocking);
     static constexpr int pieces = C::TILE_C / 64;  ///< of 16 bytes that a lane reads of a row
-    static constexpr int span = C::WARPS * C::TILE_C;
+    static constexpr int span = lora_gradient_bulk::span(blocking);
     static constexpr int n_tiles = C::TILE_R / 8;
     static constexpr int rank_words = n_tiles == 1 ? 1 : n_tiles / 2;  ///< of a lane's ranks of a row
     static constexpr int rank_tiles = ceil_div(C::RANK, C::TILE_R);
@@ -56,29 +51,24 @@ struct Layout {
     static constexpr int pieces_b = spans_b * rank_tiles;
     static constexpr int items_a_chunk = pieces_a + pieces_b;
 
-    static constexpr int pitch = span * 2 + 32;
-    static constexpr int rank_bytes = C::RANK_STRIDE * 2;
-    static constexpr int ranks = step_rows * pitch;
-    static constexpr int gates = ranks + step_rows * rank_bytes;
-    static constexpr int stage_bytes = gates + (C::HAS_GATES != 0 ? step_rows * 4 : 0);
     /// Of the warp that copies, how many arrive for a stage: the first, and every lane that stores a gate.
     static constexpr int filling_lanes = C::HAS_GATES != 0 ? step_rows : 1;
-    static constexpr int barriers = C::STAGES * stage_bytes;
-    static constexpr int prefix = barriers + 2 * C::STAGES * 8;
 
     static_assert(C::TILE_C == 64 || C::TILE_C == 128, "whole mma tiles for eight lanes of a row");
     static_assert(n_tiles == 1 || n_tiles == 2 || n_tiles == 4 || n_tiles == 8, "one load for a lane's ranks of a row");
 
-    static __device__ __forceinline__ unsigned filled(unsigned base, int stage) { return base + barriers + stage * 8; }
+    static __device__ __forceinline__ unsigned filled(unsigned base, int stage) {
+        return base + memory.barriers + stage * 8;
+    }
     static __device__ __forceinline__ unsigned emptied(unsigned base, int stage) {
-        return base + barriers + (C::STAGES + stage) * 8;
+        return base + memory.barriers + (C::STAGES + stage) * 8;
     }
 };
 
 /// One piece of work.
 struct Piece {
     int side;
-    int expert;
+    int group;
     int slot;           ///< in `partials`, -1: the expert's sums are complete
     int column, width;  ///< of the span
     int first_rank;
@@ -111,12 +101,12 @@ __device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int
     piece.width = piece.side == side_a ? span_width<C, C::WIDE_A, L::spans_a> : span_width<C, C::WIDE_B, L::spans_b>;
     piece.column = span * piece.width;
     if (piece.column + piece.width > wide) piece.width = wide - piece.column;
-    const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
-    piece.expert = group_of<C::E>(prefix, chunk);
-    const int own_chunk = chunk - prefix[piece.expert];
-    const int of_expert = prefix[piece.expert + 1] - prefix[piece.expert];
-    piece.slot = of_expert > 1 ? slots[piece.expert] + own_chunk : -1;
-    const RowRange rows = chunk_rows(offsets, piece.expert, own_chunk, of_expert);
+    const GradientGroups<C> groups{static_cast<const typename C::Index*>(args.a.expert_offsets), args.a.M};
+    piece.group = group_of<C::E>(prefix, chunk);
+    const int own_chunk = chunk - prefix[piece.group];
+    const int of_expert = prefix[piece.group + 1] - prefix[piece.group];
+    piece.slot = of_expert > 1 ? slots[piece.group] + own_chunk : -1;
+    const RowRange rows = chunk_rows<C>(groups, piece.group, own_chunk, of_expert);
     piece.begin = rows.begin;
     piece.end = rows.end;
     return piece;
@@ -148,8 +138,7 @@ __device__ __forceinline__ void produce(const Args& args, unsigned char* shared,
         int flat = flat_of(piece.begin + lane);
         for (int batch = piece.begin; batch < piece.end; batch += 32) {
             const int position = batch + lane;
-            const int row =
-                a ? row_of<C::ROWS_A, C::TOP_K>(position, flat) : row_of<C::ROWS_B, C::TOP_K>(position, flat);
+            const int row = wide_row<C>(piece.side, position, flat);
             float gate = 0.0F;
             if constexpr (C::HAS_GATES != 0) {
                 if (position < piece.end) gate = to_float(static_cast<const typename C::Gate*>(args.a.gates)[flat]);
@@ -163,22 +152,25 @@ __device__ __forceinline__ void produce(const Args& args, unsigned char* shared,
                 const bool mine = lane / step_rows == half;
                 ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
                 const unsigned barrier = L::filled(base, ring.stage);
-                const unsigned stage = base + static_cast<unsigned>(ring.stage * L::stage_bytes);
+                const unsigned stage = base + static_cast<unsigned>(ring.stage * L::memory.stage_bytes);
                 if (mine && own < rows) {
-                    ptx::bulk_copy(stage + static_cast<unsigned>(own * L::pitch), wide + row * pitch, bytes, barrier,
-                                   policy);
+                    ptx::bulk_copy(stage + static_cast<unsigned>(own * L::memory.pitch), wide + row * pitch, bytes,
+                                   barrier, policy);
                 } else if (!mine && own == 0) {
-                    ptx::bulk_copy(stage + L::ranks, rank_rows + static_cast<int64>(first) * C::RANK_STRIDE,
-                                   static_cast<unsigned>(rows * L::rank_bytes), barrier, ptx::l2_policy(false));
+                    ptx::bulk_copy(stage + L::memory.stage_ranks,
+                                   rank_rows + static_cast<int64>(first) * C::RANK_STRIDE,
+                                   static_cast<unsigned>(rows * L::memory.rank_bytes), barrier, ptx::l2_policy(false));
                 }
                 // Only here is the gate waited for: it arrives while the copies are given out.
                 if constexpr (C::HAS_GATES != 0) {
-                    if (mine) reinterpret_cast<float*>(shared + ring.stage * L::stage_bytes + L::gates)[own] = gate;
+                    if (mine)
+                        reinterpret_cast<float*>(shared + ring.stage * L::memory.stage_bytes +
+                                                 L::memory.stage_gates)[own] = gate;
                 }
                 __syncwarp();
                 // Copies may be done before their bytes are announced: the stage is not filled without these arrivals.
                 if (mine && own == 0) {
-                    ptx::mbarrier_arrive_expect(barrier, static_cast<unsigned>(rows) * (bytes + L::rank_bytes));
+                    ptx::mbarrier_arrive_expect(barrier, static_cast<unsigned>(rows) * (bytes + L::memory.rank_bytes));
                 } else if (mine && own < L::filling_lanes) {
                     ptx::mbarrier_arrive(barrier);
                 }
@@ -216,12 +208,13 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::pieces][4][Lay
         struct alignas(L::rank_words * 4) Words {
             uint32 word[L::rank_words];
         };
-        const Words words = *reinterpret_cast<const Words*>(stage + L::ranks + row * L::rank_bytes + rank * 2);
+        const Words words =
+            *reinterpret_cast<const Words*>(stage + L::memory.stage_ranks + row * L::memory.rank_bytes + rank * 2);
 #pragma unroll
         for (int w = 0; w < L::rank_words; ++w) {
             uint32 pair = words.word[w];
             if constexpr (C::HAS_GATES != 0) {
-                pair = times<Element>(pair, reinterpret_cast<const float*>(stage + L::gates)[row]);
+                pair = times<Element>(pair, reinterpret_cast<const float*>(stage + L::memory.stage_gates)[row]);
             }
             ranks[i][w] = row < rows ? pair : 0U;
         }
@@ -237,13 +230,13 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::pieces][4][Lay
             right[n][i] = upper ? upper_halves(one, other) : lower_halves(one, other);
         }
     }
-    const unsigned char* const own = stage + lane % 4 * L::pitch + (column + lane / 4 * 8) * 2;
+    const unsigned char* const own = stage + lane % 4 * L::memory.pitch + (column + lane / 4 * 8) * 2;
 #pragma unroll
     for (int p = 0; p < L::pieces; ++p) {
         Vec16 wide[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            wide[i] = *reinterpret_cast<const Vec16*>(own + i * 4 * L::pitch + p * 128);
+            wide[i] = *reinterpret_cast<const Vec16*>(own + i * 4 * L::memory.pitch + p * 128);
             // What an earlier step has left there may be no number.
             if (i * 4 + lane % 4 >= rows) wide[i] = Vec16{};
         }
@@ -285,7 +278,8 @@ __device__ __forceinline__ void write_side(const float (&sums)[4][Layout<C>::n_t
         }
         return;
     }
-    auto* const out = static_cast<Output*>(args.out) + piece.expert * args.out_expert_stride +
+    auto* const out = static_cast<Output*>(args.out) +
+                      GradientGroups<C>::adapter_of(piece.group) * args.out_expert_stride +
                       column * args.out_wide_stride + first_rank * args.out_rank_stride;
     if (args.out_wide_stride == 1) {
         const bool aligned = reinterpret_cast<uint64>(args.out) % 16 == 0 &&
@@ -349,7 +343,7 @@ __device__ __forceinline__ void consume(const Args& args, unsigned char* shared,
 #pragma unroll 1
         for (int rows = piece.end - piece.begin; rows > 0; rows -= step_rows) {
             ptx::mbarrier_wait(L::filled(base, ring.stage), ring.parity);
-            const unsigned char* const stage = shared + ring.stage * L::stage_bytes;
+            const unsigned char* const stage = shared + ring.stage * L::memory.stage_bytes;
             if (column < piece.width) {
                 // Known to be whole, a step needs no look at its rows.
                 if (rows >= step_rows) {
@@ -371,10 +365,10 @@ template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     using L = Layout<C>;
     extern __shared__ __align__(128) unsigned char shared[];
-    int* const prefix = reinterpret_cast<int*>(shared + L::prefix);
-    int* const slots = prefix + C::E + 1;
-    int* const warp_totals = slots + C::E + 1;
-    const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
+    int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
+    int* const slots = reinterpret_cast<int*>(shared + L::memory.slots);
+    int* const warp_totals = reinterpret_cast<int*>(shared + L::memory.warp_totals);
+    const GradientGroups<C> groups{static_cast<const typename C::Index*>(args.a.expert_offsets), args.a.M};
     if (threadIdx.x == 0) {
         const unsigned base = ptx::shared_address(shared);
         for (int stage = 0; stage < C::STAGES; ++stage) {
@@ -386,8 +380,8 @@ __device__ __forceinline__ void run(const Args& args) {
     ptx::let_next_kernel_begin();
     const int uncut_rows = args.a.uncut_rows;
     prefix_counts<C::E, L::threads>(prefix, warp_totals,
-                                    [&](int expert) { return gradient_chunks(offsets, expert, uncut_rows); });
-    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, uncut_rows);
+                                    [&](int group) { return gradient_chunks<C>(groups, group, uncut_rows); });
+    gradient_slots<L::threads, C>(slots, warp_totals, groups, uncut_rows);
     if (threadIdx.x / 32 == C::WARPS) {
         produce<C>(args, shared, prefix, slots);
     } else {

@@ -10,12 +10,7 @@
 //
 // Roles: all warps copy, then all multiply; warp w owns TILE_C / WARPS columns of the tile and all its TILE_R ranks.
 //
-// Shared memory
-//   STAGES x TILE_K x (TILE_C + TILE_R) x 2, 16-byte chunks swizzled
-//   staging      TILE_R x (TILE_C + 4) x 4   the piece's sums on their way out
-//   prefix       (E + 1) x 4   chunks before each expert, at least one for each
-//   slots        (E + 1) x 4   see gradient_slots
-//   warp_totals  WARPS x 4
+// Shared memory: args/lora_gradient_mma.h.
 //
 // Compile-time (struct C): E, WIDE_A and WIDE_B (columns; 0: that gradient is not wanted), ROWS_A, ROWS_B, RANK,
 // RANK_STRIDE, TOP_K, HAS_GATES, TILE_C, TILE_R, TILE_K, WARPS, STAGES; types Element, Output, Gate, Index. The widths
@@ -23,6 +18,7 @@
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "args/lora_gradient_mma.h"
 #include "lora_gradient_pieces.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
@@ -38,18 +34,14 @@ using Args = LoraGradientPair;
 
 template <class C>
 struct Layout {
-    static constexpr int threads = C::WARPS * 32;
+    static constexpr Blocking blocking{C::TILE_C, C::TILE_R, C::TILE_K, C::WARPS, C::STAGES};
+    static constexpr SharedMemory memory = shared_memory(blocking, C::E);
+    static constexpr int threads = lora_gradient_mma::threads(blocking);
     static constexpr int warp_c = C::TILE_C / C::WARPS;
     static constexpr int c_tiles = warp_c / 16;
     static constexpr int r_tiles = C::TILE_R / 8;
     static constexpr int c_chunks = C::TILE_C / 8;
     static constexpr int r_chunks = C::TILE_R / 8;
-    static constexpr int wide_bytes = C::TILE_K * C::TILE_C * 2;
-    static constexpr int rank_bytes = C::TILE_K * C::TILE_R * 2;
-    static constexpr int stage_bytes = wide_bytes + rank_bytes;
-    static constexpr int staging_pitch = C::TILE_C + 4;  // floats; keeps the staging's columns off one bank
-    static constexpr int staging = C::STAGES * stage_bytes;
-    static constexpr int prefix = staging + C::TILE_R * staging_pitch * 4;
     static constexpr int rank_tiles = ceil_div(C::RANK, C::TILE_R);
     static constexpr int tiles_a = ceil_div(C::WIDE_A, C::TILE_C) * rank_tiles;
     static constexpr int tiles_b = ceil_div(C::WIDE_B, C::TILE_C) * rank_tiles;
@@ -63,7 +55,7 @@ struct Layout {
 /// One piece of work.
 struct Piece {
     int side;
-    int expert;
+    int group;
     int slot;  ///< in `partials`, -1: the expert's sums are complete
     int column;
     int first_rank;
@@ -72,21 +64,21 @@ struct Piece {
 
 template <class C>
 __device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int* slots,
-                                          const typename C::Index* offsets) {
+                                          const GradientGroups<C>& groups) {
     using L = Layout<C>;
     constexpr int tiles = L::tiles_a + L::tiles_b;
     const int chunk_item = item / tiles;
     int tile = item % tiles;
     Piece piece;
-    piece.expert = group_of<C::E>(prefix, chunk_item);
-    const int chunk = chunk_item - prefix[piece.expert];
-    const int chunks = prefix[piece.expert + 1] - prefix[piece.expert];
-    piece.slot = chunks > 1 ? slots[piece.expert] + chunk : -1;
+    piece.group = group_of<C::E>(prefix, chunk_item);
+    const int chunk = chunk_item - prefix[piece.group];
+    const int chunks = prefix[piece.group + 1] - prefix[piece.group];
+    piece.slot = chunks > 1 ? slots[piece.group] + chunk : -1;
     piece.side = tile < L::tiles_a ? side_a : side_b;
     if (piece.side == side_b) tile -= L::tiles_a;
     piece.column = tile / L::rank_tiles * C::TILE_C;
     piece.first_rank = tile % L::rank_tiles * C::TILE_R;
-    const RowRange rows = chunk_rows(offsets, piece.expert, chunk, chunks);
+    const RowRange rows = chunk_rows<C>(groups, piece.group, chunk, chunks);
     piece.begin = rows.begin;
     piece.end = rows.end;
     return piece;
@@ -152,7 +144,8 @@ struct Copier {
     /// Goes to the first piece with rows from `from` on.
     __device__ __forceinline__ void seek(int from) {
         for (item = from; item < items; item += static_cast<int>(gridDim.x)) {
-            piece = piece_of<C>(item, prefix, slots, static_cast<const Index*>(args.a.expert_offsets));
+            const GradientGroups<C> groups{static_cast<const Index*>(args.a.expert_offsets), args.a.M};
+            piece = piece_of<C>(item, prefix, slots, groups);
             if (piece.begin < piece.end) break;
         }
         first = piece.begin;
@@ -170,8 +163,7 @@ struct Copier {
                 source[pass] = known;
             } else {
                 const int flat = static_cast<int>(scattered[known]);
-                source[pass] = piece.side == side_a ? row_of<C::ROWS_A, C::TOP_K>(known, flat)
-                                                    : row_of<C::ROWS_B, C::TOP_K>(known, flat);
+                source[pass] = wide_row<C>(piece.side, known, flat);
             }
         }
     }
@@ -192,8 +184,8 @@ struct Copier {
                 ptx::shared_address(stage) + swizzled<L::c_chunks>(row, static_cast<int>(threadIdx.x) % L::c_chunks),
                 from, inside ? 16U : 0U);
         }
-        copy_rank_rows<C>(stage + L::wide_bytes, args.a, a ? args.a.rank_rows : args.b.rank_rows, first, piece.end,
-                          piece.first_rank);
+        copy_rank_rows<C>(stage + L::memory.stage_ranks, args.a, a ? args.a.rank_rows : args.b.rank_rows, first,
+                          piece.end, piece.first_rank);
         first += C::TILE_K;
         if (first < piece.end) {
             find_rows();
@@ -215,7 +207,8 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::c_tiles][Layou
 #pragma unroll
         for (int r = 0; r < L::r_tiles / 2; ++r) {
             const int row = k16 * 16 + (lane & 15);
-            ptx::ldmatrix_x4_trans(b[r], stage + L::wide_bytes + swizzled<L::r_chunks>(row, r * 2 + (lane >> 4)));
+            ptx::ldmatrix_x4_trans(b[r],
+                                   stage + L::memory.stage_ranks + swizzled<L::r_chunks>(row, r * 2 + (lane >> 4)));
         }
 #pragma unroll
         for (int c = 0; c < L::c_tiles; ++c) {
@@ -250,7 +243,7 @@ __device__ __forceinline__ void write(const float (&sums)[Layout<C>::c_tiles][La
             for (int i = 0; i < 4; ++i) {
                 const int column = warp * L::warp_c + c * 16 + (lane >> 2) + (i >> 1) * 8;
                 const int rank = r * 8 + (lane & 3) * 2 + (i & 1);
-                staging[rank * L::staging_pitch + column] = sums[c][r][i];
+                staging[rank * staging_pitch(L::blocking) + column] = sums[c][r][i];
             }
         }
     }
@@ -260,7 +253,8 @@ __device__ __forceinline__ void write(const float (&sums)[Layout<C>::c_tiles][La
     const int64 expert_stride = a ? args.a.out_expert_stride : args.b.out_expert_stride;
     const int64 wide_stride = a ? args.a.out_wide_stride : args.b.out_wide_stride;
     const int64 rank_stride = a ? args.a.out_rank_stride : args.b.out_rank_stride;
-    auto* const out = static_cast<Output*>(a ? args.a.out : args.b.out) + piece.expert * expert_stride;
+    auto* const out =
+        static_cast<Output*>(a ? args.a.out : args.b.out) + GradientGroups<C>::adapter_of(piece.group) * expert_stride;
     auto* const partials = static_cast<float*>(a ? args.a.partials : args.b.partials);
     const bool along_columns = piece.slot >= 0 || wide_stride == 1;
     for (int i = static_cast<int>(threadIdx.x); i < C::TILE_C * C::TILE_R; i += L::threads) {
@@ -269,7 +263,7 @@ __device__ __forceinline__ void write(const float (&sums)[Layout<C>::c_tiles][La
         const int column = piece.column + c;
         const int rank = piece.first_rank + r;
         if (column >= width || rank >= C::RANK) continue;
-        const float value = staging[r * L::staging_pitch + c];
+        const float value = staging[r * staging_pitch(L::blocking) + c];
         if (piece.slot >= 0) {
             partials[(static_cast<int64>(piece.slot) * C::RANK + rank) * width + column] = value;
         } else {
@@ -283,37 +277,37 @@ __device__ __forceinline__ void run(const Args& args) {
     using L = Layout<C>;
     using Index = typename C::Index;
     extern __shared__ __align__(128) unsigned char shared[];
-    auto* const staging = reinterpret_cast<float*>(shared + L::staging);
-    int* const prefix = reinterpret_cast<int*>(shared + L::prefix);
-    int* const slots = prefix + C::E + 1;
-    int* const warp_totals = slots + C::E + 1;
-    const auto* const offsets = static_cast<const Index*>(args.a.expert_offsets);
+    auto* const staging = reinterpret_cast<float*>(shared + L::memory.staging);
+    int* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
+    int* const slots = reinterpret_cast<int*>(shared + L::memory.slots);
+    int* const warp_totals = reinterpret_cast<int*>(shared + L::memory.warp_totals);
+    const GradientGroups<C> groups{static_cast<const typename C::Index*>(args.a.expert_offsets), args.a.M};
     const int uncut_rows = args.a.uncut_rows;
     ptx::let_next_kernel_begin();
     prefix_counts<C::E, L::threads>(prefix, warp_totals,
-                                    [&](int expert) { return gradient_chunks(offsets, expert, uncut_rows); });
-    gradient_slots<C::E, L::threads>(slots, warp_totals, offsets, uncut_rows);
+                                    [&](int group) { return gradient_chunks<C>(groups, group, uncut_rows); });
+    gradient_slots<L::threads, C>(slots, warp_totals, groups, uncut_rows);
     const int items = prefix[C::E] * (L::tiles_a + L::tiles_b);
 
     Copier<C> copier{args, prefix, slots, items, 0, {}, 0, {}};
     copier.seek(static_cast<int>(blockIdx.x));
 #pragma unroll
     for (int stage = 0; stage < C::STAGES - 1; ++stage) {
-        if (copier.more()) copier.copy(shared + stage * L::stage_bytes);
+        if (copier.more()) copier.copy(shared + stage * L::memory.stage_bytes);
         ptx::cp_async_commit();
     }
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-        const Piece piece = piece_of<C>(item, prefix, slots, offsets);
+        const Piece piece = piece_of<C>(item, prefix, slots, groups);
         float sums[L::c_tiles][L::r_tiles][4] = {};
         for (int first = piece.begin; first < piece.end; first += C::TILE_K) {
             ptx::cp_async_wait<C::STAGES - 2>();
             // This step has arrived, and every warp has read the stage that is copied over next.
             __syncthreads();
             const int free = stage == 0 ? C::STAGES - 1 : stage - 1;
-            if (copier.more()) copier.copy(shared + free * L::stage_bytes);
+            if (copier.more()) copier.copy(shared + free * L::memory.stage_bytes);
             ptx::cp_async_commit();
-            multiply<C>(sums, ptx::shared_address(shared) + static_cast<unsigned>(stage * L::stage_bytes));
+            multiply<C>(sums, ptx::shared_address(shared) + static_cast<unsigned>(stage * L::memory.stage_bytes));
             stage = stage == C::STAGES - 1 ? 0 : stage + 1;
         }
         write<C>(sums, staging, args, piece);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "groups.cuh"
+#include "rows.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
 
@@ -9,14 +11,25 @@ namespace smlora {
 
 enum GradientSide : int { side_a = 0, side_b = 1 };
 
+/// Row of the wide operand of one side that sorted position `position` uses; either may be in any order.
+template <class C>
+__device__ __forceinline__ int wide_row(int side, int position, int flat) {
+    return side == side_a ? Rows<const typename C::Element, C::ROWS_A, C::TOP_K>::index(position, flat)
+                          : Rows<const typename C::Element, C::ROWS_B, C::TOP_K>::index(position, flat);
+}
+
 /// Of an expert: with the columns in spans, enough for every block of the grid; more are only more to add up.
 constexpr int most_chunks = 64;
 
-/// An expert with more than `uncut_rows` rows is cut, so that its sums do not fall to one block: into chunks of half as
+/// Groups of the gradients: entries that were left out have none.
+template <class C>
+using GradientGroups = Groups<C, false>;
+
+/// A group with more than `uncut_rows` rows is cut, so that its sums do not fall to one block: into chunks of half as
 /// many rows, as what is in pieces already may as well be shared out evenly.
-template <class Index>
-__device__ __forceinline__ int gradient_chunks(const Index* expert_offsets, int expert, int uncut_rows) {
-    const int rows = static_cast<int>(expert_offsets[expert]) - first_row(expert_offsets, expert);
+template <class C>
+__device__ __forceinline__ int gradient_chunks(const GradientGroups<C>& groups, int group, int uncut_rows) {
+    const int rows = groups.rows(group);
     if (rows <= uncut_rows) return 1;
     const int chunks = ceil_div(rows, uncut_rows / 2);
     return chunks < most_chunks ? chunks : most_chunks;
@@ -27,22 +40,22 @@ struct RowRange {
     int begin, end;
 };
 
-/// Those of one of an expert's chunks: about even ones.
-template <class Index>
-__device__ __forceinline__ RowRange chunk_rows(const Index* expert_offsets, int expert, int chunk, int chunks) {
-    const int first = first_row(expert_offsets, expert);
-    const int end = static_cast<int>(expert_offsets[expert]);
+/// Those of one of a group's chunks: about even ones.
+template <class C>
+__device__ __forceinline__ RowRange chunk_rows(const GradientGroups<C>& groups, int group, int chunk, int chunks) {
+    const int first = groups.first_row(group);
+    const int end = groups.end_row(group);
     const int rows = ceil_div(end - first, chunks);
     const int begin = first + chunk * rows;
     return {begin, begin + rows < end ? begin + rows : end};
 }
 
-/// Chunks before each expert, counting only experts with several: their slots in `partials`.
-template <int E, int THREADS, class Index>
-__device__ __forceinline__ void gradient_slots(int* slots, int* warp_totals, const Index* expert_offsets,
+/// Chunks before each group, counting only groups with several: their slots in `partials`.
+template <int THREADS, class C>
+__device__ __forceinline__ void gradient_slots(int* slots, int* warp_totals, const GradientGroups<C>& groups,
                                                int uncut_rows) {
-    prefix_counts<E, THREADS>(slots, warp_totals, [&](int expert) {
-        const int chunks = gradient_chunks(expert_offsets, expert, uncut_rows);
+    prefix_counts<C::E, THREADS>(slots, warp_totals, [&](int group) {
+        const int chunks = gradient_chunks<C>(groups, group, uncut_rows);
         return chunks > 1 ? chunks : 0;
     });
 }

@@ -1,16 +1,14 @@
-// Adds up the partial sums that lora_gradient_mma leaves for experts with several chunks of rows, in the order of the
-// chunks, for both gradients. A persistent grid walks the items (expert with several chunks, piece of its sums); with
-// an even routing there are none, and a block ends after it has looked at the row counts.
+// Adds up the partial sums that lora_gradient_mma or lora_gradient_bulk leaves for experts with several chunks of rows,
+// in the order of the chunks, for both gradients. A persistent grid walks the items (expert with several chunks, piece
+// of its sums); with an even routing there are none, and a block ends after it has looked at the row counts.
 //
-// Shared memory (dynamic)
-//   slots        (E + 1) x 4   see gradient_slots
-//   order        (E + 1) x 4   experts with several chunks before each expert
-//   warp_totals  8 x 4
+// Shared memory (dynamic): args/lora_gradient_reduce.h.
 //
 // Compile-time (struct C): E, WIDE_A, WIDE_B, RANK; types Output, Index. 256 threads.
 #pragma once
 
 #include "args/lora_gradient.h"
+#include "args/lora_gradient_reduce.h"
 #include "lora_gradient_pieces.cuh"
 #include "ptx/synchronise.cuh"
 #include "tile_list.cuh"
@@ -20,16 +18,10 @@ namespace smlora::lora_gradient_reduce {
 
 using Args = LoraGradientPair;
 
-constexpr int block_threads = 256;
-constexpr int own_ranks = 4;  ///< of one column, that a thread adds up
-
+/// One piece of the sums of adapter `adapter`: some ranks of as many columns as there are threads, the ranks fastest,
+/// so that blocks that run together write neighbours where the ranks are contiguous.
 template <class C, int WIDE>
-constexpr int pieces = ceil_div(C::RANK, own_ranks) * ceil_div(WIDE, block_threads);
-
-/// One piece of the sums of `expert`: some ranks of as many columns as there are threads, the ranks fastest, so that
-/// blocks that run together write neighbours where the ranks are contiguous.
-template <class C, int WIDE>
-__device__ __forceinline__ void add_up(const LoraGradientArgs& args, int expert, int slot, int chunks, int piece) {
+__device__ __forceinline__ void add_up(const LoraGradientArgs& args, int adapter, int slot, int chunks, int piece) {
     using Output = typename C::Output;
     constexpr int64 size = static_cast<int64>(C::RANK) * WIDE;
     constexpr int rank_pieces = ceil_div(C::RANK, own_ranks);
@@ -46,7 +38,7 @@ __device__ __forceinline__ void add_up(const LoraGradientArgs& args, int expert,
             if (first_rank + r < C::RANK) sums[r] += from[static_cast<int64>(r) * WIDE];
         }
     }
-    auto* const to = static_cast<Output*>(args.out) + expert * args.out_expert_stride + column * args.out_wide_stride +
+    auto* const to = static_cast<Output*>(args.out) + adapter * args.out_expert_stride + column * args.out_wide_stride +
                      first_rank * args.out_rank_stride;
     constexpr int bytes = own_ranks * static_cast<int>(sizeof(Output));
     if (C::RANK % own_ranks == 0 && args.out_rank_stride == 1 && reinterpret_cast<uint64>(args.out) % bytes == 0 &&
@@ -63,28 +55,31 @@ __device__ __forceinline__ void add_up(const LoraGradientArgs& args, int expert,
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
     extern __shared__ __align__(16) unsigned char shared[];
-    int* const slots = reinterpret_cast<int*>(shared);
-    int* const order = slots + C::E + 1;
-    int* const warp_totals = order + C::E + 1;
-    const auto* const offsets = static_cast<const typename C::Index*>(args.a.expert_offsets);
+    constexpr SharedMemory memory = shared_memory(C::E);
+    int* const slots = reinterpret_cast<int*>(shared + memory.slots);
+    int* const order = reinterpret_cast<int*>(shared + memory.order);
+    int* const warp_totals = reinterpret_cast<int*>(shared + memory.warp_totals);
+    const GradientGroups<C> groups{static_cast<const typename C::Index*>(args.a.expert_offsets), args.a.M};
     const int uncut_rows = args.a.uncut_rows;
-    gradient_slots<C::E, block_threads>(slots, warp_totals, offsets, uncut_rows);
+    gradient_slots<block_threads, C>(slots, warp_totals, groups, uncut_rows);
     prefix_counts<C::E, block_threads>(
-        order, warp_totals, [&](int expert) { return gradient_chunks(offsets, expert, uncut_rows) > 1 ? 1 : 0; });
+        order, warp_totals, [&](int group) { return gradient_chunks<C>(groups, group, uncut_rows) > 1 ? 1 : 0; });
     // The partial sums, unlike the row counts, are the last kernel's.
     ptx::wait_for_earlier_kernels();
 
-    constexpr int pieces_a = pieces<C, C::WIDE_A>;
-    constexpr int pieces_b = pieces<C, C::WIDE_B>;
+    constexpr int pieces_a = pieces(C::WIDE_A, C::RANK);
+    constexpr int pieces_b = pieces(C::WIDE_B, C::RANK);
     const int items = order[C::E] * (pieces_a + pieces_b);
     for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-        const int expert = group_of<C::E>(order, item / (pieces_a + pieces_b));
-        const int chunks = slots[expert + 1] - slots[expert];
+        const int group = group_of<C::E>(order, item / (pieces_a + pieces_b));
+        const int chunks = slots[group + 1] - slots[group];
         const int own = item % (pieces_a + pieces_b);
         if (own < pieces_a) {
-            if constexpr (C::WIDE_A > 0) add_up<C, C::WIDE_A>(args.a, expert, slots[expert], chunks, own);
+            if constexpr (C::WIDE_A > 0)
+                add_up<C, C::WIDE_A>(args.a, groups.adapter_of(group), slots[group], chunks, own);
         } else {
-            if constexpr (C::WIDE_B > 0) add_up<C, C::WIDE_B>(args.b, expert, slots[expert], chunks, own - pieces_a);
+            if constexpr (C::WIDE_B > 0)
+                add_up<C, C::WIDE_B>(args.b, groups.adapter_of(group), slots[group], chunks, own - pieces_a);
         }
     }
 }

@@ -22,11 +22,6 @@ using Args = PackAdapterArgs;
 
 enum Fastest : int { fastest_inner = 0, fastest_outer = 1, fastest_expert = 2 };
 
-__host__ __device__ constexpr int smaller(int a, int b) { return a < b ? a : b; }
-
-/// Elements that a block moves at once.
-constexpr int tile_elements = 1024;
-
 /// The packed tensor as PLANES x X x Y, X the source's fastest dimension (with FASTEST = expert, Y is a whole matrix)
 /// and Y contiguous in the target, and its tiles.
 template <class C>
@@ -36,8 +31,8 @@ struct Tiles {
     static constexpr int planes = across_experts ? 1 : C::E;
     static constexpr int x = across_experts ? C::E : C::OUTER_PAD;
     static constexpr int y = across_experts ? matrix : C::INNER_PAD;
-    static constexpr int tile_y = smaller(y, tile_elements / smaller(x, 32));
-    static constexpr int tile_x = smaller(x, tile_elements / tile_y);
+    static constexpr int tile_y = least_of(y, tile_elements / least_of(x, 32));
+    static constexpr int tile_x = least_of(x, tile_elements / tile_y);
     static constexpr int x_tiles = ceil_div(x, tile_x);
     static constexpr int y_tiles = ceil_div(y, tile_y);
     static constexpr int pitch = tile_y | 1;

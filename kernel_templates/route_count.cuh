@@ -18,7 +18,7 @@ using Args = RouteKernelArgs;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
-    constexpr int columns = route::columns<C::E>;
+    constexpr int columns = route_columns(C::E);
     __shared__ int counts[columns];
     const int thread = static_cast<int>(threadIdx.x);
 

@@ -19,7 +19,7 @@ using Args = RouteKernelArgs;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
-    constexpr int columns = route::columns<C::E>;
+    constexpr int columns = route_columns(C::E);
     constexpr int warps = C::THREADS / 32;
     __shared__ int sums[warps][32];
     const int lane = static_cast<int>(threadIdx.x % 32);

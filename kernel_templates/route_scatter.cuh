@@ -22,7 +22,7 @@ using Args = RouteKernelArgs;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
-    constexpr int columns = route::columns<C::E>;
+    constexpr int columns = route_columns(C::E);
     constexpr int warps = C::THREADS / 32;
     static_assert((columns * (warps + 1) + warps) * 4 <= 48 * 1024, "static shared memory");
     __shared__ int starts[columns];

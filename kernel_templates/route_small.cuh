@@ -4,11 +4,7 @@
 // the experts; each warp places its entries in order, in shared memory, so that the arrays are written in whole lines;
 // a warp at a time writes the expert of one run of positions.
 //
-// Shared memory (dynamic)
-//   starts     COLUMNS x 4          the totals, then the first position of each expert
-//   cursors    WARPS x COLUMNS x 4  a warp's counts, then the next position of each expert in its part
-//   warp_sums  WARPS x 4
-//   order      CAPACITY x 2         the entry of each position
+// Shared memory (dynamic): args/route.h.
 //
 // Compile-time (struct C): E, THREADS (of the launch, a multiple of 32), CAPACITY (at most 65536); types Input (of
 // top_idx), Index.
@@ -24,14 +20,15 @@ using Args = RouteKernelArgs;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
-    constexpr int columns = route::columns<C::E>;
+    constexpr int columns = route_columns(C::E);
     constexpr int warps = C::THREADS / 32;
     static_assert(C::CAPACITY <= 65536, "entries are kept in 16 bits");
+    constexpr SharedMemory memory = shared_memory(C::E, C::THREADS, C::CAPACITY);
     extern __shared__ int shared[];
-    int* const starts = shared;
-    int* const cursors = starts + columns;
-    int* const warp_sums = cursors + warps * columns;
-    uint16* const order = reinterpret_cast<uint16*>(warp_sums + warps);
+    int* const starts = shared + memory.starts / 4;
+    int* const cursors = shared + memory.cursors / 4;
+    int* const warp_sums = shared + memory.warp_sums / 4;
+    uint16* const order = reinterpret_cast<uint16*>(shared + memory.order / 4);
 
     const auto* const top_idx = static_cast<const typename C::Input*>(args.top_idx);
     auto* const sorted_expert_idxs = static_cast<typename C::Index*>(args.sorted_expert_idxs);

@@ -1,13 +1,10 @@
 // The steps that the route kernels share: reading, counting and placing entries, and the scan over experts.
 #pragma once
 
+#include "args/route.h"
 #include "types.cuh"
 
 namespace smlora::route {
-
-/// Columns of a table of counts: one for each expert, one (number E) for entries left out, padded to whole warps.
-template <int E>
-inline constexpr int columns = ceil_div(E + 1, 32) * 32;
 
 /// Entries that a thread has under way at once.
 constexpr int unroll = 8;

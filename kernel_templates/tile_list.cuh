@@ -56,16 +56,4 @@ __device__ __forceinline__ int group_of(const int* prefix, int item) {
     return low;
 }
 
-/// First sorted position of `expert`; for expert == E the first entry left out.
-template <class Index>
-__device__ __forceinline__ int first_row(const Index* expert_offsets, int expert) {
-    return expert == 0 ? 0 : static_cast<int>(expert_offsets[expert - 1]);
-}
-
-/// One past the last sorted position of `expert`; the entries left out, expert == E, end at M.
-template <int E, class Index>
-__device__ __forceinline__ int end_row(const Index* expert_offsets, int expert, int M) {
-    return expert == E ? M : static_cast<int>(expert_offsets[expert]);
-}
-
 }  // namespace smlora

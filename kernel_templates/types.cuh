@@ -1,6 +1,7 @@
 // Element types and what every template needs of them. NVRTC compiles this without any header of the toolkit.
 #pragma once
 
+#include "args/integers.h"
 #include "ptx/convert.cuh"
 
 namespace smlora {
@@ -53,17 +54,6 @@ struct alignas(16) Vec16 {
     uint32 word[4];
 };
 
-/// How rows lie in memory; the values are those of smlora::RowOrder in the public interface.
-enum RowOrder : int { rows_token = 0, rows_scattered = 1, rows_grouped = 2 };
-
-/// The row of a [T, *] or [M, *] tensor that sorted position `position` with flat entry `flat` uses.
-template <int Order, int TopK>
-__device__ __forceinline__ int row_of(int position, int flat) {
-    if constexpr (Order == rows_token) return flat / TopK;
-    if constexpr (Order == rows_scattered) return flat;
-    return position;
-}
-
 template <class A, class B>
 struct is_same {
     static constexpr bool value = false;
@@ -87,7 +77,5 @@ __device__ __forceinline__ void for_each_int(Work work) {
         for_each_int<COUNT, FIRST + 1>(work);
     }
 }
-
-__host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace smlora

@@ -22,11 +22,13 @@ struct C {
                          LORA_MAJOR = 0, RANK_MAJOR = 0, HAS_BIAS = 0, HAS_GATES = 0, MAKES_RANK_ROWS = 1,
                          COLUMN_TILES = 5, CLUSTER = 2, TILE_ROWS = 144, ROW_STEP = 8, STAGES = 4, STAGING_ROWS = 32;
     using Index = int;
+    using Element = bf16;
+    using Weight = weight::Plain;
 };
 extern "C" __global__ void test(int* places, const int* prefix, int experts_ahead) {
     for (int item = threadIdx.x; item < prefix[C::E + 1] * C::COLUMN_TILES; item += 32) {
         const auto place = grouped_product_wgmma::place_of<C>(prefix, item, experts_ahead);
-        places[item * 3] = place.expert;
+        places[item * 3] = place.group;
         places[item * 3 + 1] = place.unit;
         places[item * 3 + 2] = place.column_tile;
     }
@@ -34,7 +36,7 @@ extern "C" __global__ void test(int* places, const int* prefix, int experts_ahea
 )";
 
 struct Place {
-    int expert, unit, column_tile;
+    int group, unit, column_tile;
 };
 
 class TileOrder : public testing::Test {
@@ -62,19 +64,19 @@ TEST_F(TileOrder, HasEachTileOnceAndFirstColumnsFirst) {
         std::vector<int> units;
         for (int i = 0; i < groups; ++i) units.push_back(std::max(0, static_cast<int>(random() % 7) - 2));
         const int ahead = 1 + static_cast<int>(random() % (groups + 1));
-        std::vector<int> expert_of;
+        std::vector<int> group_of;
         for (int group = 0; group < groups; ++group) {
-            expert_of.insert(expert_of.end(), static_cast<std::size_t>(units[static_cast<std::size_t>(group)]), group);
+            group_of.insert(group_of.end(), static_cast<std::size_t>(units[static_cast<std::size_t>(group)]), group);
         }
         std::set<std::pair<int, int>> seen;
         for (const Place& place : places(units, ahead)) {
             ASSERT_GE(place.unit, 0);
-            ASSERT_LT(place.unit, static_cast<int>(expert_of.size()));
-            EXPECT_EQ(place.expert, expert_of[static_cast<std::size_t>(place.unit)]);
+            ASSERT_LT(place.unit, static_cast<int>(group_of.size()));
+            EXPECT_EQ(place.group, group_of[static_cast<std::size_t>(place.unit)]);
             EXPECT_TRUE(seen.insert({place.unit, place.column_tile}).second) << "a tile twice";
             EXPECT_TRUE(place.column_tile == 0 || seen.count({place.unit, 0}) == 1) << "waits for a later tile";
         }
-        EXPECT_EQ(seen.size(), expert_of.size() * columns);
+        EXPECT_EQ(seen.size(), group_of.size() * columns);
     }
 }
 
@@ -84,7 +86,7 @@ TEST_F(TileOrder, PutsABandBetweenAUnitsFirstTileAndItsOthers) {
     int others = 0;
     for (const Place& place : places({2, 2, 2, 2, 2, 2, 2, 0}, 3)) {
         if (place.column_tile == 0) {
-            firsts.emplace_back(place.expert / 3, others);
+            firsts.emplace_back(place.group / 3, others);
         } else {
             ++others;
         }

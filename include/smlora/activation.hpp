@@ -26,16 +26,19 @@ enum class GateLayout : std::int32_t {
     interleaved = 1,  ///< in turns, a gate first
 };
 
+/// "swiglu", "geglu", "geglu_tanh", "reglu", "swiglu_clamped".
 [[nodiscard]] SMLORA_API std::string_view name(Activation activation);
+/// "halves", "interleaved".
 [[nodiscard]] SMLORA_API std::string_view name(GateLayout layout);
 
+/// The arguments of activation.
 struct ActivationArgs {
-    Tensor h;  ///< in [rows, 2 * width], columns contiguous, any row stride
-    Tensor a;  ///< out [rows, width], likewise
-    Activation activation = Activation::swiglu;
-    GateLayout layout = GateLayout::halves;
-    float alpha = 1.702F;  ///< of swiglu_clamped
-    float limit = 7.0F;    ///< of swiglu_clamped, positive
+    Tensor h;                                    ///< in [rows, 2 * width], columns contiguous, any row stride
+    Tensor a;                                    ///< out [rows, width], likewise
+    Activation activation = Activation::swiglu;  ///< which function
+    GateLayout layout = GateLayout::halves;      ///< of h
+    float alpha = 1.702F;                        ///< of swiglu_clamped
+    float limit = 7.0F;                          ///< of swiglu_clamped, positive
 };
 
 /// a = a(g, u) element by element, computed in fp32 (fp64 for fp64), in one read and one write. Of the problem only
@@ -43,15 +46,16 @@ struct ActivationArgs {
 /// operations.hpp. Throws Error{invalid_argument} naming the argument.
 SMLORA_API void activation(const Engine& engine, Stream stream, const Problem& problem, const ActivationArgs& args);
 
+/// The arguments of activation_backward.
 struct ActivationBackwardArgs {
     Tensor h;   ///< in [rows, 2 * width], as in activation
     Tensor da;  ///< in [rows, width]
     Tensor dh;  ///< out [rows, 2 * width], in the layout of h
-    Tensor a;   ///< out, optional, [rows, width]: the activation once more, for whoever did not keep it
-    Activation activation = Activation::swiglu;
-    GateLayout layout = GateLayout::halves;
-    float alpha = 1.702F;
-    float limit = 7.0F;
+    Tensor a;   ///< out, optional, [rows, width]: the activation once more, if it was not kept
+    Activation activation = Activation::swiglu;  ///< as in activation
+    GateLayout layout = GateLayout::halves;      ///< of h and dh
+    float alpha = 1.702F;                        ///< of swiglu_clamped
+    float limit = 7.0F;                          ///< of swiglu_clamped, positive
 };
 
 /// dg = da * da/dg and du = da * da/du, in one read and one write. Where a clamp cuts, the gradient is 0; at the limit

@@ -10,46 +10,49 @@
 
 namespace smlora {
 
+/// One folder of the cache.
 struct CacheLayer {
-    std::filesystem::path root;
-    bool writable = false;
-    bool exists = false;
+    std::filesystem::path root;  ///< absolute
+    bool writable = false;       ///< new kernels and records go there
+    bool exists = false;         ///< a layer that does not exist is used once it does
 };
 
-/// One kernel entry, as its file tells.
+/// One kernel entry, as its file describes it.
 struct CacheEntryInfo {
-    std::string key;  ///< 32 hexadecimal digits
-    std::filesystem::path file;
-    std::string kernel;  ///< readable: family and constants
-    std::string arch;
-    std::string compiler;
-    std::int64_t registers = 0;
+    std::string key;                ///< 32 hexadecimal digits
+    std::filesystem::path file;     ///< where it is
+    std::string kernel;             ///< readable: family and constants
+    std::string arch;               ///< "sm_90a"
+    std::string compiler;           ///< NVRTC's version with its build number
+    std::int64_t registers = 0;     ///< of a thread
     std::int64_t spill_bytes = 0;   ///< stores and loads
     std::int64_t shared_bytes = 0;  ///< static; dynamic shared memory is in `metadata`
-    double compile_seconds = 0;
-    std::uint64_t file_bytes = 0;
-    std::string metadata;  ///< the whole JSON text of the entry
+    double compile_seconds = 0;     ///< that NVRTC took
+    std::uint64_t file_bytes = 0;   ///< size of the file
+    std::string metadata;           ///< the whole JSON text of the entry
 };
 
+/// What is in the cache, and what this engine did with it.
 struct CacheStats {
-    std::vector<CacheLayer> layers;
-    std::uint64_t entries = 0;
-    std::uint64_t bytes = 0;
-    std::uint64_t limit_bytes = 0;
-    // Of this process since the engine was made:
-    std::uint64_t memory_hits = 0;
-    std::uint64_t disk_hits = 0;
-    std::uint64_t compiles = 0;
-    std::uint64_t rejected = 0;  ///< entries that failed their checks and counted as misses
+    std::vector<CacheLayer> layers;  ///< in the order in which they are consulted
+    std::uint64_t entries = 0;       ///< kernels in the writable layer
+    std::uint64_t bytes = 0;         ///< their size
+    std::uint64_t limit_bytes = 0;   ///< beyond which the least recently used are evicted
+    std::uint64_t memory_hits = 0;   ///< kernels found loaded, since the engine was made
+    std::uint64_t disk_hits = 0;     ///< kernels found in a layer, likewise
+    std::uint64_t compiles = 0;      ///< kernels compiled, likewise
+    std::uint64_t rejected = 0;      ///< entries that failed their checks and counted as misses, likewise
 };
 
+/// An unsound file of the cache.
 struct CacheProblem {
-    std::filesystem::path file;
-    std::string what;
+    std::filesystem::path file;  ///< a kernel or a tuning record
+    std::string what;            ///< what is wrong with it
 };
 
 /// The layers in the order in which they are consulted.
 [[nodiscard]] SMLORA_API std::vector<CacheLayer> cache_layers(const Engine& engine);
+/// Reads the writable layer to count.
 [[nodiscard]] SMLORA_API CacheStats cache_stats(const Engine& engine);
 /// Sound entries of all layers, newest first; unsound ones are left out.
 [[nodiscard]] SMLORA_API std::vector<CacheEntryInfo> cache_list(const Engine& engine);

@@ -9,13 +9,14 @@
 
 namespace smlora {
 
+/// The type of a tensor's elements.
 enum class DType : std::int32_t {
-    bf16 = 0,
-    fp16 = 1,
-    fp32 = 2,
-    fp64 = 3,  ///< CPU backend only
-    int32 = 4,
-    int64 = 5,
+    bf16 = 0,   ///< bfloat16
+    fp16 = 1,   ///< IEEE half precision
+    fp32 = 2,   ///< IEEE single precision
+    fp64 = 3,   ///< IEEE double precision; CPU backend only
+    int32 = 4,  ///< of routings
+    int64 = 5,  ///< of routings
 };
 
 /// Bytes of one element.

@@ -15,30 +15,36 @@
 
 namespace smlora {
 
+/// Where operations are computed.
 enum class Backend : std::int32_t {
     cuda = 0,  ///< kernels on the GPU of the caller's current context, else on device 0's primary context
     cpu = 1,   ///< the same operations on host memory, multithreaded
 };
 
+/// In the order of severity. The C interface has numbers of its own.
 enum class LogLevel : std::int32_t {
-    debug = 0,
-    info = 1,
-    warning = 2,
-    /// Between info and warning: nothing is wrong, but it takes the caller's time. Tuning at first use begins or ends.
-    notice = 3,
+    debug,    ///< what helps to find a fault
+    info,     ///< what is decided, and why
+    notice,   ///< nothing is wrong, but it takes the caller's time: tuning at first use begins or ends
+    warning,  ///< something is slower or less durable than it could be
 };
 
 /// Receives one line, without a newline. May be called from any thread, never from two at once.
 using LogSink = std::function<void(LogLevel, std::string_view)>;
 
+/// How an engine is made; what is unset comes from the environment, then from a default.
 struct EngineOptions {
-    Backend backend = Backend::cuda;
+    Backend backend = Backend::cuda;  ///< fixed for the life of the engine
     /// CUDA device used by threads that have no current context; its primary context is retained by the engine.
     int device = 0;
     /// The writable cache layer. Unset: SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else ~/.cache/smlora.
     std::optional<std::filesystem::path> cache_root;
     /// Read-only layers, consulted after the writable one. Unset: SMLORA_CACHE_LAYERS, separated by ':'.
     std::optional<std::vector<std::filesystem::path>> cache_layers;
+    /// Where the tuning records that come with smlora lie: the read-only layer below all others. Unset: where this
+    /// library is installed. Empty, or with SMLORA_SHIPPED_CACHE=0: none. A folder that is unfit to be a layer is left
+    /// out with a warning, never an error.
+    std::optional<std::filesystem::path> shipped_layer;
     /// Size at which the writable layer evicts its least recently used entries. Unset: SMLORA_CACHE_LIMIT (bytes, or
     /// with the suffix K, M or G), else 2 GiB.
     std::optional<std::uint64_t> cache_limit_bytes;
@@ -62,26 +68,36 @@ struct EngineOptions {
 /// when first needed.
 class SMLORA_API Engine {
  public:
-    /// Throws Error{io} when a cache folder that was named is writable by others or is no folder,
-    /// Error{invalid_argument} for a tuning policy that is none or a negative tuning_seconds.
+    /// Throws Error{io} when a cache folder that was named is writable by others or is not a folder,
+    /// Error{invalid_argument} for a backend or tuning policy out of range and for a negative device, number of threads
+    /// or tuning_seconds.
     explicit Engine(EngineOptions options = {});
+    /// What was enqueued must be done.
     ~Engine();
+    /// An engine that was moved from can be destroyed and assigned to; every other use throws Error{invalid_argument}.
     Engine(Engine&&) noexcept;
     Engine& operator=(Engine&&) noexcept;
 
-    [[nodiscard]] Backend backend() const noexcept;
+    /// The one that it was made with.
+    [[nodiscard]] Backend backend() const;
 
     struct Impl;
-    [[nodiscard]] Impl& impl() const noexcept { return *impl_; }
+    /// Of the library itself.
+    [[nodiscard]] Impl& impl() const {
+        if (impl_ == nullptr) throw_moved_from();
+        return *impl_;
+    }
 
  private:
+    [[noreturn]] static void throw_moved_from();
+
     std::unique_ptr<Impl> impl_;
 };
 
 /// A CUDA stream of the caller (a CUstream or cudaStream_t); null is the legacy default stream. Ignored on the CPU
 /// backend, whose operations are done when they return.
 struct Stream {
-    void* handle = nullptr;
+    void* handle = nullptr;  ///< CUstream
 };
 
 }  // namespace smlora

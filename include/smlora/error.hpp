@@ -23,7 +23,9 @@ enum class ErrorCode : int {
 /// Thrown by every public function. Nothing is launched and nothing half-written when it is thrown for an argument.
 class SMLORA_API Error : public std::runtime_error {
  public:
+    /// `message` as what() gives it.
     Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+    /// What to branch on.
     [[nodiscard]] ErrorCode code() const noexcept { return code_; }
 
  private:

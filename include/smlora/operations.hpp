@@ -3,10 +3,15 @@
 //
 // Common to all: stream-ordered on the CUDA backend, no host synchronisation, bitwise repeatable, capturable in a CUDA
 // graph once its kernels are loaded (run the operation once, or prewarm). The first call on a problem is the exception
-// with TuningPolicy::first_use: it measures, which waits for the stream, unless that captures a graph. Tensors are the
-// caller's and must not overlap unless said. Errors: Error{invalid_argument} naming the argument, its value and what
-// was expected, before anything is launched; Error{compile}, Error{cuda}; Error{not_ready} inside a capture when a
-// kernel was never loaded.
+// with TuningPolicy::first_use: it measures, which waits for the stream, unless that captures a graph.
+//
+// Tensors are the caller's, each aligned to its element. An output, the workspace included, shares no memory with any
+// other argument of the call; slices of one buffer that have no element in common are fine. Inputs may share memory. On
+// the CUDA backend the alignment and the strides of all tensors, xa and yb included, decide which kernels can be used,
+// and with them the last bits of a result.
+//
+// Errors: Error{invalid_argument} naming the argument, its value and what was expected, before anything is launched;
+// Error{compile}, Error{cuda}; Error{not_ready} inside a capture when a kernel was never loaded.
 #pragma once
 
 #include <smlora/engine.hpp>
@@ -21,8 +26,8 @@ namespace smlora {
 /// Scratch memory of an operation. Left empty, it comes from a stream-ordered pool (CUDA) or the heap (CPU).
 /// At least as large as the operation's workspace query says, 256-byte aligned; free again when the stream has passed.
 struct Workspace {
-    void* data = nullptr;
-    std::size_t bytes = 0;
+    void* data = nullptr;   ///< device memory, or host memory on the CPU backend
+    std::size_t bytes = 0;  ///< at `data`
 };
 
 /// What `route` makes; all of problem.index_dtype and contiguous.
@@ -36,6 +41,7 @@ struct Routing {
 
 // ---- route ---------------------------------------------------------------------------------------------------------
 
+/// The arguments of route.
 struct RouteArgs {
     Tensor top_idx;   ///< in [T, top_k], int32 or int64, contiguous; -1 (any value outside 0..E-1) leaves an entry out
     Routing routing;  ///< out, all three given
@@ -48,6 +54,7 @@ SMLORA_API void route(const Engine& engine, Stream stream, const Problem& proble
 
 // ---- group, combine ------------------------------------------------------------------------------------------------
 
+/// The arguments of group.
 struct GroupArgs {
     Tensor x;         ///< in, rows in the order of problem.x_rows (token or scattered), any row stride
     Tensor gates;     ///< in, optional [T, top_k]: a coefficient for each row, of problem.gate_dtype
@@ -59,6 +66,7 @@ struct GroupArgs {
 /// out_i = gates[f] * x_row(f): gathers rows into expert order. The width is x's, whatever the problem's K.
 SMLORA_API void group(const Engine& engine, Stream stream, const Problem& problem, const GroupArgs& args);
 
+/// The arguments of combine.
 struct CombineArgs {
     Tensor y;      ///< in [M, width], scattered (row f)
     Tensor gates;  ///< in, optional [T, top_k], of problem.gate_dtype; not given: all 1
@@ -69,6 +77,7 @@ struct CombineArgs {
 /// out_t = sum_j gates[t, j] * y[t * top_k + j], accumulated in fp32 (fp64 for fp64) in the order of j.
 SMLORA_API void combine(const Engine& engine, Stream stream, const Problem& problem, const CombineArgs& args);
 
+/// The arguments of combine_backward.
 struct CombineBackwardArgs {
     Tensor dout;    ///< in [T, width]
     Tensor y;       ///< in [M, width], scattered; needed for dgates
@@ -84,6 +93,7 @@ SMLORA_API void combine_backward(const Engine& engine, Stream stream, const Prob
 
 // ---- the projection ------------------------------------------------------------------------------------------------
 
+/// The arguments of forward and scatter2scatter.
 struct ForwardArgs {
     Tensor x;      ///< in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride
     Tensor W;      ///< in, [E, K, N] or [E, N, K] as problem.weight_layout says; matrices contiguous, any expert stride
@@ -91,9 +101,9 @@ struct ForwardArgs {
     Tensor B;      ///< in, [E, N, R], any strides; with R > 0
     Tensor bias;   ///< in, [E, N] contiguous; with problem.bias
     Tensor gates;  ///< in, [T, top_k] contiguous; with problem.gates
-    Routing routing;  ///< in
-    float scaling = 1.0F;
-    Tensor y;   ///< out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride
+    Routing routing;       ///< in
+    float scaling = 1.0F;  ///< of the adapter: alpha / R in PEFT
+    Tensor y;              ///< out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride
     Tensor xa;  ///< out, optional, [M, R] grouped, strides {padded_rank, 1}: scaling * x_i A_e^T, for backward_lora
     Workspace workspace;
 };
@@ -106,6 +116,7 @@ SMLORA_API void forward(const Engine& engine, Stream stream, const Problem& prob
 /// The base product alone, y_i = x_i W_e + b_e: forward with R = 0. A, B and xa are not looked at.
 SMLORA_API void scatter2scatter(const Engine& engine, Stream stream, const Problem& problem, const ForwardArgs& args);
 
+/// The arguments of backward_input.
 struct BackwardInputArgs {
     Tensor dy;        ///< in, in the order of problem.y_rows: [T, N] (the gradient of the combined output) or [M, N]
     Tensor W;         ///< in, as in forward
@@ -113,7 +124,7 @@ struct BackwardInputArgs {
     Tensor B;         ///< in, with R > 0
     Tensor gates;     ///< in, with problem.gates
     Routing routing;  ///< in
-    float scaling = 1.0F;
+    float scaling = 1.0F;  ///< of the adapter: alpha / R in PEFT
     Tensor dx;      ///< out, in the order of problem.x_rows: [T, K], summed over a token's rows in fp32, or [M, K]
     Tensor yb;      ///< out, optional, [M, R] grouped, strides {padded_rank, 1}: scaling * dy_i B_e without the gate,
                     ///< for backward_lora
@@ -131,18 +142,19 @@ SMLORA_API void backward_input(const Engine& engine, Stream stream, const Proble
 [[nodiscard]] SMLORA_API std::size_t backward_input_workspace(const Engine& engine, const Problem& problem,
                                                               std::int64_t T);
 
+/// The arguments of backward_lora.
 struct BackwardLoraArgs {
-    Tensor x;         ///< in, as in forward
-    Tensor dy;        ///< in, as in backward_input
-    Tensor A;         ///< in; needed only for dB without xa
-    Tensor B;         ///< in; needed only for dA without yb
-    Tensor gates;     ///< in, with problem.gates
-    Routing routing;  ///< in
-    float scaling = 1.0F;
-    Tensor xa;  ///< in, optional: what forward wrote; not given: computed again
-    Tensor yb;  ///< in, optional: what backward_input wrote; not given: computed again
-    Tensor dA;  ///< out, optional, [E, R, K], any strides that do not overlap, of adapter_dtype
-    Tensor dB;  ///< out, optional, [E, N, R], likewise
+    Tensor x;              ///< in, as in forward
+    Tensor dy;             ///< in, as in backward_input
+    Tensor A;              ///< in; needed only for dB without xa
+    Tensor B;              ///< in; needed only for dA without yb
+    Tensor gates;          ///< in, with problem.gates
+    Routing routing;       ///< in
+    float scaling = 1.0F;  ///< of the adapter: alpha / R in PEFT
+    Tensor xa;             ///< in, optional: what forward wrote; not given: computed again
+    Tensor yb;             ///< in, optional: what backward_input wrote; not given: computed again
+    Tensor dA;             ///< out, optional, [E, R, K], any strides that do not overlap, of adapter_dtype
+    Tensor dB;             ///< out, optional, [E, N, R], likewise
     Workspace workspace;
 };
 

@@ -15,35 +15,37 @@ namespace smlora {
 
 /// A gated activation between two projections, and its gradient.
 struct PrewarmActivation {
-    Activation activation = Activation::swiglu;
-    GateLayout layout = GateLayout::halves;
-    std::int64_t width = 0;  ///< of the rows of a; those of h, which the first projection makes, are twice as wide
-    DType dtype = DType::bf16;
+    Activation activation = Activation::swiglu;  ///< which function
+    GateLayout layout = GateLayout::halves;      ///< of h
+    std::int64_t width = 0;     ///< of the rows of a; those of h, which the first projection makes, are twice as wide
+    DType dtype = DType::bf16;  ///< of h and a
 };
 
+/// What is to be compiled.
 struct PrewarmOptions {
-    std::vector<Problem> problems;
+    std::vector<Problem> problems;     ///< the projections of the model
     std::vector<std::int64_t> tokens;  ///< numbers of tokens that the job will use; empty: a few typical ones
     std::vector<std::string> archs;    ///< "sm_90a", ..; empty: the GPU's, else sm_90a
     int jobs = 0;                      ///< kernels compiled at once; 0: the engine's threads
-    std::vector<PrewarmActivation> activations = {};
+    std::vector<PrewarmActivation> activations = {};  ///< between the projections
 };
 
 /// One kernel is done; called from one thread at a time.
 struct PrewarmProgress {
-    std::size_t done = 0;
-    std::size_t total = 0;
+    std::size_t done = 0;        ///< kernels, compiled or found
+    std::size_t total = 0;       ///< distinct kernels
     std::size_t compiled = 0;    ///< of `done`; the rest was in the cache
     std::string_view kernel;     ///< readable name of the kernel just finished
     double compile_seconds = 0;  ///< 0 when it was in the cache
     std::string_view compiling;  ///< one of the kernels under way meanwhile; empty when none is left
 };
 
+/// What prewarm did.
 struct PrewarmReport {
-    std::size_t kernels = 0;   ///< distinct ones that the problems need
-    std::size_t compiled = 0;  ///< by this call
-    std::size_t found = 0;     ///< in a cache layer already
-    double seconds = 0;
+    std::size_t kernels = 0;            ///< distinct ones that the problems need
+    std::size_t compiled = 0;           ///< by this call
+    std::size_t found = 0;              ///< in a cache layer already
+    double seconds = 0;                 ///< from the call to its return
     double compile_seconds = 0;         ///< summed over kernels
     std::vector<std::string> warnings;  ///< kernels that spill registers, entries that could not be stored
     std::size_t not_stored = 0;         ///< of `compiled`, those that the next process will not find; the log says why

@@ -25,7 +25,9 @@ enum class WeightLayout : std::int32_t {
     enk = 1,  ///< [E, N, K], K contiguous: what Hugging Face stores
 };
 
+/// "token", "scattered", "grouped".
 [[nodiscard]] SMLORA_API std::string_view name(RowOrder order);
+/// "ekn", "enk".
 [[nodiscard]] SMLORA_API std::string_view name(WeightLayout layout);
 
 /// Everything about a projection that its kernels are specialised for. T, the number of tokens, is a run-time value.
@@ -41,12 +43,13 @@ struct Problem {
     DType gate_dtype = DType::fp32;     ///< of gates and dgates: `dtype` or fp32
     DType index_dtype = DType::int32;   ///< of the routing's arrays: int32 or int64
 
-    WeightLayout weight_layout = WeightLayout::ekn;
-    RowOrder x_rows = RowOrder::token;      ///< of x and dx
-    RowOrder y_rows = RowOrder::scattered;  ///< of y and dy
-    bool bias = false;                      ///< b [E, N] is added to y
-    bool gates = false;                     ///< gates [T, top_k] scale the rows of y; only with y_rows == token
+    WeightLayout weight_layout = WeightLayout::ekn;  ///< of W
+    RowOrder x_rows = RowOrder::token;               ///< of x and dx
+    RowOrder y_rows = RowOrder::scattered;           ///< of y and dy
+    bool bias = false;                               ///< b [E, N] is added to y
+    bool gates = false;  ///< gates [T, top_k] scale the rows of y; only with y_rows == token
 
+    /// Member by member.
     friend bool operator==(const Problem&, const Problem&) = default;
 };
 

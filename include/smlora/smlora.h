@@ -33,9 +33,10 @@ extern "C" {
 
 /* ---- status ------------------------------------------------------------------------------------------------------ */
 
+/* What a call came to. */
 typedef int32_t smlora_status;
 enum {
-    SMLORA_OK = 0,
+    SMLORA_OK = 0,               /* nothing went wrong */
     SMLORA_INVALID_ARGUMENT = 1, /* an argument is wrong; the message names it */
     SMLORA_UNSUPPORTED = 2,      /* a valid request that this backend, device or build cannot serve */
     SMLORA_NO_DEVICE = 3,        /* no CUDA driver, no GPU, or no such device */
@@ -62,33 +63,34 @@ SMLORA_API void smlora_free_string(char* text);
 
 /* ---- types and views --------------------------------------------------------------------------------------------- */
 
+/* The type of a tensor's elements. */
 typedef int32_t smlora_dtype;
 enum {
-    SMLORA_BF16 = 0,
-    SMLORA_FP16 = 1,
-    SMLORA_FP32 = 2,
-    SMLORA_FP64 = 3, /* CPU backend only */
-    SMLORA_INT32 = 4,
-    SMLORA_INT64 = 5
+    SMLORA_BF16 = 0,  /* bfloat16 */
+    SMLORA_FP16 = 1,  /* IEEE half precision */
+    SMLORA_FP32 = 2,  /* IEEE single precision */
+    SMLORA_FP64 = 3,  /* IEEE double precision; CPU backend only */
+    SMLORA_INT32 = 4, /* of routings */
+    SMLORA_INT64 = 5  /* of routings */
 };
 
-/* Bytes of one element; 0 for a value that is no dtype. */
+/* Bytes of one element; 0 for any other value. */
 SMLORA_API size_t smlora_dtype_size(smlora_dtype dtype);
-/* "bf16", "fp16", "fp32", "fp64", "int32", "int64"; null for a value that is no dtype. Static. */
+/* "bf16", "fp16", "fp32", "fp64", "int32", "int64"; null for any other value. Static. */
 SMLORA_API const char* smlora_dtype_name(smlora_dtype dtype);
 /* The inverse, which also takes "bfloat16", "float16", "half", "float32", "float", "float64" and "double". */
 SMLORA_API smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype);
 
-enum { SMLORA_MAX_NDIM = 4 };
+enum { SMLORA_MAX_NDIM = 4 /* the most extents of a tensor */ };
 
 /* A strided view of memory that the caller owns: host memory on the CPU backend, device memory on the CUDA backend.
  * Strides count elements. All zero (ndim == 0) means "not given". This struct never grows. */
 typedef struct smlora_tensor {
-    void* data;
-    smlora_dtype dtype;
-    int32_t ndim;
-    int64_t shape[SMLORA_MAX_NDIM];
-    int64_t strides[SMLORA_MAX_NDIM];
+    void* data;                       /* the element at index 0 of every extent */
+    smlora_dtype dtype;               /* of the elements */
+    int32_t ndim;                     /* number of extents; 0: not given */
+    int64_t shape[SMLORA_MAX_NDIM];   /* extents */
+    int64_t strides[SMLORA_MAX_NDIM]; /* elements from one index of an extent to the next */
 } smlora_tensor;
 
 /* Fills in a view of `ndim` (0 to 4) extents; `strides` null: row-major. */
@@ -107,15 +109,16 @@ enum {
     SMLORA_ROWS_GROUPED = 2    /* [M, *]: row i, that is, sorted by expert */
 };
 
+/* How W is stored. */
 typedef int32_t smlora_weight_layout;
 enum {
     SMLORA_WEIGHT_EKN = 0, /* [E, K, N], N contiguous */
     SMLORA_WEIGHT_ENK = 1  /* [E, N, K], K contiguous: what Hugging Face stores */
 };
 
-/* "token", ..; null for a value that is none. Static. */
+/* "token", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_row_order_name(smlora_row_order order);
-/* "ekn", ..; null for a value that is none. Static. */
+/* "ekn", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_weight_layout_name(smlora_weight_layout layout);
 
 /* Everything about a projection that its kernels are specialised for. T is a run-time value. */
@@ -152,6 +155,7 @@ SMLORA_API smlora_status smlora_problem_to_string(const smlora_problem* problem,
 
 /* ---- the engine -------------------------------------------------------------------------------------------------- */
 
+/* Where operations are computed. */
 typedef int32_t smlora_backend;
 enum {
     SMLORA_BACKEND_CUDA =
@@ -159,11 +163,12 @@ enum {
     SMLORA_BACKEND_CPU = 1 /* the same operations on host memory, multithreaded */
 };
 
+/* How much a log line matters. */
 typedef int32_t smlora_log_level;
 enum {
-    SMLORA_LOG_DEBUG = 0,
-    SMLORA_LOG_INFO = 1,
-    SMLORA_LOG_WARNING = 2,
+    SMLORA_LOG_DEBUG = 0,   /* what helps to find a fault */
+    SMLORA_LOG_INFO = 1,    /* what is decided, and why */
+    SMLORA_LOG_WARNING = 2, /* something is slower or less durable than it could be */
     SMLORA_LOG_NOTICE = 3 /* between info and warning: nothing is wrong, but it takes the caller's time. Tuning at first
                              use begins or ends. */
 };
@@ -180,6 +185,7 @@ enum {
     SMLORA_TUNING_RECORD_ONLY = 3 /* a recorded choice, else the nearest recorded one, else the heuristic one */
 };
 
+/* How an engine is made; what is not set comes from the environment, then from a default. */
 typedef struct smlora_engine_options {
     size_t struct_size;
     smlora_backend backend; /* default CUDA */
@@ -189,18 +195,22 @@ typedef struct smlora_engine_options {
     /* Read-only layers, consulted after the writable one: `cache_layer_count` paths. Null: SMLORA_CACHE_LAYERS,
      * separated by ':'. Not null with a count of 0: none. */
     const char* const* cache_layers;
-    size_t cache_layer_count;
+    size_t cache_layer_count; /* of `cache_layers` */
     /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
     uint64_t cache_limit_bytes;
-    int32_t threads; /* of the CPU backend, and of compiling; 0: one for each core that this process may use */
-    smlora_tuning tuning;
+    int32_t threads;         /* of the CPU backend, and of compiling; 0: one for each core that this process may use */
+    smlora_tuning tuning;    /* how kernels are chosen */
     smlora_log_callback log; /* null: to stderr, from the level on that SMLORA_LOG names, notice if none */
     void* log_user;          /* handed to `log` */
     /* Of first use: seconds that tuning may take of the first calls on a problem and a power-of-two number of tokens,
-     * all operations together, compiling included (0: 10; passed by one kernel's compile at most), and device memory
-     * that it may take meanwhile (0: an eighth of what is free). */
+     * all operations together, compiling included (0: 10; passed by one kernel's compile at most). */
     double tuning_seconds;
+    /* Of first use: device memory that measuring may take meanwhile (0: an eighth of what is free). */
     uint64_t tuning_memory_bytes;
+    /* Where the tuning records that come with smlora lie: the read-only layer below all others. Null: where this
+     * library is installed. "", or with SMLORA_SHIPPED_CACHE=0: none. A folder that is unfit to be a layer is left out
+     * with a warning, never an error. */
+    const char* shipped_layer;
 } smlora_engine_options;
 
 SMLORA_API void smlora_engine_options_init(smlora_engine_options* options, size_t struct_size);
@@ -213,6 +223,7 @@ typedef struct smlora_engine smlora_engine;
 SMLORA_API smlora_status smlora_engine_create(const smlora_engine_options* options, smlora_engine** engine);
 /* Null is allowed. Everything enqueued must be done, and the buffers of the engine destroyed before. */
 SMLORA_API void smlora_engine_destroy(smlora_engine* engine);
+/* The one that it was made with. */
 SMLORA_API smlora_status smlora_engine_backend(smlora_engine* engine, smlora_backend* backend);
 
 /* A CUDA stream of the caller (a CUstream or cudaStream_t); null is the legacy default stream. Ignored on the CPU
@@ -222,7 +233,7 @@ typedef void* smlora_stream;
 /* Waits until everything enqueued on the stream is done. SMLORA_CUDA if a kernel failed. */
 SMLORA_API smlora_status smlora_synchronize(smlora_engine* engine, smlora_stream stream);
 
-/* ---- memory, for those who have no allocator of their own -------------------------------------------------------- */
+/* ---- memory, for callers without an allocator of their own ------------------------------------------------------- */
 
 /* Device memory (CUDA backend) or 256-byte-aligned host memory (CPU backend). */
 typedef struct smlora_buffer smlora_buffer;
@@ -231,12 +242,14 @@ typedef struct smlora_buffer smlora_buffer;
 SMLORA_API smlora_status smlora_buffer_create(smlora_engine* engine, size_t bytes, smlora_buffer** buffer);
 /* Null is allowed. */
 SMLORA_API void smlora_buffer_destroy(smlora_buffer* buffer);
-/* Null and 0 for a null buffer. */
+/* Null for a null buffer. */
 SMLORA_API void* smlora_buffer_data(const smlora_buffer* buffer);
+/* 0 for a null buffer. */
 SMLORA_API size_t smlora_buffer_bytes(const smlora_buffer* buffer);
-/* Blocking copies; offset + bytes must lie within the buffer. */
+/* Blocking; offset + bytes must lie within the buffer. */
 SMLORA_API smlora_status smlora_buffer_copy_from_host(smlora_buffer* buffer, const void* source, size_t bytes,
                                                       size_t offset);
+/* Blocking; offset + bytes must lie within the buffer. */
 SMLORA_API smlora_status smlora_buffer_copy_to_host(const smlora_buffer* buffer, void* target, size_t bytes,
                                                     size_t offset);
 /* Blocking; sets every byte. */
@@ -245,15 +258,20 @@ SMLORA_API smlora_status smlora_buffer_fill(smlora_buffer* buffer, unsigned char
 /* ---- operations ----------------------------------------------------------------------------------------------------
  *
  * Common to all: stream-ordered on the CUDA backend, no host synchronisation, bitwise repeatable, capturable in a CUDA
- * graph once its kernels are loaded (run the operation once, or prewarm). Tensors must not overlap unless said. Wrong
- * arguments are reported before anything is launched.
+ * graph once its kernels are loaded (run the operation once, or prewarm). Wrong arguments are reported before anything
+ * is launched.
+ *
+ * Tensors are the caller's, each aligned to its element. An output, the workspace included, shares no memory with any
+ * other argument of the call; slices of one buffer that have no element in common are fine. Inputs may share memory. On
+ * the CUDA backend the alignment and the strides of all tensors, xa and yb included, decide which kernels can be used,
+ * and with them the last bits of a result.
  */
 
 /* Scratch memory. All zero: taken from a stream-ordered pool (CUDA) or the heap (CPU). Else at least as many bytes as
  * the operation's workspace query says, 256-byte aligned; free again when the stream has passed. Never grows. */
 typedef struct smlora_workspace {
-    void* data;
-    size_t bytes;
+    void* data;   /* device memory, or host memory on the CPU backend */
+    size_t bytes; /* at `data` */
 } smlora_workspace;
 
 /* What smlora_route makes; all of problem.index_dtype and contiguous. Never grows. */
@@ -265,6 +283,7 @@ typedef struct smlora_routing {
     smlora_tensor expert_offsets;        /* [E]: inclusive cumulative row counts */
 } smlora_routing;
 
+/* The arguments of smlora_route. */
 typedef struct smlora_route_args {
     size_t struct_size;
     smlora_tensor top_idx;  /* in [T, top_k], int32 or int64, contiguous; -1 (any value outside 0..E-1) leaves it out */
@@ -279,6 +298,7 @@ SMLORA_API smlora_status smlora_route(smlora_engine* engine, smlora_stream strea
 SMLORA_API smlora_status smlora_route_workspace(smlora_engine* engine, const smlora_problem* problem, int64_t T,
                                                 size_t* bytes);
 
+/* The arguments of smlora_group. */
 typedef struct smlora_group_args {
     size_t struct_size;
     smlora_tensor x;        /* in, rows in the order of problem.x_rows (token or scattered), any row stride */
@@ -293,6 +313,7 @@ SMLORA_API void smlora_group_args_init(smlora_group_args* args, size_t struct_si
 SMLORA_API smlora_status smlora_group(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
                                       const smlora_group_args* args);
 
+/* The arguments of smlora_combine. */
 typedef struct smlora_combine_args {
     size_t struct_size;
     smlora_tensor y;     /* in [M, width], scattered */
@@ -306,6 +327,7 @@ SMLORA_API void smlora_combine_args_init(smlora_combine_args* args, size_t struc
 SMLORA_API smlora_status smlora_combine(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
                                         const smlora_combine_args* args);
 
+/* The arguments of smlora_combine_backward. */
 typedef struct smlora_combine_backward_args {
     size_t struct_size;
     smlora_tensor dout;   /* in [T, width] */
@@ -339,11 +361,12 @@ enum {
     SMLORA_GATE_INTERLEAVED = 1 /* in turns, a gate first */
 };
 
-/* "swiglu", ..; null for a value that is none. Static. */
+/* "swiglu", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_activation_name(smlora_activation_kind activation);
-/* "halves", ..; null for a value that is none. Static. */
+/* "halves", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_gate_layout_name(smlora_gate_layout layout);
 
+/* The arguments of smlora_activation. */
 typedef struct smlora_activation_args {
     size_t struct_size;
     smlora_tensor h;                   /* in [rows, 2 * width], columns contiguous, any row stride */
@@ -360,16 +383,17 @@ SMLORA_API void smlora_activation_args_init(smlora_activation_args* args, size_t
 SMLORA_API smlora_status smlora_activation(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
                                            const smlora_activation_args* args);
 
+/* The arguments of smlora_activation_backward. */
 typedef struct smlora_activation_backward_args {
     size_t struct_size;
-    smlora_tensor h;  /* in [rows, 2 * width], as in activation */
-    smlora_tensor da; /* in [rows, width] */
-    smlora_tensor dh; /* out [rows, 2 * width], in the layout of h */
-    smlora_tensor a;  /* out, optional, [rows, width]: the activation once more, for whoever did not keep it */
-    smlora_activation_kind activation;
-    smlora_gate_layout layout;
-    float alpha;
-    float limit;
+    smlora_tensor h;                   /* in [rows, 2 * width], as in activation */
+    smlora_tensor da;                  /* in [rows, width] */
+    smlora_tensor dh;                  /* out [rows, 2 * width], in the layout of h */
+    smlora_tensor a;                   /* out, optional, [rows, width]: the activation once more, if it was not kept */
+    smlora_activation_kind activation; /* default swiglu */
+    smlora_gate_layout layout;         /* of h and dh; default halves */
+    float alpha;                       /* of swiglu_clamped; default 1.702 */
+    float limit;                       /* of swiglu_clamped, positive; default 7 */
 } smlora_activation_backward_args;
 
 SMLORA_API void smlora_activation_backward_args_init(smlora_activation_backward_args* args, size_t struct_size);
@@ -379,6 +403,7 @@ SMLORA_API smlora_status smlora_activation_backward(smlora_engine* engine, smlor
                                                     const smlora_problem* problem,
                                                     const smlora_activation_backward_args* args);
 
+/* The arguments of smlora_forward and smlora_scatter2scatter. */
 typedef struct smlora_forward_args {
     size_t struct_size;
     smlora_tensor x;        /* in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride */
@@ -391,7 +416,7 @@ typedef struct smlora_forward_args {
     smlora_tensor y;        /* out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride */
     smlora_tensor xa;       /* out, optional, [M, R] grouped, strides {padded rank, 1}: scaling * x_i A_e^T */
     smlora_workspace workspace;
-    float scaling; /* default 1 */
+    float scaling; /* of the adapter: alpha / R in PEFT; default 1 */
     int32_t reserved;
 } smlora_forward_args;
 
@@ -406,6 +431,7 @@ SMLORA_API smlora_status smlora_forward_workspace(smlora_engine* engine, const s
 SMLORA_API smlora_status smlora_scatter2scatter(smlora_engine* engine, smlora_stream stream,
                                                 const smlora_problem* problem, const smlora_forward_args* args);
 
+/* The arguments of smlora_backward_input. */
 typedef struct smlora_backward_input_args {
     size_t struct_size;
     smlora_tensor dy;       /* in, in the order of problem.y_rows: [T, N] (of the combined output) or [M, N] */
@@ -420,7 +446,7 @@ typedef struct smlora_backward_input_args {
     smlora_tensor x;        /* in, for dgates only */
     smlora_tensor bias;     /* in, for dgates only, with problem.bias */
     smlora_workspace workspace;
-    float scaling; /* default 1 */
+    float scaling; /* of the adapter: alpha / R in PEFT; default 1 */
     int32_t reserved;
 } smlora_backward_input_args;
 
@@ -432,6 +458,7 @@ SMLORA_API smlora_status smlora_backward_input(smlora_engine* engine, smlora_str
 SMLORA_API smlora_status smlora_backward_input_workspace(smlora_engine* engine, const smlora_problem* problem,
                                                          int64_t T, size_t* bytes);
 
+/* The arguments of smlora_backward_lora. */
 typedef struct smlora_backward_lora_args {
     size_t struct_size;
     smlora_tensor x;        /* in, as in forward */
@@ -445,7 +472,7 @@ typedef struct smlora_backward_lora_args {
     smlora_tensor dA;       /* out, optional, [E, R, K], any strides that do not overlap, of adapter_dtype */
     smlora_tensor dB;       /* out, optional, [E, N, R], likewise */
     smlora_workspace workspace;
-    float scaling; /* default 1 */
+    float scaling; /* of the adapter: alpha / R in PEFT; default 1 */
     int32_t reserved;
 } smlora_backward_lora_args;
 
@@ -462,39 +489,41 @@ SMLORA_API smlora_status smlora_backward_lora_workspace(smlora_engine* engine, c
 /* One kernel is done; called from one thread at a time. The pointer and its strings are valid during the call. */
 typedef struct smlora_prewarm_progress {
     size_t struct_size;
-    uint64_t done;
-    uint64_t total;
+    uint64_t done;          /* kernels, compiled or found */
+    uint64_t total;         /* distinct kernels */
     uint64_t compiled;      /* of `done`; the rest was in the cache */
     const char* kernel;     /* readable name of the kernel just finished */
     double compile_seconds; /* 0 when it was in the cache */
     const char* compiling;  /* one of the kernels under way meanwhile; "" when none is left */
 } smlora_prewarm_progress;
 
+/* `user`: progress_user of the options. */
 typedef void (*smlora_prewarm_callback)(const smlora_prewarm_progress* progress, void* user);
 
 /* A gated activation between two projections, and its gradient. Never grows. */
 typedef struct smlora_prewarm_activation {
-    smlora_activation_kind activation;
-    smlora_gate_layout layout;
-    int64_t width; /* of the rows of a; those of h, which the first projection makes, are twice as wide */
-    smlora_dtype dtype;
+    smlora_activation_kind activation; /* which function */
+    smlora_gate_layout layout;         /* of h */
+    int64_t width;      /* of the rows of a; those of h, which the first projection makes, are twice as wide */
+    smlora_dtype dtype; /* of h and a */
     int32_t reserved;
 } smlora_prewarm_activation;
 
+/* What is to be compiled. */
 typedef struct smlora_prewarm_options {
     size_t struct_size;
     const smlora_problem* problems; /* an array whose elements all have the same struct_size */
-    size_t problem_count;
-    const int64_t* tokens; /* numbers of tokens that the job will use; none: a few typical ones */
-    size_t token_count;
-    const char* const* archs; /* "sm_90a", ..; none: the GPU's, else sm_90a */
-    size_t arch_count;
-    int32_t jobs; /* kernels compiled at once; 0: the engine's threads */
+    size_t problem_count;           /* of `problems` */
+    const int64_t* tokens;          /* numbers of tokens that the job will use; none: a few typical ones */
+    size_t token_count;             /* of `tokens` */
+    const char* const* archs;       /* "sm_90a", ..; none: the GPU's, else sm_90a */
+    size_t arch_count;              /* of `archs` */
+    int32_t jobs;                   /* kernels compiled at once; 0: the engine's threads */
     int32_t reserved;
-    smlora_prewarm_callback progress; /* may be null */
-    void* progress_user;              /* handed to `progress` */
-    const smlora_prewarm_activation* activations;
-    size_t activation_count;
+    smlora_prewarm_callback progress;             /* may be null */
+    void* progress_user;                          /* handed to `progress` */
+    const smlora_prewarm_activation* activations; /* between the projections */
+    size_t activation_count;                      /* of `activations` */
 } smlora_prewarm_options;
 
 SMLORA_API void smlora_prewarm_options_init(smlora_prewarm_options* options, size_t struct_size);

@@ -10,29 +10,32 @@
 
 namespace smlora {
 
+/// A GPU that the driver knows.
 struct DeviceInfo {
-    int ordinal = 0;
-    std::string name;
-    std::string arch;  ///< what kernels are compiled for: "sm_90a"
-    int multiprocessors = 0;
-    std::uint64_t memory_bytes = 0;
-    std::uint64_t l2_bytes = 0;
+    int ordinal = 0;                           ///< CUDA's number of it
+    std::string name;                          ///< the driver's; tuning records go by it
+    std::string arch;                          ///< what kernels are compiled for: "sm_90a"
+    int multiprocessors = 0;                   ///< that run blocks
+    std::uint64_t memory_bytes = 0;            ///< in all, not what is free
+    std::uint64_t l2_bytes = 0;                ///< of its L2 cache
     std::uint64_t shared_bytes_per_block = 0;  ///< the opt-in maximum
 };
 
+/// What was found.
 struct SystemInfo {
-    std::string smlora_version;
-    bool driver_found = false;
-    int driver_version = 0;    ///< as CUDA encodes it: 13000 is 13.0
-    std::string driver_error;  ///< why there is none: what was looked for and what came
-    std::vector<DeviceInfo> devices;
-    bool nvrtc_found = false;
-    std::string nvrtc_version;  ///< with the build number: "13.0.88"
-    std::string nvrtc_library;  ///< the name or path that was opened
-    std::string nvrtc_error;
-    std::vector<std::string> archs;  ///< those that the templates support and this NVRTC can compile for
+    std::string smlora_version;       ///< "0.1.0"
+    bool driver_found = false;        ///< libcuda could be opened
+    int driver_version = 0;           ///< as CUDA encodes it: 13000 is 13.0
+    std::string driver_error;         ///< why there is none: what was looked for and what came
+    std::vector<DeviceInfo> devices;  ///< by ordinal
+    bool nvrtc_found = false;         ///< NVRTC could be opened
+    std::string nvrtc_version;        ///< with the build number: "13.0.88"
+    std::string nvrtc_library;        ///< the name or path that was opened
+    std::string nvrtc_error;          ///< why there is none
+    std::vector<std::string> archs;   ///< those that the templates support and this NVRTC can compile for
 };
 
+/// Opens driver and NVRTC if they are there.
 [[nodiscard]] SMLORA_API SystemInfo system_info();
 
 /// Names folders in which NVRTC (libnvrtc.so.13 or .12) is looked for: after those of the environment variables

@@ -8,6 +8,7 @@
 
 namespace smlora {
 
+/// Where choices come from.
 enum class TuningPolicy : std::int32_t {
     first_use = 0,    ///< a recorded choice, else candidates are measured when an operation first runs on a shape
     off = 1,          ///< the heuristic choice, by the cost models alone

@@ -1,6 +1,8 @@
 // Arguments of activation and activation_reference, shared by the host and the kernels.
 #pragma once
 
+#include "args/row_segments.h"
+
 namespace smlora {
 
 /// a = a(g, u) of `rows` rows of WIDTH gates g and WIDTH values u; BACKWARD: their gradients from da, with a written as
@@ -8,7 +10,7 @@ namespace smlora {
 ///
 /// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes
 /// (row, segment) pairs. A unit is 16 bytes (VECTOR) or one element, UNITS = WIDTH / elements of a unit,
-/// UNROLL = min(2, ceil(UNITS / 32)), SEGMENTS = ceil(UNITS / (32 UNROLL)):
+/// SEGMENTS = activation_segments(UNITS).count:
 ///     grid = min(ceil(rows * SEGMENTS / (threads / 32)), 32 multiprocessors)
 /// The reference: 256 threads, any grid, a thread at a time takes one element.
 struct ActivationKernelArgs {
@@ -24,5 +26,7 @@ struct ActivationKernelArgs {
     float limit;
     int rows;
 };
+
+constexpr RowSegments activation_segments(int units) { return row_segments(units, 2); }
 
 }  // namespace smlora

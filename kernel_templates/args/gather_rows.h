@@ -1,6 +1,8 @@
 // Arguments of gather_rows and gather_rows_reference, shared by the host and the kernels.
 #pragma once
 
+#include "args/row_segments.h"
+
 namespace smlora {
 
 /// out row i = gate(f) * row(i), i < M, WIDTH columns. FLAT = 0: i is a sorted position and f = scattered_idxs[i]; rows
@@ -8,7 +10,7 @@ namespace smlora {
 ///
 /// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes
 /// (row, segment) pairs. A unit is 16 bytes (VECTOR) or one element, UNITS = WIDTH / elements of a unit,
-/// UNROLL = min(4, ceil(UNITS / 32)), SEGMENTS = ceil(UNITS / (32 UNROLL)):
+/// SEGMENTS = gather_segments(UNITS).count:
 ///     grid = min(ceil(M * SEGMENTS / (threads / 32)), 32 multiprocessors)
 /// The reference: 256 threads, any grid, a thread at a time takes one element.
 struct GatherRowsArgs {
@@ -21,5 +23,7 @@ struct GatherRowsArgs {
     long long out_stride;
     int M;
 };
+
+constexpr RowSegments gather_segments(int units) { return row_segments(units, 4); }
 
 }  // namespace smlora

@@ -6,9 +6,9 @@ namespace smlora {
 /// packed [E, OUTER_PAD, INNER_PAD], contiguous: packed[e, o, i] = source(e, o, i), converted, and zero where o >=
 /// OUTER or i >= INNER. A: outer the rank, inner K. B: outer N, inner the rank. Strides count elements.
 ///
-/// Launch: THREADS threads (256), no dynamic shared memory; any grid is right, a block takes one tile at a time. A tile
-/// has 1024 elements at most:
-///     grid = min(ceil(E * OUTER_PAD * INNER_PAD / 1024), 32 multiprocessors)
+/// Launch: THREADS threads (256), no dynamic shared memory; any grid is right, a block takes one tile at a time, of
+/// pack_adapter::tile_elements at most:
+///     grid = min(ceil(E * OUTER_PAD * INNER_PAD / tile_elements), 32 multiprocessors)
 /// The reference: 256 threads, any grid, a thread at a time takes one element.
 struct PackAdapterArgs {
     const void* source;
@@ -18,4 +18,10 @@ struct PackAdapterArgs {
     void* packed;
 };
 
+namespace pack_adapter {
+
+/// Elements that a block moves at once.
+constexpr int tile_elements = 1024;
+
+}  // namespace pack_adapter
 }  // namespace smlora

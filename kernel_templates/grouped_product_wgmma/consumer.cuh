@@ -3,6 +3,7 @@
 #pragma once
 
 #include "args/grouped_product_wgmma.h"
+#include "epilogue.cuh"
 #include "grouped_product_wgmma/tile.cuh"
 #include "ptx/flag.cuh"
 #include "ptx/mbarrier.cuh"
@@ -23,6 +24,7 @@ template <class C>
 struct Consumer {
     using L = Layout<C>;
     using Element = typename C::Element;
+    using Finish = Epilogue<C, false>;
 
     /// m64 that this warpgroup takes of the rank rows.
     template <int N>
@@ -34,18 +36,6 @@ struct Consumer {
     Ring<C::STAGES> ring;
     Ring<L::slots> slots;
     unsigned left_parity = 1;  // of the last tile's output
-
-    /// Operand of k16 step `k` of m64 `m` of the weights at `target`, STRIDED in the reduction, which is DEPTH long.
-    template <int STRIDED, int DEPTH>
-    __device__ __forceinline__ uint64 weights(unsigned target, int m, int k) const {
-        const unsigned piece = static_cast<unsigned>(half * 2 + m) * 64U * DEPTH * 2U;
-        if constexpr (STRIDED != 0) {
-            return wgmma_operand(target + piece + static_cast<unsigned>(k) * 2048U, 128, 1024, 0);
-        } else {
-            constexpr int pitch = DEPTH * 2;
-            return wgmma_operand(target + piece + static_cast<unsigned>(k) * 32U, pitch, 8 * pitch, 0);
-        }
-    }
 
     /// Operand of k16 step `k` of reduction-contiguous rows of `pitch` bytes.
     static __device__ __forceinline__ uint64 rows(unsigned target, int pitch, int k) {
@@ -85,8 +75,8 @@ struct Consumer {
         for (int k = 0; k < L::rank_depth / 16; ++k) {
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
-                ptx::Wgmma<Element, N, C::LORA_MAJOR, 0>::run(
-                    sums[m], weights<C::LORA_MAJOR, L::rank_depth>(weights_at, m, k), rows(rows_at, L::rank_pitch, k));
+                L::AdapterWeight::template multiply<N>(sums[m], weights_at, half * 2 + m, k,
+                                                       rows(rows_at, L::rank_pitch, k));
             }
         }
     }
@@ -106,7 +96,7 @@ struct Consumer {
                                                      const float (&sums)[rank_windows<N>][L::rank_depth / 2]) const {
         const int lane = static_cast<int>(threadIdx.x) & 31;
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
-        if constexpr (!L::lora_beside) {
+        if constexpr (!L::memory.lora_beside) {
             // Else the adapter's weights lie beside them already.
             ptx::mbarrier_wait(L::left(base), left_parity);
         }
@@ -114,14 +104,14 @@ struct Consumer {
         for (int window = 0; window < rank_windows<N>; ++window) {
 #pragma unroll
             for (int i = 0; i < L::rank_depth / 4; ++i) {
+                const float scale = Groups<C, true>::scale_of(tile.group, args.rank_scale);
                 const int row = window_row<N>(window) + warp * 16 + lane / 4 + i % 2 * 8;
                 const int rank = i / 2 * 8 + lane % 4 * 2;
-                const uint32 pair =
-                    pack2<Element>(sums[window][i * 2] * args.rank_scale, sums[window][i * 2 + 1] * args.rank_scale);
+                const uint32 pair = pack2<Element>(sums[window][i * 2] * scale, sums[window][i * 2 + 1] * scale);
                 // What another window or the other warpgroup has made, too.
                 if (window == 1 ? row < 128 || half == 1 : row < half * 64) continue;
                 if (row < C::TILE_ROWS) {
-                    const unsigned to = base + L::rank_rows + swizzled<L::rank_pitch / 16>(row, rank / 8) +
+                    const unsigned to = base + L::memory.rank_rows + swizzled<L::rank_pitch / 16>(row, rank / 8) +
                                         static_cast<unsigned>(rank % 8 * 2);
                     ptx::store_shared(to, pair);
                 }
@@ -144,15 +134,14 @@ struct Consumer {
 #pragma unroll 1
         for (int step = 0; step < L::red_steps; ++step) {
             wait_filled();
-            const unsigned stage = base + ring.stage * L::stage_bytes;
+            const unsigned stage = base + ring.stage * L::memory.stage_bytes;
             ptx::wgmma_fence();
 #pragma unroll
             for (int k = 0; k < step_depth / 16; ++k) {
-                const uint64 right = rows(stage + L::weight_bytes, 128, k);
+                const uint64 right = rows(stage + L::memory.weight_bytes, 128, k);
 #pragma unroll
                 for (int m = 0; m < 2; ++m) {
-                    ptx::Wgmma<Element, N, C::WEIGHT_MAJOR, 0>::run(
-                        sums[m], weights<C::WEIGHT_MAJOR, step_depth>(stage, m, k), right);
+                    L::BaseWeight::template multiply<N>(sums[m], stage, half * 2 + m, k, right);
                 }
                 if constexpr (MAKES) {
                     // Here the rows are the m side, 64 of them at a time.
@@ -160,8 +149,8 @@ struct Consumer {
                     for (int window = 0; window < rank_windows<N>; ++window) {
                         const auto first = static_cast<unsigned>(window_row<N>(window)) * 128U;
                         ptx::Wgmma<Element, L::rank_depth, 0, C::RANK_MAJOR>::run(
-                            rank_sums[window], rows(stage + L::weight_bytes + first, 128, k),
-                            rank_matrix(stage + L::weight_bytes + L::rows_bytes, k));
+                            rank_sums[window], rows(stage + L::memory.weight_bytes + first, 128, k),
+                            rank_matrix(stage + L::memory.weight_bytes + L::memory.rows_bytes, k));
                     }
                 }
             }
@@ -180,17 +169,17 @@ struct Consumer {
         float none[rank_windows<N>][L::rank_depth / 2];
         int last = 0;
         multiply_steps<N, false>(sums, none, last);
-        if constexpr (L::lora_beside) {
+        if constexpr (L::memory.lora_beside) {
             ptx::wgmma_fence();
-            multiply_adapter<N>(sums, base + L::staging, base + L::rank_rows);
+            multiply_adapter<N>(sums, base + L::memory.staging, base + L::memory.rank_rows);
             ptx::wgmma_commit();
         } else {
 #pragma unroll 1
             for (int step = 0; step < L::lora_slots; ++step) {
                 wait_filled();
-                const unsigned stage = base + ring.stage * L::stage_bytes;
+                const unsigned stage = base + ring.stage * L::memory.stage_bytes;
                 ptx::wgmma_fence();
-                multiply_adapter<N>(sums, stage, stage + L::weight_bytes);
+                multiply_adapter<N>(sums, stage, stage + L::memory.weight_bytes);
                 ptx::wgmma_commit();
                 ptx::wgmma_wait<1>();
                 give_back(last);
@@ -213,16 +202,16 @@ struct Consumer {
 #pragma unroll
         for (int window = 0; window < rank_windows<N>; ++window) ptx::wgmma_hold(rank_sums[window]);
         finish_rank_rows<N>(tile, rank_sums);
-        unsigned weights_at = base + L::staging;
-        if constexpr (!L::lora_beside) {
+        unsigned weights_at = base + L::memory.staging;
+        if constexpr (!L::memory.lora_beside) {
             wait_filled();
-            weights_at = base + ring.stage * L::stage_bytes;
+            weights_at = base + ring.stage * L::memory.stage_bytes;
         }
         ptx::wgmma_fence();
-        multiply_adapter<N>(sums, weights_at, base + L::rank_rows);
+        multiply_adapter<N>(sums, weights_at, base + L::memory.rank_rows);
         ptx::wgmma_commit();
         ptx::wgmma_wait<0>();
-        if constexpr (!L::lora_beside) {
+        if constexpr (!L::memory.lora_beside) {
             give_back(ring.stage);
             ring.next();
         }
@@ -232,7 +221,7 @@ struct Consumer {
     template <int N>
     __device__ __forceinline__ void run(const Tile& tile) {
         float sums[2][N / 2] = {};
-        bool staging_read = L::lora_beside;
+        bool staging_read = L::memory.lora_beside;
         if constexpr (L::makes_rank_rows) {
             if (tile.column == 0) {
                 multiply_tile_and_rank_rows<N>(tile, sums);
@@ -255,22 +244,19 @@ struct Consumer {
     __device__ __forceinline__ void stage_output(const Tile& tile, const float (&sums)[2][N / 2]) {
         const int lane = static_cast<int>(threadIdx.x) & 31;
         const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
-        float bias[2][2] = {};
-        if constexpr (C::HAS_BIAS != 0) {
+        const Finish finish{args.product};
+        typename Finish::Column columns[2][2][1];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int column = tile.column + half * 128 + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
-                if (column < C::OUT) {
-                    bias[i / 2][i % 2] = to_float(static_cast<const Element*>(
-                        args.product.bias)[static_cast<int64>(tile.expert) * C::OUT + column]);
-                }
-            }
+        for (int i = 0; i < 4; ++i) {
+            const int column = tile.column + half * 128 + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+            if (column < C::OUT)
+                finish.read_columns(columns[i / 2][i % 2], Groups<C, true>::weight_of(tile.group), column);
         }
         // Matrix lane / 8 of four: columns + 8 in the odd ones, rows + 8 in the upper two.
         const int matrix_row = lane % 8 + lane / 16 * 8;
 #pragma unroll
         for (int block = 0; block < (N + 8) / 16; ++block) {
-            const unsigned slot = base + L::staging + static_cast<unsigned>(slots.stage) * L::slot_bytes;
+            const unsigned slot = base + L::memory.staging + static_cast<unsigned>(slots.stage) * L::slot_bytes;
             ptx::mbarrier_wait(L::stored(base, slots.stage), slots.parity ^ 1U);
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
@@ -282,9 +268,8 @@ struct Consumer {
                     float value[2];
 #pragma unroll
                     for (int j = 0; j < 2; ++j) {
-                        value[j] = sums[m][n8 * 4 + i % 2 * 2 + j];
-                        if constexpr (C::HAS_GATES != 0) value[j] *= gate(tile, n8 * 8 + lane % 4 * 2 + j);
-                        if constexpr (C::HAS_BIAS != 0) value[j] += bias[m][i % 2];
+                        const auto of_row = row_of_tile(finish, tile, n8 * 8 + lane % 4 * 2 + j);
+                        value[j] = Finish::apply(sums[m][n8 * 4 + i % 2 * 2 + j], of_row, columns[m][i % 2][0]);
                     }
                     packed[i] = pack2<Element>(value[0], value[1]);
                 }
@@ -297,15 +282,20 @@ struct Consumer {
         }
     }
 
-    __device__ __forceinline__ float gate(const Tile& tile, int row) const {
-        const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
-        const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
-        return to_float(static_cast<const typename C::Gate*>(args.product.gates)[flat]);
+    /// The epilogue's part of a row of the tile.
+    __device__ __forceinline__ auto row_of_tile(const Finish& finish, const Tile& tile, int row) const {
+        auto of_row = finish.row();
+        if constexpr (C::HAS_GATES != 0) {
+            const int position = tile.first_row + row < tile.last_row ? tile.first_row + row : tile.last_row;
+            const auto flat = static_cast<const typename C::Index*>(args.product.scattered_idxs)[position];
+            finish.read_row(of_row, static_cast<int>(flat));
+        }
+        return of_row;
     }
 
     template <int HEIGHT>
     __device__ __forceinline__ void run_height(const Tile& tile) {
-        if constexpr (HEIGHT <= C::TILE_ROWS && whole_height<C>(HEIGHT) == HEIGHT) run<HEIGHT>(tile);
+        if constexpr (HEIGHT <= C::TILE_ROWS && whole_height(HEIGHT, C::ROW_STEP) == HEIGHT) run<HEIGHT>(tile);
     }
 
     /// Chooses the instruction for the tile's height.
@@ -361,7 +351,7 @@ __device__ __forceinline__ void consume(const GroupedProductWgmmaArgs& args, uns
     Consumer<C> consumer{args, base, half};
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
-        if (tile.expert < C::E) consumer.dispatch(tile);
+        if (tile.group < Groups<C, true>::routed) consumer.dispatch(tile);
     }
 }
 

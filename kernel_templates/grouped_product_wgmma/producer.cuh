@@ -7,6 +7,7 @@
 #include "ptx/mbarrier.cuh"
 #include "ptx/synchronise.cuh"
 #include "ptx/tma.cuh"
+#include "rows.cuh"
 #include "swizzle.cuh"
 
 namespace smlora::grouped_product_wgmma {
@@ -15,33 +16,14 @@ namespace smlora::grouped_product_wgmma {
 /// of them, and a copy waits for no addition.
 constexpr int steps_ahead = 4;
 
-/// Copies that a block makes of the weights of one step, one for each 64 columns unless the reduction is contiguous.
-template <int MAJOR, int CLUSTER>
-constexpr int weight_copies = MAJOR == 0 ? 1 : tile_columns / CLUSTER / 64;
-
-/// Makes copy `number` of weight_copies of the weights of one step: [tile_columns x DEPTH] of `map`, MAJOR 0: reduction
-/// contiguous. Each block of a cluster copies its share to all of them.
-template <int MAJOR, int DEPTH, int CLUSTER>
-__device__ __forceinline__ void copy_weights(int number, unsigned target, const TensorMap& map, unsigned barrier,
-                                             int expert, int column, int red) {
-    const int block = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank());
-    const int own = block * (tile_columns / CLUSTER) + number * 64;
-    const unsigned to = target + static_cast<unsigned>(own * DEPTH * 2);
-    const int x = MAJOR == 0 ? red : column + own;
-    const int y = MAJOR == 0 ? column + own : red;
-    if constexpr (CLUSTER == 1) {
-        ptx::tma_load(to, map, barrier, x, y, expert);
-    } else {
-        ptx::tma_load_multicast(to, map, barrier, x, y, expert, static_cast<unsigned short>((1 << CLUSTER) - 1));
-    }
-}
-
 template <class C>
 __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, unsigned base) {
     using L = Layout<C>;
     using Element = typename C::Element;
     const auto* const scattered = static_cast<const typename C::Index*>(args.product.scattered_idxs);
-    const auto* const rows = static_cast<const Element*>(args.product.rows);
+    using Left = Rows<const Element, C::ROWS, C::TOP_K>;
+    static_assert(Left::as_stored, "an asynchronous copy does not change what it copies");
+    const auto* const nothing = static_cast<const Element*>(args.product.rows);  // of which 0 bytes are copied
     // Eight threads copy a row's 128 bytes, 16 rows a pass.
     constexpr int passes = C::TILE_ROWS / 16;
     const int thread = static_cast<int>(threadIdx.x) & 127;
@@ -61,15 +43,12 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
         for (int pass = 0; pass < passes; ++pass) {
             const int row = tile.first_row + thread / 8 + pass * 16;
             const int position = row < tile.last_row ? row : tile.last_row;
-            int source = position;
-            if constexpr (C::ROWS != rows_grouped) {
-                source = row_of<C::ROWS, C::TOP_K>(position, static_cast<int>(scattered[position]));
-            }
-            from[pass] = rows + source * args.product.rows_stride + chunk * 8;
+            const Left rows{nothing, args.product.rows_stride};
+            from[pass] = rows.address(Left::index(position, scattered)) + chunk * 8;
         }
         const int tile_passes = ceil_div(tile.height, 16);
 
-        const unsigned lora_bytes = L::lora_weight_bytes + (makes ? 0U : L::lora_rows_bytes);
+        const unsigned lora_bytes = L::memory.lora_weight_bytes + (makes ? 0U : L::memory.lora_rows_bytes);
         auto copy_adapter = [&](unsigned weights, unsigned rank_rows, unsigned barrier, int step) {
             if constexpr (L::has_lora) {
                 if (!L::makes_rank_rows && !waited) {
@@ -78,9 +57,10 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                 }
                 const int rank = step * L::rank_depth;
 #pragma unroll
-                for (int number = 0; number < weight_copies<C::LORA_MAJOR, C::CLUSTER>; ++number) {
-                    copy_weights<C::LORA_MAJOR, L::rank_depth, C::CLUSTER>(number, weights, args.lora_weight_map,
-                                                                           barrier, tile.expert, tile.column, rank);
+                for (int number = 0; number < L::AdapterWeight::template copies<C::CLUSTER>; ++number) {
+                    L::AdapterWeight::template copy<C::CLUSTER>(number, weights, args.lora_weight_map, barrier,
+                                                                Groups<C, true>::adapter_of(tile.group), tile.column,
+                                                                rank);
                 }
                 if (!makes) {
                     if constexpr (L::makes_rank_rows) ptx::wait_for_flag(args.progress + 1 + tile.row_tile);
@@ -90,37 +70,38 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
         };
 
         // Where this thread's piece of a row lies in a stage; those of its other rows lie 16 rows further each.
-        const unsigned own = L::weight_bytes + swizzled<8>(thread / 8, chunk);
+        const unsigned own = L::memory.weight_bytes + swizzled<8>(thread / 8, chunk);
         const auto copy_step = [&](auto ahead, int step) {
             constexpr int offset = decltype(ahead)::value * step_depth;
-            const unsigned stage = base + ring.stage * L::stage_bytes;
+            const unsigned stage = base + ring.stage * L::memory.stage_bytes;
             const unsigned barrier = L::filled(base, ring.stage);
             const int red = step * step_depth;
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
             // The adapter arrives with the last step.
-            const bool adapter_too = L::lora_beside && step == L::red_steps - 1;
+            const bool adapter_too = L::memory.lora_beside && step == L::red_steps - 1;
             if (issuer == 0) {
-                ptx::mbarrier_arrive_expect(
-                    barrier, L::weight_bytes + (makes ? L::rank_bytes : 0U) + (adapter_too ? lora_bytes : 0U));
+                ptx::mbarrier_arrive_expect(barrier, L::memory.weight_bytes + (makes ? L::memory.rank_bytes : 0U) +
+                                                         (adapter_too ? lora_bytes : 0U));
             }
-            if (issuer < weight_copies<C::WEIGHT_MAJOR, C::CLUSTER>) {
-                copy_weights<C::WEIGHT_MAJOR, step_depth, C::CLUSTER>(issuer, stage, args.weight_map, barrier,
-                                                                      tile.expert, tile.column, red);
+            if (issuer < L::BaseWeight::template copies<C::CLUSTER>) {
+                L::BaseWeight::template copy<C::CLUSTER>(issuer, stage, args.weight_map, barrier,
+                                                         Groups<C, true>::weight_of(tile.group), tile.column, red);
             }
             if (issuer == adapter_issuer) {
                 if (makes) {
-                    const unsigned target = stage + L::weight_bytes + L::rows_bytes;
+                    const unsigned target = stage + L::memory.weight_bytes + L::memory.rows_bytes;
+                    const int adapter = Groups<C, true>::adapter_of(tile.group);
                     if constexpr (C::RANK_MAJOR == 0) {
-                        ptx::tma_load(target, args.rank_map, barrier, red, 0, tile.expert);
+                        ptx::tma_load(target, args.rank_map, barrier, red, 0, adapter);
                     } else {
-                        ptx::tma_load(target, args.rank_map, barrier, 0, red, tile.expert);
+                        ptx::tma_load(target, args.rank_map, barrier, 0, red, adapter);
                     }
                 }
                 if (adapter_too) {
                     // The last tile's output has left the staging.
                     ptx::mbarrier_wait(L::left(base), left_parity);
                     left_parity ^= 1U;
-                    copy_adapter(base + L::staging, base + L::rank_rows, barrier, 0);
+                    copy_adapter(base + L::memory.staging, base + L::memory.rank_rows, barrier, 0);
                 }
             }
             const unsigned to = stage + own;
@@ -132,7 +113,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                     if constexpr (C::RED % step_depth == 0) {
                         ptx::cp_async_16_at<pass * 16 * row_bytes, offset * 2>(to, from[pass]);
                     } else {
-                        ptx::cp_async_16(to + pass * 16 * row_bytes, inside ? from[pass] + offset : rows,
+                        ptx::cp_async_16(to + pass * 16 * row_bytes, inside ? from[pass] + offset : nothing,
                                          inside ? 16U : 0U);
                     }
                 }
@@ -150,12 +131,12 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             for (int pass = 0; pass < passes; ++pass) from[pass] += steps_ahead * step_depth;
         }
         for (int step = 0; step < L::lora_slots; ++step) {
-            const unsigned stage = base + ring.stage * L::stage_bytes;
+            const unsigned stage = base + ring.stage * L::memory.stage_bytes;
             const unsigned barrier = L::filled(base, ring.stage);
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
             if (issuer == adapter_issuer) {
                 ptx::mbarrier_arrive_expect(barrier, lora_bytes);
-                copy_adapter(stage, stage + L::weight_bytes, barrier, step);
+                copy_adapter(stage, stage + L::memory.weight_bytes, barrier, step);
             }
             ptx::cp_async_arrive(barrier);
             ring.next();
@@ -164,7 +145,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
 
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
-        if (tile.expert < C::E) copy_tile(tile);
+        if (tile.group < Groups<C, true>::routed) copy_tile(tile);
     }
     // What follows on the stream counts on earlier kernels being done when this one is.
     if (issuer == adapter_issuer && !waited) ptx::wait_for_earlier_kernels();

@@ -5,6 +5,7 @@
 #include "grouped_product_wgmma/tile.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/synchronise.cuh"
+#include "rows.cuh"
 #include "swizzle.cuh"
 
 namespace smlora::grouped_product_wgmma {
@@ -36,15 +37,17 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
                                       int first_item) {
     using L = Layout<C>;
     const auto* const scattered = static_cast<const typename C::Index*>(args.product.scattered_idxs);
+    using Out = Rows<typename C::Element, C::OUT_ROWS, C::TOP_K>;
+    const Out rows{static_cast<typename C::Element*>(args.product.out), args.product.out_stride};
     auto* const out = static_cast<Vec16*>(args.product.out);
-    auto* const out_rows = reinterpret_cast<unsigned*>(shared + L::out_rows);
+    auto* const out_rows = reinterpret_cast<unsigned*>(shared + L::memory.out_rows);
     // A warp stores a row's 512 bytes, the four of them four rows at once.
     const int thread = static_cast<int>(threadIdx.x) & 127;
     const int warp = thread / 32;
     const int chunk = thread % 32;
     Ring<L::slots> ring;
 
-    TileFinder<C> finder{args, reinterpret_cast<const int*>(shared + L::prefix), base, first_item};
+    TileFinder<C> finder{args, reinterpret_cast<const int*>(shared + L::memory.prefix), base, first_item};
     if (threadIdx.x == finder_thread) finder.announce();
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
@@ -52,18 +55,18 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
         if (threadIdx.x == finder_thread) finder.announce();
         ptx::named_barrier_sync(storer_barrier, 128);  // the last tile's rows are stored
         for (int row = thread; row < tile.rows; row += 128) {
-            const int position = tile.first_row + row;
-            const int to = row_of<C::OUT_ROWS, C::TOP_K>(position, static_cast<int>(scattered[position]));
-            out_rows[row] = static_cast<unsigned>((to * args.product.out_stride + tile.column) / 8);
+            const int to = Out::index(tile.first_row + row, scattered);
+            out_rows[row] = static_cast<unsigned>((rows.offset(to) + tile.column) / 8);
         }
         ptx::named_barrier_sync(storer_barrier, 128);
-        if (tile.expert == C::E) {
+        if (tile.group == Groups<C, true>::routed) {
             clear<C>(args, tile, out_rows);
             continue;
         }
         const bool inside = tile.column + chunk * 8 < C::OUT;
         for (int first = 0; first < tile.height; first += slot_rows) {
-            const unsigned char* const slot = shared + L::staging + static_cast<unsigned>(ring.stage) * L::slot_bytes;
+            const unsigned char* const slot =
+                shared + L::memory.staging + static_cast<unsigned>(ring.stage) * L::slot_bytes;
             ptx::mbarrier_wait(L::staged(base, ring.stage), ring.parity);
             Vec16 value[slot_rows / 4];
             unsigned to[slot_rows / 4];

@@ -3,6 +3,7 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "grouped_product_wgmma/layout.cuh"
+#include "groups.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/shared.cuh"
 #include "tile_list.cuh"
@@ -10,18 +11,18 @@
 namespace smlora::grouped_product_wgmma {
 
 struct Tile {
-    int expert;     ///< E: entries left out; negative: there are no more tiles
+    int group;      ///< of rows, see Groups; negative: there are no more tiles
     int first_row;  ///< sorted position
-    int last_row;   ///< of the expert; rows past the tile's end repeat it
+    int last_row;   ///< of the group; rows past the tile's end repeat it
     int rows;       ///< 0 .. height
     int height;     ///< rows that are multiplied, see whole_height
     int column;
-    int row_tile;  ///< among those of all experts
+    int row_tile;  ///< among those of all groups
 };
 
 __device__ __forceinline__ void store_tile(unsigned address, const Tile& tile) {
     const auto word = [](int value) { return static_cast<unsigned>(value); };
-    ptx::store_shared(address, {word(tile.expert), word(tile.first_row), word(tile.last_row), word(tile.rows)});
+    ptx::store_shared(address, {word(tile.group), word(tile.first_row), word(tile.last_row), word(tile.rows)});
     ptx::store_shared(address + 16, {word(tile.height), word(tile.column), word(tile.row_tile), 0});
 }
 
@@ -35,33 +36,25 @@ __device__ __forceinline__ Tile load_tile(unsigned address) {
             number(high[0]), number(high[1]), number(high[2])};
 }
 
-/// The height that a tile of `rows` rows is multiplied with: a multiple of ROW_STEP, of 16 up to 96 rows, where 8 are
-/// not worth an instruction of their own to compile.
-template <class C>
-__host__ __device__ constexpr int whole_height(int rows) {
-    const int step = rows > 96 ? C::ROW_STEP : 16;
-    return ceil_div(rows, step) * step;
-}
-
 /// Row tiles of a group in units of CLUSTER, whose blocks take one each.
 template <class C>
-__device__ __forceinline__ int row_tiles(const typename C::Index* offsets, int group, int M) {
-    return ceil_div(end_row<C::E>(offsets, group, M) - first_row(offsets, group), C::TILE_ROWS * C::CLUSTER);
+__device__ __forceinline__ int row_tiles(const Groups<C, true>& groups, int group) {
+    return ceil_div(groups.rows(group), C::TILE_ROWS * C::CLUSTER);
 }
 
 /// Where an item is.
 struct Place {
-    int expert;
-    int unit;  ///< row tile in units of CLUSTER, among those of all experts
+    int group;
+    int unit;  ///< row tile in units of CLUSTER, among those of all groups
     int column_tile;
 };
 
 /// Where rank rows are made on the way, a unit's first column tile comes well before its others, which wait for it:
-/// experts go in bands of `experts_ahead`, the first column tiles of a band before the other tiles of the band before
+/// groups go in bands of `experts_ahead`, the first column tiles of a band before the other tiles of the band before
 /// it. So rows are still in L2 when they are read again.
 template <class C>
 struct Bands {
-    static constexpr int groups = C::E + 1;
+    static constexpr int groups = Groups<C, true>::count;
     static constexpr int others = C::COLUMN_TILES - 1;  ///< tiles of a unit beside its first
 
     const int* prefix;
@@ -69,8 +62,8 @@ struct Bands {
 
     /// Units before band `band`.
     __device__ __forceinline__ int units_before(int band) const {
-        const int expert = band * experts_ahead;
-        return prefix[expert < groups ? expert : groups];
+        const int group = band * experts_ahead;
+        return prefix[group < groups ? group : groups];
     }
 
     /// First item that comes after the first column tiles of bands 0 .. `band` and the other tiles of the bands before
@@ -95,7 +88,7 @@ struct Bands {
     }
 };
 
-/// Row tiles run fastest within (expert, column tile), so that those that share weights run together.
+/// Row tiles run fastest within (group, column tile), so that those that share weights run together.
 template <class C>
 __device__ __forceinline__ Place place_of(const int* prefix, int item, int experts_ahead) {
     int columns = C::COLUMN_TILES;  // that go together
@@ -117,25 +110,25 @@ __device__ __forceinline__ Place place_of(const int* prefix, int item, int exper
             unit_base = bands.units_before(band);
         }
     }
-    const int expert = group_of<C::E + 1>(prefix, unit_base + item / columns);
-    const int units = prefix[expert + 1] - prefix[expert];
-    const int local = item - (prefix[expert] - unit_base) * columns;
-    return {expert, prefix[expert] + local % units, first_column + local / units};
+    const int group = group_of<Groups<C, true>::count>(prefix, unit_base + item / columns);
+    const int units = prefix[group + 1] - prefix[group];
+    const int local = item - (prefix[group] - unit_base) * columns;
+    return {group, prefix[group] + local % units, first_column + local / units};
 }
 
-/// The tile that block `rank` of the cluster has at `place`. An expert's rows are shared out evenly among its tiles.
+/// The tile that block `rank` of the cluster has at `place`. A group's rows are shared out evenly among its tiles.
 template <class C>
-__device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, const typename C::Index* offsets,
-                                        int rank, int M) {
+__device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, const Groups<C, true>& groups,
+                                        int rank) {
     Tile tile;
-    tile.expert = place.expert;
+    tile.group = place.group;
     tile.column = place.column_tile * tile_columns;
     tile.row_tile = place.unit * C::CLUSTER + rank;
-    const int first = first_row(offsets, tile.expert);
-    const int rows = end_row<C::E>(offsets, tile.expert, M) - first;
-    const int tiles = (prefix[tile.expert + 1] - prefix[tile.expert]) * C::CLUSTER;
-    tile.height = whole_height<C>(ceil_div(rows, tiles));
-    const int begin = (tile.row_tile - prefix[tile.expert] * C::CLUSTER) * tile.height;
+    const int first = groups.first_row(tile.group);
+    const int rows = groups.end_row(tile.group) - first;
+    const int tiles = (prefix[tile.group + 1] - prefix[tile.group]) * C::CLUSTER;
+    tile.height = whole_height(ceil_div(rows, tiles), C::ROW_STEP);
+    const int begin = (tile.row_tile - prefix[tile.group] * C::CLUSTER) * tile.height;
     tile.first_row = first + begin;
     tile.last_row = first + rows - 1;
     tile.rows = rows - begin < tile.height ? rows - begin : tile.height;
@@ -153,7 +146,7 @@ struct TileFinder {
     using L = Layout<C>;
 
     const GroupedProductWgmmaArgs& args;
-    const int* prefix;  ///< row tiles before each expert
+    const int* prefix;  ///< row tiles before each group
     unsigned base;      ///< of shared memory
     int item;           ///< the next, as taken_item() has it
     unsigned announced = 0;
@@ -181,20 +174,21 @@ struct TileFinder {
     }
 
     __device__ __forceinline__ void announce() {
-        const auto* const offsets = static_cast<const typename C::Index*>(args.product.expert_offsets);
+        const Groups<C, true> groups{static_cast<const typename C::Index*>(args.product.expert_offsets),
+                                     args.product.M};
         if constexpr (L::dynamic && C::CLUSTER > 1) share_item();
         Tile tile{};
-        tile.expert = -1;
-        if (item < prefix[C::E + 1] * C::COLUMN_TILES) {
-            tile = tile_at<C>(place_of<C>(prefix, item, args.experts_ahead), prefix, offsets, rank(), args.product.M);
+        tile.group = -1;
+        if (item < prefix[groups.count] * C::COLUMN_TILES) {
+            tile = tile_at<C>(place_of<C>(prefix, item, args.experts_ahead), prefix, groups, rank());
             if constexpr (L::dynamic) {
                 item = taken_item(args);
             } else {
                 item += static_cast<int>(gridDim.x) / C::CLUSTER;
             }
         }
-        const unsigned slot = announced % L::tile_slots;
-        ptx::mbarrier_wait(L::noted(base, slot), (announced / L::tile_slots + 1) % 2);
+        const unsigned slot = announced % tile_slots;
+        ptx::mbarrier_wait(L::noted(base, slot), (announced / tile_slots + 1) % 2);
         store_tile(L::tile(base, slot), tile);
         ptx::mbarrier_arrive(L::announced(base, slot));
         ++announced;
@@ -211,13 +205,13 @@ struct Tiles {
 
     /// Waits for the next tile; false: there is none.
     __device__ __forceinline__ bool next(Tile& tile) {
-        const unsigned slot = noted % L::tile_slots;
-        ptx::mbarrier_wait(L::announced(base, slot), noted / L::tile_slots % 2);
+        const unsigned slot = noted % tile_slots;
+        ptx::mbarrier_wait(L::announced(base, slot), noted / tile_slots % 2);
         tile = load_tile(L::tile(base, slot));
         __syncwarp();
         if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(L::noted(base, slot));
         ++noted;
-        return tile.expert >= 0;
+        return tile.group >= 0;
     }
 };
 

@@ -134,45 +134,27 @@ std::int64_t integer_of(PyObject* object) {
 
 std::int64_t Arguments::integer() { return integer_of(next()); }
 
-float Arguments::number() {
-    const double value = PyFloat_AsDouble(next());
+void Arguments::end() const {
+    if (count_ == 0) return;
+    PyErr_Format(PyExc_TypeError, "smlora._native: %zd arguments too many", count_);
+    throw PythonError{};
+}
+
+float number_of(PyObject* object) {
+    const double value = PyFloat_AsDouble(object);
     if (value == -1.0 && PyErr_Occurred() != nullptr) throw PythonError{};
     return static_cast<float>(value);
 }
 
-Arguments Arguments::split(Py_ssize_t count) {
-    const Arguments first(objects_, count);
-    for (Py_ssize_t i = 0; i < count; ++i) next();
-    return first;
+bool flag_of(PyObject* object) {
+    const int value = PyObject_IsTrue(object);
+    if (value < 0) throw PythonError{};
+    return value != 0;
 }
 
 void check(smlora_status status) {
     if (status == SMLORA_OK) return;
     PyErr_SetString(exception_of(status), smlora_last_error());
-    throw PythonError{};
-}
-
-void check_operation(smlora_status status) {
-    if (status == SMLORA_OK) return;
-    std::string message = smlora_last_error();
-    constexpr std::pair<std::string_view, std::string_view> names[] = {
-        {"W:", "weight:"},
-        {"A:", "lora_A:"},
-        {"B:", "lora_B:"},
-        {"problem.R:", "rank of lora_A:"},
-        {"problem.adapter_dtype:", "lora_A:"},
-        {"problem.gate_dtype:", "gates:"},
-    };
-    for (const auto& [theirs, ours] : names) {
-        if (message.compare(0, theirs.size(), theirs) == 0) {
-            message.replace(0, theirs.size(), ours);
-            break;
-        }
-    }
-    constexpr std::string_view type = "(problem.dtype)";
-    const std::size_t at = message.find(type);
-    if (at != std::string::npos) message.replace(at, type.size(), "(the type of the rows)");
-    PyErr_SetString(exception_of(status), message.c_str());
     throw PythonError{};
 }
 

@@ -56,6 +56,12 @@ class Device {
 /// Throws PythonError.
 [[nodiscard]] std::int64_t integer_of(PyObject* object);
 
+/// Throws PythonError.
+[[nodiscard]] float number_of(PyObject* object);
+
+/// Throws PythonError.
+[[nodiscard]] bool flag_of(PyObject* object);
+
 /// Walks over the arguments of a call, in order. Throws PythonError with a TypeError when there are too few.
 class Arguments {
  public:
@@ -64,9 +70,8 @@ class Arguments {
     /// A borrowed reference.
     PyObject* next();
     std::int64_t integer();
-    float number();
-    /// The next `count` arguments, to be read later.
-    Arguments split(Py_ssize_t count);
+    /// Throws PythonError with a TypeError when any are left.
+    void end() const;
 
  private:
     PyObject* const* objects_;
@@ -80,9 +85,6 @@ void set_known_types(PyObject* dtypes, PyObject* error);
 /// Throws PythonError with the library's message: ValueError, NotImplementedError, MemoryError or the class that
 /// set_known_types() named.
 void check(smlora_status status);
-
-/// The same with the names that arguments have in Python.
-void check_operation(smlora_status status);
 
 [[nodiscard]] inline PyObject* none() {
     Py_INCREF(Py_None);

@@ -1,16 +1,24 @@
 """Gated activations: what stands between the two projections of an expert."""
 
+import math
 from typing import NamedTuple
 
 import torch
 
 from smlora import _native
 from smlora._arguments import check_number, check_tensor
-from smlora._library import place
-from smlora._operator import Derivative, Operator
+from smlora._operator import (
+    Derivative,
+    Operator,
+    library_operator,
+    save_for_tangents,
+    schema_of,
+    tangent_rule,
+    wide,
+)
 from smlora._projection import unit_columns
 
-_KINDS = {"swiglu": 0, "geglu": 1, "geglu_tanh": 2, "reglu": 3, "swiglu_clamped": 4}
+_KINDS = {name: value for value, name in enumerate(_native.activations)}
 
 
 class Activation(NamedTuple):
@@ -18,7 +26,7 @@ class Activation(NamedTuple):
 
     kind: "swiglu", silu(g) u; "geglu", gelu(g) u by erf; "geglu_tanh", with gelu approximated by tanh; "reglu",
     max(g, 0) u; "swiglu_clamped", g' sigmoid(alpha g') (u' + 1) with g' = min(g, limit) and u' clamped to +-limit.
-    interleaved: gates and values lie in turns, a gate first; else all gates come before all values."""
+    interleaved: columns alternate between gates and values, a gate first; else all gates come before all values."""
 
     kind: str = "swiglu"
     interleaved: bool = False
@@ -40,70 +48,97 @@ def as_activation(activation):
     return activation if isinstance(activation, Activation) else Activation(activation)
 
 
-def _activated(h):
-    return h.new_empty((h.shape[0], h.shape[1] // 2))
+def _activated(h, kind, layout, alpha, limit):
+    return (h.new_empty((h.shape[0], h.shape[1] // 2)),)
 
 
-def _activation(h, kind, layout, alpha, limit):
-    engine, stream, _ = place(h)
-    a = _activated(h)
-    _native.activation(engine, stream, kind, layout, alpha, limit, h, a)
-    return a
+def _gradients(h, da, kind, layout, alpha, limit, want_a):
+    width = h.shape[1] // 2
+    return h.new_empty(h.shape), h.new_empty((h.shape[0], width) if want_a else (0,))
 
 
-def _fake_activation(h, kind, layout, alpha, limit):
-    return _activated(h)
+activation_rows = library_operator("activation_rows", _activated)
+activation_backward = library_operator("activation_backward", _gradients)
+activation_op = Operator(schema_of("activation", "activation_rows"), activation_rows.kernel, activation_rows.fake)
 
 
-def _gradients(h, want_a):
-    a = _activated(h) if want_a else h.new_empty((0,))
-    return h.new_empty(h.shape), a
+def _gate_function(g, kind, alpha):
+    """(f(g), f'(g)) of the function of a gate g, by torch's operators."""
+    if kind == _KINDS["swiglu"] or kind == _KINDS["swiglu_clamped"]:
+        alpha = 1.0 if kind == _KINDS["swiglu"] else alpha
+        s = torch.sigmoid(alpha * g)
+        return g * s, s * (1 + alpha * g * (1 - s))
+    if kind == _KINDS["geglu"]:
+        below = 0.5 * (1 + torch.erf(g / math.sqrt(2)))
+        return g * below, below + g * torch.exp(-0.5 * g * g) / math.sqrt(2 * math.pi)
+    if kind == _KINDS["geglu_tanh"]:
+        factor, cubic = math.sqrt(2 / math.pi), 0.044715
+        t = torch.tanh(factor * (g + cubic * g**3))
+        return 0.5 * g * (1 + t), 0.5 * (1 + t) + 0.5 * g * (1 - t * t) * factor * (1 + 3 * cubic * g * g)
+    return torch.relu(g), (g > 0).to(g.dtype)
 
 
-def _activation_backward(h, da, kind, layout, alpha, limit, want_a):
-    engine, stream, _ = place(h)
-    dh, a = _gradients(h, want_a)
-    _native.activation_backward(engine, stream, kind, layout, alpha, limit, h, da, dh, a if want_a else None)
-    return dh, a
+def _halves(h, layout):
+    """Gates and values [rows, width] of h."""
+    return (h[:, ::2], h[:, 1::2]) if layout else h.chunk(2, 1)
 
 
-def _fake_activation_backward(h, da, kind, layout, alpha, limit, want_a):
-    return _gradients(h, want_a)
+def _slopes(h, kind, layout, alpha, limit):
+    """The derivatives of a in its gate and in its value, [rows, width] each, by torch's operators."""
+    g, u = _halves(wide(h), layout)
+    if kind != _KINDS["swiglu_clamped"]:
+        f, slope = _gate_function(g, kind, alpha)
+        return slope * u, f
+    f, slope = _gate_function(g.clamp(max=limit), kind, alpha)
+    return slope * (u.clamp(-limit, limit) + 1) * (g <= limit), f * (u.abs() <= limit)
 
 
-_NUMBERS = "int kind, int layout, float alpha, float limit"
-activation_rows = Operator(f"activation_rows(Tensor h, {_NUMBERS}) -> Tensor", _activation, _fake_activation)
-activation_backward = Operator(
-    f"activation_backward(Tensor h, Tensor da, {_NUMBERS}, bool want_a) -> (Tensor, Tensor)",
-    _activation_backward,
-    _fake_activation_backward,
-)
-_activation_op = Operator(f"activation(Tensor h, {_NUMBERS}) -> Tensor", _activation, _fake_activation)
+def differentiable_activation_gradient(h, da, *numbers):
+    """dh by operators that can be differentiated again."""
+    gate, value = (slope * wide(da) for slope in _slopes(h, *numbers))
+    interleaved = numbers[1]
+    dh = torch.stack((gate, value), 2).flatten(1) if interleaved else torch.cat((gate, value), 1)
+    return dh.to(h.dtype)
+
+
+def activation_tangent(h, th, *numbers):
+    """That of a, for the tangent of h."""
+    gate, value = _slopes(h, *numbers)
+    t_gate, t_value = _halves(wide(th), numbers[1])
+    return (gate * t_gate + value * t_value).to(h.dtype)
 
 
 class _Activation(Derivative):
     @staticmethod
     def forward(ctx, keyset, h, *numbers):
         ctx.save_for_backward(h)
+        save_for_tangents(ctx, h)
         ctx.numbers = numbers
         return activation_rows.below_autograd(keyset, h, *numbers)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, da):
         (h,) = ctx.saved_tensors
-        dh, _ = activation_backward.call(h, unit_columns(da), *ctx.numbers, False)
+        if torch.is_grad_enabled():  # derivatives of dh may be wanted
+            dh = differentiable_activation_gradient(h, da, *ctx.numbers)
+        else:
+            dh, _ = activation_backward.call(h, unit_columns(da), *ctx.numbers, False)
         return None, dh, None, None, None, None
 
+    @tangent_rule
+    def jvp(ctx, saved, th, *_):
+        return activation_tangent(*saved, th, *ctx.numbers)
 
-_activation_op.differentiable(_Activation, over=activation_rows)
+
+activation_op.differentiable(_Activation, over=activation_rows)
 
 
 def gated_activation(h, activation="swiglu"):
     """[rows, width] of h [rows, 2 * width], in one read and one write, forward and backward; only h is kept.
 
-    activation: a name, or an `Activation` with its parameters."""
+    h: bfloat16, float16 or float32; float64 on the CPU. activation: a name, or an `Activation` with its parameters.
+    Differentiable any number of times and in forward mode. Raises ValueError that names the argument."""
     check_tensor("h", h, ("rows", "2 * width"))
     if h.shape[1] % 2:
         raise ValueError(f"h: expected [rows, 2 * width], got {list(h.shape)}")
-    return _activation_op.call(unit_columns(h), *as_activation(activation).numbers())
+    return activation_op.call(unit_columns(h), *as_activation(activation).numbers())

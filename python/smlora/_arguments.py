@@ -27,7 +27,20 @@ def check_range(name, value, least, most):
         raise ValueError(f"{name}: expected {least} to {most}, got {value}")
 
 
-def renamed(error, names):
-    """The same ValueError with the name that its argument has for the caller."""
+LINEAR_NAMES = {
+    "W": "weight",
+    "A": "lora_A",
+    "B": "lora_B",
+    "problem.R": "rank of lora_A",
+    "problem.adapter_dtype": "lora_A",
+    "problem.gate_dtype": "gates",
+}
+"""What moe_lora_linear calls the arguments of the operators, with which their messages begin."""
+
+ARGUMENT_ERRORS = (ValueError, NotImplementedError)
+
+
+def in_callers_words(error, names=LINEAR_NAMES):
+    """The same error of an operator with the name that its argument has for the caller."""
     name, colon, rest = str(error).partition(":")
-    return ValueError(names.get(name, name) + colon + rest)
+    return type(error)(names.get(name, name) + colon + rest.replace("(problem.dtype)", "(the type of the rows)"))

@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import json
-import os
 import pathlib
 
 import torch
@@ -35,21 +34,17 @@ def nvrtc_folders():
 _native.set_nvrtc_folders(nvrtc_folders())
 
 
-def _cache_layers():
-    """The folders that SMLORA_CACHE_LAYERS names, then the records that come with the package."""
-    named = [folder for folder in os.environ.get("SMLORA_CACHE_LAYERS", "").split(":") if folder]
-    shipped = pathlib.Path(__file__).parent / "cache"
-    return named + ([str(shipped)] if (shipped / "v1").is_dir() else [])
+_SHIPPED_LAYER = str(pathlib.Path(__file__).parent / "cache")  # the tuning records that come with the package
 
 
 @functools.cache
 def cuda_engine():
-    return _native.engine(_CUDA, 0, _cache_layers(), 0)
+    return _native.engine(_CUDA, 0, _SHIPPED_LAYER, 0)
 
 
 @functools.cache
 def cpu_engine():
-    return _native.engine(_CPU, 0, _cache_layers(), torch.get_num_threads())
+    return _native.engine(_CPU, 0, _SHIPPED_LAYER, torch.get_num_threads())
 
 
 @functools.cache

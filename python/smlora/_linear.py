@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from smlora._arguments import check_number, check_range, check_tensor
+from smlora._arguments import ARGUMENT_ERRORS, check_number, check_range, check_tensor, in_callers_words
+from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
 from smlora._projection import ROW_ORDERS, linear, unit_columns
 from smlora._routing import MOST_EXPERTS, check_routing
 
@@ -69,20 +70,25 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
 
     Returns y: [T, N] with y_rows="token", summed over a token's rows, each times its gate; else [M, N].
 
-    Differentiable in everything that is a floating-point tensor; what needs no gradient costs nothing. Kept for backward:
-    the inputs and, if lora_B is trained, M * R values. Types: bfloat16, float16 and float32; float64 on the CPU. Under
-    torch.autocast x, weight and bias are cast, adapters are not. Raises ValueError that names the argument."""
+    Differentiable in every floating-point tensor, any number of times and in forward mode; what needs no gradient costs
+    nothing. Kept for backward: the inputs and, if lora_B is trained, M * R values. Types: bfloat16, float16 and float32;
+    float64 on the CPU. Under torch.autocast x, weight and bias are cast, adapters are not. Raises ValueError that names the
+    argument, and NotImplementedError for what the device cannot do."""
     check_tensor("x", x, ("rows", "K"))
     check_tensor("weight", weight, ("E", "K", "N"))
     check_adapter("lora_A", lora_A, "lora_B", lora_B)
     check_routing(routing)
     if gates is not None and y_rows != "token":
         raise ValueError(f'gates: expected none unless y_rows is "token", got some with y_rows={y_rows!r}')
-    return linear.call(
+    arguments = (
         unit_columns(x), weight, lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
         routing.sorted_scattered_idxs, routing.expert_offsets, routing.top_k, _row_order("x_rows", x_rows),
         _row_order("y_rows", y_rows), check_number("scaling", scaling)
     )
+    try:
+        return linear.call(*arguments)
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error) from None
 
 
 class MoELoRALinear(torch.nn.Module):

@@ -4,20 +4,27 @@ from typing import NamedTuple, Optional
 
 import torch
 
-from smlora._activation import activation_backward, activation_rows, as_activation
-from smlora._arguments import check_number, check_tensor, described, renamed
-from smlora._linear import check_adapter
-from smlora._operator import Derivative, Operator
-from smlora._projection import (
-    GROUPED,
-    TOKEN,
-    backward_bias,
-    backward_input,
-    backward_lora,
-    backward_weight,
-    forward,
-    unit_columns,
+from smlora._activation import (
+    activation_backward,
+    activation_op,
+    activation_rows,
+    activation_tangent,
+    as_activation,
+    differentiable_activation_gradient,
 )
+from smlora._arguments import ARGUMENT_ERRORS, check_number, check_tensor, described, in_callers_words
+from smlora._derivative_of_linear import (
+    Projection,
+    Wants,
+    differentiable_gradients,
+    gradients_of_input,
+    gradients_of_parameters,
+    kept_for_backward,
+    tangent,
+)
+from smlora._linear import check_adapter
+from smlora._operator import Derivative, Operator, apply, save_for_tangents, tangent_rule, wants_derivative
+from smlora._projection import GROUPED, TOKEN, forward, linear, unit_columns
 from smlora._routing import check_routing
 
 
@@ -37,34 +44,44 @@ _MLP = (
 
 
 def _names(projection):
-    """What the arguments of a projection are called here."""
+    """What the arguments of a projection's operators are called here."""
+    adapter = f"{projection}_lora.lora_A"
     return {
-        "weight": projection,
+        "W": projection,
+        "A": adapter,
+        "B": f"{projection}_lora.lora_B",
         "bias": f"{projection}_bias",
         "scaling": f"{projection}_lora.scaling",
-        "lora_A": f"{projection}_lora.lora_A",
-        "lora_B": f"{projection}_lora.lora_B",
+        "problem.R": f"rank of {adapter}",
+        "problem.adapter_dtype": adapter,
+        "problem.gate_dtype": "gates",
     }
 
 
-def _run(call_forward, call_activation, x, W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k,
-         scaling1, scaling2, *activation, save_xa1=False, save_xa2=False):
-    """(out, h, xa1, xa2)"""
+_GATE_UP, _DOWN = _names("gate_up"), _names("down")
+_NAMES = {f"{name}{number}": ours for number, names in ((1, _GATE_UP), (2, _DOWN)) for name, ours in names.items()}
+
+
+def _run(project_up, act_and_project_down, x, W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k,
+         scaling1, scaling2, *activation):
+    """project_up(x, *projection) gives h, act_and_project_down(h, *projection, *activation) the result."""
     routing = scattered, offsets, top_k
     try:
-        h, xa1 = call_forward(x, W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1, save_xa1)
-    except ValueError as error:
-        raise renamed(error, _names("gate_up")) from None
-    a = call_activation(h, *activation)
+        h = project_up(x, W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1)
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error, _GATE_UP) from None
     try:
-        out, xa2 = call_forward(a, W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2, save_xa2)
-    except ValueError as error:
-        raise renamed(error, _names("down")) from None
-    return out, h, xa1, xa2
+        return act_and_project_down(h, W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2, *activation)
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error, _DOWN) from None
 
 
 def _mlp(*arguments):
-    return _run(forward.call, activation_rows.call, *arguments)[0]
+    return _run(
+        lambda *up: forward.kernel(*up, False)[0],
+        lambda h, *down: forward.kernel(activation_rows.kernel(h, *down[11:]), *down[:11], False)[0],
+        *arguments,
+    )
 
 
 def _fake_mlp(x, W1, A1, B1, bias1, W2, *rest):
@@ -76,78 +93,67 @@ mlp = Operator(f"mlp({_MLP}) -> Tensor", _mlp, _fake_mlp)
 mlp.autocast(positions=(0, 1, 4, 5, 8), companions=(2, 3, 6, 7, 9))
 
 
-class _Mlp(Derivative):
-    """Kept are the inputs, h and, for trained B, two times M * R values. The activation is computed again."""
+class _ActivatedLinear(Derivative):
+    """The projection of a(h), which is computed again in backward."""
 
     @staticmethod
-    def forward(ctx, keyset, *arguments):
-        x, W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k, *numbers = arguments
-        wants = ctx.needs_input_grad
-        out, h, xa1, xa2 = _run(
-            lambda *rest: forward.below_autograd(keyset, *rest),
-            lambda *rest: activation_rows.below_autograd(keyset, *rest),
-            *arguments, save_xa1=wants[4], save_xa2=wants[8],
-        )
-        first = any(wants[1:6])  # anything before the activation
-        ctx.save_for_backward(
-            x if wants[2] or wants[3] or wants[4] else None, W1 if wants[1] or wants[2] else None, A1, B1, W2, A2, B2,
-            bias2 if wants[10] else None, gates, scattered, offsets,
-            h if first or wants[6] or wants[7] or wants[8] or wants[10] else None,
-            xa1 if wants[4] else None, xa2 if wants[8] else None
-        )
-        ctx.top_k, ctx.numbers = top_k, numbers
+    def forward(ctx, keyset, h, *arguments):
+        projection, activation = arguments[:11], arguments[11:]
+        p, wants = Projection(*projection), Wants(*ctx.needs_input_grad[1:7])
+        a = activation_rows.below_autograd(keyset, h, *activation)
+        out, xa = forward.below_autograd(keyset, a, *projection, wants.B)
+        ctx.save_for_backward(*kept_for_backward(h, p, wants, x_is_kept=wants.x), xa if wants.B else None)
+        save_for_tangents(ctx, h, *projection[:7])
+        ctx.numbers, ctx.activation = projection[7:], activation
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dout):
-        x, W1, A1, B1, W2, A2, B2, bias2, gates, scattered, offsets, h, xa1, xa2 = ctx.saved_tensors
-        scaling1, scaling2, *activation = ctx.numbers
-        _, want_x, want_W1, want_A1, want_B1, want_b1, want_W2, want_A2, want_B2, want_b2, want_gates, *_ = (
-            ctx.needs_input_grad
-        )
-        routing = scattered, offsets
-        top_k = ctx.top_k
+        h, *tensors, xa = ctx.saved_tensors
+        p, wants, activation = Projection(*tensors, *ctx.numbers), Wants(*ctx.needs_input_grad[1:7]), ctx.activation
+        nothing = [None] * 10
+        if torch.is_grad_enabled():
+            a = None if h is None else activation_op.call(h, *activation)
+            da, *others = differentiable_gradients(dout, a, p, wants)
+            dh = differentiable_activation_gradient(h, da, *activation) if wants.x else None
+            return None, dh, *others, *nothing
         dout = unit_columns(dout)
-        first = want_x or want_W1 or want_A1 or want_B1 or want_b1
-        dx = dW1 = dA1 = dB1 = db1 = dW2 = dA2 = dB2 = db2 = dgates = yb = dh = None
-
+        dh = yb = dgates = None
         # The gradient of the gates needs the activation before its own gradient is known; otherwise both are made from
         # one read of h.
-        need_a = want_A2 or want_B2 or want_W2
-        a = activation_rows.call(h, *activation) if want_gates or (need_a and not first) else None
-        if first or want_gates:
-            da, yb, dgates = backward_input.call(dout, W2, A2, B2, gates, *routing, a if want_gates else None, bias2,
-                                                 top_k, GROUPED, TOKEN, scaling2, want_A2, want_gates)
-            if first:
+        need_a = wants.A or wants.B or wants.W
+        a = activation_rows.call(h, *activation) if wants.gates or (need_a and not wants.x) else None
+        if wants.x or wants.gates:
+            da, yb, dgates = gradients_of_input(dout, a, p, wants)
+            if wants.x:
                 dh, again = activation_backward.call(h, da, *activation, need_a and a is None)
                 a = again if a is None else a
             del da
-        if want_A2 or want_B2:
-            dA2, dB2 = backward_lora.call(a, dout, A2, B2, gates, *routing, xa2, yb if want_A2 else None, top_k, GROUPED,
-                                          TOKEN, scaling2, want_A2, want_B2)
-        if want_W2:
-            dW2 = backward_weight.call(a, dout, W2, gates, *routing, top_k, GROUPED, TOKEN)
-        if want_b2:
-            db2 = backward_bias.call(dout, gates, *routing, top_k, TOKEN)
-        del a, yb
-        yb = None
-        if want_x:
-            dx, yb, _ = backward_input.call(dh, W1, A1, B1, None, *routing, None, None, top_k, TOKEN, GROUPED, scaling1,
-                                            want_A1, False)
-        if want_A1 or want_B1:
-            dA1, dB1 = backward_lora.call(x, dh, A1, B1, None, *routing, xa1, yb if want_A1 else None, top_k, TOKEN,
-                                          GROUPED, scaling1, want_A1, want_B1)
-        if want_W1:
-            dW1 = backward_weight.call(x, dh, W1, None, *routing, top_k, TOKEN, GROUPED)
-        if want_b1:
-            db1 = backward_bias.call(dh, None, *routing, top_k, GROUPED)
-        gradients = (dx, dW1, dA1, dB1, db1, dW2, dA2, dB2, db2, dgates)
-        wanted = ctx.needs_input_grad[1:11]
-        return None, *[gradient if want else None for gradient, want in zip(gradients, wanted)], *[None] * 9
+        parameters = gradients_of_parameters(dout, a, p, wants, xa, yb)
+        return None, dh, *parameters, dgates if wants.gates else None, *nothing
+
+    @tangent_rule
+    def jvp(ctx, saved, th, *tangents):
+        h, *tensors = saved
+        a = activation_op.call(h, *ctx.activation)
+        ta = None if th is None else activation_tangent(h, th, *ctx.activation)
+        return tangent(a, Projection(*tensors, *ctx.numbers), (ta, *tangents[:5]))
 
 
-mlp.differentiable(_Mlp, over=mlp)
+def _autograd(keyset, *arguments):
+    """Two nodes of the graph, so that h is an input of the second: kept are the inputs, h and, for trained B, two times
+    M * R values."""
+    if not wants_derivative(arguments):
+        return mlp.below_autograd(keyset, *arguments)
+
+    return _run(
+        lambda *up: linear.autograd(keyset, *up),
+        lambda *down: apply(_ActivatedLinear, keyset, *down),
+        *arguments,
+    )
+
+
+mlp.register_autograd(_autograd)
 
 
 def _adapter(name, adapter):
@@ -171,7 +177,9 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
 
     Returns [T, N]. Kept for backward beside the inputs: h = x W1 + b1 [M, 2 * I] and, for each lora_B that is trained,
     M * R values. No rows are permuted in memory, none of the width N is kept for the gates' gradient, and the activation
-    is computed again. Under torch.autocast x, weights and biases are cast, adapters are not."""
+    is computed again. Types: bfloat16, float16 and float32; float64 on the CPU. Under torch.autocast x, weights and biases are
+    cast, adapters are not. Differentiable any number of times and in forward mode. Raises ValueError that names the argument,
+    and NotImplementedError for what the device cannot do."""
     check_tensor("x", x, ("T", "K"))
     A1, B1, scaling1 = _adapter("gate_up_lora", gate_up_lora)
     A2, B2, scaling2 = _adapter("down_lora", down_lora)
@@ -182,8 +190,12 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
         raise ValueError(
             f"gate_up: expected [E, K, 2 * I] with I = {down.shape[1]} (down [E, I, N]), got {list(gate_up.shape)}"
         )
-    return mlp.call(
+    arguments = (
         unit_columns(x), gate_up, A1, B1, gate_up_bias, down, A2, B2, down_bias,
         None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs, routing.expert_offsets,
         routing.top_k, scaling1, scaling2, *as_activation(activation).numbers()
     )
+    try:
+        return mlp.call(*arguments)
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error, _NAMES) from None

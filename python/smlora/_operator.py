@@ -9,9 +9,14 @@ through torch's dispatcher again, half of the cost of a call. A tracer, a torch_
 puts further keys between the two; then the call takes the long way."""
 
 import functools
+from typing import NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 from torch._functorch.utils import enable_single_level_autograd_function
+
+from smlora import _native
+from smlora._library import place
 
 _library = torch.library.Library("smlora", "DEF")
 
@@ -25,6 +30,36 @@ _BELOW_AUTOGRAD = torch._C._after_autograd_keyset
 # The autograd.Function of one level of torch.func's transforms. A kernel is called once for each level, with that level's
 # tensors, so that its Function must not start the transforms again, as autograd.Function itself does.
 Derivative = torch.autograd.function._SingleLevelFunction
+
+def wants_derivative(arguments):
+    """Whether a result must be tied to its arguments: a gradient is wanted, or forward-mode differentiation is on."""
+    if forward_ad._current_level >= 0:
+        return True
+    if not torch.is_grad_enabled():
+        return False
+    for argument in arguments:  # no any(..): a generator costs a microsecond
+        if isinstance(argument, torch.Tensor) and argument.requires_grad:
+            return True
+    return False
+
+
+class _Level(NamedTuple):
+    """The key set of a kernel that a transform of torch.func has entered, and what torch differentiates there. Function.apply
+    switches both modes off, but the levels below have derivatives of their own to take."""
+
+    keyset: torch._C.DispatchKeySet
+    gradients: bool
+    tangents: bool
+
+
+def apply(function, keyset, *arguments):
+    """Applies a Derivative in a kernel for an Autograd key that was entered with `keyset`."""
+    if torch._C._are_functorch_transforms_active():
+        level = _Level(keyset, torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
+        with enable_single_level_autograd_function():
+            return function.apply(level, *arguments)
+    return function.apply(keyset, *arguments)
+
 
 _BACKENDS = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
 _AUTOCAST = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
@@ -57,14 +92,10 @@ def _on_its_device(kernel):
     return on_device
 
 
-_NAMES = {"W": "weight", "A": "lora_A", "B": "lora_B"}
-
-
 def _on_one_device(schema, fake):
-    """A fake kernel makes its results on the device of the first tensor: memory that nobody wrote, if it is called because
-    another tensor has none, such as weights that were never loaded."""
+    """A fake kernel makes its results on the device of the first tensor: uninitialised memory, if it is called because
+    another tensor has no data, such as weights that were never loaded."""
     names = [argument.split()[-1] for argument in schema.partition("(")[2].partition(")")[0].split(",")]
-    names = [_NAMES.get(name, name) for name in names]
 
     @functools.wraps(fake)
     def on_one_device(first, *rest):
@@ -78,6 +109,31 @@ def _on_one_device(schema, fake):
     return on_one_device
 
 
+def save_for_tangents(ctx, *tensors):
+    """In the forward of a Derivative: `tensors` are the first of ctx.saved_tensors in its jvp."""
+    if forward_ad._current_level >= 0:
+        ctx.save_for_forward(*tensors)
+
+
+def tangent_rule(rule):
+    """The jvp of a Derivative: `rule(ctx, saved, *tangents)`, with the tensors that were saved as they are without tangents,
+    and with the tangents of its arguments after the key set, None for those that have none."""
+
+    @functools.wraps(rule)
+    def jvp(ctx, _, *tangents):
+        # Torch switches tangents off here, but transforms of torch.func below this one have some of their own.
+        with forward_ad._set_fwd_grad_enabled(True):
+            saved = [None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
+            return rule(ctx, saved, *tangents)
+
+    return staticmethod(jvp)
+
+
+def wide(tensor):
+    """In the type in which the library sums: fp64 for fp64, else fp32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 class Operator:
     """`call` it as a user does. `kernel(*arguments)` works on real tensors, `fake(*arguments)` gives tensors of the
     same shapes, strides and types. The first argument is a tensor and all arguments are positional."""
@@ -85,37 +141,55 @@ class Operator:
     def __init__(self, schema, kernel, fake):
         self.name = schema.partition("(")[0]
         self._kernel = _on_its_device(kernel) if torch.version.cuda else kernel
-        self._cpu_kernel = kernel
+        self.kernel, self.fake = kernel, fake
         _library.define(schema, tags=_TAGS)
         _library.impl(self.name, kernel, "CPU")
         _library.impl(self.name, self._kernel, "CUDA")
         torch.library.register_fake(f"smlora::{self.name}", _on_one_device(schema, fake), lib=_library)
         self.call = getattr(torch.ops.smlora, self.name).default
+        self._lower = self.call
 
     def below_autograd(self, keyset, *arguments):
-        """Calls the operator from a kernel for an Autograd key that was entered with `keyset`."""
+        """Calls the operator from a kernel for an Autograd key. `keyset`: what the kernel was entered with, or the first
+        argument of a Derivative's forward."""
+        if isinstance(keyset, _Level):
+            with (
+                torch._C._AutoDispatchBelowAutograd(),
+                torch.set_grad_enabled(keyset.gradients),
+                forward_ad._set_fwd_grad_enabled(keyset.tangents),
+            ):
+                return self._lower(*arguments)
         if _is_backend(keyset):
             first = arguments[0]
-            return (self._kernel if first.is_cuda else self._cpu_kernel)(*arguments)
+            return (self._kernel if first.is_cuda else self.kernel)(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return self.call(*arguments)
 
     def differentiable(self, function, *, over, extra=()):
         """Registers the derivative. `function` is a Derivative whose forward takes (keyset, *arguments); it is
-        entered if gradients are wanted. Otherwise `over`, a raw operator, is called with the arguments and `extra`."""
+        entered if a derivative is wanted. Otherwise `over`, a raw operator, is called with the arguments and `extra`. The first
+        result of `over` is the operator's; what else there is, backward does without under transforms of torch.func."""
+        count = len(over.call._schema.returns)
+
+        def lower(*arguments):
+            # A raw operator would hide the levels below from their own derivatives.
+            result = self.call(*arguments[: len(arguments) - len(extra)])
+            return result if count == 1 else (result, *[None] * (count - 1))
+
+        over._lower = lower
 
         def autograd(keyset, *arguments):
-            if torch.is_grad_enabled() and any(
-                isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments
-            ):
-                if torch._C._are_functorch_transforms_active():
-                    with enable_single_level_autograd_function():
-                        return function.apply(keyset, *arguments)
-                return function.apply(keyset, *arguments)
+            if wants_derivative(arguments):
+                return apply(function, keyset, *arguments)
             result = over.below_autograd(keyset, *arguments, *extra)
             return result[0] if isinstance(result, tuple) else result
 
-        _library.impl(self.name, autograd, "Autograd", with_keyset=True)
+        self.register_autograd(autograd)
+
+    def register_autograd(self, kernel):
+        """`kernel(keyset, *arguments)`, afterwards `autograd` of this operator, is its kernel for torch's Autograd keys."""
+        self.autograd = kernel
+        _library.impl(self.name, kernel, "Autograd", with_keyset=True)
 
     def autocast(self, positions, companions):
         """Under torch.autocast the tensors at these positions are cast to its type. `companions` may stay in fp32, and are
@@ -139,6 +213,36 @@ class Operator:
 
         for device_type, key in _AUTOCAST.items():
             cast_on(device_type, key)
+
+
+def schema_of(name, native_name, *, without=0, outputs=None):
+    """torch's schema of the operator `name`, with the arguments of the library's `native_name` but for the last `without`."""
+    arguments, results = _native.schemas[native_name]
+    arguments = arguments.split(", ")
+    count = len(results.split(", ")) if outputs is None else outputs
+    return f"{name}({', '.join(arguments[: len(arguments) - without])}) -> ({', '.join(['Tensor'] * count)})"
+
+
+def library_operator(name, outputs):
+    """The raw operator that is one call of the library, see native/signatures.def. `outputs(*arguments)` makes the tuple of
+    tensors that the library writes: memory on real tensors, shapes on fake ones."""
+    native = getattr(_native, name)
+    arguments, results = (text.split(", ") for text in _native.schemas[name])
+    names = tuple(argument.split()[1] for argument in arguments)
+    code = outputs.__code__
+    assert code.co_varnames[: code.co_argcount] == names, f"{name}: expected the arguments {names}"
+    alone = len(results) == 1
+
+    def kernel(*arguments):
+        made = outputs(*arguments)
+        native(*place(arguments[0]), *arguments, *made)
+        return made[0] if alone else made
+
+    def fake(*arguments):
+        made = outputs(*arguments)
+        return made[0] if alone else made
+
+    return Operator(schema_of(name, name), kernel, fake)
 
 
 _CASTABLE = (torch.float32, torch.float16, torch.bfloat16)

@@ -10,7 +10,7 @@ from smlora._arguments import described
 from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
 
-_LAYOUTS = {"ekn": 0, "enk": 1}
+_LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
 _SKEWS = {"uniform": 0, "zipf": 1, "one": 2}
 
 
@@ -76,11 +76,14 @@ def _check_job(problems, tokens):
 
 
 def prewarm(problems, tokens=()):
-    """Compiles into the cache the kernels that training steps of these problems need, many at once: the first step of a
-    process compiles one after the other otherwise. Needs NVRTC, but no GPU; what is in the cache is only looked up.
+    """Compiles the kernels that training steps of these problems need into the cache, many at once. Otherwise the first step
+    of a process compiles them one after the other. Needs NVRTC, but no GPU; kernels that are in the cache are not compiled
+    again.
 
-    problems: a list of `Problem`. tokens: the numbers of tokens that the job will use; a few typical ones if there are none.
-    Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took."""
+    problems: a list of `Problem`. tokens: the numbers of tokens that the job will use; a few typical numbers if it is
+    empty.
+    Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took. Raises ValueError that
+    names the argument, and `Error` if NVRTC cannot be opened or a kernel does not compile."""
     _check_job(problems, tokens)
     return json.loads(_native.prewarm(cuda_engine(), [problem.numbers() for problem in problems], list(tokens)))
 

@@ -1,23 +1,17 @@
-"""The projection of a Mixture-of-Experts layer with its adapter: raw operators, and `linear` with its derivative."""
+"""The projection of a Mixture-of-Experts layer with its adapter: raw operators, and `linear`, whose derivative is in
+_derivative_of_linear.py."""
 
 import torch
 
 from smlora import _native
 from smlora._library import place
-from smlora._operator import Derivative, Operator
+from smlora._operator import Operator, library_operator, schema_of
 
-TOKEN, SCATTERED, GROUPED = 0, 1, 2
-ROW_ORDERS = {"token": TOKEN, "scattered": SCATTERED, "grouped": GROUPED}
+ROW_ORDERS = {name: value for value, name in enumerate(_native.row_orders)}
+TOKEN, SCATTERED, GROUPED = (ROW_ORDERS[name] for name in ("token", "scattered", "grouped"))
 
-_LINEAR = (
-    "Tensor x, Tensor W, Tensor? A, Tensor? B, Tensor? bias, Tensor? gates, Tensor sorted_scattered_idxs, "
-    "Tensor expert_offsets, int top_k, int x_rows, int y_rows, float scaling"
-)
-
-
-def padded_rank(R):
-    """The row stride of xa and yb: R rounded up to 8."""
-    return (R + 7) // 8 * 8
+padded_rank = _native.padded_rank
+"""The row stride of xa and yb for a rank."""
 
 
 def rows_in(order, M, top_k):
@@ -28,88 +22,29 @@ def _rank_rows(like, wanted, A, M):
     return like.new_empty((M if wanted else 0, padded_rank(A.shape[1]) if A is not None else 0))
 
 
-# ---- forward ----------------------------------------------------------------------------------------------------------
-
-
-def _forward_outputs(x, W, A, M, top_k, y_rows, save_xa):
+def _forward_outputs(x, W, A, B, bias, gates, sorted_scattered_idxs, expert_offsets, top_k, x_rows, y_rows, scaling,
+                     save_xa):
+    M = sorted_scattered_idxs.shape[0]
     return x.new_empty((rows_in(y_rows, M, top_k), W.shape[2])), _rank_rows(x, save_xa, A, M)
 
 
-def _forward(x, W, A, B, bias, gates, scattered, offsets, top_k, x_rows, y_rows, scaling, save_xa):
-    engine, stream, allocate = place(x)
-    y, xa = _forward_outputs(x, W, A, scattered.shape[0], top_k, y_rows, save_xa)
-    _native.forward(engine, stream, top_k, x_rows, y_rows, scaling, allocate, x, W, A, B, bias, gates, scattered,
-                    offsets, y, xa if save_xa else None)
-    return y, xa
-
-
-def _fake_forward(x, W, A, B, bias, gates, scattered, offsets, top_k, x_rows, y_rows, scaling, save_xa):
-    return _forward_outputs(x, W, A, scattered.shape[0], top_k, y_rows, save_xa)
-
-
-forward = Operator(f"forward({_LINEAR}, bool save_xa) -> (Tensor, Tensor)", _forward, _fake_forward)
-
-# ---- backward_input ---------------------------------------------------------------------------------------------------
-
-
-def _backward_input_outputs(dy, W, A, gates, M, top_k, x_rows, save_yb, want_dgates):
+def _backward_input_outputs(dy, W, A, B, gates, sorted_scattered_idxs, expert_offsets, x, bias, top_k, x_rows, y_rows,
+                            scaling, save_yb, want_dgates):
+    M = sorted_scattered_idxs.shape[0]
     dx = dy.new_empty((rows_in(x_rows, M, top_k), W.shape[1]))
     dgates = torch.empty_like(gates) if want_dgates else dy.new_empty((0,))
     return dx, _rank_rows(dy, save_yb, A, M), dgates
 
 
-def _backward_input(dy, W, A, B, gates, scattered, offsets, x, bias, top_k, x_rows, y_rows, scaling, save_yb,
-                    want_dgates):
-    engine, stream, allocate = place(dy)
-    dx, yb, dgates = _backward_input_outputs(dy, W, A, gates, scattered.shape[0], top_k, x_rows, save_yb, want_dgates)
-    _native.backward_input(engine, stream, top_k, x_rows, y_rows, scaling, allocate, dy, W, A, B, gates, scattered,
-                           offsets, x, bias, dx, yb if save_yb else None, dgates if want_dgates else None)
-    return dx, yb, dgates
+def _backward_lora_outputs(x, dy, A, B, gates, sorted_scattered_idxs, expert_offsets, xa, yb, top_k, x_rows, y_rows,
+                           scaling, want_dA, want_dB):
+    dA = torch.empty_like(A) if want_dA else x.new_empty((0,))
+    return dA, torch.empty_like(B) if want_dB else x.new_empty((0,))
 
 
-def _fake_backward_input(dy, W, A, B, gates, scattered, offsets, x, bias, top_k, x_rows, y_rows, scaling, save_yb,
-                         want_dgates):
-    return _backward_input_outputs(dy, W, A, gates, scattered.shape[0], top_k, x_rows, save_yb, want_dgates)
-
-
-backward_input = Operator(
-    "backward_input(Tensor dy, Tensor W, Tensor? A, Tensor? B, Tensor? gates, Tensor sorted_scattered_idxs, "
-    "Tensor expert_offsets, Tensor? x, Tensor? bias, int top_k, int x_rows, int y_rows, float scaling, bool save_yb, "
-    "bool want_dgates) -> (Tensor, Tensor, Tensor)",
-    _backward_input,
-    _fake_backward_input,
-)
-
-# ---- backward_lora ----------------------------------------------------------------------------------------------------
-
-
-def _backward_lora_outputs(x, A, B, want_dA, want_dB):
-    return (
-        torch.empty_like(A) if want_dA else x.new_empty((0,)),
-        torch.empty_like(B) if want_dB else x.new_empty((0,)),
-    )
-
-
-def _backward_lora(x, dy, A, B, gates, scattered, offsets, xa, yb, top_k, x_rows, y_rows, scaling, want_dA, want_dB):
-    engine, stream, allocate = place(x)
-    dA, dB = _backward_lora_outputs(x, A, B, want_dA, want_dB)
-    _native.backward_lora(engine, stream, top_k, x_rows, y_rows, scaling, allocate, x, dy, A, B, gates, scattered,
-                          offsets, xa, yb, dA if want_dA else None, dB if want_dB else None)
-    return dA, dB
-
-
-def _fake_backward_lora(x, dy, A, B, gates, scattered, offsets, xa, yb, top_k, x_rows, y_rows, scaling, want_dA,
-                        want_dB):
-    return _backward_lora_outputs(x, A, B, want_dA, want_dB)
-
-
-backward_lora = Operator(
-    "backward_lora(Tensor x, Tensor dy, Tensor A, Tensor B, Tensor? gates, Tensor sorted_scattered_idxs, "
-    "Tensor expert_offsets, Tensor? xa, Tensor? yb, int top_k, int x_rows, int y_rows, float scaling, bool want_dA, "
-    "bool want_dB) -> (Tensor, Tensor)",
-    _backward_lora,
-    _fake_backward_lora,
-)
+forward = library_operator("forward", _forward_outputs)
+backward_input = library_operator("backward_input", _backward_input_outputs)
+backward_lora = library_operator("backward_lora", _backward_lora_outputs)
 
 # ---- gradients of what is usually frozen ------------------------------------------------------------------------------
 #
@@ -121,30 +56,32 @@ _COLUMNS = 256
 
 def _sum_outer_products(x, dy, rank_rows, out, gates, scattered, offsets, top_k, rows):
     """out_e [N, R] = sum over the rows of expert e of g_f dy_i^T rank_rows_i; x lends its place only."""
-    engine, stream, allocate = place(dy)
-    _native.backward_lora(engine, stream, top_k, rows, rows, 1.0, allocate, x, dy, None, None, gates, scattered, offsets,
-                          rank_rows, None, None, out)
+    _native.backward_lora(*place(dy), x, dy, None, None, gates, scattered, offsets, rank_rows, None, top_k, rows, rows, 1.0,
+                          False, True, None, out)
 
 
-def _backward_weight(x, dy, W, gates, scattered, offsets, top_k, x_rows, y_rows):
-    engine, stream, _ = place(x)
+def write_weight_gradient(out, x, dy, gates, scattered, offsets, top_k, x_rows, y_rows):
+    """out_e [K, N] = sum over the rows of expert e of g_f x_i^T dy_i. Returns out."""
     M, K = scattered.shape[0], x.shape[1]
     rows = x
     if x_rows != GROUPED:
         rows = x.new_empty((M, K))
-        _native.group(engine, stream, top_k, x_rows, x, None, scattered, offsets, rows)
-    dW = torch.empty_like(W)
+        _native.group_rows(*place(x), x, None, scattered, offsets, top_k, x_rows, rows)
     for first in range(0, K, _COLUMNS):
         columns = rows[:, first : first + _COLUMNS]
         width = columns.shape[1]
         slab = columns.new_zeros((M, padded_rank(width)))
         slab[:, :width] = columns
-        out = dW[:, first : first + width, :].transpose(1, 2)
-        _sum_outer_products(dy, dy, slab, out, gates, scattered, offsets, top_k, y_rows)
-    return dW
+        part = out[:, first : first + width, :].transpose(1, 2)
+        _sum_outer_products(dy, dy, slab, part, gates, scattered, offsets, top_k, y_rows)
+    return out
 
 
-def _fake_backward_weight(x, dy, W, gates, scattered, offsets, top_k, x_rows, y_rows):
+def _backward_weight(x, dy, W, *rest):
+    return write_weight_gradient(torch.empty_like(W), x, dy, *rest)
+
+
+def _fake_backward_weight(x, dy, W, *rest):
     return torch.empty_like(W)
 
 
@@ -179,14 +116,14 @@ backward_bias = Operator(
 
 
 def _linear(*arguments):
-    return _forward(*arguments, False)[0]
+    return forward.kernel(*arguments, False)[0]
 
 
-def _fake_linear(x, W, A, B, bias, gates, scattered, offsets, top_k, x_rows, y_rows, scaling):
-    return x.new_empty((rows_in(y_rows, scattered.shape[0], top_k), W.shape[2]))
+def _fake_linear(*arguments):
+    return forward.fake(*arguments, False)[0]
 
 
-linear = Operator(f"linear({_LINEAR}) -> Tensor", _linear, _fake_linear)
+linear = Operator(schema_of("linear", "forward", without=1, outputs=1), _linear, _fake_linear)
 linear.autocast(positions=(0, 1, 4), companions=(2, 3, 5))  # x, W, bias; A, B, gates
 
 
@@ -196,63 +133,3 @@ def unit_columns(rows):
     if rows.is_contiguous() or (rows.stride(1) == 1 and rows.stride(0) >= rows.shape[1]):
         return rows
     return rows.contiguous()
-
-
-class _Linear(Derivative):
-    @staticmethod
-    def forward(ctx, keyset, x, W, A, B, bias, gates, scattered, offsets, top_k, x_rows, y_rows, scaling):
-        _, want_dx, want_dW, want_dA, want_dB, want_db, want_dgates, *_ = ctx.needs_input_grad
-        y, xa = forward.below_autograd(
-            keyset, x, W, A, B, bias, gates, scattered, offsets, top_k, x_rows, y_rows, scaling, want_dB
-        )
-        product = want_dx or want_dgates
-        adapted = product or want_dA or want_dB
-        ctx.save_for_backward(
-            x if want_dgates or want_dA or want_dB or want_dW else None,
-            W if product or want_dW else None,
-            A if adapted else None,
-            B if adapted else None,
-            bias if want_dgates else None,
-            gates,
-            scattered,
-            offsets,
-            xa if want_dB else None,
-        )
-        ctx.numbers = top_k, x_rows, y_rows, scaling
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dy):
-        x, W, A, B, bias, gates, scattered, offsets, xa = ctx.saved_tensors
-        top_k, x_rows, y_rows, scaling = ctx.numbers
-        _, want_dx, want_dW, want_dA, want_dB, want_db, want_dgates, *_ = ctx.needs_input_grad
-        dx = dW = dA = dB = db = dgates = yb = None
-        dy = unit_columns(dy)
-        if want_dx or want_dgates:
-            dx, yb, dgates = backward_input.call(
-                dy, W, A, B, gates, scattered, offsets, x if want_dgates else None, bias, top_k, x_rows, y_rows, scaling,
-                want_dA, want_dgates
-            )
-        if want_dA or want_dB:
-            dA, dB = backward_lora.call(
-                x, dy, A, B, gates, scattered, offsets, xa, yb if want_dA else None, top_k, x_rows, y_rows, scaling,
-                want_dA, want_dB
-            )
-        if want_dW:
-            dW = backward_weight.call(x, dy, W, gates, scattered, offsets, top_k, x_rows, y_rows)
-        if want_db:
-            db = backward_bias.call(dy, gates, scattered, offsets, top_k, y_rows)
-        return (
-            None,
-            dx if want_dx else None,
-            dW,
-            dA if want_dA else None,
-            dB if want_dB else None,
-            db,
-            dgates if want_dgates else None,
-            *[None] * 6,
-        )
-
-
-linear.differentiable(_Linear, over=forward, extra=(False,))

@@ -4,10 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from smlora import _native
 from smlora._arguments import check_range, check_tensor, described
-from smlora._library import place
-from smlora._operator import Operator
+from smlora._operator import library_operator
 
 
 MOST_EXPERTS = 1024  # of the library
@@ -30,14 +28,7 @@ def check_routing(routing):
         raise ValueError(f"routing: expected a Routing, which smlora.route makes, got {described(routing)}")
 
 
-def _route(top_idx, num_experts, index_dtype):
-    engine, stream, allocate = place(top_idx)
-    experts, scattered, offsets = _fake_route(top_idx, num_experts, index_dtype)
-    _native.route(engine, stream, num_experts, allocate, top_idx, experts, scattered, offsets)
-    return experts, scattered, offsets
-
-
-def _fake_route(top_idx, num_experts, index_dtype):
+def _outputs(top_idx, num_experts, index_dtype):
     entries = top_idx.numel()
     return (
         top_idx.new_empty((entries,), dtype=index_dtype),
@@ -46,9 +37,7 @@ def _fake_route(top_idx, num_experts, index_dtype):
     )
 
 
-_OP = Operator(
-    "route(Tensor top_idx, int num_experts, ScalarType index_dtype) -> (Tensor, Tensor, Tensor)", _route, _fake_route
-)
+_OP = library_operator("route", _outputs)
 
 
 def route(top_idx, num_experts, *, index_dtype=torch.int32):
@@ -58,7 +47,7 @@ def route(top_idx, num_experts, *, index_dtype=torch.int32):
     the entry out (an expert on another rank): it takes part in no sum and its rows of an output are zero.
     index_dtype: int32 or int64, of the result.
 
-    Returns a `Routing`. The sort is stable and nothing waits for the GPU."""
+    Returns a `Routing`. The sort is stable and nothing waits for the GPU. Raises ValueError that names the argument."""
     check_tensor("top_idx", top_idx, ("T", "top_k"))
     check_range("num_experts", num_experts, 1, MOST_EXPERTS)
     return Routing(*_OP.call(top_idx.contiguous(), num_experts, index_dtype), top_idx.shape[1])

@@ -2,10 +2,16 @@
 
 import torch
 
-from smlora import _native
-from smlora._arguments import check_range, check_tensor
-from smlora._library import place
-from smlora._operator import Derivative, Operator
+from smlora._arguments import ARGUMENT_ERRORS, check_range, check_tensor, in_callers_words
+from smlora._operator import (
+    Derivative,
+    Operator,
+    library_operator,
+    save_for_tangents,
+    schema_of,
+    tangent_rule,
+    wide,
+)
 from smlora._projection import ROW_ORDERS, TOKEN, unit_columns
 from smlora._routing import check_routing
 
@@ -14,72 +20,67 @@ MOST_TOP_K = 64  # of the library
 # ---- combine ----------------------------------------------------------------------------------------------------------
 
 
-def _combined(y, top_k):
-    return y.new_empty((y.shape[0] // top_k, y.shape[1]))
+def _combined(y, gates, top_k):
+    return (y.new_empty((y.shape[0] // top_k, y.shape[1])),)
 
 
-def _combine(y, gates, top_k):
-    engine, stream, _ = place(y)
-    out = _combined(y, top_k)
-    _native.combine(engine, stream, top_k, y, gates, out)
-    return out
-
-
-def _fake_combine(y, gates, top_k):
-    return _combined(y, top_k)
-
-
-def _combine_gradients(dout, gates, top_k, want_dy, want_dgates):
+def _combine_gradients(dout, y, gates, top_k, want_dy, want_dgates):
     dy = dout.new_empty((dout.shape[0] * top_k if want_dy else 0, dout.shape[1]))
     return dy, torch.empty_like(gates) if want_dgates else dout.new_empty((0,))
 
 
-def _combine_backward(dout, y, gates, top_k, want_dy, want_dgates):
-    engine, stream, _ = place(dout)
-    dy, dgates = _combine_gradients(dout, gates, top_k, want_dy, want_dgates)
-    _native.combine_backward(engine, stream, top_k, dout, y, gates, dy if want_dy else None,
-                             dgates if want_dgates else None)
-    return dy, dgates
+combine_backward = library_operator("combine_backward", _combine_gradients)
+combine_rows = library_operator("combine_rows", _combined)
+combine_op = Operator(schema_of("combine", "combine_rows"), combine_rows.kernel, combine_rows.fake)
 
 
-def _fake_combine_backward(dout, y, gates, top_k, want_dy, want_dgates):
-    return _combine_gradients(dout, gates, top_k, want_dy, want_dgates)
+def _spread(dout, gates, top_k):
+    """[T * top_k, width]: the rows of dout [T, width], one for each choice, times its gate."""
+    rows = dout.unsqueeze(1).expand(-1, top_k, -1)
+    if gates is not None:
+        rows = (wide(rows) * wide(gates).unsqueeze(2)).to(dout.dtype)
+    return rows.reshape(dout.shape[0] * top_k, dout.shape[1])
 
 
-combine_backward = Operator(
-    "combine_backward(Tensor dout, Tensor? y, Tensor? gates, int top_k, bool want_dy, bool want_dgates) "
-    "-> (Tensor, Tensor)",
-    _combine_backward,
-    _fake_combine_backward,
-)
-combine_rows = Operator("combine_rows(Tensor y, Tensor? gates, int top_k) -> Tensor", _combine, _fake_combine)
-_combine_op = Operator("combine(Tensor y, Tensor? gates, int top_k) -> Tensor", _combine, _fake_combine)
+def row_products(y, out, top_k):
+    """[T, top_k]: the products of the rows of y [T * top_k, width], scattered, with their token's of `out` [T, width]."""
+    return (wide(y).view(out.shape[0], top_k, out.shape[1]) * wide(out).unsqueeze(1)).sum(2)
 
 
 class _Combine(Derivative):
     @staticmethod
     def forward(ctx, keyset, y, gates, top_k):
         ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, gates)
+        save_for_tangents(ctx, y, gates)
         ctx.top_k = top_k
         return combine_rows.below_autograd(keyset, y, gates, top_k)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dout):
         y, gates = ctx.saved_tensors
         _, want_dy, want_dgates, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # derivatives of these may be wanted
+            dy = _spread(dout, gates, ctx.top_k) if want_dy else None
+            return None, dy, row_products(y, dout, ctx.top_k).to(gates.dtype) if want_dgates else None, None
         dy, dgates = combine_backward.call(unit_columns(dout), y, gates, ctx.top_k, want_dy, want_dgates)
         return None, dy if want_dy else None, dgates if want_dgates else None, None
 
+    @tangent_rule
+    def jvp(ctx, saved, ty, tgates, _):
+        y, gates = saved
+        terms = [] if ty is None else [combine_op.call(unit_columns(ty), gates, ctx.top_k)]
+        return sum(terms if tgates is None else [*terms, combine_op.call(y, tgates.contiguous(), ctx.top_k)])
 
-_combine_op.differentiable(_Combine, over=combine_rows)
+
+combine_op.differentiable(_Combine, over=combine_rows)
 
 
 def combine(y, gates=None, *, top_k=None):
     """out_t = sum_j gates[t, j] * y[t * top_k + j], in fp32 (fp64 for fp64) and in the order of j.
 
-    y [T * top_k, width]: a row for each choice, beside its token's others ("scattered"). gates [T, top_k], of y's type or
-    fp32; without them `top_k` says how many rows a token has. Returns [T, width]."""
+    y [T * top_k, width]: a row for each choice, beside its token's others ("scattered"); bfloat16, float16 or float32, float64
+    on the CPU. gates [T, top_k], of y's type or fp32; without them `top_k` says how many rows a token has. Returns [T, width],
+    of y's type. Differentiable any number of times and in forward mode. Raises ValueError that names the argument."""
     check_tensor("y", y, ("T * top_k", "width"))
     if gates is not None:
         check_tensor("gates", gates, ("T", "top_k"))
@@ -88,39 +89,32 @@ def combine(y, gates=None, *, top_k=None):
             raise ValueError("top_k: expected a number where there are no gates, got None")
         top_k = gates.shape[1]
     check_range("top_k", top_k, 1, MOST_TOP_K)
-    return _combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
+    try:
+        return combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error) from None
 
 
 # ---- group ------------------------------------------------------------------------------------------------------------
 
 
-def _group(x, gates, scattered, offsets, top_k, x_rows):
-    engine, stream, _ = place(x)
-    out = _fake_group(x, gates, scattered, offsets, top_k, x_rows)
-    _native.group(engine, stream, top_k, x_rows, x, gates, scattered, offsets, out)
-    return out
+def _grouped(x, gates, sorted_scattered_idxs, expert_offsets, top_k, x_rows):
+    return (x.new_empty((sorted_scattered_idxs.shape[0], x.shape[1])),)
 
 
-def _fake_group(x, gates, scattered, offsets, top_k, x_rows):
-    return x.new_empty((scattered.shape[0], x.shape[1]))
-
-
-_GROUP = (
-    "(Tensor x, Tensor? gates, Tensor sorted_scattered_idxs, Tensor expert_offsets, int top_k, int x_rows) -> Tensor"
-)
-group_rows = Operator("group_rows" + _GROUP, _group, _fake_group)
-_group_op = Operator("group" + _GROUP, _group, _fake_group)
+group_rows = library_operator("group_rows", _grouped)
+group_op = Operator(schema_of("group", "group_rows"), group_rows.kernel, group_rows.fake)
 
 
 class _Group(Derivative):
     @staticmethod
     def forward(ctx, keyset, x, gates, scattered, offsets, top_k, x_rows):
         ctx.save_for_backward(x if ctx.needs_input_grad[2] else None, gates, scattered, offsets)
+        save_for_tangents(ctx, x, gates, scattered, offsets)
         ctx.numbers = top_k, x_rows
         return group_rows.below_autograd(keyset, x, gates, scattered, offsets, top_k, x_rows)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dout):
         x, gates, scattered, offsets = ctx.saved_tensors
         top_k, x_rows = ctx.numbers
@@ -132,30 +126,44 @@ class _Group(Derivative):
         dx = dgates = None
         if x_rows == TOKEN:
             if want_dx:
-                dx = combine_rows.call(rows, gates, top_k)
-            if want_dgates:
+                dx = combine_op.call(rows, gates, top_k)
+            if want_dgates and torch.is_grad_enabled():  # its derivatives may be wanted
+                dgates = row_products(rows, x, top_k).to(gates.dtype)
+            elif want_dgates:
                 _, dgates = combine_backward.call(x, rows, gates, top_k, False, True)
         else:
             if want_dx:
-                dx = rows if gates is None else (rows * gates.reshape(-1, 1)).to(rows.dtype)
+                dx = rows if gates is None else (wide(rows) * wide(gates).reshape(-1, 1)).to(rows.dtype)
             if want_dgates:
-                dgates = (rows.float() * x.float()).sum(1).to(gates.dtype).view_as(gates)
+                dgates = (wide(rows) * wide(x)).sum(1).to(gates.dtype).view_as(gates)
         return None, dx, dgates, None, None, None, None
 
+    @tangent_rule
+    def jvp(ctx, saved, tx, tgates, *_):
+        x, gates, *routing = saved
+        terms = [] if tx is None else [group_op.call(unit_columns(tx), gates, *routing, *ctx.numbers)]
+        if tgates is not None:
+            terms.append(group_op.call(x, tgates.contiguous(), *routing, *ctx.numbers))
+        return sum(terms)
 
-_group_op.differentiable(_Group, over=group_rows)
+
+group_op.differentiable(_Group, over=group_rows)
 
 
 def group(x, routing, gates=None, *, rows="token"):
     """out_i = gates[f] * x_row(f): gathers rows into expert order, for code of your own between two projections.
 
     x [T, width] with rows="token" or [M, width] with rows="scattered". gates [T, top_k], optional, of x's type or fp32.
-    Returns [M, width], grouped; rows of entries that are left out are zero."""
+    Returns [M, width], grouped, of x's type; rows of entries that are left out are zero. Types, derivatives and errors: as of
+    `combine`."""
     if rows not in ("token", "scattered"):
         raise ValueError(f'rows: expected "token" or "scattered", got {rows!r}')
     check_tensor("x", x, ("rows", "width"))
     check_routing(routing)
-    return _group_op.call(
-        unit_columns(x), None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs,
-        routing.expert_offsets, routing.top_k, ROW_ORDERS[rows]
-    )
+    try:
+        return group_op.call(
+            unit_columns(x), None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs,
+            routing.expert_offsets, routing.top_k, ROW_ORDERS[rows]
+        )
+    except ARGUMENT_ERRORS as error:
+        raise in_callers_words(error) from None

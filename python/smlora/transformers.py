@@ -50,7 +50,8 @@ def _candidates(module):
 
 @torch.no_grad()
 def _activation_of(module):
-    """The Activation that the module's _apply_gate is, found out by trying it on numbers; None if it is none of them."""
+    """The Activation that the module's _apply_gate is, found out by trying it on numbers; None if no Activation
+    gives the same."""
     # Ordinary values, and values beyond every clamp.
     spread = torch.linspace(-3, 3, 61, dtype=torch.float64)
     points = torch.cat([spread, spread * 40])
@@ -97,8 +98,8 @@ def _find_out(module):
 
 
 def _activation_or_none(module):
-    """The module's Activation, or None if it is not supported, of which the user is told once. Found out at the first call,
-    which breaks the graph of a compiler."""
+    """The module's Activation, or None, with one warning, if it is not supported. The first call finds it out, which breaks
+    the graph of a compiler."""
     if not hasattr(module, "_smlora_activation"):
         _find_out(module)
     return module._smlora_activation

@@ -27,7 +27,7 @@ struct MeasuredRows {
 
 struct MeasuredCase {
     Problem problem;
-    plan::Variant variant;
+    plan::Request request;
     plan::Role role = plan::Role::product;
     plan::Choices others;  ///< of the roles that are not measured
     MeasuredRows rows;

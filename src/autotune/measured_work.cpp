@@ -1,9 +1,10 @@
 #include "autotune/measured_work.hpp"
 
-#include "families/gradient_launch.hpp"
-#include "families/projection.hpp"
-#include "families/projection_products.hpp"
-#include "families/wgmma_product.hpp"
+#include "families/family.hpp"
+#include "families/gradient_simt.hpp"
+#include "families/product_launch.hpp"
+#include "families/product_reference.hpp"
+#include "plan/work.hpp"
 
 namespace smlora::autotune {
 namespace {
@@ -58,14 +59,6 @@ struct OperandSet {
     void* operator[](Name name) const { return addresses[place(name)]; }
 };
 
-/// Any grid will do for a plain kernel: about as many blocks as tiles of this size.
-plan::Step with_grid(plan::Step step, std::int64_t columns) {
-    constexpr int tile = 64;
-    step.tile_rows = tile;
-    step.column_tiles = static_cast<int>((columns + tile - 1) / tile);
-    return step;
-}
-
 /// XA or YB.
 class RankRowsWork final : public MeasuredWork {
  public:
@@ -93,19 +86,19 @@ class RankRowsWork final : public MeasuredWork {
 
     [[nodiscard]] plan::Plan reference_plan() const override {
         plan::Plan plan;
-        plan.set(role_, with_grid(families::reference_product_step(problem_, product_), product_.out));
+        plan.set(role_, families::product_reference_step({problem_, product_}));
         return plan;
     }
 
-    void launch(engine::CudaCall& call, const plan::Plan& plan, const std::vector<void*>& operands,
+    void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
         const OperandSet<Name> set{operands};
         void* const adapter = set[Name::adapter];
         families::launch_rank_product(
-            call, plan, role_, families::product_args(problem_, rows.routing, rows.T * problem_.top_k),
+            launcher, plan.at(role_), problem_, families::product_args(problem_, rows.routing, rows.T * problem_.top_k),
             matrix(problem_, set[Name::rows], rows_of(problem_, product_.rows, rows.T), product_.red),
             role_ == plan::Role::xa ? matrix_a(problem_, adapter) : matrix_b(problem_, adapter), scaling,
-            set[Name::rank_rows], problem_);
+            set[Name::rank_rows]);
     }
 
  private:
@@ -113,17 +106,16 @@ class RankRowsWork final : public MeasuredWork {
 
     Problem problem_;
     plan::Role role_;
-    families::ProductKernel product_;
+    families::Product product_;
 };
 
 /// The product of forward or dX with its adapter.
 class ProductWork final : public MeasuredWork {
  public:
-    ProductWork(const Problem& problem, const plan::Variant& variant)
+    ProductWork(const Problem& problem, const plan::Request& request)
         : problem_(problem),
-          rank_role_(variant.operation == plan::Operation::forward ? plan::Role::xa : plan::Role::yb),
-          product_(rank_role_ == plan::Role::xa ? families::forward_product(problem)
-                                                : families::dx_product(problem, variant)) {}
+          rank_role_(*plan::rank_role(request)),
+          product_(plan::product_work(problem, request, plan::Role::product).product) {}
 
     [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
         const std::int64_t s = element(problem_);
@@ -139,7 +131,7 @@ class ProductWork final : public MeasuredWork {
                            problem_.gate_dtype, true, true};
         of[Name::rank_rows] = {problem_.R > 0 ? families::rank_rows_bytes(problem_, M) : 0, problem_.dtype, false};
         of[Name::out] = {rows_of(problem_, product_.out_rows, T) * product_.out * s, problem_.dtype, false};
-        of[Name::progress] = {problem_.R > 0 ? families::wgmma_progress_bytes(problem_.E, M) : 0, DType::int32, false};
+        of[Name::scratch] = {problem_.R > 0 ? families::product_scratch_bytes(problem_, M) : 0, DType::int32, false};
         return of.list;
     }
     [[nodiscard]] std::vector<Output> outputs(std::int64_t T) const override {
@@ -160,18 +152,18 @@ class ProductWork final : public MeasuredWork {
     [[nodiscard]] plan::Plan reference_plan() const override {
         plan::Plan plan;
         if (problem_.R > 0) {
-            const families::ProductKernel ranks =
+            const families::Product ranks =
                 rank_role_ == plan::Role::xa ? families::xa_product(problem_) : families::yb_product(problem_);
-            plan.set(rank_role_, with_grid(families::reference_product_step(problem_, ranks), ranks.out));
+            plan.set(rank_role_, families::product_reference_step({problem_, ranks}));
         }
-        plan.set(plan::Role::product, with_grid(families::reference_product_step(problem_, product_), product_.out));
+        plan.set(plan::Role::product, families::product_reference_step({problem_, product_}));
         return plan;
     }
 
-    void launch(engine::CudaCall& call, const plan::Plan& plan, const std::vector<void*>& operands,
+    void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
         const OperandSet<Name> set{operands};
-        families::ProductAdapter adapter;
+        families::Adapter adapter;
         if (problem_.R > 0) {
             const bool forward = rank_role_ == plan::Role::xa;
             void* const ranked = set[Name::ranked];
@@ -180,7 +172,7 @@ class ProductWork final : public MeasuredWork {
             adapter.adapted = forward ? matrix_b(problem_, adapted) : matrix_a(problem_, adapted);
             adapter.scaling = scaling;
             adapter.rank_rows = set[Name::rank_rows];
-            adapter.progress = set[Name::progress];
+            adapter.scratch = set[Name::scratch];
         }
         GroupedProductArgs args = families::product_args(problem_, rows.routing, rows.T * problem_.top_k);
         args.weight = set[Name::weight];
@@ -190,24 +182,24 @@ class ProductWork final : public MeasuredWork {
         args.out = set[Name::out];
         args.out_stride = product_.out;
         families::launch_product(
-            call, plan, rank_role_, problem_,
+            launcher, {.rank_rows = plan.find(rank_role_), .product = plan.find(plan::Role::product)}, problem_,
             matrix(problem_, set[Name::rows], rows_of(problem_, product_.rows, rows.T), product_.red), adapter, args);
     }
 
  private:
     /// `ranked` makes the rank rows, `adapted` multiplies them.
-    enum class Name { rows, weight, ranked, adapted, bias, gates, rank_rows, out, progress, count };
+    enum class Name { rows, weight, ranked, adapted, bias, gates, rank_rows, out, scratch, count };
 
     Problem problem_;
     plan::Role rank_role_;
-    families::ProductKernel product_;
+    families::Product product_;
 };
 
 /// dA and dB.
 class GradientsWork final : public MeasuredWork {
  public:
-    GradientsWork(const Problem& problem, const plan::Variant& variant)
-        : problem_(problem), wants_a_(variant.wants_da), wants_b_(variant.wants_db) {}
+    GradientsWork(const Problem& problem, const plan::BackwardLora& request)
+        : problem_(problem), wants_a_(request.wants_da), wants_b_(request.wants_db) {}
 
     [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
         const std::int64_t M = T * problem_.top_k;
@@ -242,16 +234,16 @@ class GradientsWork final : public MeasuredWork {
         plan::Plan plan;
         if (wants_a_) {
             plan.set(plan::Role::gradient_a,
-                     with_grid(families::reference_gradient_step(problem_, problem_.K, problem_.x_rows), problem_.K));
+                     families::gradient_reference_step(problem_, {problem_.K, problem_.x_rows}));
         }
         if (wants_b_) {
             plan.set(plan::Role::gradient_b,
-                     with_grid(families::reference_gradient_step(problem_, problem_.N, problem_.y_rows), problem_.N));
+                     families::gradient_reference_step(problem_, {problem_.N, problem_.y_rows}));
         }
         return plan;
     }
 
-    void launch(engine::CudaCall& call, const plan::Plan& plan, const std::vector<void*>& operands,
+    void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
         const OperandSet<Name> set{operands};
         LoraGradientPair pair{};
@@ -272,7 +264,12 @@ class GradientsWork final : public MeasuredWork {
             args.out_rank_stride = side.a ? problem_.K : 1;
             args.out_wide_stride = side.a ? 1 : problem_.E * problem_.R;
         }
-        families::launch_gradients(call, plan, problem_, pair);
+        families::launch_gradients(launcher,
+                                   {.both = plan.find(plan::Role::gradients),
+                                    .reduce = plan.find(plan::Role::reduce),
+                                    .a = plan.find(plan::Role::gradient_a),
+                                    .b = plan.find(plan::Role::gradient_b)},
+                                   problem_, pair);
     }
 
  private:
@@ -297,15 +294,15 @@ class GradientsWork final : public MeasuredWork {
 
 }  // namespace
 
-std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Variant& variant, plan::Role role) {
+std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Request& request, plan::Role role) {
     switch (role) {
         case plan::Role::xa:
         case plan::Role::yb:
             return std::make_unique<RankRowsWork>(problem, role);
         case plan::Role::gradients:
-            return std::make_unique<GradientsWork>(problem, variant);
+            return std::make_unique<GradientsWork>(problem, std::get<plan::BackwardLora>(request));
         default:
-            return std::make_unique<ProductWork>(problem, variant);
+            return std::make_unique<ProductWork>(problem, request);
     }
 }
 

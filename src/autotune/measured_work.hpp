@@ -2,7 +2,8 @@
 #pragma once
 
 #include "autotune/compare_results.hpp"
-#include "engine/cuda_call.hpp"
+#include "families/launcher.hpp"
+#include "plan/call_rows.hpp"
 #include "plan/plan.hpp"
 
 #include <smlora/problem.hpp>
@@ -49,12 +50,12 @@ class MeasuredWork {
     [[nodiscard]] virtual plan::Plan reference_plan() const = 0;
 
     /// `operands`: the addresses of one set.
-    virtual void launch(engine::CudaCall& call, const plan::Plan& plan, const std::vector<void*>& operands,
+    virtual void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                         const plan::CallRows& rows) const = 0;
 };
 
-/// `role` is one of chosen_roles(problem, variant).
-[[nodiscard]] std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Variant& variant,
+/// `role` is one of chosen_roles(problem, request).
+[[nodiscard]] std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Request& request,
                                                           plan::Role role);
 
 }  // namespace smlora::autotune

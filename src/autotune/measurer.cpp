@@ -96,7 +96,7 @@ Measurer::Measurer(Engine::Impl& engine, const MeasuredCase& measured)
       case_(measured),
       stream_(std::make_unique<OwnStream>()),
       call_(engine, Stream{stream_->handle()}),
-      work_(measured_work(measured.problem, measured.variant, measured.role)),
+      work_(measured_work(measured.problem, measured.request, measured.role)),
       check_T_(check_tokens(*work_, measured.problem, measured.rows.T)) {}
 
 Measurer::~Measurer() {
@@ -135,7 +135,7 @@ tune::MemoryNeed Measurer::memory_need() {
 plan::Plan Measurer::make(const tune::Candidate& candidate) const {
     plan::Choices choices = case_.others;
     choices.set(case_.role, candidate.configuration);
-    plan::Plan whole = plan::make_plan(case_.problem, case_.variant, call_.facts(), choices);
+    plan::Plan whole = plan::make_plan(case_.problem, case_.request, call_.facts(), choices);
     plan::Plan plan;
     for (const plan::Role role : work_->roles()) {
         if (whole.has(role)) plan.set(role, whole.at(role));
@@ -340,7 +340,7 @@ void Measurer::poison_outputs() {
 
 std::vector<std::string> Measurer::run_and_fetch(const plan::Plan& plan) {
     poison_outputs();
-    work_->launch(call_, plan, sets_[0], check_rows_);
+    work_->launch(call_.launcher(), plan, sets_[0], check_rows_);
     stream_->synchronize();
     std::vector<std::string> results;
     const std::vector<Operand> operands = work_->operands(check_T_);
@@ -389,7 +389,8 @@ double Measurer::time(const tune::Candidate& candidate, int set, std::size_t rou
         occupy(launches);
         events_->start(stream_->handle());
         for (int i = 0; i < launches; ++i) {
-            work_->launch(call_, plan, sets_[static_cast<std::size_t>(set * launches + i) % sets_.size()], rows);
+            work_->launch(call_.launcher(), plan, sets_[static_cast<std::size_t>(set * launches + i) % sets_.size()],
+                          rows);
         }
         events_->stop(stream_->handle());
         const double seconds = static_cast<double>(events_->milliseconds()) * 1e-3;

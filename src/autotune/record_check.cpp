@@ -1,9 +1,9 @@
 #include "autotune/record_check.hpp"
 
-#include "gpu/device.hpp"
+#include "autotune/measured_work.hpp"
 #include "plan/search_space.hpp"
-#include "plan/step_kernels.hpp"
-#include "tune/record.hpp"
+#include "tune/bucket.hpp"
+#include "tune/record_store.hpp"
 
 #include <smlora/error.hpp>
 
@@ -68,65 +68,33 @@ void read_word(const std::string& word, Problem& problem) {
     }
 }
 
-/// Every variant that has slots, each slot at least once.
-std::vector<plan::Variant> all_variants(const Problem& problem, std::uint8_t bucket) {
-    std::vector<plan::Variant> variants;
-    for (plan::Variant variant : plan::step_variants(problem, tune::tokens_of(bucket))) {
-        variants.push_back(variant);
-        if (variant.operation == plan::Operation::backward_input) {
-            variant.wants_dgates = !variant.wants_dgates;
-            variants.push_back(variant);
-        }
-        if (variant.operation == plan::Operation::backward_lora) {
-            variant.wants_db = false;
-            variants.push_back(variant);
-            std::swap(variant.wants_da, variant.wants_db);
-            variants.push_back(variant);
-        }
-    }
-    return variants;
-}
-
-struct Slot {
-    plan::Variant variant;
-    plan::Role role;
-};
-
-std::optional<Slot> slot_called(const std::string& slot, const Problem& problem, std::uint8_t bucket) {
-    for (const plan::Variant& variant : all_variants(problem, bucket)) {
-        for (const plan::Role role : plan::chosen_roles(problem, variant)) {
-            if (plan::slot_name(problem, variant, role) == slot) return Slot{variant, role};
-        }
-    }
-    return std::nullopt;
-}
-
-void check_tuning(const tune::Tuning& tuning, const tune::RecordName& name, const Problem& problem,
-                  const jit::KernelLibrary& kernels, RecordCheck& check) {
+void check_tuning(const tune::Tuning& tuning, const tune::RecordName& name, const jit::KernelLibrary& kernels,
+                  RecordCheck& check) {
     const auto complain = [&](std::vector<std::string>& list, const std::string& what) {
-        list.push_back(fmt::format("{}: {}", tuning.slot, what));
+        list.push_back(
+            fmt::format("{}, {} tokens, {}: {}", name.problem, tune::tokens_of(name.bucket), tuning.slot, what));
     };
-    const std::optional<Slot> slot = slot_called(tuning.slot, problem, name.bucket);
-    if (!slot) return complain(check.unsound, "is no piece of work of this problem");
-    if (tuning.environment.gpu != name.gpu) return complain(check.unsound, "was measured on another GPU");
-    gpu::DeviceFacts facts;
-    try {
-        facts = gpu::facts_of(gpu::arch_from_name(tuning.environment.arch));
-    } catch (const Error& error) {
-        return complain(check.unsound, error.what());
-    }
-    facts.name = tuning.environment.gpu;
-    facts.multiprocessors = tuning.environment.multiprocessors;
-    const tune::SearchSpace space = plan::search_space(problem, slot->variant, slot->role, facts);
-    const std::string digest = kernels.template_digest(plan::families_of(space));
+    std::string why;
+    const std::optional<RecordedWork> work = RecordedWork::of(name, tuning, why);
+    if (!work) return complain(check.unsound, why);
+    const std::string digest = kernels.template_digest(plan::families_of(work->space()));
     if (tuning.environment.templates != digest) {
         complain(check.stale,
                  fmt::format("was measured with templates {}, which are {} now", tuning.environment.templates, digest));
     }
     if (!tuning.choice) return complain(check.unsound, "has no choice");
-    if (tune::find_legal(space, *tuning.choice) == nullptr) {
+    if (tune::find_legal(work->space(), *tuning.choice) == nullptr) {
         complain(check.unsound, "chose what is no legal candidate: " + tune::to_json(*tuning.choice).dump());
     }
+}
+
+/// The kernels of a plan that a piece of work times.
+std::vector<jit::KernelSpec> timed_kernels(const plan::Plan& plan, const std::vector<plan::Role>& roles) {
+    std::vector<jit::KernelSpec> specs;
+    for (const plan::Role role : roles) {
+        if (plan.has(role)) specs.push_back(plan.at(role).spec);
+    }
+    return specs;
 }
 
 }  // namespace
@@ -144,23 +112,67 @@ std::optional<Problem> problem_from_text(const std::string& text) {
     return to_string(problem) == text ? std::optional(problem) : std::nullopt;
 }
 
-RecordCheck check_record(const cache::RecordText& stored, const jit::KernelLibrary& kernels) {
+RecordCheck check_file(const cache::RecordText& stored, const jit::KernelLibrary& kernels) {
     RecordCheck check;
     std::string why;
-    const std::optional<tune::Record> record = tune::parse_record(stored.text, why);
-    if (!record) {
-        check.unsound.push_back(why);
-        return check;
+    const std::optional<std::vector<tune::Record>> records = tune::records_in(stored, why);
+    if (!records) check.unsound.push_back(why);
+    for (const tune::Record& record : records.value_or(std::vector<tune::Record>{})) {
+        const RecordCheck one = check_record(record, kernels);
+        check.unsound.insert(check.unsound.end(), one.unsound.begin(), one.unsound.end());
+        check.stale.insert(check.stale.end(), one.stale.begin(), one.stale.end());
     }
-    if (record->name.key() != stored.key || cache::record_folder(record->name.gpu) != stored.folder) {
-        check.unsound.emplace_back("it lies under the name of another record");
-    }
-    const std::optional<Problem> problem = problem_from_text(record->name.problem);
+    return check;
+}
+
+std::optional<RecordedWork> RecordedWork::of(const tune::RecordName& name, const tune::Tuning& tuning,
+                                             std::string& why) {
+    RecordedWork work;
+    const std::optional<Problem> problem = problem_from_text(name.problem);
+    const std::optional<plan::NamedWork> named =
+        problem ? plan::work_called(tuning.slot, *problem, name.bucket) : std::nullopt;
     if (!problem) {
-        check.unsound.push_back(fmt::format("\"{}\" is no problem", record->name.problem));
-        return check;
+        why = fmt::format("\"{}\" is no problem", name.problem);
+    } else if (!named) {
+        why = "is no piece of work of this problem";
+    } else if (tuning.environment.gpu != name.gpu) {
+        why = "was measured on another GPU";
     }
-    for (const tune::Tuning& tuning : record->tunings) check_tuning(tuning, record->name, *problem, kernels, check);
+    if (!why.empty()) return std::nullopt;
+    try {
+        work.facts_ = gpu::facts_of(gpu::arch_from_name(tuning.environment.arch));
+    } catch (const Error& error) {
+        why = error.what();
+        return std::nullopt;
+    }
+    work.facts_.name = tuning.environment.gpu;
+    work.facts_.multiprocessors = tuning.environment.multiprocessors;
+    work.problem_ = *problem;
+    work.named_ = *named;
+    work.space_ = plan::search_space(work.problem_, work.named_.request, work.named_.role, work.facts_);
+    return work;
+}
+
+std::vector<jit::KernelSpec> RecordedWork::kernels(const tune::Configuration& candidate) const {
+    const auto& [request, role] = named_;
+    const std::vector<plan::Role> roles = measured_work(problem_, request, role)->roles();
+    plan::Choices choices;
+    choices.set(role, candidate);
+    const plan::Plan plan = plan::make_plan(problem_, request, facts_, choices);
+    if (plan.has(role)) return timed_kernels(plan, roles);
+    // Rank rows have a kernel of their own behind some products only.
+    for (const tune::Candidate& product : plan::search_space(problem_, request, plan::Role::product, facts_)) {
+        if (!product.legal()) continue;
+        choices.set(plan::Role::product, product.configuration);
+        const plan::Plan other = plan::make_plan(problem_, request, facts_, choices);
+        if (other.has(role)) return timed_kernels(other, roles);
+    }
+    return {};
+}
+
+RecordCheck check_record(const tune::Record& record, const jit::KernelLibrary& kernels) {
+    RecordCheck check;
+    for (const tune::Tuning& tuning : record.tunings) check_tuning(tuning, record.name, kernels, check);
     return check;
 }
 

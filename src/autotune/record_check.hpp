@@ -2,7 +2,10 @@
 #pragma once
 
 #include "cache/layer.hpp"
+#include "gpu/device.hpp"
 #include "jit/kernel_library.hpp"
+#include "plan/search_space.hpp"
+#include "tune/record.hpp"
 
 #include <smlora/problem.hpp>
 
@@ -15,6 +18,26 @@ namespace smlora::autotune {
 /// The inverse of to_string(Problem); nothing for a text that is none.
 [[nodiscard]] std::optional<Problem> problem_from_text(const std::string& text);
 
+/// A tuning on the GPU that it was made on: what its candidates are made of.
+class RecordedWork {
+ public:
+    /// Nothing, with the reason in `why`, when the tuning is of no piece of work of its problem, or of no known GPU.
+    [[nodiscard]] static std::optional<RecordedWork> of(const tune::RecordName& name, const tune::Tuning& tuning,
+                                                        std::string& why);
+
+    [[nodiscard]] const gpu::DeviceFacts& facts() const { return facts_; }
+    [[nodiscard]] const tune::SearchSpace& space() const { return space_; }
+
+    /// The kernels that measuring the candidate times. Empty when the work never needs them.
+    [[nodiscard]] std::vector<jit::KernelSpec> kernels(const tune::Configuration& candidate) const;
+
+ private:
+    Problem problem_;
+    plan::NamedWork named_;
+    gpu::DeviceFacts facts_;
+    tune::SearchSpace space_;
+};
+
 struct RecordCheck {
     /// It is damaged, under another's name, or names what is no piece of work or no candidate.
     std::vector<std::string> unsound;
@@ -22,6 +45,10 @@ struct RecordCheck {
     std::vector<std::string> stale;
 };
 
-[[nodiscard]] RecordCheck check_record(const cache::RecordText& stored, const jit::KernelLibrary& kernels);
+/// Of a record's or bundle's file.
+[[nodiscard]] RecordCheck check_file(const cache::RecordText& stored, const jit::KernelLibrary& kernels);
+
+/// Of what was read. Each text begins with the problem and the number of tokens.
+[[nodiscard]] RecordCheck check_record(const tune::Record& record, const jit::KernelLibrary& kernels);
 
 }  // namespace smlora::autotune

@@ -5,7 +5,7 @@
 
 namespace smlora::autotune {
 
-StepBudgets::Turn::Turn(StepBudgets& budgets, std::string step, plan::Operation operation, std::size_t operations)
+StepBudgets::Turn::Turn(StepBudgets& budgets, std::string step, std::size_t operation, std::size_t operations)
     : budgets_(budgets),
       step_(std::move(step)),
       whole_(budgets.left(step_)),
@@ -21,9 +21,9 @@ tune::Budget StepBudgets::left(const std::string& step) {
     return {seconds_ - accounts_[step].spent, clock_};
 }
 
-std::size_t StepBudgets::still_to_come(const std::string& step, plan::Operation operation, std::size_t operations) {
+std::size_t StepBudgets::still_to_come(const std::string& step, std::size_t operation, std::size_t operations) {
     const std::lock_guard lock(mutex_);
-    std::set<plan::Operation>& asked = accounts_[step].operations;
+    std::set<std::size_t>& asked = accounts_[step].operations;
     asked.insert(operation);
     return std::max(operations, asked.size()) - (asked.size() - 1);
 }

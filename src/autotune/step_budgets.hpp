@@ -1,7 +1,6 @@
 // What first use may take: a budget for each problem and bucket of T, which the operations of a training step share.
 #pragma once
 
-#include "plan/plan.hpp"
 #include "tune/budget.hpp"
 
 #include <cstddef>
@@ -22,7 +21,8 @@ class StepBudgets {
     /// off the step's budget then.
     class Turn {
      public:
-        Turn(StepBudgets& budgets, std::string step, plan::Operation operation, std::size_t operations);
+        /// `operation`: the index of the request. `operations`: of a step.
+        Turn(StepBudgets& budgets, std::string step, std::size_t operation, std::size_t operations);
         ~Turn();
         Turn(const Turn&) = delete;
         Turn& operator=(const Turn&) = delete;
@@ -42,12 +42,12 @@ class StepBudgets {
  private:
     struct Account {
         double spent = 0;
-        std::set<plan::Operation> operations;  ///< that have asked
+        std::set<std::size_t> operations;  ///< that have asked
     };
 
     [[nodiscard]] tune::Budget left(const std::string& step);
     /// Operations of the step, this one included.
-    [[nodiscard]] std::size_t still_to_come(const std::string& step, plan::Operation operation, std::size_t operations);
+    [[nodiscard]] std::size_t still_to_come(const std::string& step, std::size_t operation, std::size_t operations);
 
     const double seconds_;
     const tune::Clock clock_;

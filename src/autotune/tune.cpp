@@ -1,6 +1,7 @@
 // Tuning on purpose: the pieces of work of a training step, one number of tokens after the other.
 #include <smlora/tune.hpp>
 
+#include "autotune/tuner.hpp"
 #include "engine/engine_impl.hpp"
 #include "gpu/driver.hpp"
 #include "plan/step_kernels.hpp"
@@ -100,15 +101,15 @@ void tune_step(autotune::Tuner& tuner, const gpu::DeviceFacts& facts, const Prob
         };
     }
     const tune::Budget budget(options.seconds, tuner.clock());
-    const std::vector<plan::Variant> variants = plan::step_variants(problem, T);
-    for (std::size_t i = 0; i < variants.size(); ++i) {
+    const std::vector<plan::Request> requests = plan::step_requests(problem, T);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
         const autotune::Sitting sitting{{.T = T, .skew = skew_of(options.skew)},
-                                        budget.part(variants.size() - i),
+                                        budget.part(requests.size() - i),
                                         budget,
                                         protocol,
                                         wanted_of(options),
                                         progress};
-        for (const autotune::TuneResult& result : tuner.tune(problem, variants[i], facts, sitting)) {
+        for (const autotune::TuneResult& result : tuner.tune(problem, requests[i], facts, sitting)) {
             works.push_back(describe(result, T));
         }
     }
@@ -142,14 +143,15 @@ TuneReport tune_problem(const Engine& engine, const Problem& problem, const Tune
                     "engine: expected the CUDA backend, got the CPU backend, which has one kernel for each operation");
     }
     Engine::Impl& impl = engine.impl();
-    const tune::Budget whole(0, impl.tuner.clock());
+    autotune::Tuner& tuner = autotune::tuner_of(engine);
+    const tune::Budget whole(0, tuner.clock());
     const gpu::CurrentContext context(impl.contexts, impl.options.device);
     std::vector<std::int64_t> tokens = options.tokens;
     if (tokens.empty()) tokens.assign(typical_tokens.begin(), typical_tokens.end());
     TuneReport report;
     try {
         for (const std::int64_t T : tokens) {
-            tune_step(impl.tuner, context.facts(), problem, T, options, report.works);
+            tune_step(tuner, context.facts(), problem, T, options, report.works);
         }
     } catch (const Stopped&) {
         report.stopped = true;

@@ -6,6 +6,7 @@
 #include "gpu/driver.hpp"
 #include "jit/nvrtc.hpp"
 #include "plan/search_space.hpp"
+#include "tune/bucket.hpp"
 #include "tune/choice.hpp"
 #include "tune/policy.hpp"
 
@@ -110,6 +111,8 @@ Tuner::Tuner(TunerParts parts)
       records_(parts_.cache, parts_.log),
       steps_(parts_.options.tuning_seconds.value_or(tune::default_seconds), parts_.clock) {}
 
+Tuner& tuner_of(const Engine& engine) { return dynamic_cast<Tuner&>(*engine.impl().chooser); }
+
 std::uint64_t Tuner::fresh_seed() {
     std::random_device random;
     return (std::uint64_t{random()} << 32) | random();
@@ -141,13 +144,13 @@ void Tuner::refresh(KnownWork& work) {
     work.knowledge = near ? Knowledge(std::move(*near)) : Knowledge(Unmeasured{});
 }
 
-KnownWork Tuner::look_up(const Problem& problem, const plan::Variant& variant, plan::Role role,
+KnownWork Tuner::look_up(const Problem& problem, const plan::Request& request, plan::Role role,
                          const gpu::DeviceFacts& facts) {
     KnownWork work;
     work.role = role;
-    work.slot = plan::slot_name(problem, variant, role);
-    work.space = plan::search_space(problem, variant, role, facts);
-    work.name = {facts.name, to_string(problem), variant.bucket};
+    work.slot = plan::slot_name(problem, request, role);
+    work.space = plan::search_space(problem, request, role, facts);
+    work.name = {facts.name, to_string(problem), plan::bucket(request)};
     for (const Problem& related : plan::related_problems(problem, role)) work.relatives.push_back(to_string(related));
     work.environment = {facts.name,
                         facts.arch.name(),
@@ -159,13 +162,13 @@ KnownWork Tuner::look_up(const Problem& problem, const plan::Variant& variant, p
     return work;
 }
 
-std::vector<KnownWork> Tuner::look_up(const Problem& problem, const plan::Variant& variant,
+std::vector<KnownWork> Tuner::look_up(const Problem& problem, const plan::Request& request,
                                       const gpu::DeviceFacts& facts) {
     std::vector<KnownWork> works;
     plan::Choices choices;
-    for (const plan::Role role : plan::chosen_roles(problem, variant)) {
-        if (!plan::is_needed(plan::make_plan(problem, variant, facts, choices), role)) continue;
-        works.push_back(look_up(problem, variant, role, facts));
+    for (const plan::Role role : plan::chosen_roles(problem, request)) {
+        if (!plan::is_needed(problem, request, role, facts, choices)) continue;
+        works.push_back(look_up(problem, request, role, facts));
         choices.set(role, works.back().choice());
     }
     return works;
@@ -175,54 +178,54 @@ std::string Tuner::why_unfit(const KnownWork& work) {
     return records_.why_unfit(work.name, work.slot, work.environment);
 }
 
-plan::Choices Tuner::known(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts) {
+plan::Choices Tuner::known(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts) {
     plan::Choices choices;
-    if (policy_ == TuningPolicy::off || plan::chosen_roles(problem, variant).empty()) return choices;
-    for (const KnownWork& work : look_up(problem, variant, facts)) {
+    if (policy_ == TuningPolicy::off || plan::chosen_roles(problem, request).empty()) return choices;
+    for (const KnownWork& work : look_up(problem, request, facts)) {
         if (work.near() != nullptr) parts_.log.info(near_text(work));
         choices.set(work.role, work.choice());
     }
     return choices;
 }
 
-plan::Choices Tuner::choose(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts,
+plan::Choices Tuner::choose(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                             const plan::CallRows& rows, CUstream stream) {
-    if (policy_ != TuningPolicy::first_use || rows.T == 0) return known(problem, variant, facts);
-    if (plan::chosen_roles(problem, variant).empty()) return {};
-    const StepBudgets::Turn turn(steps_, tune::RecordName{facts.name, to_string(problem), variant.bucket}.key(),
-                                 variant.operation, operations_of(problem));
+    if (policy_ != TuningPolicy::first_use || rows.T == 0) return known(problem, request, facts);
+    if (plan::chosen_roles(problem, request).empty()) return {};
+    const StepBudgets::Turn turn(steps_, tune::RecordName{facts.name, to_string(problem), plan::bucket(request)}.key(),
+                                 request.index(), operations_of(problem));
     if (parts_.kernels.compiler_version().empty()) {
         // What is not in the cache would seem to be refused, and be recorded so.
         parts_.log.info(fmt::format("not tuning {}: there is no NVRTC to compile candidates with", to_string(problem)));
-        return known(problem, variant, facts);
+        return known(problem, request, facts);
     }
     tune::Protocol protocol = first_use_;
     protocol.memory_bytes = parts_.options.tuning_memory_bytes;
     try {
-        return choices_of(tune(problem, variant, facts, {{rows, stream, rows.T}, turn.own(), turn.whole(), protocol}));
+        return choices_of(tune(problem, request, facts, {{rows, stream, rows.T}, turn.own(), turn.whole(), protocol}));
     } catch (const std::exception& error) {
         parts_.log.warning(
             fmt::format("tuning {} failed; using what is known without it: {}", to_string(problem), error.what()));
-        return known(problem, variant, facts);
+        return known(problem, request, facts);
     }
 }
 
-std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const plan::Variant& variant,
+std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const plan::Request& request,
                                                    const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
                                                    Wanted wanted) {
     std::vector<jit::KernelSpec> specs;
-    const auto add = [&](const plan::Step& step) {
+    const auto add = [&](const families::Step& step) {
         if (std::find(specs.begin(), specs.end(), step.spec) == specs.end()) specs.push_back(step.spec);
     };
     plan::Choices choices;
-    for (const KnownWork& work : look_up(problem, variant, facts)) {
-        const std::unique_ptr<MeasuredWork> measured = measured_work(problem, variant, work.role);
+    for (const KnownWork& work : look_up(problem, request, facts)) {
+        const std::unique_ptr<MeasuredWork> measured = measured_work(problem, request, work.role);
         const std::vector<tune::Candidate> candidates = tune::shortlist(work.space, protocol.candidates);
         const bool measures = candidates.size() > 1 && is_to_be_measured(work, wanted, protocol);
         for (std::size_t i = 0; measures && i < candidates.size(); ++i) {
             plan::Choices with_candidate = choices;
             with_candidate.set(work.role, candidates[i].configuration);
-            const plan::Plan plan = plan::make_plan(problem, variant, facts, with_candidate);
+            const plan::Plan plan = plan::make_plan(problem, request, facts, with_candidate);
             for (const plan::Role role : measured->roles()) {
                 if (plan.has(role)) add(plan.at(role));
             }
@@ -241,20 +244,20 @@ void Tuner::limit_first_use(std::size_t candidates, int rounds) {
     first_use_.rounds = rounds;
 }
 
-std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Variant& variant,
+std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Request& request,
                                        const gpu::DeviceFacts& facts, const MeasuredRows& rows, tune::Protocol protocol,
                                        const std::function<void(const tune::Progress&)>& progress) {
     protocol.breadth = tune::Breadth::all;
     std::vector<Comparison> comparisons;
     plan::Choices choices;
-    for (KnownWork& work : look_up(problem, variant, facts)) {
+    for (KnownWork& work : look_up(problem, request, facts)) {
         Comparison comparison{std::move(work), {}};
         comparison.all.slot = comparison.work.slot;
         comparison.all.environment = comparison.work.environment;
         comparison.all.workload = {rows.T, std::string(tune::name(rows.skew))};
         protocol.seed = fresh_seed();
         const std::lock_guard lock(measuring_);
-        const auto device = parts_.device({problem, variant, comparison.work.role, choices, rows});
+        const auto device = parts_.device({problem, request, comparison.work.role, choices, rows});
         const tune::Outcome outcome = tune::measure(*device, comparison.work.space, protocol, parts_.threads,
                                                     comparison.all, {.progress = progress});
         if (outcome == tune::Outcome::out_of_memory) comparison.all.trials.clear();
@@ -264,19 +267,18 @@ std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Varia
     return comparisons;
 }
 
-std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts,
+std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                                     const Sitting& sitting) {
-    const std::vector<plan::Role> roles = plan::chosen_roles(problem, variant);
+    const std::vector<plan::Role> roles = plan::chosen_roles(problem, request);
     std::vector<TuneResult> results;
     bool is_first = true;
     for (auto role = roles.begin(); role != roles.end(); ++role) {
         const plan::Choices choices = choices_of(results);
-        const plan::Plan plan = plan::make_plan(problem, variant, facts, choices);
-        if (!plan::is_needed(plan, *role)) continue;
-        const auto left = static_cast<std::size_t>(
-            std::count_if(role, roles.end(), [&](plan::Role later) { return plan::is_needed(plan, later); }));
+        const auto needed = [&](plan::Role one) { return plan::is_needed(problem, request, one, facts, choices); };
+        if (!needed(*role)) continue;
+        const auto left = static_cast<std::size_t>(std::count_if(role, roles.end(), needed));
         const tune::Budget budget = sitting.budget.part(left);
-        results.push_back({look_up(problem, variant, *role, facts), TuneOutcome::recorded});
+        results.push_back({look_up(problem, request, *role, facts), TuneOutcome::recorded});
         TuneResult& result = results.back();
         if (!has_a_choice(result.work.space)) {
             result.outcome = TuneOutcome::one_candidate;
@@ -284,7 +286,7 @@ std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Variant&
             // What was looked up before the first takes its time, but not the first itself: a short budget would never
             // come to anything.
             const bool has_time = sitting.budget.total() > 0 && (is_first || budget.total() > 0);
-            result = tune_one({problem, variant, *role, choices, sitting.rows}, std::move(result.work), sitting, budget,
+            result = tune_one({problem, request, *role, choices, sitting.rows}, std::move(result.work), sitting, budget,
                               has_time);
             is_first = false;
         }

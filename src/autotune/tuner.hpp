@@ -7,6 +7,7 @@
 #include "gpu/device.hpp"
 #include "jit/kernel_spec.hpp"
 #include "plan/call_rows.hpp"
+#include "plan/chooser.hpp"
 #include "plan/plan.hpp"
 #include "tune/budget.hpp"
 #include "tune/measurement.hpp"
@@ -49,7 +50,7 @@ struct Comparison {
     tune::Tuning all;
 };
 
-/// One go at the pieces of work of a variant.
+/// One go at the pieces of work of a request.
 struct Sitting {
     MeasuredRows rows;
     tune::Budget budget;      ///< for all of them together: the lookups, the compiles and whatever else
@@ -71,36 +72,37 @@ struct TunerParts {
 };
 
 /// Thread-safe.
-class Tuner {
+class Tuner final : public plan::Chooser {
  public:
     /// `engine` must outlive it, and have its options, log, cache, kernels and threads made before.
     explicit Tuner(Engine::Impl& engine);
     explicit Tuner(TunerParts parts);
 
     /// By records, as far as the policy allows; measures nothing. Needs no GPU.
-    [[nodiscard]] plan::Choices known(const Problem& problem, const plan::Variant& variant,
-                                      const gpu::DeviceFacts& facts);
+    [[nodiscard]] plan::Choices known(const Problem& problem, const plan::Request& request,
+                                      const gpu::DeviceFacts& facts) override;
 
     /// The same, but with first_use what is not recorded is measured, on the rows of the call, which are valid on
     /// `stream`. Never throws for a measurement that fails: then the choice is the one without it.
-    [[nodiscard]] plan::Choices choose(const Problem& problem, const plan::Variant& variant,
-                                       const gpu::DeviceFacts& facts, const plan::CallRows& rows, CUstream stream);
+    [[nodiscard]] plan::Choices choose(const Problem& problem, const plan::Request& request,
+                                       const gpu::DeviceFacts& facts, const plan::CallRows& rows,
+                                       CUstream stream) override;
 
-    /// What is known of each piece of work of a variant, in the order of chosen_roles; those that the plan with the
+    /// What is known of each piece of work of a request, in the order of chosen_roles; those that the plan with the
     /// known choices does not need are left out.
-    [[nodiscard]] std::vector<KnownWork> look_up(const Problem& problem, const plan::Variant& variant,
+    [[nodiscard]] std::vector<KnownWork> look_up(const Problem& problem, const plan::Request& request,
                                                  const gpu::DeviceFacts& facts);
 
     /// Why what is recorded of a piece of work does not hold here; empty without such a record.
     [[nodiscard]] std::string why_unfit(const KnownWork& work);
 
-    /// Measures the pieces of work of a variant, whatever the policy.
-    std::vector<TuneResult> tune(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts,
+    /// Measures the pieces of work of a request, whatever the policy.
+    std::vector<TuneResult> tune(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                                  const Sitting& sitting);
 
-    /// What tune() of a variant would compile with this protocol, best predictions first, without what it would take
+    /// What tune() of a request would compile with this protocol, best predictions first, without what it would take
     /// from records. Needs no GPU, and may run beside tune().
-    [[nodiscard]] std::vector<jit::KernelSpec> kernels_to_try(const Problem& problem, const plan::Variant& variant,
+    [[nodiscard]] std::vector<jit::KernelSpec> kernels_to_try(const Problem& problem, const plan::Request& request,
                                                               const gpu::DeviceFacts& facts,
                                                               const tune::Protocol& protocol, Wanted wanted);
 
@@ -108,9 +110,9 @@ class Tuner {
     /// long, as on an emulated GPU. Before the first call.
     void limit_first_use(std::size_t candidates, int rounds);
 
-    /// Measures every legal candidate of the pieces of work of a variant, however long it takes and whatever is
+    /// Measures every legal candidate of the pieces of work of a request, however long it takes and whatever is
     /// recorded, and records nothing.
-    std::vector<Comparison> compare(const Problem& problem, const plan::Variant& variant, const gpu::DeviceFacts& facts,
+    std::vector<Comparison> compare(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                                     const MeasuredRows& rows, tune::Protocol protocol,
                                     const std::function<void(const tune::Progress&)>& progress);
 
@@ -120,7 +122,7 @@ class Tuner {
     [[nodiscard]] static std::uint64_t fresh_seed();
 
  private:
-    [[nodiscard]] KnownWork look_up(const Problem& problem, const plan::Variant& variant, plan::Role role,
+    [[nodiscard]] KnownWork look_up(const Problem& problem, const plan::Request& request, plan::Role role,
                                     const gpu::DeviceFacts& facts);
     void refresh(KnownWork& work);
     /// Of one that is not known, unless another process measures it meanwhile, or there is no time.
@@ -140,5 +142,8 @@ class Tuner {
     /// Tuned by this engine, by the key of the record and the slot: for when records cannot be stored.
     std::map<std::pair<std::string, std::string>, tune::Tuning> made_;
 };
+
+/// That of an engine.
+[[nodiscard]] Tuner& tuner_of(const Engine& engine);
 
 }  // namespace smlora::autotune

@@ -57,9 +57,9 @@ struct Cache::State {
     void tag_root();
     /// Writes a file of the writable layer; says what went wrong, nothing when it is there.
     std::string write(const std::filesystem::path& target, const std::string& bytes);
-    /// What a record of `root` is; nothing, with a warning if there is a file, when it cannot be had.
-    std::optional<RecordText> record_of(const std::filesystem::path& root, const std::string& folder,
-                                        const std::string& key);
+    /// Found in the layer of `root`.
+    void append(const std::filesystem::path& root, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
+    std::optional<RecordText> read(const StoredFile& stored) const;
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
     void keep_up(std::uint64_t stored_bytes);
@@ -74,7 +74,7 @@ struct Cache::State {
     std::chrono::milliseconds lock_patience;
     std::atomic<std::uint64_t> rejected{0};
     std::atomic<bool> warned_of_store{false};
-    /// The last store failed: nobody would find what is compiled under a lock, so nobody need wait for it.
+    /// The last store failed: no process would find what another compiles under a lock, so none waits for it.
     std::atomic<bool> store_fails{false};
     /// The root was there and fit when it was last looked at.
     std::atomic<bool> root_is_fit{false};
@@ -95,7 +95,8 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         const std::filesystem::path folder = absolute_folder(named);
         const auto known = roots();
         if (std::find(known.begin(), known.end(), folder) != known.end()) continue;
-        if (!check_folder(folder)) log.info(fmt::format("cache layer {}: not there (yet)", folder.string()));
+        if (!check_folder(folder))
+            log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
         read_only.push_back(folder);
     }
     if (options.shipped) {
@@ -103,10 +104,17 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         try {
             const auto known = roots();
             const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
-            if (is_new && check_folder(folder)) read_only.push_back(folder);
+            if (!check_folder(folder)) {
+                log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
+            } else if (is_new) {
+                read_only.push_back(folder);
+            }
         } catch (const Error& error) {
-            // Nobody named it, so nobody is stopped by it.
-            log.info(fmt::format("the layer that came with smlora is not used: {}", error.what()));
+            // The user did not choose this folder, and often cannot change it: everything works without it.
+            log.warning(fmt::format(
+                "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
+                "set SMLORA_SHIPPED_CACHE=0",
+                error.what()));
         }
     }
     if (options.limit_bytes) {
@@ -183,7 +191,7 @@ void Cache::State::keep_up(std::uint64_t stored_bytes) {
     if (bytes_since_upkeep <= limit / 16 && !upkeep_is_due(files, *writable)) return;
     bytes_since_upkeep = 0;
     const UpkeepReport report = upkeep(files, *writable, limit);
-    log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, swept {} temporary files", writable->string(),
+    log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, removed {} temporary files", writable->string(),
                           report.bytes, report.evicted, report.swept));
 }
 
@@ -219,7 +227,7 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
     }
     std::string why;
     if (!is_key(key)) why = "the key is not 32 hexadecimal digits";
-    if (!entry.metadata.is_object()) why = "the metadata is no JSON object";
+    if (!entry.metadata.is_object()) why = "the metadata is not a JSON object";
     const std::string bytes = why.empty() ? encode_for(key, entry) : std::string();
     // What would not be taken on reading is not published in the first place: an empty or foreign cubin above all.
     if (!why.empty() || !decode(bytes, why)) {
@@ -227,7 +235,7 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
         return false;
     }
     if (bytes.size() > state.limit) {
-        state.warn_of_store(fmt::format("cache {}: an entry of {} bytes is beyond the limit of {}",
+        state.warn_of_store(fmt::format("cache {}: an entry of {} bytes exceeds the limit of {}",
                                         state.writable->string(), bytes.size(), state.limit));
         return false;
     }
@@ -253,19 +261,25 @@ void Cache::require_writable() {
     static_cast<void>(state.files.remove(probe));
 }
 
-std::optional<RecordText> Cache::State::record_of(const std::filesystem::path& root, const std::string& folder,
-                                                  const std::string& key) {
-    RecordReading reading = read_record(files, root, folder, key);
-    if (!reading.record && !reading.why.empty()) {
-        log.warning_once("cache.record", fmt::format("tuning record {} is not used: {}",
-                                                     record_file(root, folder, key).string(), reading.why));
+void Cache::State::append(const std::filesystem::path& root, std::vector<StoredFile> found,
+                          std::vector<StoredFile>& all) const {
+    for (StoredFile& stored : found) {
+        stored.writable = root == writable;
+        all.push_back(std::move(stored));
     }
-    if (reading.record) reading.record->writable = root == writable;
+}
+
+std::optional<RecordText> Cache::State::read(const StoredFile& stored) const {
+    RecordReading reading = cache::read_record(files, stored);
+    if (!reading.record && !reading.why.empty()) {
+        log.warning_once("cache.record",
+                         fmt::format("tuning record {} is not used: {}", stored.file.string(), reading.why));
+    }
     return std::move(reading.record);
 }
 
 bool Cache::State::refuse_record(const std::string& what) {
-    log.warning_once("cache.store_record", what + "; what was measured is lost when this process ends");
+    log.warning_once("cache.store_record", what + "; its measurements are lost when this process ends");
     return false;
 }
 
@@ -273,14 +287,34 @@ std::string Cache::State::unwritable_text(const std::string& why) const {
     return fmt::format("cache {}: cannot be written: {}", writable->string(), why);
 }
 
-std::vector<RecordText> Cache::load_records(const std::string& folder, const std::string& key) {
-    std::vector<RecordText> records;
-    if (!is_record_folder(folder) || !is_key(key)) return records;
+std::vector<StoredFile> Cache::record_files(const std::string& folder, const std::string& key) const {
+    std::vector<StoredFile> found;
+    if (!is_record_folder(folder) || !is_key(key)) return found;
     for (const std::filesystem::path& root : state_->roots()) {
-        if (auto record = state_->record_of(root, folder, key)) records.push_back(std::move(*record));
+        state_->append(root, cache::record_files(state_->files, root, folder, key), found);
     }
-    return records;
+    return found;
 }
+
+std::vector<StoredFile> Cache::bundle_files(const std::string& folder) const {
+    std::vector<StoredFile> found;
+    if (!is_record_folder(folder)) return found;
+    for (const std::filesystem::path& root : state_->roots()) {
+        state_->append(root, cache::bundle_files(state_->files, root, folder), found);
+    }
+    return found;
+}
+
+std::set<std::string> Cache::record_keys(const std::string& folder) const {
+    std::set<std::string> keys;
+    if (!is_record_folder(folder)) return keys;
+    for (const std::filesystem::path& root : state_->roots()) {
+        for (std::string& key : cache::record_keys(state_->files, root, folder)) keys.insert(std::move(key));
+    }
+    return keys;
+}
+
+std::optional<RecordText> Cache::read_record(const StoredFile& stored) const { return state_->read(stored); }
 
 bool Cache::store_record(const std::string& folder, const std::string& key, const std::string& text) {
     State& state = *state_;
@@ -304,23 +338,31 @@ void Cache::reject_record(const RecordText& record, const std::string& why) {
 }
 
 std::vector<RecordText> Cache::list_records() const {
-    std::vector<RecordText> records;
+    std::vector<RecordText> texts;
     for (const std::filesystem::path& root : state_->roots()) {
-        std::vector<StoredFile> found = scan(state_->files, root).records;
-        std::sort(found.begin(), found.end(),
-                  [](const auto& a, const auto& b) { return std::tie(a.folder, a.key) < std::tie(b.folder, b.key); });
-        for (const StoredFile& stored : found) {
-            if (auto record = state_->record_of(root, stored.folder, stored.key)) records.push_back(std::move(*record));
+        Contents contents = scan(state_->files, root);
+        for (auto* list : {&contents.records, &contents.bundles}) {
+            std::sort(list->begin(), list->end(), [](const auto& a, const auto& b) {
+                return std::tie(a.folder, a.key) < std::tie(b.folder, b.key);
+            });
+            std::vector<StoredFile> found;
+            state_->append(root, std::move(*list), found);
+            for (const StoredFile& stored : found) {
+                if (auto record = state_->read(stored)) texts.push_back(std::move(*record));
+            }
         }
     }
-    return records;
+    return texts;
 }
 
 std::uint64_t Cache::clear_records() {
     std::uint64_t removed = 0;
     if (!state_->writable) return removed;
-    for (const StoredFile& record : scan(state_->files, *state_->writable).records) {
-        if (state_->files.remove(record.file) == 0) ++removed;
+    const Contents contents = scan(state_->files, *state_->writable);
+    for (const auto* list : {&contents.records, &contents.bundles}) {
+        for (const StoredFile& record : *list) {
+            if (state_->files.remove(record.file) == 0) ++removed;
+        }
     }
     return removed;
 }
@@ -350,6 +392,8 @@ void Cache::with_lock(const std::string& key, const std::function<void()>& work,
 std::uint64_t Cache::limit_bytes() const noexcept { return state_->limit; }
 
 std::uint64_t Cache::rejected() const noexcept { return state_->rejected; }
+
+util::FileSystem& Cache::files() const noexcept { return state_->files; }
 
 std::vector<CacheLayer> Cache::layers() const {
     std::vector<CacheLayer> layers;

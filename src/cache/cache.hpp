@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,7 @@ struct CacheOptions {
     std::optional<std::vector<std::filesystem::path>> layers;
     std::optional<std::uint64_t> limit_bytes;
     /// The layer that comes with the library, below all others, see location.hpp. Left out, with a line in the log, if
-    /// it is not fit to be one.
+    /// it does not exist (info) or is unfit to be a layer (a warning).
     std::optional<std::filesystem::path> shipped = std::nullopt;
     /// How long with_lock waits for a holder unless it is told. Several times the compile time of the heaviest kernels:
     /// a holder that has not compiled by then was stopped or hangs.
@@ -46,8 +47,9 @@ struct CacheUsage {
 /// only for folders that others may write to; everything else is a miss and at most one warning.
 class Cache {
  public:
-    /// Makes no folder: that is left to the first store. Throws Error{io}, with the mend, for a root or layer that is
-    /// no folder, belongs to somebody other than this user and root, or is writable by its group or everybody.
+    /// Makes no folder: that is left to the first store. Throws Error{io}, with the command that helps, for a root
+    /// or layer that is not a folder, whose owner is neither this user nor root, or that its group or others may write
+    /// to.
     Cache(const CacheOptions& options, util::Logger& log);
     ~Cache();
 
@@ -58,8 +60,8 @@ class Cache {
     /// cannot be done (full disk, read-only root, no HOME).
     bool store(const std::string& key, const KernelEntry& entry);
 
-    /// For whoever stores on purpose rather than in passing: throws Error{io}, with the folder and the reason, when the
-    /// writable layer takes no file.
+    /// For a caller whose purpose is to store: throws Error{io}, with the folder and the reason, when no file can be
+    /// written to the writable layer.
     void require_writable();
 
     /// Work that one process of a node should do for all: takes the lock of `key` if it can be had within
@@ -68,23 +70,36 @@ class Cache {
     void with_lock(const std::string& key, const std::function<void()>& work,
                    std::optional<std::chrono::milliseconds> patience = std::nullopt);
 
-    /// The tuning record of `key` in `folder` from every layer that has it, in the order in which they are consulted.
-    [[nodiscard]] std::vector<RecordText> load_records(const std::string& folder, const std::string& key);
+    /// Where something may be recorded under `key` in `folder`: of each layer, in the order in which they are
+    /// consulted, the record of `key` and then the bundle, as far as they are there.
+    [[nodiscard]] std::vector<StoredFile> record_files(const std::string& folder, const std::string& key) const;
+
+    /// The bundles of `folder` of all layers, in the order in which they are consulted.
+    [[nodiscard]] std::vector<StoredFile> bundle_files(const std::string& folder) const;
+
+    /// The keys of the records in `folder`, of all layers.
+    [[nodiscard]] std::set<std::string> record_keys(const std::string& folder) const;
+
+    /// Nothing, with at most one warning for all, when it went away or cannot be had.
+    [[nodiscard]] std::optional<RecordText> read_record(const StoredFile& stored) const;
 
     /// Publishes a record into the writable layer, atomically. False, with one warning, when that cannot be done.
     bool store_record(const std::string& folder, const std::string& key, const std::string& text);
 
-    /// Says that a record makes no sense, once for all, and removes it if it is in the writable layer and still the one
-    /// that was read.
+    /// Says that a record or bundle makes no sense, once for all, and removes it if it is in the writable layer and
+    /// still the one that was read.
     void reject_record(const RecordText& record, const std::string& why);
 
-    /// Every record of every layer, by folder and key; unreadable ones are passed over.
+    /// Every record and every bundle: of each layer, in the order in which they are consulted, its records by folder
+    /// and key and then its bundles. Unreadable ones are passed over.
     [[nodiscard]] std::vector<RecordText> list_records() const;
 
-    /// Removes the records of the writable layer; returns how many.
+    /// Removes the records and bundles of the writable layer; returns how many.
     std::uint64_t clear_records();
 
     [[nodiscard]] std::vector<CacheLayer> layers() const;
+    /// Through which every file of the cache is read and written.
+    [[nodiscard]] util::FileSystem& files() const noexcept;
     [[nodiscard]] std::uint64_t limit_bytes() const noexcept;
     [[nodiscard]] std::uint64_t rejected() const noexcept;  ///< unsound entries met since construction
     /// What the writable layer holds, by the names and sizes of its files.

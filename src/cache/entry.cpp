@@ -86,8 +86,8 @@ std::optional<KernelEntry> decode(std::string_view bytes, std::string& why) {
     const std::string_view metadata = bytes.substr(header_bytes, metadata_bytes);
     const std::string_view cubin = bytes.substr(header_bytes + metadata_bytes, content_bytes - metadata_bytes);
     KernelEntry entry{util::parse_json(metadata), std::string(cubin)};
-    if (!entry.metadata.is_object()) return unsound("the metadata is no JSON object");
-    if (!is_cubin(entry.cubin)) return unsound("the payload is no cubin");
+    if (!entry.metadata.is_object()) return unsound("the metadata is not a JSON object");
+    if (!is_cubin(entry.cubin)) return unsound("the payload is not a cubin");
     return entry;
 }
 

@@ -15,10 +15,11 @@ namespace {
 // claims more is not read into memory to find out.
 constexpr std::uint64_t largest_entry = std::uint64_t{256} << 20;
 
-// A hundred candidates with their samples are some ten kilobytes.
+// A hundred candidates with their samples are some ten kilobytes, a bundle of a thousand tunings half a megabyte.
 constexpr std::uint64_t largest_record = std::uint64_t{16} << 20;
 
 constexpr std::string_view record_suffix = ".json";
+constexpr std::string_view bundle_suffix = ".jsonl";
 
 constexpr const char* key_field = "cache_key";
 
@@ -46,12 +47,23 @@ void add(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& lis
     if (files.status(found.file, found.status) == 0) list.push_back(std::move(found));
 }
 
+/// Unless there is no such file: one that cannot be looked at may be readable again later.
+void add_unless_missing(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
+    const int error = files.status(found.file, found.status);
+    if (error != -ENOENT && error != -ENOTDIR) list.push_back(std::move(found));
+}
+
 void scan_records(util::FileSystem& files, const std::filesystem::path& root, Contents& contents) {
     std::vector<std::string> folders;
     static_cast<void>(files.list(tuning_folder(root), folders));
     for (const std::string& folder : folders) {
-        if (!is_record_folder(folder)) continue;
         const std::filesystem::path path = tuning_folder(root) / folder;
+        if (folder.starts_with(util::temporary_prefix)) add(files, {"", "", path, {}}, contents.temporaries);
+        if (const std::string gpu = bundle_folder(folder); !gpu.empty()) {
+            add(files, {"", gpu, path, {}}, contents.bundles);
+            continue;
+        }
+        if (!is_record_folder(folder)) continue;
         std::vector<std::string> names;
         static_cast<void>(files.list(path, names));
         for (const std::string& name : names) {
@@ -95,9 +107,21 @@ std::filesystem::path record_file(const std::filesystem::path& root, const std::
     return tuning_folder(root) / folder / (key + std::string(record_suffix));
 }
 
+std::filesystem::path bundle_file(const std::filesystem::path& root, const std::string& folder) {
+    return tuning_folder(root) / (folder + std::string(bundle_suffix));
+}
+
+std::string bundle_folder(std::string_view name) {
+    if (!name.ends_with(bundle_suffix)) return {};
+    name.remove_suffix(bundle_suffix.size());
+    return is_record_folder(name) ? std::string(name) : std::string();
+}
+
 std::filesystem::path lock_file(const std::filesystem::path& root) { return version_folder(root) / "lock"; }
 
 std::filesystem::path upkeep_file(const std::filesystem::path& root) { return version_folder(root) / "upkeep"; }
+
+std::filesystem::path compilers_file(const std::filesystem::path& root) { return version_folder(root) / "compilers"; }
 
 std::string encode_for(const std::string& key, const KernelEntry& entry) {
     KernelEntry stored = entry;
@@ -111,14 +135,14 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
     const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status);
     if (error == -ENOENT || error == -ENOTDIR) return reading;
     if (error == -EINVAL || error == -EFBIG) {
-        reading.why = error == -EFBIG ? fmt::format("{} bytes are more than any kernel has", reading.status.size)
-                                      : "not a regular file";
+        reading.why = error == -EFBIG ? fmt::format("{} bytes, more than any kernel has", reading.status.size)
+                                      : "it is not a regular file";
         reading.bad_content = true;
         return reading;
     }
     if (error != 0) {
         // It may be readable again later, so it is left alone.
-        reading.why = "cannot be read: " + util::describe_error(error);
+        reading.why = "it cannot be read: " + util::describe_error(error);
         return reading;
     }
     if (const auto refusal = refusal_of_file(reading.status)) {
@@ -127,21 +151,46 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
     }
     reading.entry = decode(bytes, reading.why);
     if (reading.entry && !has_key(*reading.entry, key)) {
-        reading.why = "is the entry of another key";
+        reading.why = "it belongs to another key";
         reading.entry.reset();
     }
     reading.bad_content = !reading.entry;
     return reading;
 }
 
-RecordReading read_record(util::FileSystem& files, const std::filesystem::path& root, const std::string& folder,
-                          const std::string& key) {
+std::vector<StoredFile> record_files(util::FileSystem& files, const std::filesystem::path& root,
+                                     const std::string& folder, const std::string& key) {
+    std::vector<StoredFile> found;
+    add_unless_missing(files, {key, folder, record_file(root, folder, key), {}}, found);
+    for (StoredFile& bundle : bundle_files(files, root, folder)) found.push_back(std::move(bundle));
+    return found;
+}
+
+std::vector<StoredFile> bundle_files(util::FileSystem& files, const std::filesystem::path& root,
+                                     const std::string& folder) {
+    std::vector<StoredFile> found;
+    add_unless_missing(files, {"", folder, bundle_file(root, folder), {}}, found);
+    return found;
+}
+
+std::vector<std::string> record_keys(util::FileSystem& files, const std::filesystem::path& root,
+                                     const std::string& folder) {
+    std::vector<std::string> names;
+    static_cast<void>(files.list(tuning_folder(root) / folder, names));
+    std::vector<std::string> keys;
+    for (const std::string& name : names) {
+        if (std::string key = record_key(name); !key.empty()) keys.push_back(std::move(key));
+    }
+    return keys;
+}
+
+RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     RecordReading reading;
-    RecordText record{record_file(root, folder, key), folder, key, {}, false, {}};
+    RecordText record{stored, {}};
     const int error = util::read_file(files, record.file, largest_record, record.text, record.status);
     if (error == -ENOENT || error == -ENOTDIR) return reading;
     if (error != 0) {
-        reading.why = "cannot be read: " + util::describe_error(error);
+        reading.why = "it cannot be read: " + util::describe_error(error);
     } else if (const auto refusal = refusal_of_file(record.status)) {
         reading.why = *refusal;
     } else {

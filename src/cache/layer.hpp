@@ -7,7 +7,8 @@
 //   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
 //                                   time of modification, give or take an hour
 //   v1/tuning/GPU/ab01..ef.json     what was measured on that GPU for a problem, see tune/record.hpp
-//   .tmp-PID-RANDOM beside either   a file that is being written, or was when its process died
+//   v1/tuning/GPU.jsonl             a bundle: what was measured on that GPU for many problems, see tune/bundle.hpp
+//   .tmp-PID-RANDOM beside each     a file that is being written, or was when its process died
 #pragma once
 
 #include "cache/entry.hpp"
@@ -36,8 +37,13 @@ namespace smlora::cache {
 /// `folder` and `key` fit for it, see is_record_folder and is_key.
 [[nodiscard]] std::filesystem::path record_file(const std::filesystem::path& root, const std::string& folder,
                                                 const std::string& key);
+/// `folder` fits for it.
+[[nodiscard]] std::filesystem::path bundle_file(const std::filesystem::path& root, const std::string& folder);
+/// The folder of a bundle's file name; empty when the name is none.
+[[nodiscard]] std::string bundle_folder(std::string_view name);
 [[nodiscard]] std::filesystem::path lock_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path upkeep_file(const std::filesystem::path& root);
+[[nodiscard]] std::filesystem::path compilers_file(const std::filesystem::path& root);
 
 /// The entry as it is stored, with the key in its metadata: a sound file under another key's name is found out.
 [[nodiscard]] std::string encode_for(const std::string& key, const KernelEntry& entry);
@@ -51,14 +57,19 @@ struct Reading {
 
 [[nodiscard]] Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, const std::string& key);
 
-/// A tuning record as it is stored; what it says is its readers' affair.
-struct RecordText {
+struct StoredFile {
+    std::string key;     ///< empty for a bundle and for a temporary file
+    std::string folder;  ///< of a record or bundle
     std::filesystem::path file;
-    std::string folder;
-    std::string key;
-    std::string text;
-    bool writable = false;  ///< in the writable layer
     util::FileStatus status;
+    bool writable = false;  ///< in the writable layer, where the cache says so
+};
+
+/// A tuning record or bundle as it is stored; what it says is its readers' affair.
+struct RecordText : StoredFile {
+    std::string text;
+
+    [[nodiscard]] bool is_bundle() const { return key.empty(); }
 };
 
 struct RecordReading {
@@ -66,24 +77,27 @@ struct RecordReading {
     std::string why;  ///< why there is none; empty when there is no file
 };
 
-[[nodiscard]] RecordReading read_record(util::FileSystem& files, const std::filesystem::path& root,
-                                        const std::string& folder, const std::string& key);
+/// The record of `key` in `folder`, if there is one, and the bundle of `folder`, if there is one. Reads neither.
+[[nodiscard]] std::vector<StoredFile> record_files(util::FileSystem& files, const std::filesystem::path& root,
+                                                   const std::string& folder, const std::string& key);
+[[nodiscard]] std::vector<StoredFile> bundle_files(util::FileSystem& files, const std::filesystem::path& root,
+                                                   const std::string& folder);
 
-struct StoredFile {
-    std::string key;     ///< empty for a temporary file
-    std::string folder;  ///< of a record
-    std::filesystem::path file;
-    util::FileStatus status;
-};
+/// The keys of the records in `folder`.
+[[nodiscard]] std::vector<std::string> record_keys(util::FileSystem& files, const std::filesystem::path& root,
+                                                   const std::string& folder);
+
+[[nodiscard]] RecordReading read_record(util::FileSystem& files, const StoredFile& stored);
 
 struct Contents {
     std::vector<StoredFile> entries;  ///< kernels, by their names; what they hold was not looked at
     std::vector<StoredFile> records;  ///< likewise
+    std::vector<StoredFile> bundles;  ///< likewise
     std::vector<StoredFile> temporaries;
 };
 
-/// Every kernel, record and temporary file. What is neither, and what cannot be read or vanishes meanwhile, is passed
-/// over.
+/// Every kernel, record, bundle and temporary file. What is none of them, and what cannot be read or vanishes
+/// meanwhile, is passed over.
 [[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root);
 
 /// Removes a file that was seen with `status`, unless it has been replaced or touched since. Between the look and the

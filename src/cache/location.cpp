@@ -48,8 +48,9 @@ std::vector<std::filesystem::path> default_layers() {
     return layers;
 }
 
-std::optional<std::filesystem::path> shipped_layer() {
+std::optional<std::filesystem::path> shipped_layer(const std::optional<std::filesystem::path>& named) {
     if (util::environment("SMLORA_SHIPPED_CACHE") == "0") return std::nullopt;
+    if (named) return named->empty() ? std::nullopt : named;
     std::error_code error;
     const std::filesystem::path file = own_file();
     for (const char* from_here : {SMLORA_LAYER_FROM_LIBRARY, SMLORA_LAYER_FROM_PROGRAM}) {
@@ -68,7 +69,7 @@ std::uint64_t default_limit(std::string& complaint) {
     const auto bytes = util::parse_size(*value);
     if (!bytes) {
         complaint = fmt::format(
-            "SMLORA_CACHE_LIMIT: expected a number of bytes, or one with the suffix K, M or G, got \"{}\"; taking 2G",
+            "SMLORA_CACHE_LIMIT: expected a number of bytes, or one with the suffix K, M or G, got \"{}\"; using 2G",
             *value);
     }
     return bytes.value_or(default_limit_bytes);

@@ -16,9 +16,11 @@ namespace smlora::cache {
 /// SMLORA_CACHE_LAYERS, separated by ':'.
 [[nodiscard]] std::vector<std::filesystem::path> default_layers();
 
-/// The layer that comes with the library: share/smlora/cache of the prefix that this code was installed into, or the
-/// source tree's cache/ while it runs from the build tree. Nothing when there is none, or SMLORA_SHIPPED_CACHE is 0.
-[[nodiscard]] std::optional<std::filesystem::path> shipped_layer();
+/// The layer that comes with the library: `named`, else share/smlora/cache of the prefix that this code was installed
+/// into, else the source tree's cache/ while it runs from the build tree. Nothing when there is none, `named` is empty
+/// or SMLORA_SHIPPED_CACHE is 0.
+[[nodiscard]] std::optional<std::filesystem::path> shipped_layer(
+    const std::optional<std::filesystem::path>& named = std::nullopt);
 
 inline constexpr std::uint64_t default_limit_bytes = std::uint64_t{2} << 30;
 

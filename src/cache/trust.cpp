@@ -19,14 +19,14 @@ std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder
     }
     if (is_strangers(status)) {
         return fmt::format(
-            "cache folder {}: belongs to user {}, expected user {} or root, as its owner could choose what runs on the "
-            "GPU; mend: `chown -R {} {}`, or name another folder",
+            "cache folder {}: belongs to user {}, expected user {} or root, as its owner can run code on your GPU; run "
+            "`chown -R {} {}` or name another folder",
             folder.string(), status.owner, ::geteuid(), ::geteuid(), folder.string());
     }
     if (others_may_write(status)) {
         return fmt::format(
-            "cache folder {}: its permissions are {:04o}, expected no writing by group and others, as they could "
-            "choose what runs on the GPU; mend: `chmod -R go-w {}`",
+            "cache folder {}: its permissions are {:04o}, expected no write access for group and others, as anyone who "
+            "can write to the cache can run code on your GPU; run `chmod -R go-w {}`",
             folder.string(), status.permissions, folder.string());
     }
     return std::nullopt;
@@ -34,10 +34,10 @@ std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder
 
 std::optional<std::string> refusal_of_file(const util::FileStatus& status) {
     if (is_strangers(status)) {
-        return fmt::format("belongs to user {}, expected user {} or root", status.owner, ::geteuid());
+        return fmt::format("it belongs to user {}, expected user {} or root", status.owner, ::geteuid());
     }
     if (others_may_write(status)) {
-        return fmt::format("its permissions are {:04o}, expected no writing by group and others (chmod go-w)",
+        return fmt::format("its permissions are {:04o}, expected no write access for group and others (chmod go-w)",
                            status.permissions);
     }
     return std::nullopt;

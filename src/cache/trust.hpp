@@ -1,4 +1,4 @@
-// Who may write to the cache. Whoever can runs code on the GPU of everyone who reads it.
+// Who may write to the cache: anyone who can write to it can run code on the GPU of everyone who reads it.
 #pragma once
 
 #include "util/file_system.hpp"
@@ -9,8 +9,8 @@
 
 namespace smlora::cache {
 
-/// Why a folder cannot be a layer, with the mend: it is no folder, it belongs to somebody other than this user and
-/// root, or its group or everybody may write to it. Nothing when it can.
+/// Why a folder cannot be a layer, with the command that helps: it is not a folder, its owner is neither this user nor
+/// root, or its group or others may write to it. Nothing when it can.
 [[nodiscard]] std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder,
                                                            const util::FileStatus& status);
 

@@ -39,18 +39,19 @@ T& required(T* pointer, const char* name) {
 
 /// The caller's struct as this library knows it. A caller compiled with a later header has a longer one: fine, as long
 /// as the members that are unknown here are zero. A member added here later must default to what its absence meant, and
-/// the smallest size accepted must stay that of the first release.
+/// the smallest size accepted, `smallest`, must stay that of the first release: what the caller does not have is zero.
 template <class Struct>
-Struct read_struct(const Struct* caller, const char* name) {
+Struct read_struct(const Struct* caller, const char* name, std::size_t smallest = sizeof(Struct)) {
     static_assert(std::is_trivially_copyable_v<Struct> && offsetof(Struct, struct_size) == 0);
     const std::size_t size = required(caller, name).struct_size;
-    if (size < sizeof(Struct)) throw_struct_size(name, sizeof(Struct), size);
+    if (size < smallest) throw_struct_size(name, smallest, size);
     const auto* bytes = reinterpret_cast<const unsigned char*>(caller);
-    if (std::any_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+    if (size > sizeof(Struct) &&
+        std::any_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte != 0; })) {
         throw_newer_struct(name, sizeof(Struct), size);
     }
-    Struct known;
-    std::memcpy(&known, caller, sizeof(Struct));
+    Struct known{};
+    std::memcpy(&known, caller, std::min(size, sizeof(Struct)));
     return known;
 }
 

@@ -2,79 +2,126 @@
 
 #include <fmt/format.h>
 
+#include <concepts>
+#include <optional>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 
 namespace smlora::capi {
 namespace {
+
+std::string text_of(Name name) {
+    return *name.object == '\0' ? name.member : fmt::format("{}.{}", name.object, name.member);
+}
 
 [[noreturn]] void wrong(const std::string& name, std::string_view expected, std::int64_t got) {
     throw Error(ErrorCode::invalid_argument, fmt::format("{}: expected {}, got {}", name, expected, got));
 }
 
+[[noreturn]] void wrong(Name name, std::string_view expected, std::int64_t got) { wrong(text_of(name), expected, got); }
+
+constexpr DType last_of(DType) { return DType::int64; }
+constexpr WeightLayout last_of(WeightLayout) { return WeightLayout::enk; }
+constexpr RowOrder last_of(RowOrder) { return RowOrder::grouped; }
+constexpr Activation last_of(Activation) { return Activation::swiglu_clamped; }
+constexpr GateLayout last_of(GateLayout) { return GateLayout::interleaved; }
+constexpr Backend last_of(Backend) { return Backend::cpu; }
+constexpr TuneSkew last_of(TuneSkew) { return TuneSkew::one; }
+
+template <class Number>
+requires std::is_arithmetic_v<Number> || std::is_pointer_v<Number>
+void read(Number value, Number& result, Name) { result = value; }
+
+void read(std::int32_t flag, bool& result, Name name) {
+    if (flag != 0 && flag != 1) wrong(name, "0 or 1", flag);
+    result = flag == 1;
+}
+
 template <class Enum>
-Enum to_enum(std::int32_t value, Enum last, const std::string& name) {
-    const auto limit = static_cast<std::int32_t>(last);
-    if (value < 0 || value > limit) wrong(name, fmt::format("0 to {}", limit), value);
-    return static_cast<Enum>(value);
+requires std::is_enum_v<Enum>
+void read(std::int32_t value, Enum& result, Name name) {
+    constexpr auto last = static_cast<std::int32_t>(last_of(Enum{}));
+    if (value < 0 || value > last) wrong(name, fmt::format("0 to {}", last), value);
+    result = static_cast<Enum>(value);
 }
 
-bool to_flag(std::int32_t value, const char* name) {
-    if (value != 0 && value != 1) wrong(name, "0 or 1", value);
-    return value == 1;
+/// 0 is the default.
+template <class Number>
+requires std::is_arithmetic_v<Number>
+void read(Number value, std::optional<Number>& result, Name) {
+    if (value != 0) result = value;
 }
 
-void check_reserved(std::int32_t value, const char* name) {
-    if (value != 0) wrong(name, "0", value);
+void read(const char* path, std::optional<std::filesystem::path>& result, Name) {
+    if (path != nullptr) result = path;
 }
 
-Workspace to_workspace(const smlora_workspace& workspace) { return {workspace.data, workspace.bytes}; }
-
-template <class CArgs, class Args>
-void read_activation(const CArgs& a, Args& result) {
-    result.activation = to_enum(a.activation, Activation::swiglu_clamped, "activation");
-    result.layout = to_enum(a.layout, GateLayout::interleaved, "layout");
-    result.alpha = a.alpha;
-    result.limit = a.limit;
+void read(smlora_tuning tuning, std::optional<TuningPolicy>& result, Name name) {
+    switch (tuning) {
+        case SMLORA_TUNING_DEFAULT:
+            return;
+        case SMLORA_TUNING_FIRST_USE:
+            result = TuningPolicy::first_use;
+            return;
+        case SMLORA_TUNING_OFF:
+            result = TuningPolicy::off;
+            return;
+        case SMLORA_TUNING_RECORD_ONLY:
+            result = TuningPolicy::record_only;
+            return;
+        default:
+            wrong(name, "0 to 3", tuning);
+    }
 }
 
-Routing to_routing(const smlora_routing& routing) {
-    Routing result;
-    result.sorted_expert_idxs = to_tensor(routing.sorted_expert_idxs, "sorted_expert_idxs");
-    result.sorted_scattered_idxs = to_tensor(routing.sorted_scattered_idxs, "sorted_scattered_idxs");
-    result.expert_offsets = to_tensor(routing.expert_offsets, "expert_offsets");
+void read(const smlora_tensor& tensor, Tensor& result, Name name) { result = to_tensor(tensor, name); }
+
+/// Every member but those that are converted by hand. Messages say `args` of a reserved member, and `object` of others.
+template <class C>
+typename Members<C>::Cpp read_members(const C& c, const char* object, const char* args);
+
+template <class C>
+requires requires { typename Members<C>::Cpp; }
+void read(const C& c, typename Members<C>::Cpp& result, Name name) {
+    result = read_members(c, name.member, name.member);
+}
+
+template <class C>
+typename Members<C>::Cpp read_members(const C& c, const char* object, const char* args) {
+    typename Members<C>::Cpp result;
+    for_each_member<C>([&]<class M>(const M& member) {
+        if constexpr (std::same_as<M, Reserved<C>>) {
+            if (c.*member.c != 0) wrong(Name{args, "reserved"}, "0", c.*member.c);
+        } else if constexpr (requires { member.cpp; }) {
+            read(c.*member.c, result.*member.cpp, {object, member.name});
+        }
+    });
     return result;
 }
 
-/// Nothing for the default.
-std::optional<TuningPolicy> to_policy(smlora_tuning tuning) {
-    switch (tuning) {
-        case SMLORA_TUNING_DEFAULT:
-            return std::nullopt;
-        case SMLORA_TUNING_FIRST_USE:
-            return TuningPolicy::first_use;
-        case SMLORA_TUNING_OFF:
-            return TuningPolicy::off;
-        case SMLORA_TUNING_RECORD_ONLY:
-            return TuningPolicy::record_only;
-        default:
-            wrong("options.tuning", "0 to 3", tuning);
-    }
+/// Views, nested structs and what is unset by default are all zero in C.
+template <class CType, class CppType>
+void write(const CppType& value, CType& result) {
+    if constexpr (std::is_arithmetic_v<CppType> || std::is_enum_v<CppType>) result = static_cast<CType>(value);
 }
 
 }  // namespace
 
-DType to_dtype(smlora_dtype dtype, const char* name) { return to_enum(dtype, DType::int64, name); }
-
-Tensor to_tensor(const smlora_tensor& tensor, const char* name) {
+Tensor to_tensor(const smlora_tensor& tensor, Name name) {
     if (tensor.ndim < 0 || tensor.ndim > Tensor::max_ndim) {
-        wrong(fmt::format("{}.ndim", name), fmt::format("0 to {}", Tensor::max_ndim), tensor.ndim);
+        wrong(text_of(name) + ".ndim", fmt::format("0 to {}", Tensor::max_ndim), tensor.ndim);
+    }
+    if (tensor.dtype < 0 || tensor.dtype > static_cast<std::int32_t>(last_of(DType{}))) {
+        wrong(text_of(name) + ".dtype", fmt::format("0 to {}", static_cast<std::int32_t>(last_of(DType{}))),
+              tensor.dtype);
     }
     Tensor result;
     result.data = tensor.data;
-    result.dtype = to_dtype(tensor.dtype, fmt::format("{}.dtype", name).c_str());
+    result.dtype = static_cast<DType>(tensor.dtype);
     result.ndim = tensor.ndim;
     for (std::size_t i = 0; i < static_cast<std::size_t>(tensor.ndim); ++i) {
-        if (tensor.shape[i] < 0) wrong(fmt::format("{}.shape[{}]", name, i), "0 or more", tensor.shape[i]);
+        if (tensor.shape[i] < 0) wrong(fmt::format("{}.shape[{}]", text_of(name), i), "0 or more", tensor.shape[i]);
         result.shape[i] = tensor.shape[i];
         result.strides[i] = tensor.strides[i];
     }
@@ -82,52 +129,73 @@ Tensor to_tensor(const smlora_tensor& tensor, const char* name) {
 }
 
 Problem to_problem(const smlora_problem* problem, const char* name) {
-    const smlora_problem p = read_struct(problem, name);
-    check_reserved(p.reserved, "problem.reserved");
-    Problem result;
-    result.E = p.E;
-    result.K = p.K;
-    result.N = p.N;
-    result.R = p.R;
-    result.top_k = p.top_k;
-    result.dtype = to_dtype(p.dtype, "problem.dtype");
-    result.adapter_dtype = to_dtype(p.adapter_dtype, "problem.adapter_dtype");
-    result.gate_dtype = to_dtype(p.gate_dtype, "problem.gate_dtype");
-    result.index_dtype = to_dtype(p.index_dtype, "problem.index_dtype");
-    result.weight_layout = to_enum(p.weight_layout, WeightLayout::enk, "problem.weight_layout");
-    result.x_rows = to_enum(p.x_rows, RowOrder::grouped, "problem.x_rows");
-    result.y_rows = to_enum(p.y_rows, RowOrder::grouped, "problem.y_rows");
-    result.bias = to_flag(p.bias, "problem.bias");
-    result.gates = to_flag(p.gates, "problem.gates");
-    return result;
+    return read_members(read_struct(problem, name), name, name);
+}
+
+template <class C>
+typename Members<C>::Cpp to_args(const C* args) {
+    return read_members(read_struct(args, "args"), "", "args");
+}
+
+template <class C>
+C defaults() {
+    const typename Members<C>::Cpp cpp;
+    C c{};
+    for_each_member<C>([&](const auto& member) {
+        if constexpr (requires { member.cpp; }) write(cpp.*member.cpp, c.*member.c);
+    });
+    return c;
+}
+
+template smlora_problem defaults();
+template smlora_engine_options defaults();
+template smlora_prewarm_options defaults();
+template smlora_tune_options defaults();
+#define SMLORA_ARGS(c_struct)                                      \
+    template Members<c_struct>::Cpp to_args(const c_struct* args); \
+    template c_struct defaults();
+SMLORA_ARGS(smlora_route_args)
+SMLORA_ARGS(smlora_group_args)
+SMLORA_ARGS(smlora_combine_args)
+SMLORA_ARGS(smlora_combine_backward_args)
+SMLORA_ARGS(smlora_activation_args)
+SMLORA_ARGS(smlora_activation_backward_args)
+SMLORA_ARGS(smlora_forward_args)
+SMLORA_ARGS(smlora_backward_input_args)
+SMLORA_ARGS(smlora_backward_lora_args)
+#undef SMLORA_ARGS
+
+smlora_log_level to_c(LogLevel level) {
+    switch (level) {
+        case LogLevel::debug:
+            return SMLORA_LOG_DEBUG;
+        case LogLevel::info:
+            return SMLORA_LOG_INFO;
+        case LogLevel::notice:
+            return SMLORA_LOG_NOTICE;
+        case LogLevel::warning:
+            break;
+    }
+    return SMLORA_LOG_WARNING;
 }
 
 EngineOptions to_options(const smlora_engine_options* options) {
-    const smlora_engine_options o = read_struct(options, "options");
-    EngineOptions result;
-    result.backend = to_enum(o.backend, Backend::cpu, "options.backend");
-    result.device = o.device;
-    if (o.cache_root != nullptr) result.cache_root = o.cache_root;
+    const smlora_engine_options o = read_struct(options, "options", offsetof(smlora_engine_options, shipped_layer));
+    EngineOptions result = read_members(o, "options", "options");
     if (o.cache_layers != nullptr || o.cache_layer_count > 0) {
         result.cache_layers =
             to_strings<std::filesystem::path>(o.cache_layers, o.cache_layer_count, "options.cache_layers");
     }
-    if (o.cache_limit_bytes != 0) result.cache_limit_bytes = o.cache_limit_bytes;
-    result.threads = o.threads;
-    result.tuning = to_policy(o.tuning);
-    if (o.tuning_seconds != 0) result.tuning_seconds = o.tuning_seconds;
-    if (o.tuning_memory_bytes != 0) result.tuning_memory_bytes = o.tuning_memory_bytes;
     if (o.log != nullptr) {
         result.log = [log = o.log, user = o.log_user](LogLevel level, std::string_view line) {
-            log(static_cast<smlora_log_level>(level), std::string(line).c_str(), user);
+            log(to_c(level), std::string(line).c_str(), user);
         };
     }
     return result;
 }
 
 PrewarmOptions to_options(const smlora_prewarm_options& options) {
-    check_reserved(options.reserved, "options.reserved");
-    PrewarmOptions result;
+    PrewarmOptions result = read_members(options, "options", "options");
     // The caller's elements may be longer than this library's struct: step by their own size.
     if (options.problem_count > 0) required(options.problems, "options.problems");
     const auto* element = reinterpret_cast<const char*>(options.problems);
@@ -141,33 +209,22 @@ PrewarmOptions to_options(const smlora_prewarm_options& options) {
         result.tokens.assign(options.tokens, options.tokens + options.token_count);
     }
     result.archs = to_strings<std::string>(options.archs, options.arch_count, "options.archs");
-    result.jobs = options.jobs;
     if (options.activation_count > 0) required(options.activations, "options.activations");
     for (std::size_t i = 0; i < options.activation_count; ++i) {
-        const smlora_prewarm_activation& a = options.activations[i];
         const std::string name = fmt::format("options.activations[{}]", i);
-        check_reserved(a.reserved, (name + ".reserved").c_str());
-        result.activations.push_back({to_enum(a.activation, Activation::swiglu_clamped, name + ".activation"),
-                                      to_enum(a.layout, GateLayout::interleaved, name + ".layout"), a.width,
-                                      to_dtype(a.dtype, (name + ".dtype").c_str())});
+        result.activations.push_back(read_members(options.activations[i], name.c_str(), name.c_str()));
     }
     return result;
 }
 
 TuneOptions to_options(const smlora_tune_options* options) {
-    TuneOptions result;
-    if (options == nullptr) return result;
+    if (options == nullptr) return {};
     const smlora_tune_options o = read_struct(options, "options");
+    TuneOptions result = read_members(o, "options", "options");
     if (o.token_count > 0) {
         required(o.tokens, "options.tokens");
         result.tokens.assign(o.tokens, o.tokens + o.token_count);
     }
-    result.seconds = o.seconds;
-    if (o.memory_bytes != 0) result.memory_bytes = o.memory_bytes;
-    if (o.candidates != 0) result.candidates = o.candidates;
-    result.rounds = o.rounds;
-    result.skew = to_enum(o.skew, TuneSkew::one, "options.skew");
-    result.again = to_flag(o.again, "options.again");
     if (o.progress != nullptr) {
         result.progress = [callback = o.progress, user = o.progress_user](const TuneProgress& p) {
             const std::string work(p.work), phase(p.phase), best(p.best);
@@ -183,125 +240,6 @@ TuneOptions to_options(const smlora_tune_options* options) {
             return callback(&seen, user) == 0;
         };
     }
-    return result;
-}
-
-RouteArgs to_args(const smlora_route_args* args) {
-    const smlora_route_args a = read_struct(args, "args");
-    RouteArgs result;
-    result.top_idx = to_tensor(a.top_idx, "top_idx");
-    result.routing = to_routing(a.routing);
-    result.workspace = to_workspace(a.workspace);
-    return result;
-}
-
-GroupArgs to_args(const smlora_group_args* args) {
-    const smlora_group_args a = read_struct(args, "args");
-    GroupArgs result;
-    result.x = to_tensor(a.x, "x");
-    result.gates = to_tensor(a.gates, "gates");
-    result.routing = to_routing(a.routing);
-    result.out = to_tensor(a.out, "out");
-    result.workspace = to_workspace(a.workspace);
-    return result;
-}
-
-CombineArgs to_args(const smlora_combine_args* args) {
-    const smlora_combine_args a = read_struct(args, "args");
-    CombineArgs result;
-    result.y = to_tensor(a.y, "y");
-    result.gates = to_tensor(a.gates, "gates");
-    result.out = to_tensor(a.out, "out");
-    result.workspace = to_workspace(a.workspace);
-    return result;
-}
-
-CombineBackwardArgs to_args(const smlora_combine_backward_args* args) {
-    const smlora_combine_backward_args a = read_struct(args, "args");
-    CombineBackwardArgs result;
-    result.dout = to_tensor(a.dout, "dout");
-    result.y = to_tensor(a.y, "y");
-    result.gates = to_tensor(a.gates, "gates");
-    result.dy = to_tensor(a.dy, "dy");
-    result.dgates = to_tensor(a.dgates, "dgates");
-    result.workspace = to_workspace(a.workspace);
-    return result;
-}
-
-ActivationArgs to_args(const smlora_activation_args* args) {
-    const smlora_activation_args a = read_struct(args, "args");
-    ActivationArgs result;
-    result.h = to_tensor(a.h, "h");
-    result.a = to_tensor(a.a, "a");
-    read_activation(a, result);
-    return result;
-}
-
-ActivationBackwardArgs to_args(const smlora_activation_backward_args* args) {
-    const smlora_activation_backward_args a = read_struct(args, "args");
-    ActivationBackwardArgs result;
-    result.h = to_tensor(a.h, "h");
-    result.da = to_tensor(a.da, "da");
-    result.dh = to_tensor(a.dh, "dh");
-    result.a = to_tensor(a.a, "a");
-    read_activation(a, result);
-    return result;
-}
-
-ForwardArgs to_args(const smlora_forward_args* args) {
-    const smlora_forward_args a = read_struct(args, "args");
-    check_reserved(a.reserved, "args.reserved");
-    ForwardArgs result;
-    result.x = to_tensor(a.x, "x");
-    result.W = to_tensor(a.W, "W");
-    result.A = to_tensor(a.A, "A");
-    result.B = to_tensor(a.B, "B");
-    result.bias = to_tensor(a.bias, "bias");
-    result.gates = to_tensor(a.gates, "gates");
-    result.routing = to_routing(a.routing);
-    result.scaling = a.scaling;
-    result.y = to_tensor(a.y, "y");
-    result.xa = to_tensor(a.xa, "xa");
-    result.workspace = to_workspace(a.workspace);
-    return result;
-}
-
-BackwardInputArgs to_args(const smlora_backward_input_args* args) {
-    const smlora_backward_input_args a = read_struct(args, "args");
-    check_reserved(a.reserved, "args.reserved");
-    BackwardInputArgs result;
-    result.dy = to_tensor(a.dy, "dy");
-    result.W = to_tensor(a.W, "W");
-    result.A = to_tensor(a.A, "A");
-    result.B = to_tensor(a.B, "B");
-    result.gates = to_tensor(a.gates, "gates");
-    result.routing = to_routing(a.routing);
-    result.scaling = a.scaling;
-    result.dx = to_tensor(a.dx, "dx");
-    result.yb = to_tensor(a.yb, "yb");
-    result.dgates = to_tensor(a.dgates, "dgates");
-    result.x = to_tensor(a.x, "x");
-    result.bias = to_tensor(a.bias, "bias");
-    result.workspace = to_workspace(a.workspace);
-    return result;
-}
-
-BackwardLoraArgs to_args(const smlora_backward_lora_args* args) {
-    const smlora_backward_lora_args a = read_struct(args, "args");
-    check_reserved(a.reserved, "args.reserved");
-    BackwardLoraArgs result;
-    result.x = to_tensor(a.x, "x");
-    result.dy = to_tensor(a.dy, "dy");
-    result.A = to_tensor(a.A, "A");
-    result.B = to_tensor(a.B, "B");
-    result.gates = to_tensor(a.gates, "gates");
-    result.routing = to_routing(a.routing);
-    result.scaling = a.scaling;
-    result.xa = to_tensor(a.xa, "xa");
-    result.yb = to_tensor(a.yb, "yb");
-    result.dA = to_tensor(a.dA, "dA");
-    result.dB = to_tensor(a.dB, "dB");
-    result.workspace = to_workspace(a.workspace);
     return result;
 }
 

@@ -56,7 +56,7 @@ smlora_status smlora_tensor_init(smlora_tensor* tensor, void* data, smlora_dtype
                 stride *= shape[i];
             }
         }
-        static_cast<void>(to_tensor(view, "tensor"));  // the checks that the operations make
+        static_cast<void>(to_tensor(view, {"", "tensor"}));  // the checks that the operations make
         required(tensor, "tensor") = view;
     });
 }

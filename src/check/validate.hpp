@@ -26,6 +26,9 @@ std::int64_t validate_backward_lora(const Problem& problem, const BackwardLoraAr
 std::int64_t validate_activation(const Problem& problem, const ActivationArgs& args, Backend backend);
 std::int64_t validate_activation_backward(const Problem& problem, const ActivationBackwardArgs& args, Backend backend);
 
+/// Backend, device and threads, which every engine has; what only some parts of it use, they check themselves.
+void validate_options(const EngineOptions& options);
+
 /// For the workspace queries: the problem, and that T is a number of tokens that it can route.
 void validate_tokens(const Problem& problem, std::int64_t T);
 

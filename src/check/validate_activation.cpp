@@ -1,4 +1,5 @@
 // activation and activation_backward.
+#include "check/overlap.hpp"
 #include "check/validate.hpp"
 #include "check/validate_common.hpp"
 #include "check/validate_tensor.hpp"
@@ -65,6 +66,7 @@ std::int64_t validate_activation(const Problem& problem, const ActivationArgs& a
     check_parameters(args);
     const Extents extents = extents_of("a", args.a, problem, backend);
     check_gated("h", args.h, problem, extents);
+    check_apart({{"a", args.a}}, {{"h", args.h}});
     return extents.rows;
 }
 
@@ -77,6 +79,7 @@ std::int64_t validate_activation_backward(const Problem& problem, const Activati
     if (args.a.given()) {
         check_tensor("a", args.a, problem.dtype, {{"rows", extents.rows}, {"width", extents.width}}, Strides::rows);
     }
+    check_apart({{"dh", args.dh}, {"a", args.a}}, {{"h", args.h}, {"da", args.da}});
     return extents.rows;
 }
 

@@ -1,4 +1,5 @@
 // route, group, combine and combine_backward.
+#include "check/overlap.hpp"
 #include "check/validate.hpp"
 #include "check/validate_common.hpp"
 #include "check/validate_tensor.hpp"
@@ -15,6 +16,11 @@ std::int64_t validate_route(const Problem& problem, const RouteArgs& args, Backe
                  Strides::contiguous);
     check_given("routing.sorted_expert_idxs", args.routing.sorted_expert_idxs, "to route, which writes it");
     check_routing(problem, args.routing, M);
+    check_apart({{"routing.sorted_expert_idxs", args.routing.sorted_expert_idxs},
+                 {"routing.sorted_scattered_idxs", args.routing.sorted_scattered_idxs},
+                 {"routing.expert_offsets", args.routing.expert_offsets},
+                 Operand(args.workspace)},
+                {{"top_idx", args.top_idx}});
     return T;
 }
 
@@ -31,6 +37,12 @@ std::int64_t validate_group(const Problem& problem, const GroupArgs& args, Backe
     if (args.gates.given()) check_gates("gates", args.gates, problem, T);
     check_routing(problem, args.routing, M);
     check_tensor("out", args.out, problem.dtype, {{"M", M}, {"width of x", width}}, Strides::rows);
+    check_apart({{"out", args.out}, Operand(args.workspace)},
+                {{"x", args.x},
+                 {"gates", args.gates},
+                 {"routing.sorted_expert_idxs", args.routing.sorted_expert_idxs},
+                 {"routing.sorted_scattered_idxs", args.routing.sorted_scattered_idxs},
+                 {"routing.expert_offsets", args.routing.expert_offsets}});
     return T;
 }
 
@@ -42,6 +54,7 @@ std::int64_t validate_combine(const Problem& problem, const CombineArgs& args, B
     check_tensor("y", args.y, problem.dtype, {{"M", M}, {"width", width}}, Strides::rows);
     if (args.gates.given()) check_gates("gates", args.gates, problem, T);
     check_tensor("out", args.out, problem.dtype, {{"T", T}, {"width of y", width}}, Strides::rows);
+    check_apart({{"out", args.out}, Operand(args.workspace)}, {{"y", args.y}, {"gates", args.gates}});
     return T;
 }
 
@@ -59,6 +72,8 @@ std::int64_t validate_combine_backward(const Problem& problem, const CombineBack
     if (args.gates.given()) check_gates("gates", args.gates, problem, T);
     if (args.dy.given()) check_tensor("dy", args.dy, problem.dtype, {{"M", M}, width}, Strides::rows);
     if (args.dgates.given()) check_gates("dgates", args.dgates, problem, T);
+    check_apart({{"dy", args.dy}, {"dgates", args.dgates}, Operand(args.workspace)},
+                {{"dout", args.dout}, {"y", args.y}, {"gates", args.gates}});
     return T;
 }
 

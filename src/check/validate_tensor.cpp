@@ -22,6 +22,7 @@ template <class... Arguments>
 std::size_t at(std::int32_t i) { return static_cast<std::size_t>(i); }
 
 std::string text_of(const std::array<std::int64_t, Tensor::max_ndim>& values, std::int32_t count) {
+    if (count < 0) return fmt::format("{} extents", count);
     std::string text = "[";
     for (std::int32_t i = 0; i < std::min(count, Tensor::max_ndim); ++i) {
         text += fmt::format("{}{}", i == 0 ? "" : ", ", values[at(i)]);
@@ -94,14 +95,14 @@ bool disjoint(const Tensor& tensor) {
 
 /// No stride is negative and the last element's offset in bytes fits 63 bits.
 void check_reach(const char* argument, const Tensor& tensor) {
-    std::int64_t reach = static_cast<std::int64_t>(size_of(tensor.dtype));
+    const auto element = static_cast<std::int64_t>(size_of(tensor.dtype));
+    std::int64_t reach = element;
     for (std::int32_t i = 0; i < tensor.ndim; ++i) {
         if (tensor.shape[at(i)] <= 1) continue;
         if (tensor.strides[at(i)] < 0) fail_strides(argument, tensor, "strides of 0 or more");
         std::int64_t span = 0;
         if (__builtin_mul_overflow(tensor.shape[at(i)] - 1, tensor.strides[at(i)], &span) ||
-            __builtin_mul_overflow(span, static_cast<std::int64_t>(size_of(tensor.dtype)), &span) ||
-            __builtin_add_overflow(reach, span, &reach)) {
+            __builtin_mul_overflow(span, element, &span) || __builtin_add_overflow(reach, span, &reach)) {
             fail_strides(argument, tensor, "less than 2^63 bytes");
         }
     }
@@ -141,6 +142,11 @@ bool check_extents(const char* argument, const Tensor& tensor, DType dtype, std:
     if (!empty && tensor.data == nullptr) {
         fail("{}: expected memory for shape {}, got a null pointer", argument, values_of(shape));
     }
+    // Sizes are powers of two, and a division would be the dearest thing here.
+    if (!empty && (reinterpret_cast<std::uintptr_t>(tensor.data) & (size_of(dtype) - 1)) != 0) {
+        fail("{}: expected memory aligned to the {} bytes of {}, got {}", argument, size_of(dtype), describe(dtype),
+             tensor.data);
+    }
     return !empty;
 }
 
@@ -159,6 +165,15 @@ void check_rank_rows(const char* argument, const Tensor& tensor, const Problem& 
         fail("{}: expected strides {{padded_rank, 1}} = [{}, 1], got {}", argument, padded_rank(problem),
              text_of(tensor.strides, tensor.ndim));
     }
+}
+
+Tensor with_padding(const Tensor& rank_rows, const Problem& problem) {
+    Tensor padded = rank_rows;
+    if (padded.given()) {
+        padded.shape[1] = padded_rank(problem);
+        padded.strides[1] = 1;  // which nothing said if R is 1
+    }
+    return padded;
 }
 
 void check_absent(const char* argument, const Tensor& tensor, const char* reason) {

@@ -31,6 +31,9 @@ void check_tensor(const char* argument, const Tensor& tensor, DType dtype, std::
 /// xa and yb: [M, R] with strides {padded_rank, 1}.
 void check_rank_rows(const char* argument, const Tensor& tensor, const Problem& problem, std::int64_t M);
 
+/// All columns of xa or yb that are written and read: those of the padding as well.
+[[nodiscard]] Tensor with_padding(const Tensor& rank_rows, const Problem& problem);
+
 /// `reason` ends the sentence "<argument>: expected not to be given ..".
 void check_absent(const char* argument, const Tensor& tensor, const char* reason);
 

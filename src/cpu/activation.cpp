@@ -17,12 +17,21 @@ struct Gated {
     Acc d_up;
 };
 
+/// Of the sign's own exponential, which does not overflow: 1 / (1 + exp(-g)) is 0 below -88.7 in fp32, where g times it
+/// is not yet.
+template <class Acc>
+Acc sigmoid_of(Acc g) {
+    if (g >= 0) return 1 / (1 + std::exp(-g));
+    const Acc e = std::exp(g);
+    return e / (1 + e);
+}
+
 template <class Acc, class Args>
 Gated<Acc> gated(const Args& args, Acc g, Acc u) {
     const auto product = [u](Acc value, Acc slope) { return Gated<Acc>{value * u, slope * u, value}; };
     switch (args.activation) {
         case Activation::swiglu: {
-            const Acc sigmoid = 1 / (1 + std::exp(-g));
+            const Acc sigmoid = sigmoid_of(g);
             return product(g * sigmoid, sigmoid * (1 + g * (1 - sigmoid)));
         }
         case Activation::geglu: {
@@ -45,7 +54,7 @@ Gated<Acc> gated(const Args& args, Acc g, Acc u) {
     const Acc limit = static_cast<Acc>(args.limit);
     const Acc gate = std::min(g, limit);
     const Acc up = std::clamp(u, -limit, limit) + 1;
-    const Acc sigmoid = 1 / (1 + std::exp(-alpha * gate));
+    const Acc sigmoid = sigmoid_of(alpha * gate);
     const Acc slope = sigmoid * (1 + alpha * gate * (1 - sigmoid));
     return {gate * sigmoid * up, g > limit ? Acc{0} : slope * up, std::abs(u) > limit ? Acc{0} : gate * sigmoid};
 }

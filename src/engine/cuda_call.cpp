@@ -1,9 +1,7 @@
 #include "engine/cuda_call.hpp"
 
 #include "gpu/driver.hpp"
-#include "gpu/launch.hpp"
 
-#include <algorithm>
 #include <vector>
 
 namespace smlora::engine {
@@ -11,24 +9,30 @@ namespace smlora::engine {
 CudaCall::CudaCall(Engine::Impl& engine, Stream stream)
     : engine_(engine),
       context_(engine_.contexts, engine_.options.device),
-      stream_(static_cast<CUstream>(stream.handle)) {}
+      launcher_(context_.facts(), static_cast<CUstream>(stream.handle)) {}
 
-const plan::Plan& CudaCall::plan(const Problem& problem, const plan::Variant& variant, const plan::CallRows* rows) {
-    return engine_.plans.get({problem, variant, context_.handle()}, [&] {
-        CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-        SMLORA_CUDA(cuStreamIsCapturing, stream_, &status);
-        const bool capturing = status != CU_STREAM_CAPTURE_STATUS_NONE;
-        const plan::Choices choices = capturing || rows == nullptr
-                                          ? engine_.tuner.known(problem, variant, facts())
-                                          : engine_.tuner.choose(problem, variant, facts(), *rows, stream_);
-        plan::Plan plan = plan::make_plan(problem, variant, facts(), choices);
-        load(plan, capturing);
-        return plan;
-    });
+const plan::Plan& CudaCall::plan(const Problem& problem, const plan::Request& request, const plan::CallRows* rows) {
+    const plan::PlanKey key{problem, request, context_.handle()};
+    if (const plan::Plan* known = engine_.plans.find(key)) return *known;
+    // Under no lock: this may compile for seconds. Two threads may make one plan; the kernels behind it are compiled
+    // once all the same.
+    return engine_.plans.insert(key, make_plan(problem, request, rows));
+}
+
+plan::Plan CudaCall::make_plan(const Problem& problem, const plan::Request& request, const plan::CallRows* rows) {
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    SMLORA_CUDA(cuStreamIsCapturing, stream(), &status);
+    const bool capturing = status != CU_STREAM_CAPTURE_STATUS_NONE;
+    const plan::Choices choices = capturing || rows == nullptr
+                                      ? engine_.chooser->known(problem, request, facts())
+                                      : engine_.chooser->choose(problem, request, facts(), *rows, stream());
+    plan::Plan plan = plan::make_plan(problem, request, facts(), choices);
+    load(plan, capturing);
+    return plan;
 }
 
 void CudaCall::load(plan::Plan& plan, bool capturing) {
-    std::vector<plan::Step*> steps;
+    std::vector<families::Step*> steps;
     std::vector<const jit::KernelSpec*> specs;
     for (auto& step : plan.steps) {
         if (!step) continue;
@@ -37,23 +41,6 @@ void CudaCall::load(plan::Plan& plan, bool capturing) {
     }
     const auto kernels = engine_.kernels.get_all(specs, facts().arch, engine_.threads, capturing);
     for (std::size_t i = 0; i < steps.size(); ++i) steps[i]->kernel = kernels[i];
-    plan.multiprocessors = facts().multiprocessors;
-}
-
-void CudaCall::launch_items(const plan::Plan& plan, const plan::Step& step, std::int64_t items, const void* args,
-                            std::size_t bytes, gpu::Begin begin) {
-    const std::int64_t resident =
-        static_cast<std::int64_t>(plan.multiprocessors) * std::max(1, step.kernel->blocks_per_multiprocessor);
-    // Earlier GPUs cannot let a kernel begin during the last one.
-    if (context_.facts().arch.number() < 90) begin = gpu::Begin::after_earlier_work;
-    const std::int64_t cluster = step.spec.cluster;
-    const std::int64_t clusters = std::clamp<std::int64_t>(items / cluster, 1, resident / cluster);
-    gpu::launch(*step.kernel, static_cast<unsigned>(clusters * cluster), 1, stream_, args, bytes, begin);
-}
-
-void CudaCall::launch_exact(const plan::Step& step, std::int64_t x, std::int64_t y, const void* args,
-                            std::size_t bytes) {
-    gpu::launch(*step.kernel, static_cast<unsigned>(x), static_cast<unsigned>(y), stream_, args, bytes);
 }
 
 }  // namespace smlora::engine

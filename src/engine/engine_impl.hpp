@@ -1,15 +1,17 @@
 // What an engine holds.
 #pragma once
 
-#include "autotune/tuner.hpp"
 #include "cache/cache.hpp"
 #include "gpu/device.hpp"
 #include "jit/kernel_library.hpp"
+#include "plan/chooser.hpp"
 #include "plan/plan_table.hpp"
 #include "util/log.hpp"
 #include "util/thread_pool.hpp"
 
 #include <smlora/engine.hpp>
+
+#include <memory>
 
 namespace smlora {
 
@@ -23,7 +25,7 @@ struct Engine::Impl {
     jit::KernelLibrary kernels;
     gpu::PrimaryContexts contexts;
     plan::PlanTable plans;
-    autotune::Tuner tuner;
+    std::unique_ptr<plan::Chooser> chooser;  ///< set by the constructor of Engine, which knows what implements it
 };
 
 }  // namespace smlora

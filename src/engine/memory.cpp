@@ -30,7 +30,11 @@ class ContextScope {
 
 CUdeviceptr device_pointer(void* data, std::size_t offset) { return reinterpret_cast<CUdeviceptr>(data) + offset; }
 
-void check_range(std::size_t size, std::size_t bytes, std::size_t offset) {
+void check_copy(const char* argument, const void* host, std::size_t size, std::size_t bytes, std::size_t offset) {
+    if (bytes > 0 && host == nullptr) {
+        throw Error(ErrorCode::invalid_argument,
+                    fmt::format("{}: expected memory for {} bytes, got a null pointer", argument, bytes));
+    }
     if (offset > size || bytes > size - offset) {
         throw Error(ErrorCode::invalid_argument,
                     fmt::format("bytes: expected at most {} from offset {} of a buffer of {} bytes, got {}",
@@ -86,7 +90,7 @@ void Buffer::release() noexcept {
 }
 
 void Buffer::copy_from_host(const void* source, std::size_t bytes, std::size_t offset) {
-    check_range(bytes_, bytes, offset);
+    check_copy("source", source, bytes_, bytes, offset);
     if (bytes == 0) return;
     if (backend_ == Backend::cpu) {
         std::memcpy(static_cast<char*>(data_) + offset, source, bytes);
@@ -97,7 +101,7 @@ void Buffer::copy_from_host(const void* source, std::size_t bytes, std::size_t o
 }
 
 void Buffer::copy_to_host(void* target, std::size_t bytes, std::size_t offset) const {
-    check_range(bytes_, bytes, offset);
+    check_copy("target", target, bytes_, bytes, offset);
     if (bytes == 0) return;
     if (backend_ == Backend::cpu) {
         std::memcpy(target, static_cast<const char*>(data_) + offset, bytes);

@@ -91,8 +91,8 @@ std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
         }
         for (const Problem& problem : options.problems) {
             for (const std::int64_t T : tokens) {
-                const auto known = [&](const plan::Variant& variant) {
-                    return engine.tuner.known(problem, variant, facts);
+                const auto known = [&](const plan::Request& request) {
+                    return engine.chooser->known(problem, request, facts);
                 };
                 for (jit::KernelSpec& spec : plan::step_kernels(problem, T, facts, known)) {
                     add(std::move(spec), facts.arch);

@@ -1,9 +1,11 @@
-// Scratch memory of an operation: measured first, then taken from the caller or from the stream-ordered pool.
+// Scratch memory of an operation: laid out first, then taken from the caller or from the stream-ordered pool.
 #pragma once
 
 #include "gpu/pool.hpp"
 
 #include <smlora/operations.hpp>
+
+#include <cuda.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -11,34 +13,36 @@
 
 namespace smlora::engine {
 
-/// Hands out 256-byte-aligned pieces of a block; made without a block it only measures.
+/// A block of memory for the length of one call, cut into pieces that are aligned to 256 bytes.
 class Scratch {
  public:
-    Scratch() = default;
-    explicit Scratch(void* base) : base_(static_cast<char*>(base)) {}
+    /// A part of the block; by default none.
+    class Piece {
+     public:
+        Piece() = default;
 
-    void* take(std::int64_t bytes) {
-        const std::size_t offset = used_;
-        used_ += (static_cast<std::size_t>(bytes) + 255) / 256 * 256;
-        return base_ == nullptr ? nullptr : base_ + offset;
-    }
-    [[nodiscard]] std::size_t used() const noexcept { return used_; }
+     private:
+        friend class Scratch;
+        explicit Piece(std::size_t offset) : offset_(offset) {}
+        std::optional<std::size_t> offset_;
+    };
 
- private:
-    char* base_ = nullptr;
-    std::size_t used_ = 0;
-};
+    /// Adds a piece, before allocate().
+    [[nodiscard]] Piece reserve(std::int64_t bytes);
 
-/// The block behind a Scratch for the length of one call.
-class ScratchBlock {
- public:
+    /// Bytes of all pieces.
+    [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+
     /// Throws Error{invalid_argument} when the caller's workspace is too small or misaligned.
-    ScratchBlock(const Workspace& workspace, std::size_t needed, CUstream stream);
-    [[nodiscard]] void* data() const noexcept { return data_; }
+    void allocate(const Workspace& workspace, CUstream stream);
+
+    /// Where a piece lies, after allocate(); null for none.
+    [[nodiscard]] void* at(Piece piece) const noexcept;
 
  private:
+    std::size_t bytes_ = 0;
     std::optional<gpu::StreamBuffer> pool_;
-    void* data_ = nullptr;
+    char* base_ = nullptr;
 };
 
 }  // namespace smlora::engine

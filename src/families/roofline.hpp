@@ -6,9 +6,6 @@
 
 namespace smlora::families {
 
-/// What grouped_product_mma reaches with its best tile, full.
-[[nodiscard]] double mma_flop_per_second(const gpu::DeviceFacts& facts);
-
 /// Of a kernel whose arithmetic alone would take `arithmetic_seconds` and that moves `bytes`. Between the sum of both
 /// and the larger one; rises with either, so that candidates that move the same bytes keep the order of their
 /// arithmetic.

@@ -1,6 +1,7 @@
 #include "gpu/device.hpp"
 
 #include "gpu/driver.hpp"
+#include "gpu/known_gpus.hpp"
 
 #include <smlora/error.hpp>
 
@@ -124,6 +125,12 @@ DeviceFacts facts_of(const Arch& arch) { return facts_of(typical_gpu(arch)); }
 DeviceFacts facts_of(std::string_view name) {
     if (const TypicalGpu* gpu = find_gpu(name)) return facts_of(*gpu);
     throw Error(ErrorCode::invalid_argument, fmt::format("gpu: expected one of {}, got \"{}\"", known_names(), name));
+}
+
+std::vector<std::string_view> known_gpus() {
+    std::vector<std::string_view> names;
+    for (const TypicalGpu& gpu : typical_gpus) names.push_back(gpu.name);
+    return names;
 }
 
 Peak peak_of(const DeviceFacts& facts) {

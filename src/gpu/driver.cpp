@@ -82,7 +82,7 @@ void initialize(const Driver& driver) {
     const char* text = nullptr;
     driver.cuGetErrorName(result, &name);
     driver.cuGetErrorString(result, &text);
-    no_driver(fmt::format("{} was opened, but cuInit gives {} ({})", library_name,
+    no_driver(fmt::format("{} was opened, but cuInit returned {} ({})", library_name,
                           name == nullptr ? std::to_string(static_cast<int>(result)) : name,
                           text == nullptr ? "no description" : text));
 }

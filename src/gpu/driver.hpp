@@ -5,7 +5,8 @@
 
 #include <string>
 
-// The one list of driver functions in use; everything else about the loader is generated from it.
+// The driver functions that the library calls, and no other: a driver that lacks one of them is refused. Everything
+// else about the loader is generated from this list.
 #define SMLORA_CUDA_FUNCTIONS(X)                   \
     X(cuInit)                                      \
     X(cuDriverGetVersion)                          \
@@ -20,7 +21,6 @@
     X(cuDevicePrimaryCtxRelease)                   \
     X(cuDevicePrimaryCtxGetState)                  \
     X(cuCtxGetCurrent)                             \
-    X(cuCtxSetCurrent)                             \
     X(cuCtxPushCurrent)                            \
     X(cuCtxPopCurrent)                             \
     X(cuCtxGetDevice)                              \
@@ -30,13 +30,11 @@
     X(cuModuleUnload)                              \
     X(cuModuleGetFunction)                         \
     X(cuFuncSetAttribute)                          \
-    X(cuFuncGetAttribute)                          \
     X(cuOccupancyMaxActiveBlocksPerMultiprocessor) \
     X(cuLaunchKernelEx)                            \
     X(cuTensorMapEncodeTiled)                      \
     X(cuMemAlloc)                                  \
     X(cuMemFree)                                   \
-    X(cuMemAllocAsync)                             \
     X(cuMemAllocFromPoolAsync)                     \
     X(cuMemFreeAsync)                              \
     X(cuMemPoolCreate)                             \
@@ -54,13 +52,7 @@
     X(cuStreamSynchronize)                         \
     X(cuStreamIsCapturing)                         \
     X(cuThreadExchangeStreamCaptureMode)           \
-    X(cuStreamBeginCapture)                        \
-    X(cuStreamEndCapture)                          \
     X(cuStreamWaitEvent)                           \
-    X(cuGraphInstantiate)                          \
-    X(cuGraphLaunch)                               \
-    X(cuGraphExecDestroy)                          \
-    X(cuGraphDestroy)                              \
     X(cuEventCreate)                               \
     X(cuEventDestroy)                              \
     X(cuEventRecord)                               \

@@ -76,7 +76,7 @@ StreamBuffer::~StreamBuffer() {
 }
 
 void* StreamBuffer::data() const noexcept {
-    // A device address is a number to the driver and a pointer to everybody else.
+    // A device address is a number to the driver and a pointer everywhere else.
     return reinterpret_cast<void*>(address_);  // NOLINT(performance-no-int-to-ptr)
 }
 

@@ -33,8 +33,8 @@ class StreamBuffer {
     std::size_t bytes_;
 };
 
-/// Gives the memory of the current device's pool that nobody uses back to the system: for after work that needed much
-/// more than a step does.
+/// Gives the unused memory of the current device's pool back to the system: after work that needed much more than a
+/// step does.
 void trim_pool();
 
 }  // namespace smlora::gpu

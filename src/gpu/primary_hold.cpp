@@ -7,7 +7,7 @@ namespace smlora::gpu {
 PrimaryHold::PrimaryHold() {
     SMLORA_CUDA(cuCtxGetCurrent, &context_);
     SMLORA_CUDA(cuCtxGetDevice, &device_);
-    // Asked first, because retaining a primary context that nobody uses would make one, with hundreds of megabytes.
+    // Asked first, because retaining an unused primary context would create it, with hundreds of megabytes.
     unsigned flags = 0;
     int active = 0;
     SMLORA_CUDA(cuDevicePrimaryCtxGetState, device_, &flags, &active);

@@ -14,9 +14,9 @@ NvrtcAccess NvrtcAccess::installed() {
     return {[] { return locate_nvrtc(); }, []() -> const Nvrtc& { return Nvrtc::instance(); }};
 }
 
-CompilerIdentity::CompilerIdentity(std::vector<std::filesystem::path> layers,
+CompilerIdentity::CompilerIdentity(util::FileSystem& files, std::vector<std::filesystem::path> layers,
                                    std::optional<std::filesystem::path> writable, NvrtcAccess access)
-    : layers_(std::move(layers)), writable_(std::move(writable)), access_(std::move(access)) {}
+    : files_(files), layers_(std::move(layers)), writable_(std::move(writable)), access_(std::move(access)) {}
 
 std::optional<CompilerVersion> CompilerIdentity::installed() {
     {
@@ -24,11 +24,11 @@ std::optional<CompilerVersion> CompilerIdentity::installed() {
         if (installed_) {
             return installed_;
         }
-        const std::vector<std::filesystem::path> files = access_.locate();
-        const std::optional<std::string> identity = files.empty() ? std::nullopt : library_identity(files.front());
+        const std::vector<std::filesystem::path> libraries = access_.locate();
+        const std::optional<std::string> identity = libraries.empty() ? std::nullopt : library_identity(libraries.front());
         if (identity) {
             for (const std::filesystem::path& layer : layers_) {
-                const CompilerNotes notes = read_compiler_notes(layer);
+                const CompilerNotes notes = read_compiler_notes(files_, layer);
                 if (const auto note = notes.find(*identity); note != notes.end()) {
                     installed_ = note->second;
                     return installed_;
@@ -57,10 +57,10 @@ const Nvrtc& CompilerIdentity::open() {
     if (!opened_ && writable_) {
         const std::optional<std::string> identity = library_identity(nvrtc.file());
         if (identity) {
-            const CompilerNotes notes = read_compiler_notes(*writable_);
+            const CompilerNotes notes = read_compiler_notes(files_, *writable_);
             const auto note = notes.find(*identity);
             if (note == notes.end() || note->second != nvrtc.version()) {
-                add_compiler_note(*writable_, *identity, nvrtc.version());
+                add_compiler_note(files_, *writable_, *identity, nvrtc.version());
             }
         }
     }
@@ -71,7 +71,7 @@ const Nvrtc& CompilerIdentity::open() {
 std::vector<CompilerVersion> CompilerIdentity::noted() const {
     std::set<CompilerVersion, std::greater<>> versions;
     for (const std::filesystem::path& layer : layers_) {
-        for (const auto& [identity, version] : read_compiler_notes(layer)) {
+        for (const auto& [identity, version] : read_compiler_notes(files_, layer)) {
             versions.insert(version);
         }
     }

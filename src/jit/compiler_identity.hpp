@@ -9,6 +9,7 @@
 
 #include "jit/compiler_version.hpp"
 #include "jit/nvrtc.hpp"
+#include "util/file_system.hpp"
 
 #include <filesystem>
 #include <functional>
@@ -19,7 +20,7 @@
 
 namespace smlora::jit {
 
-/// How NVRTC is come by; a test says otherwise.
+/// How NVRTC is found and opened; a test puts its own in the place.
 struct NvrtcAccess {
     std::function<std::vector<std::filesystem::path>()> locate;
     std::function<const Nvrtc&()> open;
@@ -30,9 +31,9 @@ struct NvrtcAccess {
 /// Thread-safe.
 class CompilerIdentity {
  public:
-    /// Notes are read in every layer and written to `writable`.
-    CompilerIdentity(std::vector<std::filesystem::path> layers, std::optional<std::filesystem::path> writable,
-                     NvrtcAccess access = NvrtcAccess::installed());
+    /// Notes are read in every layer and written to `writable`, through `files`, which must outlive this.
+    CompilerIdentity(util::FileSystem& files, std::vector<std::filesystem::path> layers,
+                     std::optional<std::filesystem::path> writable, NvrtcAccess access = NvrtcAccess::installed());
 
     /// The version of the NVRTC that a compile would use. Opens it only if no note tells. Nothing, with the reason in
     /// why_not(), if there is no NVRTC.
@@ -46,6 +47,7 @@ class CompilerIdentity {
     [[nodiscard]] std::vector<CompilerVersion> noted() const;
 
  private:
+    util::FileSystem& files_;
     std::vector<std::filesystem::path> layers_;
     std::optional<std::filesystem::path> writable_;
     NvrtcAccess access_;

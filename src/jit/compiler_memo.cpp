@@ -1,5 +1,6 @@
 #include "jit/compiler_memo.hpp"
 
+#include "cache/layer.hpp"
 #include "util/files.hpp"
 #include "util/hash.hpp"
 
@@ -11,8 +12,6 @@ namespace {
 
 // A library's note is a hundred bytes and a machine has a handful of libraries.
 constexpr std::uint64_t largest_file = 1 << 20;
-
-std::filesystem::path file_of(const std::filesystem::path& root) { return root / "v1" / "compilers"; }
 
 }  // namespace
 
@@ -42,20 +41,20 @@ std::string encode_compiler_notes(const CompilerNotes& notes) {
     return text;
 }
 
-CompilerNotes read_compiler_notes(const std::filesystem::path& root) {
+CompilerNotes read_compiler_notes(util::FileSystem& files, const std::filesystem::path& root) {
     std::string text;
     util::FileStatus status;
-    if (util::read_file(util::real_file_system(), file_of(root), largest_file, text, status) != 0) {
+    if (util::read_file(files, cache::compilers_file(root), largest_file, text, status) != 0) {
         return {};
     }
     return decode_compiler_notes(text);
 }
 
-bool add_compiler_note(const std::filesystem::path& root, const std::string& identity, const CompilerVersion& version) {
-    CompilerNotes notes = read_compiler_notes(root);
+bool add_compiler_note(util::FileSystem& files, const std::filesystem::path& root, const std::string& identity,
+                       const CompilerVersion& version) {
+    CompilerNotes notes = read_compiler_notes(files, root);
     notes.insert_or_assign(identity, version);
-    util::FileSystem& files = util::real_file_system();
-    const std::filesystem::path file = file_of(root);
+    const std::filesystem::path file = cache::compilers_file(root);
     return util::make_folders(files, file.parent_path()) == 0 &&
            util::publish_file(files, file, encode_compiler_notes(notes)) == 0;
 }

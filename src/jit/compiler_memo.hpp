@@ -4,10 +4,11 @@
 //     <identity> <version> <XXH3-128 of the two and the blank between them, hexadecimal>
 // for example
 //     build-id:65be0db342ad51a06876e71e210bccc5aa8322cf 13.0.88 4c1d..
-// Lines that do not check are passed over: a wrong version would look for kernels under keys of another compiler.
+// Lines with a wrong checksum are skipped: a wrong version would look for kernels under keys of another compiler.
 #pragma once
 
 #include "jit/compiler_version.hpp"
+#include "util/file_system.hpp"
 
 #include <filesystem>
 #include <map>
@@ -24,10 +25,11 @@ using CompilerNotes = std::map<std::string, CompilerVersion>;  ///< by library i
 [[nodiscard]] std::string encode_compiler_notes(const CompilerNotes& notes);
 
 /// The notes of a layer; empty if it has none.
-[[nodiscard]] CompilerNotes read_compiler_notes(const std::filesystem::path& root);
+[[nodiscard]] CompilerNotes read_compiler_notes(util::FileSystem& files, const std::filesystem::path& root);
 
-/// Adds a note to a layer. Two processes that add at once may lose one of two notes; whoever misses it asks its NVRTC
-/// again. False if it cannot be written.
-bool add_compiler_note(const std::filesystem::path& root, const std::string& identity, const CompilerVersion& version);
+/// Adds a note to a layer. Two processes that add at once may lose one of two notes; a process that misses it asks its
+/// NVRTC again. False if it cannot be written.
+bool add_compiler_note(util::FileSystem& files, const std::filesystem::path& root, const std::string& identity,
+                       const CompilerVersion& version);
 
 }  // namespace smlora::jit

@@ -1,13 +1,17 @@
 #include "jit/elf.hpp"
 
+#include "util/hash.hpp"
+
 #include <elf.h>
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <type_traits>
+#include <vector>
 
 namespace smlora::jit {
 namespace {
@@ -84,6 +88,7 @@ class Sections {
     [[nodiscard]] std::optional<std::string_view> content(const Elf64_Shdr& section) const {
         return section.sh_type == SHT_NOBITS ? std::nullopt : range(bytes_, section.sh_offset, section.sh_size);
     }
+    [[nodiscard]] std::string_view name(const Elf64_Shdr& section) const { return text_at(names_, section.sh_name); }
     [[nodiscard]] std::optional<std::string_view> content(std::string_view name) const {
         for (unsigned i = 0; i < count(); ++i) {
             const std::optional<Elf64_Shdr> section = at(i);
@@ -210,7 +215,7 @@ std::optional<std::string> elf_build_id(const std::filesystem::path& path) {
 std::optional<CubinKernel> find_kernel(std::string_view cubin, std::string_view symbol, std::string& why) {
     const std::optional<Elf64_Ehdr> header = read_at<Elf64_Ehdr>(cubin, 0);
     if (!header || !is_elf64(*header) || header->e_machine != machine_cuda) {
-        why = fmt::format("its {} bytes are no ELF file for CUDA", cubin.size());
+        why = fmt::format("its {} bytes are not an ELF file for CUDA", cubin.size());
         return std::nullopt;
     }
     const Sections sections(cubin, *header);
@@ -225,6 +230,48 @@ std::optional<CubinKernel> find_kernel(std::string_view cubin, std::string_view 
         return std::nullopt;
     }
     return CubinKernel{*bytes};
+}
+
+std::optional<std::string> machine_code_digest(std::string_view cubin) {
+    const std::optional<Elf64_Ehdr> header = read_at<Elf64_Ehdr>(cubin, 0);
+    if (!header || !is_elf64(*header) || header->e_machine != machine_cuda) {
+        return std::nullopt;
+    }
+    const Sections sections(cubin, *header);
+    std::vector<std::string> parts;
+    bool has_code = false;
+    for (unsigned i = 0; i < sections.count(); ++i) {
+        const std::optional<Elf64_Shdr> section = sections.at(i);
+        if (!section) {
+            return std::nullopt;
+        }
+        // ".text.smlora_grouped_product_mma" and ".nv.shared.smlora_..": the kernel's name behind the kind.
+        std::string_view kind = sections.name(*section);
+        for (const std::string_view known : {".text.", ".nv.constant", ".nv.shared.", ".nv.local.", ".nv.global"}) {
+            if (!kind.starts_with(known)) {
+                continue;
+            }
+            kind = kind.substr(0, kind.find('.', known.size() - 1));
+            has_code = has_code || known == ".text.";
+            // The number of registers stands in the upper byte of what a code section calls its information.
+            const std::string_view content = sections.content(*section).value_or(std::string_view());
+            parts.push_back(util::FieldHasher()
+                                .add("kind", kind)
+                                .add("bytes", std::to_string(section->sh_size))
+                                .add("registers", std::to_string(known == ".text." ? section->sh_info >> 24 : 0))
+                                .add("content", content)
+                                .hex());
+        }
+    }
+    if (!has_code) {
+        return std::nullopt;
+    }
+    std::sort(parts.begin(), parts.end());
+    util::FieldHasher hasher;
+    for (const std::string& part : parts) {
+        hasher.add("section", part);
+    }
+    return hasher.hex();
 }
 
 }  // namespace smlora::jit

@@ -42,7 +42,7 @@ cache::KernelEntry make_entry(const CompileRequest& request, const std::string& 
 bool is_entry_of(const cache::KernelEntry& entry, const CompileRequest& request, const std::string& key,
                  std::string& why) {
     if (!entry.metadata.is_object() || !entry.metadata.contains("key") || entry.metadata["key"] != key) {
-        why = "its metadata is that of another key";
+        why = "its metadata belongs to another key";
         return false;
     }
     return find_kernel(entry.cubin, symbol(request.spec), why).has_value();

@@ -39,8 +39,8 @@ std::string cache_key(const CompileRequest& request) {
 CompiledKernel compile_kernel(const CompileRequest& request, const Nvrtc& nvrtc) {
     const std::string what = fmt::format("kernel {} for {}", readable(request.spec), request.arch.name());
     if (nvrtc.version() != request.compiler) {
-        throw Error(ErrorCode::internal, fmt::format("{}: asked of {}, compiled with {}", what, request.compiler.name(),
-                                                     nvrtc.version().name()));
+        throw Error(ErrorCode::internal, fmt::format("{}: expected to be compiled with {}, got {}", what,
+                                                     request.compiler.name(), nvrtc.version().name()));
     }
     if (!std::binary_search(nvrtc.archs().begin(), nvrtc.archs().end(), request.arch.number())) {
         throw Error(ErrorCode::compile,

@@ -70,8 +70,7 @@ unsigned long long current_context_id() {
     CUcontext context = nullptr;
     SMLORA_CUDA(cuCtxGetCurrent, &context);
     if (context == nullptr) {
-        throw Error(ErrorCode::cuda,
-                    "no CUDA context is current to the calling thread, and kernels are loaded into one");
+        throw Error(ErrorCode::cuda, "the calling thread has no current CUDA context to load kernels into");
     }
     unsigned long long id = 0;
     SMLORA_CUDA(cuCtxGetId, context, &id);
@@ -90,9 +89,11 @@ gpu::LoadedKernel prepare(CUfunction function, const KernelSpec& spec, const gpu
         const CUresult result = gpu::driver().cuFuncSetAttribute(
             function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(spec.dynamic_shared));
         if (result == CUDA_ERROR_INVALID_VALUE) {
-            throw Error(ErrorCode::unsupported,
-                        fmt::format("kernel {} for {}: the GPU has no {} bytes of dynamic shared memory for a block",
-                                    readable(spec), arch.name(), spec.dynamic_shared));
+            throw Error(
+                ErrorCode::unsupported,
+                fmt::format(
+                    "kernel {} for {}: a block needs {} bytes of dynamic shared memory, which the GPU does not have",
+                    readable(spec), arch.name(), spec.dynamic_shared));
         }
         gpu::check(result, "cuFuncSetAttribute");
         // The rest of the multiprocessor's memory is L1 cache, which such a kernel does not use for what it streams.
@@ -178,7 +179,7 @@ const gpu::LoadedKernel& KernelLibrary::State::load(const KernelReference& kerne
     if (gpu::is_refusal(result) && stored->found) {
         // The entry is what some compiler made, or its checks had failed: whatever is wrong, a new one is right.
         ++counters.rejected;
-        log.warning(fmt::format("cache entry {} ({} for {}) was refused by the driver and is compiled anew",
+        log.warning(fmt::format("cache entry {} ({} for {}) was refused by the driver; compiling the kernel again",
                                 stored->key, readable(kernel.spec), kernel.arch.name()));
         stored = store.obtain(kernel.spec, kernel.arch, KernelStore::Use::compiled_anew);
         result = of_context.load(stored->entry.cubin, symbol(kernel.spec), function);
@@ -259,6 +260,14 @@ std::optional<CompileResult> KernelLibrary::find_cached(const KernelSpec& spec, 
 
 CompileResult KernelLibrary::ensure_cached(const KernelSpec& spec, const gpu::Arch& arch) {
     return result_of(*state_->store.obtain(spec, arch));
+}
+
+std::string KernelLibrary::machine_code(const KernelSpec& spec, const gpu::Arch& arch) {
+    const std::optional<std::string> digest = machine_code_digest(state_->store.obtain(spec, arch)->entry.cubin);
+    if (!digest) {
+        throw Error(ErrorCode::internal, fmt::format("kernel {}: its cubin has no code", readable(spec)));
+    }
+    return *digest;
 }
 
 std::string KernelLibrary::compiler_version() { return state_->store.compiler_version(); }

@@ -69,12 +69,16 @@ class KernelLibrary {
     /// Throws Error{compile}.
     CompileResult ensure_cached(const KernelSpec& spec, const gpu::Arch& arch);
 
+    /// What the kernel does on a GPU, see jit::machine_code_digest; compiled unless it is in a layer. Throws
+    /// Error{compile}.
+    [[nodiscard]] std::string machine_code(const KernelSpec& spec, const gpu::Arch& arch);
+
     /// The version of the NVRTC that a compile would use, "13.0.88"; empty without one. Opens it only if no earlier
     /// process left a note of it.
     [[nodiscard]] std::string compiler_version();
 
-    /// 32 hexadecimal digits that change with the text of the templates of these families. Throws Error{compile} for a
-    /// family without a template.
+    /// 32 hexadecimal digits that change with the templates of these families, but for comments and layout. Throws
+    /// Error{compile} for a family without a template.
     [[nodiscard]] std::string template_digest(const std::vector<std::string>& families) const;
 
     /// Of each compile so far, in seconds.

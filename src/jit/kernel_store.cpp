@@ -23,7 +23,7 @@ CompilerIdentity identity_for(const cache::Cache& cache, NvrtcAccess access) {
             writable = layer.root;
         }
     }
-    return {std::move(roots), std::move(writable), std::move(access)};
+    return {cache.files(), std::move(roots), std::move(writable), std::move(access)};
 }
 
 }  // namespace
@@ -69,6 +69,8 @@ std::string KernelStore::compiler_version() {
 }
 
 std::string KernelStore::template_digest(const std::vector<std::string>& families) const {
+    const std::scoped_lock lock(digests_mutex_);
+    if (const auto known = digests_.find(families); known != digests_.end()) return known->second;
     std::vector<Template> all;
     for (const std::string& family : families) {
         for (Template& item : templates_.closure(family + ".cuh")) {
@@ -76,7 +78,9 @@ std::string KernelStore::template_digest(const std::vector<std::string>& familie
         }
     }
     std::sort(all.begin(), all.end(), [](const Template& a, const Template& b) { return a.name < b.name; });
-    return digest(all);
+    std::string found = digest(all);
+    if (templates_.embedded_in_library()) digests_[families] = found;
+    return found;
 }
 
 std::vector<double> KernelStore::compile_seconds() const {
@@ -104,7 +108,7 @@ std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, 
     if (!installed) {
         throw Error(ErrorCode::compile,
                     fmt::format("kernel {} for {} {}, and {}", readable(spec), arch.name(),
-                                use == Use::compiled_anew ? "is in the cache in a form that the driver refuses"
+                                use == Use::compiled_anew ? "is in the cache, but the driver refuses it"
                                                           : "is in no layer of the cache",
                                 compiler_.why_not()));
     }

@@ -64,6 +64,9 @@ class KernelStore {
     std::vector<double> compile_seconds_;
     std::vector<CompilerVersion> listed_;     ///< of the entries in the cache, newest first
     std::map<std::string, Shared> unstored_;  ///< compiled, but the cache could not take them; by key
+
+    mutable std::mutex digests_mutex_;
+    mutable std::map<std::vector<std::string>, std::string> digests_;  ///< by families, of templates that never change
 };
 
 }  // namespace smlora::jit

@@ -43,7 +43,7 @@ struct Binary {
 
 /// An opened NVRTC. Thread-safe; compiles of several threads run at once.
 ///
-/// A process must not fork (without exec) while a compile runs: the child inherits locks that nobody will release.
+/// A process must not fork (without exec) while a compile runs: the child inherits locks that no thread of it releases.
 /// Nothing in smlora forks.
 class Nvrtc {
  public:

@@ -10,8 +10,8 @@
 
 namespace smlora::jit {
 
-/// A flight ends with its result or its exception, which everybody who waited for it gets; then it is forgotten, so
-/// that a failure is tried anew by the next call. `work` must not call run() for the same key.
+/// A flight ends with its result or its exception, which every caller that waited for it gets; then it is forgotten, so
+/// that the next call tries again after a failure. `work` must not call run() for the same key.
 template <class Result>
 class SingleFlight {
  public:
@@ -42,7 +42,7 @@ class SingleFlight {
     }
 
  private:
-    // Before the promise is kept: who comes after a failure must not find it.
+    // Before the promise is kept: a caller after a failure must not find it.
     void forget(const std::string& key) {
         const std::scoped_lock lock(mutex_);
         flights_.erase(key);

@@ -1,5 +1,6 @@
 #include "jit/templates.hpp"
 
+#include "jit/bare_source.hpp"
 #include "jit/embedded_templates.hpp"
 #include "jit/include_lines.hpp"
 #include "util/hash.hpp"
@@ -110,7 +111,7 @@ std::vector<Template> Templates::closure(const std::string& root) const {
         const std::optional<std::string> original = text(name);
         if (!original) {
             // Seen a moment ago: the folder is being edited.
-            throw Error(ErrorCode::compile, fmt::format("kernel template \"{}\" went away from {}", name, where()));
+            throw Error(ErrorCode::compile, fmt::format("kernel template \"{}\" disappeared from {}", name, where()));
         }
 
         // Includes are rewritten to their names from the root: NVRTC finds an in-memory header only under the very
@@ -127,8 +128,8 @@ std::vector<Template> Templates::closure(const std::string& root) const {
                 target = *from_root;
             } else {
                 throw Error(ErrorCode::compile,
-                            fmt::format("kernel template \"{}\", line {}: \"{}\" is neither beside it nor in {}", name,
-                                        include.line, include.name, where()));
+                            fmt::format("kernel template \"{}\", line {}: \"{}\" is neither in its folder nor in {}",
+                                        name, include.line, include.name, where()));
             }
             rewritten.append(*original, copied, include.offset - copied);
             rewritten += target;
@@ -149,7 +150,7 @@ std::vector<Template> Templates::closure(const std::string& root) const {
 std::string digest(const std::vector<Template>& templates) {
     util::FieldHasher hasher;
     for (const Template& item : templates) {
-        hasher.add("name", item.name).add("text", item.text);
+        hasher.add("name", item.name).add("source", bare_source(item.text));
     }
     return hasher.hex();
 }

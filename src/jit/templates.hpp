@@ -24,6 +24,9 @@ class Templates {
     [[nodiscard]] static Templates embedded();
     explicit Templates(std::filesystem::path folder);
 
+    /// Whether they can never change.
+    [[nodiscard]] bool embedded_in_library() const { return folder_.empty(); }
+
     /// The text as it was written, or nothing if there is no such template.
     [[nodiscard]] std::optional<std::string> text(const std::string& name) const;
 
@@ -42,7 +45,8 @@ class Templates {
     std::filesystem::path folder_;  ///< empty: embedded
 };
 
-/// 32 hexadecimal digits that change when a name or a text changes, and with nothing else.
+/// 32 hexadecimal digits that change when a name or the bare source of a text changes, see bare_source(), and with
+/// nothing else: comments and layout decide nothing of what a kernel does.
 [[nodiscard]] std::string digest(const std::vector<Template>& templates);
 
 }  // namespace smlora::jit

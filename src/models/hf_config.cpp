@@ -84,7 +84,10 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
     try {
         outer = json::parse(json_text);
     } catch (const json::parse_error& error) {
-        fail(origin, fmt::format("expected JSON: {}", error.what()));
+        // Its text begins with the name of the JSON library's exception in brackets.
+        const std::string_view text = error.what();
+        const std::size_t end = text.find("] ");
+        fail(origin, fmt::format("expected JSON: {}", end == text.npos ? text : text.substr(end + 2)));
     }
     if (!outer.is_object()) fail(origin, fmt::format("expected a JSON object, got {}", outer.type_name()));
     const auto text_config = outer.find("text_config");
@@ -93,7 +96,13 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
     ModelShape model;
     const std::string model_type = text_or(config, "model_type", text_or(outer, "model_type", ""));
     model.name = model_type.empty() ? origin : model_type;
-    model.num_experts = positive(config, {"num_experts", "n_routed_experts", "num_local_experts"}, origin);
+    const char* key = nullptr;
+    if (find(config, {"num_experts", "n_routed_experts", "num_local_experts"}, key) == nullptr) {
+        fail(origin,
+             "not a Mixture-of-Experts model: expected a number of experts as num_experts, n_routed_experts or "
+             "num_local_experts, found none");
+    }
+    model.num_experts = positive(config, {key}, origin);
     model.hidden_size = positive(config, {"hidden_size"}, origin);
     // DeepSeek's and Qwen's intermediate_size is that of their dense layers, so the experts' own key goes first.
     model.intermediate_size = positive(config, {"moe_intermediate_size", "intermediate_size"}, origin);

@@ -4,17 +4,14 @@
 #include "args/activation.h"
 #include "check/validate.hpp"
 #include "cpu/operations.hpp"
-#include "families/projection.hpp"
-
-#include <smlora/error.hpp>
-
-#include <fmt/format.h>
+#include "engine/cuda_call.hpp"
+#include "families/tensor_layout.hpp"
 
 namespace smlora {
 namespace ops {
 namespace {
 
-std::int64_t stride_or_zero(const Tensor& rows) { return rows.given() ? families::row_stride(rows) : 0; }
+using Direction = families::ActivationWork::Direction;
 
 /// `da` and `dh` are given backward; `a` forward, and backward if it is wanted.
 template <class Args>
@@ -22,58 +19,29 @@ void activation_cuda(const Engine& engine, Stream stream, const Problem& problem
                      const Tensor& dh, std::int64_t rows, std::int64_t width) {
     if (rows == 0 || width == 0) return;
     engine::CudaCall call(engine, stream);
-    plan::Variant variant;
-    variant.operation = dh.given() ? plan::Operation::activation_backward : plan::Operation::activation;
-    variant.vector_rows = families::rows_aligned({&args.h, &args.a, &da, &dh});
-    variant.wants_a = args.a.given();
-    variant.width = width;
-    variant.activation = args.activation;
-    variant.gate_layout = args.layout;
-    const plan::Plan& plan = call.plan(problem, variant);
-    const ActivationKernelArgs kernel{args.h.data,
-                                      families::row_stride(args.h),
-                                      da.data,
-                                      stride_or_zero(da),
-                                      args.a.data,
-                                      stride_or_zero(args.a),
-                                      dh.data,
-                                      stride_or_zero(dh),
-                                      args.alpha,
-                                      args.limit,
-                                      static_cast<int>(rows)};
-    call.launch_rows(plan, plan::Role::activation, rows, kernel);
+    const plan::Plan& plan = call.plan(
+        problem, plan::GatedActivation{.rows = {width, families::rows_aligned({&args.h, &args.a, &da, &dh})},
+                                       .work = {.direction = dh.given() ? Direction::backward : Direction::forward,
+                                                .writes_a = args.a.given(),
+                                                .activation = args.activation,
+                                                .layout = args.layout}});
+    ActivationKernelArgs kernel{};
+    kernel.h = args.h.data;
+    kernel.h_stride = families::row_stride(args.h);
+    kernel.da = da.data;
+    kernel.da_stride = families::row_stride(da);
+    kernel.a = args.a.data;
+    kernel.a_stride = families::row_stride(args.a);
+    kernel.dh = dh.data;
+    kernel.dh_stride = families::row_stride(dh);
+    kernel.alpha = args.alpha;
+    kernel.limit = args.limit;
+    kernel.rows = static_cast<int>(rows);
+    call.launcher().launch_rows(plan.at(plan::Role::activation), rows, kernel);
 }
 
 }  // namespace
 }  // namespace ops
-
-std::string_view name(Activation activation) {
-    switch (activation) {
-        case Activation::swiglu:
-            return "swiglu";
-        case Activation::geglu:
-            return "geglu";
-        case Activation::geglu_tanh:
-            return "geglu_tanh";
-        case Activation::reglu:
-            return "reglu";
-        case Activation::swiglu_clamped:
-            return "swiglu_clamped";
-    }
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("activation: expected 0 to 4, got {}", static_cast<std::int32_t>(activation)));
-}
-
-std::string_view name(GateLayout layout) {
-    switch (layout) {
-        case GateLayout::halves:
-            return "halves";
-        case GateLayout::interleaved:
-            return "interleaved";
-    }
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("gate layout: expected 0 or 1, got {}", static_cast<std::int32_t>(layout)));
-}
 
 void activation(const Engine& engine, Stream stream, const Problem& problem, const ActivationArgs& args) {
     const std::int64_t rows = check::validate_activation(problem, args, engine.backend());

@@ -4,24 +4,26 @@
 #include "args/gather_rows.h"
 #include "check/validate.hpp"
 #include "cpu/operations.hpp"
-#include "families/projection.hpp"
+#include "engine/cuda_call.hpp"
+#include "families/tensor_layout.hpp"
+
+#include <initializer_list>
 
 namespace smlora {
 namespace ops {
 namespace {
 
-std::int64_t width_of(const Tensor& rows) { return rows.shape[1]; }
+/// `tensors`: all that are read or written row by row.
+families::RowShape shape_of(const Tensor& rows, std::initializer_list<const Tensor*> tensors) {
+    return {rows.shape[1], families::rows_aligned(tensors)};
+}
 
 void group_cuda(const Engine& engine, Stream stream, const Problem& problem, const GroupArgs& args, std::int64_t T) {
     if (T == 0) return;
     const std::int64_t M = T * problem.top_k;
     engine::CudaCall call(engine, stream);
-    plan::Variant variant;
-    variant.operation = plan::Operation::group;
-    variant.vector_rows = families::rows_aligned({&args.x, &args.out});
-    variant.gated = args.gates.given();
-    variant.width = width_of(args.x);
-    const plan::Plan& plan = call.plan(problem, variant);
+    const plan::Plan& plan =
+        call.plan(problem, plan::Group{.rows = shape_of(args.x, {&args.x, &args.out}), .gated = args.gates.given()});
     GatherRowsArgs gather{};
     gather.rows = args.x.data;
     gather.rows_stride = families::row_stride(args.x);
@@ -31,22 +33,18 @@ void group_cuda(const Engine& engine, Stream stream, const Problem& problem, con
     gather.out = args.out.data;
     gather.out_stride = families::row_stride(args.out);
     gather.M = static_cast<int>(M);
-    call.launch_rows(plan, plan::Role::gather_rows, M, gather);
+    call.launcher().launch_rows(plan.at(plan::Role::gather_rows), M, gather);
 }
 
 void combine_cuda(const Engine& engine, Stream stream, const Problem& problem, const CombineArgs& args,
                   std::int64_t T) {
     if (T == 0) return;
     engine::CudaCall call(engine, stream);
-    plan::Variant variant;
-    variant.operation = plan::Operation::combine;
-    variant.vector_rows = families::rows_aligned({&args.y, &args.out});
-    variant.gated = args.gates.given();
-    variant.width = width_of(args.y);
-    const plan::Plan& plan = call.plan(problem, variant);
+    const plan::Plan& plan =
+        call.plan(problem, plan::Combine{.rows = shape_of(args.y, {&args.y, &args.out}), .gated = args.gates.given()});
     const CombineKernelArgs combine{args.y.data,   families::row_stride(args.y),   args.gates.data,
                                     args.out.data, families::row_stride(args.out), static_cast<int>(T)};
-    call.launch_rows(plan, plan::Role::combine, T, combine);
+    call.launcher().launch_rows(plan.at(plan::Role::combine), T, combine);
 }
 
 void combine_backward_cuda(const Engine& engine, Stream stream, const Problem& problem, const CombineBackwardArgs& args,
@@ -54,15 +52,12 @@ void combine_backward_cuda(const Engine& engine, Stream stream, const Problem& p
     if (T == 0) return;
     const std::int64_t M = T * problem.top_k;
     engine::CudaCall call(engine, stream);
-    plan::Variant variant;
-    variant.operation = plan::Operation::combine_backward;
-    variant.wants_dy = args.dy.given();
-    variant.wants_dgates = args.dgates.given();
-    variant.vector_rows = families::rows_aligned({&args.dout, &args.y, &args.dy});
-    variant.gated = args.gates.given();
-    variant.width = width_of(args.dout);
-    const plan::Plan& plan = call.plan(problem, variant);
-    if (variant.wants_dy) {
+    const plan::Plan& plan =
+        call.plan(problem, plan::CombineBackward{.rows = shape_of(args.dout, {&args.dout, &args.y, &args.dy}),
+                                                 .gated = args.gates.given(),
+                                                 .wants_dy = args.dy.given(),
+                                                 .wants_dgates = args.dgates.given()});
+    if (const families::Step* step = plan.find(plan::Role::gather_rows)) {
         GatherRowsArgs gather{};
         gather.rows = args.dout.data;
         gather.rows_stride = families::row_stride(args.dout);
@@ -70,9 +65,9 @@ void combine_backward_cuda(const Engine& engine, Stream stream, const Problem& p
         gather.out = args.dy.data;
         gather.out_stride = families::row_stride(args.dy);
         gather.M = static_cast<int>(M);
-        call.launch_rows(plan, plan::Role::gather_rows, M, gather);
+        call.launcher().launch_rows(*step, M, gather);
     }
-    if (variant.wants_dgates) {
+    if (const families::Step* step = plan.find(plan::Role::gate_gradient)) {
         GateGradientArgs gradient{};
         gradient.left = args.dout.data;
         gradient.left_stride = families::row_stride(args.dout);
@@ -80,7 +75,7 @@ void combine_backward_cuda(const Engine& engine, Stream stream, const Problem& p
         gradient.right_stride = families::row_stride(args.y);
         gradient.dgates = args.dgates.data;
         gradient.M = static_cast<int>(M);
-        call.launch_rows(plan, plan::Role::gate_gradient, M, gradient);
+        call.launcher().launch_rows(*step, M, gradient);
     }
 }
 

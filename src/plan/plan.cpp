@@ -1,134 +1,138 @@
 #include "plan/plan.hpp"
 
-#include "families/product_step.hpp"
-#include "families/projection_products.hpp"
-#include "families/row_steps.hpp"
-#include "families/wgmma_product.hpp"
+#include "families/family.hpp"
+#include "families/gradient_simt.hpp"
+#include "families/route.hpp"
 #include "plan/search_space.hpp"
+#include "plan/work.hpp"
 
 namespace smlora::plan {
 namespace {
 
-void set_pack_steps(Plan& plan, const Problem& problem, const Variant& variant) {
-    if (variant.pack_a) plan.set(Role::pack_a, families::pack_a_step(problem, variant));
-    if (variant.pack_b) plan.set(Role::pack_b, families::pack_b_step(problem, variant));
-}
+using families::RowShape;
 
-/// What a step of the plan depends on.
-struct Planning {
-    const Problem& problem;
-    const Variant& variant;
-    const gpu::DeviceFacts& facts;
-    const Choices& choices;
+/// Makes the plan of a request: one function for each kind of request.
+class Planner {
+ public:
+    Planner(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts, const Choices& choices)
+        : problem_(problem), request_(request), facts_(facts), choices_(choices) {}
+
+    [[nodiscard]] Plan make() {
+        std::visit([this](const auto& request) { add(request); }, request_);
+        return std::move(plan_);
+    }
+
+ private:
+    void add(const Route& request) {
+        if (auto small = families::route_small_step(problem_, request.input_index, facts_)) {
+            plan_.set(Role::route_small, std::move(*small));
+        }
+        plan_.set(Role::route_count, families::route_count_step(problem_, request.input_index));
+        plan_.set(Role::route_scan, families::route_scan_step(problem_));
+        plan_.set(Role::route_scatter, families::route_scatter_step(problem_, request.input_index));
+    }
+
+    void add(const Group& request) {
+        plan_.set(Role::gather_rows,
+                  families::gather_step(problem_, request.rows, {.rows = problem_.x_rows, .gates = request.gated}));
+    }
+
+    void add(const Combine& request) {
+        plan_.set(Role::combine, families::combine_step(problem_, request.rows, request.gated));
+    }
+
+    void add(const CombineBackward& request) {
+        if (request.wants_dy) {
+            plan_.set(Role::gather_rows,
+                      families::gather_step(problem_, request.rows,
+                                            {.rows = RowOrder::token, .flat = true, .gates = request.gated}));
+        }
+        if (request.wants_dgates) {
+            plan_.set(Role::gate_gradient, families::flat_gate_gradient_step(problem_, request.rows));
+        }
+    }
+
+    void add(const Forward& request) {
+        add_packing(request.packing);
+        add_product();
+        if (problem_.y_rows == RowOrder::token) add_sum({problem_.N, request.vector_rows});
+    }
+
+    void add(const BackwardInput& request) {
+        add_packing(request.packing);
+        add_product();
+        const bool summed = problem_.x_rows == RowOrder::token;
+        if (request.wants_dgates) {
+            plan_.set(Role::gate_gradient,
+                      families::gate_gradient_step(problem_, request.vector_rows,
+                                                   {.left_rows = summed ? RowOrder::scattered : problem_.x_rows,
+                                                    .scales_left = !summed,
+                                                    .bias_vectors = request.vector_bias}));
+        }
+        if (summed) add_sum({problem_.K, request.vector_rows});
+    }
+
+    void add(const BackwardLora& request) {
+        add_packing(request.packing);
+        if (request.needs_xa) add_rank_rows(Role::xa);
+        if (request.needs_yb) add_rank_rows(Role::yb);
+        if (request.tensor_cores) {
+            const families::GradientWork work = gradient_work(problem_, request);
+            plan_.set(Role::gradients, families::gradients_step(work, *configuration(Role::gradients)));
+            plan_.set(Role::reduce, families::gradients_reduce_step(work));
+            return;
+        }
+        if (request.wants_da) {
+            plan_.set(Role::gradient_a, families::gradient_simt_step(problem_, {problem_.K, problem_.x_rows}));
+        }
+        if (request.wants_db) {
+            plan_.set(Role::gradient_b, families::gradient_simt_step(problem_, {problem_.N, problem_.y_rows}));
+        }
+    }
+
+    void add(const GatedActivation& request) {
+        plan_.set(Role::activation, families::activation_step(problem_, request.rows, request.work));
+    }
+
+    void add_packing(const families::Packing& packing) {
+        if (packing.a) plan_.set(Role::pack_a, families::pack_a_step(problem_, *packing.a));
+        if (packing.b) plan_.set(Role::pack_b, families::pack_b_step(problem_, *packing.b));
+    }
+
+    /// The sum of a token's rows, each times its gate.
+    void add_sum(const RowShape& rows) {
+        plan_.set(Role::combine, families::combine_step(problem_, rows, problem_.gates));
+    }
+
+    /// A product and, if it has an adapter, the rank rows that it reads, made by a step of their own unless it makes
+    /// them itself.
+    void add_product() {
+        const std::optional<tune::Configuration> chosen = configuration(Role::product);
+        if (problem_.R > 0 && !(chosen && families::makes_rank_rows(*chosen))) add_rank_rows(*rank_role(request_));
+        plan_.set(Role::product, families::product_step(product_work(problem_, request_, Role::product), chosen));
+    }
+
+    void add_rank_rows(Role role) {
+        plan_.set(role, families::product_step(product_work(problem_, request_, role), configuration(role)));
+    }
 
     /// Nothing without tensor cores, where there is one kernel.
     [[nodiscard]] std::optional<tune::Configuration> configuration(Role role) const {
-        if (!variant.tensor_cores) return std::nullopt;
-        return configuration_for(problem, variant, role, facts, choices);
+        if (!on_tensor_cores(request_)) return std::nullopt;
+        return configuration_for(problem_, request_, role, facts_, choices_);
     }
+
+    const Problem& problem_;
+    const Request& request_;
+    const gpu::DeviceFacts& facts_;
+    const Choices& choices_;
+    Plan plan_;
 };
-
-void set_rank_step(Plan& plan, const Planning& planning, Role role) {
-    const families::ProductKernel product =
-        role == Role::xa ? families::xa_product(planning.problem) : families::yb_product(planning.problem);
-    plan.set(role, families::product_step(planning.problem, product, planning.configuration(role)));
-}
-
-/// A product and, if it has an adapter, the rank rows that it reads, made by a step of their own unless it makes them
-/// itself.
-void set_product_steps(Plan& plan, const Planning& planning, const families::ProductKernel& product, Role rank_role) {
-    const Problem& problem = planning.problem;
-    const std::optional<tune::Configuration> configuration = planning.configuration(Role::product);
-    const bool wgmma = configuration && configuration->family == families::product_wgmma_family;
-    if (product.rank > 0 && !(configuration && families::makes_rank_rows(*configuration))) {
-        set_rank_step(plan, planning, rank_role);
-    }
-    plan.set(Role::product, wgmma ? families::wgmma_step(problem, product, *configuration)
-                                  : families::product_step(problem, product, configuration));
-}
-
-void plan_forward(Plan& plan, const Planning& planning) {
-    const Problem& problem = planning.problem;
-    if (problem.R > 0) set_pack_steps(plan, problem, planning.variant);
-    set_product_steps(plan, planning, families::forward_product(problem), Role::xa);
-    if (problem.y_rows == RowOrder::token) {
-        plan.set(Role::combine,
-                 families::combine_step(problem, problem.N, planning.variant.vector_rows, problem.gates));
-    }
-}
-
-void plan_backward_input(Plan& plan, const Planning& planning) {
-    const Problem& problem = planning.problem;
-    const Variant& variant = planning.variant;
-    if (problem.R > 0) set_pack_steps(plan, problem, variant);
-    const bool reduced = problem.x_rows == RowOrder::token;
-    const families::ProductKernel product = families::dx_product(problem, variant);
-    set_product_steps(plan, planning, product, Role::yb);
-    if (variant.wants_dgates) {
-        plan.set(Role::gate_gradient, families::gate_gradient_step(problem, variant, product.out_rows, !reduced));
-    }
-    if (reduced)
-        plan.set(Role::combine, families::combine_step(problem, problem.K, variant.vector_rows, problem.gates));
-}
-
-void plan_backward_lora(Plan& plan, const Planning& planning) {
-    const Problem& problem = planning.problem;
-    const Variant& variant = planning.variant;
-    set_pack_steps(plan, problem, variant);
-    if (variant.needs_xa) set_rank_step(plan, planning, Role::xa);
-    if (variant.needs_yb) set_rank_step(plan, planning, Role::yb);
-    if (variant.tensor_cores) {
-        plan.set(Role::gradients, families::gradients_step(problem, variant, *planning.configuration(Role::gradients)));
-        plan.set(Role::reduce, families::gradients_reduce_step(problem, variant));
-        return;
-    }
-    if (variant.wants_da) plan.set(Role::gradient_a, families::gradient_step(problem, problem.K, problem.x_rows));
-    if (variant.wants_db) plan.set(Role::gradient_b, families::gradient_step(problem, problem.N, problem.y_rows));
-}
 
 }  // namespace
 
-Plan make_plan(const Problem& problem, const Variant& variant, const gpu::DeviceFacts& facts, const Choices& choices) {
-    const Planning planning{problem, variant, facts, choices};
-    Plan plan;
-    plan.multiprocessors = facts.multiprocessors;
-    switch (variant.operation) {
-        case Operation::route:
-            families::set_route_steps(plan, problem, variant, facts);
-            break;
-        case Operation::group:
-            plan.set(Role::gather_rows,
-                     families::gather_step(problem, variant, variant.width, problem.x_rows, false, variant.gated));
-            break;
-        case Operation::combine:
-            plan.set(Role::combine, families::combine_step(problem, variant.width, variant.vector_rows, variant.gated));
-            break;
-        case Operation::combine_backward:
-            if (variant.wants_dy) {
-                plan.set(Role::gather_rows,
-                         families::gather_step(problem, variant, variant.width, RowOrder::token, true, variant.gated));
-            }
-            if (variant.wants_dgates) {
-                plan.set(Role::gate_gradient, families::flat_gate_gradient_step(problem, variant, variant.width));
-            }
-            break;
-        case Operation::forward:
-            plan_forward(plan, planning);
-            break;
-        case Operation::backward_input:
-            plan_backward_input(plan, planning);
-            break;
-        case Operation::backward_lora:
-            plan_backward_lora(plan, planning);
-            break;
-        case Operation::activation:
-            plan.set(Role::activation, families::activation_step(problem, variant, false));
-            break;
-        case Operation::activation_backward:
-            plan.set(Role::activation, families::activation_step(problem, variant, true));
-            break;
-    }
-    return plan;
+Plan make_plan(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts, const Choices& choices) {
+    return Planner(problem, request, facts, choices).make();
 }
 
 }  // namespace smlora::plan

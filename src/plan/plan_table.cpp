@@ -2,18 +2,18 @@
 
 #include <array>
 #include <atomic>
+#include <utility>
 
 namespace smlora::plan {
 namespace {
 
-/// A thread's own table is direct-mapped: this only has to spread the handful of layers and operations of a model.
-std::size_t slot_of(const PlanKey& key, std::size_t slots) {
+/// Spreads what a process has many of: the layers of a model, their operations, and lengths of batches.
+std::uint64_t hash_of(const PlanKey& key) {
     const Problem& p = key.problem;
     auto mix = static_cast<std::uint64_t>(p.K * 31 + p.N * 17 + p.E * 7 + p.R * 3 + p.top_k);
     mix = mix * 8 + static_cast<std::uint64_t>(p.x_rows) * 3 + static_cast<std::uint64_t>(p.y_rows);
-    mix = (mix * 64 + key.variant.bucket) * 8 + static_cast<std::uint64_t>(key.variant.operation);
-    mix *= 0x9E3779B97F4A7C15ULL;
-    return static_cast<std::size_t>(mix >> 32) % slots;
+    mix = (mix * 64 + bucket(key.request)) * 8 + key.request.index();
+    return mix * 0x9E3779B97F4A7C15ULL;
 }
 
 struct Recent {
@@ -22,36 +22,37 @@ struct Recent {
     const Plan* plan = nullptr;
 };
 
-constexpr std::size_t recent_slots = 64;
-thread_local std::array<Recent, recent_slots> recent_plans;
+/// A thread's own table is direct-mapped.
+Recent& recent_of(const PlanKey& key) {
+    constexpr std::size_t slots = 64;
+    thread_local std::array<Recent, slots> recent_plans;
+    return recent_plans[static_cast<std::size_t>(hash_of(key) >> 32) % slots];
+}
 
 std::atomic<std::uint64_t> next_id{1};
 
 }  // namespace
 
+std::size_t PlanTable::Hash::operator()(const PlanKey& key) const noexcept {
+    return static_cast<std::size_t>(hash_of(key) >> 16);
+}
+
 PlanTable::PlanTable() : id_(next_id.fetch_add(1)) {}
 
-const Plan& PlanTable::get(const PlanKey& key, const std::function<Plan()>& make) {
-    Recent& recent = recent_plans[slot_of(key, recent_slots)];
-    if (recent.table == id_ && recent.key == key) return *recent.plan;
+const Plan* PlanTable::find(const PlanKey& key) {
+    Recent& recent = recent_of(key);
+    if (recent.table == id_ && recent.key == key) return recent.plan;
+    const std::scoped_lock lock(mutex_);
+    const auto found = plans_.find(key);
+    if (found == plans_.end()) return nullptr;
+    recent = {id_, key, found->second.get()};
+    return recent.plan;
+}
 
-    const Plan* found = nullptr;
-    {
-        const std::scoped_lock lock(mutex_);
-        for (const auto& entry : entries_) {
-            if (entry->key == key) found = &entry->plan;
-        }
-    }
-    if (found == nullptr) {
-        // Outside the lock: this may compile for seconds. Two threads may make one plan; the kernels behind it are
-        // compiled once all the same, and both plans are equal.
-        auto entry = std::make_unique<Entry>(Entry{key, make()});
-        found = &entry->plan;
-        const std::scoped_lock lock(mutex_);
-        entries_.push_back(std::move(entry));
-    }
-    recent = {id_, key, found};
-    return *found;
+const Plan& PlanTable::insert(const PlanKey& key, Plan plan) {
+    auto made = std::make_unique<const Plan>(std::move(plan));
+    const std::scoped_lock lock(mutex_);
+    return *plans_.try_emplace(key, std::move(made)).first->second;
 }
 
 }  // namespace smlora::plan

@@ -1,20 +1,21 @@
-// Loaded plans by problem and variant.
+// Loaded plans by problem and request.
 #pragma once
 
 #include "plan/plan.hpp"
 
 #include <smlora/problem.hpp>
 
-#include <functional>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
-#include <vector>
+#include <unordered_map>
 
 namespace smlora::plan {
 
 struct PlanKey {
     Problem problem;
-    Variant variant;
+    Request request;
     void* context = nullptr;  ///< the CUcontext that the plan's kernels are loaded in
 
     friend bool operator==(const PlanKey&, const PlanKey&) = default;
@@ -25,19 +26,20 @@ class PlanTable {
  public:
     PlanTable();
 
-    /// The plan of `key`, made by `make` if there is none yet; it lives as long as the table. What `make` throws passes
-    /// through and leaves the table as it was.
-    const Plan& get(const PlanKey& key, const std::function<Plan()>& make);
+    /// The plan of `key`, which lives as long as the table; null if there is none yet. Allocates nothing.
+    [[nodiscard]] const Plan* find(const PlanKey& key);
+
+    /// The plan of `key` from now on: `plan`, unless another thread was faster, whose plan is as good.
+    const Plan& insert(const PlanKey& key, Plan plan);
 
  private:
-    struct Entry {
-        PlanKey key;
-        Plan plan;
+    struct Hash {
+        std::size_t operator()(const PlanKey& key) const noexcept;
     };
 
     const std::uint64_t id_;  // tells this table from others, past and present, in the threads' own tables
     std::mutex mutex_;
-    std::vector<std::unique_ptr<Entry>> entries_;
+    std::unordered_map<PlanKey, std::unique_ptr<const Plan>, Hash> plans_;
 };
 
 }  // namespace smlora::plan

@@ -1,12 +1,14 @@
 // The pieces of an operation that can be done in several ways, and the ways.
 //
-// A new kernel family becomes one more list of candidates here and one more branch where a plan is made from a
-// configuration (plan.cpp); recording, measuring and explaining take it as it is.
+// The ways are those of the kernel families (families/registry.cpp); planning, recording, measuring and explaining take
+// them as they are.
 #pragma once
 
 #include "plan/plan.hpp"
 #include "tune/candidate.hpp"
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,14 +21,27 @@ namespace smlora::plan {
 ///   gradients  dA and dB, the adding up of their pieces included
 /// In the order in which they are to be chosen: the choice for a product tells whether it needs rank rows made. Empty
 /// without tensor cores: then there is one kernel for each role.
-[[nodiscard]] std::vector<Role> chosen_roles(const Problem& problem, const Variant& variant);
+[[nodiscard]] std::vector<Role> chosen_roles(const Problem& problem, const Request& request);
 
-/// Whether a plan with these choices has that piece of work at all.
-[[nodiscard]] bool is_needed(const Plan& plan, Role role);
+/// Whether a plan with these choices has that piece of work, one of chosen_roles, at all: the rank rows of a product
+/// that makes them on the way are none.
+[[nodiscard]] bool is_needed(const Problem& problem, const Request& request, Role role, const gpu::DeviceFacts& facts,
+                             const Choices& choices);
 
-/// What records call it: "forward", "dx", "xa", "yb", "gradients", .. Variants whose kernels differ in more than what
-/// every variant has differ in their slots.
-[[nodiscard]] std::string slot_name(const Problem& problem, const Variant& variant, Role role);
+/// What records call it: "forward", "dx", "xa", "yb", "gradients", .. Requests whose kernels differ in more than what
+/// every request has differ in their slots.
+[[nodiscard]] std::string slot_name(const Problem& problem, const Request& request, Role role);
+
+/// A piece of work that records name.
+struct NamedWork {
+    Request request;
+    Role role = Role::product;
+};
+
+/// The inverse of slot_name, on tensors that are aligned as far as the problem allows it; nothing if the problem has no
+/// such piece of work.
+[[nodiscard]] std::optional<NamedWork> work_called(const std::string& slot, const Problem& problem,
+                                                   std::uint8_t bucket);
 
 /// The problem whose records serve where `problem` has none of its own: the same with adapters of the problem's type,
 /// gates in fp32 and routing in int32. Legal candidates are the same for both, and which of them is fast hardly
@@ -39,12 +54,12 @@ namespace smlora::plan {
 [[nodiscard]] std::vector<Problem> related_problems(const Problem& problem, Role role);
 
 /// Every candidate, legal or not.
-[[nodiscard]] tune::SearchSpace search_space(const Problem& problem, const Variant& variant, Role role,
+[[nodiscard]] tune::SearchSpace search_space(const Problem& problem, const Request& request, Role role,
                                              const gpu::DeviceFacts& facts);
 
 /// The configuration to use: what was chosen if it is a legal candidate, else the heuristic choice. Throws
 /// Error{unsupported} when no candidate is legal on the device.
-[[nodiscard]] tune::Configuration configuration_for(const Problem& problem, const Variant& variant, Role role,
+[[nodiscard]] tune::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
                                                     const gpu::DeviceFacts& facts, const Choices& choices);
 
 /// The template families that the candidates are made from, sorted, each once.

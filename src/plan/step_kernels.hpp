@@ -14,8 +14,8 @@
 
 namespace smlora::plan {
 
-/// What is to be used for the pieces of work of a variant.
-using KnownChoices = std::function<Choices(const Variant&)>;
+/// What is to be used for the pieces of work of a request.
+using KnownChoices = std::function<Choices(const Request&)>;
 
 /// The kernels of route, group, combine, forward, backward_input and backward_lora for T tokens, without duplicates.
 [[nodiscard]] std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T,
@@ -27,8 +27,8 @@ using KnownChoices = std::function<Choices(const Variant&)>;
 [[nodiscard]] std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activation,
                                                               const gpu::DeviceFacts& facts);
 
-/// The variants of forward, backward_input and backward_lora that a training step of T tokens runs, adapters stored as
-/// the kernels read them: what tuning a problem is about. Their rows are 16-byte aligned where K and N allow it.
-[[nodiscard]] std::vector<Variant> step_variants(const Problem& problem, std::int64_t T);
+/// What forward, backward_input and backward_lora ask for in a training step of T tokens, adapters stored as the
+/// kernels read them: what tuning a problem is about. Rows are 16-byte aligned where K and N allow it.
+[[nodiscard]] std::vector<Request> step_requests(const Problem& problem, std::int64_t T);
 
 }  // namespace smlora::plan

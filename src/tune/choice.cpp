@@ -41,29 +41,81 @@ constexpr double most_noise = 0.03;
 
 bool stands(const Trial& trial) { return trial.verdict != Verdict::refused; }
 
+/// A trial's samples beside those of the yardstick.
+struct Comparison {
+    double ratio = 0;
+    double deviation = 0;
+    int samples = 0;
+};
+
+std::vector<double> taken_samples(const Trial& trial) {
+    std::vector<double> taken;
+    std::copy_if(trial.samples.begin(), trial.samples.end(), std::back_inserter(taken),
+                 [](double seconds) { return !std::isnan(seconds); });
+    return taken;
+}
+
+/// The yardstick's median time; nothing when it was never timed.
+std::optional<double> unit_of(const Trial& yardstick) {
+    if (yardstick.timing) return yardstick.timing->seconds();
+    const std::vector<double> taken = taken_samples(yardstick);
+    return taken.empty() ? std::nullopt : std::optional(median(taken));
+}
+
+Comparison compare_rounds(const Trial& trial, const Trial& yardstick) {
+    std::vector<double> ratios;
+    for (std::size_t round = 0; round < trial.samples.size(); ++round) {
+        const double ratio = trial.samples[round] / yardstick.sample(round);
+        if (!std::isnan(ratio)) ratios.push_back(ratio);
+    }
+    if (ratios.empty()) return {};
+    const double middle = median(ratios);
+    return {middle, standard_deviation(ratios, middle), static_cast<int>(ratios.size())};
+}
+
+/// Both by their numbers of samples.
+Comparison pooled(const Comparison& a, const Comparison& b) {
+    if (a.samples == 0) return b;
+    if (b.samples == 0) return a;
+    const double share = static_cast<double>(b.samples) / (a.samples + b.samples);
+    const double ratio = a.ratio + share * (b.ratio - a.ratio);
+    const auto variance = [&](const Comparison& part) {
+        return std::pow(part.deviation * part.ratio, 2) + std::pow(part.ratio - ratio, 2);
+    };
+    return {ratio, std::sqrt((1 - share) * variance(a) + share * variance(b)) / ratio, a.samples + b.samples};
+}
+
+/// By trial, against the first that stands; `unit` is that one's time.
+std::vector<Comparison> compared(const std::vector<Trial>& trials, double unit) {
+    const Trial& yardstick = *std::find_if(trials.begin(), trials.end(), stands);
+    std::vector<Comparison> result;
+    for (const Trial& trial : trials) {
+        Comparison earlier;
+        if (stands(trial) && trial.timing) {
+            earlier = {trial.timing->seconds() / unit, trial.timing->deviation, trial.timing->samples};
+        }
+        result.push_back(stands(trial) ? pooled(earlier, compare_rounds(trial, yardstick)) : Comparison{});
+    }
+    return result;
+}
+
+std::optional<double> unit_seconds(const std::vector<Trial>& trials) {
+    const auto yardstick = std::find_if(trials.begin(), trials.end(), stands);
+    return yardstick == trials.end() ? std::nullopt : unit_of(*yardstick);
+}
+
 }  // namespace
+
+int Trial::taken() const { return (timing ? timing->samples : 0) + static_cast<int>(taken_samples(*this).size()); }
 
 std::vector<Estimate> estimates(const std::vector<Trial>& trials) {
     std::vector<Estimate> result(trials.size());
+    const std::optional<double> unit = unit_seconds(trials);
+    if (!unit) return result;
+    const std::vector<Comparison> times = compared(trials, *unit);
     const auto yardstick = std::find_if(trials.begin(), trials.end(), stands);
-    if (yardstick == trials.end()) return result;
-    std::vector<double> unit;
-    std::copy_if(yardstick->samples.begin(), yardstick->samples.end(), std::back_inserter(unit),
-                 [](double seconds) { return !std::isnan(seconds); });
-    if (unit.empty()) return result;
-    const double unit_seconds = median(unit);
-    std::vector<double> scatter(trials.size());
     for (std::size_t i = 0; i < trials.size(); ++i) {
-        if (!stands(trials[i])) continue;
-        std::vector<double> ratios;
-        for (std::size_t round = 0; round < trials[i].samples.size(); ++round) {
-            const double ratio = trials[i].samples[round] / yardstick->sample(round);
-            if (!std::isnan(ratio)) ratios.push_back(ratio);
-        }
-        if (ratios.empty()) continue;
-        const double middle = median(ratios);
-        result[i] = {middle * unit_seconds, 0, static_cast<int>(ratios.size())};
-        scatter[i] = standard_deviation(ratios, middle);
+        if (times[i].samples > 0) result[i] = {times[i].ratio * *unit, 0, times[i].samples};
     }
     const auto is_compared = [&](std::size_t i) { return result[i].samples > 0 && &trials[i] != &*yardstick; };
     for (std::size_t i = 0; i < trials.size(); ++i) {
@@ -73,12 +125,25 @@ std::vector<Estimate> estimates(const std::vector<Trial>& trials) {
         std::vector<double> alike;
         for (std::size_t j = 0; j < trials.size(); ++j) {
             const bool comparable = result[j].samples >= std::max(trusted_samples, result[i].samples);
-            if (is_compared(j) && comparable) alike.push_back(scatter[j]);
+            if (is_compared(j) && comparable) alike.push_back(times[j].deviation);
         }
         const double usual = alike.empty() ? 0 : median(alike);
-        result[i].noise = error_of_median(std::max(scatter[i], usual), result[i].samples);
+        result[i].noise = error_of_median(std::max(times[i].deviation, usual), result[i].samples);
     }
     return result;
+}
+
+void condense(std::vector<Trial>& trials) {
+    const std::optional<double> unit = unit_seconds(trials);
+    const std::vector<Comparison> times = unit ? compared(trials, *unit) : std::vector<Comparison>(trials.size());
+    const auto rounded = [](double value) { return std::round(value * 1e5) / 1e5; };
+    for (std::size_t i = 0; i < trials.size(); ++i) {
+        trials[i].timing.reset();
+        trials[i].samples.clear();
+        if (times[i].samples == 0) continue;
+        trials[i].timing = {std::round(*unit * 1e9) / 1e9, rounded(times[i].ratio), rounded(times[i].deviation),
+                            times[i].samples};
+    }
 }
 
 namespace {

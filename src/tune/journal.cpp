@@ -33,6 +33,7 @@ void Journal::report(std::string_view phase, std::size_t done, std::size_t total
 void Journal::save() {
     tuning_.seconds = earlier_seconds_ + device_.now() - start_;
     tuning_.complete = complete_;
+    if (complete_) condense(tuning_.trials);
     const Judgement judgement = judge(tuning_.trials);
     tuning_.choice.reset();
     if (judgement.winner) tuning_.choice = tuning_.trials[*judgement.winner].candidate.configuration;

@@ -42,6 +42,7 @@ std::vector<Candidate> tried(const SearchSpace& space, const Protocol& protocol)
 void forget_another_yardstick(const Candidate& before, std::vector<Trial>& trials) {
     if (before.configuration == trials.front().candidate.configuration) return;
     for (Trial& trial : trials) {
+        trial.timing.reset();
         trial.samples.clear();
         if (trial.verdict != Verdict::refused) trial.verdict = Verdict::pending;
     }
@@ -56,8 +57,8 @@ void lay_out(Tuning& tuning, const SearchSpace& space, const Protocol& protocol)
         trials.back().candidate = std::move(candidate);
         if (trials.back().verdict == Verdict::running) note_failure(trials.back(), "a process ended while it ran");
     }
-    // A call that resumes checks on the same inputs.
-    if (tuning.trials.empty()) tuning.seed = protocol.seed;
+    // A tuning that is resumed is checked on the same inputs.
+    if (tuning.trials.empty() || tuning.seed == 0) tuning.seed = protocol.seed;
     std::swap(tuning.trials, trials);
     if (!trials.empty() && !tuning.trials.empty()) {
         forget_another_yardstick(trials.front().candidate, tuning.trials);

@@ -60,7 +60,7 @@ bool Race::take_round(const std::vector<std::size_t>& running, std::size_t row, 
 double Race::timed(Trial& trial, std::size_t row) {
     const double before = device_.now();
     const auto run = [&] { return device_.time(trial.candidate, next_set_, row); };
-    const bool first = taken(trial) == 0;
+    const bool first = trial.taken() == 0;
     const double seconds = first ? journal_.guarded(trial, run) : run();
     if (first) trial.why.clear();
     trial.spent_seconds += device_.now() - before;
@@ -99,7 +99,7 @@ std::vector<std::size_t> Race::too_slow(const std::vector<std::size_t>& running)
 /// other runs.
 void Race::settle(std::vector<std::size_t>& running) {
     const auto is_done = [&](const Trial& trial) {
-        const int samples = taken(trial);
+        const int samples = trial.taken();
         return samples >= protocol_.rounds || (samples > 0 && is_out_of_seconds(trial));
     };
     const std::size_t unit = yardstick(trials_);
@@ -120,7 +120,7 @@ int Race::most_taken() const {
     const std::size_t unit = yardstick(trials_);
     int most = 0;
     for (std::size_t i = 0; i < trials_.size(); ++i) {
-        if (i != unit) most = std::max(most, taken(trials_[i]));
+        if (i != unit) most = std::max(most, trials_[i].taken());
     }
     return most;
 }

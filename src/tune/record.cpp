@@ -1,6 +1,7 @@
 #include "tune/record.hpp"
 
 #include "tune/choice.hpp"
+#include "tune/json_fields.hpp"
 #include "util/hash.hpp"
 #include "util/json.hpp"
 
@@ -9,15 +10,18 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <stdexcept>
 
 namespace smlora::tune {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 // Two compilers in turn on one machine are common, a dozen are leftovers.
 constexpr std::ptrdiff_t environments_kept = 4;
+
+// Far more than anything is timed.
+constexpr std::int64_t most_samples = 1 << 30;
+
+// What the record's checksum is called. It is the hash of the record without it, as compact JSON.
+constexpr const char* checksum_field = "xxh128";
 
 constexpr std::array verdict_names{"pending", "refused", "slow", "measured", "running"};
 
@@ -36,6 +40,14 @@ Json to_json(const Environment& environment) {
             {"templates", environment.templates}};
 }
 
+Json to_json(const std::optional<Timing>& timing) {
+    if (!timing) return nullptr;
+    return {{"unit_us", microseconds(timing->unit_seconds)},
+            {"ratio", timing->ratio},
+            {"deviation", timing->deviation},
+            {"samples", timing->samples}};
+}
+
 Json to_json(const Trial& trial) {
     Json samples = Json::array();
     for (const double sample : trial.samples) {
@@ -52,7 +64,12 @@ Json to_json(const Trial& trial) {
             {"why", trial.why},
             {"error", trial.error},
             {"spent_seconds", rounded(trial.spent_seconds)},
+            {"timing", to_json(trial.timing)},
             {"samples_us", std::move(samples)}};
+}
+
+std::string checksum(const Json& json) {
+    return util::xxh128_hex(json.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 Json to_json(const Tuning& tuning) {
@@ -70,56 +87,18 @@ Json to_json(const Tuning& tuning) {
             {"candidates", std::move(candidates)}};
 }
 
-/// Caught by parse_record: why a text is no record.
-struct Unsound : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
-template <class Value>
-Value field(const Json& json, const char* name, bool right_type) {
-    if (!json.is_object() || !json.contains(name)) throw Unsound(fmt::format("\"{}\" is missing", name));
-    if (!right_type) throw Unsound(fmt::format("\"{}\" has the wrong type: {}", name, json[name].dump()));
-    return json[name].get<Value>();
-}
-
-const Json& member(const Json& json, const char* name) {
-    static const Json none;
-    const auto found = json.is_object() ? json.find(name) : json.end();
-    return json.is_object() && found != json.end() ? *found : none;
-}
-
-std::string text(const Json& json, const char* name) {
-    return field<std::string>(json, name, member(json, name).is_string());
-}
-
-double number(const Json& json, const char* name) {
-    const auto value = field<double>(json, name, member(json, name).is_number());
-    if (!(value >= 0) || std::isinf(value)) throw Unsound(fmt::format("\"{}\" is no amount: {}", name, value));
-    return value;
-}
-
-std::int64_t integer(const Json& json, const char* name, std::int64_t most) {
-    const auto value = field<std::int64_t>(json, name, member(json, name).is_number_integer());
-    if (value < 0 || value > most) throw Unsound(fmt::format("\"{}\" is out of range: {}", name, value));
-    return value;
-}
-
-constexpr std::int64_t any = std::numeric_limits<std::int64_t>::max();
-
-const Json& array(const Json& json, const char* name) {
-    if (!member(json, name).is_array()) throw Unsound(fmt::format("\"{}\" is no array", name));
-    return member(json, name);
-}
-
-Configuration configuration(const Json& json, const char* name) {
-    auto read = configuration_from(member(json, name));
-    if (!read) throw Unsound(fmt::format("\"{}\" is no configuration: {}", name, member(json, name).dump()));
-    return std::move(*read);
-}
-
 Environment read_environment(const Json& json) {
     return {text(json, "gpu"),    text(json, "arch"),     static_cast<int>(integer(json, "multiprocessors", 1 << 20)),
             text(json, "driver"), text(json, "compiler"), text(json, "templates")};
+}
+
+std::optional<Timing> read_timing(const Json& json) {
+    if (!json.contains("timing")) throw Unsound("\"timing\" is missing");
+    const Json& timing = json["timing"];
+    if (timing.is_null()) return std::nullopt;
+    // As condense() rounds it.
+    return Timing{std::round(positive(timing, "unit_us") * 1e3) / 1e9, positive(timing, "ratio"),
+                  number(timing, "deviation"), static_cast<int>(integer(timing, "samples", most_samples))};
 }
 
 Trial read_trial(const Json& json) {
@@ -127,9 +106,9 @@ Trial read_trial(const Json& json) {
     trial.candidate.name = text(json, "name");
     trial.candidate.configuration = configuration(json, "configuration");
     trial.candidate.predicted_seconds = number(json, "predicted_us") * 1e-6;
-    trial.candidate.shared_bytes = integer(json, "shared_bytes", any);
-    trial.registers = integer(json, "registers", any);
-    trial.spill_bytes = integer(json, "spill_bytes", any);
+    trial.candidate.shared_bytes = integer(json, "shared_bytes");
+    trial.registers = integer(json, "registers");
+    trial.spill_bytes = integer(json, "spill_bytes");
     trial.compile_seconds = number(json, "compile_seconds");
     const std::string verdict = text(json, "verdict");
     const auto found = std::find(verdict_names.begin(), verdict_names.end(), verdict);
@@ -138,6 +117,7 @@ Trial read_trial(const Json& json) {
     trial.why = text(json, "why");
     trial.error = number(json, "error");
     trial.spent_seconds = number(json, "spent_seconds");
+    trial.timing = read_timing(json);
     for (const Json& sample : array(json, "samples_us")) {
         const bool time = sample.is_number() && sample.get<double>() > 0 && std::isfinite(sample.get<double>());
         if (!time && !sample.is_null()) throw Unsound(fmt::format("{} is no sample", sample.dump()));
@@ -152,10 +132,10 @@ Tuning read_tuning(const Json& json) {
     tuning.environment = read_environment(member(json, "environment"));
     tuning.date = text(json, "date");
     const Json& workload = member(json, "workload");
-    tuning.workload = {integer(workload, "tokens", any), text(workload, "routing")};
-    tuning.seed = field<std::uint64_t>(json, "seed", member(json, "seed").is_number_unsigned());
+    tuning.workload = {integer(workload, "tokens"), text(workload, "routing")};
+    tuning.seed = unsigned_integer(json, "seed");
     tuning.seconds = number(json, "seconds");
-    tuning.complete = field<bool>(json, "complete", member(json, "complete").is_boolean());
+    tuning.complete = boolean(json, "complete");
     for (const Json& trial : array(json, "candidates")) tuning.trials.push_back(read_trial(trial));
     if (!json.contains("choice")) throw Unsound("\"choice\" is missing");
     if (json["choice"].is_null()) return tuning;
@@ -164,7 +144,7 @@ Tuning read_tuning(const Json& json) {
         return trial.candidate.configuration == *tuning.choice && trial.verdict != Verdict::refused;
     });
     if (!stands) {
-        throw Unsound(fmt::format("the choice of {} is none of its candidates that were right: {}", tuning.slot,
+        throw Unsound(fmt::format("the choice of {} is not among its candidates, or was refused: {}", tuning.slot,
                                   json["choice"].dump()));
     }
     return tuning;
@@ -207,25 +187,31 @@ void Record::put(const Tuning& tuning) {
 std::string record_text(const Record& record) {
     Json tunings = Json::array();
     for (const Tuning& tuning : record.tunings) tunings.push_back(to_json(tuning));
-    const Json json{{"format", record_format},
-                    {"gpu", record.name.gpu},
-                    {"problem", record.name.problem},
-                    {"bucket", record.name.bucket},
-                    {"tunings", std::move(tunings)}};
+    Json json{{"format", record_format},
+              {"gpu", record.name.gpu},
+              {"problem", record.name.problem},
+              {"bucket", record.name.bucket},
+              {"tunings", std::move(tunings)}};
+    json[checksum_field] = checksum(json);
     return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 std::optional<Record> parse_record(const std::string& content, std::string& why) {
-    const Json json = util::parse_json<Json>(content);
+    Json json = util::parse_json<Json>(content);
     try {
         if (!json.is_object()) throw Unsound("it is no JSON object");
-        if (const auto format = integer(json, "format", any); format != record_format) {
+        if (const auto format = integer(json, "format"); format != record_format) {
             throw Unsound(fmt::format("format {}, expected {}", format, record_format));
         }
         Record record;
         record.name = {text(json, "gpu"), text(json, "problem"),
                        static_cast<std::uint8_t>(integer(json, "bucket", 31))};
         for (const Json& tuning : array(json, "tunings")) record.tunings.push_back(read_tuning(tuning));
+        const std::string noted = text(json, checksum_field);
+        json.erase(checksum_field);
+        if (const std::string found = checksum(json); found != noted) {
+            throw Unsound(fmt::format("its checksum is {}, expected {}: it was damaged, or edited", found, noted));
+        }
         return record;
     } catch (const Unsound& error) {
         why = error.what();

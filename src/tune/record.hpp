@@ -1,7 +1,7 @@
 // A tuning record: what was measured for one problem on one GPU at one bucket of T, as JSON that a person can read.
 //
 //   {
-//     "format": 1,
+//     "format": 2,
 //     "gpu": "NVIDIA H200",                   the record's name: these three, which its file's name is a hash of
 //     "problem": "E128 K2048 N1536 ..",
 //     "bucket": 11,                           2^11 tokens, give or take
@@ -11,19 +11,23 @@
 //         "environment": {"gpu", "arch", "multiprocessors", "driver", "compiler", "templates"},
 //         "date": "2026-11-23T10:11:12Z",
 //         "workload": {"tokens": 2048, "routing": "uniform"},
-//         "seed": 17,                         of the inputs that candidates were checked on
+//         "seed": 17,                         of the inputs that candidates were checked on; 0: not known any more
 //         "seconds": 3.2,                     that all of it took
-//         "complete": true,                   false: cut short, to be gone on with
+//         "complete": true,                   false: interrupted, the next measurement resumes it
 //         "choice": {"family", ..},           null: no candidate was right, or none was timed yet
 //         "reason": "4.1 % faster than the heuristic choice",
 //         "candidates": [                     the heuristic choice first
 //           {"name", "configuration", "predicted_us", "shared_bytes", "registers", "spill_bytes", "compile_seconds",
 //            "verdict": "measured", "slow", "refused", "pending" or "running", "why", "error", "spent_seconds",
-//            "samples_us": [12.3, null, ..]}  by round, null where it took no part
+//            "timing": {"unit_us", "ratio", "deviation", "samples"},  of when the tuning was last complete; or null
+//            "samples_us": [12.3, null, ..]}  since then, by round, null where it took no part
 //         ]
 //       }
-//     ]
+//     ],
+//     "xxh128": "0123456789abcdef0123456789abcdef"  the hash of all of the above as compact JSON
 //   }
+//
+// Numbers that the writer did not know are 0. See bundle.hpp for many complete tunings in one file.
 #pragma once
 
 #include "tune/tuning.hpp"
@@ -36,7 +40,7 @@
 
 namespace smlora::tune {
 
-inline constexpr int record_format = 1;
+inline constexpr int record_format = 2;
 
 /// Which record.
 struct RecordName {
@@ -64,8 +68,8 @@ struct Record {
 
 [[nodiscard]] std::string record_text(const Record& record);
 
-/// Nothing, with the reason in `why`, unless every field is there and has its type and every tuning makes sense: it
-/// names a candidate of its own as its choice, one that was not refused.
+/// Nothing, with the reason in `why`, unless every field is there and has its type, every tuning makes sense (it names
+/// a candidate of its own as its choice, one that was not refused), and the checksum is right.
 [[nodiscard]] std::optional<Record> parse_record(const std::string& text, std::string& why);
 
 }  // namespace smlora::tune

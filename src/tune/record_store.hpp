@@ -1,11 +1,16 @@
 // Records in the layers of the cache.
 #pragma once
 
+#include "tune/bundle.hpp"
 #include "tune/record.hpp"
+#include "util/file_system.hpp"
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,12 +18,18 @@
 
 namespace smlora::cache {
 class Cache;
-}
+struct RecordText;
+struct StoredFile;
+}  // namespace smlora::cache
 namespace smlora::util {
 class Logger;
 }
 
 namespace smlora::tune {
+
+/// The records of a record's or bundle's file. Nothing, with the reason in `why`, unless it is sound and lies under its
+/// own name.
+[[nodiscard]] std::optional<std::vector<Record>> records_in(const cache::RecordText& stored, std::string& why);
 
 /// What was measured for another number of tokens, or for another problem.
 struct NearTuning {
@@ -26,7 +37,8 @@ struct NearTuning {
     RecordName name;  ///< of its record
 };
 
-/// Thread-safe and process-safe. What is damaged or does not hold here is a miss.
+/// Thread-safe and process-safe. What is damaged or does not hold here is a miss. In a layer a record goes before a
+/// bundle. A file is parsed once and remembered until it is another one, by its inode, size and time of modification.
 class RecordStore {
  public:
     RecordStore(cache::Cache& cache, util::Logger& log) : cache_(cache), log_(log) {}
@@ -37,8 +49,8 @@ class RecordStore {
                                              const Environment& environment);
 
     /// The same from the nearest other record whose choice is legal in `space`: that of one of `relatives`, problems
-    /// that are nearly the same, for the same bucket, then anyone's for the nearest other bucket, of those as near the
-    /// own one's, then the first of `relatives`. The problem itself may be among them.
+    /// that are nearly the same, for the same bucket, then any of them for the nearest other bucket, of those as near
+    /// the problem's own, then the first of `relatives`. The problem itself may be among them.
     [[nodiscard]] std::optional<NearTuning> find_near(const RecordName& name, const std::vector<std::string>& relatives,
                                                       std::string_view slot, const Environment& environment,
                                                       const SearchSpace& space);
@@ -56,10 +68,31 @@ class RecordStore {
                    std::optional<std::chrono::milliseconds> patience = std::nullopt);
 
  private:
-    [[nodiscard]] std::vector<Record> load(const RecordName& name, bool writable_only);
+    /// What a file says: a record or a bundle; neither if it is unsound.
+    struct Known {
+        util::FileStatus status;
+        std::int64_t read_at = 0;  ///< nanoseconds since 1970
+        std::shared_ptr<const Record> record;
+        std::shared_ptr<const Bundle> bundle;
+
+        /// Whether it was read from the file that has this status now.
+        [[nodiscard]] bool is_of(const util::FileStatus& now) const;
+    };
+
+    [[nodiscard]] Known known(const cache::StoredFile& stored);
+    [[nodiscard]] Known parse(const cache::StoredFile& stored);
+    /// Of the files of all layers, in the order in which they are consulted.
+    [[nodiscard]] std::vector<Known> known(const std::vector<cache::StoredFile>& files);
+    [[nodiscard]] std::optional<Tuning> find_in(const std::vector<Known>& sources, const RecordName& name,
+                                                std::string_view slot, const Environment& environment) const;
+    /// In what the first tuning of `slot` differs from `environment`; empty when one of them holds.
+    [[nodiscard]] static std::string first_mismatch(const std::vector<Known>& sources, const RecordName& name,
+                                                    std::string_view slot, const Environment& environment);
 
     cache::Cache& cache_;
     util::Logger& log_;
+    std::mutex mutex_;
+    std::map<std::filesystem::path, Known> known_;  ///< guarded by mutex_
 };
 
 }  // namespace smlora::tune

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 namespace smlora::tune {
@@ -23,11 +22,6 @@ bool all_decided(const std::vector<Trial>& trials) {
                         [](const Trial& trial) { return trial.verdict == Verdict::pending; });
 }
 
-int taken(const Trial& trial) {
-    return static_cast<int>(
-        std::count_if(trial.samples.begin(), trial.samples.end(), [](double seconds) { return !std::isnan(seconds); }));
-}
-
 std::size_t rounds_so_far(const std::vector<Trial>& trials) {
     std::size_t rounds = 0;
     for (const Trial& trial : trials) rounds = std::max(rounds, trial.samples.size());
@@ -37,6 +31,7 @@ std::size_t rounds_so_far(const std::vector<Trial>& trials) {
 void refuse(Trial& trial, std::string why) {
     trial.verdict = Verdict::refused;
     trial.why = std::move(why);
+    trial.timing.reset();
     trial.samples.clear();
 }
 

@@ -20,9 +20,6 @@ namespace smlora::tune {
 /// Whether each has its verdict.
 [[nodiscard]] bool all_decided(const std::vector<Trial>& trials);
 
-/// Samples of it.
-[[nodiscard]] int taken(const Trial& trial);
-
 /// Rounds that any of them has samples of.
 [[nodiscard]] std::size_t rounds_so_far(const std::vector<Trial>& trials);
 

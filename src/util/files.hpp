@@ -22,7 +22,7 @@ class OpenFile {
     [[nodiscard]] int error() const noexcept { return descriptor_ < 0 ? descriptor_ : 0; }
     [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
 
-    /// For those who must know whether closing worked, as a network file system may report a full disk only here.
+    /// For callers that must know whether closing worked, as a network file system may report a full disk only here.
     [[nodiscard]] int close();
 
  private:

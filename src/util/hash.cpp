@@ -26,7 +26,7 @@ std::string hex_of(const std::string& bytes) {
     return text;
 }
 
-/// Eight little-endian bytes on every machine, so that a key does not depend on who computes it.
+/// Eight little-endian bytes on every machine, so that a key does not depend on the machine that computes it.
 std::string length_prefix(std::size_t length) {
     std::string bytes;
     for (unsigned shift = 0; shift < 64; shift += 8) {

@@ -4,19 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstddef>
 #include <cstdlib>
 #include <string_view>
 
 namespace smlora::util {
 namespace {
 
-constexpr std::array by_severity{LogLevel::debug, LogLevel::info, LogLevel::notice, LogLevel::warning};
-
-/// Not the number, which the C ABI keeps for what was there before `notice`.
-std::ptrdiff_t severity(LogLevel level) {
-    return std::find(by_severity.begin(), by_severity.end(), level) - by_severity.begin();
-}
+constexpr std::array levels{LogLevel::debug, LogLevel::info, LogLevel::notice, LogLevel::warning};
 
 std::string_view name_of(LogLevel level) {
     switch (level) {
@@ -36,7 +30,7 @@ std::string_view name_of(LogLevel level) {
 void write_to_stderr(LogLevel level, std::string_view line) {
     std::string text = "smlora: ";
     text.append(name_of(level)).append(": ").append(line).append("\n");
-    // There is nobody left to tell when stderr itself fails.
+    // A failure of stderr itself cannot be reported anywhere.
     [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
 }
 
@@ -48,13 +42,13 @@ Logger::Logger(LogSink sink) : sink_(std::move(sink)), threshold_(LogLevel::debu
     threshold_ = LogLevel::notice;
     const char* wanted = std::getenv("SMLORA_LOG");
     if (wanted == nullptr || *wanted == '\0') return;
-    for (const LogLevel level : by_severity) {
+    for (const LogLevel level : levels) {
         if (wanted == name_of(level)) {
             threshold_ = level;
             return;
         }
     }
-    warning("SMLORA_LOG: expected debug, info, notice or warning, got \"" + std::string(wanted) + "\"; taking notice");
+    warning("SMLORA_LOG: expected debug, info, notice or warning, got \"" + std::string(wanted) + "\"; using notice");
 }
 
 void Logger::warning_once(const std::string& topic, const std::string& line) {
@@ -67,7 +61,7 @@ void Logger::warning_once(const std::string& topic, const std::string& line) {
 }
 
 void Logger::write(LogLevel level, const std::string& line) {
-    if (severity(level) < severity(threshold_)) return;
+    if (level < threshold_) return;
     const std::lock_guard lock(mutex_);
     try {
         sink_(level, line);

@@ -23,7 +23,7 @@ int available_cores() {
 }
 
 /// One parallel_for, on the stack of its caller. A worker that found it in `loops_` counts in `workers` from then on,
-/// and the caller leaves only when the loop is out of `loops_` and `workers` is zero: nobody keeps a pointer to it.
+/// and the caller leaves only when the loop is out of `loops_` and `workers` is zero: no thread keeps a pointer to it.
 struct ThreadPool::Loop {
     Loop(std::int64_t count_, int threads, const std::function<void(std::int64_t)>& body_)
         : count(count_), shares(std::int64_t{8} * threads), body(body_) {}
@@ -83,7 +83,7 @@ void ThreadPool::work() {
         lock.unlock();
         loop->run();
         lock.lock();
-        // Its indices are all taken: nobody else need look at it.
+        // Its indices are all taken: no other thread need look at it.
         std::erase(loops_, loop);
         if (--loop->workers == 0) loop->left.notify_one();
     }

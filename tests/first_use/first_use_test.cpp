@@ -1,6 +1,7 @@
 // First use from end to end, in processes of their own as it is in life: the first one tunes, the next one neither
 // compiles nor measures, of several that start together one tunes for all, and what one that dies has measured is
 // resumed. On an emulated GPU and on a real one.
+#include "autotune/tuner.hpp"
 #include "support/backend.hpp"
 #include "support/checks.hpp"
 #include "support/runs.hpp"
@@ -86,7 +87,7 @@ TEST(AProcess, DISABLED_RunsAStep) {
         return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
     };
     const Engine engine(options);
-    engine.impl().tuner.limit_first_use(machine.candidates, std::stoi(variable("SMLORA_TEST_ROUNDS")));
+    autotune::tuner_of(engine).limit_first_use(machine.candidates, std::stoi(variable("SMLORA_TEST_ROUNDS")));
     ForwardArgs forward_args = p.forward_args();
     forward_args.y = f.y.view();
     forward_args.xa = p.ranked_view(f.xa);
@@ -121,8 +122,9 @@ TEST(AProcess, DISABLED_RunsAStep) {
                           {"tuned", tuned},
                           {"nvrtc_mapped", nvrtc}};
     const gpu::CurrentContext context(engine.impl().contexts, 0);
-    for (const plan::Variant& variant : plan::step_variants(p.problem, p.T)) {
-        for (const autotune::KnownWork& work : engine.impl().tuner.look_up(p.problem, variant, context.facts())) {
+    for (const plan::Request& request : plan::step_requests(p.problem, p.T)) {
+        for (const autotune::KnownWork& work :
+             autotune::tuner_of(engine).look_up(p.problem, request, context.facts())) {
             report["choices"][work.slot] = work.choice() ? tune::to_json(*work.choice()) : nlohmann::ordered_json();
             report["complete"][work.slot] = work.is_complete();
         }
@@ -311,18 +313,25 @@ struct Measured {
             for (const auto& tuning : record["tunings"]) {
                 if (tuning["slot"] != "forward") continue;
                 complete = tuning["complete"];
-                for (const auto& candidate : tuning["candidates"]) add(candidate["name"], candidate["samples_us"]);
+                for (const auto& candidate : tuning["candidates"]) add(candidate);
             }
         }
     }
-    void add(const std::string& name, const nlohmann::json& samples_us) {
+    void add(const nlohmann::json& candidate) {
+        const std::string name = candidate["name"];
+        const nlohmann::json& samples_us = candidate["samples_us"];
         samples[name] = samples_us;
-        taken += std::count_if(samples_us.begin(), samples_us.end(), [](const auto& one) { return one.is_number(); });
+        counts[name] =
+            std::count_if(samples_us.begin(), samples_us.end(), [](const auto& one) { return one.is_number(); });
+        // Once there is no more to be measured, what samples come to stands in their place.
+        if (candidate["timing"].is_object()) counts[name] += candidate["timing"]["samples"].get<std::int64_t>();
+        taken += counts[name];
         rounds = std::max(rounds, static_cast<int>(samples_us.size()));
     }
 
     bool complete = false;
     std::map<std::string, nlohmann::json> samples;  ///< by candidate, null where it took no part
+    std::map<std::string, std::int64_t> counts;     ///< of samples, by candidate
     std::int64_t taken = 0;                         ///< of all candidates
     int rounds = 0;
 };
@@ -331,6 +340,8 @@ void expect_kept(const Measured& before, const Measured& after) {
     for (const auto& [name, samples] : before.samples) {
         const auto found = after.samples.find(name);
         ASSERT_NE(found, after.samples.end()) << name;
+        EXPECT_GE(after.counts.at(name), before.counts.at(name)) << name;
+        if (after.complete) continue;
         ASSERT_GE(found->second.size(), samples.size()) << name;
         EXPECT_TRUE(std::equal(samples.begin(), samples.end(), found->second.begin()))
             << name << ": " << samples << " became " << found->second;

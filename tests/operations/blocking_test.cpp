@@ -2,7 +2,7 @@
 // kernel: as the tuner checks its candidates.
 #include "autotune/measurer.hpp"
 #include "engine/engine_impl.hpp"
-#include "families/wgmma_blocking.hpp"
+#include "families/product_wgmma.hpp"
 #include "operations/cases.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
@@ -20,8 +20,8 @@ class Blocking : public OnCases {
     /// Legal on the engine's GPU.
     tune::SearchSpace blockings(const autotune::MeasuredCase& measured, const gpu::DeviceFacts& facts) const {
         tune::SearchSpace found;
-        for (auto& candidate : plan::search_space(measured.problem, measured.variant, measured.role, facts)) {
-            if (candidate.configuration.family == families::product_wgmma_family && candidate.refusal.empty()) {
+        for (auto& candidate : plan::search_space(measured.problem, measured.request, measured.role, facts)) {
+            if (candidate.configuration.family == families::product_wgmma.name && candidate.refusal.empty()) {
                 found.push_back(std::move(candidate));
             }
         }
@@ -54,11 +54,11 @@ TEST_P(Blocking, GivesWhatTheReferenceGives) {
     if (facts.arch.name() != "sm_90a") GTEST_SKIP() << "needs sm_90a, not " << facts.arch.name();
     const Problem& problem = test_case().problem;
     std::size_t checked = 0;
-    for (const plan::Variant& variant : plan::step_variants(problem, test_case().T)) {
-        if (variant.operation == plan::Operation::backward_lora) continue;
+    for (const plan::Request& request : plan::step_requests(problem, test_case().T)) {
+        if (std::holds_alternative<plan::BackwardLora>(request)) continue;
         autotune::MeasuredCase measured;
         measured.problem = problem;
-        measured.variant = variant;
+        measured.request = request;
         measured.T = test_case().T;
         expect_right(measured, facts, &checked);
     }

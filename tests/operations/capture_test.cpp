@@ -1,5 +1,6 @@
 // CUDA graphs: a step is captured and replayed on new inputs; a kernel that was never loaded is an error that leaves
 // the capture alive; nothing is tuned while a stream captures.
+#include "autotune/tuner.hpp"
 #include "operations/cases.hpp"
 #include "support/checks.hpp"
 #include "support/gpu.hpp"
@@ -202,7 +203,7 @@ struct FirstStep {
 /// That a step in a capture is refused, as a kernel was never loaded, and the capture goes on.
 void expect_not_ready(FirstStep& step) {
     const GpuStream& stream = step.stream;
-    SMLORA_CUDA(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
+    SMLORA_CAPTURE(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
     ErrorCode code = ErrorCode::internal;
     std::string message;
     try {
@@ -212,8 +213,8 @@ void expect_not_ready(FirstStep& step) {
         message = error.what();
     }
     CUgraph graph = nullptr;
-    const CUresult end = gpu::driver().cuStreamEndCapture(stream.handle(), &graph);
-    if (graph != nullptr) SMLORA_CUDA(cuGraphDestroy, graph);
+    const CUresult end = capture_functions().cuStreamEndCapture(stream.handle(), &graph);
+    if (graph != nullptr) SMLORA_CAPTURE(cuGraphDestroy, graph);
     EXPECT_EQ(code, ErrorCode::not_ready) << message;
     EXPECT_NE(message.find("run the operation once"), std::string::npos) << message;
     EXPECT_EQ(end, CUDA_SUCCESS) << "the refusal broke the caller's capture";
@@ -246,7 +247,7 @@ class CaptureUnderFirstUse : public OnGpu {
             if (line.starts_with("tuning ")) ++tunings;
         };
         Engine engine(std::move(options));
-        engine.impl().tuner.limit_first_use(3, 1);
+        autotune::tuner_of(engine).limit_first_use(3, 1);
         return engine;
     }
     void expect_nothing_tuned() const {
@@ -263,8 +264,8 @@ TEST_F(CaptureUnderFirstUse, TunesNothingAndNeitherDoLaterCalls) {
     FirstStep step(first_use_engine());
     // The kernels of the heuristic choices, without a call that would tune.
     engine::CudaCall call(step.engine, step.stream.view());
-    for (const plan::Variant& variant : plan::step_variants(step.p.problem, step.p.T)) {
-        plan::Plan plan = plan::make_plan(step.p.problem, variant, call.facts());
+    for (const plan::Request& request : plan::step_requests(step.p.problem, step.p.T)) {
+        plan::Plan plan = plan::make_plan(step.p.problem, request, call.facts());
         call.load(plan);
     }
 

@@ -109,6 +109,12 @@ const std::vector<Mistake>& mistakes() {
 
         {"XNotGiven", "x", [](Calls& c) { c.forward.x = {}; }, call_forward},
         {"XWithoutMemory", "x", [](Calls& c) { c.forward.x.data = nullptr; }, call_forward},
+        {"XBetweenElements", "x", [](Calls& c) { c.forward.x.data = static_cast<char*>(c.forward.x.data) + 1; },
+         call_forward},
+        {"YOverX", "y", [](Calls& c) { c.forward.y.data = c.forward.x.data; }, call_forward},
+        {"YOverXa", "y", [](Calls& c) { c.forward.xa.data = c.forward.y.data; }, call_forward},
+        {"DxOverDy", "dx", [](Calls& c) { c.backward_input.dx.data = c.backward_input.dy.data; }, call_backward_input},
+        {"DaOverX", "dA", [](Calls& c) { c.backward_lora.dA.data = c.backward_lora.x.data; }, call_backward_lora},
         {"XOfAnotherWidth", "x", [](Calls& c) { c.forward.x.shape[1] = 95; }, call_forward},
         {"XOfAnotherType", "x", [](Calls& c) { c.forward.x.dtype = DType::fp32; }, call_base},
         {"XWithColumnsApart", "x", [](Calls& c) { c.forward.x.strides[1] = 2; }, call_forward},

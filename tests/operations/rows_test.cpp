@@ -1,8 +1,8 @@
 // group, combine and combine_backward: moving rows and summing them.
+#include "workload/rows.hpp"
 #include "operations/cases.hpp"
 #include "support/comparison.hpp"
 #include "support/projection.hpp"
-#include "support/reference.hpp"
 
 #include <smlora/memory.hpp>
 
@@ -20,15 +20,11 @@ class Rows : public OnCases {
  protected:
     [[nodiscard]] Array random_rows(const Projection& p, RowOrder order, std::int64_t width) const {
         Array rows = p.rows_of(order, width);
-        const Random random = fresh(fmt::format("rows{}", width));
-        rows.fill([&](std::int64_t i) { return random.normal(static_cast<std::uint64_t>(i)); });
+        rows.fill_normal(fresh(fmt::format("rows{}", width)));
         return rows;
     }
-    [[nodiscard]] Array random_gates(const Projection& p) const {
-        Array gates(engine(), p.problem.gate_dtype, {{p.T, p.problem.top_k}});
-        const Random random = fresh("gates");
-        gates.fill([&](std::int64_t i) { return i % 7 == 3 ? 0.0 : random.uniform(static_cast<std::uint64_t>(i)); });
-        return gates;
+    [[nodiscard]] Array gates_of(const Projection& p) const {
+        return random_gates(engine(), p.problem, p.T, fresh("gates"));
     }
 };
 
@@ -41,7 +37,7 @@ class Group : public Rows {
         for (const std::int64_t width : widths) {
             SCOPED_TRACE(width);
             const Array x = random_rows(p, x_rows, width);
-            const Array gates = gated ? random_gates(p) : Array();
+            const Array gates = gated ? gates_of(p) : Array();
             Array out = p.rows_of(RowOrder::grouped, width);
             GroupArgs args;
             args.x = x.view();
@@ -54,17 +50,10 @@ class Group : public Rows {
             EXPECT_TRUE(out.untouched_outside());
             Comparison comparison;
             for (std::int64_t i = 0; i < p.M; ++i) {
-                Values expected(index(width));
-                if (i < p.host_routing.rows()) {
-                    const std::int64_t f = p.host_routing.entry(i);
-                    const std::int64_t row = x_rows == RowOrder::token ? f / p.problem.top_k : f;
-                    x.row(row, expected.data());
-                    if (!gated) {
-                        EXPECT_TRUE(out.same_row(i, x, row)) << "row " << i << " is not a copy";
-                    }
-                    for (double& value : expected) value *= gated ? gates.at(f) : 1;
+                if (!gated && i < p.host_routing.rows()) {
+                    EXPECT_TRUE(out.same_row(i, x, p.row_in(x_rows, i))) << "row " << i << " is not a copy";
                 }
-                comparison.add_group(out.row(i), expected);
+                comparison.add_group(out.row(i), grouped_row(x, gates, p.host_routing, p.problem, i));
             }
             EXPECT_TRUE(comparison.within(tolerance_of(p.problem.dtype)));
         }
@@ -80,12 +69,11 @@ class Combine : public Rows {};
 
 TEST_P(Combine, SumsTheRowsOfATokenTimesTheirGates) {
     const Projection p(engine(), test_case());
-    const std::int64_t top_k = p.problem.top_k;
     for (const bool gated : {false, true}) {
         for (const std::int64_t width : widths) {
             SCOPED_TRACE(testing::Message() << width << (gated ? " with gates" : " without gates"));
             const Array y = random_rows(p, RowOrder::scattered, width);
-            const Array gates = gated ? random_gates(p) : Array();
+            const Array gates = gated ? gates_of(p) : Array();
             Array out = p.rows_of(RowOrder::token, width);
             CombineArgs args;
             args.y = y.view();
@@ -97,12 +85,7 @@ TEST_P(Combine, SumsTheRowsOfATokenTimesTheirGates) {
             EXPECT_TRUE(out.untouched_outside());
             Comparison comparison;
             for (std::int64_t t = 0; t < p.T; ++t) {
-                Values expected(index(width));
-                for (std::int64_t f = t * top_k; f < (t + 1) * top_k; ++f) {
-                    const Values row = y.row(f);
-                    for (std::size_t c = 0; c < row.size(); ++c) expected[c] += (gated ? gates.at(f) : 1) * row[c];
-                }
-                comparison.add_group(out.row(t), expected);
+                comparison.add_group(out.row(t), combined_row(y, gates, p.problem.top_k, t));
             }
             EXPECT_TRUE(comparison.within(tolerance_of(p.problem.dtype)));
         }
@@ -116,7 +99,7 @@ TEST_P(Combine, GradientsAreTheGateTimesDoutAndTheirInnerProducts) {
         SCOPED_TRACE(width);
         const Array y = random_rows(p, RowOrder::scattered, width);
         const Array dout = random_rows(p, RowOrder::token, width);
-        const Array gates = random_gates(p);
+        const Array gates = gates_of(p);
         Array dy = p.rows_of(RowOrder::scattered, width);
         Array dgates(engine(), p.problem.gate_dtype, {{p.T, top_k}});
         CombineBackwardArgs args;
@@ -134,13 +117,9 @@ TEST_P(Combine, GradientsAreTheGateTimesDoutAndTheirInnerProducts) {
         Comparison of_dy, of_dgates;
         Values actual, expected;
         for (std::int64_t f = 0; f < p.M; ++f) {
-            Values row = dout.row(f / top_k);
-            const Values y_row = y.row(f);
-            expected.push_back(0);
             actual.push_back(dgates.at(f));
-            for (std::size_t c = 0; c < row.size(); ++c) expected.back() += row[c] * y_row[c];
-            for (double& value : row) value *= gates.at(f);
-            of_dy.add_group(dy.row(f), row);
+            expected.push_back(combine_dgate(dout, y, top_k, f));
+            of_dy.add_group(dy.row(f), combine_dy_row(dout, gates, top_k, f));
         }
         of_dgates.add_group(actual, expected);
         EXPECT_TRUE(of_dy.within(tolerance_of(p.problem.dtype)));

@@ -30,8 +30,8 @@ for name in ("__init__.py", "_native.abi3.so", "cache/README.md"):
     assert f"smlora/{name}" in names, f"{name} is not in {sorted(names)}"
 assert any(re.fullmatch(r"smlora/lib/libsmlora\.so\.[0-9.]+", name) for name in names), sorted(names)
 cache = pathlib.Path(__file__).resolve().parents[2] / "cache"
-records = {f"smlora/cache/{file.relative_to(cache)}" for file in cache.rglob("*.json")}
-assert records == {name for name in names if name.endswith(".json") and "/cache/" in name}, sorted(names)
+records = {f"smlora/cache/{file.relative_to(cache)}" for file in cache.rglob("*.jsonl")}
+assert records == {name for name in names if name.endswith((".json", ".jsonl")) and "/cache/" in name}, sorted(names)
 stray = {name for name in names if not name.startswith(("smlora/", "smlora-"))}
 assert not stray, stray
 

@@ -58,7 +58,7 @@ class EngineOptions(Evolving):
     _fields_ = [("struct_size", c_size_t), ("backend", c_int32), ("device", c_int32), ("cache_root", c_char_p),
                 ("cache_layers", POINTER(c_char_p)), ("cache_layer_count", c_size_t), ("cache_limit_bytes", c_uint64),
                 ("threads", c_int32), ("tuning", c_int32), ("log", LogCallback), ("log_user", c_void_p),
-                ("tuning_seconds", c_double), ("tuning_memory_bytes", c_uint64)]
+                ("tuning_seconds", c_double), ("tuning_memory_bytes", c_uint64), ("shipped_layer", c_char_p)]
 
 
 def args_struct(operation, members, scaling):
@@ -361,6 +361,36 @@ class Engine(CpuEngine):
         layers = json_of(lib.smlora_cache_layers, self.engine)["layers"]
         self.assertEqual(layers[0]["root"], self.cache.name)
         self.assertTrue(layers[0]["writable"])
+
+    def test_the_shipped_layer_never_stops_an_engine(self):
+        shipped = os.path.join(self.cache.name, "shipped")
+        warnings = []
+        callback = LogCallback(lambda level, line, user: warnings.append(line.decode()) if level == 2 else None)
+
+        def roots():
+            options = EngineOptions(backend=CPU, cache_root=self.cache.name.encode(), cache_layers=(c_char_p * 1)(),
+                                    shipped_layer=shipped.encode(), log=callback)
+            engine = c_void_p()
+            check(lib.smlora_engine_create(byref(options), byref(engine)))
+            self.addCleanup(lib.smlora_engine_destroy, engine)
+            return [layer["root"] for layer in json_of(lib.smlora_cache_layers, engine)["layers"]]
+
+        self.assertEqual(roots(), [self.cache.name])
+        os.mkdir(shipped, 0o700)
+        self.assertEqual(roots(), [self.cache.name, shipped])
+        self.assertEqual(warnings, [])
+        os.chmod(shipped, 0o775)
+        self.assertEqual(roots(), [self.cache.name])
+        self.assertEqual(len(warnings), 1)
+        self.assertIn(f"chmod -R go-w {shipped}", warnings[0])
+
+    def test_a_caller_of_the_first_header_is_served(self):
+        options = EngineOptions(backend=CPU, cache_root=self.cache.name.encode(), cache_layers=(c_char_p * 1)(),
+                                shipped_layer=b"not read")
+        options.struct_size = EngineOptions.shipped_layer.offset
+        engine = c_void_p()
+        check(lib.smlora_engine_create(byref(options), byref(engine)))
+        lib.smlora_engine_destroy(engine)
 
     def test_log_lines_reach_the_callback(self):
         lines = []

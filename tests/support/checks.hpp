@@ -3,7 +3,8 @@
 #pragma once
 
 #include "support/comparison.hpp"
-#include "support/reference.hpp"
+#include "support/projection.hpp"
+#include "workload/reference.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -17,12 +18,12 @@ namespace smlora::test {
 /// Multiply-adds that the reference may spend on one output: about a tenth of a second.
 inline constexpr std::int64_t reference_budget = 60'000'000;
 
-inline double tolerance(const Projection& p, const Array& output) {
+inline double tolerance(const workload::Projection& p, const Array& output) {
     return std::max(tolerance_of(p.problem.dtype), tolerance_of(output.dtype()));
 }
 
 /// Rows of an output in this order to compare, when one takes `cost` multiply-adds.
-inline std::vector<std::int64_t> sample_rows(const Projection& p, RowOrder order, std::int64_t cost) {
+inline std::vector<std::int64_t> sample_rows(const workload::Projection& p, RowOrder order, std::int64_t cost) {
     const std::int64_t count = order == RowOrder::token ? p.T : p.M;
     const std::int64_t affordable = std::max<std::int64_t>(8, reference_budget / std::max<std::int64_t>(1, cost));
     std::set<std::int64_t> rows;
@@ -52,7 +53,7 @@ inline std::vector<std::int64_t> sample_rows(const Projection& p, RowOrder order
 }
 
 /// Every element is written: finite, and zero in rows that no entry goes to.
-inline void expect_written(const Projection& p, const Array& output, RowOrder order) {
+inline void expect_written(const workload::Projection& p, const Array& output, RowOrder order) {
     EXPECT_TRUE(output.untouched_outside()) << "bytes around the rows were overwritten";
     std::atomic<std::int64_t> not_finite{0}, not_zero{0};
     in_parallel(output.rows(), output.width(), [&](std::int64_t begin, std::int64_t end) {
@@ -70,7 +71,7 @@ inline void expect_written(const Projection& p, const Array& output, RowOrder or
     EXPECT_EQ(not_zero, 0) << "elements of rows that are left out are not zero";
 }
 
-inline void expect_y(const Projection& p, const Array& y) {
+inline void expect_y(const workload::Projection& p, const Array& y) {
     SCOPED_TRACE("y");
     expect_written(p, y, p.problem.y_rows);
     const Reference reference(p);
@@ -82,7 +83,7 @@ inline void expect_y(const Projection& p, const Array& y) {
     EXPECT_TRUE(comparison.within(tolerance(p, y)));
 }
 
-inline void expect_dx(const Projection& p, const Array& dx) {
+inline void expect_dx(const workload::Projection& p, const Array& dx) {
     SCOPED_TRACE("dx");
     expect_written(p, dx, p.problem.x_rows);
     const Reference reference(p);
@@ -94,9 +95,9 @@ inline void expect_dx(const Projection& p, const Array& dx) {
     EXPECT_TRUE(comparison.within(tolerance(p, dx)));
 }
 
-/// xa or yb: grouped rows of R values, then zeros up to the padded rank. Rows of entries left out are nobody's.
+/// xa or yb: grouped rows of R values, then zeros up to the padded rank. Nothing is promised of rows of entries left out.
 template <class RowOf>
-void expect_ranked(const Projection& p, const Array& ranked, std::int64_t cost, const RowOf& row_of) {
+void expect_ranked(const workload::Projection& p, const Array& ranked, std::int64_t cost, const RowOf& row_of) {
     EXPECT_TRUE(ranked.untouched_outside()) << "bytes around the rows were overwritten";
     Comparison comparison;
     Values actual, expected;
@@ -112,18 +113,18 @@ void expect_ranked(const Projection& p, const Array& ranked, std::int64_t cost, 
     comparison.add_group(actual, expected);
     EXPECT_TRUE(comparison.within(tolerance(p, ranked)));
 }
-inline void expect_xa(const Projection& p, const Array& xa) {
+inline void expect_xa(const workload::Projection& p, const Array& xa) {
     SCOPED_TRACE("xa");
     const Reference reference(p);
     expect_ranked(p, xa, p.problem.K * p.problem.R, [&](std::int64_t i) { return reference.xa(i); });
 }
-inline void expect_yb(const Projection& p, const Array& yb) {
+inline void expect_yb(const workload::Projection& p, const Array& yb) {
     SCOPED_TRACE("yb");
     const Reference reference(p);
     expect_ranked(p, yb, p.problem.N * p.problem.R, [&](std::int64_t i) { return reference.yb(i); });
 }
 
-inline void expect_dgates(const Projection& p, const Array& dgates) {
+inline void expect_dgates(const workload::Projection& p, const Array& dgates) {
     SCOPED_TRACE("dgates");
     EXPECT_TRUE(dgates.untouched_outside()) << "bytes around the rows were overwritten";
     const Reference reference(p);
@@ -143,7 +144,7 @@ inline void expect_dgates(const Projection& p, const Array& dgates) {
 
 /// All experts, in the order in which the reference's budget is spent on them: the last that has rows, then from a
 /// random one on.
-inline std::vector<std::int64_t> experts_to_compare(const Projection& p) {
+inline std::vector<std::int64_t> experts_to_compare(const workload::Projection& p) {
     std::int64_t last = p.problem.E - 1;
     while (last > 0 && p.idle(last)) --last;
     std::vector<std::int64_t> experts{last};
@@ -157,7 +158,7 @@ inline std::vector<std::int64_t> experts_to_compare(const Projection& p) {
 
 /// dA or dB, whose rows of one expert are `height`.
 template <class OfExpert>
-void expect_adapter_gradient(const Projection& p, const Array& gradient, std::int64_t height,
+void expect_adapter_gradient(const workload::Projection& p, const Array& gradient, std::int64_t height,
                              const OfExpert& of_expert) {
     EXPECT_TRUE(gradient.untouched_outside()) << "bytes between the elements were overwritten";
     std::int64_t affordable = reference_budget / (p.problem.R * (p.problem.K + p.problem.N));
@@ -180,12 +181,12 @@ void expect_adapter_gradient(const Projection& p, const Array& gradient, std::in
     }
     EXPECT_TRUE(comparison.within(tolerance(p, gradient)));
 }
-inline void expect_dA(const Projection& p, const Array& dA) {
+inline void expect_dA(const workload::Projection& p, const Array& dA) {
     SCOPED_TRACE("dA");
     const Reference reference(p);
     expect_adapter_gradient(p, dA, p.problem.R, [&](std::int64_t e) { return reference.dA(e); });
 }
-inline void expect_dB(const Projection& p, const Array& dB) {
+inline void expect_dB(const workload::Projection& p, const Array& dB) {
     SCOPED_TRACE("dB");
     const Reference reference(p);
     expect_adapter_gradient(p, dB, p.problem.N, [&](std::int64_t e) { return reference.dB(e); });

@@ -6,7 +6,55 @@
 
 #include <smlora/engine.hpp>
 
+#include <dlfcn.h>
+
+#include <stdexcept>
+#include <string>
+
+// Driver functions that only tests call. The library does not ask a driver for them.
+#define SMLORA_CAPTURE_FUNCTIONS(X) \
+    X(cuStreamBeginCapture)         \
+    X(cuStreamEndCapture)           \
+    X(cuGraphInstantiate)           \
+    X(cuGraphLaunch)                \
+    X(cuGraphExecDestroy)           \
+    X(cuGraphDestroy)
+
 namespace smlora::test {
+
+struct CaptureFunctions {
+#define SMLORA_DECLARE(function) decltype(&::function) function = nullptr;
+    SMLORA_CAPTURE_FUNCTIONS(SMLORA_DECLARE)
+#undef SMLORA_DECLARE
+};
+
+/// Those of the libcuda that the library has open.
+inline const CaptureFunctions& capture_functions() {
+    static const CaptureFunctions functions = [] {
+        void* const library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+        const auto resolve = [library](const char* name) {
+            void* const address = library == nullptr ? nullptr : dlsym(library, name);
+            if (address == nullptr) throw std::runtime_error(std::string("libcuda.so.1 lacks ") + name);
+            return address;
+        };
+        CaptureFunctions found;
+        // As in gpu/driver.cpp: a second macro expands the name to that of the version in cuda.h.
+#define SMLORA_STRING(name) #name
+#define SMLORA_RESOLVE_AS(member, name) \
+    found.member = reinterpret_cast<decltype(found.member)>(resolve(SMLORA_STRING(name)));
+#define SMLORA_RESOLVE(function) SMLORA_RESOLVE_AS(function, function)
+        SMLORA_CAPTURE_FUNCTIONS(SMLORA_RESOLVE)
+#undef SMLORA_RESOLVE
+#undef SMLORA_RESOLVE_AS
+#undef SMLORA_STRING
+        return found;
+    }();
+    return functions;
+}
+
+/// As SMLORA_CUDA, for the functions that only tests call.
+#define SMLORA_CAPTURE(function, ...) \
+    ::smlora::gpu::check(::smlora::test::capture_functions().function(__VA_ARGS__), #function)
 
 /// The primary context of device 0, current for as long as this lives: what a program that uses the CUDA runtime has.
 class CallersContext {
@@ -39,26 +87,26 @@ class Graph {
  public:
     template <class Work>
     Graph(const GpuStream& stream, const Work& work) {
-        SMLORA_CUDA(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
+        SMLORA_CAPTURE(cuStreamBeginCapture, stream.handle(), CU_STREAM_CAPTURE_MODE_GLOBAL);
         try {
             work();
         } catch (...) {
-            gpu::driver().cuStreamEndCapture(stream.handle(), &graph_);
-            if (graph_ != nullptr) gpu::driver().cuGraphDestroy(graph_);
+            capture_functions().cuStreamEndCapture(stream.handle(), &graph_);
+            if (graph_ != nullptr) capture_functions().cuGraphDestroy(graph_);
             throw;
         }
-        SMLORA_CUDA(cuStreamEndCapture, stream.handle(), &graph_);
-        SMLORA_CUDA(cuGraphInstantiate, &executable_, graph_, 0);
+        SMLORA_CAPTURE(cuStreamEndCapture, stream.handle(), &graph_);
+        SMLORA_CAPTURE(cuGraphInstantiate, &executable_, graph_, 0);
     }
     ~Graph() {
-        if (executable_ != nullptr) gpu::driver().cuGraphExecDestroy(executable_);
-        if (graph_ != nullptr) gpu::driver().cuGraphDestroy(graph_);
+        if (executable_ != nullptr) capture_functions().cuGraphExecDestroy(executable_);
+        if (graph_ != nullptr) capture_functions().cuGraphDestroy(graph_);
     }
     Graph(const Graph&) = delete;
     Graph& operator=(const Graph&) = delete;
 
     void launch(const GpuStream& stream) const {
-        SMLORA_CUDA(cuGraphLaunch, executable_, stream.handle());
+        SMLORA_CAPTURE(cuGraphLaunch, executable_, stream.handle());
         SMLORA_CUDA(cuStreamSynchronize, stream.handle());
     }
 

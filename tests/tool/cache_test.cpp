@@ -25,6 +25,7 @@ TEST_F(Cache, OfANewUserIsEmpty) {
     const Outcome inspect = run({"cache", "inspect", "0123"});
     EXPECT_EQ(inspect.exit_code, 1);
     EXPECT_NE(inspect.err.find("0123"), std::string::npos) << inspect.err;
+    EXPECT_EQ(run({"cache", "inspect", "zzzz"}).exit_code, 2);
     EXPECT_EQ(run({"cache", "clear"}).out, "0 kernels removed, 0 tuning records left\n");
 }
 

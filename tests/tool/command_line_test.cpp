@@ -14,24 +14,76 @@ TEST_F(CommandLine, HelpGoesToStdoutAndTellsTheExitCodes) {
     const Outcome help = run({"--help"});
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_EQ(help.err, "");
-    for (const char* word : {"info", "prewarm", "tune", "explain", "verify", "bench", "cache", "export", "import",
-                             "Exit codes", "needs a GPU"}) {
+    for (const char* word : {"info", "models", "prewarm", "tune", "explain", "verify", "bench", "cache", "export",
+                             "import", "Exit codes", "needs a GPU"}) {
         EXPECT_NE(help.out.find(word), std::string::npos) << word << "\n" << help.out;
     }
 }
 
 TEST_F(CommandLine, EverySubCommandHelpsWithAnExample) {
-    for (const char* command : {"info", "prewarm", "tune", "explain", "verify", "bench", "cache", "export", "import"}) {
+    for (const char* command :
+         {"info", "models", "prewarm", "tune", "explain", "verify", "bench", "cache", "export", "import"}) {
         const Outcome help = run({command, "--help"});
         EXPECT_EQ(help.exit_code, 0) << command;
         EXPECT_NE(help.out.find(std::string("  smlora-tune ") + command), std::string::npos) << help.out;
     }
 }
 
+TEST_F(CommandLine, HelpIsInPlainWords) {
+    for (const char* command :
+         {"info", "models", "prewarm", "tune", "explain", "verify", "bench", "cache", "export", "import"}) {
+        const std::string help = run({command, "--help"}).out;
+        for (const char* mark : {"Excludes:", "REQUIRED", "=both", "=cuda", " ..."}) {
+            EXPECT_EQ(help.find(mark), std::string::npos) << command << " shows " << mark << "\n" << help;
+        }
+    }
+    EXPECT_NE(run({"verify", "--help"}).out.find("gate_up, down or both [both]"), std::string::npos);
+    // No command but those with a --device speaks of it.
+    EXPECT_EQ(run({"prewarm", "--help"}).out.find("--device"), std::string::npos);
+}
+
 TEST_F(CommandLine, VersionIsOneLine) {
-    const Outcome version = run({"--version"});
-    EXPECT_EQ(version.exit_code, 0);
-    EXPECT_EQ(version.out, "smlora-tune " SMLORA_VERSION "\n");
+    for (const char* argument : {"--version", "-V", "version"}) {
+        const Outcome version = run({argument});
+        EXPECT_EQ(version.exit_code, 0);
+        EXPECT_EQ(version.out, "smlora-tune " SMLORA_VERSION "\n");
+    }
+}
+
+TEST_F(CommandLine, HelpCanBeAskedForInEveryWay) {
+    const std::string help = run({"--help"}).out;
+    for (const char* argument : {"-h", "help"}) EXPECT_EQ(run({argument}).out, help) << argument;
+    const std::string prewarm = run({"prewarm", "--help"}).out;
+    EXPECT_EQ(run({"help", "prewarm"}).out, prewarm);
+    EXPECT_EQ(run({"prewarm", "help"}).out, prewarm);
+    EXPECT_EQ(run({"help", "cache", "inspect"}).out, run({"cache", "inspect", "--help"}).out);
+}
+
+TEST_F(CommandLine, WhatIsMistypedIsNamedInTheOrderGivenWithTheNearestName) {
+    const auto error = [&](const std::vector<std::string>& arguments) {
+        const Outcome outcome = run(arguments);
+        EXPECT_EQ(outcome.exit_code, 2);
+        return outcome.err.substr(0, outcome.err.find('\n'));
+    };
+    EXPECT_EQ(error({"prewarn", "--shape", "4,64,32,8,5", "--arch", "sm_80"}),
+              "smlora-tune: unknown sub-command 'prewarn'; did you mean prewarm?");
+    EXPECT_EQ(error({"cache", "stat"}), "smlora-tune: unknown sub-command 'stat'; did you mean stats?");
+    EXPECT_EQ(error({"frobnicate"}).rfind("smlora-tune: unknown sub-command 'frobnicate': expected one of info", 0),
+              0U);
+    EXPECT_EQ(error({"tune", "--archs", "sm_80", "x"}), "smlora-tune: unexpected arguments: --archs sm_80 x");
+    EXPECT_EQ(error({"prewarm", "--shpe", "4,64,32,8,5"}),
+              "smlora-tune: unexpected arguments: --shpe 4,64,32,8,5; did you mean --shape?");
+}
+
+TEST_F(CommandLine, ModelsAreListed) {
+    const Outcome text = run({"models"});
+    EXPECT_EQ(text.exit_code, 0);
+    const nlohmann::json models = run({"models", "--json"}).json()["models"];
+    ASSERT_GT(models.size(), 5U);
+    for (const auto& model : models) {
+        EXPECT_NE(text.out.find(model["name"].get<std::string>()), std::string::npos) << text.out;
+        EXPECT_GE(model["num_experts"], model["top_k"]);
+    }
 }
 
 TEST_F(CommandLine, WrongUsageIsExitCodeTwoAndSaysWhatIsWrong) {
@@ -87,7 +139,7 @@ TEST_F(CommandLine, MoreTokensThanMemoryHoldsAreSaidToBe) {
     // More than the 2^47 bytes of an address space, so that no setting of the system grants them.
     const Outcome outcome = run({"verify", "--shape", "64,64,32,4,64", "--device", "cpu", "--tokens", "1099511627776"});
     EXPECT_EQ(outcome.exit_code, 1);
-    EXPECT_NE(outcome.err.find("out of memory: expected fewer --tokens"), std::string::npos) << outcome.err;
+    EXPECT_NE(outcome.err.find("out of memory: use fewer --tokens"), std::string::npos) << outcome.err;
 }
 
 TEST_F(CommandLine, InfoTellsOfTheMachineAndTheCache) {

@@ -148,8 +148,8 @@ TEST_F(EmulatedTuning, WithNothingToChooseItSaysSo) {
     const Outcome outcome = run_emulated({"tune", "--shape", "3,64,48,8,2", "--tokens", "24", "--dtype", "fp32"});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
     EXPECT_EQ(outcome.out,
-              "E3 K64 N48 R8 k2 fp32 ekn token->scattered, 24 tokens: one kernel for each piece of work, nothing to "
-              "choose\n\n");
+              "E3 K64 N48 R8 k2 fp32 ekn token->scattered, 24 tokens: there is one kernel for each "
+              "purpose, and nothing to choose\n\n");
 }
 
 TEST_F(EmulatedTuning, ExplainShowsTheGpuThatIsThereUnlessAnotherIsNamed) {

@@ -1,4 +1,4 @@
-// The floor of an operation, against the figures of docs/performance.md: one H200, R = 16, bf16.
+// The floor of an operation, against the figures of docs/lab/2026-11-23-portable.md: one H200, R = 16, bf16.
 #include "smlora_tune/floor.hpp"
 
 #include <gtest/gtest.h>

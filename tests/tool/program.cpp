@@ -27,6 +27,20 @@ std::filesystem::path make_folder() {
     return pattern;
 }
 
+void redirect(posix_spawn_file_actions_t& actions, int number, Sink stream, const std::filesystem::path& kept) {
+    switch (stream) {
+        case Sink::kept:
+            posix_spawn_file_actions_addopen(&actions, number, kept.c_str(), O_WRONLY | O_CREAT, 0600);
+            return;
+        case Sink::full:
+            posix_spawn_file_actions_addopen(&actions, number, "/dev/full", O_WRONLY, 0);
+            return;
+        case Sink::closed:
+            posix_spawn_file_actions_addclose(&actions, number);
+            return;
+    }
+}
+
 std::vector<char*> pointers(std::vector<std::string>& strings) {
     std::vector<char*> result;
     for (std::string& string : strings) result.push_back(string.data());
@@ -44,7 +58,8 @@ nlohmann::json Outcome::json() const {
     return document;
 }
 
-Outcome run_program(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment) {
+Outcome run_program(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment,
+                    Streams streams) {
     std::vector<std::string> argv{SMLORA_TUNE};
     argv.insert(argv.end(), arguments.begin(), arguments.end());
     std::map<std::string, std::string> variables = environment;
@@ -61,8 +76,8 @@ Outcome run_program(const std::vector<std::string>& arguments, const std::map<st
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, (folder / "out").c_str(), O_WRONLY | O_CREAT, 0600);
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, (folder / "err").c_str(), O_WRONLY | O_CREAT, 0600);
+    redirect(actions, STDOUT_FILENO, streams.out, folder / "out");
+    redirect(actions, STDERR_FILENO, streams.err, folder / "err");
     pid_t pid = -1;
     const int error =
         posix_spawn(&pid, argv[0].c_str(), &actions, nullptr, pointers(argv).data(), pointers(envp).data());
@@ -86,11 +101,11 @@ ProgramTest::~ProgramTest() {
     std::filesystem::remove_all(folder_, ignored);
 }
 
-Outcome ProgramTest::run(const std::vector<std::string>& arguments,
-                         std::map<std::string, std::string> environment) const {
+Outcome ProgramTest::run(const std::vector<std::string>& arguments, std::map<std::string, std::string> environment,
+                         Streams streams) const {
     environment.insert(
         {{"SMLORA_CACHE_DIR", cache().string()}, {"SMLORA_CACHE_LAYERS", ""}, {"SMLORA_SHIPPED_CACHE", "0"}});
-    return run_program(arguments, environment);
+    return run_program(arguments, environment, streams);
 }
 
 std::string ProgramTest::write(const std::string& name, const std::string& text) const {

@@ -20,9 +20,20 @@ struct Outcome {
     [[nodiscard]] nlohmann::json json() const;
 };
 
-/// stdout and stderr are pipes, never a terminal. `environment` is added to the caller's.
+/// What the program writes a stream to.
+enum class Sink {
+    kept,    ///< a file, whose content the outcome has
+    full,    ///< /dev/full, on which every write fails
+    closed,  ///< nothing is open under its number
+};
+struct Streams {
+    Sink out = Sink::kept;
+    Sink err = Sink::kept;
+};
+
+/// stdout and stderr are files, never a terminal. `environment` is added to the caller's.
 [[nodiscard]] Outcome run_program(const std::vector<std::string>& arguments,
-                                  const std::map<std::string, std::string>& environment = {});
+                                  const std::map<std::string, std::string>& environment = {}, Streams streams = {});
 
 /// A test with a folder of its own, in which the program keeps its cache.
 class ProgramTest : public testing::Test {
@@ -32,7 +43,7 @@ class ProgramTest : public testing::Test {
 
     /// With the cache in the folder of this test.
     [[nodiscard]] Outcome run(const std::vector<std::string>& arguments,
-                              std::map<std::string, std::string> environment = {}) const;
+                              std::map<std::string, std::string> environment = {}, Streams streams = {}) const;
 
     /// Writes a file into the folder and returns its path.
     [[nodiscard]] std::string write(const std::string& name, const std::string& text) const;

@@ -104,6 +104,8 @@ TEST(Resolve, Fp64IsForTheCpu) {
     ShapeOptions options;
     options.shapes = {"8,64,32,4,2"};
     options.dtype = "fp64";
+    EXPECT_EQ(error_of(options), "--dtype: fp64 is for the CPU backend; expected bf16, fp16 or fp32");
+    options.has_device = true;
     EXPECT_NE(error_of(options).find("--device cpu"), std::string::npos);
     EXPECT_EQ(resolve(options, Backend::cpu)[0].problem.dtype, DType::fp64);
 }
@@ -115,6 +117,23 @@ TEST(Resolve, WhatTheLibraryRefusesIsAUsageError) {
     options.shapes = {"8,64,32,4,2"};
     options.gates = true;  // y is scattered
     EXPECT_NE(error_of(options), "no error");
+}
+
+TEST(Resolve, ATokenHasNoMoreExpertsThanThereAre) {
+    ShapeOptions options;
+    options.shapes = {"4,64,32,8,5"};
+    EXPECT_EQ(error_of(options), "--shape: top_k: expected at most E = 4, as a token has that many experts, got 5");
+    options.shapes = {"4,64,32,8,4"};
+    EXPECT_EQ(error_of(options), "no error");
+}
+
+TEST(Resolve, AProblemIsNamedWithItsSizesAndTypes) {
+    ShapeOptions options;
+    options.shapes = {"8,64,32,4,2"};
+    options.models = {"olmoe"};
+    const auto problems = resolve(options, Backend::cuda);
+    EXPECT_EQ(problem_text(problems[0]), to_string(problems[0].problem));
+    EXPECT_EQ(problem_text(problems[1]), "olmoe gate_up: E64 K2048 N2048 R16 k8 bf16 enk token->grouped");
 }
 
 TEST(Resolve, RankOfAShapeIsItsFourthNumber) {

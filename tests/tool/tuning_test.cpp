@@ -1,4 +1,5 @@
 // tune, explain, export and import, as far as they go without a GPU.
+#include "autotune/tuner.hpp"
 #include "program.hpp"
 
 #include "smlora_tune/archive.hpp"
@@ -49,8 +50,8 @@ class TuningCommands : public ProgramTest {
         problem.N = 512;
         problem.R = 16;
         problem.top_k = 2;
-        const plan::Variant variant = plan::step_variants(problem, 64).at(0);
-        const autotune::KnownWork work = engine.impl().tuner.look_up(problem, variant, facts).at(0);
+        const plan::Request request = plan::step_requests(problem, 64).at(0);
+        const autotune::KnownWork work = autotune::tuner_of(engine).look_up(problem, request, facts).at(0);
         tune::Tuning tuning;
         tuning.slot = work.slot;
         tuning.environment = work.environment;
@@ -206,7 +207,7 @@ TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
     EXPECT_EQ(served["used"], winner);
     EXPECT_EQ(
         served["source"],
-        "recorded for about 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered, whose records serve here");
+        "recorded for about 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered, whose records are used here");
     EXPECT_NE(served["record"], work["record"]);
     EXPECT_EQ(served["served_by"], work["record"]);
     EXPECT_EQ(work["served_by"], "");
@@ -243,25 +244,32 @@ TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
     const nlohmann::json work = work_called(document, "forward");
     EXPECT_EQ(work["used"], winner);
     EXPECT_EQ(work["source"].get<std::string>().find("recorded on 2026-11-23"), 0u) << work["source"];
-    EXPECT_EQ(run(named).out.find(h100 + " (sm_90a, taken as there is none here), ceilings 790 TFLOP/s and 3008 GB/s"),
-              0u);
+    EXPECT_EQ(run(named).out.find(h100 + " (sm_90a; assumed, no GPU found), ceilings 790 TFLOP/s and 3008 GB/s"), 0u);
     // Another GPU of its architecture has other records.
     const std::string other = work_called(run(with(explain, "--json")).json(), "forward")["source"];
     EXPECT_NE(other.find("nothing is recorded"), std::string::npos) << other;
 
-    named[6] = "H100";
-    const Outcome unknown = run(named);
-    EXPECT_EQ(unknown.exit_code, 2);
-    EXPECT_NE(unknown.err.find("\"NVIDIA H200\", \"NVIDIA H100 80GB HBM3\""), std::string::npos) << unknown.err;
+    // A word of its name is enough where only one has it.
+    for (const char* brief : {"H100", "h100", "nvidia 80GB h100"}) {
+        named[6] = brief;
+        EXPECT_EQ(run(with(named, "--json")).json()["gpu"], h100) << brief;
+    }
+    for (const char* unclear : {"H300", "NVIDIA", " "}) {
+        named[6] = unclear;
+        const Outcome unknown = run(named);
+        EXPECT_EQ(unknown.exit_code, 2) << unclear;
+        EXPECT_NE(unknown.err.find("\"NVIDIA H100 80GB HBM3\", \"NVIDIA H200\""), std::string::npos) << unknown.err;
+    }
+    named[6] = h100;
     EXPECT_EQ(run(with(with(explain, "--gpu"), h100)).exit_code, 2) << "its architecture is no choice";
 }
 
 TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
-    plant_record();
+    plant_record([](tune::Tuning& tuning) { tuning.date = "2026-11-23"; });
     const bool compiles = run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>();
     ASSERT_EQ(run(explain).exit_code, 0);
     const nlohmann::json exported = run({"export", file("all.tar.gz"), "--json"}).json();
-    EXPECT_EQ(exported["records"], 1);
+    EXPECT_EQ(exported["tunings"], 1);
     EXPECT_EQ(exported["kernels"].get<int>() > 0, compiles);
     // The same cache gives the same file.
     ASSERT_EQ(run({"export", file("again.tar.gz")}).exit_code, 0);
@@ -290,7 +298,7 @@ TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
                                                                        " kernels and 1 tunings were here already\n");
     // One kind only.
     EXPECT_EQ(run_in("third", {"import", file("all.tar.gz"), "--only", "records", "--json"}).json()["kernels"], 0);
-    EXPECT_EQ(run({"export", file("k.tar.gz"), "--only", "kernels", "--json"}).json()["records"], 0);
+    EXPECT_EQ(run({"export", file("k.tar.gz"), "--only", "kernels", "--json"}).json()["tunings"], 0);
 }
 
 TEST_F(TuningCommands, ExportTakesTheUpperTuningUnlessOnlyALowerOneIsComplete) {
@@ -317,9 +325,18 @@ TEST_F(TuningCommands, ExportTakesTheUpperTuningUnlessOnlyALowerOneIsComplete) {
         ASSERT_EQ(run({"export", file("all.tar.gz")}, {{"SMLORA_CACHE_LAYERS", layers}}).exit_code, 0);
         const std::vector<ArchiveMember> members = read_archive(file("all.tar.gz"));
         ASSERT_EQ(members.size(), 1u) << layers;
-        const nlohmann::json record = nlohmann::json::parse(members[0].bytes);
-        ASSERT_EQ(record["tunings"].size(), 1u) << layers;
-        EXPECT_EQ(record["tunings"][0]["date"], exported) << layers;
+        // What is complete is in a bundle, and what is not in a record.
+        EXPECT_EQ(members[0].path.ends_with(".jsonl"), exported == whole) << members[0].path;
+        cache::RecordText stored;
+        stored.folder = "NVIDIA_H200";
+        if (exported != whole) stored.key = members[0].path.substr(std::string("tuning/NVIDIA_H200/").size(), 32);
+        stored.text = members[0].bytes;
+        std::string why;
+        const auto records = tune::records_in(stored, why);
+        ASSERT_TRUE(records.has_value()) << why;
+        ASSERT_EQ(records->size(), 1u);
+        ASSERT_EQ(records->front().tunings.size(), 1u) << layers;
+        EXPECT_EQ(records->front().tunings[0].date.substr(0, 10), exported.substr(0, 10)) << layers;
     }
 }
 
@@ -358,11 +375,127 @@ TEST_F(TuningCommands, ExportSaysWhichKernelsAndRecordsItLeavesOut) {
     const Outcome outcome = run({"export", file("rest.tar.gz"), "--json"});
     EXPECT_EQ(outcome.exit_code, 0);
     EXPECT_EQ(outcome.json()["kernels"], 0);
-    EXPECT_EQ(outcome.json()["records"], 1);
+    EXPECT_EQ(outcome.json()["tunings"], 1);
     for (const std::string& bad : {kernel, record}) {
         EXPECT_NE(outcome.err.find("warning: " + bad + " is left out: "), std::string::npos) << outcome.err;
     }
     EXPECT_EQ(run({"export", file("records.tar.gz"), "--only", "records"}).err.find(kernel), std::string::npos);
+}
+
+TEST_F(TuningCommands, ABundleServesAsALayer) {
+    const std::string winner = plant_record();
+    const std::string layer = file("layer");
+    std::filesystem::create_directories(layer + "/v1/tuning");
+    const std::string bundle = layer + "/v1/tuning/NVIDIA_H200.jsonl";
+    const Outcome outcome = run({"export", "--bundle", bundle});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_EQ(outcome.out.find("1 tunings of NVIDIA H200 in " + bundle + ", "), 0u) << outcome.out;
+    const std::map<std::string, std::string> with_layer{{"SMLORA_CACHE_LAYERS", layer}};
+    std::filesystem::rename(cache(), file("away"));
+
+    EXPECT_EQ(work_called(run(with(explain, "--json"), with_layer).json(), "forward")["used"], winner);
+    const nlohmann::json stats = run({"cache", "stats", "--json"}, with_layer).json();
+    EXPECT_EQ(stats["records"], 0);
+    ASSERT_EQ(stats["bundles"].size(), 1u);
+    EXPECT_EQ(stats["bundles"][0]["gpu"], "NVIDIA H200");
+    EXPECT_EQ(stats["bundles"][0]["tunings"], 1);
+    EXPECT_NE(run({"cache", "stats"}, with_layer).out.find("1 tunings of NVIDIA H200, " + bundle), std::string::npos);
+    EXPECT_EQ(run({"cache", "verify"}, with_layer).exit_code, 0);
+    EXPECT_EQ(run({"cache", "clear", "all"}, with_layer).exit_code, 0);
+
+    // The same again, whatever it is made of.
+    ASSERT_EQ(run({"export", "--bundle", file("again.jsonl")}, with_layer).exit_code, 0);
+    const auto contents = [](const std::string& name) {
+        std::ifstream stream(name, std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(stream), {});
+    };
+    const std::string sound = contents(bundle);
+    EXPECT_EQ(contents(file("again.jsonl")), sound);
+
+    std::ofstream(bundle) << sound.substr(0, sound.size() - 5);
+    const Outcome damaged = run({"cache", "verify"}, with_layer);
+    EXPECT_EQ(damaged.exit_code, 1);
+    EXPECT_NE(damaged.out.find(bundle + ": line "), std::string::npos) << damaged.out;
+    EXPECT_NE(run(explain, with_layer).err.find(bundle + " is not used: line "), std::string::npos);
+    std::ofstream(bundle) << sound;
+    std::filesystem::permissions(bundle, std::filesystem::perms::group_write, std::filesystem::perm_options::add);
+    EXPECT_NE(run(explain, with_layer).err.find("permissions"), std::string::npos);
+}
+
+TEST_F(TuningCommands, ABundleIsOfOneGpuAndOfThePresentKernels) {
+    const auto refused = [&](const std::vector<std::string>& arguments, const std::string& part) {
+        const Outcome outcome = run(arguments);
+        EXPECT_EQ(outcome.exit_code, 2) << part;
+        EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+    };
+    refused({"export"}, "either the FILE of an archive or --bundle FILE");
+    refused({"export", file("a"), "--bundle", file("b")}, "either the FILE of an archive or --bundle FILE");
+    refused({"export", file("a"), "--gpu", "NVIDIA H200"}, "--gpu: expected only with --bundle");
+    refused({"export", "--bundle", file("b")}, "--gpu: expected one of the GPUs that have complete tunings: none");
+    plant_record();
+    plant_record({}, "NVIDIA H100 80GB HBM3");
+    refused({"export", "--bundle", file("b")}, "NVIDIA H100 80GB HBM3, NVIDIA H200");
+    refused({"export", "--bundle", file("b"), "--gpu", "H200"}, "got H200");
+    EXPECT_FALSE(std::filesystem::exists(file("b")));
+    const auto bundle = [&] { return run({"export", "--bundle", file("b"), "--gpu", "NVIDIA H200", "--json"}).json(); };
+    EXPECT_EQ(bundle()["tunings"], 1);
+    EXPECT_EQ(bundle()["left_out"], 0);
+    plant_record([](tune::Tuning& tuning) {
+        tuning.slot = "dx";
+        tuning.environment.templates = "00";
+    });
+    EXPECT_EQ(bundle()["tunings"], 1);
+    EXPECT_EQ(bundle()["left_out"], 1);
+    // A device would be renamed over.
+    ASSERT_EQ(::mkfifo(file("pipe").c_str(), 0600), 0);
+    EXPECT_EQ(run({"export", "--bundle", file("pipe"), "--gpu", "NVIDIA H200"}).exit_code, 1);
+    EXPECT_TRUE(std::filesystem::is_fifo(file("pipe")));
+}
+
+TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
+    if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "needs NVRTC";
+    plant_record([](tune::Tuning& tuning) { tuning.trials.resize(3); });
+    const std::string bundle = file("layer") + "/v1/tuning/NVIDIA_H200.jsonl";
+    std::filesystem::create_directories(std::filesystem::path(bundle).parent_path());
+    const auto contents = [](const std::string& name) {
+        std::ifstream stream(name, std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(stream), {});
+    };
+    /// A folder of templates with something else in one of them.
+    const auto templates = [&](const std::string& name, const std::string& from, const std::string& to) {
+        std::filesystem::copy(SMLORA_KERNEL_TEMPLATES, file(name), std::filesystem::copy_options::recursive);
+        const std::string changed = file(name) + "/grouped_product_mma.cuh";
+        std::string text = contents(changed);
+        EXPECT_NE(text.find(from), std::string::npos) << from;
+        text.replace(text.find(from), from.size(), to);
+        std::ofstream(changed) << text;
+        return std::map<std::string, std::string>{{"SMLORA_TEMPLATE_DIR", file(name)},
+                                                  {"SMLORA_CACHE_LAYERS", file("layer")}};
+    };
+    const auto source = [&](const std::map<std::string, std::string>& environment) {
+        return work_called(run(with(explain, "--json"), environment).json(), "forward")["source"].get<std::string>();
+    };
+    ASSERT_EQ(run({"export", "--bundle", bundle}).exit_code, 0);
+    const std::string before = contents(bundle);
+    ASSERT_EQ(run({"carry", bundle, "--codes", file("codes")}).exit_code, 0);
+
+    const auto renamed = templates("renamed", "float factor = args.scale;", "float factor = args.scale * 1.0F;");
+    EXPECT_NE(source(renamed).find("nothing is recorded"), std::string::npos) << source(renamed);
+    const Outcome carried = run({"carry", bundle, "--before", file("codes")}, renamed);
+    EXPECT_EQ(carried.exit_code, 0) << carried.out << carried.err;
+    EXPECT_EQ(carried.out, "1 tunings carried over, 0 left as they were\n");
+    EXPECT_NE(contents(bundle), before) << "the digest is another one";
+    EXPECT_EQ(source(renamed).find("recorded"), 0u) << source(renamed);
+
+    std::ofstream(bundle) << before;
+    const auto other = templates("other", "float factor = args.scale;", "float factor = args.scale + 1;");
+    const Outcome refused = run({"carry", bundle, "--before", file("codes")}, other);
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_NE(refused.out.find("forward: "), std::string::npos) << refused.out;
+    EXPECT_NE(refused.out.find(" differs\n0 tunings carried over, 1 left as they were\n"), std::string::npos);
+    EXPECT_EQ(contents(bundle), before);
+    EXPECT_EQ(run({"carry", bundle, "--before", file("codes"), "--drop"}, other).exit_code, 1);
+    EXPECT_EQ(contents(bundle).find("\"problem\""), std::string::npos);
 }
 
 /// For its lifetime no file of this process and of those that it starts grows beyond `bytes`.
@@ -481,11 +614,13 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
     // Paths that lead elsewhere.
     for (const std::string& path : std::vector<std::string>{
              "../../evil", "/etc/evil", "kernels/../../../evil", "tuning/../evil/" + std::string(32, 'a') + ".json",
-             "tuning/..", "kernels/ab/" + std::string(32, 'c'), "tuning/GPU/short.json", "evil"}) {
-        expect_refused("member \"" + path + "\": expected kernels/ab/KEY", [&](CraftedArchive& crafted) {
-            crafted.add_manifest({{path, "x"}});
-            crafted.add(path, "x");
-        });
+             "tuning/..", "tuning/../evil.jsonl", "tuning/..jsonl", "tuning/.jsonl",
+             "kernels/ab/" + std::string(32, 'c'), "tuning/GPU/short.json", "evil"}) {
+        expect_refused("member \"" + path + "\": expected kernels/ab/KEY, tuning/GPU.jsonl or",
+                       [&](CraftedArchive& crafted) {
+                           crafted.add_manifest({{path, "x"}});
+                           crafted.add(path, "x");
+                       });
     }
     expect_refused("no plain file", [&](CraftedArchive& crafted) {
         crafted.add_manifest({record});
@@ -531,9 +666,18 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
         crafted.add(kernel_path, "cubin");
     });
     const std::string other_record = "tuning/NVIDIA_H200/" + std::string(32, 'b') + ".json";
+    const std::string text = tune::record_text({{"NVIDIA H200", "E8", 6}, {}});
     expect_refused("the record of another problem", [&](CraftedArchive& crafted) {
-        crafted.add_manifest({{other_record, record.bytes}});
-        crafted.add(other_record, record.bytes);
+        crafted.add_manifest({{other_record, text}});
+        crafted.add(other_record, text);
+    });
+    expect_refused("the bundle of another GPU: NVIDIA H200", [&](CraftedArchive& crafted) {
+        crafted.add_manifest({{"tuning/NVIDIA_H100.jsonl", record.bytes}});
+        crafted.add("tuning/NVIDIA_H100.jsonl", record.bytes);
+    });
+    expect_refused("line 1: ", [&](CraftedArchive& crafted) {
+        crafted.add_manifest({{record.path, text}});
+        crafted.add(record.path, text);
     });
     // No archive at all, and one that was cut short.
     for (const std::string text : {"not an archive", ""}) {

@@ -1,5 +1,7 @@
 #include "smlora_tune/archive.hpp"
 
+#include "smlora_tune/publish.hpp"
+
 #include "cache/layer.hpp"
 #include "util/hash.hpp"
 #include "util/json.hpp"
@@ -114,13 +116,19 @@ struct PartialFile {
 
 MemberName parse_member_path(const std::filesystem::path& file, const std::string& path) {
     const auto refuse = [&]() {
-        fail(file, fmt::format("member \"{}\": expected kernels/ab/KEY or tuning/GPU/KEY.json", path));
+        fail(file,
+             fmt::format("member \"{}\": expected kernels/ab/KEY, tuning/GPU.jsonl or tuning/GPU/KEY.json", path));
     };
     const std::size_t first = path.find('/');
+    MemberName name;
+    if (first != std::string::npos && path.substr(0, first) == "tuning") {
+        name.folder = cache::bundle_folder(path.substr(first + 1));
+        name.record = !name.folder.empty();
+        if (name.record) return name;
+    }
     const std::size_t second = first == std::string::npos ? first : path.find('/', first + 1);
     if (second == std::string::npos) refuse();
     const std::string kind = path.substr(0, first);
-    MemberName name;
     name.folder = path.substr(first + 1, second - first - 1);
     name.key = path.substr(second + 1);
     if (kind == "kernels") {
@@ -140,12 +148,8 @@ void write_archive(const std::filesystem::path& file, const std::vector<ArchiveM
     nlohmann::json manifest{{"format", archive_format}, {"files", nlohmann::json::array()}};
     for (const ArchiveMember& member : members) manifest["files"].push_back(describe(member));
 
+    require_plain_target("archive", file);
     std::error_code error;
-    const std::filesystem::file_status status = std::filesystem::status(file, error);
-    // A device would be renamed over.
-    if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
-        fail(file, "expected a new file or a plain one, but it is a folder or a device");
-    }
     const std::filesystem::path temporary = file.string() + ".part";
     const std::unique_ptr<::archive, FreeWriter> a(::archive_write_new());
     // Without the time of writing: the same cache gives the same file.

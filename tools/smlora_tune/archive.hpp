@@ -2,7 +2,8 @@
 //
 //   manifest.json             {"format": 1, "files": [{"path", "bytes", "xxh128"}]}, the first member
 //   kernels/ab/ab01..ef       kernel entries, as they lie in a cache
-//   tuning/GPU/ab01..ef.json  tuning records, likewise
+//   tuning/GPU.jsonl          bundles of complete tunings, likewise
+//   tuning/GPU/ab01..ef.json  tuning records of what is not complete, likewise
 //
 // and of nothing else, so that it can be looked into with the usual tools.
 #pragma once
@@ -28,12 +29,12 @@ void write_archive(const std::filesystem::path& file, const std::vector<ArchiveM
 
 /// What a member's path says.
 struct MemberName {
-    bool record = false;
-    std::string folder;  ///< of a record
-    std::string key;
+    bool record = false;  ///< or a bundle
+    std::string folder;   ///< of a record or bundle
+    std::string key;      ///< empty for a bundle
 };
 
-/// Throws Error{io}, with the name of the archive `file`, for a path that is neither a kernel's nor a record's.
+/// Throws Error{io}, with the name of the archive `file`, for a path that is none of a kernel, record or bundle.
 [[nodiscard]] MemberName parse_member_path(const std::filesystem::path& file, const std::string& path);
 
 }  // namespace smlora::tool

@@ -1,9 +1,10 @@
-// smlora-tune bench: how long operations take, and how close that is to the least that they can take.
+// smlora-tune bench: how long operations take, and how close that is to the least time that they can take.
 #include "smlora_tune/ceilings.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/floor.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/operand_options.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/statistics.hpp"
@@ -37,10 +38,12 @@ struct BenchCommand {
 
 constexpr const char* footer =
     R"(Burst protocol: 120 ms idle, 3 calls unmeasured, 20 measured, twice; CUDA events on the GPU.
-The floor is max(flop / ceiling, bytes / ceiling), every input read once and every output written once; the
-ceilings are measured in the same run. Inputs rotate over more than three times the L2 where they are small.
-Kernels are those that are recorded, else predicted, to be best: run smlora-tune tune before, to have them measured.
-With SMLORA_TUNING=first-use they are, up to 10 s for a problem and number of tokens, before anything is timed.
+The floor is max(flop / ceiling, bytes / ceiling) with every input read once and every output written once. "of floor"
+is floor / time: 1 is the best there can be. The ceilings are measured in the same run. Inputs rotate over more than
+three times the L2 cache where they are small.
+The kernels are those that are recorded to be fastest, or predicted to be where there is no record: run smlora-tune
+tune first to have them measured. SMLORA_TUNING=first-use measures them here before anything is timed, for up to 10 s
+per problem and number of tokens.
 
 Examples:
   smlora-tune bench --shape 128,2048,1536,16,8 --tokens 2048,16384
@@ -102,7 +105,7 @@ Problem group_problem(Problem problem) {
 void run_op(Session& session, Op op, const Operands& operands) {
     const Engine& engine = session.engine();
     const Stream stream = session.stream();
-    const Problem& problem = operands.problem;
+    const Problem& problem = operands.inputs.problem;
     switch (op) {
         case Op::base:
             return scatter2scatter(engine, stream, problem, operands.forward_args());
@@ -187,7 +190,7 @@ nlohmann::ordered_json to_json(const Case& done) {
 }
 
 void print_text(const Case& done, bool on_gpu) {
-    fmt::print("{}, {} tokens\n", done.item.name, done.load.tokens);
+    print_results("{}, {} tokens\n", done.item.name, done.load.tokens);
     std::vector<Table::Column> columns{{"op"},
                                        {"median", Align::right},
                                        {"min", Align::right},
@@ -211,7 +214,7 @@ void print_text(const Case& done, bool on_gpu) {
         if (on_gpu) cells.push_back(seconds_text(median(result.timings.host_seconds)));
         table.add(std::move(cells));
     }
-    fmt::print("{}\n", table.text());
+    print_results("{}\n", table.text());
 }
 
 ExitCode run_bench(const BenchCommand& command) {
@@ -236,7 +239,7 @@ ExitCode run_bench(const BenchCommand& command) {
     std::vector<std::int64_t> tokens = command.shape.tokens;
     if (tokens.empty()) tokens.push_back(device.backend == Backend::cpu ? default_tokens_cpu : default_tokens_gpu);
     if (*std::min_element(tokens.begin(), tokens.end()) < 1) {
-        throw UsageError("--tokens: expected at least 1, got 0: there is nothing to time");
+        throw UsageError("--tokens: expected at least 1, got 0");
     }
     OperandOptions options = operand_options(command.operands);
     options.row_operations = std::any_of(ops.begin(), ops.end(), [](Op op) {
@@ -248,8 +251,8 @@ ExitCode run_bench(const BenchCommand& command) {
                                    [&line](const std::string& text) { line.print(text); }));
     const Protocol protocol = command.sustained ? Protocol::sustained : Protocol::burst;
     Timer timer(session, protocol);
-    fmt::print(stderr, "device    {}\nprotocol  {}, routing {}\n", session.device_name(), name(protocol),
-               command.operands.skew);
+    print_remark("device    {}\nprotocol  {}, routing {}\n", session.device_name(), name(protocol),
+                 command.operands.skew);
     std::map<DType, MeasuredCeilings> ceilings;
     std::vector<Case> cases;
     for (const NamedProblem& item : problems) {
@@ -259,8 +262,8 @@ ExitCode run_bench(const BenchCommand& command) {
             const MeasuredCeilings& made = ceilings[dtype] =
                 measure_ceilings(session, timer, dtype, command.ceiling_tflops, command.ceiling_gbs);
             line.finish();
-            fmt::print(stderr, "ceilings  {:.4g} TFLOP/s ({}), {:.4g} GB/s ({})\n", made.value.flop_per_second * 1e-12,
-                       made.flop_source, made.value.bytes_per_second * 1e-9, made.bytes_source);
+            print_remark("ceilings  {:.4g} TFLOP/s ({}), {:.4g} GB/s ({})\n", made.value.flop_per_second * 1e-12,
+                         made.flop_source, made.value.bytes_per_second * 1e-9, made.bytes_source);
         }
         for (const std::int64_t T : tokens) {
             options.T = T;
@@ -285,21 +288,23 @@ ExitCode run_bench(const BenchCommand& command) {
 
 void add_bench(CLI::App& app, Run& run) {
     auto command = std::make_shared<BenchCommand>();
-    CLI::App* sub = app.add_subcommand("bench", "Time operations and compare them with the least that they can take");
+    CLI::App* sub =
+        app.add_subcommand("bench", "Time operations and compare them with the least time that they can take");
     sub->footer(footer);
+    command->shape.has_device = true;
     add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
     sub->add_option(
            "--op", command->ops,
-           "base, forward, dx, lora_grad, step [all of these]; activation, activation_backward, route, group, combine, "
-           "combine_backward")
+           "Operations: base, forward, dx, lora_grad, step [these]; activation, activation_backward, route, group, "
+           "combine, combine_backward")
         ->type_name("OP,..")
         ->delimiter(',')
         ->allow_extra_args(false);
-    sub->add_flag("--sustained", command->sustained, "350 ms back to back before 300 ms measured, instead of bursts");
-    sub->add_option("--ceiling-tflops", command->ceiling_tflops, "Taken as given instead of measured")
+    sub->add_flag("--sustained", command->sustained, "Measure 300 ms after 350 ms back to back, instead of bursts");
+    sub->add_option("--ceiling-tflops", command->ceiling_tflops, "Peak speed of products [measured]")
         ->type_name("TFLOP/s")
         ->check(positive_number());
-    sub->add_option("--ceiling-gbs", command->ceiling_gbs, "Taken as given instead of measured")
+    sub->add_option("--ceiling-gbs", command->ceiling_gbs, "Peak speed of memory [measured]")
         ->type_name("GB/s")
         ->check(positive_number());
     add_operand_options(*sub, command->operands);

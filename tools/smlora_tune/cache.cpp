@@ -4,8 +4,10 @@
 #include "autotune/record_check.hpp"
 #include "engine/engine_impl.hpp"
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
+#include "tune/bundle.hpp"
 
 #include <fmt/format.h>
 
@@ -58,15 +60,33 @@ ExitCode run_path(const Engine& engine, const CommonOptions& common, const std::
 /// Tuning records of the writable layer.
 std::size_t own_records(const Engine& engine) {
     const std::vector<cache::RecordText> records = engine.impl().cache.list_records();
-    return static_cast<std::size_t>(
-        std::count_if(records.begin(), records.end(), [](const auto& record) { return record.writable; }));
+    return static_cast<std::size_t>(std::count_if(
+        records.begin(), records.end(), [](const auto& record) { return record.writable && !record.is_bundle(); }));
 }
 
-/// Kernels and records of all layers that are unsound.
+struct KnownBundle {
+    std::filesystem::path file;
+    std::string gpu;
+    std::size_t tunings = 0;
+};
+
+/// The sound ones of all layers.
+std::vector<KnownBundle> bundles(const Engine& engine) {
+    std::vector<KnownBundle> known;
+    for (const cache::RecordText& stored : engine.impl().cache.list_records()) {
+        if (!stored.is_bundle()) continue;
+        std::string why;
+        const std::optional<tune::Bundle> bundle = tune::Bundle::parse(stored.text, why);
+        if (bundle) known.push_back({stored.file, bundle->gpu(), bundle->tunings()});
+    }
+    return known;
+}
+
+/// Kernels, records and bundles of all layers that are unsound.
 std::vector<CacheProblem> unsound(const Engine& engine) {
     std::vector<CacheProblem> problems = cache_verify(engine);
     for (const cache::RecordText& record : engine.impl().cache.list_records()) {
-        for (const std::string& what : autotune::check_record(record, engine.impl().kernels).unsound) {
+        for (const std::string& what : autotune::check_file(record, engine.impl().kernels).unsound) {
             problems.push_back({record.file, what});
         }
     }
@@ -84,6 +104,11 @@ ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std:
         }
         document["entries"] = stats.entries;
         document["records"] = own_records(engine);
+        document["bundles"] = nlohmann::ordered_json::array();
+        for (const KnownBundle& bundle : bundles(engine)) {
+            document["bundles"].push_back(
+                {{"file", bundle.file.string()}, {"gpu", bundle.gpu}, {"tunings", bundle.tunings}});
+        }
         document["bytes"] = stats.bytes;
         document["limit_bytes"] = stats.limit_bytes;
         print_json(document);
@@ -97,6 +122,9 @@ ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std:
         stats.limit_bytes == 0 ? 0 : 100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes);
     fmt::print("{:<16}{}\n", "Kernels:", stats.entries);
     fmt::print("{:<16}{}\n", "Tuning records:", own_records(engine));
+    for (const KnownBundle& bundle : bundles(engine)) {
+        fmt::print("{:<16}{} tunings of {}, {}\n", "Bundle:", bundle.tunings, bundle.gpu, bundle.file.string());
+    }
     fmt::print("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes), share);
     return ExitCode::ok;
 }
@@ -160,7 +188,8 @@ ExitCode run_verify(const Engine& engine, const CommonOptions& common, const std
     }
     for (const CacheProblem& problem : problems) fmt::print("{}: {}\n", problem.file.string(), problem.what);
     if (problems.empty()) {
-        fmt::print("{} kernels and {} tuning records, all sound\n", sound, own_records(engine));
+        fmt::print("{} kernels, {} tuning records and {} bundles, all sound\n", sound, own_records(engine),
+                   bundles(engine).size());
     } else {
         fmt::print("{} unsound; each counts as a miss and is made again when it is needed\n", problems.size());
     }
@@ -223,13 +252,16 @@ void add_cache(CLI::App& app, Run& run) {
         };
     });
     add_action(*cache, run, command, "path", "The writable cache folder", run_path);
-    add_action(*cache, run, command, "stats", "Layers, number of kernels and tuning records, size", run_stats);
+    add_action(*cache, run, command, "stats", "Layers, number of kernels and tunings, size", run_stats);
     add_action(*cache, run, command, "list", "The kernels, newest first", run_list);
     CLI::App* inspect =
         add_action(*cache, run, command, "inspect", "Everything that is known of one kernel", run_inspect);
-    inspect->add_option("key", command->key, "Its key, or as much of it as is unique")->required()->type_name("KEY");
-    add_action(*cache, run, command, "verify", "Read every kernel and tuning record; exit code 1 when one is unsound",
-               run_verify);
+    inspect->add_option("key", command->key, "Its key, or as much of it as is unique")
+        ->required()
+        ->type_name("KEY")
+        ->check(hexadecimal());
+    add_action(*cache, run, command, "verify",
+               "Read every kernel, tuning record and bundle; exit code 1 when one is unsound", run_verify);
     CLI::App* clear = add_action(
         *cache, run, command, "clear",
         "Remove kernels, which are compiled again when needed, or tuning records, which are measured again, of the "

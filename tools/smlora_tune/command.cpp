@@ -1,6 +1,7 @@
 #include "smlora_tune/command.hpp"
 
 #include "smlora_tune/number_checks.hpp"
+#include "smlora_tune/output.hpp"
 
 #include "util/environment.hpp"
 
@@ -19,18 +20,18 @@ constexpr int most_threads = 1024;
 }  // namespace
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
-    app.add_flag("--json", options.json, "Results as JSON on stdout");
+    app.add_flag("--json", options.json, "Print results as JSON");
     app.add_option("--cache-dir", options.cache_dir,
-                   "The writable cache folder [SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else ~/.cache/smlora]")
+                   "Writable cache folder [SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else ~/.cache/smlora]")
         ->type_name("DIR");
-    app.add_flag("-v,--verbose", options.verbose, "Every log line of the library on stderr");
+    app.add_flag("-v,--verbose", options.verbose, "Print all log lines of the library");
 }
 
 void add_device_options(CLI::App& app, DeviceOptions& options) {
     app.add_option("--device", options.device, "Where operations run: cuda, cuda:ORDINAL or cpu")
         ->type_name("DEVICE")
         ->capture_default_str();
-    app.add_option("--threads", options.threads, "Threads of the CPU backend [one a core]")
+    app.add_option("--threads", options.threads, "Threads of the CPU backend [one per core]")
         ->type_name("N")
         ->check(whole_number(1, most_threads));
 }
@@ -55,7 +56,7 @@ EngineOptions engine_options(const CommonOptions& common, Backend backend, int o
     options.device = ordinal;
     options.threads = threads;
     if (!common.cache_dir.empty()) options.cache_root = common.cache_dir;
-    // Who wants to have something checked or timed does not want it tuned meanwhile, unless he says so.
+    // Tuning during a check or a timing would be a surprise.
     options.tuning = TuningPolicy::record_only;
     if (const auto policy = util::environment("SMLORA_TUNING")) {
         try {
@@ -70,7 +71,7 @@ EngineOptions engine_options(const CommonOptions& common, Backend backend, int o
         if (log) {
             log(text);
         } else {
-            fmt::print(stderr, "{}\n", text);
+            print_remark("{}\n", text);
         }
     };
     return options;
@@ -82,7 +83,7 @@ nlohmann::ordered_json json_document(const std::string& command) {
 
 void print_json(const nlohmann::ordered_json& document) {
     // The name of a file need not be UTF-8, and JSON is.
-    fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    print_results("{}\n", document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 }  // namespace smlora::tool

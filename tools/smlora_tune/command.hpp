@@ -18,6 +18,7 @@ namespace smlora::tool {
 using Run = std::function<ExitCode()>;
 
 void add_info(CLI::App& app, Run& run);
+void add_models(CLI::App& app, Run& run);
 void add_prewarm(CLI::App& app, Run& run);
 void add_verify(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
@@ -26,6 +27,7 @@ void add_tune(CLI::App& app, Run& run);
 void add_explain(CLI::App& app, Run& run);
 void add_export(CLI::App& app, Run& run);
 void add_import(CLI::App& app, Run& run);
+void add_carry(CLI::App& app, Run& run);
 
 struct CommonOptions {
     bool json = false;

@@ -11,16 +11,16 @@
 namespace smlora::tool {
 
 CompileAhead::CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
-                           autotune::Wanted wanted, std::vector<TunedVariant> variants, int threads)
+                           autotune::Wanted wanted, std::vector<TunedRequest> requests, int threads)
     : engine_(engine),
       facts_(facts),
       protocol_(protocol),
       wanted_(wanted),
-      variants_(std::move(variants)),
+      requests_(std::move(requests)),
       pool_(std::max(threads, 1)) {
     if (threads < 1) return;
     thread_ = std::thread([this] {
-        for (const TunedVariant& next : variants_) {
+        for (const TunedRequest& next : requests_) {
             if (stopping_) return;
             try {
                 compile(next);
@@ -36,10 +36,10 @@ std::size_t CompileAhead::finish() {
     return compiled_;
 }
 
-void CompileAhead::compile(const TunedVariant& next) {
+void CompileAhead::compile(const TunedRequest& next) {
     Engine::Impl& impl = engine_.impl();
     const std::vector<jit::KernelSpec> specs =
-        impl.tuner.kernels_to_try(next.problem, next.variant, facts_, protocol_, wanted_);
+        autotune::tuner_of(engine_).kernels_to_try(next.problem, next.request, facts_, protocol_, wanted_);
     pool_.parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
         if (stopping_) return;
         try {

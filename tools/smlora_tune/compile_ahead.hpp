@@ -18,18 +18,18 @@
 namespace smlora::tool {
 
 /// What tune() is called for.
-struct TunedVariant {
+struct TunedRequest {
     Problem problem;
-    plan::Variant variant;
+    plan::Request request;
 };
 
-/// Compiles the kernels of `variants` in their order into the cache of `engine`, from when it is made until it is told
+/// Compiles the kernels of `requests` in their order into the cache of `engine`, from when it is made until it is told
 /// to finish. Errors are left for tune() to meet.
 class CompileAhead {
  public:
     /// `engine` must outlive it. With no threads nothing is compiled.
     CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
-                 autotune::Wanted wanted, std::vector<TunedVariant> variants, int threads);
+                 autotune::Wanted wanted, std::vector<TunedRequest> requests, int threads);
     ~CompileAhead() { finish(); }
     CompileAhead(const CompileAhead&) = delete;
     CompileAhead& operator=(const CompileAhead&) = delete;
@@ -38,13 +38,13 @@ class CompileAhead {
     std::size_t finish();
 
  private:
-    void compile(const TunedVariant& next);
+    void compile(const TunedRequest& next);
 
     const Engine& engine_;
     const gpu::DeviceFacts facts_;
     const tune::Protocol protocol_;
     const autotune::Wanted wanted_;
-    const std::vector<TunedVariant> variants_;
+    const std::vector<TunedRequest> requests_;
     std::atomic<std::size_t> compiled_{0};
     std::atomic<bool> stopping_{false};
     util::ThreadPool pool_;

@@ -7,7 +7,7 @@ namespace smlora::tool {
 
 enum class ExitCode : int {
     ok = 0,
-    failure = 1,    ///< something failed, or a result is out of tolerance
+    failure = 1,    ///< something failed, a result is out of tolerance, or results could not be written
     usage = 2,      ///< the command line asks for something that is not there or makes no sense
     needs_gpu = 3,  ///< the command needs a GPU and there is none
 };

@@ -32,7 +32,7 @@ enum class Op {
 struct Load {
     std::int64_t tokens = 0;
     std::int64_t rows = 0;            ///< tokens * top_k less the entries left out
-    std::int64_t active_experts = 0;  ///< those with at least one row: nobody has to read the weights of the others
+    std::int64_t active_experts = 0;  ///< those with at least one row; the weights of the others need not be read
 };
 
 struct Work {

@@ -1,5 +1,6 @@
-// smlora-tune info: what this machine offers and where the cache lies.
+// smlora-tune info: what this machine offers and where the cache is.
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/units.hpp"
 
 #include <smlora/cache.hpp>
@@ -64,24 +65,25 @@ nlohmann::ordered_json to_json(const SystemInfo& system, const CacheState& cache
 }
 
 void print_text(const SystemInfo& system, const CacheState& cache) {
-    fmt::print("smlora     {}\n", system.smlora_version);
-    fmt::print("driver     {}\n", system.driver_found ? fmt::format("CUDA {}", cuda_version_text(system.driver_version))
-                                                      : fmt::format("none: {}", system.driver_error));
-    if (system.devices.empty()) fmt::print("device     none\n");
+    print_results("smlora     {}\n", system.smlora_version);
+    print_results("driver     {}\n", system.driver_found
+                                         ? fmt::format("CUDA {}", cuda_version_text(system.driver_version))
+                                         : fmt::format("none: {}", system.driver_error));
+    if (system.devices.empty()) print_results("device     none\n");
     for (const DeviceInfo& device : system.devices) {
-        fmt::print("device {}   {}, {}, {} multiprocessors, {} memory, {} L2, {} shared memory a block\n",
-                   device.ordinal, device.name, device.arch, device.multiprocessors, bytes_text(device.memory_bytes),
-                   bytes_text(device.l2_bytes), bytes_text(device.shared_bytes_per_block));
+        print_results("device {}   {}, {}, {} multiprocessors, {} memory, {} L2, {} shared memory per block\n",
+                      device.ordinal, device.name, device.arch, device.multiprocessors, bytes_text(device.memory_bytes),
+                      bytes_text(device.l2_bytes), bytes_text(device.shared_bytes_per_block));
     }
-    fmt::print("NVRTC      {}\n", system.nvrtc_found
-                                      ? fmt::format("{} ({})", system.nvrtc_version, system.nvrtc_library)
-                                      : fmt::format("none: {}", system.nvrtc_error));
-    fmt::print("compiles   {}\n",
-               system.archs.empty() ? "nothing: that needs NVRTC" : fmt::format("{}", fmt::join(system.archs, " ")));
-    if (!cache.error.empty()) fmt::print("cache      {}\n", cache.error);
+    print_results("NVRTC      {}\n", system.nvrtc_found
+                                         ? fmt::format("{} ({})", system.nvrtc_version, system.nvrtc_library)
+                                         : fmt::format("none: {}", system.nvrtc_error));
+    print_results("compiles   {}\n", system.archs.empty() ? "nothing, as there is no NVRTC"
+                                                          : fmt::format("{}", fmt::join(system.archs, " ")));
+    if (!cache.error.empty()) print_results("cache      {}\n", cache.error);
     for (const CacheLayer& layer : cache.layers) {
-        fmt::print("cache      {} ({}{})\n", layer.root.string(), layer.writable ? "writable" : "read-only",
-                   layer.exists ? "" : ", not there yet");
+        print_results("cache      {} ({}{})\n", layer.root.string(), layer.writable ? "writable" : "read-only",
+                      layer.exists ? "" : ", does not exist yet");
     }
 }
 
@@ -100,7 +102,7 @@ ExitCode run_info(const CommonOptions& common) {
 
 void add_info(CLI::App& app, Run& run) {
     auto common = std::make_shared<CommonOptions>();
-    CLI::App* sub = app.add_subcommand("info", "Devices, driver, NVRTC, architectures, cache layers");
+    CLI::App* sub = app.add_subcommand("info", "Show devices, driver, NVRTC, architectures and cache layers");
     sub->footer(footer);
     add_common_options(*sub, *common);
     sub->callback([common, &run] { run = [common] { return run_info(*common); }; });

@@ -1,17 +1,23 @@
 // smlora-tune: warms the kernel cache, tunes, checks and measures the operations, looks after the cache.
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/help.hpp"
+#include "smlora_tune/output.hpp"
 
 #include <smlora/error.hpp>
 #include <smlora/version.hpp>
 
 #include <fmt/format.h>
 #include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 
-#include <cstdio>
+#include <algorithm>
 #include <exception>
+#include <memory>
 #include <new>
+#include <sstream>
 #include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace smlora::tool {
 namespace {
@@ -24,27 +30,33 @@ constexpr const char* footer = R"(Examples:
 
 Results go to stdout, progress and context to stderr. Exit codes:
   0  done
-  1  something failed, or a result is out of tolerance
+  1  something failed, a result is out of tolerance, or the results could not be written
   2  the command line is wrong
   3  the command needs a GPU and there is none)";
 
+constexpr const char* more_help = "\nRun with --help for more information.";
+constexpr const char* out_of_memory = "out of memory: use fewer --tokens or a smaller --shape";
+
 int code(ExitCode exit) { return static_cast<int>(exit); }
 
-int complain(ExitCode exit, const char* what) {
-    fmt::print(stderr, "smlora-tune: {}\n", what);
+int complain(ExitCode exit, const std::string& what) {
+    print_remark("smlora-tune: {}\n", what);
     return code(exit);
 }
 
 int run(int argc, char** argv) {
     CLI::App app{"Kernels for LoRA training of Mixture-of-Experts models: compile, check, measure.", "smlora-tune"};
     app.footer(footer);
-    app.set_version_flag("--version", "smlora-tune " SMLORA_VERSION);
+    app.formatter(std::make_shared<PlainFormatter>());
+    app.set_help_flag("-h,--help", "Print this help");
+    app.set_version_flag("-V,--version", "smlora-tune " SMLORA_VERSION, "Print the version");
     Run command = []() -> ExitCode {
         throw UsageError(
-            "expected a sub-command: info, prewarm, tune, explain, verify, bench, cache, export or import; run with "
-            "--help to see more");
+            "expected a sub-command: info, models, prewarm, tune, explain, verify, bench, cache, export or import; run "
+            "with --help to see more");
     };
     add_info(app, command);
+    add_models(app, command);
     add_prewarm(app, command);
     add_tune(app, command);
     add_explain(app, command);
@@ -53,23 +65,37 @@ int run(int argc, char** argv) {
     add_cache(app, command);
     add_export(app, command);
     add_import(app, command);
+    add_carry(app, command);
     try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
-        return complain(ExitCode::usage,
-                        fmt::format("{}\nRun with --help for more information.", error.what()).c_str());
-    }
-    try {
-        return code(command());
+        try {
+            std::vector<std::string> arguments = spelled_out({argv + 1, argv + argc}, app);
+            std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
+            app.parse(std::move(arguments));
+        } catch (const CLI::ExtrasError&) {
+            throw UsageError(unexpected_text(app) + more_help);
+        } catch (const CLI::ParseError& error) {
+            if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::Success)) {
+                throw UsageError(error.what() + std::string(more_help));
+            }
+            // --help and --version.
+            std::ostringstream text;
+            app.exit(error, text, text);
+            command = [text = text.str()] {
+                write_results(text);
+                return ExitCode::ok;
+            };
+        }
+        const ExitCode exit = command();
+        finish_results();
+        return code(exit);
     } catch (const UsageError& error) {
         return complain(ExitCode::usage, error.what());
     } catch (const Error& error) {
         return complain(error.code() == ErrorCode::no_device ? ExitCode::needs_gpu : ExitCode::failure, error.what());
     } catch (const std::bad_alloc&) {
-        return complain(ExitCode::failure, "out of memory: expected fewer --tokens or a smaller --shape");
+        return complain(ExitCode::failure, out_of_memory);
     } catch (const std::length_error&) {
-        return complain(ExitCode::failure, "out of memory: expected fewer --tokens or a smaller --shape");
+        return complain(ExitCode::failure, out_of_memory);
     } catch (const std::exception& error) {
         return complain(ExitCode::failure, error.what());
     }
@@ -78,4 +104,7 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace smlora::tool
 
-int main(int argc, char** argv) { return smlora::tool::run(argc, argv); }
+int main(int argc, char** argv) {
+    smlora::tool::occupy_closed_streams();
+    return smlora::tool::run(argc, argv);
+}

@@ -52,4 +52,12 @@ CLI::Validator share() {
     return {check, ""};
 }
 
+CLI::Validator hexadecimal() {
+    const auto check = [](const std::string& text) -> std::string {
+        if (!text.empty() && text.find_first_not_of("0123456789abcdef") == std::string::npos) return "";
+        return fmt::format("expected digits 0 to 9 and a to f, got '{}'", text);
+    };
+    return {check, ""};
+}
+
 }  // namespace smlora::tool

@@ -19,4 +19,7 @@ namespace smlora::tool {
 /// A number from 0 to 1.
 [[nodiscard]] CLI::Validator share();
 
+/// Digits 0 to 9 and a to f, as keys of the cache have them.
+[[nodiscard]] CLI::Validator hexadecimal();
+
 }  // namespace smlora::tool

@@ -7,7 +7,9 @@
 namespace smlora::tool {
 namespace {
 
-const std::map<std::string, BLayout> b_layouts{{"enr", BLayout::enr}, {"ner", BLayout::ner}, {"nre", BLayout::nre}};
+const std::map<std::string, workload::AdapterLayout> b_layouts{{"enr", workload::AdapterLayout::contiguous},
+                                                               {"ner", workload::AdapterLayout::seed},
+                                                               {"nre", workload::AdapterLayout::peft}};
 
 }  // namespace
 
@@ -19,22 +21,23 @@ const std::map<std::string, tune::Skew>& skews() {
 
 void add_operand_options(CLI::App& app, OperandCommandOptions& options) {
     const std::string group = "Operands";
-    app.add_option("--b-layout", options.b_layout, "B as [E, N, R], [N, E R] or [N, R E] (PEFT): enr, ner, nre")
+    app.add_option("--b-layout", options.b_layout,
+                   "How B lies in memory: enr [E, N, R], ner [N, E R] or nre [N, R E] (PEFT)")
         ->type_name("LAYOUT")
         ->check(CLI::IsMember({"enr", "ner", "nre"}).description(""))
         ->capture_default_str()
         ->group(group);
-    app.add_option("--skew", options.skew, "How tokens choose experts: uniform, zipf, or all of them one")
+    app.add_option("--skew", options.skew, "How tokens choose experts: uniform, zipf, or one for all")
         ->type_name("SKEW")
         ->check(CLI::IsMember(skews()).description(""))
         ->capture_default_str()
         ->group(group);
-    app.add_option("--left-out", options.left_out, "Share of entries that are -1: experts on another rank")
+    app.add_option("--left-out", options.left_out, "Share of entries that are -1, as those of experts on another rank")
         ->type_name("SHARE")
         ->check(share())
         ->capture_default_str()
         ->group(group);
-    app.add_option("--seed", options.seed, "Of everything random")
+    app.add_option("--seed", options.seed, "Seed of all random numbers")
         ->type_name("N")
         ->check(whole_number(0))
         ->capture_default_str()
@@ -43,7 +46,7 @@ void add_operand_options(CLI::App& app, OperandCommandOptions& options) {
 
 OperandOptions operand_options(const OperandCommandOptions& options) {
     OperandOptions result;
-    result.b_layout = b_layouts.at(options.b_layout);
+    result.adapter = b_layouts.at(options.b_layout);
     result.skew = skews().at(options.skew);
     result.left_out = options.left_out;
     result.seed = options.seed;

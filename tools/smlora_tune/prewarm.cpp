@@ -3,6 +3,7 @@
 
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/number_checks.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/units.hpp"
@@ -34,9 +35,13 @@ const std::map<std::string, Activation> activations{{"swiglu", Activation::swigl
                                                     {"swiglu_clamped", Activation::swiglu_clamped}};
 
 constexpr const char* footer =
-    R"(Needs NVRTC, but no GPU. What is in the cache already is not compiled again. Kernels of a shape are those that are
-recorded, else predicted, to be best. Between two projections an activation is compiled, too: behind the gate_up of
-a model, and behind a --shape with an even number of outputs whose rows are not summed.
+    R"(Needs NVRTC, but no GPU. Kernels that the cache has are not compiled again. For each shape the kernels are compiled
+that are recorded to be fastest, or predicted to be where there is no record. The activation that follows the gate_up
+projection of a model is compiled too, and so is one after a --shape with an even number of outputs whose rows are
+not summed.
+
+The types must be those of the training job, or it compiles others. PEFT keeps adapters in fp32 unless told otherwise,
+and the gates of most models are bf16: add --adapter-dtype fp32 --gate-dtype bf16 for such a job.
 
 Example:
   smlora-tune prewarm --model qwen3-30b-a3b --rank 16 --tokens 4096,16384 --arch sm_90a)";
@@ -87,20 +92,20 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
         throw;
     }
     line.finish();
-    for (const std::string& warning : report.warnings) fmt::print(stderr, "smlora-tune: warning: {}\n", warning);
-    // A cache that is as cold as before is not what was asked for.
+    for (const std::string& warning : report.warnings) print_remark("smlora-tune: warning: {}\n", warning);
+    // The cache is as cold as before where a kernel could not be stored.
     const ExitCode exit = report.not_stored == 0 ? ExitCode::ok : ExitCode::failure;
     if (command.common.json) {
         print_json(to_json(problems, report));
         return exit;
     }
-    for (const NamedProblem& item : problems) fmt::print("{}\n", item.name);
-    fmt::print("{} kernels: {} compiled, {} found in the cache, {}", report.kernels, report.compiled, report.found,
-               seconds_text(report.seconds));
+    for (const NamedProblem& item : problems) print_results("{}\n", problem_text(item));
+    print_results("{} kernels: {} compiled, {} found in the cache, {}", report.kernels, report.compiled, report.found,
+                  seconds_text(report.seconds));
     if (report.compiled > 0) {
-        fmt::print(" ({} a kernel)", seconds_text(report.compile_seconds / static_cast<double>(report.compiled)));
+        print_results(" ({} a kernel)", seconds_text(report.compile_seconds / static_cast<double>(report.compiled)));
     }
-    fmt::print("\n");
+    print_results("\n");
     return exit;
 }
 
@@ -111,19 +116,19 @@ void add_prewarm(CLI::App& app, Run& run) {
     CLI::App* sub = app.add_subcommand("prewarm", "Compile every kernel of a training step into the cache");
     sub->footer(footer);
     add_shape_options(*sub, command->shape, "a few typical ones");
-    sub->add_option("--arch", command->archs, "Architectures [the GPU's, else sm_90a]")
+    sub->add_option("--arch", command->archs, "Architectures to compile for [the GPU's, else sm_90a]")
         ->type_name("sm_90a,..")
         ->delimiter(',')
         ->allow_extra_args(false);
     sub->add_option("--activation", command->activation,
-                    "swiglu, geglu, geglu_tanh, reglu, swiglu_clamped or none [the model's own, else swiglu]")
+                    "Activation: swiglu, geglu, geglu_tanh, reglu, swiglu_clamped or none [the model's, else swiglu]")
         ->type_name("NAME")
         ->check(CLI::IsMember({"swiglu", "geglu", "geglu_tanh", "reglu", "swiglu_clamped", "none"}).description(""));
     sub->add_option("--gate-layout", command->gate_layout,
-                    "Gates and values in halves or interleaved [the model's own, else halves]")
+                    "Order of gates and values: halves or interleaved [the model's, else halves]")
         ->type_name("LAYOUT")
         ->check(CLI::IsMember({"halves", "interleaved"}).description(""));
-    sub->add_option("-j,--jobs", command->jobs, "Kernels compiled at once [one a core]")
+    sub->add_option("-j,--jobs", command->jobs, "Kernels to compile at once [one per core]")
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()));
     add_common_options(*sub, command->common);

@@ -1,5 +1,6 @@
 #include "smlora_tune/progress.hpp"
 
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/terminal.hpp"
 #include "smlora_tune/units.hpp"
 
@@ -59,26 +60,23 @@ void ProgressLine::show(std::size_t done, std::size_t total, std::string_view ac
     const int columns = in_place_ ? terminal_columns(stream_) - 1 : 160;
     const std::string text = progress_text({done, total, elapsed.count(), std::string(activity)}, columns);
     erase();
-    fmt::print(stream_, "{}{}", text, in_place_ ? "" : "\n");
-    std::fflush(stream_);
+    write_remark(stream_, text + (in_place_ ? "" : "\n"));
     shown_ = in_place_;
 }
 
 void ProgressLine::print(std::string_view line) {
     const std::lock_guard lock(mutex_);
     erase();
-    fmt::print(stream_, "{}\n", line);
-    std::fflush(stream_);
+    write_remark(stream_, fmt::format("{}\n", line));
 }
 
 void ProgressLine::finish() {
     const std::lock_guard lock(mutex_);
     erase();
-    std::fflush(stream_);
 }
 
 void ProgressLine::erase() {
-    if (shown_) fmt::print(stream_, "\r\x1b[K");
+    if (shown_) write_remark(stream_, "\r\x1b[K");
     shown_ = false;
 }
 

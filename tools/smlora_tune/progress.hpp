@@ -1,4 +1,4 @@
-// One line that says how far a long piece of work is.
+// One line that shows how far a long command has come.
 #pragma once
 
 #include <chrono>

@@ -69,24 +69,22 @@ void add_model(std::vector<NamedProblem>& problems, const models::ModelShape& mo
 
 void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& default_tokens) {
     const std::string group = "Problem";
-    std::vector<std::string_view> names;
-    for (const models::ModelShape& model : models::known_models()) names.push_back(model.name);
-
-    app.add_option("--shape", options.shapes, "Experts, inputs, outputs, LoRA rank and experts of a token; repeatable")
+    app.add_option("--shape", options.shapes,
+                   "One projection: experts, inputs, outputs, LoRA rank, experts per token; repeatable")
         ->type_name("E,K,N,R,top_k")
         ->allow_extra_args(false)
         ->group(group);
     app.add_option("--model", options.models,
-                   fmt::format("Both projections of a model: {}; repeatable", fmt::join(names, ", ")))
+                   "Both projections of a known model (smlora-tune models lists them); repeatable")
         ->type_name("NAME")
         ->allow_extra_args(false)
         ->group(group);
     app.add_option("--config", options.configs,
-                   "Both projections of a Hugging Face model, from its config.json; repeatable")
+                   "Both projections of any other Hugging Face model, from its config.json; repeatable")
         ->type_name("PATH")
         ->allow_extra_args(false)
         ->group(group);
-    app.add_option("--projection", options.projection, "Of --model and --config: gate_up, down or both")
+    app.add_option("--projection", options.projection, "Which of them: gate_up, down or both")
         ->type_name("WHICH")
         ->check(CLI::IsMember({"gate_up", "down", "both"}).description(""))
         ->capture_default_str()
@@ -101,19 +99,22 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->allow_extra_args(false)
         ->check(whole_number(0, most_tokens))
         ->group(group);
-    app.add_option("--dtype", options.dtype, "Of x, W and y: bf16, fp16, fp32, or fp64 with --device cpu")
+    app.add_option("--dtype", options.dtype,
+                   options.has_device ? "Type of x, W and y: bf16, fp16, fp32, or fp64 with --device cpu"
+                                      : "Type of x, W and y: bf16, fp16 or fp32")
         ->check(CLI::IsMember(dtype_names).description(""))
         ->type_name("TYPE")
         ->group(group);
-    app.add_option("--adapter-dtype", options.adapter_dtype, "Of A and B: --dtype or fp32 [as --dtype]")
+    app.add_option("--adapter-dtype", options.adapter_dtype,
+                   "Type of A and B: that of --dtype or fp32 [that of --dtype]")
         ->check(CLI::IsMember(dtype_names).description(""))
         ->type_name("TYPE")
         ->group(group);
-    app.add_option("--gate-dtype", options.gate_dtype, "Of the gates: --dtype or fp32 [fp32]")
+    app.add_option("--gate-dtype", options.gate_dtype, "Type of the gates: that of --dtype or fp32 [fp32]")
         ->check(CLI::IsMember(dtype_names).description(""))
         ->type_name("TYPE")
         ->group(group);
-    app.add_option("--index-dtype", options.index_dtype, "Of the routing: int32 or int64 [int32]")
+    app.add_option("--index-dtype", options.index_dtype, "Type of the routing: int32 or int64 [int32]")
         ->check(CLI::IsMember({"int32", "int64"}).description(""))
         ->type_name("TYPE")
         ->group(group);
@@ -130,13 +131,19 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->check(CLI::IsMember(row_order_names).description(""))
         ->type_name("ORDER")
         ->group(group);
-    app.add_flag("--bias", options.bias, "The projection has a bias")->group(group);
-    app.add_flag("--gates", options.gates, "Gates weight the experts of a token; needs --y-rows token")->group(group);
+    app.add_flag("--bias", options.bias, "Add a bias")->group(group);
+    app.add_flag("--gates", options.gates, "Weight the experts of a token by gates; needs --y-rows token")
+        ->group(group);
 }
 
 std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works) {
     return fmt::format("{}, {} tokens{}", item.name, T,
-                       works == 0 ? ": one kernel for each piece of work, nothing to choose" : "");
+                       works == 0 ? ": there is one kernel for each purpose, and nothing to choose" : "");
+}
+
+std::string problem_text(const NamedProblem& item) {
+    const std::string text = to_string(item.problem);
+    return item.name == text ? text : fmt::format("{}: {}", item.name, text);
 }
 
 Problem parse_shape(const std::string& text) {
@@ -187,8 +194,14 @@ std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) 
         for (NamedProblem& item : problems) {
             item.problem = with_options(item.problem, options);
             validate(item.problem);
+            if (item.problem.top_k > item.problem.E) {
+                throw UsageError(
+                    fmt::format("{}: top_k: expected at most E = {}, as a token has that many experts, got {}",
+                                item.name.empty() ? "--shape" : item.name, item.problem.E, item.problem.top_k));
+            }
             if (item.problem.dtype == DType::fp64 && backend != Backend::cpu) {
-                throw UsageError("--dtype: fp64 is for the CPU backend; expected bf16, fp16 or fp32, or --device cpu");
+                throw UsageError(fmt::format("--dtype: fp64 is for the CPU backend; expected bf16, fp16 or fp32{}",
+                                             options.has_device ? ", or --device cpu" : ""));
             }
             // Rows that a token's choices are summed into are the model's, not an expert's.
             if (item.problem.N % 2 != 0 || item.problem.y_rows == RowOrder::token) item.activation.reset();

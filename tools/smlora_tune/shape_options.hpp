@@ -32,20 +32,24 @@ struct ShapeOptions {
     std::string y_rows;
     bool bias = false;
     bool gates = false;
+    bool has_device = false;  ///< the command has a --device, by which fp64 can be had
 };
 
-/// `default_tokens`: what the help says is used when --tokens is not given.
+/// `default_tokens`: what the help says is used when --tokens is not given. `options.has_device` must be set before.
 void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& default_tokens);
 
 struct NamedProblem {
     std::string name;  ///< "qwen3-30b-a3b gate_up"; for --shape the text of the problem
     Problem problem;
-    /// Stands behind the projection; nothing behind a down projection.
+    /// Follows the projection; nothing follows a down projection.
     std::optional<PrewarmActivation> activation = {};
 };
 
-/// "olmoe gate_up, 2048 tokens", and that there is nothing to choose if no piece of its work has candidates.
+/// "olmoe gate_up, 2048 tokens", and that there is nothing to choose if none of its kernels has alternatives.
 [[nodiscard]] std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works);
+
+/// "olmoe gate_up: E64 K2048 .."; the problem alone where that is its name.
+[[nodiscard]] std::string problem_text(const NamedProblem& item);
 
 /// "E,K,N,R,top_k" with token -> scattered rows. Throws UsageError.
 [[nodiscard]] Problem parse_shape(const std::string& text);

@@ -19,7 +19,7 @@ constexpr int burst_warm_ups = 3;
 constexpr int burst_repetitions = 20;
 constexpr double sustained_warm_up_seconds = 0.35;
 constexpr double sustained_seconds = 0.3;
-// Nobody waits for twenty repetitions of something that takes seconds.
+// Twenty repetitions of something that takes seconds would be too long.
 constexpr double round_bound_seconds = 3;
 constexpr int least_repetitions = 3;
 constexpr int most_repetitions = 5000;

@@ -1,10 +1,13 @@
 // smlora-tune export and import: kernels and tuning records from one machine to another.
 #include "smlora_tune/archive.hpp"
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/publish.hpp"
 #include "smlora_tune/units.hpp"
 
+#include "autotune/record_check.hpp"
 #include "cache/layer.hpp"
 #include "engine/engine_impl.hpp"
+#include "tune/bundle.hpp"
 #include "tune/record_store.hpp"
 #include "util/file_system.hpp"
 
@@ -24,12 +27,18 @@ struct TransferCommand {
     CommonOptions common;
     std::string file;
     std::string only;
+    std::string bundle;
+    std::string gpu;
 };
 
-constexpr const char* export_footer = R"(Everything that this machine finds, in all layers of the cache.
+constexpr const char* export_footer =
+    R"(Everything that this machine finds, in all layers of the cache. A bundle has the complete tunings of one GPU that
+were measured with the kernels of this smlora; as v1/tuning/GPU.jsonl of a folder it is what SMLORA_CACHE_LAYERS can
+name.
 
-Example:
-  smlora-tune export h200.tar.gz --only records)";
+Examples:
+  smlora-tune export h200.tar.gz --only records
+  smlora-tune export --bundle NVIDIA_H200.jsonl --gpu "NVIDIA H200")";
 
 constexpr const char* import_footer =
     R"(An archive with a member that is damaged or does not belong there is refused as a whole. Kernels and
@@ -61,51 +70,144 @@ std::vector<ArchiveMember> kernels_of(const Engine& engine) {
     return members;
 }
 
-/// The records of all layers, what several of them hold of one in one.
-std::vector<ArchiveMember> records_of(const Engine& engine) {
+/// The records of all layers by key, what several of them hold of one in one.
+std::map<std::string, tune::Record> merged_records(const Engine& engine) {
     std::map<std::string, tune::Record> merged;
     const std::vector<cache::RecordText> stored = engine.impl().cache.list_records();
     // From the bottom up: the upper layer's tuning of the same environment takes the place of the lower one's, unless
     // only that is complete. RecordStore::find chooses so.
     for (auto text = stored.rbegin(); text != stored.rend(); ++text) {
         std::string why;
-        const auto record = tune::parse_record(text->text, why);
-        if (!record || record->name.key() != text->key) {
-            warn_of_left_out(text->file, record ? "it is the record of something else" : why);
+        const std::optional<std::vector<tune::Record>> records = tune::records_in(*text, why);
+        if (!records) {
+            warn_of_left_out(text->file, why);
             continue;
         }
-        tune::Record& target = merged.try_emplace(text->key, tune::Record{record->name, {}}).first->second;
-        for (const tune::Tuning& tuning : record->tunings) {
-            const tune::Tuning* below = target.find(tuning.slot, tuning.environment);
-            if (below == nullptr || tuning.complete || !below->complete) target.put(tuning);
+        for (const tune::Record& record : *records) {
+            tune::Record& target = merged.try_emplace(record.name.key(), tune::Record{record.name, {}}).first->second;
+            for (const tune::Tuning& tuning : record.tunings) {
+                const tune::Tuning* below = target.find(tuning.slot, tuning.environment);
+                if (below == nullptr || tuning.complete || !below->complete) target.put(tuning);
+            }
         }
     }
+    return merged;
+}
+
+std::size_t tunings_in(const std::vector<tune::Record>& records) {
+    std::size_t count = 0;
+    for (const tune::Record& record : records) count += record.tunings.size();
+    return count;
+}
+
+/// Takes the complete tunings out of the records; by GPU.
+std::map<std::string, std::vector<tune::Record>> take_complete(std::map<std::string, tune::Record>& records) {
+    std::map<std::string, std::vector<tune::Record>> complete;
+    for (auto& [key, record] : records) {
+        tune::Record done{record.name, {}};
+        std::erase_if(record.tunings, [&](const tune::Tuning& tuning) {
+            if (tuning.complete) done.tunings.push_back(tuning);
+            return tuning.complete;
+        });
+        if (!done.tunings.empty()) complete[record.name.gpu].push_back(std::move(done));
+    }
+    return complete;
+}
+
+/// A bundle for each GPU, and a record for each that has tunings which are not complete. `tunings` counts them.
+std::vector<ArchiveMember> records_of(const Engine& engine, std::size_t& tunings) {
+    std::map<std::string, tune::Record> records = merged_records(engine);
     std::vector<ArchiveMember> members;
-    for (const auto& [key, record] : merged) {
+    for (const auto& [gpu, complete] : take_complete(records)) {
+        tunings += tunings_in(complete);
+        members.push_back(
+            {fmt::format("tuning/{}.jsonl", cache::record_folder(gpu)), tune::bundle_text(gpu, complete)});
+    }
+    for (const auto& [key, record] : records) {
+        if (record.tunings.empty()) continue;
+        tunings += record.tunings.size();
         members.push_back(
             {fmt::format("tuning/{}/{}.json", cache::record_folder(record.name.gpu), key), tune::record_text(record)});
     }
     return members;
 }
 
+/// The one that was named, else the only one that has complete tunings.
+std::string gpu_of_bundle(const TransferCommand& command,
+                          const std::map<std::string, std::vector<tune::Record>>& complete) {
+    std::vector<std::string> gpus;
+    for (const auto& [gpu, records] : complete) gpus.push_back(gpu);
+    const std::string list = gpus.empty() ? "none" : fmt::format("{}", fmt::join(gpus, ", "));
+    if (command.gpu.empty() && gpus.size() == 1) return gpus.front();
+    if (command.gpu.empty()) {
+        throw UsageError(fmt::format("--gpu: expected one of the GPUs that have complete tunings: {}", list));
+    }
+    if (!complete.contains(command.gpu)) {
+        throw UsageError(
+            fmt::format("--gpu: expected one of the GPUs that have complete tunings: {}; got {}", list, command.gpu));
+    }
+    return command.gpu;
+}
+
+ExitCode export_bundle(const TransferCommand& command) {
+    const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
+    std::map<std::string, tune::Record> merged = merged_records(engine);
+    std::map<std::string, std::vector<tune::Record>> complete = take_complete(merged);
+    const std::string gpu = gpu_of_bundle(command, complete);
+    std::vector<tune::Record>& records = complete.at(gpu);
+    const std::size_t all = tunings_in(records);
+    for (tune::Record& record : records) {
+        std::erase_if(record.tunings, [&](const tune::Tuning& tuning) {
+            const autotune::RecordCheck check =
+                autotune::check_record(tune::Record{record.name, {tuning}}, engine.impl().kernels);
+            return !check.unsound.empty() || !check.stale.empty();
+        });
+    }
+    const std::size_t kept = tunings_in(records);
+    const std::string text = tune::bundle_text(gpu, records);
+    publish("bundle", command.bundle, text);
+    if (command.common.json) {
+        nlohmann::ordered_json document = json_document("export");
+        document["file"] = command.bundle;
+        document["gpu"] = gpu;
+        document["tunings"] = kept;
+        document["left_out"] = all - kept;
+        document["bytes"] = text.size();
+        print_json(document);
+        return ExitCode::ok;
+    }
+    fmt::print("{} tunings of {} in {}, {}\n", kept, gpu, command.bundle, bytes_text(text.size()));
+    if (kept < all) fmt::print("{} left out: they were measured with other kernels\n", all - kept);
+    return ExitCode::ok;
+}
+
 ExitCode run_export(const TransferCommand& command) {
+    if (command.file.empty() == command.bundle.empty()) {
+        throw UsageError("export: expected either the FILE of an archive or --bundle FILE");
+    }
+    if (!command.bundle.empty()) return export_bundle(command);
+    if (!command.gpu.empty()) throw UsageError("--gpu: expected only with --bundle");
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
     std::vector<ArchiveMember> members;
-    if (command.only != "kernels") members = records_of(engine);
-    const std::size_t records = members.size();
+    std::size_t tunings = 0;
+    if (command.only != "kernels") members = records_of(engine, tunings);
+    std::size_t kernels = 0;
     if (command.only != "records") {
-        for (ArchiveMember& kernel : kernels_of(engine)) members.push_back(std::move(kernel));
+        for (ArchiveMember& kernel : kernels_of(engine)) {
+            members.push_back(std::move(kernel));
+            ++kernels;
+        }
     }
     write_archive(command.file, members);
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("export");
         document["file"] = command.file;
-        document["kernels"] = members.size() - records;
-        document["records"] = records;
+        document["kernels"] = kernels;
+        document["tunings"] = tunings;
         document["bytes"] = std::filesystem::file_size(command.file);
         print_json(document);
     } else {
-        fmt::print("{} kernels and {} records in {}, {}\n", members.size() - records, records, command.file,
+        fmt::print("{} kernels and {} tunings in {}, {}\n", kernels, tunings, command.file,
                    bytes_text(std::filesystem::file_size(command.file)));
     }
     return ExitCode::ok;
@@ -123,7 +225,7 @@ struct Imported {
 struct Checked {
     std::string key;
     std::optional<cache::KernelEntry> kernel;
-    tune::Record record;
+    std::vector<tune::Record> records;
 };
 
 Checked check(const ArchiveMember& member, const std::string& file) {
@@ -134,11 +236,12 @@ Checked check(const ArchiveMember& member, const std::string& file) {
         checked.kernel = cache::decode(member.bytes, why);
         const bool own = checked.kernel && cache::encode_for(name.key, *checked.kernel) == member.bytes;
         if (checked.kernel && !own) why = "it is the kernel of another key";
-    } else if (auto record = tune::parse_record(member.bytes, why)) {
-        if (record->name.key() != name.key || cache::record_folder(record->name.gpu) != name.folder) {
-            why = "it is the record of another problem or GPU";
-        }
-        checked.record = std::move(*record);
+    } else {
+        cache::RecordText stored;
+        stored.folder = name.folder;
+        stored.key = name.key;
+        stored.text = member.bytes;
+        if (auto records = tune::records_in(stored, why)) checked.records = std::move(*records);
     }
     if (!why.empty()) throw Error(ErrorCode::io, fmt::format("archive {}: \"{}\": {}", file, member.path, why));
     return checked;
@@ -163,17 +266,19 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
             ++(cache.store(one.key, *one.kernel) ? done.kernels : done.failed);
             continue;
         }
-        records.with_lock(one.record.name, [&] {
-            for (const tune::Tuning& tuning : one.record.tunings) {
-                const auto here = records.find(one.record.name, tuning.slot, tuning.environment);
-                if (here && (here->complete || !tuning.complete)) {
-                    ++done.kept_tunings;
-                    continue;
+        for (const tune::Record& record : one.records) {
+            records.with_lock(record.name, [&] {
+                for (const tune::Tuning& tuning : record.tunings) {
+                    const auto here = records.find(record.name, tuning.slot, tuning.environment);
+                    if (here && (here->complete || !tuning.complete)) {
+                        ++done.kept_tunings;
+                        continue;
+                    }
+                    before_storing();
+                    ++(records.save(record.name, tuning) ? done.tunings : done.failed);
                 }
-                before_storing();
-                ++(records.save(one.record.name, tuning) ? done.tunings : done.failed);
-            }
-        });
+            });
+        }
     }
     return done;
 }
@@ -208,27 +313,35 @@ ExitCode run_import(const TransferCommand& command) {
     return ExitCode::ok;
 }
 
-void add(CLI::App& app, Run& run, const char* name, const char* description, const char* footer,
-         ExitCode (*action)(const TransferCommand&)) {
+std::shared_ptr<TransferCommand> add(CLI::App& app, Run& run, const char* name, const char* description,
+                                     const char* footer, ExitCode (*action)(const TransferCommand&)) {
     auto command = std::make_shared<TransferCommand>();
     CLI::App* sub = app.add_subcommand(name, description);
     sub->footer(footer);
-    sub->add_option("file", command->file, "The archive, a gzipped tar")->required()->type_name("FILE");
+    sub->add_option("file", command->file, "The archive, a gzipped tar")->type_name("FILE");
     sub->add_option("--only", command->only, "kernels or records [both]")
         ->type_name("WHAT")
         ->check(CLI::IsMember({"kernels", "records"}).description(""));
     add_common_options(*sub, command->common);
     sub->callback([command, action, &run] { run = [command, action] { return action(*command); }; });
+    return command;
 }
 
 }  // namespace
 
 void add_export(CLI::App& app, Run& run) {
-    add(app, run, "export", "Kernels and tuning records of the cache into one archive", export_footer, run_export);
+    const auto command =
+        add(app, run, "export", "Kernels and tuning records of the cache into one archive", export_footer, run_export);
+    CLI::App* sub = app.get_subcommand("export");
+    sub->add_option("--bundle", command->bundle, "Instead of an archive: the tunings of one GPU, as a layer has them")
+        ->type_name("FILE")
+        ->excludes("--only");
+    sub->add_option("--gpu", command->gpu, "The GPU of the bundle [the only one with tunings]")->type_name("NAME");
 }
 
 void add_import(CLI::App& app, Run& run) {
     add(app, run, "import", "Kernels and tuning records of an archive into the cache", import_footer, run_import);
+    app.get_subcommand("import")->get_option("file")->required();
 }
 
 }  // namespace smlora::tool

@@ -3,17 +3,17 @@
 #include "smlora_tune/compile_ahead.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/operand_options.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/session.hpp"
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/statistics.hpp"
-#include "smlora_tune/table.hpp"
+#include "smlora_tune/tune_report.hpp"
 #include "smlora_tune/units.hpp"
 
 #include "engine/engine_impl.hpp"
 #include "plan/step_kernels.hpp"
-#include "tune/choice.hpp"
-#include "tune/distance.hpp"
+#include "tune/bucket.hpp"
 #include "tune/shard.hpp"
 #include "util/environment.hpp"
 
@@ -23,8 +23,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -47,155 +45,21 @@ struct TuneCommand {
     bool exhaustive = false;
 };
 
-// However slow a candidate is, it has all its samples.
+// Long enough for the slowest candidate to have all its samples.
 constexpr double exhaustive_candidate_seconds = 30;
 
 constexpr const char* footer =
-    R"(Needs a GPU and NVRTC. What is recorded already is not measured again, and interrupted tunings resume. With
---candidates, candidates that the record lacks are measured as well; with --again, everything is.
-Several processes can split the work: --shard, or the rank variables of torchrun, Open MPI, MPICH and SLURM, by which
-each process also takes a GPU of its own. The command fails if a kernel is left without a measured choice.
-With --exhaustive every legal candidate is measured after that, which takes minutes for each kernel, and the choice is
-compared with the best of them; records stay as they are.
+    R"(Needs a GPU and NVRTC. What is recorded is not measured again, and interrupted runs resume where they stopped.
+--candidates adds the candidates that the record does not have yet; --again measures everything anew.
+Several processes can split the work: by --shard, or by the rank variables of torchrun, Open MPI, MPICH and SLURM, by
+which each also takes a GPU of its own. The exit code is 1 if a kernel is left without a measured choice.
+--exhaustive then measures every legal candidate too, which takes minutes per kernel, and compares the choice with the
+best of them; it changes no records.
 
 Examples:
   smlora-tune tune --model qwen3-30b-a3b --rank 16 --tokens 4096,16384
   smlora-tune tune --model mixtral-8x7b --budget 20 --shard 0/4
   smlora-tune tune --shape 64,2048,2048,16,8 --tokens 4096 --exhaustive)";
-
-/// With what is unusual about it.
-std::string outcome_text(const TunedWork& work, const std::string& skew) {
-    std::string text(name(work.outcome));
-    if (work.outcome == TuneOutcome::elsewhere && !work.complete) text += " in part";
-    if (!work.routing.empty() && work.routing != skew) text += ", routing " + work.routing;
-    return text;
-}
-
-/// A problem at a number of tokens, and what became of its kernels.
-struct Case {
-    NamedProblem item;
-    std::int64_t T = 0;
-    std::vector<TunedWork> works;
-    std::vector<autotune::Comparison> comparisons;
-};
-
-std::int64_t refused(const std::vector<tune::Trial>& trials) {
-    return std::count_if(trials.begin(), trials.end(),
-                         [](const tune::Trial& trial) { return trial.verdict == tune::Verdict::refused; });
-}
-
-nlohmann::ordered_json to_json(const autotune::Comparison& comparison) {
-    const std::vector<tune::Trial>& trials = comparison.all.trials;
-    nlohmann::ordered_json json{{"slot", comparison.work.slot},
-                                {"candidates", trials.size()},
-                                {"refused", refused(trials)},
-                                {"seconds", comparison.all.seconds}};
-    if (const auto found = tune::distance(comparison.all, comparison.work.choice())) {
-        const std::vector<tune::Estimate> times = tune::estimates(trials);
-        json["choice"] = trials[found->chosen].candidate.name;
-        json["choice_seconds"] = times[found->chosen].seconds;
-        json["best"] = trials[found->best].candidate.name;
-        json["best_seconds"] = times[found->best].seconds;
-        json["factor"] = found->factor;
-        json["noise"] = found->noise;
-    }
-    return json;
-}
-
-nlohmann::ordered_json to_json(const Case& done) {
-    nlohmann::ordered_json json{
-        {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
-    json["works"] = nlohmann::ordered_json::array();
-    for (const TunedWork& work : done.works) {
-        json["works"].push_back({{"slot", work.work},
-                                 {"outcome", name(work.outcome)},
-                                 {"complete", work.complete},
-                                 {"routing", work.routing},
-                                 {"choice", work.choice},
-                                 {"reason", work.reason},
-                                 {"median_seconds", work.median_seconds},
-                                 {"seconds", work.seconds},
-                                 {"record", work.record}});
-    }
-    for (const autotune::Comparison& comparison : done.comparisons) json["exhaustive"].push_back(to_json(comparison));
-    return json;
-}
-
-void print_text(const Case& done, const std::string& skew) {
-    fmt::print("{}\n", case_text(done.item, done.T, done.works.size()));
-    if (done.works.empty()) {
-        fmt::print("\n");
-        return;
-    }
-    Table table({{"work"}, {"outcome"}, {"choice"}, {"median", Align::right}, {"why"}});
-    for (const TunedWork& work : done.works) {
-        table.add({work.work, outcome_text(work, skew), work.choice,
-                   work.median_seconds > 0 ? seconds_text(work.median_seconds) : "-", work.reason});
-    }
-    fmt::print("{}\n", table.text());
-    if (done.comparisons.empty()) return;
-    Table all({{"work"},
-               {"measured", Align::right},
-               {"refused", Align::right},
-               {"choice"},
-               {"median", Align::right},
-               {"best of all"},
-               {"median", Align::right},
-               {"behind", Align::right},
-               {"noise", Align::right}});
-    for (const autotune::Comparison& comparison : done.comparisons) {
-        const std::vector<tune::Trial>& trials = comparison.all.trials;
-        const auto found = tune::distance(comparison.all, comparison.work.choice());
-        const std::string measured = std::to_string(static_cast<std::int64_t>(trials.size()) - refused(trials));
-        if (!found) {
-            all.add({comparison.work.slot, measured, std::to_string(refused(trials)), "-", "-", "-", "-", "-", "-"});
-            continue;
-        }
-        const std::vector<tune::Estimate> times = tune::estimates(trials);
-        all.add({comparison.work.slot, measured, std::to_string(refused(trials)), trials[found->chosen].candidate.name,
-                 seconds_text(times[found->chosen].seconds), trials[found->best].candidate.name,
-                 seconds_text(times[found->best].seconds), fmt::format("{:.1f} %", 100 * (found->factor - 1)),
-                 fmt::format("{:.1f} %", 100 * found->noise)});
-    }
-    fmt::print("{}\n", all.text());
-}
-
-/// Over all of them: the worst, and the geometric mean.
-void print_distances(const std::vector<Case>& cases) {
-    double worst = 1;
-    double logarithms = 0;
-    int works = 0;
-    for (const Case& done : cases) {
-        for (const autotune::Comparison& comparison : done.comparisons) {
-            const auto found = tune::distance(comparison.all, comparison.work.choice());
-            if (!found) continue;
-            worst = std::max(worst, found->factor);
-            logarithms += std::log(found->factor);
-            ++works;
-        }
-    }
-    if (works == 0) return;
-    fmt::print(
-        "{} choices compared with every legal candidate: {:.1f} % behind the best at most, {:.1f} % in the mean\n",
-        works, 100 * (worst - 1), 100 * std::expm1(logarithms / works));
-}
-
-/// A script that starts a job next must learn what would run untuned.
-ExitCode verdict_on(const std::vector<Case>& cases, double budget) {
-    std::size_t works = 0;
-    std::ptrdiff_t lacking = 0;
-    for (const Case& done : cases) {
-        works += done.works.size();
-        lacking += std::count_if(done.works.begin(), done.works.end(),
-                                 [](const TunedWork& work) { return work.lacks_choice(); });
-    }
-    if (lacking == 0) return ExitCode::ok;
-    fmt::print(stderr,
-               "smlora-tune: {} of {} kernels were not tuned; raise --memory for those marked \"out of memory\", "
-               "--budget ({:g} s) for the rest\n",
-               lacking, works, budget);
-    return ExitCode::failure;
-}
 
 /// The shard of this process, and the GPU that it takes where --device does not say.
 struct Place {
@@ -224,8 +88,8 @@ Place place_of(const TuneCommand& command) {
         }
     }
     if (place.shard.count > 1) {
-        fmt::print(stderr, "shard     {}/{}{}\n", place.shard.index, place.shard.count,
-                   command.shard.empty() ? ", by the variables of " + rank->launcher : "");
+        print_remark("shard     {}/{}{}\n", place.shard.index, place.shard.count,
+                     command.shard.empty() ? ", from the variables of " + rank->launcher : "");
     }
     return place;
 }
@@ -249,7 +113,7 @@ std::vector<std::int64_t> tokens_of(const TuneCommand& command) {
     const std::vector<std::int64_t>& tokens = command.shape.tokens;
     if (tokens.empty()) return {1024, 2048, 4096, 8192, 16384, 32768, 65536};
     if (*std::min_element(tokens.begin(), tokens.end()) < 1) {
-        throw UsageError("--tokens: expected at least 1, got 0: there is nothing to measure");
+        throw UsageError("--tokens: expected at least 1, got 0");
     }
     return tokens;
 }
@@ -298,7 +162,7 @@ class CaseTuner {
           parts_(parts),
           line_(line) {}
 
-    void tune(Case& done) {
+    void tune(TunedCase& done) {
         options_.tokens = {done.T};
         options_.progress = [&](const TuneProgress& p) {
             show(done, {p.work, p.phase, p.done, p.total, p.best, p.best_seconds});
@@ -308,14 +172,15 @@ class CaseTuner {
         ++done_;
     }
 
-    void compare(Case& done) {
+    void compare(TunedCase& done) {
         tune::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
         const autotune::MeasuredRows rows{.T = done.T, .skew = skew_};
-        for (const plan::Variant& variant : plan::step_variants(done.item.problem, done.T)) {
+        for (const plan::Request& request : plan::step_requests(done.item.problem, done.T)) {
             for (autotune::Comparison& comparison :
-                 session_.engine().impl().tuner.compare(done.item.problem, variant, session_.facts(), rows, thorough,
-                                                        [&](const tune::Progress& p) { show(done, p); })) {
+                 autotune::tuner_of(session_.engine())
+                     .compare(done.item.problem, request, session_.facts(), rows, thorough,
+                              [&](const tune::Progress& p) { show(done, p); })) {
                 done.comparisons.push_back(std::move(comparison));
             }
         }
@@ -323,7 +188,7 @@ class CaseTuner {
     }
 
  private:
-    void show(const Case& done, const tune::Progress& progress) {
+    void show(const TunedCase& done, const tune::Progress& progress) {
         // The best so far before what is likely to be cut off at the end of the line.
         const std::string best = progress.best.empty()
                                      ? ""
@@ -342,7 +207,7 @@ class CaseTuner {
     ProgressLine& line_;
 };
 
-void print_document(const std::vector<Case>& cases, const TuneCommand& command, const Session& session,
+void print_document(const std::vector<TunedCase>& cases, const TuneCommand& command, const Session& session,
                     const Place& place, const std::vector<double>& compiled, std::size_t compiled_ahead) {
     nlohmann::ordered_json document = json_document("tune");
     document["device"] = session.device_name();
@@ -352,7 +217,7 @@ void print_document(const std::vector<Case>& cases, const TuneCommand& command, 
     document["compiled_ahead"] = compiled_ahead;
     document["compile_seconds"] = compiled.empty() ? 0 : median(compiled);
     document["cases"] = nlohmann::ordered_json::array();
-    for (const Case& done : cases) document["cases"].push_back(to_json(done));
+    for (const TunedCase& done : cases) document["cases"].push_back(to_json(done));
     print_json(document);
 }
 
@@ -367,29 +232,29 @@ ExitCode run_tune(const TuneCommand& command) {
                                            [&line](const std::string& text) { line.print(text); });
     options.tuning = TuningPolicy::record_only;
     Session session(std::move(options));
-    // Nobody else needs the device's memory while this runs.
+    // Nothing else should need the device's memory while this runs.
     if (!protocol.memory_bytes) protocol.memory_bytes = session.free_bytes() / 2;
-    fmt::print(stderr, "device    {}\nrouting   {}\n", session.device_name(), command.skew);
+    print_remark("device    {}\nrouting   {}\n", session.device_name(), command.skew);
 
-    std::vector<Case> cases;
-    std::vector<TunedVariant> variants;
+    std::vector<TunedCase> cases;
+    std::vector<TunedRequest> requests;
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
             const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
-            // By the record: a process that has a part of it has all of it.
+            // By the record: the shard that has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
-            for (const plan::Variant& variant : plan::step_variants(item.problem, T)) {
-                variants.push_back({item.problem, variant});
+            for (const plan::Request& request : plan::step_requests(item.problem, T)) {
+                requests.push_back({item.problem, request});
             }
         }
     }
     CaseTuner tuner(command, session, protocol, (command.exhaustive ? 2 : 1) * cases.size(), line);
     // The first is compiled at once, by all threads.
-    if (!variants.empty()) variants.erase(variants.begin());
-    CompileAhead ahead(session.engine(), session.facts(), protocol, wanted_of(command), std::move(variants),
+    if (!requests.empty()) requests.erase(requests.begin());
+    CompileAhead ahead(session.engine(), session.facts(), protocol, wanted_of(command), std::move(requests),
                        threads_ahead(command, place));
-    for (Case& done : cases) {
+    for (TunedCase& done : cases) {
         tuner.tune(done);
         if (command.exhaustive) tuner.compare(done);
         line.finish();
@@ -398,13 +263,13 @@ ExitCode run_tune(const TuneCommand& command) {
     const std::size_t compiled_ahead = ahead.finish();
     const std::vector<double> compiled = session.engine().impl().kernels.compile_seconds();
     if (!compiled.empty()) {
-        fmt::print(stderr, "compiled  {} kernels, {} of them ahead, {} in the median\n", compiled.size(),
-                   compiled_ahead, seconds_text(median(compiled)));
+        print_remark("compiled  {} kernels, {} of them ahead of need, median {} each\n", compiled.size(),
+                     compiled_ahead, seconds_text(median(compiled)));
     }
     if (command.common.json) {
         print_document(cases, command, session, place, compiled, compiled_ahead);
     } else if (cases.empty()) {
-        fmt::print("Nothing is in this shard.\n");
+        print_results("This shard is empty.\n");
     } else {
         print_distances(cases);
     }
@@ -415,40 +280,41 @@ ExitCode run_tune(const TuneCommand& command) {
 
 void add_tune(CLI::App& app, Run& run) {
     auto command = std::make_shared<TuneCommand>();
-    CLI::App* sub = app.add_subcommand("tune", "Measure the candidates of every operation and record the choice");
+    CLI::App* sub = app.add_subcommand("tune", "Measure the candidates for every kernel and record the fastest");
     sub->footer(footer);
     add_shape_options(*sub, command->shape, "1024 to 65536 in powers of two");
-    sub->add_option("--device", command->device, "cuda or cuda:ORDINAL [the one of the local rank, else the first]")
+    sub->add_option("--device", command->device,
+                    "GPU to tune on: cuda or cuda:ORDINAL [that of the local rank, else the first]")
         ->type_name("DEVICE");
-    sub->add_option("--budget", command->budget, "Seconds for one problem and number of tokens")
+    sub->add_option("--budget", command->budget, "Seconds per problem and number of tokens")
         ->type_name("SECONDS")
         ->check(positive_number())
         ->capture_default_str();
     sub->add_option("--memory", command->memory,
                     "Device memory for operands, in bytes or with K, M, G [half of what is free]")
         ->type_name("SIZE");
-    sub->add_option("--shard", command->shard, "The share of this process [the launcher's rank variables]")
+    sub->add_option("--shard", command->shard, "Share of this process [from the launcher's rank variables]")
         ->type_name("INDEX/COUNT");
-    sub->add_option("--skew", command->skew, "How tokens choose experts: uniform, zipf, or all of them one")
+    sub->add_option("--skew", command->skew, "How tokens choose experts: uniform, zipf, or one for all")
         ->type_name("SKEW")
         ->check(CLI::IsMember(skews()).description(""))
         ->capture_default_str();
     sub->add_option("--candidates", command->candidates,
-                    fmt::format("Candidates that are tried for each kernel [{}]", tune::Protocol{}.candidates))
+                    fmt::format("Candidates to try for each kernel [{}]", tune::Protocol{}.candidates))
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()));
     sub->add_option("--rounds", command->rounds,
-                    "Samples of each candidate; of those that are the fastest but for noise up to three times as many")
+                    "Samples of each candidate; statistical ties for the fastest get up to three times as many")
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()))
         ->capture_default_str();
     sub->add_option("--compile-ahead", command->compile_ahead,
-                    "Threads that compile what comes next while the GPU measures; 0: none [half of the cores]")
+                    "Threads that compile ahead while the GPU measures; 0: none [half of the cores]")
         ->type_name("N")
         ->check(whole_number(0, std::numeric_limits<int>::max()));
-    sub->add_flag("--again", command->again, "Measure again what is recorded already, and replace it");
+    sub->add_flag("--again", command->again, "Measure everything anew, whatever is recorded");
     sub->add_flag("--exhaustive", command->exhaustive,
-                  "Measure every legal candidate as well, and say how far the choice is from the best");
+                  "Measure every legal candidate too, and print how far the choice is from the best");
     add_common_options(*sub, command->common);
     sub->callback([command, &run] { run = [command] { return run_tune(*command); }; });
 }

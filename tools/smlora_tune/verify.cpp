@@ -2,6 +2,7 @@
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/operand_options.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/table.hpp"
@@ -25,12 +26,13 @@ struct VerifyCommand {
 };
 
 constexpr const char* footer =
-    R"(Every operation runs twice on random inputs, its outputs poisoned before. Results are compared with the CPU
-backend in fp64 on the inputs as rounded, by relative error in the Euclidean norm: bf16 4e-3, fp16 1e-3, fp32 1e-5,
-fp64 1e-12 (three times that for results of less than 64 numbers), no single row further off than ten times as much.
-route, group and scaling 0 must be exact, both runs alike bit for bit, and every element written. Exit code 1 when
-something is not so. Kernels are those that are recorded, else predicted, to be best; nothing is tuned unless
-SMLORA_TUNING=first-use.
+    R"(Runs every operation twice on random inputs and compares the results with the formulas, computed in fp64 on the
+inputs as rounded. The relative error in the Euclidean norm may be 4e-3 in bf16, 1e-3 in fp16, 1e-6 in fp32 (growing
+with the square root of the length of the sums beyond 1024) and 1e-12 in fp64, three times that for results of less
+than 64 numbers; that of a single row may be ten times as large. route, group and scaling 0 must be exact. Both runs
+must give the same bits, and every element must be written. The exit code is 1 if anything is wrong.
+The kernels are those that are recorded to be fastest, or predicted to be where there is no record. Nothing is tuned
+unless SMLORA_TUNING=first-use.
 
 Examples:
   smlora-tune verify --shape 128,2048,1536,16,8 --tokens 1,2048
@@ -79,7 +81,7 @@ nlohmann::ordered_json to_json(const Case& done) {
 }
 
 void print_text(const Case& done, const Style& style) {
-    fmt::print("{}, {} tokens\n", done.item.name, done.tokens);
+    print_results("{}, {} tokens\n", done.item.name, done.tokens);
     Table table({{"operation"},
                  {"output"},
                  {"error", Align::right},
@@ -93,7 +95,7 @@ void print_text(const Case& done, const Style& style) {
                    exact ? "exact" : fmt::format("{:.2e}", check.difference.worst_row),
                    check.ok() ? style.good(verdict(check)) : style.bad(verdict(check))});
     }
-    fmt::print("{}\n", table.text());
+    print_results("{}\n", table.text());
 }
 
 ExitCode run_verify(const VerifyCommand& command) {
@@ -106,9 +108,8 @@ ExitCode run_verify(const VerifyCommand& command) {
     ProgressLine line(stderr);
     const auto log = [&line](const std::string& text) { line.print(text); };
     const Session session(engine_options(command.common, device.backend, device.ordinal, command.device.threads, log));
-    const Engine cpu(engine_options(command.common, Backend::cpu, 0, command.device.threads, log));
-    fmt::print(stderr, "device  {}\nseed    {}, routing {}\n", session.device_name(), command.operands.seed,
-               command.operands.skew);
+    print_remark("device  {}\nseed    {}, routing {}\n", session.device_name(), command.operands.seed,
+                 command.operands.skew);
     const Style style(stdout);
     std::vector<Case> cases;
     const std::size_t total = problems.size() * tokens.size();
@@ -117,8 +118,7 @@ ExitCode run_verify(const VerifyCommand& command) {
             options.T = T;
             const std::size_t done = cases.size();
             cases.push_back(
-                {item, T,
-                 verify_problem(session, cpu, item.problem, options, command.sample, [&](std::string_view what) {
+                {item, T, verify_problem(session, item.problem, options, command.sample, [&](std::string_view what) {
                      line.announce(done, total, fmt::format("{}: {}", item.name, what));
                  })});
             line.finish();
@@ -136,8 +136,8 @@ ExitCode run_verify(const VerifyCommand& command) {
         for (const Case& done : cases) document["cases"].push_back(to_json(done));
         print_json(document);
     } else {
-        fmt::print("{}\n", wrong == 0 ? "All results are within tolerance."
-                                      : fmt::format("{} of {} problems have wrong results.", wrong, cases.size()));
+        print_results("{}\n", wrong == 0 ? "All results are within tolerance."
+                                         : fmt::format("{} of {} problems have wrong results.", wrong, cases.size()));
     }
     return wrong == 0 ? ExitCode::ok : ExitCode::failure;
 }
@@ -146,11 +146,12 @@ ExitCode run_verify(const VerifyCommand& command) {
 
 void add_verify(CLI::App& app, Run& run) {
     auto command = std::make_shared<VerifyCommand>();
-    CLI::App* sub = app.add_subcommand("verify", "Run every operation and compare it with the fp64 reference");
+    CLI::App* sub = app.add_subcommand("verify", "Run every operation and compare it with an fp64 reference");
     sub->footer(footer);
+    command->shape.has_device = true;
     add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
     sub->add_option("--sample", command->sample,
-                    "Tokens that a reference is computed for, which takes the CPU long for large shapes; 0: all")
+                    "Tokens to compare with the reference, which takes the CPU long for large shapes; 0: all")
         ->type_name("N")
         ->check(whole_number(0))
         ->capture_default_str();

@@ -1,12 +1,38 @@
 """From the drop-in's arguments to those of smlora's operators."""
 
 import contextlib
+import functools
 
 import torch
+from torch.autograd import forward_ad
 
+from smlora._arguments import ARGUMENT_ERRORS, LINEAR_NAMES, in_callers_words
 from smlora._linear import adapter_views
 from smlora._projection import GROUPED, SCATTERED, TOKEN, linear, unit_columns
 from smlora._rows import combine
+
+
+def not_differentiable(function):
+    """For what makes no graph, as in axolotl. torch.no_grad leaves forward mode on, whose tangents would get lost."""
+
+    @functools.wraps(function)
+    @torch.no_grad()
+    def without_graph(*arguments, **named):
+        if forward_ad._current_level >= 0:
+            for tensor in (*arguments, *named.values()):
+                if isinstance(tensor, torch.Tensor) and (
+                    torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+                    or forward_ad.unpack_dual(tensor).tangent is not None
+                ):
+                    raise NotImplementedError(
+                        f"{function.__name__}: has no derivatives; smlora.moe_lora_linear and smlora.group have them"
+                    )
+        try:
+            return function(*arguments, **named)
+        except ARGUMENT_ERRORS as error:
+            raise in_callers_words(error, dict(LINEAR_NAMES, W="W")) from None
+
+    return without_graph
 
 
 def row_order(grouped, fan_out):
@@ -58,11 +84,14 @@ def projection(x, weight, k, sorted_scattered_idxs, expert_offsets, adapter, sca
         # One operation, unless the rows of x are shared by another number of entries than the gates combine.
         if not grouped_out and k in (1, gates.shape[1]):
             top_k, y_order, inner_gates = gates.shape[1], TOKEN, gates
-    # What axolotl does with gates is a product that autocast casts; the rest is none of its concern.
+    # In axolotl the sum with gates is a product that autocast casts; autocast leaves everything else alone.
     cast = gates is not None and torch.is_autocast_enabled(x.device.type)
     with _plain_precision(x):
-        y = linear.call(unit_columns(x), weight, A, B, bias, inner_gates, scattered, offsets, top_k,
-                        row_order(grouped_in, k), y_order, float(scaling))
+        try:
+            y = linear.call(unit_columns(x), weight, A, B, bias, inner_gates, scattered, offsets, top_k,
+                            row_order(grouped_in, k), y_order, float(scaling))
+        except ARGUMENT_ERRORS as error:
+            raise in_callers_words(error) from None
         y = y if gates is None or inner_gates is not None else combine(y, gates)
     return y.to(torch.get_autocast_dtype(x.device.type)) if cast else y
 

@@ -1,6 +1,7 @@
 """Routing and the projection without adapters; see smlora.scattermoe."""
 
 import torch
+from torch.autograd import forward_ad
 
 from smlora._routing import route
 from smlora.scattermoe import kernels
@@ -10,7 +11,7 @@ _INT_MAX = 2**31 - 1
 
 
 def _needs_int64_indices(*tensors):
-    """Of no consequence here; kept for whoever asks. Whether one of the tensors has 2^31 - 1 elements or more."""
+    """Whether one of the tensors has 2^31 - 1 elements or more. Kept for code that imports it; it has no effect here."""
     return any(isinstance(tensor, torch.Tensor) and tensor.numel() >= _INT_MAX for tensor in tensors)
 
 
@@ -33,7 +34,7 @@ def parallel_linear(inputs, expert_weights, k, sorted_expert_idxs, sorted_scatte
     """y_i = x_i W_e + b_e for inputs [M / k, K], or [M, K] with grouped_in, and expert_weights [E, K, N]. Returns [M, N], in
     expert order with grouped_out; with gates [T, top_k] the rows of a token are summed, [T, N]. Differentiable in all of
     them."""
-    if gates is None and not torch.is_grad_enabled():
+    if gates is None and not torch.is_grad_enabled() and forward_ad._current_level < 0:
         weights = expert_weights.to(inputs.dtype)
         bias = None if expert_biases is None else expert_biases.to(inputs.dtype)
         large = _needs_int64_indices(inputs) or sorted_expert_idxs.shape[0] * weights.shape[-1] >= _INT_MAX

@@ -3,7 +3,7 @@
 import torch
 
 from smlora._projection import GROUPED, forward, unit_columns
-from smlora.scattermoe._calls import adapters_as, projection, routing_arrays
+from smlora.scattermoe._calls import adapters_as, not_differentiable, projection, routing_arrays
 from smlora.scattermoe.parallel_experts import parallel_linear
 
 
@@ -31,7 +31,7 @@ def parallel_linear_lora(inputs, expert_weights, k, sorted_expert_idxs, sorted_s
                                 lora_A, lora_B, scaling, expert_biases, gates, grouped_in, grouped_out)
 
 
-@torch.no_grad()
+@not_differentiable
 def _compute_lora_input_grad(grouped_grad_out, lora_A, lora_B, expert_offsets, E, scaling, sorted_expert_idxs=None,
                              sorted_scattered_idxs=None, int64_indices=False, yb=None):
     """scaling (DY_e B_e) A_e [M, K] of DY [M, N], both in expert order; yb [M, R], if it is known, is DY_e B_e."""

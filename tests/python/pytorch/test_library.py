@@ -83,8 +83,63 @@ def test_the_shipped_records_are_a_layer():
     shipped = pathlib.Path(smlora.__file__).parent / "cache"
     assert (shipped / "README.md").exists()
     # A folder without records is left out.
-    records = list(shipped.glob("v1/tuning/*/*.json"))
+    records = list(shipped.glob("v1/tuning/*.jsonl"))
     assert (str(shipped) in layers and layers[str(shipped)]["exists"]) == bool(records)
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """A copy of the package, as an installation that may be changed."""
+    package = tmp_path / "site" / "smlora"
+    shutil.copytree(pathlib.Path(smlora.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    return package
+
+
+def layers_of(package, **environment):
+    """(the roots of the cache layers of the package in this folder, what it says on stderr), after a call on the CPU."""
+    script = """
+import json, torch, smlora
+smlora.route(torch.tensor([[0, 1]]), 3)
+print(json.dumps([layer["root"] for layer in smlora.cache_stats("cpu")["layers"]]))
+"""
+    path = ":".join([str(package.parent), *[entry for entry in sys.path if entry]])
+    cache = package.parent / "user"
+    kept = {name: value for name, value in os.environ.items() if name not in ("SMLORA_CACHE_LAYERS", "SMLORA_LOG")}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False,
+                         env=dict(kept, PYTHONPATH=path, SMLORA_CACHE_DIR=str(cache), **environment))
+    assert run.returncode == 0, run.stderr
+    roots = json.loads(run.stdout)
+    assert roots[0] == str(cache)
+    return roots[1:], run.stderr
+
+
+def test_the_shipped_records_come_after_the_layers_of_the_user_and_can_be_switched_off(installed, tmp_path):
+    shipped, named = str(installed / "cache"), str(tmp_path / "named")
+    assert layers_of(installed) == ([shipped], "")
+    assert layers_of(installed, SMLORA_CACHE_LAYERS=f":{named}:")[0] == [named, shipped]
+    assert layers_of(installed, SMLORA_SHIPPED_CACHE="0") == ([], "")
+    assert layers_of(installed, SMLORA_CACHE_LAYERS=named, SMLORA_SHIPPED_CACHE="0")[0] == [named]
+
+
+def test_a_package_that_its_group_may_write_to_works_without_the_records(installed):
+    """pip with umask 002, which is the default of users on Ubuntu and Fedora."""
+    shipped = installed / "cache"
+    for folder in (shipped, *[path for path in shipped.rglob("*") if path.is_dir()]):
+        folder.chmod(0o775)
+    roots, said = layers_of(installed)
+    assert roots == []
+    assert f"chmod -R go-w {shipped}" in said and "SMLORA_SHIPPED_CACHE=0" in said and said.count("\n") == 1, said
+    assert layers_of(installed, SMLORA_SHIPPED_CACHE="0") == ([], "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the package to another user")
+def test_a_package_of_another_user_works_without_the_records(installed):
+    """A conda environment of a colleague, or of a cluster's software account."""
+    for path in (installed, *installed.rglob("*")):
+        os.chown(path, 4242, 4242)
+    roots, said = layers_of(installed)
+    assert roots == []
+    assert "belongs to user 4242" in said and said.count("\n") == 1, said
 
 
 @pytest.mark.parametrize(
@@ -176,22 +231,49 @@ class OnGpu:
 def test_a_tensor_on_another_device_is_never_read():
     y, out = torch.zeros(4, 8), torch.zeros(2, 8)
     with pytest.raises(ValueError, match="gates: expected a tensor on cpu, where y is, got one on cuda:1"):
-        _native.combine(_library.cpu_engine(), 0, 2, y, OnGpu(), out)
+        _native.combine_rows(_library.cpu_engine(), 0, None, y, OnGpu(), 2, out)
 
 
 def test_errors_of_the_library_become_exceptions():
     with pytest.raises(ValueError, match="folders: expected absolute paths"):
         _native.set_nvrtc_folders(["relative"])
-    with pytest.raises(TypeError, match="too few arguments"):
-        _native.combine(_library.cpu_engine())
     with pytest.raises((NotImplementedError, smlora.Error, ValueError)):
-        _native.engine(7, 0, [], 0)
+        _native.engine(7, 0, "", 0)
     assert issubclass(smlora.Error, RuntimeError)
 
 
 def test_five_dimensions_are_refused():
     with pytest.raises(ValueError, match="at most 4 dimensions"):
-        _native.combine(_library.cpu_engine(), 0, 1, torch.zeros(1, 1, 1, 1, 1), None, torch.zeros(1, 1))
+        _native.combine_rows(_library.cpu_engine(), 0, None, torch.zeros(1, 1, 1, 1, 1), None, 1, torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize("name", _native.schemas)
+def test_the_number_of_arguments_of_an_operator_is_checked(name):
+    arguments, outputs = (text.split(", ") for text in _native.schemas[name])
+    count = 3 + len(arguments) + len(outputs)
+    for given in (0, count - 1, count + 1):
+        with pytest.raises(TypeError, match=rf"{name}: expected {count} arguments \(engine, stream, allocate, .*got {given}$"):
+            getattr(_native, name)(*[None] * given)
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [("engine", 4), ("set_nvrtc_folders", 1), ("system_info", 0), ("cache_stats", 1), ("padded_rank", 1), ("set_torch", 2)],
+)
+def test_the_number_of_arguments_of_a_function_is_checked(name, count):
+    given = {"engine": (1, 0, "", 1), "set_nvrtc_folders": ([],), "cache_stats": (_library.cpu_engine(),),
+             "padded_rank": (3,), "set_torch": ([], None)}.get(name, ())
+    assert len(given) == count
+    for arguments in (given[:-1], (*given, 0)) if given else ((0,),):
+        with pytest.raises(TypeError, match="too few arguments|arguments too many"):
+            getattr(_native, name)(*arguments)
+
+
+def test_a_problem_with_a_field_too_many_is_refused():
+    numbers = smlora.Problem(4, 16, 16, 4, 2).numbers()
+    for fields in (numbers[:-1], [*numbers, 0]):
+        with pytest.raises(TypeError, match="too few arguments|1 arguments too many"):
+            _native.prewarm(_library.cpu_engine(), [fields], [1])
 
 
 def test_threads_may_call_at_once():

@@ -235,3 +235,13 @@ def test_errors_name_the_argument():
         smlora.moe_lora_mlp(x, W1, W2, mlp.routing, gate_up_lora="lora")
     with pytest.raises(ValueError, match="gate_up_lora.scaling: expected a number, got None"):
         smlora.moe_lora_mlp(x, W1, W2, mlp.routing, gate_up_lora=adapter._replace(scaling=None))
+
+
+def test_errors_of_tensors_on_meta_name_the_argument():
+    """Weights that were never loaded."""
+    mlp = Mlp("cpu")
+    for name, ours in zip(NAMES[1:9], ["gate_up", "gate_up_lora.lora_A", "gate_up_lora.lora_B", "gate_up_bias", "down",
+                                       "down_lora.lora_A", "down_lora.lora_B", "down_bias"], strict=True):
+        leaves = [leaf.detach().to("meta") if name == at else leaf.detach() for at, leaf in zip(NAMES, mlp.leaves, strict=True)]
+        with pytest.raises(ValueError, match=f"^{ours}: expected a tensor on cpu, where x is, got one on meta"):
+            mlp(leaves)

@@ -337,3 +337,25 @@ assert other.flatten_sort_count is flatten_sort_count
 """
     path = ":".join([str(tmp_path), *[entry for entry in sys.path if entry]])
     subprocess.run([sys.executable, "-c", script], check=True, env=dict(os.environ, PYTHONPATH=path))
+
+
+def test_forward_mode_is_right_or_refused():
+    """torch.no_grad, with which the functions without derivatives run, leaves forward mode on."""
+    experts, scattered, offsets = flatten_sort_count(random_choices(T, TOP_K, E), E)
+    W, A, B, x = torch.randn(E, K, N), torch.randn(E * R, K), torch.randn(N, E * R), torch.randn(T, K)
+
+    def product(x):
+        with torch.no_grad():
+            return parallel_linear(x, W, TOP_K, experts, scattered, offsets)
+
+    torch.testing.assert_close(torch.func.jvp(product, (x,), (x.sin(),))[1], product(x.sin()))
+    for function in (
+        lambda x: ops.scatter2scatter(x, W, experts, scattered, TOP_K),
+        lambda x: ops.group(x, scattered, fan_out=TOP_K),
+        lambda x: lora_ops.scatter2scatter_lora(x, W, experts, scattered, TOP_K, A, B, SCALING),
+        lambda x: lora_ops.group_bwd_lora(torch.zeros(M, N), x.repeat(TOP_K, 1), A, B, offsets, E, SCALING),
+    ):
+        with pytest.raises(NotImplementedError, match="has no derivatives"):
+            torch.func.jvp(function, (x,), (x,))
+        with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="has no derivatives"):
+            function(torch.autograd.forward_ad.make_dual(x, x))

@@ -76,8 +76,8 @@ class FirstUseBudget : public Tuning {
                        [this](const MeasuredCase& measured) {
                            machine.now += machine.begin_seconds;
                            return std::make_unique<MachineDevice>(
-                               machine, plan::search_space(measured.problem, measured.variant, measured.role, h200()),
-                               plan::slot_name(measured.problem, measured.variant, measured.role));
+                               machine, plan::search_space(measured.problem, measured.request, measured.role, h200()),
+                               plan::slot_name(measured.problem, measured.request, measured.role));
                        },
                        [this] { return machine.now; }});
     }
@@ -87,9 +87,9 @@ class FirstUseBudget : public Tuning {
         plan::CallRows rows;
         rows.T = 64;
         std::vector<double> took;
-        for (const plan::Variant& variant : plan::step_variants(problem, 64)) {
+        for (const plan::Request& request : plan::step_requests(problem, 64)) {
             const double before = machine.now;
-            static_cast<void>(tuner.choose(problem, variant, h200(), rows, nullptr));
+            static_cast<void>(tuner.choose(problem, request, h200(), rows, nullptr));
             took.push_back(machine.now - before);
         }
         return took;
@@ -151,8 +151,8 @@ TEST_F(FirstUseBudget, WhatCompilingLeavesNoTimeForIsResumedByLaterProcesses) {
         for (const double took : step(*tuning)) total += took;
         ASSERT_LE(total, 10 + 4);
         complete = true;
-        for (const plan::Variant& variant : plan::step_variants(problem, 64)) {
-            for (const KnownWork& work : tuning->look_up(problem, variant, h200())) {
+        for (const plan::Request& request : plan::step_requests(problem, 64)) {
+            for (const KnownWork& work : tuning->look_up(problem, request, h200())) {
                 complete = complete && work.is_complete();
             }
         }

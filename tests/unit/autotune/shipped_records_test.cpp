@@ -2,6 +2,9 @@
 // none is missing of the models that the tool knows.
 #include "autotune/record_check.hpp"
 #include "models/model_table.hpp"
+#include "tune/bucket.hpp"
+#include "tune/bundle.hpp"
+#include "tune/choice.hpp"
 #include "tuning_fixtures.hpp"
 
 #include <fmt/format.h>
@@ -23,7 +26,7 @@ std::vector<std::string> complaints(const std::filesystem::path& layer, Engine& 
     records = 0;
     for (const cache::RecordText& stored : cache.list_records()) {
         ++records;
-        const RecordCheck check = check_record(stored, engine.impl().kernels);
+        const RecordCheck check = check_file(stored, engine.impl().kernels);
         for (const auto* list : {&check.unsound, &check.stale}) {
             for (const std::string& what : *list) all.push_back(stored.file.filename().string() + ": " + what);
         }
@@ -39,7 +42,7 @@ std::size_t copy_shipped_layer(const std::filesystem::path& copy) {
         const bool folder = item.is_directory();
         std::filesystem::permissions(item.path(),
                                      folder ? std::filesystem::perms::owner_all : std::filesystem::perms::owner_read);
-        if (!folder && item.path().extension() == ".json") ++files;
+        if (!folder && item.path().extension() == ".jsonl") ++files;
     }
     std::filesystem::permissions(copy, std::filesystem::perms::owner_all);
     return files;
@@ -54,13 +57,36 @@ TEST_F(ShippedRecords, AreFitToBeUsed) {
     const std::size_t files = copy_shipped_layer(copy);
     int records = 0;
     EXPECT_EQ(complaints(copy, made, records), std::vector<std::string>{});
-    EXPECT_EQ(static_cast<std::size_t>(records), files) << "every JSON file is a record where records lie";
+    EXPECT_EQ(static_cast<std::size_t>(records), files) << "every one is a bundle where bundles lie";
+    EXPECT_GE(files, 2u);
+}
+
+TEST_F(ShippedRecords, ChooseWhatTheirTimingsTell) {
+    std::size_t tunings = 0;
+    for (const auto& item : std::filesystem::recursive_directory_iterator(SMLORA_SHIPPED_LAYER)) {
+        if (item.path().extension() != ".jsonl") continue;
+        const std::string text = testing::contents_of(item.path());
+        std::string why;
+        const std::optional<tune::Bundle> bundle = tune::Bundle::parse(text, why);
+        ASSERT_TRUE(bundle.has_value()) << item.path() << ": " << why;
+        EXPECT_EQ(tune::bundle_text(bundle->gpu(), bundle->records()), text) << "as export --bundle writes it";
+        for (const tune::Record& record : bundle->records()) {
+            for (const tune::Tuning& tuning : record.tunings) {
+                const tune::Judgement judgement = tune::judge(tuning.trials);
+                ASSERT_TRUE(judgement.winner.has_value());
+                EXPECT_EQ(tuning.trials[*judgement.winner].candidate.configuration, tuning.choice)
+                    << tuning.slot << " of " << record.name.problem;
+                ++tunings;
+            }
+        }
+    }
+    EXPECT_GE(tunings, 700u);
 }
 
 TEST_F(ShippedRecords, ThatAreBadAreFoundOut) {
     Engine made = engine(TuningPolicy::record_only);
     const std::filesystem::path root = scratch.path() / "cache";
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     const std::filesystem::path file = cache::record_file(root, "NVIDIA_H200", work.name.key());
     int records = 0;
     const auto expect_complaint = [&](const std::string& part) {
@@ -97,7 +123,7 @@ TEST_F(ShippedRecords, ThatAreBadAreFoundOut) {
     expect_complaint("no JSON object");
     std::filesystem::remove(file);
     testing::write_file(cache::record_file(root, "NVIDIA_H200", std::string(32, 'a')), sound);
-    expect_complaint("under the name of another record");
+    expect_complaint("the record of another problem");
 }
 
 /// Of the shipped records in the cache of an engine, on every GPU that they are for.
@@ -112,18 +138,28 @@ class FirstRunOnAShippedGpu : public Tuning {
     void bring_here(Engine& engine) {
         for (const cache::RecordText& stored : engine.impl().cache.list_records()) {
             std::string why;
-            std::optional<tune::Record> record = tune::parse_record(stored.text, why);
-            ASSERT_TRUE(record.has_value()) << stored.file << ": " << why;
-            for (tune::Tuning& tuning : record->tunings) {
-                tune::Environment machine = tuning.environment;
-                machine.templates.clear();  // those are of the slot
-                const tune::Environment& first = machines.try_emplace(machine.gpu, machine).first->second;
-                EXPECT_EQ(tune::mismatch(machine, first), "") << stored.file << ": not all hold on one machine";
-                tuning.environment.compiler.clear();
-                tuning.environment.driver.clear();
+            std::optional<std::vector<tune::Record>> records = tune::records_in(stored, why);
+            ASSERT_TRUE(records.has_value()) << stored.file << ": " << why;
+            for (tune::Record& record : *records) {
+                for (tune::Tuning& tuning : record.tunings) {
+                    tune::Environment machine = tuning.environment;
+                    machine.templates.clear();  // those are of the slot
+                    const tune::Environment& first = machines.try_emplace(machine.gpu, machine).first->second;
+                    EXPECT_EQ(tune::mismatch(machine, first), "") << stored.file << ": not all hold on one machine";
+                    tuning.environment.compiler.clear();
+                    tuning.environment.driver.clear();
+                }
             }
-            ASSERT_TRUE(engine.impl().cache.store_record(stored.folder, stored.key, tune::record_text(*record)));
+            const std::string& gpu = records->front().name.gpu;
+            shipped[gpu] = std::move(*records);
+            write(gpu, shipped[gpu]);
         }
+    }
+
+    void write(const std::string& gpu, const std::vector<tune::Record>& records) {
+        const std::filesystem::path file = cache::bundle_file(scratch.path() / "cache", cache::record_folder(gpu));
+        std::filesystem::remove(file);
+        testing::write_file(file, tune::bundle_text(gpu, records));
     }
 
     /// The pieces of work of a model's training steps that first use would measure, as it has no choice of their own.
@@ -137,9 +173,9 @@ class FirstRunOnAShippedGpu : public Tuning {
             facts.multiprocessors = machine.multiprocessors;
             for (const models::Projection& projection : models::projections(model, rank)) {
                 for (std::uint8_t bucket = least_bucket; bucket <= most_bucket; ++bucket) {
-                    for (const plan::Variant& variant :
-                         plan::step_variants(projection.problem, tune::tokens_of(bucket))) {
-                        for (const KnownWork& work : engine.impl().tuner.look_up(projection.problem, variant, facts)) {
+                    for (const plan::Request& request :
+                         plan::step_requests(projection.problem, tune::tokens_of(bucket))) {
+                        for (const KnownWork& work : tuner_of(engine).look_up(projection.problem, request, facts)) {
                             ++works;
                             if (work.is_complete() && work.choice()) continue;
                             found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,
@@ -156,6 +192,7 @@ class FirstRunOnAShippedGpu : public Tuning {
     // What lies below the cache would serve in place of what is missing in it.
     const testing::ScopedVariable no_shipped_layer{"SMLORA_SHIPPED_CACHE", "0"};
     std::map<std::string, tune::Environment> machines;  // by GPU
+    std::map<std::string, std::vector<tune::Record>> shipped;
     std::size_t works = 0;
 };
 
@@ -178,31 +215,32 @@ TEST_F(FirstRunOnAShippedGpu, TunesWhatIsMissing) {
     const models::Projection down = models::projections(model, rank).at(1);
     const std::string gpu = machines.begin()->first;
     const tune::RecordName name{gpu, to_string(down.problem), 12};
-    const std::filesystem::path file =
-        cache::record_file(scratch.path() / "cache", cache::record_folder(gpu), name.key());
-    std::string why;
-    const std::optional<tune::Record> sound = tune::parse_record(testing::contents_of(file), why);
-    ASSERT_TRUE(sound.has_value()) << why;
     const std::string untuned_gradients = fmt::format("gradients of {} down, 4096 tokens, on {}", model.name, gpu);
-    const auto change_gradients = [&](const std::function<void(tune::Tuning&)>& change) {
-        tune::Record record = *sound;
-        for (tune::Tuning& tuning : record.tunings) {
-            if (tuning.slot == "gradients") change(tuning);
+    const auto without = [&](const std::function<bool(const tune::Tuning&)>& left_out) {
+        std::vector<tune::Record> records = shipped.at(gpu);
+        for (tune::Record& record : records) {
+            if (record.name == name) std::erase_if(record.tunings, left_out);
         }
-        testing::write_file(file, tune::record_text(record));
+        write(gpu, records);
     };
+    const auto is_gradients = [](const tune::Tuning& tuning) { return tuning.slot == "gradients"; };
 
     EXPECT_EQ(untuned(made, model), std::vector<std::string>{});
-    change_gradients([](tune::Tuning& tuning) { tuning.complete = false; });
+    without(is_gradients);
     EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
-    change_gradients([](tune::Tuning& tuning) { tuning.slot = "gradients of something else"; });
+    // What was measured with other templates is none.
+    std::vector<tune::Record> records = shipped.at(gpu);
+    for (tune::Record& record : records) {
+        for (tune::Tuning& tuning : record.tunings) {
+            if (record.name == name && is_gradients(tuning)) tuning.environment.templates = "00";
+        }
+    }
+    write(gpu, records);
     EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
-    change_gradients([](tune::Tuning& tuning) { tuning.environment.templates = "00"; });
-    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
-    std::filesystem::remove(file);
-    const std::vector<std::string> without_file = untuned(made, model);
-    EXPECT_GE(without_file.size(), 3u) << "forward, dx and gradients";
-    for (const std::string& work : without_file) {
+    without([](const tune::Tuning&) { return true; });
+    const std::vector<std::string> without_record = untuned(made, model);
+    EXPECT_GE(without_record.size(), 3u) << "forward, dx and gradients";
+    for (const std::string& work : without_record) {
         EXPECT_NE(work.find(fmt::format("{} down, 4096 tokens, on {}", model.name, gpu)), std::string::npos) << work;
     }
 }

@@ -12,7 +12,7 @@ namespace {
 
 TEST_F(Tuning, WithoutARecordTheChoiceIsLeftToTheCostModels) {
     const Engine made = engine(TuningPolicy::record_only);
-    const plan::Choices choices = made.impl().tuner.known(problem, forward, h200());
+    const plan::Choices choices = tuner_of(made).known(problem, forward, h200());
     EXPECT_FALSE(choices.of(plan::Role::product).has_value());
     EXPECT_FALSE(choices.of(plan::Role::xa).has_value());
     EXPECT_TRUE(lines.empty());
@@ -20,14 +20,14 @@ TEST_F(Tuning, WithoutARecordTheChoiceIsLeftToTheCostModels) {
 
 TEST_F(Tuning, ARecordedChoiceIsUsedUnlessThePolicyIsOff) {
     Engine made = engine(TuningPolicy::record_only);
-    const std::vector<KnownWork> works = made.impl().tuner.look_up(problem, forward, h200());
+    const std::vector<KnownWork> works = tuner_of(made).look_up(problem, forward, h200());
     ASSERT_EQ(works.size(), 2u);
     const tune::Candidate product = another(works[0].space);
     const tune::Candidate xa = another(works[1].space);
     record(made, works[0], product);
     record(made, works[1], xa);
 
-    const plan::Choices choices = made.impl().tuner.known(problem, forward, h200());
+    const plan::Choices choices = tuner_of(made).known(problem, forward, h200());
     EXPECT_EQ(choices.of(plan::Role::product), product.configuration);
     EXPECT_EQ(choices.of(plan::Role::xa), xa.configuration);
     const plan::Plan plan = plan::make_plan(problem, forward, h200(), choices);
@@ -36,21 +36,19 @@ TEST_F(Tuning, ARecordedChoiceIsUsedUnlessThePolicyIsOff) {
     EXPECT_EQ(plan.at(plan::Role::xa).spec.dynamic_shared, xa.shared_bytes);
     EXPECT_NE(plan.at(plan::Role::product).spec, heuristic.at(plan::Role::product).spec);
     // XA of backward_lora is the same piece of work.
-    plan::Variant lora = plan::step_variants(problem, 64).at(2);
+    auto lora = std::get<plan::BackwardLora>(plan::step_requests(problem, 64).at(2));
     lora.needs_xa = true;
-    EXPECT_EQ(made.impl().tuner.known(problem, lora, h200()).of(plan::Role::xa), xa.configuration);
+    EXPECT_EQ(tuner_of(made).known(problem, lora, h200()).of(plan::Role::xa), xa.configuration);
 
     const Engine off = engine(TuningPolicy::off);
-    EXPECT_FALSE(off.impl().tuner.known(problem, forward, h200()).of(plan::Role::product).has_value());
+    EXPECT_FALSE(tuner_of(off).known(problem, forward, h200()).of(plan::Role::product).has_value());
 }
 
 TEST_F(Tuning, PrewarmingPlansWithTheRecordedChoice) {
     Engine made = engine(TuningPolicy::record_only);
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space));
-    const auto choices = [&](const plan::Variant& variant) {
-        return made.impl().tuner.known(problem, variant, h200());
-    };
+    const auto choices = [&](const plan::Request& request) { return tuner_of(made).known(problem, request, h200()); };
     const auto has = [&](const std::vector<jit::KernelSpec>& specs, const jit::KernelSpec& spec) {
         return std::find(specs.begin(), specs.end(), spec) != specs.end();
     };
@@ -62,11 +60,10 @@ TEST_F(Tuning, PrewarmingPlansWithTheRecordedChoice) {
 
 TEST_F(Tuning, TheNearestNumberOfTokensServesAndSaysSo) {
     Engine made = engine(TuningPolicy::record_only);
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space));
-    const plan::Variant larger = plan::step_variants(problem, 512).at(0);
-    EXPECT_EQ(made.impl().tuner.known(problem, larger, h200()).of(plan::Role::product),
-              another(work.space).configuration);
+    const plan::Request larger = plan::step_requests(problem, 512).at(0);
+    EXPECT_EQ(tuner_of(made).known(problem, larger, h200()).of(plan::Role::product), another(work.space).configuration);
     EXPECT_TRUE(
         logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered: no measurement for 512 tokens; using "
                "the one for 64 tokens"));
@@ -81,56 +78,55 @@ Problem with_other_types(Problem problem) {
 
 TEST_F(Tuning, TheRecordOfThePlainProblemServesOneWithOtherNumberTypesAndSaysSo) {
     Engine made = engine(TuningPolicy::record_only);
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space));
     const Problem peft = with_other_types(problem);
-    EXPECT_EQ(made.impl().tuner.known(peft, forward, h200()).of(plan::Role::product),
-              another(work.space).configuration);
+    EXPECT_EQ(tuner_of(made).known(peft, forward, h200()).of(plan::Role::product), another(work.space).configuration);
     EXPECT_TRUE(
         logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered adapter:fp32 index:int64: no measurement for "
                "64 tokens; using the one for 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered"));
-    const KnownWork served = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    const KnownWork served = tuner_of(made).look_up(peft, forward, h200()).at(0);
     EXPECT_FALSE(served.tuning() != nullptr) << "what was measured there is no measurement of this problem";
     EXPECT_EQ(served.near()->name, work.name);
     EXPECT_NE(served.name, work.name) << "its own measurements have a record of their own";
     EXPECT_TRUE(served.is_served());
 
     // From another number of tokens the choice is good enough to begin with, no more.
-    const plan::Variant larger = plan::step_variants(peft, 512).at(0);
-    const KnownWork near = made.impl().tuner.look_up(peft, larger, h200()).at(0);
+    const plan::Request larger = plan::step_requests(peft, 512).at(0);
+    const KnownWork near = tuner_of(made).look_up(peft, larger, h200()).at(0);
     EXPECT_EQ(near.choice(), another(work.space).configuration);
     EXPECT_FALSE(near.is_served());
-    EXPECT_TRUE(made.impl().tuner.known(peft, larger, h200()).of(plan::Role::product).has_value());
+    EXPECT_TRUE(tuner_of(made).known(peft, larger, h200()).of(plan::Role::product).has_value());
     EXPECT_TRUE(logged("no measurement for 512 tokens; using the one for 64 tokens of E8 K256"));
     // The weights' own type is no detail.
     Problem half = peft;
     half.dtype = DType::fp16;
-    EXPECT_FALSE(made.impl().tuner.known(half, forward, h200()).of(plan::Role::product).has_value());
+    EXPECT_FALSE(tuner_of(made).known(half, forward, h200()).of(plan::Role::product).has_value());
 }
 
 TEST_F(Tuning, AProblemsOwnRecordGoesBeforeThatOfThePlainOne) {
     Engine made = engine(TuningPolicy::record_only);
     const Problem peft = with_other_types(problem);
-    const KnownWork plain = made.impl().tuner.look_up(problem, forward, h200()).at(0);
-    const KnownWork own = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    const KnownWork plain = tuner_of(made).look_up(problem, forward, h200()).at(0);
+    const KnownWork own = tuner_of(made).look_up(peft, forward, h200()).at(0);
     const tune::Candidate theirs = tune::shortlist(plain.space, 24).at(2);
     record(made, plain, theirs);
     record(made, own, another(own.space));
-    EXPECT_EQ(made.impl().tuner.known(peft, forward, h200()).of(plan::Role::product), another(own.space).configuration);
-    EXPECT_EQ(made.impl().tuner.known(problem, forward, h200()).of(plan::Role::product), theirs.configuration);
+    EXPECT_EQ(tuner_of(made).known(peft, forward, h200()).of(plan::Role::product), another(own.space).configuration);
+    EXPECT_EQ(tuner_of(made).known(problem, forward, h200()).of(plan::Role::product), theirs.configuration);
     EXPECT_TRUE(lines.empty());
 }
 
 TEST_F(Tuning, FirstUseMeasuresNothingThatThePlainProblemsRecordServes) {
     Engine made = engine(TuningPolicy::first_use);
-    for (const KnownWork& work : made.impl().tuner.look_up(problem, forward, h200())) {
+    for (const KnownWork& work : tuner_of(made).look_up(problem, forward, h200())) {
         record(made, work, another(work.space));
     }
     plan::CallRows rows;
     rows.T = 64;
     const Problem peft = with_other_types(problem);
-    const plan::Choices choices = made.impl().tuner.choose(peft, forward, h200(), rows, nullptr);
-    const plan::Choices plain = made.impl().tuner.known(problem, forward, h200());
+    const plan::Choices choices = tuner_of(made).choose(peft, forward, h200(), rows, nullptr);
+    const plan::Choices plain = tuner_of(made).known(problem, forward, h200());
     for (const plan::Role role : {plan::Role::product, plan::Role::xa}) {
         EXPECT_TRUE(choices.of(role).has_value());
         EXPECT_EQ(choices.of(role), plain.of(role));
@@ -139,70 +135,70 @@ TEST_F(Tuning, FirstUseMeasuresNothingThatThePlainProblemsRecordServes) {
     EXPECT_TRUE(logged("no measurement for 64 tokens; using the one for 64 tokens of "));
     // What was cut short there is used, and measured here.
     made.impl().cache.clear_records();
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space), false);
-    const KnownWork served = made.impl().tuner.look_up(peft, forward, h200()).at(0);
+    const KnownWork served = tuner_of(made).look_up(peft, forward, h200()).at(0);
     EXPECT_EQ(served.choice(), another(work.space).configuration);
     EXPECT_FALSE(served.is_served());
 }
 
 TEST_F(Tuning, APlainProblemsChoiceThatIsNoCandidateHereIsNotUsed) {
     Engine made = engine(TuningPolicy::record_only);
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     tune::Candidate gone = another(work.space);
     gone.configuration.values[0].second += 1;
     record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
-    const KnownWork served = made.impl().tuner.look_up(with_other_types(problem), forward, h200()).at(0);
+    const KnownWork served = tuner_of(made).look_up(with_other_types(problem), forward, h200()).at(0);
     EXPECT_FALSE(served.choice().has_value());
     EXPECT_FALSE(served.near() != nullptr);
 }
 
 TEST_F(Tuning, WhatDoesNotHoldHereIsNotUsed) {
     Engine made = engine(TuningPolicy::record_only);
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     for (const auto& change : std::vector<std::function<void(tune::Tuning&)>>{
              [](auto& tuning) { tuning.environment.templates = "0"; },
              [](auto& tuning) { tuning.environment.compiler = "11.0.1"; },
              [](auto& tuning) { tuning.environment.multiprocessors = 78; },
          }) {
         record(made, work, another(work.space), true, change);
-        EXPECT_FALSE(made.impl().tuner.known(problem, forward, h200()).of(plan::Role::product).has_value());
+        EXPECT_FALSE(tuner_of(made).known(problem, forward, h200()).of(plan::Role::product).has_value());
         made.impl().cache.clear_records();
     }
     // Another problem, another GPU.
     record(made, work, another(work.space));
     Problem wider = problem;
     wider.N = 1024;
-    EXPECT_FALSE(made.impl().tuner.known(wider, forward, h200()).of(plan::Role::product).has_value());
+    EXPECT_FALSE(tuner_of(made).known(wider, forward, h200()).of(plan::Role::product).has_value());
     gpu::DeviceFacts other = h200();
     other.name = "NVIDIA H100";
-    EXPECT_FALSE(made.impl().tuner.known(problem, forward, other).of(plan::Role::product).has_value());
+    EXPECT_FALSE(tuner_of(made).known(problem, forward, other).of(plan::Role::product).has_value());
 }
 
 TEST_F(Tuning, AChoiceThatIsNoCandidateHereIsNotUsed) {
     Engine made = engine(TuningPolicy::record_only);
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     tune::Candidate gone = another(work.space);
     gone.configuration.values[0].second += 1;
     record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
-    EXPECT_FALSE(made.impl().tuner.known(problem, forward, h200()).of(plan::Role::product).has_value());
+    EXPECT_FALSE(tuner_of(made).known(problem, forward, h200()).of(plan::Role::product).has_value());
     EXPECT_TRUE(logged("ignoring the recorded choice for forward of "));
 }
 
 TEST_F(Tuning, APartOfATuningIsUsedUntilThereIsMore) {
     Engine made = engine(TuningPolicy::record_only);
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space), false);
-    EXPECT_EQ(made.impl().tuner.known(problem, forward, h200()).of(plan::Role::product),
+    EXPECT_EQ(tuner_of(made).known(problem, forward, h200()).of(plan::Role::product),
               another(work.space).configuration);
 }
 
 TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
     Engine made = engine(TuningPolicy::record_only);
-    const KnownWork work = made.impl().tuner.look_up(problem, forward, h200()).at(0);
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space));
-    const plan::Variant larger = plan::step_variants(problem, 512).at(0);
-    const KnownWork begun = made.impl().tuner.look_up(problem, larger, h200()).at(0);
+    const plan::Request larger = plan::step_requests(problem, 512).at(0);
+    const KnownWork begun = tuner_of(made).look_up(problem, larger, h200()).at(0);
     record(made, begun, another(begun.space), false, [](tune::Tuning& tuning) {
         tuning.choice.reset();
         for (tune::Trial& trial : tuning.trials) {
@@ -210,23 +206,22 @@ TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
             trial.samples.clear();
         }
     });
-    const KnownWork found = made.impl().tuner.look_up(problem, larger, h200()).at(0);
+    const KnownWork found = tuner_of(made).look_up(problem, larger, h200()).at(0);
     ASSERT_TRUE(found.tuning() != nullptr) << "to be resumed";
     EXPECT_TRUE(found.near() != nullptr);
     EXPECT_EQ(found.choice(), another(work.space).configuration);
-    EXPECT_EQ(made.impl().tuner.known(problem, larger, h200()).of(plan::Role::product),
-              another(work.space).configuration);
+    EXPECT_EQ(tuner_of(made).known(problem, larger, h200()).of(plan::Role::product), another(work.space).configuration);
 }
 
 TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGrown) {
     Engine made = engine(TuningPolicy::first_use);
-    for (const KnownWork& work : made.impl().tuner.look_up(problem, forward, h200())) {
+    for (const KnownWork& work : tuner_of(made).look_up(problem, forward, h200())) {
         record(made, work, another(work.space), true, [](tune::Tuning& tuning) { tuning.trials.resize(4); });
     }
     plan::CallRows rows;
     rows.T = 64;
-    const plan::Choices choices = made.impl().tuner.choose(problem, forward, h200(), rows, nullptr);
-    const plan::Choices known = made.impl().tuner.known(problem, forward, h200());
+    const plan::Choices choices = tuner_of(made).choose(problem, forward, h200(), rows, nullptr);
+    const plan::Choices known = tuner_of(made).known(problem, forward, h200());
     for (const plan::Role role : {plan::Role::product, plan::Role::xa}) {
         EXPECT_TRUE(choices.of(role).has_value());
         EXPECT_EQ(choices.of(role), known.of(role));
@@ -236,7 +231,7 @@ TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGr
 
 TEST_F(Tuning, KernelsToTryAreThoseOfTheShortListAndTheReferenceUntilTheyHaveVerdicts) {
     Engine made = engine(TuningPolicy::record_only);
-    Tuner& tuner = made.impl().tuner;
+    Tuner& tuner = tuner_of(made);
     const std::vector<jit::KernelSpec> all = tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict);
     const auto has = [](const std::vector<jit::KernelSpec>& specs, const jit::KernelSpec& spec) {
         return std::count(specs.begin(), specs.end(), spec);
@@ -270,7 +265,7 @@ TEST_F(Tuning, KernelsToTryAreThoseOfTheShortListAndTheReferenceUntilTheyHaveVer
 
 TEST_F(Tuning, WhatWasTunedToTheEndIsExtendedWhenEveryVerdictIsWanted) {
     Engine made = engine(TuningPolicy::record_only);
-    Tuner& tuner = made.impl().tuner;
+    Tuner& tuner = tuner_of(made);
     for (const KnownWork& work : tuner.look_up(problem, forward, h200())) {
         record(made, work, another(work.space), true, [](tune::Tuning& tuning) { tuning.trials.resize(4); });
     }
@@ -281,8 +276,8 @@ TEST_F(Tuning, WhatWasTunedToTheEndIsExtendedWhenEveryVerdictIsWanted) {
 TEST_F(Tuning, WithoutTensorCoresThereIsNothingToChoose) {
     Engine made = engine(TuningPolicy::record_only);
     problem.dtype = problem.adapter_dtype = DType::fp32;
-    for (const plan::Variant& variant : plan::step_variants(problem, 64)) {
-        EXPECT_TRUE(made.impl().tuner.look_up(problem, variant, h200()).empty());
+    for (const plan::Request& request : plan::step_requests(problem, 64)) {
+        EXPECT_TRUE(tuner_of(made).look_up(problem, request, h200()).empty());
     }
 }
 

@@ -1,6 +1,7 @@
 // What the tests of tuning share: an engine that keeps its log, and records made up for it.
 #pragma once
 
+#include "autotune/tuner.hpp"
 #include "engine/engine_impl.hpp"
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"
@@ -77,7 +78,7 @@ class Tuning : public ::testing::Test {
     testing::ScratchFolder scratch;
     std::vector<std::pair<LogLevel, std::string>> lines;
     Problem problem = small_problem();
-    plan::Variant forward = plan::step_variants(small_problem(), 64).at(0);
+    plan::Request forward = plan::step_requests(small_problem(), 64).at(0);
 };
 
 }  // namespace smlora::autotune

@@ -137,18 +137,18 @@ TEST(Entry, PayloadMustBeACubin) {
     for (const std::size_t byte : {0u, 1u, 2u, 3u, 4u, 5u, 18u, 19u}) {
         KernelEntry entry = golden_content;
         entry.cubin[byte] = static_cast<char>(entry.cubin[byte] ^ 0x40);
-        EXPECT_EQ(reason(encode(entry)), "the payload is no cubin") << byte;
+        EXPECT_EQ(reason(encode(entry)), "the payload is not a cubin") << byte;
     }
     for (const std::size_t length : {0u, 6u, 63u}) {
         KernelEntry entry = golden_content;
         entry.cubin.resize(length);
-        EXPECT_EQ(reason(encode(entry)), "the payload is no cubin") << length;
+        EXPECT_EQ(reason(encode(entry)), "the payload is not a cubin") << length;
     }
 }
 
 TEST(Entry, MetadataMustBeAnObject) {
     for (const nlohmann::json& metadata : {nlohmann::json(), nlohmann::json(7), nlohmann::json::array()}) {
-        EXPECT_EQ(reason(encode({metadata, golden_content.cubin})), "the metadata is no JSON object");
+        EXPECT_EQ(reason(encode({metadata, golden_content.cubin})), "the metadata is not a JSON object");
     }
 }
 

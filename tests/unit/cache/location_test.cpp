@@ -54,6 +54,21 @@ TEST(Location, LayersAreSeparatedByColons) {
     EXPECT_EQ(layers_of("::"), Paths{});
 }
 
+TEST(Location, TheShippedLayerIsTheNamedOneElseTheSourceTreesUnlessSwitchedOff) {
+    const auto shipped_with = [](const char* value, const std::optional<std::filesystem::path>& named) {
+        const ScopedVariable variable("SMLORA_SHIPPED_CACHE", value);
+        return shipped_layer(named);
+    };
+    EXPECT_EQ(shipped_with(nullptr, "/package/cache"), "/package/cache");
+    EXPECT_EQ(shipped_with("1", "/package/cache"), "/package/cache");
+    EXPECT_EQ(shipped_with(nullptr, ""), std::nullopt);
+    const auto found = shipped_with(nullptr, std::nullopt);
+    ASSERT_TRUE(found.has_value()) << "this test runs from the build tree";
+    EXPECT_EQ(found->filename(), "cache");
+    EXPECT_EQ(shipped_with("0", std::nullopt), std::nullopt);
+    EXPECT_EQ(shipped_with("0", "/package/cache"), std::nullopt);
+}
+
 TEST(Location, LimitIsTwoGibibytesUnlessSet) {
     const auto limit_of = [](const char* value) {
         const ScopedVariable variable("SMLORA_CACHE_LIMIT", value);
@@ -66,7 +81,7 @@ TEST(Location, LimitIsTwoGibibytesUnlessSet) {
     EXPECT_EQ(limit_of("3M"), std::pair(std::uint64_t{3145728}, std::string()));
     EXPECT_EQ(limit_of("lots"), std::pair(two_gibibytes, std::string("SMLORA_CACHE_LIMIT: expected a number of bytes, "
                                                                      "or one with the suffix K, M or G, got \"lots\"; "
-                                                                     "taking 2G")));
+                                                                     "using 2G")));
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ class Trust : public testing::CacheTest {
 TEST_F(Trust, FoldersThatOthersMayWriteToAreRefusedWithTheMend) {
     for (const unsigned permissions : {0770u, 0707u, 0777u, 0720u, 0702u, 01777u}) {
         const std::filesystem::path folder = folder_with(permissions);
-        const std::string mend = "mend: `chmod -R go-w " + folder.string() + "`";
+        const std::string mend = "run `chmod -R go-w " + folder.string() + "`";
         EXPECT_NE(error_of(as_root(folder)).find(mend), std::string::npos) << error_of(as_root(folder));
         EXPECT_NE(error_of(as_layer(folder)).find(mend), std::string::npos) << error_of(as_layer(folder));
     }

@@ -74,7 +74,7 @@ TEST_F(Upkeep, AnEntryBeyondTheLimitIsNotStored) {
     Cache cache(limited_to(entry_size() - 1), log.logger);
     EXPECT_FALSE(cache.store(sample_key(1), sample_entry(1, 1000)));
     ASSERT_EQ(log.warnings().size(), 1u);
-    EXPECT_NE(log.warnings()[0].find("beyond the limit"), std::string::npos);
+    EXPECT_NE(log.warnings()[0].find("exceeds the limit"), std::string::npos);
     EXPECT_EQ(cache.usage().entries, 0u);
 }
 

@@ -118,6 +118,13 @@ TEST(ReadStruct, TakesALaterStructWhoseUnknownMembersAreZero) {
     EXPECT_EQ(capi::read_struct(&later.known, "example").second, 2);
 }
 
+TEST(ReadStruct, TakesAnEarlierStructAndReadsNothingBeyondIt) {
+    const Example earlier{offsetof(Example, second), 1, 2};
+    const Example known = capi::read_struct(&earlier, "example", offsetof(Example, second));
+    EXPECT_EQ(known.first, 1);
+    EXPECT_EQ(known.second, 0);
+}
+
 TEST(ReadStruct, RefusesALaterStructWithAnUnknownMemberSet) {
     LaterExample later{{sizeof(LaterExample), 1, 2}, std::int64_t{1} << 56};
     EXPECT_EQ(read(&later.known), SMLORA_UNSUPPORTED);

@@ -2,6 +2,8 @@
 #include <smlora/smlora.h>
 #include <smlora/smlora.hpp>
 
+#include "unit/cache/fixtures.hpp"
+
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -176,6 +178,42 @@ TEST_F(CApi, ACacheRootThatIsAFileIsRefused) {
     EXPECT_EQ(smlora_engine_create(&options, &engine), SMLORA_IO);
     EXPECT_NE(std::string(smlora_last_error()).find(file), std::string::npos) << smlora_last_error();
     EXPECT_EQ(engine, nullptr);
+}
+
+TEST_F(CApi, AShippedLayerIsUsedIfItIsFitAndLeftOutWithAWarningIfItIsNot) {
+    const fs::path shipped = root_ / "shipped";
+    std::vector<std::string> warnings;
+    const auto layers = [&] {
+        smlora_engine_options options;
+        smlora_engine_options_init(&options, sizeof options);
+        const char* none[] = {nullptr};
+        options.backend = SMLORA_BACKEND_CPU;
+        options.cache_root = root_.c_str();
+        options.cache_layers = none;
+        options.shipped_layer = shipped.c_str();
+        options.log = [](smlora_log_level level, const char* line, void* user) {
+            if (level == SMLORA_LOG_WARNING) static_cast<std::vector<std::string>*>(user)->emplace_back(line);
+        };
+        options.log_user = &warnings;
+        smlora_engine* engine = nullptr;
+        EXPECT_EQ(smlora_engine_create(&options, &engine), SMLORA_OK) << smlora_last_error();
+        char* text = nullptr;
+        EXPECT_EQ(smlora_cache_layers(engine, &text), SMLORA_OK) << smlora_last_error();
+        smlora_engine_destroy(engine);
+        return take(text);
+    };
+    EXPECT_EQ(layers().find(shipped.string()), std::string::npos) << "missing";
+    fs::create_directory(shipped);
+    fs::permissions(shipped, fs::perms::owner_all);
+    EXPECT_NE(layers().find(shipped.string()), std::string::npos);
+    EXPECT_TRUE(warnings.empty());
+    fs::permissions(shipped, fs::perms::owner_all | fs::perms::group_all);
+    EXPECT_EQ(layers().find(shipped.string()), std::string::npos) << "its group may write to it";
+    EXPECT_EQ(warnings.size(), 1u);
+    const smlora::testing::ScopedVariable off("SMLORA_SHIPPED_CACHE", "0");
+    fs::permissions(shipped, fs::perms::owner_all);
+    EXPECT_EQ(layers().find(shipped.string()), std::string::npos);
+    EXPECT_EQ(warnings.size(), 1u);
 }
 
 TEST_F(CApi, NullPointersAreNamedNeverFollowed) {

@@ -25,13 +25,16 @@ inline constexpr std::int64_t top_k = 2;
 inline constexpr std::int64_t T = 3;
 inline constexpr std::int64_t M = 6;
 
-// Nothing is read or written by the checks.
-alignas(256) inline char memory[256];
+/// An address that no other call gives, a gigabyte from the next: nothing is read or written by the checks.
+inline void* memory() {
+    static std::uintptr_t last = 0;
+    return reinterpret_cast<void*>(last += std::uintptr_t{1} << 30);
+}
 
-inline Tensor tensor(DType dtype, std::initializer_list<std::int64_t> shape) { return {memory, dtype, shape}; }
+inline Tensor tensor(DType dtype, std::initializer_list<std::int64_t> shape) { return {memory(), dtype, shape}; }
 inline Tensor strided(DType dtype, std::initializer_list<std::int64_t> shape,
                       std::initializer_list<std::int64_t> strides) {
-    return {memory, dtype, shape, strides};
+    return {memory(), dtype, shape, strides};
 }
 inline Tensor without_memory(Tensor given) {
     given.data = nullptr;
@@ -231,6 +234,13 @@ void expect_tensor_checked(const std::string& argument, Argument<Call> of, const
     expect_message(with(of, changed), text(argument, ": expected ", shape, ", got ", shape_text(changed)));
     changed = tensor(tensor_given.dtype, {1, 2, 3, 4});
     expect_message(with(of, changed), text(argument, ": expected ", shape, ", got [1, 2, 3, 4]"));
+    changed = tensor_given;
+    changed.ndim = -1;
+    expect_message(with(of, changed), text(argument, ": expected ", shape, ", got -1 extents"));
+    changed = tensor_given;
+    changed.data = static_cast<char*>(changed.data) + size_of(changed.dtype) / 2;
+    expect_message(with(of, changed), text(argument, ": expected memory aligned to the ", size_of(changed.dtype),
+                                           " bytes of ", dtype, ", got ", changed.data));
     changed = without_memory(tensor_given);
     expect_message(with(of, changed),
                    text(argument, ": expected memory for shape ", shape_text(changed), ", got a null pointer"));

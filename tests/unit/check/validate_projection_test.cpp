@@ -180,7 +180,8 @@ TEST(ValidateBackwardInput, TakesWhatIsSound) {
          {"grouped dx and x",
           [](Call& c) {
               c.problem.x_rows = RowOrder::grouped;
-              c.args.dx = c.args.x = tensor(DType::fp16, {M, K});
+              c.args.dx = tensor(DType::fp16, {M, K});
+              c.args.x = tensor(DType::fp16, {M, K});
           }},
          {"grouped dy without gates", [](Call& c) {
               c.problem.y_rows = RowOrder::grouped;

@@ -18,6 +18,7 @@ TEST(ValidateTokens, TakesWhatCanBeRouted) {
 }
 
 TEST(CheckWorkspace, AsksForSizeAndAlignment) {
+    alignas(256) char memory[256];
     auto complaint = [](const Workspace& workspace, std::size_t needed) -> std::string {
         try {
             check_workspace(workspace, needed);

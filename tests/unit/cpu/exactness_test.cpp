@@ -1,234 +1,194 @@
 // What must hold to the last bit.
 #include "cpu/operations.hpp"
-#include "unit/cpu/layer.hpp"
+#include "support/case.hpp"
+#include "workload/projection.hpp"
 
 #include <gtest/gtest.h>
 
 #include <limits>
 #include <thread>
+#include <vector>
 
 namespace smlora::test {
 namespace {
 
 /// More than one tile in every direction.
-LayerOptions large(DType dtype) {
-    LayerOptions options;
-    options.problem.E = 3;
-    options.problem.K = 300;
-    options.problem.N = 270;
-    options.problem.R = 11;
-    options.problem.top_k = 2;
-    options.problem.dtype = dtype;
-    options.problem.adapter_dtype = dtype;
-    options.problem.y_rows = RowOrder::token;
-    options.problem.gates = true;
-    options.problem.bias = true;
-    options.T = 350;
-    options.tokens = Tokens::some_left_out;
-    return options;
+Case large(DType dtype) {
+    Case c{.problem = shape(3, 300, 270, 11, 2, dtype), .T = 350, .choice = Choice::any, .left_out = 0.3};
+    c.problem.y_rows = RowOrder::token;
+    c.problem.gates = true;
+    c.problem.bias = true;
+    return c;
 }
 
-LayerOptions small(DType dtype) {
-    LayerOptions options;
-    options.problem.E = 4;
-    options.problem.K = 96;
-    options.problem.N = 53;
-    options.problem.R = 5;
-    options.problem.top_k = 2;
-    options.problem.dtype = dtype;
-    options.problem.adapter_dtype = dtype;
-    options.T = 30;
-    return options;
+Case small(DType dtype) {
+    return {.problem = shape(4, 96, 53, 5, 2, dtype), .T = 30, .choice = Choice::any, .scaling = 0.75F};
 }
+
+workload::Projection projection(const Case& c) { return {engine_of(Backend::cpu), c, draws_of(1)}; }
 
 struct Step {
     Array y, xa, dx, yb, dgates, dA, dB;
     friend bool operator==(const Step& a, const Step& b) {
-        return a.y.bytes() == b.y.bytes() && a.xa.bytes() == b.xa.bytes() && a.dx.bytes() == b.dx.bytes() &&
-               a.yb.bytes() == b.yb.bytes() && a.dgates.bytes() == b.dgates.bytes() && a.dA.bytes() == b.dA.bytes() &&
-               a.dB.bytes() == b.dB.bytes();
+        return a.y.same_bits(b.y) && a.xa.same_bits(b.xa) && a.dx.same_bits(b.dx) && a.yb.same_bits(b.yb) &&
+               a.dgates.same_bits(b.dgates) && a.dA.same_bits(b.dA) && a.dB.same_bits(b.dB);
     }
 };
 
-Step run_step(const Layer& layer, util::ThreadPool& threads) {
-    Step step{layer.make_y(),     layer.make_rank_rows(), layer.make_dx(), layer.make_rank_rows(),
-              layer.make_gates(), layer.make_a(),         layer.make_b()};
-    ForwardArgs forward = layer.forward_args();
-    forward.y = step.y;
-    forward.xa = step.xa;
-    cpu::forward(threads, layer.problem, forward);
-    BackwardInputArgs backward = layer.backward_input_args();
-    backward.dx = step.dx;
-    backward.yb = step.yb;
-    if (layer.problem.gates) {
-        backward.dgates = step.dgates;
-        backward.x = layer.x;
-        backward.bias = layer.bias;
+Step run_step(const workload::Projection& p, util::ThreadPool& threads) {
+    Step step{p.make_y(), p.make_ranked(), p.make_dx(), p.make_ranked(), p.make_dgates(), p.make_dA(), p.make_dB()};
+    ForwardArgs forward = p.forward_args();
+    forward.y = step.y.view();
+    forward.xa = p.ranked_view(step.xa);
+    cpu::forward(threads, p.problem, forward);
+    BackwardInputArgs backward = p.backward_input_args();
+    backward.dx = step.dx.view();
+    backward.yb = p.ranked_view(step.yb);
+    if (p.problem.gates) {
+        backward.dgates = step.dgates.view();
+        backward.x = p.x.view();
+        backward.bias = p.bias.view();
     }
-    cpu::backward_input(threads, layer.problem, backward);
-    BackwardLoraArgs lora = layer.backward_lora_args();
-    lora.xa = step.xa;
-    lora.yb = step.yb;
-    lora.dA = step.dA;
-    lora.dB = step.dB;
-    cpu::backward_lora(threads, layer.problem, lora);
+    cpu::backward_input(threads, p.problem, backward);
+    BackwardLoraArgs lora = p.backward_lora_args();
+    lora.xa = p.ranked_view(step.xa);
+    lora.yb = p.ranked_view(step.yb);
+    lora.dA = step.dA.view();
+    lora.dB = step.dB.view();
+    cpu::backward_lora(threads, p.problem, lora);
     return step;
 }
 
-Array run_forward(const Layer& layer, const Problem& problem, float scaling) {
-    util::ThreadPool threads(2);
-    Array y = layer.make_y();
-    ForwardArgs args = layer.forward_args();
-    args.scaling = scaling;
-    args.y = y;
-    if (problem.R == 0) args.A = args.B = {};
-    cpu::forward(threads, problem, args);
-    return y;
-}
+/// y and dx with the adapter at this scaling.
+struct Outputs {
+    Array y, dx;
+    friend bool operator==(const Outputs& a, const Outputs& b) { return a.y.same_bits(b.y) && a.dx.same_bits(b.dx); }
+};
 
-Array run_backward_input(const Layer& layer, const Problem& problem, float scaling) {
+Outputs run(const workload::Projection& p, const Problem& problem, float scaling) {
     util::ThreadPool threads(2);
-    Array dx = layer.make_dx();
-    BackwardInputArgs args = layer.backward_input_args();
-    args.scaling = scaling;
-    args.dx = dx;
-    if (problem.R == 0) args.A = args.B = {};
-    cpu::backward_input(threads, problem, args);
-    return dx;
+    Outputs outputs{p.make_y(), p.make_dx()};
+    ForwardArgs forward = p.forward_args();
+    BackwardInputArgs backward = p.backward_input_args();
+    if (problem.R == 0) forward.A = forward.B = backward.A = backward.B = {};
+    forward.scaling = backward.scaling = scaling;
+    forward.y = outputs.y.view();
+    backward.dx = outputs.dx.view();
+    cpu::forward(threads, problem, forward);
+    cpu::backward_input(threads, problem, backward);
+    return outputs;
 }
-
-Problem base_of(const Layer& layer) {
-    Problem base = layer.problem;
+Outputs run_base(const workload::Projection& p) {
+    Problem base = p.problem;
     base.R = 0;
-    return base;
+    return run(p, base, 1.0F);
 }
 
 void fill(Array& array, double value) {
-    const Tensor& view = array.view();
-    for (std::int64_t i = 0; i < view.shape[0]; ++i) {
-        for (std::int64_t j = 0; j < view.shape[1]; ++j) {
-            for (std::int64_t k = 0; k < view.shape[2]; ++k) array.set(value, i, j, k);
-        }
-    }
+    array.fill([value](std::int64_t) { return value; });
+}
+
+void expect_zero(const Values& values) {
+    for (const double value : values) ASSERT_EQ(value, 0.0);
 }
 
 class Exactness : public testing::TestWithParam<DType> {};
 
 TEST_P(Exactness, AStepHasTheSameBitsOnAnyNumberOfThreads) {
-    const Layer layer(large(GetParam()));
+    const workload::Projection p = projection(large(GetParam()));
     util::ThreadPool one(1);
     util::ThreadPool four(4);
-    const Step expected = run_step(layer, one);
-    EXPECT_TRUE(run_step(layer, four) == expected);
-    EXPECT_TRUE(run_step(layer, four) == expected);
+    const Step expected = run_step(p, one);
+    EXPECT_TRUE(run_step(p, four) == expected);
+    EXPECT_TRUE(run_step(p, four) == expected);
 }
 
 TEST_P(Exactness, ScalingOfZeroGivesTheBaseProductWhateverTheAdapterHolds) {
-    Layer layer(small(GetParam()));
-    const Array y = run_forward(layer, base_of(layer), 1.0F);
-    const Array dx = run_backward_input(layer, base_of(layer), 1.0F);
-    EXPECT_EQ(run_forward(layer, layer.problem, 0.0F).bytes(), y.bytes());
-    EXPECT_EQ(run_backward_input(layer, layer.problem, 0.0F).bytes(), dx.bytes());
-    fill(layer.A, std::numeric_limits<double>::infinity());
-    fill(layer.B, std::numeric_limits<double>::infinity());
-    EXPECT_EQ(run_forward(layer, layer.problem, 0.0F).bytes(), y.bytes());
-    EXPECT_EQ(run_backward_input(layer, layer.problem, 0.0F).bytes(), dx.bytes());
+    workload::Projection p = projection(small(GetParam()));
+    const Outputs base = run_base(p);
+    EXPECT_TRUE(run(p, p.problem, 0.0F) == base);
+    fill(p.A, std::numeric_limits<double>::infinity());
+    fill(p.B, std::numeric_limits<double>::infinity());
+    EXPECT_TRUE(run(p, p.problem, 0.0F) == base);
 }
 
 TEST_P(Exactness, AnAdapterOfZerosGivesTheBaseProduct) {
-    Layer layer(small(GetParam()));
-    const Array y = run_forward(layer, base_of(layer), 1.0F);
-    const Array dx = run_backward_input(layer, base_of(layer), 1.0F);
-    fill(layer.A, 0.0);
-    for (float scaling : {2.0F, -2.0F}) {  // zeros of either sign
-        EXPECT_EQ(run_forward(layer, layer.problem, scaling).bytes(), y.bytes());
-        EXPECT_EQ(run_backward_input(layer, layer.problem, scaling).bytes(), dx.bytes());
-    }
+    workload::Projection p = projection(small(GetParam()));
+    const Outputs base = run_base(p);
+    fill(p.A, 0.0);
+    // Zeros of either sign.
+    for (const float scaling : {2.0F, -2.0F}) EXPECT_TRUE(run(p, p.problem, scaling) == base);
 }
 
 TEST_P(Exactness, GroupedAndScatteredRowsAgree) {
-    LayerOptions options = small(GetParam());
-    options.tokens = Tokens::some_left_out;
-    options.problem.y_rows = RowOrder::scattered;
-    const Layer scattered(options);
-    options.problem.y_rows = RowOrder::grouped;
-    const Layer grouped(options);
-    const Array y_scattered = run_forward(scattered, scattered.problem, 0.5F);
-    const Array y_grouped = run_forward(grouped, grouped.problem, 0.5F);
-    for (std::int64_t i = 0; i < scattered.M(); ++i) {
-        for (std::int64_t n = 0; n < options.problem.N; ++n) {
-            ASSERT_EQ(y_grouped.at(i, n), y_scattered.at(scattered.sorted_scattered_idxs.integer(i), n));
-        }
+    Case c = small(GetParam());
+    c.left_out = 0.3;
+    c.problem.y_rows = RowOrder::scattered;
+    const workload::Projection scattered = projection(c);
+    c.problem.y_rows = RowOrder::grouped;
+    const workload::Projection grouped = projection(c);
+    const Array y_scattered = run(scattered, scattered.problem, 0.5F).y;
+    const Array y_grouped = run(grouped, grouped.problem, 0.5F).y;
+    for (std::int64_t i = 0; i < grouped.M; ++i) {
+        ASSERT_TRUE(y_grouped.same_row(i, y_scattered, grouped.host_routing.entry(i))) << i;
     }
 }
 
 TEST_P(Exactness, AnExpertWithoutRowsHasGradientsOfExactlyZero) {
-    LayerOptions options = small(GetParam());
-    options.tokens = Tokens::few_experts;  // 0 and 3 of 4
-    const Layer layer(options);
+    Case c = small(GetParam());
+    c.choice = Choice::few_experts;  // 0 and 3 of 4
+    const workload::Projection p = projection(c);
     util::ThreadPool threads(2);
-    const Step step = run_step(layer, threads);
-    for (std::int64_t e : {1, 2}) {
-        for (std::int64_t r = 0; r < options.problem.R; ++r) {
-            for (std::int64_t k = 0; k < options.problem.K; ++k) ASSERT_EQ(step.dA.at(e, r, k), 0.0);
-            for (std::int64_t n = 0; n < options.problem.N; ++n) ASSERT_EQ(step.dB.at(e, n, r), 0.0);
-        }
+    const Step step = run_step(p, threads);
+    for (const std::int64_t e : {1, 2}) {
+        ASSERT_TRUE(p.idle(e));
+        expect_zero(step.dA.read(e * p.problem.R, p.problem.R));
+        expect_zero(step.dB.read(e * p.problem.N, p.problem.N));
     }
 }
 
 TEST_P(Exactness, RowsOfEntriesLeftOutAreExactlyZero) {
-    for (RowOrder order : {RowOrder::scattered, RowOrder::grouped}) {
-        LayerOptions options = small(GetParam());
-        options.tokens = Tokens::some_left_out;
-        options.problem.x_rows = order;
-        options.problem.y_rows = order;
-        const Layer layer(options);
+    for (const RowOrder order : {RowOrder::scattered, RowOrder::grouped}) {
+        Case c = small(GetParam());
+        c.left_out = 0.3;
+        c.problem.x_rows = order;
+        c.problem.y_rows = order;
+        const workload::Projection p = projection(c);
         util::ThreadPool threads(2);
-        const Step step = run_step(layer, threads);
-        const std::int64_t routed = layer.expert_offsets.integer(options.problem.E - 1);
-        ASSERT_LT(routed, layer.M());
-        for (std::int64_t i = routed; i < layer.M(); ++i) {
-            const std::int64_t row = order == RowOrder::grouped ? i : layer.sorted_scattered_idxs.integer(i);
-            for (std::int64_t n = 0; n < options.problem.N; ++n) ASSERT_EQ(step.y.at(row, n), 0.0);
-            for (std::int64_t k = 0; k < options.problem.K; ++k) ASSERT_EQ(step.dx.at(row, k), 0.0);
-            for (std::int64_t r = 0; r < options.problem.R; ++r) {
-                ASSERT_EQ(step.xa.at(i, r), 0.0);
-                ASSERT_EQ(step.yb.at(i, r), 0.0);
-            }
+        const Step step = run_step(p, threads);
+        ASSERT_LT(p.host_routing.rows(), p.M);
+        for (std::int64_t i = p.host_routing.rows(); i < p.M; ++i) {
+            expect_zero(step.y.row(p.row_in(order, i)));
+            expect_zero(step.dx.row(p.row_in(order, i)));
+            expect_zero(step.xa.row(i));
+            expect_zero(step.yb.row(i));
         }
     }
 }
 
 TEST_P(Exactness, DgatesDoNotDependOnTheGates) {
-    LayerOptions options = small(GetParam());
-    options.problem.y_rows = RowOrder::token;
-    options.problem.gates = true;
-    options.tokens = Tokens::some_left_out;
-    Layer layer(options);
+    Case c = small(GetParam());
+    c.left_out = 0.3;
+    c.problem.y_rows = RowOrder::token;
+    c.problem.gates = true;
+    workload::Projection p = projection(c);
     util::ThreadPool threads(2);
-    const Step step = run_step(layer, threads);
-    for (std::int64_t t = 0; t < options.T; ++t) {
-        for (std::int64_t j = 0; j < options.problem.top_k; ++j) layer.gates.set(0.0, t, j);
-    }
-    const Step without = run_step(layer, threads);
-    EXPECT_EQ(without.dgates.bytes(), step.dgates.bytes());
-    for (double value : without.dx.values()) ASSERT_EQ(value, 0.0);
-    for (double value : without.y.values()) ASSERT_EQ(value, 0.0);
-    for (std::int64_t f = 0; f < layer.M(); ++f) {
-        const std::int64_t t = f / options.problem.top_k;
-        const std::int64_t j = f % options.problem.top_k;
-        const bool left_out = layer.top_idx.integer(t, j) < 0;
-        ASSERT_EQ(step.dgates.at(t, j) == 0.0, left_out);
-    }
+    const Step step = run_step(p, threads);
+    fill(p.gates, 0.0);
+    const Step without = run_step(p, threads);
+    EXPECT_TRUE(without.dgates.same_bits(step.dgates));
+    expect_zero(without.dx.values());
+    expect_zero(without.y.values());
+    for (std::int64_t f = 0; f < p.M; ++f) ASSERT_EQ(step.dgates.at(f) == 0.0, p.host_routing.left_out(f));
 }
 
 TEST_P(Exactness, CallersCanShareAPool) {
-    const Layer layer(small(GetParam()));
+    const workload::Projection p = projection(small(GetParam()));
     util::ThreadPool shared(3);
-    const Step expected = run_step(layer, shared);
+    const Step expected = run_step(p, shared);
     std::vector<Step> steps(4);
     std::vector<std::thread> callers;
-    for (Step& step : steps) callers.emplace_back([&] { step = run_step(layer, shared); });
+    for (Step& step : steps) callers.emplace_back([&] { step = run_step(p, shared); });
     for (std::thread& caller : callers) caller.join();
     for (const Step& step : steps) EXPECT_TRUE(step == expected);
 }
@@ -237,23 +197,15 @@ INSTANTIATE_TEST_SUITE_P(Types, Exactness, testing::Values(DType::bf16, DType::f
                          [](const auto& tested) { return std::string(name(tested.param)); });
 
 /// One input and one output of weight 1: a token's output is the sum of its gates.
-double sum_of_gates(DType dtype, std::initializer_list<double> gates) {
-    LayerOptions options;
-    options.problem.E = 2;
-    options.problem.K = 1;
-    options.problem.N = 1;
-    options.problem.top_k = static_cast<std::int64_t>(gates.size());
-    options.problem.dtype = dtype;
-    options.problem.adapter_dtype = dtype;
-    options.problem.y_rows = RowOrder::token;
-    options.problem.gates = true;
-    options.T = 1;
-    Layer layer(options);
-    layer.x.set(1.0, 0);
-    fill(layer.W, 1.0);
-    std::int64_t j = 0;
-    for (double gate : gates) layer.gates.set(gate, 0, j++);
-    return run_forward(layer, layer.problem, 1.0F).at(0);
+double sum_of_gates(DType dtype, const std::vector<double>& gates) {
+    Case c{.problem = shape(2, 1, 1, 0, static_cast<std::int64_t>(gates.size()), dtype), .T = 1};
+    c.problem.y_rows = RowOrder::token;
+    c.problem.gates = true;
+    workload::Projection p = projection(c);
+    fill(p.x, 1.0);
+    fill(p.W, 1.0);
+    p.gates.fill([&](std::int64_t j) { return gates[index(j)]; });
+    return run(p, p.problem, 1.0F).y.at(0);
 }
 
 TEST(TokenRows, AreAddedUpInTheOrderOfTheChoices) {

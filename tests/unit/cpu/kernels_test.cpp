@@ -2,13 +2,15 @@
 #include "cpu/isa/kernels.hpp"
 
 #include "cpu/tile.hpp"
-#include "unit/cpu/array.hpp"
+#include "support/backend.hpp"
+#include "workload/array.hpp"
+#include "workload/comparison.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <numeric>
-#include <optional>
+#include <random>
 
 namespace smlora::test {
 namespace {
@@ -18,8 +20,10 @@ template <class Acc>
 struct RandomFactor {
     RandomFactor(DType dtype, std::int64_t outers_, std::int64_t depth, bool k_contiguous, std::int64_t gap,
                  bool gather_outer, bool gather_k, bool scale, std::mt19937_64& random)
-        : outers(outers_), memory(dtype, {k_contiguous ? outers : depth, (k_contiguous ? depth : outers) * gap}) {
-        memory.randomize(random);
+        : outers(outers_),
+          memory(engine_of(Backend::cpu), dtype,
+                 {{k_contiguous ? outers : depth, (k_contiguous ? depth : outers) * gap}}) {
+        memory.fill_normal(Random(random()));
         outer_index.resize(static_cast<std::size_t>(outers));
         std::iota(outer_index.begin(), outer_index.end(), 0);
         k_index.resize(static_cast<std::size_t>(depth));
@@ -28,7 +32,7 @@ struct RandomFactor {
         if (gather_k) std::shuffle(k_index.begin(), k_index.end(), random);
         std::uniform_real_distribution<Acc> uniform(-1, 1);
         for (std::int64_t k = 0; k < depth; ++k) scales.push_back(scale ? uniform(random) : Acc{1});
-        const std::int64_t line = memory.view().shape[1];
+        const std::int64_t line = memory.width();
         factor.data = memory.view().data;
         factor.dtype = dtype;
         factor.outer_stride = k_contiguous ? line : gap;
@@ -43,7 +47,7 @@ struct RandomFactor {
     double at(std::int64_t outer, std::int64_t k) const {
         const std::int64_t o = outer_index[static_cast<std::size_t>(outer)];
         const std::int64_t i = k_index[static_cast<std::size_t>(k)];
-        return (along_k ? memory.at(o, i * step) : memory.at(i, o * step)) *
+        return memory.at(along_k ? o * memory.width() + i * step : i * memory.width() + o * step) *
                static_cast<double>(scales[static_cast<std::size_t>(k)]);
     }
 
@@ -78,7 +82,7 @@ void check_product(const cpu::Kernels<Acc>& kernels, const RandomFactor<Acc>& le
             got.push_back(static_cast<double>(tile.row(i)[j]));
         }
     }
-    EXPECT_LE(relative_error(got, expected), limit);
+    EXPECT_LE(norm_error(got, expected), limit);
 }
 
 template <class Acc>

@@ -1,17 +1,34 @@
 #include "cpu/operations.hpp"
 #include "cpu/routed_rows.hpp"
-#include "unit/cpu/array.hpp"
+#include "support/backend.hpp"
+#include "workload/array.hpp"
+#include "workload/routing.hpp"
 
 #include <smlora/error.hpp>
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <cstring>
 #include <limits>
-#include <numeric>
+#include <random>
 
 namespace smlora::test {
 namespace {
+
+Array array_of(DType dtype, const std::vector<std::int64_t>& values, std::int64_t columns) {
+    Array array(engine_of(Backend::cpu), dtype, {{static_cast<std::int64_t>(values.size()) / columns, columns}});
+    auto* const elements = static_cast<std::byte*>(array.view().data);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        // Not by way of doubles, which do not have every int64.
+        const auto narrow = static_cast<std::int32_t>(values[i]);
+        if (dtype == DType::int64) {
+            std::memcpy(elements + i * sizeof values[i], &values[i], sizeof values[i]);
+        } else {
+            std::memcpy(elements + i * sizeof narrow, &narrow, sizeof narrow);
+        }
+    }
+    return array;
+}
 
 struct Routed {
     Array experts;
@@ -19,41 +36,32 @@ struct Routed {
     Array offsets;
 };
 
-Routed route(const std::vector<std::int64_t>& experts, std::int64_t E, std::int64_t top_k, DType input, DType index,
-             int thread_count) {
+Routed route(const std::vector<std::int64_t>& experts, std::int64_t E, std::int64_t top_k, DType input,
+             DType index_type, int thread_count) {
+    const Engine& engine = engine_of(Backend::cpu);
     const auto M = static_cast<std::int64_t>(experts.size());
-    Array top_idx(input, {M / top_k, top_k});
-    for (std::int64_t f = 0; f < M; ++f) {
-        top_idx.set_integer(experts[static_cast<std::size_t>(f)], f / top_k, f % top_k);
-    }
+    const Array top_idx = array_of(input, experts, top_k);
     Problem problem;
     problem.E = E;
     problem.top_k = top_k;
-    problem.index_dtype = index;
-    Routed routed{Array(index, {M}), Array(index, {M}), Array(index, {E})};
+    problem.index_dtype = index_type;
+    Routed routed{{engine, index_type, {{M}}}, {engine, index_type, {{M}}}, {engine, index_type, {{E}}}};
     util::ThreadPool threads(thread_count);
-    cpu::route(threads, problem, {top_idx, {routed.experts, routed.entries, routed.offsets}, {}});
+    cpu::route(threads, problem,
+               {top_idx.view(), {routed.experts.view(), routed.entries.view(), routed.offsets.view()}, {}});
     return routed;
 }
 
-void expect_stable_sort(std::vector<std::int64_t> experts, std::int64_t E, const Routed& routed) {
-    for (std::int64_t& e : experts) {
-        if (e < 0 || e >= E) e = E;
-    }
-    std::vector<std::int64_t> entries(experts.size());
-    std::iota(entries.begin(), entries.end(), 0);
-    std::stable_sort(entries.begin(), entries.end(), [&](std::int64_t a, std::int64_t b) {
-        return experts[static_cast<std::size_t>(a)] < experts[static_cast<std::size_t>(b)];
-    });
-    for (std::size_t i = 0; i < entries.size(); ++i) {
-        const auto position = static_cast<std::int64_t>(i);
-        ASSERT_EQ(routed.entries.integer(position), entries[i]);
-        ASSERT_EQ(routed.experts.integer(position), experts[static_cast<std::size_t>(entries[i])]);
-    }
-    for (std::int64_t e = 0; e < E; ++e) {
-        ASSERT_EQ(routed.offsets.integer(e),
-                  std::count_if(experts.begin(), experts.end(), [e](auto v) { return v <= e; }));
-    }
+void expect_stable_sort(const std::vector<std::int64_t>& experts, std::int64_t E, const Routed& routed) {
+    const HostRouting expected(experts, E);
+    const auto same = [](const Array& array, const std::vector<std::int64_t>& values) {
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            ASSERT_EQ(array.at(static_cast<std::int64_t>(i)), static_cast<double>(values[i])) << i;
+        }
+    };
+    same(routed.experts, expected.sorted_expert_idxs);
+    same(routed.entries, expected.sorted_scattered_idxs);
+    same(routed.offsets, expected.expert_offsets);
 }
 
 std::vector<std::int64_t> random_experts(std::int64_t M, std::int64_t low, std::int64_t high) {
@@ -88,7 +96,7 @@ TEST(Route, LeavesOutEveryValueThatIsNoExpert) {
                                             0};
     const Routed routed = route(experts, 4, 3, DType::int64, DType::int32, 1);
     expect_stable_sort(experts, 4, routed);
-    EXPECT_EQ(routed.offsets.integer(3), 6);
+    EXPECT_EQ(routed.offsets.at(3), 6);
 }
 
 TEST(Route, TakesOneExpertOneTokenAndNone) {
@@ -104,21 +112,22 @@ TEST(Route, GivesTheSameOnAnyNumberOfThreads) {
     const Routed one = route(experts, 128, 4, DType::int32, DType::int32, 1);
     const Routed four = route(experts, 128, 4, DType::int32, DType::int32, 4);
     expect_stable_sort(experts, 128, one);
-    EXPECT_EQ(one.experts.bytes(), four.experts.bytes());
-    EXPECT_EQ(one.entries.bytes(), four.entries.bytes());
-    EXPECT_EQ(one.offsets.bytes(), four.offsets.bytes());
+    EXPECT_TRUE(one.experts.same_bits(four.experts));
+    EXPECT_TRUE(one.entries.same_bits(four.entries));
+    EXPECT_TRUE(one.offsets.same_bits(four.offsets));
 }
+
+/// The column of a matrix with one.
+Tensor vector_of(const Array& array) { return {array.view().data, array.dtype(), {array.numel()}}; }
 
 std::string complaint(const std::vector<std::int64_t>& entries, const std::vector<std::int64_t>& offsets) {
     Problem problem;
     problem.E = static_cast<std::int64_t>(offsets.size());
     problem.top_k = 2;
-    Array entry_array(DType::int32, {static_cast<std::int64_t>(entries.size())});
-    Array offset_array(DType::int32, {problem.E});
-    for (std::size_t i = 0; i < entries.size(); ++i) entry_array.set_integer(entries[i], static_cast<std::int64_t>(i));
-    for (std::size_t i = 0; i < offsets.size(); ++i) offset_array.set_integer(offsets[i], static_cast<std::int64_t>(i));
+    const Array entry_array = array_of(DType::int32, entries, 1);
+    const Array offset_array = array_of(DType::int32, offsets, 1);
     try {
-        const cpu::RoutedRows rows(problem, {{}, entry_array, offset_array});
+        const cpu::RoutedRows rows(problem, {{}, vector_of(entry_array), vector_of(offset_array)});
     } catch (const Error& error) {
         EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
         return error.what();

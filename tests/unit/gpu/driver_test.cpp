@@ -13,7 +13,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <string>
 #include <thread>
 
 namespace smlora::gpu {
@@ -64,6 +66,32 @@ TEST(Driver, TheToolkitsStubHasEveryFunctionAndIsNoDriver) {
     SMLORA_CUDA_FUNCTIONS(SMLORA_EXPECT)
 #undef SMLORA_EXPECT
     expect_parts(message_of(ErrorCode::no_device, [&] { initialize(functions); }), {"stub", "not a driver"});
+}
+
+/// The text of every file of src/ but the list's own, without comments.
+std::string sources() {
+    std::string text;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(SMLORA_SOURCE_FOLDER)) {
+        const std::filesystem::path& file = entry.path();
+        if ((file.extension() != ".cpp" && file.extension() != ".hpp") || file.filename() == "driver.hpp") continue;
+        std::ifstream lines(file);
+        for (std::string line; std::getline(lines, line);) text += line.substr(0, line.find("//")) + "\n";
+    }
+    return text;
+}
+
+TEST(Driver, IsAskedForNoFunctionThatTheLibraryDoesNotCall) {
+    const std::string text = sources();
+    ASSERT_NE(text.find("cuLaunchKernelEx"), std::string::npos);
+    const auto has = [&](const std::string& call) { return text.find(call) != std::string::npos; };
+    const auto called = [&](const std::string& function) {
+        return has("driver()." + function + "(") || has("driver." + function + "(") ||
+               has("SMLORA_CUDA(" + function + ",") || has("SMLORA_CUDA(" + function + ")");
+    };
+    EXPECT_FALSE(called("cuGraphLaunch"));
+#define SMLORA_EXPECT(function) EXPECT_TRUE(called(#function)) << #function << " is in the list of gpu/driver.hpp";
+    SMLORA_CUDA_FUNCTIONS(SMLORA_EXPECT)
+#undef SMLORA_EXPECT
 }
 
 TEST(Driver, WithoutAGpuTheErrorHasWhatCuInitGave) {

@@ -169,6 +169,31 @@ TEST_F(Compile, ACubinWithoutTheKernelIsRefused) {
     }
 }
 
+TEST_F(Compile, TheDigestOfMachineCodeIsOfTheCodeAlone) {
+    const auto digest_now = [&] {
+        return machine_code_digest(compile_kernel(request(test::sample_spec()), Nvrtc::instance()).cubin);
+    };
+    const auto before = digest_now();
+    ASSERT_TRUE(before.has_value());
+    const std::string sound = folder.read("ptx/math.cuh");
+    const auto with = [&](const std::string& from, const std::string& to) {
+        std::string text = sound;
+        text.replace(text.find(from), from.size(), to);
+        folder.write("ptx/math.cuh", text);
+        return digest_now();
+    };
+    EXPECT_EQ(with("return 2.0f * value;", "// Doubled.\n const float factor = 2.0f;\n return value * factor;"),
+              before);
+    EXPECT_NE(with("2.0f", "3.0f"), before);
+    EXPECT_EQ(with("2.0f", "2.0f"), before);
+    // More rows of shared memory.
+    KernelSpec taller = test::sample_spec();
+    taller.constants[0].integer *= 2;
+    EXPECT_NE(machine_code_digest(compile_kernel(request(taller), Nvrtc::instance()).cubin), before);
+    EXPECT_FALSE(machine_code_digest("").has_value());
+    EXPECT_FALSE(machine_code_digest("no cubin").has_value());
+}
+
 TEST_F(Compile, ADamagedCubinIsNoCrash) {
     const KernelSpec spec = test::sample_spec();
     const std::string cubin = compile_kernel(request(spec), Nvrtc::instance()).cubin;

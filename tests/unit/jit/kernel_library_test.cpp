@@ -285,12 +285,12 @@ TEST_F(CompilerChoice, WithoutNvrtcAndNotesTheEntriesThemselvesTellTheCompiler) 
 
 TEST_F(CompilerChoice, WithoutNvrtcNewerCompilersGoFirstAndOlderOnesServeToo) {
     fill();
-    ASSERT_TRUE(add_compiler_note(folder.path() / "root", "build-id:ff", {99, 0, 1}));
+    ASSERT_TRUE(add_compiler_note(util::real_file_system(), folder.path() / "root", "build-id:ff", {99, 0, 1}));
     const auto cache = open_cache();
     LibraryCounters counters;
     KernelStore store(*cache, log, counters, no_nvrtc());
     EXPECT_TRUE(store.obtain(test::sample_spec(), hopper)->found);
-    CompilerIdentity identity({folder.path() / "root"}, std::nullopt, no_nvrtc());
+    CompilerIdentity identity(util::real_file_system(), {folder.path() / "root"}, std::nullopt, no_nvrtc());
     EXPECT_EQ(identity.noted(), (std::vector{CompilerVersion{99, 0, 1}, Nvrtc::instance().version()}));
 }
 
@@ -311,13 +311,13 @@ TEST_F(CompilerChoice, WithoutNvrtcAMissingKernelSaysBoth) {
 
 TEST_F(CompilerChoice, ANoteIsBelievedWithoutOpeningTheLibrary) {
     const auto library = folder.write("libnvrtc.so.13", "no ELF file");
-    ASSERT_TRUE(add_compiler_note(folder.path(), *library_identity(library), {99, 1, 2}));
+    ASSERT_TRUE(add_compiler_note(util::real_file_system(), folder.path(), *library_identity(library), {99, 1, 2}));
     NvrtcAccess access = no_nvrtc();
     access.locate = [&] { return std::vector{library}; };
-    CompilerIdentity identity({folder.path()}, folder.path(), access);
+    CompilerIdentity identity(util::real_file_system(), {folder.path()}, folder.path(), access);
     EXPECT_EQ(identity.installed(), (CompilerVersion{99, 1, 2}));
     folder.write("libnvrtc.so.13", "another file");
-    CompilerIdentity changed({folder.path()}, folder.path(), access);
+    CompilerIdentity changed(util::real_file_system(), {folder.path()}, folder.path(), access);
     EXPECT_FALSE(changed.installed());
     EXPECT_EQ(changed.why_not(), "NVRTC is nowhere");
 }
@@ -326,7 +326,7 @@ TEST_F(CompilerChoice, AWrongNoteIsCorrectedAndGivesNoWrongKernel) {
     const Nvrtc& nvrtc = Nvrtc::instance();
     const std::filesystem::path root = folder.path() / "root";
     const std::string identity = *library_identity(nvrtc.file());
-    ASSERT_TRUE(add_compiler_note(root, identity, {99, 1, 2}));
+    ASSERT_TRUE(add_compiler_note(util::real_file_system(), root, identity, {99, 1, 2}));
     std::filesystem::permissions(root, std::filesystem::perms::owner_all);
     const auto cache = open_cache();
     LibraryCounters counters;
@@ -337,7 +337,7 @@ TEST_F(CompilerChoice, AWrongNoteIsCorrectedAndGivesNoWrongKernel) {
     EXPECT_EQ(kernel->entry.metadata["compiler"], nvrtc.version().name());
     EXPECT_EQ(kernel->key,
               cache_key(compile_request(test::sample_spec(), hopper, nvrtc.version(), Templates(templates.path()))));
-    EXPECT_EQ(read_compiler_notes(root).at(identity), nvrtc.version());
+    EXPECT_EQ(read_compiler_notes(util::real_file_system(), root).at(identity), nvrtc.version());
     EXPECT_TRUE(store.obtain(test::sample_spec(), hopper)->found);
 }
 
@@ -513,7 +513,7 @@ TEST_F(Get, EachContextGetsItsOwn) {
 TEST_F(Get, WithoutAContextSaysSo) {
     FakeDriver::stack().clear();
     expect_parts(message_of(ErrorCode::cuda, [&] { (void)library->get(test::sample_spec(), hopper); }),
-                 {"no CUDA context is current"});
+                 {"no current CUDA context"});
 }
 
 TEST_F(Get, ManyThreadsLoadItOnce) {

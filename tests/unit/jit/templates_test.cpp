@@ -118,7 +118,7 @@ TEST(Templates, DigestFollowsNamesAndTextsOnly) {
     there.write("unrelated.cuh", "int x;\n");
     const std::string before = digest(Templates(here.path()).closure("scale.cuh"));
     EXPECT_EQ(digest(Templates(there.path()).closure("scale.cuh")), before);
-    there.write("ptx/math.cuh", there.read("ptx/math.cuh") + " ");
+    there.write("ptx/math.cuh", there.read("ptx/math.cuh") + "int y;");
     EXPECT_NE(digest(Templates(there.path()).closure("scale.cuh")), before);
     EXPECT_NE(digest({{"a", "b"}}), digest({{"b", "a"}}));
 }

@@ -92,9 +92,9 @@ TEST(HfConfig, NullCountsAsAbsent) {
 }
 
 TEST(HfConfig, ErrorsNameTheFileAndTheKey) {
-    EXPECT_EQ(
-        error_of(R"({"hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 2})"),
-        "model/config.json: expected one of the keys num_experts, n_routed_experts, num_local_experts, found none");
+    EXPECT_EQ(error_of(R"({"hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 2})"),
+              "model/config.json: not a Mixture-of-Experts model: expected a number of experts as num_experts, "
+              "n_routed_experts or num_local_experts, found none");
     EXPECT_EQ(error_of(R"({"num_experts": 4, "hidden_size": "64", "intermediate_size": 32, "num_experts_per_tok": 2})"),
               "model/config.json: hidden_size: expected a whole number, got \"64\"");
     EXPECT_EQ(error_of(R"({"num_experts": 0, "hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 2})"),
@@ -104,7 +104,8 @@ TEST(HfConfig, ErrorsNameTheFileAndTheKey) {
     EXPECT_EQ(error_of(R"({"num_experts": 4, "hidden_size": 64.5, "intermediate_size": 32, "num_experts_per_tok": 2})"),
               "model/config.json: hidden_size: expected a whole number, got 64.5");
     EXPECT_EQ(error_of("[1, 2]"), "model/config.json: expected a JSON object, got array");
-    EXPECT_EQ(error_of("{\"hidden_size\": ").rfind("model/config.json: expected JSON: ", 0), 0U);
+    EXPECT_EQ(error_of("{\"hidden_size\": ").rfind("model/config.json: expected JSON: parse error at line 1", 0), 0U)
+        << error_of("{\"hidden_size\": ");
 }
 
 TEST(HfConfig, ReadsAFileOrTheFolderThatHoldsIt) {

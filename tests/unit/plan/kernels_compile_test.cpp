@@ -119,13 +119,13 @@ void expect_candidates_compile(const Problem& problem, const std::string& arch_n
     const gpu::DeviceFacts facts = gpu::facts_of(arch);
     const jit::Nvrtc& nvrtc = jit::Nvrtc::instance();
     std::vector<jit::KernelSpec> specs;
-    for (const plan::Variant& variant : plan::step_variants(problem, 2048)) {
-        for (const plan::Role role : plan::chosen_roles(problem, variant)) {
-            for (const tune::Candidate& candidate : plan::search_space(problem, variant, role, facts)) {
+    for (const plan::Request& request : plan::step_requests(problem, 2048)) {
+        for (const plan::Role role : plan::chosen_roles(problem, request)) {
+            for (const tune::Candidate& candidate : plan::search_space(problem, request, role, facts)) {
                 if (!candidate.legal()) continue;
                 plan::Choices choices;
                 choices.set(role, candidate.configuration);
-                const plan::Plan plan = plan::make_plan(problem, variant, facts, choices);
+                const plan::Plan plan = plan::make_plan(problem, request, facts, choices);
                 const jit::KernelSpec& spec = plan.at(role).spec;
                 if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(spec);
             }

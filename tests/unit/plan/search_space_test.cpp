@@ -1,8 +1,7 @@
 // Candidates: legal ones fit their device, and the plan is made from them.
 #include "plan/search_space.hpp"
 
-#include "families/tiles.hpp"
-#include "families/wgmma_blocking.hpp"
+#include "families/family.hpp"
 #include "plan/step_kernels.hpp"
 #include "unit/autotune/tuning_fixtures.hpp"
 
@@ -32,9 +31,9 @@ TEST(SearchSpace, EveryArchitectureHasAChoiceForEveryShape) {
             problem.R = draw(0, 256);
             problem.top_k = draw(1, std::min<std::int64_t>(problem.E, 64));
             problem.weight_layout = draw(0, 1) == 0 ? WeightLayout::ekn : WeightLayout::enk;
-            for (const Variant& variant : step_variants(problem, draw(1, 200'000))) {
-                for (const Role role : chosen_roles(problem, variant)) {
-                    const tune::SearchSpace space = search_space(problem, variant, role, facts);
+            for (const Request& request : step_requests(problem, draw(1, 200'000))) {
+                for (const Role role : chosen_roles(problem, request)) {
+                    const tune::SearchSpace space = search_space(problem, request, role, facts);
                     const auto best = tune::heuristic_choice(space);
                     ASSERT_TRUE(best.has_value()) << to_string(problem) << " on " << arch.name() << ", seed " << seed;
                     std::set<std::string> names;
@@ -45,7 +44,7 @@ TEST(SearchSpace, EveryArchitectureHasAChoiceForEveryShape) {
                     }
                 }
                 // Each piece of work, whatever is chosen for the others, ends up in the plan.
-                EXPECT_NO_THROW(static_cast<void>(make_plan(problem, variant, facts))) << "seed " << seed;
+                EXPECT_NO_THROW(static_cast<void>(make_plan(problem, request, facts))) << "seed " << seed;
             }
         }
     }
@@ -72,12 +71,12 @@ TEST(SearchSpace, NumberTypesBesideTheProblemsOwnChangeNoLegality) {
                                                       "E8 K256 N512 R16 k2 bf16 enk grouped->token bias gates:fp32"}));
     int compared = 0;
     for (const gpu::Arch& arch : gpu::supported_archs()) {
-        for (const Variant& variant : step_variants(problem, 2048)) {
-            for (const Role role : chosen_roles(problem, variant)) {
+        for (const Request& request : step_requests(problem, 2048)) {
+            for (const Role role : chosen_roles(problem, request)) {
                 const gpu::DeviceFacts facts = gpu::facts_of(arch);
-                EXPECT_EQ(slot_name(problem, variant, role), slot_name(plain, variant, role));
-                const tune::SearchSpace here = search_space(problem, variant, role, facts);
-                const tune::SearchSpace there = search_space(plain, variant, role, facts);
+                EXPECT_EQ(slot_name(problem, request, role), slot_name(plain, request, role));
+                const tune::SearchSpace here = search_space(problem, request, role, facts);
+                const tune::SearchSpace there = search_space(plain, request, role, facts);
                 ASSERT_EQ(here.size(), there.size());
                 for (std::size_t i = 0; i < here.size(); ++i) {
                     EXPECT_EQ(here[i].configuration, there[i].configuration);
@@ -91,8 +90,8 @@ TEST(SearchSpace, NumberTypesBesideTheProblemsOwnChangeNoLegality) {
 }
 
 /// Of a product behind the kernel that makes its rank rows.
-tune::Configuration reads_rank_rows(const Problem& problem, const Variant& variant) {
-    for (const tune::Candidate& candidate : search_space(problem, variant, Role::product, autotune::h200())) {
+tune::Configuration reads_rank_rows(const Problem& problem, const Request& request) {
+    for (const tune::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
         if (candidate.legal() && !families::makes_rank_rows(candidate.configuration)) return candidate.configuration;
     }
     throw std::runtime_error("there is none");
@@ -100,14 +99,14 @@ tune::Configuration reads_rank_rows(const Problem& problem, const Variant& varia
 
 TEST(SearchSpace, ThePlanHasWhatWasChosen) {
     const Problem problem = autotune::small_problem();
-    for (const Variant& variant : step_variants(problem, 2048)) {
-        for (const Role role : chosen_roles(problem, variant)) {
-            for (const tune::Candidate& candidate : search_space(problem, variant, role, autotune::h200())) {
+    for (const Request& request : step_requests(problem, 2048)) {
+        for (const Role role : chosen_roles(problem, request)) {
+            for (const tune::Candidate& candidate : search_space(problem, request, role, autotune::h200())) {
                 if (!candidate.legal()) continue;
                 Choices choices;
-                if (role == Role::xa || role == Role::yb) choices.set(Role::product, reads_rank_rows(problem, variant));
+                if (role == Role::xa || role == Role::yb) choices.set(Role::product, reads_rank_rows(problem, request));
                 choices.set(role, candidate.configuration);
-                const Plan plan = make_plan(problem, variant, autotune::h200(), choices);
+                const Plan plan = make_plan(problem, request, autotune::h200(), choices);
                 EXPECT_EQ(plan.at(role).spec.family, candidate.configuration.family);
                 EXPECT_EQ(plan.at(role).spec.dynamic_shared, candidate.shared_bytes) << candidate.name;
             }
@@ -117,15 +116,15 @@ TEST(SearchSpace, ThePlanHasWhatWasChosen) {
 
 TEST(SearchSpace, TheEnvironmentChoosesAmongInstructions) {
     const Problem problem = autotune::small_problem();
-    for (const Variant& variant : step_variants(problem, 2048)) {
-        if (variant.operation != Operation::forward) continue;
+    for (const Request& request : step_requests(problem, 2048)) {
+        if (!std::holds_alternative<Forward>(request)) continue;
         const auto heuristic_family = [&] {
-            const tune::SearchSpace space = search_space(problem, variant, Role::product, autotune::h200());
+            const tune::SearchSpace space = search_space(problem, request, Role::product, autotune::h200());
             return space[*tune::heuristic_choice(space)].configuration.family;
         };
         const auto legal_families = [&] {
             std::set<std::string> families;
-            for (const tune::Candidate& candidate : search_space(problem, variant, Role::product, autotune::h200())) {
+            for (const tune::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
                 if (candidate.legal()) families.insert(candidate.configuration.family);
             }
             return families;
@@ -150,16 +149,16 @@ TEST(SearchSpace, TheEnvironmentChoosesAmongInstructions) {
 
 TEST(SearchSpace, WhatIsNoCandidateIsNotFollowed) {
     const Problem problem = autotune::small_problem();
-    const Variant variant = step_variants(problem, 2048).at(0);
+    const Request request = step_requests(problem, 2048).at(0);
     Choices choices;
-    choices.set(Role::product, tune::Configuration{families::product_mma_family, {{"TILE_M", 7}}});
-    EXPECT_EQ(make_plan(problem, variant, autotune::h200(), choices).at(Role::product).spec,
-              make_plan(problem, variant, autotune::h200()).at(Role::product).spec);
+    choices.set(Role::product, tune::Configuration{"grouped_product_mma", {{"TILE_M", 7}}});
+    EXPECT_EQ(make_plan(problem, request, autotune::h200(), choices).at(Role::product).spec,
+              make_plan(problem, request, autotune::h200()).at(Role::product).spec);
     // Legal on another GPU, but not here.
     const gpu::DeviceFacts small = gpu::facts_of(gpu::arch_from_name("sm_86"));
-    for (const tune::Candidate& candidate : search_space(problem, variant, Role::product, autotune::h200())) {
+    for (const tune::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
         choices.set(Role::product, candidate.configuration);
-        const Plan plan = make_plan(problem, variant, small, choices);
+        const Plan plan = make_plan(problem, request, small, choices);
         EXPECT_LE(plan.at(Role::product).spec.dynamic_shared, static_cast<unsigned>(small.shared_bytes_per_block));
     }
 }
@@ -167,8 +166,8 @@ TEST(SearchSpace, WhatIsNoCandidateIsNotFollowed) {
 TEST(SearchSpace, TilesThatWereNotMeasuredAreNoHeuristicChoice) {
     for (const std::int64_t T : {1, 16, 256, 4096, 65536}) {
         const Problem problem = autotune::small_problem();
-        for (const Variant& variant : step_variants(problem, T)) {
-            const Plan plan = make_plan(problem, variant, autotune::h200());
+        for (const Request& request : step_requests(problem, T)) {
+            const Plan plan = make_plan(problem, request, autotune::h200());
             for (const char* further : {"TILE_M=256", "TILE_N=256 TILE_K=64"}) {
                 if (!plan.has(Role::product)) continue;
                 EXPECT_EQ(jit::readable(plan.at(Role::product).spec).find(further), std::string::npos);
@@ -183,7 +182,7 @@ TEST(SearchSpace, ADeviceThatIsTooSmallIsToldOf) {
     tiny.shared_bytes_per_block = 4096;
     try {
         static_cast<void>(
-            make_plan(autotune::small_problem(), step_variants(autotune::small_problem(), 64).at(0), tiny));
+            make_plan(autotune::small_problem(), step_requests(autotune::small_problem(), 64).at(0), tiny));
         FAIL();
     } catch (const Error& error) {
         EXPECT_EQ(error.code(), ErrorCode::unsupported);

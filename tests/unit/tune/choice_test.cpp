@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -57,6 +59,53 @@ TEST(Choice, AHeuristicChoiceAtTheBorderOfATieIsMeasuredFurther) {
     }
     // Whoever else is there is as good.
     EXPECT_TRUE(undecided({sampled(0, 1, 0, 9), sampled(1, 0.9, 0.004, 9), sampled(2, 0.905, 0.01, 9)}).empty());
+}
+
+TEST(Choice, IsTheSameOfSamplesAndOfWhatTheyComeTo) {
+    std::mt19937 random(fresh_seed());
+    std::uniform_real_distribution<double> median(0.9, 1.1), deviation(0, 0.03);
+    for (int turn = 0; turn < 200; ++turn) {
+        std::vector<Trial> trials{sampled(0, 1, 0.002, 27)};
+        for (int i = 1; i < 8; ++i)
+            trials.push_back(sampled(i, median(random), deviation(random), i % 3 == 0 ? 27 : 9));
+        trials[3].verdict = Verdict::refused;
+        trials[5].verdict = Verdict::slow;
+        std::vector<Trial> condensed = trials;
+        condense(condensed);
+        const std::vector<Estimate> before = estimates(trials), after = estimates(condensed);
+        for (std::size_t i = 0; i < trials.size(); ++i) {
+            EXPECT_TRUE(condensed[i].samples.empty());
+            EXPECT_EQ(condensed[i].taken(), i == 3 ? 0 : trials[i].taken());
+            EXPECT_EQ(after[i].samples, before[i].samples);
+            EXPECT_TRUE(i == 3 || std::abs(after[i].seconds - before[i].seconds) < 1.1e-5 * before[i].seconds);
+            EXPECT_NEAR(after[i].noise, before[i].noise, 1e-5);
+        }
+        EXPECT_EQ(chosen(condensed), chosen(trials));
+        std::vector<Trial> again = condensed;
+        condense(again);
+        for (std::size_t i = 0; i < trials.size(); ++i) EXPECT_EQ(again[i].timing, condensed[i].timing);
+    }
+}
+
+TEST(Choice, WhatIsTimedLaterIsComparedByTheYardstick) {
+    std::vector<Trial> trials{sampled(0, 1, 0, 9), sampled(1, 0.9, 0.001, 9)};
+    condense(trials);
+    // Another day, on which everything takes half as long again.
+    trials[0].samples = sampled(0, 1.5, 0, 9).samples;
+    trials.push_back(sampled(2, 1.5 * 0.8, 0.001, 9));
+    const std::vector<Estimate> times = estimates(trials);
+    EXPECT_NEAR(times[0].seconds, 1e-3, 1e-9);
+    EXPECT_NEAR(times[1].seconds, 0.9e-3, 1e-8);
+    EXPECT_NEAR(times[2].seconds, 0.8e-3, 1e-8);
+    EXPECT_EQ(chosen(trials), "c02");
+    // Further samples count by their number.
+    trials[1].samples = sampled(1, 1.5 * 0.93, 0, 18).samples;
+    trials[0].samples = sampled(0, 1.5, 0, 18).samples;
+    EXPECT_NEAR(estimates(trials)[1].seconds, (0.9e-3 + 2 * 0.93e-3) / 3, 1e-8);
+    EXPECT_EQ(trials[1].taken(), 27);
+    condense(trials);
+    EXPECT_EQ(trials[1].timing->samples, 27);
+    EXPECT_NEAR(trials[0].timing->unit_seconds, 1e-3, 1e-9) << "the first day's";
 }
 
 class Choosing : public Measuring {};

@@ -177,7 +177,7 @@ TEST_F(Measuring, AllAreMeasuredToTheEndWhenAllAreWanted) {
     EXPECT_EQ(tuning.trials.size(), 60u);
     for (const Trial& one : tuning.trials) {
         EXPECT_EQ(one.verdict, Verdict::measured);
-        EXPECT_EQ(one.samples.size(), static_cast<std::size_t>(protocol.rounds));
+        EXPECT_EQ(one.taken(), protocol.rounds);
     }
     EXPECT_EQ(name_of(tuning.trials, tuning.choice), land.space[7].name);
 }

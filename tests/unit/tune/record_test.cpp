@@ -1,7 +1,9 @@
 // Records: as text, in the layers of a cache, between processes.
 #include "tune/record.hpp"
 
+#include "sample_tunings.hpp"
 #include "tune/bucket.hpp"
+#include "tune/choice.hpp"
 #include "tune/record_store.hpp"
 #include "unit/cache/fixtures.hpp"
 
@@ -15,82 +17,13 @@
 namespace smlora::tune {
 namespace {
 
+using namespace testing;
 using smlora::testing::contents_of;
 using smlora::testing::write_file;
-
-Environment here() { return {"NVIDIA H200", "sm_90a", 132, "13.0", "13.0.88", "0123456789abcdef0123456789abcdef"}; }
-
-RecordName sample_name(std::uint8_t bucket = 11) {
-    return {"NVIDIA H200", "E8 K64 N32 R4 k2 bf16 ekn token->scattered", bucket};
-}
-
-Tuning sample_tuning(const std::string& slot = "forward", int best = 1, bool complete = true) {
-    Tuning tuning;
-    tuning.slot = slot;
-    tuning.environment = here();
-    tuning.workload = {2048, "uniform"};
-    tuning.date = "2026-11-23T10:11:12Z";
-    tuning.seed = 0xFEDCBA9876543210U;
-    tuning.seconds = 1.25;
-    tuning.complete = complete;
-    for (int i = 0; i < 4; ++i) {
-        Trial trial;
-        trial.candidate = {
-            "tile " + std::to_string(i), {"family", {{"TILE", 64 + i}, {"STAGES", i}}}, 1e-3 + i * 1e-6, 1024 * i, ""};
-        trial.verdict = i == 3 ? Verdict::refused : i == 2 ? Verdict::slow : Verdict::measured;
-        trial.why = i == 3 ? "spills 8 bytes of registers" : "";
-        trial.registers = 100 + i;
-        trial.spill_bytes = i == 3 ? 8 : 0;
-        trial.compile_seconds = 0.5;
-        trial.error = 1.5e-3;
-        trial.spent_seconds = 0.125;
-        if (i < 2) trial.samples = {1.234567e-3 * (i == best ? 0.8 : 1), no_sample, 1.25e-3 * (i == best ? 0.8 : 1)};
-        if (i == 2) trial.samples = {9e-3};
-        tuning.trials.push_back(std::move(trial));
-    }
-    tuning.choice = tuning.trials[static_cast<std::size_t>(best)].candidate.configuration;
-    return tuning;
-}
-
-SearchSpace sample_space() {
-    SearchSpace space;
-    for (const Trial& trial : sample_tuning().trials) space.push_back(trial.candidate);
-    return space;
-}
 
 /// For forward, with the sample's problem as a relative.
 std::optional<NearTuning> near(RecordStore& store, const RecordName& name) {
     return store.find_near(name, {sample_name().problem}, "forward", here(), sample_space());
-}
-
-void expect_same(const Tuning& a, const Tuning& b) {
-    EXPECT_EQ(a.slot, b.slot);
-    EXPECT_EQ(a.environment, b.environment);
-    EXPECT_EQ(a.workload.tokens, b.workload.tokens);
-    EXPECT_EQ(a.workload.routing, b.workload.routing);
-    EXPECT_EQ(a.date, b.date);
-    EXPECT_EQ(a.seed, b.seed);
-    EXPECT_EQ(a.seconds, b.seconds);
-    EXPECT_EQ(a.complete, b.complete);
-    EXPECT_EQ(a.choice, b.choice);
-    ASSERT_EQ(a.trials.size(), b.trials.size());
-    for (std::size_t i = 0; i < a.trials.size(); ++i) {
-        const Trial &x = a.trials[i], &y = b.trials[i];
-        EXPECT_EQ(x.candidate.name, y.candidate.name);
-        EXPECT_EQ(x.candidate.configuration, y.candidate.configuration);
-        EXPECT_NEAR(x.candidate.predicted_seconds, y.candidate.predicted_seconds, 1e-9);
-        EXPECT_EQ(x.candidate.shared_bytes, y.candidate.shared_bytes);
-        EXPECT_EQ(x.verdict, y.verdict);
-        EXPECT_EQ(x.why, y.why);
-        EXPECT_EQ(x.registers, y.registers);
-        EXPECT_EQ(x.spill_bytes, y.spill_bytes);
-        EXPECT_EQ(x.error, y.error);
-        ASSERT_EQ(x.samples.size(), y.samples.size());
-        for (std::size_t s = 0; s < x.samples.size(); ++s) {
-            EXPECT_EQ(std::isnan(x.samples[s]), std::isnan(y.samples[s]));
-            EXPECT_TRUE(std::isnan(x.samples[s]) || std::abs(x.samples[s] - y.samples[s]) < 1e-9);
-        }
-    }
 }
 
 Record record_of(const std::string& text) {
@@ -101,12 +34,12 @@ Record record_of(const std::string& text) {
 }
 
 TEST(Record, SurvivesItsText) {
-    Record record{sample_name(), {sample_tuning(), sample_tuning("dx", 0, false)}};
+    Record record{sample_name(), {sample_tuning(), sample_tuning("dx", 0, false), condensed_tuning("yb")}};
     const Record read = record_of(record_text(record));
     EXPECT_EQ(read.name, record.name);
-    ASSERT_EQ(read.tunings.size(), 2u);
-    expect_same(read.tunings[0], record.tunings[0]);
-    expect_same(read.tunings[1], record.tunings[1]);
+    ASSERT_EQ(read.tunings.size(), 3u);
+    for (std::size_t i = 0; i < 3; ++i) expect_same(read.tunings[i], record.tunings[i]);
+    EXPECT_TRUE(read.tunings[2].trials[1].timing.has_value());
     EXPECT_EQ(record_text(read), record_text(record));
 }
 
@@ -117,37 +50,69 @@ TEST(Record, IsTextForPeople) {
     EXPECT_NE(text.find("\"reason\": \"25.0 % faster than the heuristic choice\""), std::string::npos) << text;
 }
 
+/// A changed document with the checksum that it then has.
+std::string signed_text(nlohmann::ordered_json document) {
+    document.erase("xxh128");
+    document["xxh128"] = util::xxh128_hex(document.dump());
+    return document.dump(1);
+}
+
 TEST(Record, EveryFieldThatIsMissingOrOfAnotherTypeIsFoundOut) {
-    const auto sound = nlohmann::ordered_json::parse(record_text({sample_name(), {sample_tuning()}}));
+    const auto sound =
+        nlohmann::ordered_json::parse(record_text({sample_name(), {sample_tuning(), condensed_tuning()}}));
     int tried = 0;
     // Every value of the document in turn is taken out, and replaced by what cannot be right.
     const auto flat = sound.flatten();
     for (const auto& [path, value] : flat.items()) {
         if (path.find("/configuration/") != std::string::npos || path.find("/reason") != std::string::npos ||
-            path.find("/choice/") != std::string::npos) {
+            path.find("/choice/") != std::string::npos || path == "/xxh128") {
             continue;  // any names and numbers make a configuration; the reason is for people
         }
+
         const nlohmann::ordered_json::json_pointer pointer(path);
         const nlohmann::ordered_json wrong =
             value.is_string() ? nlohmann::ordered_json(17) : nlohmann::ordered_json("text");
         auto document = sound;
         document[pointer] = wrong;
         std::string why;
-        EXPECT_FALSE(parse_record(document.dump(), why).has_value()) << path;
+        EXPECT_FALSE(parse_record(signed_text(document), why).has_value()) << path;
         EXPECT_FALSE(why.empty());
         if (path.find("samples_us") != std::string::npos) continue;  // fewer samples are fine
         document = sound;
         document[pointer.parent_pointer()].erase(pointer.back());
-        EXPECT_FALSE(parse_record(document.dump(), why).has_value()) << path;
+        EXPECT_FALSE(parse_record(signed_text(document), why).has_value()) << path;
         ++tried;
     }
     EXPECT_GT(tried, 40);
 }
 
+TEST(Record, EveryFlippedBitAndEveryTruncationIsFoundOut) {
+    const std::string sound = record_text({sample_name(), {sample_tuning(), condensed_tuning()}});
+    for (std::size_t at = 0; at < sound.size(); ++at) {
+        std::string text = sound;
+        text[at] = static_cast<char>(text[at] ^ (1 << at % 7));
+        std::string why;
+        const std::optional<Record> read = parse_record(text, why);
+        // White space for white space changes nothing.
+        EXPECT_TRUE(!read || record_text(*read) == sound) << at;
+        EXPECT_FALSE(at + 2 < sound.size() && parse_record(sound.substr(0, at), why)) << at;
+    }
+}
+
+TEST(Record, ThatWasEditedSaysSo) {
+    auto document = nlohmann::ordered_json::parse(record_text({sample_name(), {sample_tuning(), condensed_tuning()}}));
+    document["bucket"] = 12;
+    std::string why;
+    EXPECT_FALSE(parse_record(document.dump(1), why).has_value());
+    EXPECT_NE(why.find("it was damaged, or edited"), std::string::npos) << why;
+    EXPECT_TRUE(parse_record(signed_text(document), why).has_value()) << why;
+}
+
 TEST(Record, ValuesThatMakeNoSenseAreFoundOut) {
-    const auto sound = nlohmann::ordered_json::parse(record_text({sample_name(), {sample_tuning()}}));
+    const auto sound =
+        nlohmann::ordered_json::parse(record_text({sample_name(), {sample_tuning(), condensed_tuning()}}));
     const std::vector<std::pair<const char*, nlohmann::ordered_json>> changes{
-        {"/format", 2},
+        {"/format", 1},
         {"/bucket", 32},
         {"/bucket", -1},
         {"/tunings/0/seconds", -1},
@@ -156,13 +121,18 @@ TEST(Record, ValuesThatMakeNoSenseAreFoundOut) {
         {"/tunings/0/candidates/0/verdict", "splendid"},
         {"/tunings/0/candidates/0/samples_us/0", 0},
         {"/tunings/0/candidates/0/samples_us/0", -3.5},
+        {"/tunings/1/candidates/1/timing", "fast"},
+        {"/tunings/1/candidates/1/timing/unit_us", 0},
+        {"/tunings/1/candidates/1/timing/ratio", 0},
+        {"/tunings/1/candidates/1/timing/deviation", -0.1},
+        {"/tunings/1/candidates/1/timing/samples", -1},
         {"/tunings/0/candidates/1/configuration", {{"family", "f"}, {"TILE", "large"}}},
     };
     for (const auto& [path, value] : changes) {
         auto document = sound;
         document[nlohmann::ordered_json::json_pointer(path)] = value;
         std::string why;
-        EXPECT_FALSE(parse_record(document.dump(), why).has_value()) << path << " " << value;
+        EXPECT_FALSE(parse_record(signed_text(document), why).has_value()) << path << " " << value;
     }
     for (const std::string text : {"", "[]", "{", "null", "17", "\xff\xfe"}) {
         std::string why;
@@ -353,15 +323,24 @@ TEST_F(Records, LayersAreConsultedInOrderAndCompleteOnesFirst) {
     EXPECT_TRUE(std::filesystem::exists(file(root(), sample_name(3))));
 }
 
-TEST_F(Records, TheLayerThatCameWithTheLibraryIsLeftOutIfItIsUnfit) {
-    std::filesystem::create_directories(scratch.path() / "shipped");
-    std::filesystem::permissions(scratch.path() / "shipped", std::filesystem::perms::all);
-    cache::Cache cache(layered(), log.logger);
-    EXPECT_EQ(cache.layers().size(), 2u);
-    ASSERT_FALSE(log.lines(LogLevel::info).empty());
-    EXPECT_NE(log.lines(LogLevel::info).back().find("chmod -R go-w"), std::string::npos);
-    std::filesystem::permissions(scratch.path() / "shipped", std::filesystem::perms::owner_all);
-    EXPECT_EQ(cache::Cache(layered(), log.logger).layers().back().root, scratch.path() / "shipped");
+TEST_F(Records, TheLayerThatCameWithTheLibraryIsLeftOutWithAWarningIfItIsUnfit) {
+    const std::filesystem::path shipped = scratch.path() / "shipped";
+    std::filesystem::create_directories(shipped);
+    std::filesystem::permissions(shipped, std::filesystem::perms::owner_all | std::filesystem::perms::group_all);
+    EXPECT_EQ(cache::Cache(layered(), log.logger).layers().size(), 2u);
+    ASSERT_EQ(log.warnings().size(), 1u);
+    EXPECT_NE(log.warnings()[0].find("chmod -R go-w " + shipped.string()), std::string::npos) << log.warnings()[0];
+    EXPECT_NE(log.warnings()[0].find("SMLORA_SHIPPED_CACHE=0"), std::string::npos) << log.warnings()[0];
+    std::filesystem::permissions(shipped, std::filesystem::perms::owner_all);
+    EXPECT_EQ(cache::Cache(layered(), log.logger).layers().back().root, shipped);
+    EXPECT_EQ(log.warnings().size(), 1u);
+}
+
+TEST_F(Records, TheLayerThatCameWithTheLibraryMayBeMissing) {
+    EXPECT_EQ(cache::Cache(layered(), log.logger).layers().size(), 2u);
+    EXPECT_TRUE(log.warnings().empty());
+    const std::string folder = (scratch.path() / "shipped").string();
+    EXPECT_NE(log.lines(LogLevel::info).back().find(folder), std::string::npos);
 }
 
 TEST_F(Records, DamagedOnesAreAMissAndGoFromTheWritableLayer) {
@@ -404,7 +383,25 @@ TEST_F(Records, ACacheThatCannotBeWrittenCostsOneWarning) {
     store.with_lock(sample_name(), [&] { ++ran; });
     EXPECT_EQ(ran, 1);
     ASSERT_EQ(log.warnings().size(), 1u);
-    EXPECT_NE(log.warnings()[0].find("what was measured is lost"), std::string::npos) << log.warnings()[0];
+    EXPECT_NE(log.warnings()[0].find("its measurements are lost"), std::string::npos) << log.warnings()[0];
+}
+
+TEST_F(Records, WhatAnotherProcessRecordsIsSeenAndWhatItRemovesIsGone) {
+    cache::Cache cache(options(), log.logger);
+    RecordStore store(cache, log.logger);
+    RecordStore other(cache, log.logger);
+    for (int turn = 0; turn < 20; ++turn) {
+        const Tuning tuning = sample_tuning("forward", turn % 2);
+        ASSERT_TRUE(other.save(sample_name(), tuning));
+        EXPECT_EQ(store.find(sample_name(), "forward", here())->choice, tuning.choice) << turn;
+    }
+    // One that is old enough to be remembered, and is replaced.
+    smlora::testing::set_age(file(root(), sample_name()), std::chrono::hours(1));
+    EXPECT_EQ(store.find(sample_name(), "forward", here())->choice, sample_tuning("forward", 1).choice);
+    ASSERT_TRUE(other.save(sample_name(), sample_tuning("forward", 0)));
+    EXPECT_EQ(store.find(sample_name(), "forward", here())->choice, sample_tuning("forward", 0).choice);
+    std::filesystem::remove(file(root(), sample_name()));
+    EXPECT_FALSE(store.find(sample_name(), "forward", here()).has_value());
 }
 
 TEST_F(Records, OfManyProcessesOneTunesAndAllChooseTheSame) {

@@ -41,7 +41,7 @@ TEST_F(LogToStderr, ShowsWhatTakesTimeAndWarningsUnlessAskedForMoreOrLess) {
 
 TEST_F(LogToStderr, NamesALevelThatIsNone) {
     EXPECT_EQ(lines_at("loud"),
-              "smlora: warning: SMLORA_LOG: expected debug, info, notice or warning, got \"loud\"; taking notice\n"
+              "smlora: warning: SMLORA_LOG: expected debug, info, notice or warning, got \"loud\"; using notice\n"
               "smlora: notice: n\nsmlora: warning: w\n");
 }
 

@@ -3,7 +3,7 @@
 import torch
 
 from smlora._projection import GROUPED, backward_lora, padded_rank, unit_columns
-from smlora.scattermoe._calls import adapters_as, routing_arrays
+from smlora.scattermoe._calls import adapters_as, not_differentiable, routing_arrays
 
 
 def _rank_rows(rows, R, scaling, dtype):
@@ -13,7 +13,7 @@ def _rank_rows(rows, R, scaling, dtype):
     return padded
 
 
-@torch.no_grad()
+@not_differentiable
 def grouped_lora_weight_grads(grouped_grad_out, grouped_x, yb, xa, lora_A, lora_B, combined_offsets, e_total, scaling):
     """(dA [E * R, K], dB [N, E * R]) = scaling (YB_e^T X_e, DY_e^T XA_e), all rows in expert order."""
     R = lora_A.size(0) // e_total

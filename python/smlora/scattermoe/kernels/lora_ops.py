@@ -3,16 +3,17 @@
 import torch
 
 from smlora._projection import GROUPED, backward_input, backward_lora, forward, unit_columns
-from smlora.scattermoe._calls import adapters_as, offsets_of, routing_arrays, row_order, written_to
+from smlora.scattermoe._calls import adapters_as, not_differentiable, offsets_of, routing_arrays, row_order, written_to
 from smlora.scattermoe.kernels.ops import scatter2scatter
 
 # From K * N of this size on, and up to so many experts, scatter2scatter_lora makes the base product and the adapter's part
-# one after the other. smlora's single product is never slower; whoever sets the threshold gets what they ask for.
+# one after the other. smlora's single product is never slower; the threshold is
+# honoured for callers that set it.
 _SPLIT_LORA_FWD_THRESHOLD = 2**63
 _SPLIT_LORA_FWD_MAX_EXPERTS = 32
 
 
-# Of Triton's kernels: their tiles and the buckets of their searches. Of no consequence here.
+# Constants of Triton's kernels, kept for code that imports them. They have no effect here.
 BLOCK_M = 128
 ALLOW_TF32 = True
 MIN_TRITON_DOT_SIZE = 16
@@ -66,7 +67,7 @@ def _split(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, A, B, scaling, b,
                   alpha=scaling)
 
 
-@torch.no_grad()
+@not_differentiable
 def scatter2scatter_lora(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, lora_A, lora_B, scaling, b=None,
                          x_grouped=False, y_grouped=False, out=None, int64_indices=False):
     """Y_i = X_i W_e + scaling (X_i A_e^T) B_e^T + b_e. X [M / k, K], or [M, K] with x_grouped; returns [M, N], in expert
@@ -83,7 +84,7 @@ def scatter2scatter_lora(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, lor
     return written_to(out, y)
 
 
-@torch.no_grad()
+@not_differentiable
 def scatter2scatter_lora_dX(DY, W, sorted_expert_idxs, sorted_scattered_idxs, k, lora_A, lora_B, scaling,
                             dy_grouped=True, dx_grouped=False, out=None, int64_indices=False):
     """dX_i = DY_i W_e^T + scaling (DY_i B_e) A_e. DY [M / k, N], or [M, N] with dy_grouped; returns [M, K], in expert
@@ -107,7 +108,7 @@ def _gradients(DY, X, lora_A, lora_B, expert_offsets, scattered, E, k, scaling, 
     )
 
 
-@torch.no_grad()
+@not_differentiable
 def group_bwd_lora(DY, X, lora_A, lora_B, expert_offsets, E, scaling, sorted_scattered_idxs=None, k=1,
                    int64_indices=False):
     """(dA [E * R, K], dB [N, E * R]) of DY [M, N] and X [M, K], both in expert order; exactly zero for experts without
@@ -116,7 +117,7 @@ def group_bwd_lora(DY, X, lora_A, lora_B, expert_offsets, E, scaling, sorted_sca
     return _gradients(DY, X, lora_A, lora_B, expert_offsets, order, E, 1, scaling, GROUPED, GROUPED)
 
 
-@torch.no_grad()
+@not_differentiable
 def group_bwd_lora_fused(DY, X, lora_A, lora_B, expert_offsets, sorted_scattered_idxs, E, k, scaling,
                          real_expert_offsets=None, dy_grouped=False, int64_indices=False):
     """As group_bwd_lora, of X [M / k, K] and of DY [M, N] in the order of the entries, or of the experts with

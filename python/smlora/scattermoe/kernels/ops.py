@@ -4,15 +4,15 @@ import torch
 
 from smlora._projection import GROUPED, backward_bias, backward_weight, forward, unit_columns
 from smlora._rows import group_rows
-from smlora.scattermoe._calls import offsets_of, routing_arrays, row_order, written_to
+from smlora.scattermoe._calls import not_differentiable, offsets_of, routing_arrays, row_order, written_to
 
 
-# Of Triton's kernels; of no consequence here.
+# Constants of Triton's kernels, kept for code that imports them. They have no effect here.
 BLOCK_M = 128
 ALLOW_TF32 = True
 
 
-@torch.no_grad()
+@not_differentiable
 def scatter2scatter_compileable(output, W, X, k, sorted_expert_idxs, sorted_scattered_idxs, b, x_grouped, y_grouped,
                                 int64_indices=False, residual=None):
     """scatter2scatter into `output`, or into a new tensor if it is None. Returns what was written to."""
@@ -32,7 +32,7 @@ def scatter2scatter(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, b=None, 
                                        int64_indices, residual)
 
 
-@torch.no_grad()
+@not_differentiable
 def group(A, sorted_expert_idxs, coeff=None, fan_out=1, out=None):
     """Y_i = coeff[f] * A[f // fan_out] with f = sorted_expert_idxs[i], which despite its name is sorted_scattered_idxs.
     A [M / fan_out, K]; coeff [M]; returns [M, K]."""
@@ -45,7 +45,7 @@ def group(A, sorted_expert_idxs, coeff=None, fan_out=1, out=None):
     return written_to(out, rows)
 
 
-@torch.no_grad()
+@not_differentiable
 def group_bwd_W(DY, X, expert_offsets, E, has_bias=False):
     """(dW [E, K, N], db [E, N] or None) of DY [M, N] and X [M, K], both in expert order."""
     order = torch.arange(X.size(0), device=X.device, dtype=expert_offsets.dtype)

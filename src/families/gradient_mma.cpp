@@ -1,0 +1,99 @@
+#include "families/gradient_mma.hpp"
+
+#include "args/lora_gradient_mma.h"
+#include "families/roofline.hpp"
+#include "families/shared_memory.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+
+namespace smlora::families {
+namespace {
+
+constexpr const char* family_name = "lora_gradient_mma";
+
+/// Blocking of lora_gradient_mma.
+struct GradientTile {
+    int c, r, k;  ///< columns of the wide operand, ranks, rows of a pipeline stage
+    int warps;
+    int stages;
+    int min_blocks;
+
+    [[nodiscard]] lora_gradient_mma::Blocking blocking() const { return {c, r, k, warps, stages}; }
+    [[nodiscard]] unsigned threads() const { return static_cast<unsigned>(lora_gradient_mma::threads(blocking())); }
+    /// Dynamic shared memory.
+    [[nodiscard]] unsigned shared_bytes(std::int64_t E) const;
+};
+
+unsigned GradientTile::shared_bytes(std::int64_t E) const {
+    return static_cast<unsigned>(lora_gradient_mma::shared_memory(blocking(), static_cast<int>(E)).bytes);
+}
+
+tune::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
+    const GradientSize size = gradient_size(work, facts);
+    // Memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only the first of each rank
+    // tile was measured against others (docs/lab/2026-11-23-portable.md, "What was tried").
+    struct Rated {
+        GradientTile tile;
+        double efficiency;
+    };
+    constexpr std::array tiles{
+        Rated{{128, 16, 32, 4, 3, 6}, 1.00},  Rated{{128, 16, 32, 4, 6, 3}, 0.80}, Rated{{128, 16, 32, 4, 4, 4}, 0.90},
+        Rated{{64, 16, 32, 4, 4, 6}, 0.85},   Rated{{256, 16, 32, 8, 3, 3}, 0.90}, Rated{{128, 16, 64, 4, 3, 3}, 0.85},
+        Rated{{128, 32, 32, 4, 3, 4}, 1.00},  Rated{{128, 32, 32, 4, 5, 3}, 0.90}, Rated{{256, 32, 32, 8, 3, 2}, 0.90},
+        Rated{{64, 32, 32, 4, 4, 4}, 0.85},   Rated{{128, 64, 32, 4, 3, 3}, 1.00}, Rated{{128, 64, 32, 4, 4, 2}, 0.90},
+        Rated{{64, 64, 32, 4, 4, 4}, 0.85},   Rated{{256, 64, 32, 8, 3, 1}, 0.85}, Rated{{128, 128, 32, 4, 4, 2}, 1.00},
+        Rated{{128, 128, 32, 4, 3, 2}, 0.95}, Rated{{64, 128, 32, 4, 4, 2}, 0.85},
+    };
+    tune::SearchSpace space;
+    for (const Rated& rated : tiles) {
+        const GradientTile& tile = rated.tile;
+        tune::Candidate candidate;
+        candidate.name =
+            fmt::format("mma_{}x{}x{}_w{}_s{}_b{}", tile.c, tile.r, tile.k, tile.warps, tile.stages, tile.min_blocks);
+        candidate.configuration = {family_name,
+                                   {{"TILE_C", tile.c},
+                                    {"TILE_R", tile.r},
+                                    {"TILE_K", tile.k},
+                                    {"WARPS", tile.warps},
+                                    {"STAGES", tile.stages},
+                                    {"MIN_BLOCKS", tile.min_blocks}}};
+        candidate.predicted_seconds = predicted_seconds(0, bytes_moved(size, tile.r) / rated.efficiency, facts);
+        candidate.shared_bytes = tile.shared_bytes(size.E);
+        candidate.refusal = shared_memory_refusal(tile.shared_bytes(size.E), 1, facts);
+        space.push_back(std::move(candidate));
+    }
+    return space;
+}
+
+GradientTile tile_of(const tune::Configuration& configuration) {
+    const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
+    return {at("TILE_C"), at("TILE_R"), at("TILE_K"), at("WARPS"), at("STAGES"), at("MIN_BLOCKS")};
+}
+
+Step step_of(const GradientWork& work, const tune::Configuration& configuration) {
+    const GradientTile tile = tile_of(configuration);
+    Step step;
+    auto& spec = step.spec;
+    spec.family = family_name;
+    spec.threads = tile.threads();
+    spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
+    spec.dynamic_shared = tile.shared_bytes(work.problem.E);
+    spec.constants = gradient_pair_constants(work);
+    auto& constants = spec.constants;
+    constants.emplace_back("TILE_C", tile.c);
+    constants.emplace_back("TILE_R", tile.r);
+    constants.emplace_back("TILE_K", tile.k);
+    constants.emplace_back("WARPS", tile.warps);
+    constants.emplace_back("STAGES", tile.stages);
+    step.column_tiles = gradient_tiles(work, tile.c, tile.r);
+    return step;
+}
+
+}  // namespace
+
+const GradientFamily gradient_mma{.name = family_name, .candidates = candidates, .step = step_of};
+
+}  // namespace smlora::families

@@ -1,0 +1,137 @@
+#include "families/gradients.hpp"
+
+#include "args/lora_gradient_reduce.h"
+#include "families/type_names.hpp"
+
+#include <algorithm>
+
+namespace smlora::families {
+namespace {
+
+/// Rows that an expert may have without being cut into chunks of half as many, whose sums are added up afterwards.
+/// Twice the mean, so that an even routing writes its gradients straight; less where one expert that has everything
+/// would not make enough pieces to fill a GPU.
+std::int64_t uncut_rows(const Problem& problem, std::int64_t M) {
+    constexpr std::int64_t least = 256;          // below it, adding the pieces up costs more than it spreads
+    constexpr std::int64_t blocks_wanted = 512;  // a few for each multiprocessor of the largest GPUs
+    constexpr std::int64_t partials_limit = std::int64_t{512} << 20;  // bytes
+    const std::int64_t width = problem.K + problem.N;
+    const std::int64_t column_tiles = (width + 127) / 128;
+    const std::int64_t even = 2 * M / problem.E;
+    const std::int64_t spread = M * column_tiles / blocks_wanted;
+    const std::int64_t fitting = 3 * M * problem.R * width * 4 / partials_limit;
+    const std::int64_t rows = std::max({least, std::min(even, spread), fitting});
+    return (rows + 1) / 2 * 2;
+}
+
+/// Of the experts that are cut, together: one of r > u rows has at most 2 r / u + 1 chunks, less than 3 r / u.
+std::int64_t most_chunks(std::int64_t M, std::int64_t uncut) { return 3 * M / uncut; }
+
+/// Whether a wide operand, whose rows are read for each of their token's experts, is too large to stay in L2 as a
+/// whole, so that only a span of its columns may.
+bool read_by_span(const Problem& problem, RowOrder rows, std::int64_t width, double tokens,
+                  const gpu::DeviceFacts& facts) {
+    const double bytes = tokens * static_cast<double>(width) * static_cast<double>(size_of(problem.dtype));
+    return rows == RowOrder::token && bytes > static_cast<double>(facts.l2_bytes) / 2;
+}
+
+}  // namespace
+
+GradientSize gradient_size(const GradientWork& work, const gpu::DeviceFacts& facts) {
+    const Problem& problem = work.problem;
+    const double rows = work.tokens * static_cast<double>(problem.top_k);
+    const double gradient =
+        static_cast<double>(problem.E * problem.R) * static_cast<double>(size_of(problem.adapter_dtype));
+    GradientSize size;
+    size.E = problem.E;
+    size.R = problem.R;
+    size.padded_rank = padded_rank(problem);
+    size.gates = problem.gates;
+    size.rows_per_expert = rows / static_cast<double>(problem.E);
+    const auto add = [&](std::int64_t width, RowOrder order) {
+        if (width == 0) return;
+        size.bytes += 2 * ((order == RowOrder::token ? work.tokens : rows) * static_cast<double>(width) +
+                           rows * static_cast<double>(padded_rank(problem))) +
+                      gradient * static_cast<double>(width);
+        size.by_span = size.by_span || read_by_span(problem, order, width, work.tokens, facts);
+    };
+    add(work.wide_a(), problem.x_rows);
+    add(work.wide_b(), problem.y_rows);
+    return size;
+}
+
+double bytes_moved(const GradientSize& size, int ranks) {
+    const auto rank_tiles = static_cast<double>((size.R + ranks - 1) / ranks);
+    const double idle = std::max(0.0, static_cast<double>(ranks) / static_cast<double>(size.R) - 1);
+    return size.bytes * rank_tiles * (1 + 0.1 * idle);
+}
+
+std::vector<jit::Constant> gradient_pair_constants(const GradientWork& work) {
+    const Problem& problem = work.problem;
+    return {
+        {"E", problem.E},
+        {"WIDE_A", work.wide_a()},
+        {"WIDE_B", work.wide_b()},
+        {"ROWS_A", static_cast<int>(problem.x_rows)},
+        {"ROWS_B", static_cast<int>(problem.y_rows)},
+        {"RANK", problem.R},
+        {"RANK_STRIDE", padded_rank(problem)},
+        {"TOP_K", problem.top_k},
+        {"HAS_GATES", problem.gates},
+        {"Element", type_name(problem.dtype)},
+        {"Output", type_name(problem.adapter_dtype)},
+        {"Gate", gate_type_name(problem, problem.gates)},
+        {"Index", type_name(problem.index_dtype)},
+    };
+}
+
+int gradient_tiles(const GradientWork& work, std::int64_t columns, std::int64_t ranks) {
+    return static_cast<int>(((work.wide_a() + columns - 1) / columns + (work.wide_b() + columns - 1) / columns) *
+                            ((work.problem.R + ranks - 1) / ranks));
+}
+
+Step gradients_reduce_step(const GradientWork& work) {
+    const Problem& problem = work.problem;
+    Step step;
+    step.spec.family = "lora_gradient_reduce";
+    step.spec.threads = lora_gradient_reduce::block_threads;
+    step.spec.dynamic_shared =
+        static_cast<unsigned>(lora_gradient_reduce::shared_memory(static_cast<int>(problem.E)).bytes);
+    const auto pieces = [&](std::int64_t wide) {
+        return lora_gradient_reduce::pieces(static_cast<int>(wide), static_cast<int>(problem.R));
+    };
+    step.column_tiles = pieces(work.wide_a()) + pieces(work.wide_b());
+    step.spec.constants = {
+        {"E", problem.E},
+        {"WIDE_A", work.wide_a()},
+        {"WIDE_B", work.wide_b()},
+        {"RANK", problem.R},
+        {"Output", type_name(problem.adapter_dtype)},
+        {"Index", type_name(problem.index_dtype)},
+    };
+    return step;
+}
+
+std::int64_t partials_bytes(const Problem& problem, std::int64_t width, std::int64_t M) {
+    return most_chunks(M, uncut_rows(problem, M)) * problem.R * width * 4;
+}
+
+void launch_gradients(const Launcher& launcher, const GradientSteps& steps, const Problem& problem,
+                      LoraGradientPair pair) {
+    if (steps.a != nullptr) launcher.launch_grid(*steps.a, steps.a->column_tiles, problem.E, pair.a);
+    if (steps.b != nullptr) launcher.launch_grid(*steps.b, steps.b->column_tiles, problem.E, pair.b);
+    if (steps.both == nullptr) return;
+    const std::int64_t M = pair.a.M;
+    const std::int64_t uncut = uncut_rows(problem, M);
+    pair.a.uncut_rows = pair.b.uncut_rows = static_cast<int>(uncut);
+    const auto tokens = static_cast<double>(M / problem.top_k);
+    pair.a.by_span = read_by_span(problem, problem.x_rows, problem.K, tokens, launcher.facts()) ? 1 : 0;
+    pair.b.by_span = read_by_span(problem, problem.y_rows, problem.N, tokens, launcher.facts()) ? 1 : 0;
+    launcher.launch(*steps.both, (most_chunks(M, uncut) + problem.E) * steps.both->column_tiles, pair);
+    if (M > uncut) {
+        const std::int64_t most_cut = std::min(problem.E, M / uncut);
+        launcher.launch(*steps.reduce, most_cut * steps.reduce->column_tiles, pair, gpu::Begin::during_last_kernel);
+    }
+}
+
+}  // namespace smlora::families

@@ -1,0 +1,69 @@
+// The grouped products that a projection's operations are made of: forward, dX, XA and YB differ only in what is filled
+// in here, and each kernel family computes any of them that it says it can.
+#pragma once
+
+#include "jit/kernel_spec.hpp"
+
+#include <smlora/problem.hpp>
+
+#include <cstdint>
+#include <vector>
+
+namespace smlora::families {
+
+struct Product {
+    /// Of x or dy with the weight, or of them with one matrix of the adapter alone.
+    enum class Kind : std::uint8_t { projection, rank_rows };
+
+    Kind kind = Kind::projection;
+    std::int64_t red = 0;         ///< length of the reduction
+    std::int64_t out = 0;         ///< columns written
+    std::int64_t out_weight = 0;  ///< of those, columns that the weight has; the rest are written as zero
+    std::int64_t rank = 0;        ///< columns of lora_rows that count; 0: no adapter
+    RowOrder rows = RowOrder::token;
+    RowOrder out_rows = RowOrder::scattered;
+    bool weight_out_contiguous = false;
+    std::int64_t weight_row_stride = 0;  ///< 0: known at run time only
+    bool lora_out_contiguous = false;
+    bool bias = false;
+    bool gates = false;
+};
+
+/// y_i = x_i W_e + xa_i B_e^T + b_e.
+[[nodiscard]] Product forward_product(const Problem& problem);
+
+/// dx_i = g_f (dy_i W_e^T + yb_i A_e), the gate left to the kernel that comes after where there is one: that of dgates,
+/// or the sum over a token's rows.
+[[nodiscard]] Product dx_product(const Problem& problem, bool wants_dgates);
+
+/// xa_i = scaling x_i A_e^T, A packed or direct as [E, padded rank, K].
+[[nodiscard]] Product xa_product(const Problem& problem);
+
+/// yb_i = scaling dy_i B_e, B packed or direct as [E, N, padded rank].
+[[nodiscard]] Product yb_product(const Problem& problem);
+
+/// A product as a piece of work: what a family plans it from.
+struct ProductWork {
+    Problem problem;
+    Product product;
+    double tokens = 1;  ///< about as many as a call has; only cost models ask
+};
+
+/// Columns of the rank rows, padding included; 0: no adapter.
+[[nodiscard]] std::int64_t rank_columns(const ProductWork& work);
+
+/// What the time of a product depends on.
+struct ProductSize {
+    std::int64_t E = 0, out = 0;
+    double depth = 0;                   ///< of the reduction, the adapter's included
+    double rows_per_expert = 0;         ///< the mean, M / E
+    double bytes = 0;                   ///< read and written once
+    bool reduction_contiguous = false;  ///< of the weight
+};
+
+[[nodiscard]] ProductSize product_size(const ProductWork& work);
+
+/// Constants that the templates of the portable products have in common.
+[[nodiscard]] std::vector<jit::Constant> product_constants(const ProductWork& work);
+
+}  // namespace smlora::families

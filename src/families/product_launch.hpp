@@ -1,0 +1,53 @@
+// Launching a grouped product with its adapter.
+#pragma once
+
+#include "args/grouped_product.h"
+#include "families/adapter.hpp"
+#include "families/launcher.hpp"
+#include "families/step.hpp"
+
+#include <smlora/operations.hpp>
+
+#include <cstdint>
+#include <memory>
+
+namespace smlora::families {
+
+/// How a family launches its product: it holds what that follows from beside the call's own figures. Made with the
+/// step, so that a call works nothing out twice.
+class ProductLaunch {
+ public:
+    ProductLaunch() = default;
+    virtual ~ProductLaunch() = default;
+    ProductLaunch(const ProductLaunch&) = delete;
+    ProductLaunch& operator=(const ProductLaunch&) = delete;
+
+    /// `adapter` is there if the product has one; its rank rows are in `args`, too. `begin`: the earliest moment.
+    virtual void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& args,
+                        const Adapter& adapter, gpu::Begin begin) const = 0;
+};
+
+/// Of a kernel that walks row tiles and needs nothing but its arguments, for a problem of E experts.
+[[nodiscard]] std::shared_ptr<const ProductLaunch> portable_launch(std::int64_t E);
+
+/// Arguments that every product of a call has in common.
+[[nodiscard]] GroupedProductArgs product_args(const Problem& problem, const Routing& routing, std::int64_t M);
+
+/// Bytes of xa or yb for M rows.
+[[nodiscard]] std::int64_t rank_rows_bytes(const Problem& problem, std::int64_t M);
+
+/// out_i = scaling row(i) matrix_e into rows of the padded rank: XA or YB.
+void launch_rank_product(const Launcher& launcher, const Step& step, const Problem& problem, GroupedProductArgs args,
+                         const Tensor& rows, const AdapterMatrix& matrix, float scaling, void* out);
+
+/// The steps of a product with its adapter.
+struct ProductSteps {
+    const Step* rank_rows = nullptr;  ///< null: the product makes them itself, or has no adapter
+    const Step* product = nullptr;
+};
+
+/// The product of `rows`, with its adapter if the problem has one; `args` tells the rest.
+void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
+                    const Adapter& adapter, GroupedProductArgs args);
+
+}  // namespace smlora::families

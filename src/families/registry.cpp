@@ -1,0 +1,113 @@
+// The list of kernel families: a new one has its line here.
+#include "families/family.hpp"
+#include "families/gradient_bulk.hpp"
+#include "families/gradient_mma.hpp"
+#include "families/product_mma.hpp"
+#include "families/product_simt.hpp"
+#include "families/product_wgmma.hpp"
+#include "util/environment.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <utility>
+
+namespace smlora::families {
+namespace {
+
+// Of candidates that are predicted alike, that of the first family is taken.
+const ProductFamily* const product_families[] = {
+    &product_mma,
+    &product_wgmma,
+};
+const GradientFamily* const gradient_families[] = {
+    &gradient_bulk,
+    &gradient_mma,
+};
+
+template <class Families>
+auto family_of(const Families& families, const tune::Configuration& configuration) {
+    const auto found = std::find_if(std::begin(families), std::end(families),
+                                    [&](const auto* family) { return family->name == configuration.family; });
+    if (found == std::end(families)) {
+        throw Error(ErrorCode::internal, fmt::format("there is no kernel family {} here", configuration.family));
+    }
+    return *found;
+}
+
+void append(tune::SearchSpace& space, tune::SearchSpace more) {
+    space.insert(space.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+}
+
+/// What SMLORA_INSTRUCTIONS restricts products to, or nothing. Throws if that is no family.
+std::string named_instructions() {
+    const std::string named = util::environment("SMLORA_INSTRUCTIONS").value_or("");
+    std::string known;
+    for (const ProductFamily* family : product_families) {
+        if (named.empty() || named == family->instructions) return named;
+        known += fmt::format("{}{}", known.empty() ? "" : " or ", family->instructions);
+    }
+    throw Error(ErrorCode::invalid_argument, fmt::format("SMLORA_INSTRUCTIONS: expected {}, got {}", known, named));
+}
+
+/// Refuses all but those of the family that is named, if that has any.
+void restrict_to_named(tune::SearchSpace& space) {
+    const std::string named = named_instructions();
+    if (named.empty()) return;
+    const auto is_named = [&](const tune::Candidate& candidate) {
+        return family_of(product_families, candidate.configuration)->instructions == named;
+    };
+    if (std::none_of(space.begin(), space.end(),
+                     [&](const tune::Candidate& candidate) { return candidate.legal() && is_named(candidate); })) {
+        return;
+    }
+    for (tune::Candidate& candidate : space) {
+        if (candidate.legal() && !is_named(candidate)) candidate.refusal = "SMLORA_INSTRUCTIONS is " + named;
+    }
+}
+
+}  // namespace
+
+tune::SearchSpace product_candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
+    const bool rank_product = work.product.kind == Product::Kind::rank_rows;
+    tune::SearchSpace space;
+    for (const ProductFamily* family : product_families) {
+        if (!rank_product || family->makes_rank_products) append(space, family->candidates(work, facts));
+    }
+    if (!rank_product) restrict_to_named(space);
+    return space;
+}
+
+tune::SearchSpace gradient_candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
+    tune::SearchSpace space;
+    for (const GradientFamily* family : gradient_families) append(space, family->candidates(work, facts));
+    return space;
+}
+
+Step product_step(const ProductWork& work, const std::optional<tune::Configuration>& configuration) {
+    if (!configuration) return product_simt_step(work);
+    return family_of(product_families, *configuration)->step(work, *configuration);
+}
+
+Step gradients_step(const GradientWork& work, const tune::Configuration& configuration) {
+    return family_of(gradient_families, configuration)->step(work, configuration);
+}
+
+bool makes_rank_rows(const tune::Configuration& configuration) {
+    const ProductFamily* const family = family_of(product_families, configuration);
+    return family->makes_rank_rows != nullptr && family->makes_rank_rows(configuration);
+}
+
+std::int64_t product_scratch_bytes(const Problem& problem, std::int64_t M) {
+    std::int64_t bytes = 0;
+    for (const ProductFamily* family : product_families) {
+        if (family->scratch_bytes != nullptr) bytes = std::max(bytes, family->scratch_bytes(problem, M));
+    }
+    return bytes;
+}
+
+}  // namespace smlora::families

@@ -1,0 +1,18 @@
+// What the templates call the types of a problem.
+#pragma once
+
+#include <smlora/problem.hpp>
+
+namespace smlora::families {
+
+/// An element or index type. Throws Error{unsupported} for one that no template has.
+[[nodiscard]] const char* type_name(DType dtype);
+
+/// The type of gates. Kernels without gates take that of their elements, so that they are the same ones whatever type
+/// the problem's gates have.
+[[nodiscard]] const char* gate_type_name(const Problem& problem, bool gates);
+
+/// The format of weights in the problem's own type (weight/plain.cuh).
+inline constexpr const char* plain_weight = "smlora::weight::Plain";
+
+}  // namespace smlora::families

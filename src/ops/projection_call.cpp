@@ -1,0 +1,101 @@
+#include "ops/projection_call.hpp"
+
+#include "args/combine.h"
+#include "families/product_launch.hpp"
+#include "families/tensor_layout.hpp"
+
+namespace smlora::ops {
+namespace {
+
+using plan::Role;
+
+/// Columns of the product's rows.
+std::int64_t width_of(const Problem& problem, Direction direction) {
+    return direction == Direction::forward ? problem.N : problem.K;
+}
+
+/// Without rank rows that are given they lie in it, too.
+ProjectionScratch projection_scratch(const Problem& problem, std::int64_t M, Direction direction,
+                                     const families::Packing& packing, bool rank_rows_given) {
+    const bool forward = direction == Direction::forward;
+    const bool lora = problem.R > 0;
+    const bool summed = (forward ? problem.y_rows : problem.x_rows) == RowOrder::token;
+    const bool rank_rows = lora && !rank_rows_given;
+    return {problem, M,
+            ScratchNeeds{.product = lora,
+                         .xa = forward && rank_rows,
+                         .yb = !forward && rank_rows,
+                         .summed_columns = summed ? width_of(problem, direction) : 0,
+                         .packed_a = packing.a.has_value(),
+                         .packed_b = packing.b.has_value()}};
+}
+
+}  // namespace
+
+std::size_t projection_workspace(const Problem& problem, std::int64_t T, Direction direction) {
+    families::Packing packing;
+    if (problem.R > 0) packing = {families::Fastest::inner, families::Fastest::inner};
+    return projection_scratch(problem, T * problem.top_k, direction, packing, false).memory.bytes();
+}
+
+ProjectionCall::ProjectionCall(const engine::CudaCall& call, const plan::Plan& plan, const Problem& problem,
+                               const Projection& projection)
+    : launcher_(call.launcher()),
+      plan_(plan),
+      problem_(problem),
+      projection_(projection),
+      scratch_(projection_scratch(problem, projection.T * problem.top_k, projection.direction, projection.packing,
+                                  projection.rank_rows.given())) {
+    scratch_.memory.allocate(projection.workspace, call.stream());
+}
+
+families::Adapter ProjectionCall::adapter() const {
+    if (problem_.R == 0) return {};
+    const bool forward = projection_.direction == Direction::forward;
+    const auto a = [&] {
+        return families::adapter_a(launcher_, plan_.find(Role::pack_a), problem_, projection_.A,
+                                   scratch_.memory.at(scratch_.packed_a));
+    };
+    const auto b = [&] {
+        return families::adapter_b(launcher_, plan_.find(Role::pack_b), problem_, projection_.B,
+                                   scratch_.memory.at(scratch_.packed_b));
+    };
+    families::Adapter adapter;
+    adapter.ranked = forward ? a() : b();
+    adapter.adapted = forward ? b() : a();
+    adapter.scaling = projection_.scaling;
+    adapter.rank_rows = projection_.rank_rows.given() ? projection_.rank_rows.data
+                                                      : scratch_.memory.at(forward ? scratch_.xa : scratch_.yb);
+    adapter.scratch = scratch_.memory.at(scratch_.product);
+    return adapter;
+}
+
+GroupedProductArgs ProjectionCall::launch_product() const {
+    const bool forward = projection_.direction == Direction::forward;
+    const bool summed = plan_.has(Role::combine);
+    GroupedProductArgs args = families::product_args(problem_, projection_.routing, projection_.T * problem_.top_k);
+    args.weight = projection_.W.data;
+    args.weight_expert_stride = projection_.W.strides[0];
+    args.bias = projection_.bias.data;
+    args.gates = projection_.gates.data;
+    args.out = summed ? scratch_.memory.at(scratch_.rows) : projection_.out.data;
+    args.out_stride = summed ? width_of(problem_, projection_.direction) : families::row_stride(projection_.out);
+    families::launch_product(
+        launcher_, {.rank_rows = plan_.find(forward ? Role::xa : Role::yb), .product = plan_.find(Role::product)},
+        problem_, projection_.rows, adapter(), args);
+    return args;
+}
+
+void ProjectionCall::launch_sum() const {
+    const families::Step* const step = plan_.find(Role::combine);
+    if (step == nullptr) return;
+    const CombineKernelArgs sum{scratch_.memory.at(scratch_.rows),
+                                width_of(problem_, projection_.direction),
+                                projection_.gates.data,
+                                projection_.out.data,
+                                families::row_stride(projection_.out),
+                                static_cast<int>(projection_.T)};
+    launcher_.launch_rows(*step, projection_.T, sum, gpu::Begin::during_last_kernel);
+}
+
+}  // namespace smlora::ops

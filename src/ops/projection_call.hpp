@@ -1,0 +1,64 @@
+// What forward and backward_input have in common: the product of rows and weights with its adapter, and the sum over a
+// token's rows.
+#pragma once
+
+#include "args/grouped_product.h"
+#include "engine/cuda_call.hpp"
+#include "families/pack.hpp"
+#include "ops/projection_scratch.hpp"
+#include "plan/plan.hpp"
+
+#include <smlora/operations.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace smlora::ops {
+
+/// forward: rows x become y by W, with A and then B. backward_input: rows dy become dx, with B and then A.
+enum class Direction : std::uint8_t { forward, backward };
+
+/// The tensors of a call, by what the product makes of them.
+struct Projection {
+    Direction direction = Direction::forward;
+    std::int64_t T = 0;
+    const Routing& routing;
+    const Tensor& rows;
+    const Tensor& out;
+    const Tensor& rank_rows;  ///< where XA or YB is wanted
+    const Tensor& W;
+    const Tensor& A;
+    const Tensor& B;
+    const Tensor& bias;   ///< read by products that add it
+    const Tensor& gates;  ///< read by the sum over a token's rows, or by products that apply it
+    float scaling = 1.0F;
+    const families::Packing& packing;
+    const Workspace& workspace;
+};
+
+/// Bytes of the workspace that any such call for T tokens needs at most.
+[[nodiscard]] std::size_t projection_workspace(const Problem& problem, std::int64_t T, Direction direction);
+
+/// One such call with its plan. Scratch memory lives as long as it does, and so must what it is made of.
+class ProjectionCall {
+ public:
+    ProjectionCall(const engine::CudaCall& call, const plan::Plan& plan, const Problem& problem,
+                   const Projection& projection);
+
+    /// Launches the product. Returns its arguments, among them where its rows are.
+    GroupedProductArgs launch_product() const;
+
+    /// Launches the sum over a token's rows, if the plan has one.
+    void launch_sum() const;
+
+ private:
+    [[nodiscard]] families::Adapter adapter() const;
+
+    const families::Launcher& launcher_;
+    const plan::Plan& plan_;
+    const Problem& problem_;
+    const Projection& projection_;
+    ProjectionScratch scratch_;
+};
+
+}  // namespace smlora::ops

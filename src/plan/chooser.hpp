@@ -1,0 +1,29 @@
+// What decides which candidates a plan is made of.
+#pragma once
+
+#include "gpu/device.hpp"
+#include "plan/call_rows.hpp"
+#include "plan/plan.hpp"
+
+#include <smlora/problem.hpp>
+
+#include <cuda.h>
+
+namespace smlora::plan {
+
+/// Thread-safe.
+class Chooser {
+ public:
+    virtual ~Chooser() = default;
+
+    /// By what is known already. Measures nothing and needs no GPU.
+    [[nodiscard]] virtual Choices known(const Problem& problem, const Request& request,
+                                        const gpu::DeviceFacts& facts) = 0;
+
+    /// The same, but what is not known may be measured first, on the rows of the call, which are valid on `stream`.
+    /// Never throws for a measurement that fails: then the choice is the one without it.
+    [[nodiscard]] virtual Choices choose(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts,
+                                         const CallRows& rows, CUstream stream) = 0;
+};
+
+}  // namespace smlora::plan

@@ -1,0 +1,92 @@
+// What differs between calls of one problem and changes which kernels are right: for each operation what it depends on,
+// and no more.
+#pragma once
+
+#include "families/pack.hpp"
+#include "families/rows.hpp"
+
+#include <smlora/dtype.hpp>
+
+#include <cstdint>
+#include <variant>
+
+namespace smlora::plan {
+
+struct Route {
+    DType input_index = DType::int32;  ///< of top_idx
+
+    friend bool operator==(const Route&, const Route&) = default;
+};
+
+struct Group {
+    families::RowShape rows;
+    bool gated = false;
+
+    friend bool operator==(const Group&, const Group&) = default;
+};
+
+struct Combine {
+    families::RowShape rows;
+    bool gated = false;
+
+    friend bool operator==(const Combine&, const Combine&) = default;
+};
+
+struct CombineBackward {
+    families::RowShape rows;
+    bool gated = false;
+    bool wants_dy = false;
+    bool wants_dgates = false;
+
+    friend bool operator==(const CombineBackward&, const CombineBackward&) = default;
+};
+
+struct Forward {
+    std::uint8_t bucket = 0;    ///< of T, see tune/bucket.hpp
+    bool tensor_cores = false;  ///< 16-bit types with every row 16-byte aligned
+    bool vector_rows = false;   ///< rows of y 16-byte aligned
+    families::Packing packing;
+
+    friend bool operator==(const Forward&, const Forward&) = default;
+};
+
+struct BackwardInput {
+    std::uint8_t bucket = 0;
+    bool tensor_cores = false;
+    bool vector_rows = false;  ///< rows of dx, and of x if dgates are wanted, 16-byte aligned
+    bool vector_bias = false;  ///< the bias and the rows of dy, if dgates are wanted of both
+    bool wants_dgates = false;
+    families::Packing packing;
+
+    friend bool operator==(const BackwardInput&, const BackwardInput&) = default;
+};
+
+struct BackwardLora {
+    std::uint8_t bucket = 0;
+    bool tensor_cores = false;
+    bool wants_da = false;
+    bool wants_db = false;
+    bool needs_xa = false;  ///< computed by this call
+    bool needs_yb = false;
+    families::Packing packing;
+
+    friend bool operator==(const BackwardLora&, const BackwardLora&) = default;
+};
+
+struct GatedActivation {
+    families::RowShape rows;  ///< of a
+    families::ActivationWork work;
+
+    friend bool operator==(const GatedActivation&, const GatedActivation&) = default;
+};
+
+using Request =
+    std::variant<Forward, BackwardInput, BackwardLora, Route, Group, Combine, CombineBackward, GatedActivation>;
+
+/// Of the operations that have one; 0 for others.
+[[nodiscard]] std::uint8_t bucket(const Request& request);
+
+/// False for operations that have no kernels on tensor cores.
+[[nodiscard]] bool on_tensor_cores(const Request& request);
+
+}  // namespace smlora::plan

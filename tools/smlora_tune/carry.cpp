@@ -1,0 +1,210 @@
+// smlora-tune carry: what was measured before a change of kernel templates, for afterwards. For tools/carry_records.
+#include "autotune/record_check.hpp"
+#include "engine/engine_impl.hpp"
+#include "plan/search_space.hpp"
+#include "smlora_tune/command.hpp"
+#include "smlora_tune/progress.hpp"
+#include "smlora_tune/publish.hpp"
+#include "tune/bucket.hpp"
+#include "tune/bundle.hpp"
+#include "util/json.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <utility>
+
+namespace smlora::tool {
+namespace {
+
+constexpr const char* footer =
+    R"(First with the templates of before and --codes, then with those of now and --before; SMLORA_TEMPLATE_DIR names a
+folder of templates. A tuning is carried over when every kernel of every candidate has the same machine code. Needs
+NVRTC and no GPU. What was compiled already is in the cache: an interrupted run goes on where it was.)";
+
+struct CarryCommand {
+    CommonOptions common;
+    std::string bundle;
+    std::string codes;
+    std::string before;
+    bool drop = false;
+};
+
+using Json = nlohmann::ordered_json;
+
+std::string read_text(const std::string& file) {
+    std::ifstream stream(file, std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(stream), {}};
+    if (!stream) throw Error(ErrorCode::io, fmt::format("{}: cannot be read", file));
+    return text;
+}
+
+std::string name_of(const tune::RecordName& name, const std::string& slot) {
+    return fmt::format("{}, {} tokens, {}", name.problem, tune::tokens_of(name.bucket), slot);
+}
+
+/// A kernel that candidates need, and what its machine code is.
+struct Kernel {
+    jit::KernelSpec spec;
+    gpu::Arch arch;
+    std::string code = {};  ///< or why there is none
+};
+
+/// The kernels of every candidate of a bundle, each once.
+class Kernels {
+ public:
+    /// The texts by which codes() knows them.
+    std::vector<std::string> add(const autotune::RecordedWork& work, const tune::Configuration& candidate) {
+        std::vector<std::string> names;
+        for (const jit::KernelSpec& spec : work.kernels(candidate)) {
+            names.push_back(fmt::format("{} {}", work.facts().arch.name(), jit::source(spec)) +
+                            fmt::format(" {} {}", spec.threads, spec.dynamic_shared));
+            kernels_.try_emplace(names.back(), Kernel{spec, work.facts().arch});
+        }
+        return names;
+    }
+
+    void compile(const Engine& engine) {
+        std::vector<Kernel*> all;
+        for (auto& [name, kernel] : kernels_) all.push_back(&kernel);
+        ProgressLine line(stderr);
+        std::atomic<std::size_t> done = 0;
+        engine.impl().threads.parallel_for(static_cast<std::int64_t>(all.size()), [&](std::int64_t at) {
+            Kernel& kernel = *all[static_cast<std::size_t>(at)];
+            try {
+                kernel.code = engine.impl().kernels.machine_code(kernel.spec, kernel.arch);
+            } catch (const Error& error) {
+                if (error.code() != ErrorCode::compile) throw;
+                kernel.code = "does not compile";
+            }
+            line.update(++done, all.size(), jit::readable(kernel.spec));
+        });
+        line.finish();
+    }
+
+    [[nodiscard]] const std::string& code(const std::string& name) const { return kernels_.at(name).code; }
+    [[nodiscard]] std::size_t count() const { return kernels_.size(); }
+
+ private:
+    std::map<std::string, Kernel> kernels_;
+};
+
+/// By tuning, {"templates": digest, "candidates": {name: [code, ..]}}.
+using Codes = std::map<std::string, Json>;
+
+Codes codes_of(const std::vector<tune::Record>& records, const Engine& engine) {
+    Kernels kernels;
+    Codes codes;
+    for (const tune::Record& record : records) {
+        for (const tune::Tuning& tuning : record.tunings) {
+            Json& json = codes[name_of(record.name, tuning.slot)];
+            std::string why;
+            const auto work = autotune::RecordedWork::of(record.name, tuning, why);
+            if (!work) {
+                json["why"] = why;
+                continue;
+            }
+            json["templates"] = engine.impl().kernels.template_digest(plan::families_of(work->space()));
+            for (const tune::Trial& trial : tuning.trials) {
+                json["candidates"][trial.candidate.name] = kernels.add(*work, trial.candidate.configuration);
+            }
+        }
+    }
+    fmt::print(stderr, "smlora-tune: {} kernels\n", kernels.count());
+    kernels.compile(engine);
+    for (auto& [name, json] : codes) {
+        if (!json.contains("candidates")) continue;
+        for (auto& candidate : json["candidates"]) {
+            for (auto& kernel : candidate) kernel = kernels.code(kernel.get<std::string>());
+        }
+    }
+    return codes;
+}
+
+/// Why a tuning cannot be carried over; empty when it can.
+std::string refusal(const tune::Tuning& tuning, const Json& before, const Json& now) {
+    if (!before.is_object()) return "is new";
+    for (const Json* side : {&before, &now}) {
+        if (side->contains("why")) return (*side)["why"].get<std::string>();
+    }
+    if (before["templates"] != tuning.environment.templates) return "was not measured with the templates of before";
+    for (const tune::Trial& trial : tuning.trials) {
+        const std::string& name = trial.candidate.name;
+        if (!before["candidates"].contains(name) || now["candidates"][name].empty()) {
+            return fmt::format("{} has no kernels to compare", name);
+        }
+        if (before["candidates"][name] != now["candidates"][name]) return fmt::format("{} differs", name);
+    }
+    return {};
+}
+
+/// Sets the digests of what can be carried over, and says what cannot; how many those are.
+std::size_t carry(std::vector<tune::Record>& records, const Json& before, const Codes& now, bool drop) {
+    std::size_t carried = 0;
+    std::size_t refused = 0;
+    for (tune::Record& record : records) {
+        std::erase_if(record.tunings, [&](tune::Tuning& tuning) {
+            const std::string name = name_of(record.name, tuning.slot);
+            const Json known = before.contains(name) ? before[name] : Json();
+            const std::string why = refusal(tuning, known, now.at(name));
+            if (why.empty()) {
+                tuning.environment.templates = now.at(name)["templates"];
+                ++carried;
+                return false;
+            }
+            fmt::print("{}: {}\n", name, why);
+            ++refused;
+            return drop;
+        });
+    }
+    fmt::print("{} tunings carried over, {} {}\n", carried, refused, drop ? "left out" : "left as they were");
+    return refused;
+}
+
+ExitCode run_carry(const CarryCommand& command) {
+    if (command.codes.empty() == command.before.empty()) {
+        throw UsageError("carry: expected either --codes or --before");
+    }
+    std::string why;
+    const std::optional<tune::Bundle> bundle = tune::Bundle::parse(read_text(command.bundle), why);
+    if (!bundle) throw Error(ErrorCode::io, fmt::format("{}: {}", command.bundle, why));
+    std::vector<tune::Record> records = bundle->records();
+    const Engine engine(engine_options(command.common, Backend::cpu, 0, 0));
+    const Codes now = codes_of(records, engine);
+    const std::string compiler = engine.impl().kernels.compiler_version();
+    if (!command.codes.empty()) {
+        publish("codes", command.codes, Json{{"compiler", compiler}, {"tunings", now}}.dump(1) + "\n");
+        return ExitCode::ok;
+    }
+    const Json before = util::parse_json<Json>(read_text(command.before));
+    if (!before.is_object() || !before.contains("tunings") || before.value("compiler", "") != compiler) {
+        throw Error(ErrorCode::io, fmt::format("{}: expected the codes of compiler {}", command.before, compiler));
+    }
+    const std::size_t refused = carry(records, before["tunings"], now, command.drop);
+    publish("bundle", command.bundle, tune::bundle_text(bundle->gpu(), records));
+    return refused == 0 ? ExitCode::ok : ExitCode::failure;
+}
+
+}  // namespace
+
+void add_carry(CLI::App& app, Run& run) {
+    auto command = std::make_shared<CarryCommand>();
+    CLI::App* sub = app.add_subcommand("carry", "Keep tunings whose kernels' machine code is as it was");
+    sub->footer(footer);
+    sub->group("");  // for those who work on the templates: not in the tool's help
+    sub->add_option("bundle", command->bundle, "The bundle")->required()->type_name("FILE");
+    sub->add_option("--codes", command->codes, "Write what its candidates compile to")->type_name("FILE");
+    sub->add_option("--before", command->before, "Carry over what compiles to the same as in this file")
+        ->type_name("FILE");
+    sub->add_flag("--drop", command->drop, "Leave out what cannot be carried over");
+    add_common_options(*sub, command->common);
+    sub->callback([command, &run] { run = [command] { return run_carry(*command); }; });
+}
+
+}  // namespace smlora::tool
