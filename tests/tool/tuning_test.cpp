@@ -658,18 +658,18 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
         crafted.add(kernel_path, "cubin");
     });
     const std::string other_record = "tuning/NVIDIA_H200/" + std::string(32, 'b') + ".json";
-    const std::string text = tune::record_text({{"NVIDIA H200", "E8", 6}, {}});
+    const std::string foreign = tune::record_text({{"NVIDIA H200", "E8", 6}, {}});
     expect_refused("the record of another problem", [&](CraftedArchive& crafted) {
-        crafted.add_manifest({{other_record, text}});
-        crafted.add(other_record, text);
+        crafted.add_manifest({{other_record, foreign}});
+        crafted.add(other_record, foreign);
     });
     expect_refused("the bundle of another GPU: NVIDIA H200", [&](CraftedArchive& crafted) {
         crafted.add_manifest({{"tuning/NVIDIA_H100.jsonl", record.bytes}});
         crafted.add("tuning/NVIDIA_H100.jsonl", record.bytes);
     });
     expect_refused("line 1: ", [&](CraftedArchive& crafted) {
-        crafted.add_manifest({{record.path, text}});
-        crafted.add(record.path, text);
+        crafted.add_manifest({{record.path, foreign}});
+        crafted.add(record.path, foreign);
     });
     // No archive at all, and one that was cut short.
     for (const std::string text : {"not an archive", ""}) {
