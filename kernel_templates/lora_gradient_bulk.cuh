@@ -138,7 +138,7 @@ __device__ __forceinline__ void produce(const Args& args, unsigned char* shared,
         int flat = flat_of(piece.begin + lane);
         for (int batch = piece.begin; batch < piece.end; batch += 32) {
             const int position = batch + lane;
-            const int row = wide_row<C>(piece.side, position, flat);
+            const int row = a ? RowsA<C>::index(position, flat) : RowsB<C>::index(position, flat);
             float gate = 0.0F;
             if constexpr (C::HAS_GATES != 0) {
                 if (position < piece.end) gate = to_float(static_cast<const typename C::Gate*>(args.a.gates)[flat]);

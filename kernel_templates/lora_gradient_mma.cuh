@@ -163,7 +163,7 @@ struct Copier {
                 source[pass] = known;
             } else {
                 const int flat = static_cast<int>(scattered[known]);
-                source[pass] = wide_row<C>(piece.side, known, flat);
+                source[pass] = piece.side == side_a ? RowsA<C>::index(known, flat) : RowsB<C>::index(known, flat);
             }
         }
     }

@@ -11,12 +11,11 @@ namespace smlora {
 
 enum GradientSide : int { side_a = 0, side_b = 1 };
 
-/// Row of the wide operand of one side that sorted position `position` uses; either may be in any order.
+/// The wide operands of the two sides, each in its own order.
 template <class C>
-__device__ __forceinline__ int wide_row(int side, int position, int flat) {
-    return side == side_a ? Rows<const typename C::Element, C::ROWS_A, C::TOP_K>::index(position, flat)
-                          : Rows<const typename C::Element, C::ROWS_B, C::TOP_K>::index(position, flat);
-}
+using RowsA = Rows<const typename C::Element, C::ROWS_A, C::TOP_K>;
+template <class C>
+using RowsB = Rows<const typename C::Element, C::ROWS_B, C::TOP_K>;
 
 /// Of an expert: with the columns in spans, enough for every block of the grid; more are only more to add up.
 constexpr int most_chunks = 64;

@@ -18,7 +18,7 @@ struct Sums {
     std::size_t numbers = std::numeric_limits<std::size_t>::max();  ///< of the result
 };
 
-/// The largest relative error by norm that rounding in `dtype` explains (docs/design.md, "What counts as right"):
+/// The largest relative error by norm that rounding in `dtype` explains (docs/design.md, "Accuracy"):
 ///   bf16 4e-3, fp16 1e-3, fp64 1e-12
 ///   fp32 1e-6, for sums of more than 1024 terms growing with their square root, as errors of sums in fp32 do
 /// It is for roundings that average out, which those of a handful of numbers (less than 64) do not: then three times

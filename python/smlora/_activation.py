@@ -1,5 +1,6 @@
 """Gated activations: what stands between the two projections of an expert."""
 
+import ctypes
 import math
 from typing import NamedTuple
 
@@ -85,6 +86,7 @@ def _halves(h, layout):
 
 def _slopes(h, kind, layout, alpha, limit):
     """The derivatives of a in its gate and in its value, [rows, width] each, by torch's operators."""
+    alpha, limit = (ctypes.c_float(number).value for number in (alpha, limit))  # as the library takes them
     g, u = _halves(wide(h), layout)
     if kind != _KINDS["swiglu_clamped"]:
         f, slope = _gate_function(g, kind, alpha)

@@ -148,8 +148,9 @@ class _Outer(Derivative):
         u, v, scattered, offsets = ctx.saved_tensors
         routing = scattered, offsets, ctx.numbers[0]
         _, want_du, want_dv, *_ = ctx.needs_input_grad
-        du = _product(v, dout.transpose(1, 2), *routing) if want_du else None
-        dv = _product(u, dout, *routing) if want_dv else None
+        with torch.autocast(dout.device.type, enabled=False):
+            du = _product(v, dout.transpose(1, 2), *routing) if want_du else None
+            dv = _product(u, dout, *routing) if want_dv else None
         return None, du, dv, None, None, None, None
 
     @tangent_rule
@@ -169,6 +170,12 @@ def _ones(rows, p):
 def differentiable_gradients(dy, x, p, wants):
     """The wanted gradients by operators that can be differentiated again. `linear` is linear in x, W, bias and gates, and in
     A and B each, so that these are products of the same kind."""
+    # The caller of backward may be under autocast, which would cast these products, but not those of the kernels.
+    with torch.autocast(dy.device.type, enabled=False):
+        return _differentiable_gradients(dy, x, p, wants)
+
+
+def _differentiable_gradients(dy, x, p, wants):
     dx = dW = dA = dB = db = dgates = None
     dy = unit_columns(dy)
     routing = p.routing

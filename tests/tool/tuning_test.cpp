@@ -8,6 +8,7 @@
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
+#include "tune/choice.hpp"
 #include "tune/record_store.hpp"
 #include "util/hash.hpp"
 
@@ -265,7 +266,11 @@ TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
 }
 
 TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
-    plant_record([](tune::Tuning& tuning) { tuning.date = "2026-11-23"; });
+    // As a measurement leaves it.
+    plant_record([](tune::Tuning& tuning) {
+        tuning.date = "2026-11-23";
+        tune::condense(tuning.trials);
+    });
     const bool compiles = run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>();
     ASSERT_EQ(run(explain).exit_code, 0);
     const nlohmann::json exported = run({"export", file("all.tar.gz"), "--json"}).json();
@@ -666,18 +671,18 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
         crafted.add(kernel_path, "cubin");
     });
     const std::string other_record = "tuning/NVIDIA_H200/" + std::string(32, 'b') + ".json";
-    const std::string text = tune::record_text({{"NVIDIA H200", "E8", 6}, {}});
+    const std::string foreign = tune::record_text({{"NVIDIA H200", "E8", 6}, {}});
     expect_refused("the record of another problem", [&](CraftedArchive& crafted) {
-        crafted.add_manifest({{other_record, text}});
-        crafted.add(other_record, text);
+        crafted.add_manifest({{other_record, foreign}});
+        crafted.add(other_record, foreign);
     });
     expect_refused("the bundle of another GPU: NVIDIA H200", [&](CraftedArchive& crafted) {
         crafted.add_manifest({{"tuning/NVIDIA_H100.jsonl", record.bytes}});
         crafted.add("tuning/NVIDIA_H100.jsonl", record.bytes);
     });
     expect_refused("line 1: ", [&](CraftedArchive& crafted) {
-        crafted.add_manifest({{record.path, text}});
-        crafted.add(record.path, text);
+        crafted.add_manifest({{record.path, foreign}});
+        crafted.add(record.path, foreign);
     });
     // No archive at all, and one that was cut short.
     for (const std::string text : {"not an archive", ""}) {

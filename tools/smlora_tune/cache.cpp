@@ -5,6 +5,7 @@
 #include "engine/engine_impl.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/number_checks.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
 #include "tune/bundle.hpp"
@@ -53,7 +54,7 @@ ExitCode run_path(const Engine& engine, const CommonOptions& common, const std::
     if (document["path"].is_null())
         throw std::runtime_error(
             "no folder for the cache: expected --cache-dir, SMLORA_CACHE_DIR, XDG_CACHE_HOME or HOME");
-    fmt::print("{}\n", document["path"].get<std::string>());
+    print_results("{}\n", document["path"].get<std::string>());
     return ExitCode::ok;
 }
 
@@ -115,17 +116,17 @@ ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std:
         return ExitCode::ok;
     }
     for (const CacheLayer& layer : stats.layers) {
-        fmt::print("{:<16}{}{}\n", layer.writable ? "Cache folder:" : "Read-only layer:", layer.writable ? "" : " ",
-                   layer.root.string() + (layer.exists ? "" : " (not there yet)"));
+        print_results("{:<16}{}{}\n", layer.writable ? "Cache folder:" : "Read-only layer:", layer.writable ? "" : " ",
+                      layer.root.string() + (layer.exists ? "" : " (not there yet)"));
     }
     const double share =
         stats.limit_bytes == 0 ? 0 : 100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes);
-    fmt::print("{:<16}{}\n", "Kernels:", stats.entries);
-    fmt::print("{:<16}{}\n", "Tuning records:", own_records(engine));
+    print_results("{:<16}{}\n", "Kernels:", stats.entries);
+    print_results("{:<16}{}\n", "Tuning records:", own_records(engine));
     for (const KnownBundle& bundle : bundles(engine)) {
-        fmt::print("{:<16}{} tunings of {}, {}\n", "Bundle:", bundle.tunings, bundle.gpu, bundle.file.string());
+        print_results("{:<16}{} tunings of {}, {}\n", "Bundle:", bundle.tunings, bundle.gpu, bundle.file.string());
     }
-    fmt::print("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes), share);
+    print_results("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes), share);
     return ExitCode::ok;
 }
 
@@ -150,7 +151,7 @@ ExitCode run_list(const Engine& engine, const CommonOptions& common, const std::
                    std::to_string(entry.registers), std::to_string(entry.spill_bytes),
                    seconds_text(entry.compile_seconds), entry.kernel});
     }
-    fmt::print("{}", table.text());
+    print_results("{}", table.text());
     return ExitCode::ok;
 }
 
@@ -164,11 +165,11 @@ ExitCode run_inspect(const Engine& engine, const CommonOptions& common, const st
         print_json(document);
         return ExitCode::ok;
     }
-    fmt::print("key       {}\nfile      {}\nkernel    {}\narch      {}\ncompiler  {}\nsize      {}\n", entry.key,
-               entry.file.string(), entry.kernel, entry.arch, entry.compiler, bytes_text(entry.file_bytes));
-    fmt::print("compile   {}\nusage     {} registers, {} bytes spilled, {} bytes of static shared memory\n",
-               seconds_text(entry.compile_seconds), entry.registers, entry.spill_bytes, entry.shared_bytes);
-    fmt::print("metadata  {}\n", metadata.dump(2));
+    print_results("key       {}\nfile      {}\nkernel    {}\narch      {}\ncompiler  {}\nsize      {}\n", entry.key,
+                  entry.file.string(), entry.kernel, entry.arch, entry.compiler, bytes_text(entry.file_bytes));
+    print_results("compile   {}\nusage     {} registers, {} bytes spilled, {} bytes of static shared memory\n",
+                  seconds_text(entry.compile_seconds), entry.registers, entry.spill_bytes, entry.shared_bytes);
+    print_results("metadata  {}\n", metadata.dump(2));
     return ExitCode::ok;
 }
 
@@ -186,12 +187,12 @@ ExitCode run_verify(const Engine& engine, const CommonOptions& common, const std
         print_json(document);
         return result;
     }
-    for (const CacheProblem& problem : problems) fmt::print("{}: {}\n", problem.file.string(), problem.what);
+    for (const CacheProblem& problem : problems) print_results("{}: {}\n", problem.file.string(), problem.what);
     if (problems.empty()) {
-        fmt::print("{} kernels, {} tuning records and {} bundles, all sound\n", sound, own_records(engine),
-                   bundles(engine).size());
+        print_results("{} kernels, {} tuning records and {} bundles, all sound\n", sound, own_records(engine),
+                      bundles(engine).size());
     } else {
-        fmt::print("{} unsound; each counts as a miss and is made again when it is needed\n", problems.size());
+        print_results("{} unsound; each counts as a miss and is made again when it is needed\n", problems.size());
     }
     return result;
 }
@@ -214,8 +215,8 @@ ExitCode run_clear(const Engine& engine, const CommonOptions& common, const std:
     const auto text = [](bool wanted, std::uint64_t removed, std::uint64_t left, const char* name) {
         return wanted ? fmt::format("{} {} removed", removed, name) : fmt::format("{} {} left", left, name);
     };
-    fmt::print("{}, {}\n", text(clears_kernels, kernels, cache_stats(engine).entries, "kernels"),
-               text(clears_records, records, own_records(engine), "tuning records"));
+    print_results("{}, {}\n", text(clears_kernels, kernels, cache_stats(engine).entries, "kernels"),
+                  text(clears_records, records, own_records(engine), "tuning records"));
     return ExitCode::ok;
 }
 

@@ -3,6 +3,7 @@
 #include "engine/engine_impl.hpp"
 #include "plan/search_space.hpp"
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/publish.hpp"
 #include "tune/bucket.hpp"
@@ -116,7 +117,7 @@ Codes codes_of(const std::vector<tune::Record>& records, const Engine& engine) {
             }
         }
     }
-    fmt::print(stderr, "smlora-tune: {} kernels\n", kernels.count());
+    print_remark("smlora-tune: {} kernels\n", kernels.count());
     kernels.compile(engine);
     for (auto& [name, json] : codes) {
         if (!json.contains("candidates")) continue;
@@ -158,12 +159,12 @@ std::size_t carry(std::vector<tune::Record>& records, const Json& before, const 
                 ++carried;
                 return false;
             }
-            fmt::print("{}: {}\n", name, why);
+            print_results("{}: {}\n", name, why);
             ++refused;
             return drop;
         });
     }
-    fmt::print("{} tunings carried over, {} {}\n", carried, refused, drop ? "left out" : "left as they were");
+    print_results("{} tunings carried over, {} {}\n", carried, refused, drop ? "left out" : "left as they were");
     return refused;
 }
 

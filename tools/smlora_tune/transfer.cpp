@@ -1,6 +1,7 @@
 // smlora-tune export and import: kernels and tuning records from one machine to another.
 #include "smlora_tune/archive.hpp"
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/output.hpp"
 #include "smlora_tune/publish.hpp"
 #include "smlora_tune/units.hpp"
 
@@ -48,7 +49,7 @@ Example:
   smlora-tune import h200.tar.gz)";
 
 void warn_of_left_out(const std::filesystem::path& file, const std::string& why) {
-    fmt::print(stderr, "smlora-tune: warning: {} is left out: {}\n", file.string(), why);
+    print_remark("smlora-tune: warning: {} is left out: {}\n", file.string(), why);
 }
 
 std::vector<ArchiveMember> kernels_of(const Engine& engine) {
@@ -176,8 +177,8 @@ ExitCode export_bundle(const TransferCommand& command) {
         print_json(document);
         return ExitCode::ok;
     }
-    fmt::print("{} tunings of {} in {}, {}\n", kept, gpu, command.bundle, bytes_text(text.size()));
-    if (kept < all) fmt::print("{} left out: they were measured with other kernels\n", all - kept);
+    print_results("{} tunings of {} in {}, {}\n", kept, gpu, command.bundle, bytes_text(text.size()));
+    if (kept < all) print_results("{} left out: they were measured with other kernels\n", all - kept);
     return ExitCode::ok;
 }
 
@@ -207,8 +208,8 @@ ExitCode run_export(const TransferCommand& command) {
         document["bytes"] = std::filesystem::file_size(command.file);
         print_json(document);
     } else {
-        fmt::print("{} kernels and {} tunings in {}, {}\n", kernels, tunings, command.file,
-                   bytes_text(std::filesystem::file_size(command.file)));
+        print_results("{} kernels and {} tunings in {}, {}\n", kernels, tunings, command.file,
+                      bytes_text(std::filesystem::file_size(command.file)));
     }
     return ExitCode::ok;
 }
@@ -303,8 +304,8 @@ ExitCode run_import(const TransferCommand& command) {
         document["failed"] = done.failed;
         print_json(document);
     } else {
-        fmt::print("{} kernels and {} tunings imported, {} kernels and {} tunings were here already\n", done.kernels,
-                   done.tunings, done.kept_kernels, done.kept_tunings);
+        print_results("{} kernels and {} tunings imported, {} kernels and {} tunings were here already\n", done.kernels,
+                      done.tunings, done.kept_kernels, done.kept_tunings);
     }
     if (done.failed > 0) {
         throw Error(ErrorCode::io, fmt::format("cache {}: {} kernels and tunings of archive {} could not be stored",

@@ -123,7 +123,8 @@ def test_mlp_in_one_argument(name):
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gated_activation(kind, interleaved):
-    activation = smlora.Activation(kind, interleaved, ALPHA, LIMIT)
+    # The library takes both numbers in fp32: these are the same there.
+    activation = smlora.Activation(kind, interleaved, 1.25, 1.4375)
     h = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
 
     def function(h):
@@ -131,11 +132,21 @@ def test_gated_activation(kind, interleaved):
 
     assert gradcheck(function, h, check_forward_ad=True)
     assert gradgradcheck(function, h, check_fwd_over_rev=True)
+    (dh,) = torch.autograd.grad(function(h).sum(), h, create_graph=True)
+    torch.testing.assert_close(dh, torch.autograd.grad(function(h).sum(), h)[0], rtol=1e-13, atol=1e-14)
     third, expected = (
         grad(lambda h: grad(lambda h: grad(lambda h: f(h).pow(3).sum())(h).pow(3).sum())(h).sum())(h.detach())
         for f in (function, lambda h: plain_activation(h, activation))
     )
     torch.testing.assert_close(third, expected)
+
+
+def test_the_gradient_with_a_graph_has_the_numbers_of_the_kernel():
+    """ALPHA and LIMIT are rounded to fp32 on their way to the library."""
+    h = torch.randn(50, 6, dtype=torch.float64, requires_grad=True)
+    a = smlora.gated_activation(h, smlora.Activation("swiglu_clamped", False, ALPHA, LIMIT))
+    plain, with_graph = (torch.autograd.grad(a.sum(), h, create_graph=graph, retain_graph=True)[0] for graph in (False, True))
+    torch.testing.assert_close(with_graph, plain, rtol=1e-13, atol=1e-14)
 
 
 def operations_on_rows():
@@ -264,6 +275,23 @@ def test_gradients_with_a_graph_are_those_without(device, dtype, adapter_dtype):
     for name, got, expected in zip(layer.leaves(), with_graph, plain, strict=True):
         assert got.dtype == expected.dtype and got.requires_grad
         assert_close(got, expected, dtype, name, factor=4)
+
+
+def test_autocast_around_backward_changes_nothing(device):
+    layer = Layer(device=device, y_rows="token")
+    function, leaves = function_of(layer)
+    loss = function(*leaves).square().sum()
+
+    def second():
+        gradients = torch.autograd.grad(loss, leaves, create_graph=True)
+        return *gradients, *torch.autograd.grad(sum(g.square().sum() for g in gradients), leaves, retain_graph=True)
+
+    expected = second()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        got = second()
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert_close(a, b, torch.float32, factor=4)
 
 
 def test_checkpointing_without_reentry_keeps_second_derivatives():
