@@ -51,9 +51,9 @@ struct EngineOptions {
     /// How kernels are chosen among those that compute the same (CUDA backend). Unset: SMLORA_TUNING (first-use, off or
     /// record-only), which an option that is set overrules; else first-use.
     std::optional<TuningPolicy> tuning;
-    /// With first_use: seconds that measuring may hold up the first calls on a problem and a power-of-two number of
-    /// tokens, all operations together, from when the heuristic choice is compiled; compiling the next two may take
-    /// longer where there are few cores. What was measured is kept, and a later process goes on from it. Unset: 10.
+    /// With first_use: seconds that tuning may take of the first calls on a problem and a power-of-two number of
+    /// tokens, all operations together, from each call to its return, compiling included. It passes them by one
+    /// kernel's compile at most. What was measured is kept, and a later process resumes from it. Unset: 10.
     std::optional<double> tuning_seconds;
     /// With first_use: device memory that measuring may take meanwhile. Unset: an eighth of what is free.
     std::optional<std::uint64_t> tuning_memory_bytes;

@@ -202,8 +202,8 @@ typedef struct smlora_engine_options {
     smlora_tuning tuning;    /* how kernels are chosen */
     smlora_log_callback log; /* null: to stderr, from the level on that SMLORA_LOG names, notice if none */
     void* log_user;          /* handed to `log` */
-    /* Of first use: seconds that measuring may hold up the first calls on a problem and a power-of-two number of
-     * tokens, all operations together (0: 10). */
+    /* Of first use: seconds that tuning may take of the first calls on a problem and a power-of-two number of tokens,
+     * all operations together, compiling included (0: 10; passed by one kernel's compile at most). */
     double tuning_seconds;
     /* Of first use: device memory that measuring may take meanwhile (0: an eighth of what is free). */
     uint64_t tuning_memory_bytes;
@@ -535,6 +535,61 @@ SMLORA_API void smlora_prewarm_options_init(smlora_prewarm_options* options, siz
  *    "warnings": [..]} */
 SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options* options,
                                         char** report_json);
+
+/* ---- tuning: measuring which kernels are the fastest, before the job that needs them; needs a GPU and NVRTC -------
+ */
+
+typedef int32_t smlora_tune_skew;
+enum {
+    SMLORA_SKEW_UNIFORM = 0, /* every expert alike */
+    SMLORA_SKEW_ZIPF = 1,    /* the n-th most popular expert with weight 1 / n, roughly as trained routers are */
+    SMLORA_SKEW_ONE = 2      /* everything to one expert */
+};
+
+/* How far one piece of work is; called from one thread at a time. The pointer and its strings are valid during the
+ * call. */
+typedef struct smlora_tune_progress {
+    size_t struct_size;
+    int64_t tokens;
+    const char* work;  /* "forward", "xa", "dx", "yb", "gradients", .. */
+    const char* phase; /* "compiling", "checking", "timing" */
+    uint64_t done;     /* of this phase */
+    uint64_t total;
+    const char* best; /* the candidate that leads; "" before there is one */
+    double best_seconds;
+} smlora_tune_progress;
+
+/* 0: go on. Else tuning stops after this; what was measured is recorded. */
+typedef int32_t (*smlora_tune_callback)(const smlora_tune_progress* progress, void* user);
+
+typedef struct smlora_tune_options {
+    size_t struct_size;
+    const int64_t* tokens; /* each stands for all that round to the same power of two; none: 1024 to 65536 */
+    size_t token_count;
+    double seconds;        /* for one number of tokens, everything included; passed by one kernel's compile at most */
+    uint64_t memory_bytes; /* of device memory for operands; 0: half of what is free */
+    int32_t candidates;    /* that are tried for each piece of work. 0: 24, and what is tuned already stays as it is;
+                              else those that its record lacks are measured as well */
+    int32_t rounds;        /* samples of each candidate */
+    smlora_tune_skew skew; /* how tokens choose their experts */
+    int32_t again;         /* measure what is recorded, too, and replace it when that is done */
+    smlora_tune_callback progress; /* may be null */
+    void* progress_user;           /* handed to `progress` */
+} smlora_tune_options;
+
+/* 60 seconds, 9 rounds, and 0 for everything else. */
+SMLORA_API void smlora_tune_options_init(smlora_tune_options* options, size_t struct_size);
+
+/* Measures the candidates of forward, backward_input and backward_lora on the GPU of the calling thread's context, or
+ * the engine's, and records the choices in the engine's cache, whatever the engine's policy. What is recorded already
+ * is not measured again, and what was interrupted is resumed. Plans that this engine has made keep their kernels: tune
+ * before the first call, or in another process. `options` may be null: the defaults. SMLORA_UNSUPPORTED with the CPU
+ * backend. `report_json` (may be null) receives, to be freed with smlora_free_string:
+ *   {"schema", "seconds", "stopped", "works": [{"tokens", "slot", "outcome", "complete", "routing", "choice", "reason",
+ *    "median_seconds", "seconds", "record"}]}
+ * "outcome": "recorded", "tuned", "out of time", "out of memory", "tuned elsewhere" or "one candidate". */
+SMLORA_API smlora_status smlora_tune(smlora_engine* engine, const smlora_problem* problem,
+                                     const smlora_tune_options* options, char** report_json);
 
 /* ---- the system and the cache, as JSON ---------------------------------------------------------------------------
  *

@@ -12,5 +12,6 @@
 #include <smlora/problem.hpp>
 #include <smlora/system.hpp>
 #include <smlora/tensor.hpp>
+#include <smlora/tune.hpp>
 #include <smlora/tuning.hpp>
 #include <smlora/version.hpp>

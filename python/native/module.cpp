@@ -146,6 +146,76 @@ PyObject* prewarm(Arguments arguments) {
     return text_of(report);
 }
 
+/// Passes what tune() tells to a Python callable, or None, and keeps the exception that it ends with.
+class TuneListener {
+ public:
+    explicit TuneListener(PyObject* progress) : progress_(progress) {}
+
+    /// Called without the GIL, on any thread. Not 0 stops.
+    static int32_t hear(const smlora_tune_progress* p, void* self) {
+        const PyGILState_STATE state = PyGILState_Ensure();
+        const int32_t stop = static_cast<TuneListener*>(self)->hear(*p);
+        PyGILState_Release(state);
+        return stop;
+    }
+
+    /// Throws PythonError with what `progress` raised, be it on another thread.
+    void raise() {
+        if (type_ == nullptr) return;
+        PyErr_Restore(type_, value_, traceback_);
+        throw PythonError{};
+    }
+
+ private:
+    int32_t hear(const smlora_tune_progress& p) {
+        // Ctrl-C, on the main thread.
+        bool goes_on = PyErr_CheckSignals() == 0;
+        if (goes_on && progress_ != Py_None) {
+            PyObject* const told = PyObject_CallFunction(
+                progress_, "{s:L,s:s,s:s,s:K,s:K,s:s,s:d}", "tokens", static_cast<long long>(p.tokens), "work", p.work,
+                "phase", p.phase, "done", static_cast<unsigned long long>(p.done), "total",
+                static_cast<unsigned long long>(p.total), "best", p.best, "best_seconds", p.best_seconds);
+            goes_on = told != nullptr && told != Py_False;
+            Py_XDECREF(told);
+        }
+        if (PyErr_Occurred() != nullptr) PyErr_Fetch(&type_, &value_, &traceback_);
+        return goes_on ? 0 : 1;
+    }
+
+    PyObject* progress_;  // borrowed
+    PyObject* type_ = nullptr;
+    PyObject* value_ = nullptr;
+    PyObject* traceback_ = nullptr;
+};
+
+/// tune(engine, problem: list[int], tokens: list[int], seconds: float, memory_bytes: int, candidates: int, rounds: int,
+///      skew: int, again: int, progress) -> str, JSON
+PyObject* tune(Arguments arguments) {
+    smlora_engine* const engine = engine_of(arguments.next());
+    const smlora_problem problem = problem_of(arguments.next());
+    std::vector<std::int64_t> tokens;
+    for (PyObject* const number : items_of(arguments.next())) tokens.push_back(integer_of(number));
+    smlora_tune_options options;
+    smlora_tune_options_init(&options, sizeof options);
+    options.tokens = tokens.data();
+    options.token_count = tokens.size();
+    options.seconds = static_cast<double>(number_of(arguments.next()));
+    options.memory_bytes = static_cast<uint64_t>(arguments.integer());
+    options.candidates = static_cast<int32_t>(arguments.integer());
+    options.rounds = static_cast<int32_t>(arguments.integer());
+    options.skew = static_cast<smlora_tune_skew>(arguments.integer());
+    options.again = static_cast<int32_t>(arguments.integer());
+    TuneListener listener(arguments.next());
+    arguments.end();
+    options.progress = &TuneListener::hear;
+    options.progress_user = &listener;
+    char* report = nullptr;
+    const smlora_status status = without_gil([&] { return smlora_tune(engine, &problem, &options, &report); });
+    listener.raise();
+    check(status);
+    return text_of(report);
+}
+
 // The arguments of each operator by name, in the order of signatures.def.
 #define SMLORA_ARGUMENT(type, name) PyObject* name;
 #define SMLORA_OUTPUT(name) PyObject* name;
@@ -523,6 +593,7 @@ PyMethodDef methods[] = {method("engine", &entry<engine>),
                          method("system_info", &entry<system_info>),
                          method("cache_stats", &entry<cache_stats>),
                          method("prewarm", &entry<prewarm>),
+                         method("tune", &entry<tune>),
                          method("set_torch", &entry<set_torch>),
                          method("padded_rank", &entry<padded_rank>),
 #define SMLORA_OPERATOR(operator_name, arguments, outputs) \

@@ -10,7 +10,7 @@ from smlora._library import Error, cache_stats, system_info
 from smlora._linear import MoELoRALinear, adapter_views, moe_lora_linear
 from smlora._mlp import Adapter, moe_lora_mlp
 from smlora._native import version as __version__
-from smlora._prewarm import Problem, prewarm
+from smlora._prewarm import Problem, prewarm, tune
 from smlora._routing import Routing, route
 from smlora._rows import combine, group
 
@@ -32,4 +32,5 @@ __all__ = [
     "prewarm",
     "route",
     "system_info",
+    "tune",
 ]

@@ -1,4 +1,4 @@
-"""Compiling before the first step what it needs."""
+"""Compiling and tuning before the first step what it needs."""
 
 import json
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
 
 _LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
+_SKEWS = {"uniform": 0, "zipf": 1, "one": 2}
 
 
 class Problem(NamedTuple):
@@ -66,6 +67,14 @@ def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtyp
     ]
 
 
+def _check_job(problems, tokens):
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problem)} in it")
+    if not hasattr(tokens, "__iter__"):
+        raise ValueError(f"tokens: expected a list of numbers, got {described(tokens)}")
+
+
 def prewarm(problems, tokens=()):
     """Compiles the kernels that training steps of these problems need into the cache, many at once. Otherwise the first step
     of a process compiles them one after the other. Needs NVRTC, but no GPU; kernels that are in the cache are not compiled
@@ -75,9 +84,37 @@ def prewarm(problems, tokens=()):
     empty.
     Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took. Raises ValueError that
     names the argument, and `Error` if NVRTC cannot be opened or a kernel does not compile."""
-    for problem in problems:
-        if not isinstance(problem, Problem):
-            raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problem)} in it")
-    if not hasattr(tokens, "__iter__"):
-        raise ValueError(f"tokens: expected a list of numbers, got {described(tokens)}")
+    _check_job(problems, tokens)
     return json.loads(_native.prewarm(cuda_engine(), [problem.numbers() for problem in problems], list(tokens)))
+
+
+def tune(problems, tokens=(), *, seconds=60, memory_bytes=None, candidates=None, rounds=9, skew="uniform", again=False,
+         progress=None):
+    """Measures on the GPU which kernels are the fastest for training steps of these problems, and records it for every
+    later process: the first step measures it otherwise, in a shorter time. What is recorded already is not measured
+    again, and what was interrupted is resumed. Call it before the first step: a process keeps the kernels that it uses.
+
+    problems: a list of `Problem`. tokens: the numbers of tokens that the job will use, each of which stands for all that
+    round to the same power of two; 1024 to 65536 if there are none. seconds: for one problem and number of tokens,
+    everything included. memory_bytes: of the GPU's, half of what is free unless given. candidates: that are tried for
+    each kernel, 24 unless given; those that a record lacks are measured only if it is. rounds: samples of each. skew: how
+    tokens choose their experts, "uniform", "zipf" or "one". again: measure what is recorded, too. progress: called with a
+    dict; False from it stops, and so does what it raises.
+    Returns a dict: "works", a list with the outcome, choice and time of each kernel, "seconds", and "stopped"."""
+    _check_job(problems, tokens)
+    if skew not in _SKEWS:
+        raise ValueError(f"skew: expected one of {', '.join(_SKEWS)}, got {skew!r}")
+    for name, value in (("memory_bytes", memory_bytes), ("candidates", candidates)):
+        if value is not None and not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{name}: expected a whole number above 0, got {described(value)}")
+    report = {"works": [], "seconds": 0.0, "stopped": False}
+    for problem in problems:
+        one = json.loads(
+            _native.tune(cuda_engine(), problem.numbers(), list(tokens), seconds, memory_bytes or 0, candidates or 0,
+                         rounds, _SKEWS[skew], int(again), progress))
+        report["works"] += one["works"]
+        report["seconds"] += one["seconds"]
+        report["stopped"] = one["stopped"]
+        if one["stopped"]:
+            break
+    return report

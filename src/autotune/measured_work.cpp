@@ -36,6 +36,29 @@ families::AdapterMatrix matrix_b(const Problem& problem, const void* data) {
     return {data, padded_rank(problem), problem.E * padded_rank(problem)};
 }
 
+/// The place of an operand in a set. Each kind of work has an enumeration of its operands' names, which ends with
+/// `count`.
+template <class Name>
+constexpr std::size_t place(Name name) {
+    return static_cast<std::size_t>(name);
+}
+
+/// What operands() gives, by name.
+template <class Name>
+struct OperandList {
+    std::vector<Operand> list = std::vector<Operand>(place(Name::count));
+
+    Operand& operator[](Name name) { return list[place(name)]; }
+};
+
+/// The addresses of a set, by name.
+template <class Name>
+struct OperandSet {
+    const std::vector<void*>& addresses;
+
+    void* operator[](Name name) const { return addresses[place(name)]; }
+};
+
 /// XA or YB.
 class RankRowsWork final : public MeasuredWork {
  public:
@@ -46,12 +69,14 @@ class RankRowsWork final : public MeasuredWork {
 
     [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
         const std::int64_t s = element(problem_);
-        return {{rows_of(problem_, product_.rows, T) * product_.red * s, problem_.dtype, true},
-                {problem_.E * product_.red * product_.out * s, problem_.dtype, true},
-                {families::rank_rows_bytes(problem_, T * problem_.top_k), problem_.dtype, false}};
+        OperandList<Name> of;
+        of[Name::rows] = {rows_of(problem_, product_.rows, T) * product_.red * s, problem_.dtype, true};
+        of[Name::adapter] = {problem_.E * product_.red * product_.out * s, problem_.dtype, true};
+        of[Name::rank_rows] = {families::rank_rows_bytes(problem_, T * problem_.top_k), problem_.dtype, false};
+        return of.list;
     }
     [[nodiscard]] std::vector<Output> outputs(std::int64_t T) const override {
-        return {{2, row_major(T * problem_.top_k, product_.out), true}};
+        return {{place(Name::rank_rows), row_major(T * problem_.top_k, product_.out), true}};
     }
     [[nodiscard]] double products_a_row() const override {
         return static_cast<double>(product_.red) * static_cast<double>(product_.out);
@@ -67,14 +92,18 @@ class RankRowsWork final : public MeasuredWork {
 
     void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
+        const OperandSet<Name> set{operands};
+        void* const adapter = set[Name::adapter];
         families::launch_rank_product(
             launcher, plan.at(role_), problem_, families::product_args(problem_, rows.routing, rows.T * problem_.top_k),
-            matrix(problem_, operands[0], rows_of(problem_, product_.rows, rows.T), product_.red),
-            role_ == plan::Role::xa ? matrix_a(problem_, operands[1]) : matrix_b(problem_, operands[1]), scaling,
-            operands[2]);
+            matrix(problem_, set[Name::rows], rows_of(problem_, product_.rows, rows.T), product_.red),
+            role_ == plan::Role::xa ? matrix_a(problem_, adapter) : matrix_b(problem_, adapter), scaling,
+            set[Name::rank_rows]);
     }
 
  private:
+    enum class Name { rows, adapter, rank_rows, count };
+
     Problem problem_;
     plan::Role role_;
     families::Product product_;
@@ -92,20 +121,25 @@ class ProductWork final : public MeasuredWork {
         const std::int64_t s = element(problem_);
         const std::int64_t M = T * problem_.top_k;
         const std::int64_t adapter = problem_.R > 0 ? problem_.E * padded_rank(problem_) * s : 0;
-        return {{rows_of(problem_, product_.rows, T) * product_.red * s, problem_.dtype, true},
-                {problem_.E * product_.red * product_.out * s, problem_.dtype, true},
-                {adapter * product_.red, problem_.dtype, true},
-                {adapter * product_.out, problem_.dtype, true},
-                {product_.bias ? problem_.E * product_.out * s : 0, problem_.dtype, true},
-                {product_.gates ? M * static_cast<std::int64_t>(size_of(problem_.gate_dtype)) : 0, problem_.gate_dtype,
-                 true, true},
-                {problem_.R > 0 ? families::rank_rows_bytes(problem_, M) : 0, problem_.dtype, false},
-                {rows_of(problem_, product_.out_rows, T) * product_.out * s, problem_.dtype, false},
-                {problem_.R > 0 ? families::product_scratch_bytes(problem_, M) : 0, DType::int32, false}};
+        OperandList<Name> of;
+        of[Name::rows] = {rows_of(problem_, product_.rows, T) * product_.red * s, problem_.dtype, true};
+        of[Name::weight] = {problem_.E * product_.red * product_.out * s, problem_.dtype, true};
+        of[Name::ranked] = {adapter * product_.red, problem_.dtype, true};
+        of[Name::adapted] = {adapter * product_.out, problem_.dtype, true};
+        of[Name::bias] = {product_.bias ? problem_.E * product_.out * s : 0, problem_.dtype, true};
+        of[Name::gates] = {product_.gates ? M * static_cast<std::int64_t>(size_of(problem_.gate_dtype)) : 0,
+                           problem_.gate_dtype, true, true};
+        of[Name::rank_rows] = {problem_.R > 0 ? families::rank_rows_bytes(problem_, M) : 0, problem_.dtype, false};
+        of[Name::out] = {rows_of(problem_, product_.out_rows, T) * product_.out * s, problem_.dtype, false};
+        of[Name::scratch] = {problem_.R > 0 ? families::product_scratch_bytes(problem_, M) : 0, DType::int32, false};
+        return of.list;
     }
     [[nodiscard]] std::vector<Output> outputs(std::int64_t T) const override {
-        std::vector<Output> outputs{{7, row_major(rows_of(problem_, product_.out_rows, T), product_.out), false}};
-        if (problem_.R > 0) outputs.push_back({6, row_major(T * problem_.top_k, padded_rank(problem_)), true});
+        const std::int64_t rows = rows_of(problem_, product_.out_rows, T);
+        std::vector<Output> outputs{{place(Name::out), row_major(rows, product_.out), false}};
+        if (problem_.R > 0) {
+            outputs.push_back({place(Name::rank_rows), row_major(T * problem_.top_k, padded_rank(problem_)), true});
+        }
         return outputs;
     }
     [[nodiscard]] double products_a_row() const override {
@@ -128,28 +162,34 @@ class ProductWork final : public MeasuredWork {
 
     void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
+        const OperandSet<Name> set{operands};
         families::Adapter adapter;
         if (problem_.R > 0) {
             const bool forward = rank_role_ == plan::Role::xa;
-            adapter.ranked = forward ? matrix_a(problem_, operands[2]) : matrix_b(problem_, operands[2]);
-            adapter.adapted = forward ? matrix_b(problem_, operands[3]) : matrix_a(problem_, operands[3]);
+            void* const ranked = set[Name::ranked];
+            void* const adapted = set[Name::adapted];
+            adapter.ranked = forward ? matrix_a(problem_, ranked) : matrix_b(problem_, ranked);
+            adapter.adapted = forward ? matrix_b(problem_, adapted) : matrix_a(problem_, adapted);
             adapter.scaling = scaling;
-            adapter.rank_rows = operands[6];
-            adapter.scratch = operands[8];
+            adapter.rank_rows = set[Name::rank_rows];
+            adapter.scratch = set[Name::scratch];
         }
         GroupedProductArgs args = families::product_args(problem_, rows.routing, rows.T * problem_.top_k);
-        args.weight = operands[1];
+        args.weight = set[Name::weight];
         args.weight_expert_stride = product_.red * product_.out;
-        args.bias = operands[4];
-        args.gates = operands[5];
-        args.out = operands[7];
+        args.bias = set[Name::bias];
+        args.gates = set[Name::gates];
+        args.out = set[Name::out];
         args.out_stride = product_.out;
         families::launch_product(
             launcher, {.rank_rows = plan.find(rank_role_), .product = plan.find(plan::Role::product)}, problem_,
-            matrix(problem_, operands[0], rows_of(problem_, product_.rows, rows.T), product_.red), adapter, args);
+            matrix(problem_, set[Name::rows], rows_of(problem_, product_.rows, rows.T), product_.red), adapter, args);
     }
 
  private:
+    /// `ranked` makes the rank rows, `adapted` multiplies them.
+    enum class Name { rows, weight, ranked, adapted, bias, gates, rank_rows, out, scratch, count };
+
     Problem problem_;
     plan::Role rank_role_;
     families::Product product_;
@@ -164,23 +204,24 @@ class GradientsWork final : public MeasuredWork {
     [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
         const std::int64_t M = T * problem_.top_k;
         const std::int64_t gates = problem_.gates ? M * static_cast<std::int64_t>(size_of(problem_.gate_dtype)) : 0;
-        std::vector<Operand> operands{{gates, problem_.gate_dtype, true, true}};
-        for (const bool a : {true, false}) {
-            const std::int64_t width = wanted_width(a);
-            const RowOrder order = a ? problem_.x_rows : problem_.y_rows;
-            operands.push_back({rows_of(problem_, order, T) * width * element(problem_), problem_.dtype, true});
-            operands.push_back({width > 0 ? families::rank_rows_bytes(problem_, M) : 0, problem_.dtype, true});
-            operands.push_back(
-                {problem_.E * problem_.R * width * static_cast<std::int64_t>(size_of(problem_.adapter_dtype)),
-                 problem_.adapter_dtype, false});
-            operands.push_back({families::partials_bytes(problem_, width, M), DType::fp32, false});
+        OperandList<Name> of;
+        of[Name::gates] = {gates, problem_.gate_dtype, true, true};
+        for (const Side& side : sides) {
+            const std::int64_t width = wanted_width(side.a);
+            const RowOrder order = side.a ? problem_.x_rows : problem_.y_rows;
+            of[side.wide] = {rows_of(problem_, order, T) * width * element(problem_), problem_.dtype, true};
+            of[side.rank_rows] = {width > 0 ? families::rank_rows_bytes(problem_, M) : 0, problem_.dtype, true};
+            of[side.out] = {
+                problem_.E * problem_.R * width * static_cast<std::int64_t>(size_of(problem_.adapter_dtype)),
+                problem_.adapter_dtype, false};
+            of[side.partials] = {families::partials_bytes(problem_, width, M), DType::fp32, false};
         }
-        return operands;
+        return of.list;
     }
     [[nodiscard]] std::vector<Output> outputs(std::int64_t) const override {
         std::vector<Output> outputs;
-        if (wants_a_) outputs.push_back({3, row_major(problem_.E, problem_.R * problem_.K), false});
-        if (wants_b_) outputs.push_back({7, {problem_.E, problem_.N * problem_.R, problem_.R}, false});
+        if (wants_a_) outputs.push_back({place(Name::dA), row_major(problem_.E, problem_.R * problem_.K), false});
+        if (wants_b_) outputs.push_back({place(Name::dB), {problem_.E, problem_.N * problem_.R, problem_.R}, false});
         return outputs;
     }
     [[nodiscard]] double products_a_row() const override {
@@ -204,24 +245,24 @@ class GradientsWork final : public MeasuredWork {
 
     void launch(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
                 const plan::CallRows& rows) const override {
+        const OperandSet<Name> set{operands};
         LoraGradientPair pair{};
-        for (const bool a : {true, false}) {
-            LoraGradientArgs& side = a ? pair.a : pair.b;
-            side.gates = operands[0];
-            side.scattered_idxs = rows.routing.sorted_scattered_idxs.data;
-            side.expert_offsets = rows.routing.expert_offsets.data;
-            side.M = static_cast<int>(rows.T * problem_.top_k);
-            const std::int64_t width = wanted_width(a);
+        for (const Side& side : sides) {
+            LoraGradientArgs& args = side.a ? pair.a : pair.b;
+            args.gates = set[Name::gates];
+            args.scattered_idxs = rows.routing.sorted_scattered_idxs.data;
+            args.expert_offsets = rows.routing.expert_offsets.data;
+            args.M = static_cast<int>(rows.T * problem_.top_k);
+            const std::int64_t width = wanted_width(side.a);
             if (width == 0) continue;
-            const std::size_t first = a ? 1 : 5;
-            side.wide = operands[first];
-            side.wide_stride = width;
-            side.rank_rows = operands[first + 1];
-            side.out = operands[first + 2];
-            side.partials = operands[first + 3];
-            side.out_expert_stride = a ? problem_.R * problem_.K : problem_.R;
-            side.out_rank_stride = a ? problem_.K : 1;
-            side.out_wide_stride = a ? 1 : problem_.E * problem_.R;
+            args.wide = set[side.wide];
+            args.wide_stride = width;
+            args.rank_rows = set[side.rank_rows];
+            args.out = set[side.out];
+            args.partials = set[side.partials];
+            args.out_expert_stride = side.a ? problem_.R * problem_.K : problem_.R;
+            args.out_rank_stride = side.a ? problem_.K : 1;
+            args.out_wide_stride = side.a ? 1 : problem_.E * problem_.R;
         }
         families::launch_gradients(launcher,
                                    {.both = plan.find(plan::Role::gradients),
@@ -232,6 +273,16 @@ class GradientsWork final : public MeasuredWork {
     }
 
  private:
+    enum class Name { gates, x, yb, dA, a_partials, dy, xa, dB, b_partials, count };
+
+    /// The operands of one gradient.
+    struct Side {
+        bool a;
+        Name wide, rank_rows, out, partials;
+    };
+    static constexpr Side sides[] = {{true, Name::x, Name::yb, Name::dA, Name::a_partials},
+                                     {false, Name::dy, Name::xa, Name::dB, Name::b_partials}};
+
     [[nodiscard]] std::int64_t wanted_width(bool a) const {
         if (a) return wants_a_ ? problem_.K : 0;
         return wants_b_ ? problem_.N : 0;

@@ -35,7 +35,7 @@ constexpr std::int64_t occupied_bytes = std::int64_t{64} << 20;
 // draws as a tuning has rounds, and the same in every tuning: two of the same work differ by what the machine does
 // alone.
 constexpr std::int64_t routings = 9;
-// Behind the seeds that people name: who times a choice on rows of their own does not meet those that it was made on.
+// Behind the seeds that people name, so that a choice that is timed on rows of their own was made on others.
 constexpr std::uint64_t first_routing_seed = 1'000'000;
 
 // Events tell half a microsecond, and launches of the shortest kernels differ by several percent: a sample is the mean
@@ -97,7 +97,7 @@ Measurer::Measurer(Engine::Impl& engine, const MeasuredCase& measured)
       stream_(std::make_unique<OwnStream>()),
       call_(engine, Stream{stream_->handle()}),
       work_(measured_work(measured.problem, measured.request, measured.role)),
-      check_T_(check_tokens(*work_, measured.problem, measured.T)) {}
+      check_T_(check_tokens(*work_, measured.problem, measured.rows.T)) {}
 
 Measurer::~Measurer() {
     buffers_.clear();
@@ -109,19 +109,20 @@ Measurer::~Measurer() {
     }
 }
 
-double Measurer::now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double Measurer::now() { return clock_(); }
+
+jit::KernelLibrary& Measurer::kernels() { return engine_.kernels; }
 
 tune::MemoryNeed Measurer::memory_need() {
     tune::MemoryNeed need;
-    const std::vector<Operand> operands = work_->operands(case_.T);
+    const std::vector<Operand> operands = work_->operands(case_.rows.T);
     const std::vector<Operand> check = work_->operands(check_T_);
     for (std::size_t i = 0; i < operands.size(); ++i) {
         need.set_bytes += static_cast<std::uint64_t>(std::max(operands[i].bytes, check[i].bytes));
     }
-    const std::int64_t draws = case_.rows ? 0 : routings;
-    const std::int64_t indices = (draws * case_.T + check_T_) * case_.problem.top_k + (draws + 1) * case_.problem.E;
+    const std::int64_t draws = case_.rows.callers ? 0 : routings;
+    const std::int64_t indices =
+        (draws * case_.rows.T + check_T_) * case_.problem.top_k + (draws + 1) * case_.problem.E;
     need.fixed_bytes = static_cast<std::uint64_t>(occupied_bytes + 3 * pattern_elements * 4 + indices * 8);
     need.l2_bytes = call_.facts().l2_bytes;
     std::size_t free = 0;
@@ -144,18 +145,32 @@ plan::Plan Measurer::make(const tune::Candidate& candidate) const {
 
 std::size_t Measurer::parts() { return work_->roles().size(); }
 
+std::optional<tune::Preparation> Measurer::find(const tune::Candidate& candidate, std::size_t part) {
+    return preparation(candidate, part,
+                       [&](const jit::KernelSpec& spec) { return kernels().find_cached(spec, call_.facts().arch); });
+}
+
 tune::Preparation Measurer::prepare(const tune::Candidate& candidate, std::size_t part) {
+    return *preparation(candidate, part, [&](const jit::KernelSpec& spec) {
+        return std::optional(kernels().ensure_cached(spec, call_.facts().arch));
+    });
+}
+
+template <class Obtain>
+std::optional<tune::Preparation> Measurer::preparation(const tune::Candidate& candidate, std::size_t part,
+                                                       const Obtain& obtain) {
     tune::Preparation preparation;
     try {
         const plan::Plan plan = make(candidate);
         const plan::Role role = work_->roles().at(part);
         if (!plan.has(role)) return preparation;
-        const jit::CompileResult result = engine_.kernels.ensure_cached(plan.at(role).spec, call_.facts().arch);
-        preparation.compile_seconds = result.compile_seconds;
+        const std::optional<jit::CompileResult> result = obtain(plan.at(role).spec);
+        if (!result) return std::nullopt;
+        preparation.compile_seconds = result->compile_seconds;
         const std::vector<plan::Role> own = work_->own_roles();
         if (std::find(own.begin(), own.end(), role) == own.end()) return preparation;
-        preparation.registers = result.registers;
-        preparation.spill_bytes = result.spill_bytes;
+        preparation.registers = result->registers;
+        preparation.spill_bytes = result->spill_bytes;
     } catch (const Error& error) {
         if (error.code() != ErrorCode::compile && error.code() != ErrorCode::unsupported) throw;
         preparation.refusal = error.what();
@@ -163,11 +178,26 @@ tune::Preparation Measurer::prepare(const tune::Candidate& candidate, std::size_
     return preparation;
 }
 
-void Measurer::prepare_reference() {
+std::optional<jit::KernelSpec> Measurer::reference_kernel(std::size_t part) const {
     const plan::Plan plan = work_->reference_plan();
     for (const auto& step : plan.steps) {
-        if (step) static_cast<void>(engine_.kernels.ensure_cached(step->spec, call_.facts().arch));
+        if (step && part-- == 0) return step->spec;
     }
+    return std::nullopt;
+}
+
+std::optional<tune::Preparation> Measurer::find_reference(std::size_t part) {
+    const std::optional<jit::KernelSpec> spec = reference_kernel(part);
+    if (spec && !kernels().find_cached(*spec, call_.facts().arch)) return std::nullopt;
+    return tune::Preparation{};
+}
+
+tune::Preparation Measurer::prepare_reference(std::size_t part) {
+    tune::Preparation preparation;
+    if (const std::optional<jit::KernelSpec> spec = reference_kernel(part)) {
+        preparation.compile_seconds = kernels().ensure_cached(*spec, call_.facts().arch).compile_seconds;
+    }
+    return preparation;
 }
 
 const plan::Plan& Measurer::plan_of(const tune::Candidate& candidate) {
@@ -240,7 +270,7 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     // cancel the difference is their rounding.
     std::transform(values.begin(), values.end(), gates.begin(),
                    [](float value) { return value / (1 + std::abs(value)); });
-    const std::vector<Operand> operands = work_->operands(case_.T);
+    const std::vector<Operand> operands = work_->operands(case_.rows.T);
     const std::vector<Operand> check = work_->operands(check_T_);
     for (const Operand& operand : operands) {
         const std::pair key{operand.dtype, operand.gates};
@@ -270,16 +300,16 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     const std::vector<std::int64_t> checked = draw(check_T_, 0.05, tune::Skew::zipf, seed);
     check_kept_ = std::count_if(checked.begin(), checked.end(), [](std::int64_t expert) { return expert >= 0; });
     check_rows_ = upload_routed(checked);
-    if (case_.rows) {
-        rows_ = {*case_.rows};
+    if (case_.rows.callers) {
+        rows_ = {*case_.rows.callers};
         gpu::Event ready;
-        ready.record(case_.stream);
+        ready.record(case_.rows.stream);
         SMLORA_CUDA(cuStreamWaitEvent, stream_->handle(), ready.handle(), 0);
     } else {
         std::vector<std::vector<std::int64_t>> drawn(routings);
         engine_.threads.parallel_for(routings, [&](std::int64_t i) {
             drawn[static_cast<std::size_t>(i)] =
-                draw(case_.T, 0, case_.skew, first_routing_seed + static_cast<std::uint64_t>(i));
+                draw(case_.rows.T, 0, case_.rows.skew, first_routing_seed + static_cast<std::uint64_t>(i));
         });
         for (std::vector<std::int64_t>& top_idx : drawn) rows_.push_back(upload_routed(std::move(top_idx)));
     }

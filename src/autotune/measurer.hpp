@@ -2,16 +2,17 @@
 //
 // Operands come from the library's stream-ordered pool, on a stream that only this object uses, so that nothing waits
 // for what other streams do, except for the caller's routing; at the end the memory goes back to the system. Nothing of
-// it runs while the thread's stream captures. Used by one thread, but for now() and the prepare functions.
+// it runs while the thread's stream captures. Used by one thread, but for now(), the find and the prepare functions.
 #pragma once
 
+#include "autotune/measured_case.hpp"
 #include "autotune/measured_work.hpp"
 #include "engine/cuda_call.hpp"
 #include "gpu/capture_mode.hpp"
 #include "gpu/event.hpp"
 #include "gpu/pool.hpp"
+#include "tune/budget.hpp"
 #include "tune/device.hpp"
-#include "tune/random_routing.hpp"
 
 #include <cstdint>
 #include <deque>
@@ -24,19 +25,6 @@
 
 namespace smlora::autotune {
 
-/// What is measured.
-struct MeasuredCase {
-    Problem problem;
-    plan::Request request;
-    plan::Role role = plan::Role::product;
-    plan::Choices others;  ///< of the roles that are not measured
-    std::int64_t T = 1;
-    /// The caller's rows, valid on `stream`; else they are drawn from `skew`.
-    std::optional<plan::CallRows> rows;
-    CUstream stream = nullptr;
-    tune::Skew skew = tune::Skew::uniform;
-};
-
 class Measurer final : public tune::Device {
  public:
     /// In the calling thread's current context, else that of the engine's device.
@@ -46,8 +34,10 @@ class Measurer final : public tune::Device {
     double now() override;
     tune::MemoryNeed memory_need() override;
     std::size_t parts() override;
+    std::optional<tune::Preparation> find(const tune::Candidate& candidate, std::size_t part) override;
     tune::Preparation prepare(const tune::Candidate& candidate, std::size_t part) override;
-    void prepare_reference() override;
+    std::optional<tune::Preparation> find_reference(std::size_t part) override;
+    tune::Preparation prepare_reference(std::size_t part) override;
     void allocate(int sets, std::uint64_t seed) override;
     tune::Verification verify(const tune::Candidate& candidate) override;
     double time(const tune::Candidate& candidate, int set, std::size_t round) override;
@@ -55,6 +45,13 @@ class Measurer final : public tune::Device {
  private:
     class OwnStream;
 
+    [[nodiscard]] jit::KernelLibrary& kernels();
+    /// Of a part of a candidate, whose kernel is obtained with `obtain`; nothing if that gives nothing.
+    template <class Obtain>
+    [[nodiscard]] std::optional<tune::Preparation> preparation(const tune::Candidate& candidate, std::size_t part,
+                                                               const Obtain& obtain);
+    /// Nothing for a part that the reference has not.
+    [[nodiscard]] std::optional<jit::KernelSpec> reference_kernel(std::size_t part) const;
     /// Loaded; kept for the next time.
     const plan::Plan& plan_of(const tune::Candidate& candidate);
     /// The kernels of a candidate that the work launches.
@@ -72,6 +69,7 @@ class Measurer final : public tune::Device {
     Engine::Impl& engine_;
     gpu::CurrentContext context_;
     gpu::RelaxedCaptureMode relaxed_;  ///< another thread may capture meanwhile; this one does not
+    const tune::Clock clock_ = tune::steady_clock();
     MeasuredCase case_;
     std::unique_ptr<OwnStream> stream_;
     engine::CudaCall call_;

@@ -367,9 +367,9 @@ std::uint64_t Cache::clear_records() {
     return removed;
 }
 
-void Cache::with_lock(const std::string& key, const std::function<void()>& work, std::chrono::milliseconds besides) {
+void Cache::with_lock(const std::string& key, const std::function<void()>& work,
+                      std::optional<std::chrono::milliseconds> patience) {
     State& state = *state_;
-    const std::chrono::milliseconds patience = state.lock_patience + besides;
     const bool usable =
         state.writable && is_key(key) && !state.store_fails && (state.root_is_fit || state.make_root().empty());
     if (!usable) {
@@ -378,12 +378,12 @@ void Cache::with_lock(const std::string& key, const std::function<void()>& work,
     }
     const std::filesystem::path file = lock_file(*state.writable);
     std::optional<util::ByteLock> lock;
-    lock.emplace(state.files, file, lock_offset(key), patience);
+    lock.emplace(state.files, file, lock_offset(key), patience.value_or(state.lock_patience));
     if (lock->error() == -ENOENT && state.make_root().empty()) {
-        lock.emplace(state.files, file, lock_offset(key), patience);
+        lock.emplace(state.files, file, lock_offset(key), patience.value_or(state.lock_patience));
     }
     if (!lock->held()) {
-        state.log.info(fmt::format("could not lock {} ({}); another process may compile the same kernel", file.string(),
+        state.log.info(fmt::format("could not lock {} ({}); another process may do the same work", file.string(),
                                    util::describe_error(lock->error())));
     }
     work();

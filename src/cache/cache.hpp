@@ -31,8 +31,8 @@ struct CacheOptions {
     /// The layer that comes with the library, below all others, see location.hpp. Left out, with a line in the log, if
     /// it does not exist (info) or is unfit to be a layer (a warning).
     std::optional<std::filesystem::path> shipped = std::nullopt;
-    /// How long with_lock waits for a holder at least. Several times the compile time of the heaviest kernels: a holder
-    /// that has not compiled by then was stopped or hangs.
+    /// How long with_lock waits for a holder unless it is told. Several times the compile time of the heaviest kernels:
+    /// a holder that has not compiled by then was stopped or hangs.
     std::chrono::milliseconds lock_patience{30'000};
     /// Null: the operating system's. Must outlive the cache.
     util::FileSystem* files = nullptr;
@@ -65,10 +65,10 @@ class Cache {
     void require_writable();
 
     /// Work that one process of a node should do for all: takes the lock of `key` if it can be had within
-    /// lock_patience and what `work` is expected to take besides, and runs `work`; without the lock it runs it all the
-    /// same. `work` looks into the cache again before it compiles.
+    /// `patience` (unset: lock_patience), and runs `work`; without the lock it runs it all the same. `work` looks into
+    /// the cache again before it compiles.
     void with_lock(const std::string& key, const std::function<void()>& work,
-                   std::chrono::milliseconds besides = std::chrono::milliseconds(0));
+                   std::optional<std::chrono::milliseconds> patience = std::nullopt);
 
     /// Where something may be recorded under `key` in `folder`: of each layer, in the order in which they are
     /// consulted, the record of `key` and then the bundle, as far as they are there.

@@ -1,4 +1,4 @@
-// System, cache and prewarming: their results leave as JSON.
+// System, cache, prewarming and tuning: their results leave as JSON.
 #include "capi/convert.hpp"
 #include "capi/handles.hpp"
 #include "capi/json.hpp"
@@ -40,6 +40,14 @@ smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options
             };
         }
         const PrewarmReport report = prewarm(to_engine(engine), to_options(o), progress);
+        if (report_json != nullptr) *report_json = new_string(to_json(report));
+    });
+}
+
+smlora_status smlora_tune(smlora_engine* engine, const smlora_problem* problem, const smlora_tune_options* options,
+                          char** report_json) {
+    return guarded([&] {
+        const TuneReport report = tune_problem(to_engine(engine), to_problem(problem), to_options(options));
         if (report_json != nullptr) *report_json = new_string(to_json(report));
     });
 }

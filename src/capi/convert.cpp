@@ -27,6 +27,7 @@ constexpr RowOrder last_of(RowOrder) { return RowOrder::grouped; }
 constexpr Activation last_of(Activation) { return Activation::swiglu_clamped; }
 constexpr GateLayout last_of(GateLayout) { return GateLayout::interleaved; }
 constexpr Backend last_of(Backend) { return Backend::cpu; }
+constexpr TuneSkew last_of(TuneSkew) { return TuneSkew::one; }
 
 template <class Number>
 requires std::is_arithmetic_v<Number> || std::is_pointer_v<Number>
@@ -149,6 +150,7 @@ C defaults() {
 template smlora_problem defaults();
 template smlora_engine_options defaults();
 template smlora_prewarm_options defaults();
+template smlora_tune_options defaults();
 #define SMLORA_ARGS(c_struct)                                      \
     template Members<c_struct>::Cpp to_args(const c_struct* args); \
     template c_struct defaults();
@@ -211,6 +213,32 @@ PrewarmOptions to_options(const smlora_prewarm_options& options) {
     for (std::size_t i = 0; i < options.activation_count; ++i) {
         const std::string name = fmt::format("options.activations[{}]", i);
         result.activations.push_back(read_members(options.activations[i], name.c_str(), name.c_str()));
+    }
+    return result;
+}
+
+TuneOptions to_options(const smlora_tune_options* options) {
+    if (options == nullptr) return {};
+    const smlora_tune_options o = read_struct(options, "options");
+    TuneOptions result = read_members(o, "options", "options");
+    if (o.token_count > 0) {
+        required(o.tokens, "options.tokens");
+        result.tokens.assign(o.tokens, o.tokens + o.token_count);
+    }
+    if (o.progress != nullptr) {
+        result.progress = [callback = o.progress, user = o.progress_user](const TuneProgress& p) {
+            const std::string work(p.work), phase(p.phase), best(p.best);
+            smlora_tune_progress seen{};
+            seen.struct_size = sizeof seen;
+            seen.tokens = p.tokens;
+            seen.work = work.c_str();
+            seen.phase = phase.c_str();
+            seen.done = p.done;
+            seen.total = p.total;
+            seen.best = best.c_str();
+            seen.best_seconds = p.best_seconds;
+            return callback(&seen, user) == 0;
+        };
     }
     return result;
 }

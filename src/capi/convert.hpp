@@ -25,6 +25,8 @@ struct Name {
 [[nodiscard]] Problem to_problem(const smlora_problem* problem, const char* name = "problem");
 [[nodiscard]] EngineOptions to_options(const smlora_engine_options* options);
 [[nodiscard]] PrewarmOptions to_options(const smlora_prewarm_options& options);
+/// Null: the defaults.
+[[nodiscard]] TuneOptions to_options(const smlora_tune_options* options);
 
 /// The arguments of an operation.
 template <class C>

@@ -12,6 +12,7 @@ extern "C" {
 SMLORA_INIT(problem)
 SMLORA_INIT(engine_options)
 SMLORA_INIT(prewarm_options)
+SMLORA_INIT(tune_options)
 SMLORA_INIT(route_args)
 SMLORA_INIT(group_args)
 SMLORA_INIT(combine_args)

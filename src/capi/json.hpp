@@ -4,6 +4,7 @@
 #include <smlora/cache.hpp>
 #include <smlora/prewarm.hpp>
 #include <smlora/system.hpp>
+#include <smlora/tune.hpp>
 
 #include <string>
 #include <vector>
@@ -17,5 +18,6 @@ namespace smlora::capi {
 [[nodiscard]] std::string to_json(const CacheEntryInfo& entry);
 [[nodiscard]] std::string to_json(const std::vector<CacheProblem>& problems);
 [[nodiscard]] std::string to_json(const PrewarmReport& report);
+[[nodiscard]] std::string to_json(const TuneReport& report);
 
 }  // namespace smlora::capi

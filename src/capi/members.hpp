@@ -117,6 +117,11 @@ SMLORA_MEMBERS(smlora_prewarm_options, PrewarmOptions, 4, SMLORA_BOTH(jobs), Res
                ByHand{&C::archs}, ByHand{&C::arch_count}, ByHand{&C::progress}, ByHand{&C::progress_user},
                ByHand{&C::activations}, ByHand{&C::activation_count});
 
+// tokens, progress
+SMLORA_MEMBERS(smlora_tune_options, TuneOptions, 2, SMLORA_BOTH(seconds), SMLORA_BOTH(memory_bytes),
+               SMLORA_BOTH(candidates), SMLORA_BOTH(rounds), SMLORA_BOTH(skew), SMLORA_BOTH(again), ByHand{&C::tokens},
+               ByHand{&C::token_count}, ByHand{&C::progress}, ByHand{&C::progress_user});
+
 #undef SMLORA_BOTH
 #undef SMLORA_MEMBERS
 

@@ -112,6 +112,17 @@ gpu::LoadedKernel prepare(CUfunction function, const KernelSpec& spec, const gpu
     return kernel;
 }
 
+CompileResult result_of(const StoredKernel& kernel) {
+    CompileResult result;
+    result.found_in_cache = kernel.found;
+    result.stored = kernel.stored;
+    result.registers = metadata_integer(kernel.entry, "registers");
+    result.spill_bytes = metadata_integer(kernel.entry, "spill_bytes");
+    result.shared_bytes = metadata_integer(kernel.entry, "shared_bytes");
+    if (!kernel.found) result.compile_seconds = kernel.entry.metadata.value("compile_seconds", 0.0);
+    return result;
+}
+
 }  // namespace
 
 struct KernelLibrary::State {
@@ -241,18 +252,14 @@ std::vector<const gpu::LoadedKernel*> KernelLibrary::get_all(const std::vector<c
     return kernels;
 }
 
+std::optional<CompileResult> KernelLibrary::find_cached(const KernelSpec& spec, const gpu::Arch& arch) {
+    const std::shared_ptr<const StoredKernel> kernel = state_->store.find(spec, arch);
+    if (kernel == nullptr) return std::nullopt;
+    return result_of(*kernel);
+}
+
 CompileResult KernelLibrary::ensure_cached(const KernelSpec& spec, const gpu::Arch& arch) {
-    const std::shared_ptr<const StoredKernel> kernel = state_->store.obtain(spec, arch);
-    CompileResult result;
-    result.found_in_cache = kernel->found;
-    result.stored = kernel->stored;
-    result.registers = metadata_integer(kernel->entry, "registers");
-    result.spill_bytes = metadata_integer(kernel->entry, "spill_bytes");
-    result.shared_bytes = metadata_integer(kernel->entry, "shared_bytes");
-    if (!kernel->found) {
-        result.compile_seconds = kernel->entry.metadata.value("compile_seconds", 0.0);
-    }
-    return result;
+    return result_of(*state_->store.obtain(spec, arch));
 }
 
 std::string KernelLibrary::machine_code(const KernelSpec& spec, const gpu::Arch& arch) {

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,9 @@ class KernelLibrary {
     /// at once, on `threads` and the calling thread. The first error is thrown when all compiles that run have ended.
     std::vector<const gpu::LoadedKernel*> get_all(const std::vector<const KernelSpec*>& specs, const gpu::Arch& arch,
                                                   util::ThreadPool& threads, bool stream_capturing = false);
+
+    /// What is known of a kernel that is in the cache; nothing for one that would have to be compiled.
+    std::optional<CompileResult> find_cached(const KernelSpec& spec, const gpu::Arch& arch);
 
     /// Makes sure that the kernel is in the cache; needs no GPU. A kernel that is in a layer needs no NVRTC either.
     /// Throws Error{compile}.

@@ -148,7 +148,7 @@ void condense(std::vector<Trial>& trials) {
 
 namespace {
 
-/// Which is fastest, and which cannot be told from it.
+/// Which trial is the fastest, and which cannot be told from it.
 class Race {
  public:
     explicit Race(const std::vector<Trial>& trials) : trials_(trials), times_(estimates(trials)) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace smlora::tune {
@@ -30,8 +31,8 @@ struct MemoryNeed {
     std::uint64_t free_bytes = 0;  ///< on the device, now
 };
 
-/// One piece of work on one device. Only now() and the prepare functions are called from several threads at once.
-/// Errors other than those that a result can tell are thrown, and end the tuning.
+/// One piece of work on one device. Only now(), the find and the prepare functions are called from several threads at
+/// once. Errors other than those that a result can tell are thrown, and end the tuning.
 class Device {
  public:
     virtual ~Device() = default;
@@ -41,15 +42,19 @@ class Device {
 
     virtual MemoryNeed memory_need() = 0;
 
-    /// Kernels that a candidate consists of at most: the parts that prepare() takes one by one.
+    /// Kernels that a candidate, and the reference, consist of at most: the parts that prepare() takes one by one.
     virtual std::size_t parts() = 0;
 
-    /// Compiles a part of the candidate, or finds it compiled; nothing is to be done for a part that it has not. Runs
-    /// nothing.
+    /// What is known of a part that need not be compiled, be it that it is compiled already or that the candidate has
+    /// no such part; nothing for one that prepare() would compile. Takes next to no time.
+    virtual std::optional<Preparation> find(const Candidate& candidate, std::size_t part) = 0;
+
+    /// Compiles a part of the candidate, one kernel; runs nothing.
     virtual Preparation prepare(const Candidate& candidate, std::size_t part) = 0;
 
-    /// Compiles what verify() compares with, or finds it compiled; runs nothing.
-    virtual void prepare_reference() = 0;
+    /// The same of what verify() compares with, whose kernels are numbered likewise.
+    virtual std::optional<Preparation> find_reference(std::size_t part) = 0;
+    virtual Preparation prepare_reference(std::size_t part) = 0;
 
     /// Makes `sets` sets of operands to time with, and inputs drawn from `seed` to check on. Called once.
     virtual void allocate(int sets, std::uint64_t seed) = 0;

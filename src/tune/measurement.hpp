@@ -1,12 +1,12 @@
 // The protocol by which candidates become a choice.
 //
-// The shortest predictions are compiled concurrently, best first. Time counts from when the heuristic choice is
-// compiled, which it would have to be anyway. Those that spill registers are refused, and those whose result differs
-// from the reference's. The rest is timed in rounds: one sample of each candidate a round, in an order that rotates,
-// with operands that rotate through more than three times the L2 cache if memory allows, on the rows of that round. Who
-// is twice as slow as the best after its first round, and when timed once more, is dropped. Those that are the fastest
-// but for noise, and the heuristic choice while its samples do not tell whether it is one of them, then run as many
-// rounds more, in up to two runoffs. When time runs out, what is known stays, and the next call goes on from it.
+// The shortest predictions are compiled concurrently, best first. Those that spill registers are refused, and those
+// whose result differs from the reference's. The rest is timed in rounds: one sample of each candidate a round, in an
+// order that rotates, with operands that rotate through more than three times the L2 cache if memory allows, on the
+// rows of that round. A candidate that takes twice the best time in its first round is timed again, and dropped if it
+// still does. Those that are the fastest but for noise, and the heuristic choice while its samples do not tell whether
+// it is one of them, then run as many rounds more, in up to two runoffs. When time runs out, what is known stays, and
+// the next call resumes from it.
 #pragma once
 
 #include "tune/device.hpp"
@@ -27,14 +27,15 @@ namespace smlora::tune {
 
 /// Which candidates are tried.
 enum class Breadth {
-    likely,  ///< the best predictions; who proves to be far behind is dropped
+    likely,  ///< the best predictions; those that prove to be far behind are dropped
     all,     ///< every one that is legal, to the end, however long it takes: what a choice can be compared with
 };
 
 struct Protocol {
     Breadth breadth = Breadth::likely;
-    /// From when the heuristic choice is compiled. However few they are, the next two candidates are compiled as well,
-    /// and those three are timed once.
+    /// From the call to its return, compiling included. Passed by one kernel's compile at most: a kernel is begun only
+    /// if it will end in time, but for the first. Where nothing but the heuristic choice gets compiled, nothing is
+    /// timed. Of what is compiled three candidates are checked and timed once, a fraction of a second on a GPU.
     double seconds = 10;
     std::optional<std::uint64_t> memory_bytes;  ///< for operands; unset: an eighth of what is free
     double candidate_seconds = 2;               ///< for checking and timing one candidate; a kernel is not interrupted
@@ -59,12 +60,11 @@ struct Progress {
 struct Observer {
     std::function<void(const Progress&)> progress = {};
     std::function<void(const Tuning&)> save = {};
-    std::function<void()> started = {};  ///< time counts from now on
 };
 
 enum class Outcome {
     complete,
-    out_of_time,    ///< what was measured is in the tuning; a further call goes on from there
+    out_of_time,    ///< what was measured is in the tuning; a further call resumes from there
     out_of_memory,  ///< not one set of operands fits the budget: nothing was tried
 };
 

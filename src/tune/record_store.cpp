@@ -180,8 +180,8 @@ bool RecordStore::save(const RecordName& name, const Tuning& tuning) {
 }
 
 void RecordStore::with_lock(const RecordName& name, const std::function<void()>& work,
-                            std::chrono::milliseconds besides) {
-    cache_.with_lock(name.key(), work, besides);
+                            std::optional<std::chrono::milliseconds> patience) {
+    cache_.with_lock(name.key(), work, patience);
 }
 
 }  // namespace smlora::tune

@@ -65,7 +65,7 @@ class RecordStore {
 
     /// Work on a record that one process should do for all, see Cache::with_lock.
     void with_lock(const RecordName& name, const std::function<void()>& work,
-                   std::chrono::milliseconds besides = std::chrono::milliseconds(0));
+                   std::optional<std::chrono::milliseconds> patience = std::nullopt);
 
  private:
     /// What a file says: a record or a bundle; neither if it is unsound.

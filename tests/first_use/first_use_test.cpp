@@ -1,6 +1,6 @@
 // First use from end to end, in processes of their own as it is in life: the first one tunes, the next one neither
-// compiles nor measures, of several that start together one tunes for all, and what one that dies has measured is gone
-// on with. On an emulated GPU and on a real one.
+// compiles nor measures, of several that start together one tunes for all, and what one that dies has measured is
+// resumed. On an emulated GPU and on a real one.
 #include "autotune/tuner.hpp"
 #include "support/backend.hpp"
 #include "support/checks.hpp"
@@ -11,6 +11,7 @@
 #include "plan/step_kernels.hpp"
 
 #include <smlora/cache.hpp>
+#include <smlora/tune.hpp>
 
 #include <fmt/format.h>
 #include <spawn.h>
@@ -24,6 +25,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 
 namespace smlora::test {
@@ -123,10 +125,56 @@ TEST(AProcess, DISABLED_RunsAStep) {
     for (const plan::Request& request : plan::step_requests(p.problem, p.T)) {
         for (const autotune::KnownWork& work :
              autotune::tuner_of(engine).look_up(p.problem, request, context.facts())) {
-            report["choices"][work.slot] = work.choice ? tune::to_json(*work.choice) : nlohmann::ordered_json();
-            report["complete"][work.slot] = work.tuning && work.tuning->complete;
+            report["choices"][work.slot] = work.choice() ? tune::to_json(*work.choice()) : nlohmann::ordered_json();
+            report["complete"][work.slot] = work.is_complete();
         }
     }
+    std::ofstream(variable("SMLORA_TEST_REPORT")) << report.dump();
+}
+
+/// The same for a process that tunes on purpose, twice, and then begins anew and stops.
+TEST(AProcess, DISABLED_Tunes) {
+    const Machine& machine = variable("SMLORA_TEST_MACHINE") == emulated.name ? emulated : gpu;
+    EngineOptions engine_options;
+    engine_options.cache_root = variable("SMLORA_TEST_ROOT");
+    engine_options.cache_layers.emplace();
+    engine_options.tuning = TuningPolicy::off;
+    const Engine engine(engine_options);
+    nlohmann::json report{{"told", 0}};
+    TuneOptions options;
+    options.tokens = {machine.T};
+    options.seconds = std::stod(variable("SMLORA_TEST_SECONDS"));
+    options.candidates = static_cast<std::int32_t>(machine.candidates);
+    options.rounds = std::stoi(variable("SMLORA_TEST_ROUNDS"));
+    options.skew = TuneSkew::zipf;
+    const auto tune = [&](const char* name) {
+        const TuneReport done = tune_problem(engine, machine.problem, options);
+        report[name]["stopped"] = done.stopped;
+        report[name]["seconds"] = done.seconds;
+        for (const TunedWork& work : done.works) {
+            EXPECT_EQ(work.tokens, machine.T);
+            EXPECT_EQ(work.routing, "zipf");
+            EXPECT_EQ(work.lacks_choice(), work.choice.empty());
+            report[name]["outcomes"][work.work] = smlora::name(work.outcome);
+            report[name]["choices"][work.work] = work.choice;
+        }
+    };
+    options.progress = [&](const TuneProgress& progress) {
+        EXPECT_EQ(progress.tokens, machine.T);
+        report["told"] = report["told"].get<int>() + 1;
+        return true;
+    };
+    tune("first");
+    options.progress = {};
+    tune("second");
+    options.again = true;
+    options.progress = [](const TuneProgress&) { return false; };
+    tune("stopped");
+    options.progress = [](const TuneProgress&) -> bool { throw std::runtime_error("no more of it"); };
+    EXPECT_THROW(tune("thrown"), std::runtime_error);
+    options.again = false;
+    options.progress = {};
+    tune("last");
     std::ofstream(variable("SMLORA_TEST_REPORT")) << report.dump();
 }
 
@@ -134,9 +182,10 @@ TEST(AProcess, DISABLED_RunsAStep) {
 struct Limits {
     double seconds = 500;
     std::optional<int> rounds = {};  ///< instead of the machine's
+    const char* does = "RunsAStep";  ///< which of the tests of AProcess it is
 };
 
-/// A process that runs a step with its cache in `root`.
+/// A process that works with its cache in `root`.
 class Process {
  public:
     Process(const Machine& machine, const std::filesystem::path& root, const Limits& limits) {
@@ -145,7 +194,7 @@ class Process {
             "SMLORA_TEST_ROUNDS={} ",
             machine.name, root.string(), report_file().string(), limits.seconds,
             limits.rounds.value_or(machine.rounds));
-        // Nothing of what whoever runs the tests has set.
+        // Nothing of what is set where the tests run.
         environment += "SMLORA_SHIPPED_CACHE=0 SMLORA_TEST_BACKENDS=cuda ";
 #ifdef SMLORA_EMULATOR_LIBRARIES
         if (machine.emulated) environment += fmt::format("LD_LIBRARY_PATH={} ", SMLORA_EMULATOR_LIBRARIES);
@@ -153,8 +202,8 @@ class Process {
         // The shell becomes env and that the program, whose id is therefore the one that is known here.
         std::string command = fmt::format(
             "exec env -u SMLORA_TUNING -u SMLORA_INSTRUCTIONS {} {} --gtest_also_run_disabled_tests "
-            "--gtest_filter=AProcess.* > {} 2>&1",
-            environment, std::filesystem::read_symlink("/proc/self/exe").string(), out_file().string());
+            "--gtest_filter=AProcess.DISABLED_{} > {} 2>&1",
+            environment, std::filesystem::read_symlink("/proc/self/exe").string(), limits.does, out_file().string());
         std::string shell = "sh", option = "-c";
         char* const arguments[] = {shell.data(), option.data(), command.data(), nullptr};
         const int error = ::posix_spawn(&pid_, "/bin/sh", nullptr, nullptr, arguments, environ);
@@ -409,7 +458,33 @@ TEST_P(FirstUse, WhatAKilledProcessHasMeasuredIsGoneOnWithByTheNextProcess) {
     EXPECT_TRUE(gone_on.complete);
     EXPECT_GT(gone_on.taken, left.taken);
     EXPECT_EQ(run_process(root)["tunings_started"], 0);
-    fmt::print("killed after {} samples of forward, gone on with to {}\n", left.taken, gone_on.taken);
+    fmt::print("killed after {} samples of forward, resumed to {}\n", left.taken, gone_on.taken);
+}
+
+TEST_P(FirstUse, WhatIsTunedOnPurposeIsRecordedForAllThatFollows) {
+    ASSERT_TRUE(tuned().report.is_object());
+    const TemporaryFolder folder;
+    const std::filesystem::path root = untuned(folder);
+    const nlohmann::json report = run_process(root, {.does = "Tunes"});
+    ASSERT_TRUE(report.is_object());
+    EXPECT_GT(report["told"], 0);
+    for (const std::string& slot : always_tuned) {
+        EXPECT_EQ(report["first"]["outcomes"][slot], "tuned") << report;
+        EXPECT_NE(report["first"]["choices"][slot], "") << report;
+    }
+    for (const auto& [slot, outcome] : report["second"]["outcomes"].items()) EXPECT_EQ(outcome, "recorded") << slot;
+    EXPECT_EQ(report["second"]["choices"], report["first"]["choices"]);
+    EXPECT_EQ(report["first"]["stopped"], false);
+    // A complete tuning stays until its successor is complete.
+    EXPECT_EQ(report["stopped"]["stopped"], true);
+    EXPECT_FALSE(report["stopped"].contains("outcomes")) << report;
+    EXPECT_EQ(report["last"], (nlohmann::json{{"stopped", false},
+                                              {"seconds", report["last"]["seconds"]},
+                                              {"outcomes", report["second"]["outcomes"]},
+                                              {"choices", report["first"]["choices"]}}));
+    const nlohmann::json step = run_process(root);
+    ASSERT_TRUE(step.is_object());
+    EXPECT_EQ(step["tunings_started"], 0) << step;
 }
 
 INSTANTIATE_TEST_SUITE_P(Emulated, FirstUse, testing::Values(emulated), [](const auto&) { return "sm_90"; });

@@ -95,6 +95,21 @@ class PrewarmOptions(Evolving):
                 ("progress_user", c_void_p), ("activations", c_void_p), ("activation_count", c_size_t)]
 
 
+class TuneProgress(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("tokens", c_int64), ("work", c_char_p), ("phase", c_char_p),
+                ("done", c_uint64), ("total", c_uint64), ("best", c_char_p), ("best_seconds", c_double)]
+
+
+TuneCallback = ctypes.CFUNCTYPE(c_int32, POINTER(TuneProgress), c_void_p)
+
+
+class TuneOptions(Evolving):
+    init = "smlora_tune_options_init"
+    _fields_ = [("struct_size", c_size_t), ("tokens", POINTER(c_int64)), ("token_count", c_size_t),
+                ("seconds", c_double), ("memory_bytes", c_uint64), ("candidates", c_int32), ("rounds", c_int32),
+                ("skew", c_int32), ("again", c_int32), ("progress", TuneCallback), ("progress_user", c_void_p)]
+
+
 for function in ("smlora_last_error", "smlora_status_name", "smlora_version", "smlora_dtype_name"):
     getattr(lib, function).restype = c_char_p
 lib.smlora_dtype_size.restype = c_size_t
@@ -328,6 +343,19 @@ class Engine(CpuEngine):
         entry = json_of(lib.smlora_cache_inspect, self.engine, entries[0]["key"].encode())
         self.assertEqual(entry["arch"], "sm_90a")
         self.assertIsInstance(entry["metadata"], dict)
+
+    def test_tuning_refuses_what_makes_no_sense_and_the_cpu(self):
+        self.assertEqual((TuneOptions().seconds, TuneOptions().rounds), (60, 9))
+        problem = Problem(E=4, K=64, N=64, R=8, top_k=2)
+        for options, message in ((TuneOptions(seconds=-1), "seconds: expected a number above 0, got -1"),
+                                 (TuneOptions(rounds=0), "rounds: expected 1 or more, got 0"),
+                                 (TuneOptions(skew=3), "options.skew: expected 0 to 2, got 3"),
+                                 (TuneOptions(token_count=1), "options.tokens: expected a pointer, got null"),
+                                 (TuneOptions(again=2), "options.again: expected 0 or 1, got 2")):
+            self.assertEqual(lib.smlora_tune(self.engine, byref(problem), byref(options), None), INVALID_ARGUMENT)
+            self.assertEqual(last_error(), message)
+        self.assertEqual(lib.smlora_tune(self.engine, byref(problem), None, None), UNSUPPORTED)
+        self.assertIn("expected the CUDA backend", last_error())
 
     def test_cache_layers_begin_with_the_writable_one(self):
         layers = json_of(lib.smlora_cache_layers, self.engine)["layers"]

@@ -118,20 +118,26 @@ TEST_F(EmulatedTuning, WorkThatIsLeftWithoutAMeasuredChoiceFails) {
     const Outcome none = run_emulated(memory);
     EXPECT_EQ(none.exit_code, 1);
     EXPECT_NE(none.err.find("smlora-tune: 5 of 5 kernels were not tuned; raise --memory for those marked \"out of "
-                            "memory\", --budget ("),
+                            "memory\", --budget (200 s) for the rest\n"),
               std::string::npos)
         << none.err;
     for (const auto& work : none.json()["cases"][0]["works"]) EXPECT_EQ(work["outcome"], "out of memory");
-    // The first is measured whatever the time, and has a choice whether or not that was to the end.
+    // Where compiling takes all of the time, nothing is measured.
     std::vector<std::string> budget = tune;
     budget[6] = "0.001";
+    const Outcome compiled = run_emulated(budget);
+    EXPECT_EQ(compiled.exit_code, 1);
+    EXPECT_NE(compiled.err.find("smlora-tune: 5 of 5 kernels were not tuned"), std::string::npos) << compiled.err;
+    EXPECT_EQ(run_emulated(tune).exit_code, 0);
+    ASSERT_EQ(run_emulated({"cache", "clear", "records"}).exit_code, 0);
+    // Of what is compiled the first is measured whatever the time, and has a choice whether or not that was to the end.
     const Outcome part = run_emulated(budget);
     EXPECT_EQ(part.exit_code, 1);
     EXPECT_NE(part.err.find("smlora-tune: 4 of 5 kernels were not tuned"), std::string::npos) << part.err;
     for (const auto& work : part.json()["cases"][0]["works"]) {
         const bool first = work["slot"] == "forward";
         EXPECT_EQ(work["choice"] != "", first) << work;
-        EXPECT_EQ(work["reason"] == "other pieces of work took all of the time", !first) << work;
+        EXPECT_EQ(work["reason"] == "other kernels used up the time", !first) << work;
     }
     // What is recorded needs neither.
     EXPECT_EQ(run_emulated(tune).exit_code, 0);

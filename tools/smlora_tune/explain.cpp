@@ -45,13 +45,14 @@ double share(const Explanation& explanation, double seconds) {
 }
 
 nlohmann::ordered_json to_json(const Explanation& explanation) {
-    nlohmann::ordered_json json{{"slot", explanation.work.slot},
-                                {"source", explanation.source},
-                                {"used", explanation.used},
-                                {"floor_seconds", explanation.floor_seconds},
-                                {"record", explanation.work.name.key()},
-                                {"served_by", explanation.work.near ? explanation.work.near->name.key() : ""},
-                                {"kernels_error", explanation.kernels_error}};
+    nlohmann::ordered_json json{
+        {"slot", explanation.work.slot},
+        {"source", explanation.source},
+        {"used", explanation.used},
+        {"floor_seconds", explanation.floor_seconds},
+        {"record", explanation.work.name.key()},
+        {"served_by", explanation.work.near() != nullptr ? explanation.work.near()->name.key() : ""},
+        {"kernels_error", explanation.kernels_error}};
     json["kernels"] = nlohmann::ordered_json::array();
     for (const KernelUse& use : explanation.kernels) {
         json["kernels"].push_back({{"kernel", use.kernel},

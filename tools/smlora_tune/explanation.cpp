@@ -48,23 +48,24 @@ double floor_of(const autotune::KnownWork& work, const Problem& problem, std::in
 
 /// `unfit`: why what is recorded does not hold here; empty without such a record.
 std::string source_of(const autotune::KnownWork& work, const std::string& unfit) {
-    if (work.near) {
-        const tune::RecordName& from = work.near->name;
+    if (work.near() != nullptr) {
+        const tune::RecordName& from = work.near()->name;
         std::string text = fmt::format("recorded for about {} tokens", tune::tokens_of(from.bucket));
         if (from.problem != work.name.problem) text += fmt::format(" of {}, whose records are used here", from.problem);
         if (from.bucket != work.name.bucket) text += ", the nearest measured number";
         return text;
     }
-    if (!work.tuning) {
+    if (work.tuning() == nullptr) {
         return "the heuristic choice: nothing is recorded" + (unfit.empty() ? "" : " that holds here (" + unfit + ")");
     }
     const std::string record =
-        fmt::format("{} on {} with {} tokens, routing {}", work.tuning->complete ? "recorded" : "recorded in part",
-                    work.tuning->date, work.tuning->workload.tokens, work.tuning->workload.routing);
-    if (!work.tuning->choice) {
-        return fmt::format("{}: {}, so the heuristic choice is used", record, tune::judge(work.tuning->trials).reason);
+        fmt::format("{} on {} with {} tokens, routing {}", work.tuning()->complete ? "recorded" : "recorded in part",
+                    work.tuning()->date, work.tuning()->workload.tokens, work.tuning()->workload.routing);
+    if (!work.tuning()->choice) {
+        return fmt::format("{}: {}, so the heuristic choice is used", record,
+                           tune::judge(work.tuning()->trials).reason);
     }
-    if (!work.choice) return record + ", but that choice is not available here, so the heuristic choice is used";
+    if (!work.choice()) return record + ", but that choice is not available here, so the heuristic choice is used";
     return record;
 }
 
@@ -85,9 +86,8 @@ void add_kernels(Explanation& explanation, const Engine& engine, const plan::Pla
 
 /// What SMLORA_TUNING=off uses.
 void leave_records(autotune::KnownWork& work) {
-    work.tuning.reset();
-    work.near.reset();
-    work.choice.reset();
+    work.knowledge = autotune::Unmeasured{};
+    work.begun.reset();
 }
 
 }  // namespace
@@ -100,7 +100,7 @@ std::vector<Explanation> explain(const Engine& engine, const Problem& problem, s
         std::vector<autotune::KnownWork> works = autotune::tuner_of(engine).look_up(problem, request, facts);
         for (autotune::KnownWork& work : works) {
             if (engine.impl().options.tuning == TuningPolicy::off) leave_records(work);
-            choices.set(work.role, work.choice);
+            choices.set(work.role, work.choice());
         }
         const plan::Plan plan = plan::make_plan(problem, request, facts, choices);
         for (autotune::KnownWork& work : works) {

@@ -49,7 +49,7 @@ class Field {
  public:
     Field(const autotune::KnownWork& work, const tune::Configuration& used)
         : work_(work),
-          trials_(work.tuning ? work.tuning->trials : std::vector<tune::Trial>{}),
+          trials_(work.tuning() != nullptr ? work.tuning()->trials : std::vector<tune::Trial>{}),
           times_(tune::estimates(trials_)),
           tried_(tune::shortlist(work.space, tune::Protocol{}.candidates)),
           used_(tune::find_legal(work.space, used)) {
@@ -77,14 +77,14 @@ class Field {
     [[nodiscard]] Standing standing(const tune::Candidate& candidate, std::optional<std::size_t> trial, bool timed,
                                     double ratio) const {
         if (&candidate == used_) {
-            if (!work_.choice) return Standing::used_as_predicted;
-            return work_.near ? Standing::used_as_recorded : Standing::used_as_judged;
+            if (!work_.choice()) return Standing::used_as_predicted;
+            return work_.near() != nullptr ? Standing::used_as_recorded : Standing::used_as_judged;
         }
         if (!candidate.legal()) return Standing::refused;
         if (!trial) {
             if (!trials_.empty()) return Standing::unlisted;
             if (!is_listed(candidate)) return Standing::unpromising;
-            return work_.near ? Standing::predicted_slower_elsewhere : Standing::predicted_slower;
+            return work_.near() != nullptr ? Standing::predicted_slower_elsewhere : Standing::predicted_slower;
         }
         const tune::Verdict verdict = trials_[*trial].verdict;
         if (verdict == tune::Verdict::refused) return Standing::refused;

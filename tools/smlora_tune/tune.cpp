@@ -18,12 +18,11 @@
 #include "util/environment.hpp"
 
 #include <smlora/error.hpp>
+#include <smlora/tune.hpp>
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -139,62 +138,72 @@ autotune::Wanted wanted_of(const TuneCommand& command) {
     return command.candidates ? autotune::Wanted::every_verdict : autotune::Wanted::own_tuning;
 }
 
+TuneOptions options_of(const TuneCommand& command, const tune::Protocol& protocol) {
+    TuneOptions options;
+    options.seconds = command.budget;
+    options.memory_bytes = protocol.memory_bytes;
+    if (command.candidates) options.candidates = static_cast<std::int32_t>(*command.candidates);
+    options.rounds = command.rounds;
+    options.skew = static_cast<TuneSkew>(skews().at(command.skew));
+    options.again = command.again;
+    return options;
+}
+
 /// Tunes one case after the other, and shows how far it is.
 class CaseTuner {
  public:
-    CaseTuner(const TuneCommand& command, Session& session, const tune::Protocol& protocol, std::size_t works,
+    /// `parts`: calls of tune() and compare() to come.
+    CaseTuner(const TuneCommand& command, Session& session, const tune::Protocol& protocol, std::size_t parts,
               ProgressLine& line)
-        : command_(command), session_(session), protocol_(protocol), works_(works), line_(line) {}
+        : session_(session),
+          protocol_(protocol),
+          options_(options_of(command, protocol)),
+          skew_(skews().at(command.skew)),
+          parts_(parts),
+          line_(line) {}
 
     void tune(TunedCase& done) {
-        const std::vector<plan::Request> requests = plan::step_requests(done.item.problem, done.T);
-        const auto start = std::chrono::steady_clock::now();
-        for (std::size_t i = 0; i < requests.size(); ++i) {
-            const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-            const auto left = static_cast<double>(requests.size() - i);
-            protocol_.seconds = std::max(0.0, command_.budget - spent.count()) / left;
-            for (autotune::TuneResult& result :
-                 tuner().tune(done.item.problem, requests[i], session_.facts(), done.T, skews().at(command_.skew),
-                              protocol_, wanted_of(command_), shown(done))) {
-                done.results.push_back(std::move(result));
-            }
-            ++done_;
-        }
+        options_.tokens = {done.T};
+        options_.progress = [&](const TuneProgress& p) {
+            show(done, {p.work, p.phase, p.done, p.total, p.best, p.best_seconds});
+            return true;
+        };
+        done.works = tune_problem(session_.engine(), done.item.problem, options_).works;
+        ++done_;
     }
 
     void compare(TunedCase& done) {
         tune::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
+        const autotune::MeasuredRows rows{.T = done.T, .skew = skew_};
         for (const plan::Request& request : plan::step_requests(done.item.problem, done.T)) {
             for (autotune::Comparison& comparison :
-                 tuner().compare(done.item.problem, request, session_.facts(), done.T, skews().at(command_.skew),
-                                 thorough, shown(done))) {
+                 autotune::tuner_of(session_.engine())
+                     .compare(done.item.problem, request, session_.facts(), rows, thorough,
+                              [&](const tune::Progress& p) { show(done, p); })) {
                 done.comparisons.push_back(std::move(comparison));
             }
-            ++done_;
         }
+        ++done_;
     }
 
  private:
-    [[nodiscard]] autotune::Tuner& tuner() const { return autotune::tuner_of(session_.engine()); }
-
-    [[nodiscard]] std::function<void(const tune::Progress&)> shown(const TunedCase& done) {
-        return [this, &done](const tune::Progress& progress) {
-            // The best so far before what is likely to be cut off at the end of the line.
-            const std::string best =
-                progress.best.empty() ? ""
-                                      : fmt::format(", best {} {}", seconds_text(progress.best_seconds), progress.best);
-            line_.update(done_, works_,
-                         fmt::format("{} {} {}/{}{}, {} tokens, {}", progress.phase, progress.slot, progress.done,
-                                     progress.total, best, done.T, done.item.name));
-        };
+    void show(const TunedCase& done, const tune::Progress& progress) {
+        // The best so far before what is likely to be cut off at the end of the line.
+        const std::string best = progress.best.empty()
+                                     ? ""
+                                     : fmt::format(", best {} {}", seconds_text(progress.best_seconds), progress.best);
+        line_.update(done_, parts_,
+                     fmt::format("{} {} {}/{}{}, {} tokens, {}", progress.phase, progress.slot, progress.done,
+                                 progress.total, best, done.T, done.item.name));
     }
 
-    const TuneCommand& command_;
     Session& session_;
-    tune::Protocol protocol_;
-    const std::size_t works_;
-    std::size_t done_ = 0;  // of works_
+    const tune::Protocol protocol_;
+    TuneOptions options_;
+    const tune::Skew skew_;
+    const std::size_t parts_;
+    std::size_t done_ = 0;  // of parts_
     ProgressLine& line_;
 };
 
@@ -240,7 +249,7 @@ ExitCode run_tune(const TuneCommand& command) {
             }
         }
     }
-    CaseTuner tuner(command, session, protocol, (command.exhaustive ? 2 : 1) * requests.size(), line);
+    CaseTuner tuner(command, session, protocol, (command.exhaustive ? 2 : 1) * cases.size(), line);
     // The first is compiled at once, by all threads.
     if (!requests.empty()) requests.erase(requests.begin());
     CompileAhead ahead(session.engine(), session.facts(), protocol, wanted_of(command), std::move(requests),

@@ -6,6 +6,8 @@
 
 #include "autotune/tuner.hpp"
 
+#include <smlora/tune.hpp>
+
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
@@ -18,7 +20,7 @@ namespace smlora::tool {
 struct TunedCase {
     NamedProblem item;
     std::int64_t T = 0;
-    std::vector<autotune::TuneResult> results;
+    std::vector<TunedWork> works;
     std::vector<autotune::Comparison> comparisons;
 };
 

@@ -166,6 +166,53 @@ def test_wrong_arguments_of_prewarm_are_named():
         smlora.cache_stats("mps")
 
 
+def test_wrong_arguments_of_tune_are_named():
+    problem = smlora.Problem(4, 16, 16, 4, 2)
+    for problems, tokens, options, message in (
+        (problem, [1], {}, "problems: expected a list of smlora.Problem, got 4 of type int in it"),
+        ([problem], 16, {}, "tokens: expected a list of numbers, got 16 of type int"),
+        ([problem], [0], {}, "tokens: expected 1 or more, got 0"),
+        ([problem], [1], dict(seconds=0), "seconds: expected a number above 0, got 0"),
+        ([problem], [1], dict(rounds=0), "rounds: expected 1 or more, got 0"),
+        ([problem], [1], dict(skew="left"), "skew: expected one of uniform, zipf, one, got 'left'"),
+        ([problem], [1], dict(memory_bytes=-1), "memory_bytes: expected a whole number above 0, got -1 of type int"),
+        ([problem], [1], dict(candidates="8"), "candidates: expected a whole number above 0, got '8' of type str"),
+        ([problem._replace(E=0)], [1], {}, "E"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            smlora.tune(problems, tokens, **options)
+
+
+@pytest.mark.skipif(smlora.system_info()["devices"] != [], reason="there is a GPU")
+def test_tuning_needs_a_gpu():
+    with pytest.raises(smlora.Error):
+        smlora.tune([smlora.Problem(4, 64, 64, 8, 2)], [64], seconds=1)
+
+
+@pytest.mark.skipif(smlora.system_info()["devices"] == [], reason="needs a GPU")
+def test_tuning_finds_what_it_has_recorded(tmp_path):
+    """In a process of its own, with an empty cache."""
+    script = """
+import json, smlora
+problems, told = [smlora.Problem(8, 256, 256, 16, 2)], []
+reports = [smlora.tune(problems, [256], seconds=120, progress=told.append) for _ in range(2)]
+try:
+    smlora.tune(problems, [256], again=True, progress=lambda p: 1 / 0)
+except ZeroDivisionError:
+    reports.append(smlora.tune(problems, [256], again=True, progress=lambda p: False))
+print(json.dumps([reports, len(told)]))
+"""
+    path = ":".join(entry for entry in sys.path if entry)
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True,
+                            env=dict(os.environ, PYTHONPATH=path, SMLORA_CACHE_DIR=str(tmp_path / "cache"))).stdout
+    (first, second, stopped), told = json.loads(output)
+    assert told > 0
+    assert {work["slot"] for work in first["works"]} >= {"forward", "dx", "gradients"}
+    assert all(work["choice"] and work["median_seconds"] > 0 for work in first["works"])
+    assert all(work["outcome"] == "recorded" for work in second["works"] if work["complete"])
+    assert stopped["stopped"] and not first["stopped"]
+
+
 class OnGpu:
     """As much of a tensor as the extension module asks for."""
 

@@ -177,7 +177,7 @@ class FirstRunOnAShippedGpu : public Tuning {
                          plan::step_requests(projection.problem, tune::tokens_of(bucket))) {
                         for (const KnownWork& work : tuner_of(engine).look_up(projection.problem, request, facts)) {
                             ++works;
-                            if (work.tuning && work.tuning->complete && work.choice) continue;
+                            if (work.is_complete() && work.choice()) continue;
                             found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,
                                                         projection.name, tune::tokens_of(bucket), gpu));
                         }

@@ -65,8 +65,8 @@ TEST_F(Tuning, TheNearestNumberOfTokensServesAndSaysSo) {
     const plan::Request larger = plan::step_requests(problem, 512).at(0);
     EXPECT_EQ(tuner_of(made).known(problem, larger, h200()).of(plan::Role::product), another(work.space).configuration);
     EXPECT_TRUE(
-        logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered with about 512 tokens was never "
-               "measured: taking the choice for 64"));
+        logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered: no measurement for 512 tokens; using "
+               "the one for 64 tokens"));
 }
 
 /// As PEFT asks for it: adapters in fp32 beside weights in bf16, indices of torch.
@@ -83,21 +83,21 @@ TEST_F(Tuning, TheRecordOfThePlainProblemServesOneWithOtherNumberTypesAndSaysSo)
     const Problem peft = with_other_types(problem);
     EXPECT_EQ(tuner_of(made).known(peft, forward, h200()).of(plan::Role::product), another(work.space).configuration);
     EXPECT_TRUE(
-        logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered adapter:fp32 index:int64 with about 64 tokens "
-               "was never measured: taking the choice for 64 of E8 K256 N512 R16 k2 bf16 ekn token->scattered"));
+        logged("forward of E8 K256 N512 R16 k2 bf16 ekn token->scattered adapter:fp32 index:int64: no measurement for "
+               "64 tokens; using the one for 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered"));
     const KnownWork served = tuner_of(made).look_up(peft, forward, h200()).at(0);
-    EXPECT_FALSE(served.tuning.has_value()) << "what was measured there is no measurement of this problem";
-    EXPECT_EQ(served.near->name, work.name);
+    EXPECT_FALSE(served.tuning() != nullptr) << "what was measured there is no measurement of this problem";
+    EXPECT_EQ(served.near()->name, work.name);
     EXPECT_NE(served.name, work.name) << "its own measurements have a record of their own";
     EXPECT_TRUE(served.is_served());
 
     // From another number of tokens the choice is good enough to begin with, no more.
     const plan::Request larger = plan::step_requests(peft, 512).at(0);
     const KnownWork near = tuner_of(made).look_up(peft, larger, h200()).at(0);
-    EXPECT_EQ(near.choice, another(work.space).configuration);
+    EXPECT_EQ(near.choice(), another(work.space).configuration);
     EXPECT_FALSE(near.is_served());
     EXPECT_TRUE(tuner_of(made).known(peft, larger, h200()).of(plan::Role::product).has_value());
-    EXPECT_TRUE(logged("with about 512 tokens was never measured: taking the choice for 64 of E8 K256"));
+    EXPECT_TRUE(logged("no measurement for 512 tokens; using the one for 64 tokens of E8 K256"));
     // The weights' own type is no detail.
     Problem half = peft;
     half.dtype = DType::fp16;
@@ -132,13 +132,13 @@ TEST_F(Tuning, FirstUseMeasuresNothingThatThePlainProblemsRecordServes) {
         EXPECT_EQ(choices.of(role), plain.of(role));
     }
     EXPECT_FALSE(logged("tuning")) << "measuring would need a GPU";
-    EXPECT_TRUE(logged("was never measured: taking the choice for 64 of "));
+    EXPECT_TRUE(logged("no measurement for 64 tokens; using the one for 64 tokens of "));
     // What was cut short there is used, and measured here.
     made.impl().cache.clear_records();
     const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
     record(made, work, another(work.space), false);
     const KnownWork served = tuner_of(made).look_up(peft, forward, h200()).at(0);
-    EXPECT_EQ(served.choice, another(work.space).configuration);
+    EXPECT_EQ(served.choice(), another(work.space).configuration);
     EXPECT_FALSE(served.is_served());
 }
 
@@ -149,8 +149,8 @@ TEST_F(Tuning, APlainProblemsChoiceThatIsNoCandidateHereIsNotUsed) {
     gone.configuration.values[0].second += 1;
     record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
     const KnownWork served = tuner_of(made).look_up(with_other_types(problem), forward, h200()).at(0);
-    EXPECT_FALSE(served.choice.has_value());
-    EXPECT_FALSE(served.near.has_value());
+    EXPECT_FALSE(served.choice().has_value());
+    EXPECT_FALSE(served.near() != nullptr);
 }
 
 TEST_F(Tuning, WhatDoesNotHoldHereIsNotUsed) {
@@ -182,7 +182,7 @@ TEST_F(Tuning, AChoiceThatIsNoCandidateHereIsNotUsed) {
     gone.configuration.values[0].second += 1;
     record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
     EXPECT_FALSE(tuner_of(made).known(problem, forward, h200()).of(plan::Role::product).has_value());
-    EXPECT_TRUE(logged("is no candidate here"));
+    EXPECT_TRUE(logged("ignoring the recorded choice for forward of "));
 }
 
 TEST_F(Tuning, APartOfATuningIsUsedUntilThereIsMore) {
@@ -207,9 +207,9 @@ TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
         }
     });
     const KnownWork found = tuner_of(made).look_up(problem, larger, h200()).at(0);
-    ASSERT_TRUE(found.tuning) << "to be gone on with";
-    EXPECT_TRUE(found.near);
-    EXPECT_EQ(found.choice, another(work.space).configuration);
+    ASSERT_TRUE(found.tuning() != nullptr) << "to be resumed";
+    EXPECT_TRUE(found.near() != nullptr);
+    EXPECT_EQ(found.choice(), another(work.space).configuration);
     EXPECT_EQ(tuner_of(made).known(problem, larger, h200()).of(plan::Role::product), another(work.space).configuration);
 }
 

@@ -24,6 +24,7 @@ void init(C& c);
 SMLORA_INIT(problem)
 SMLORA_INIT(engine_options)
 SMLORA_INIT(prewarm_options)
+SMLORA_INIT(tune_options)
 SMLORA_INIT(route_args)
 SMLORA_INIT(group_args)
 SMLORA_INIT(combine_args)
@@ -50,6 +51,7 @@ std::string message_of(const std::function<void()>& body) {
 Problem convert(const smlora_problem& c) { return to_problem(&c); }
 EngineOptions convert(const smlora_engine_options& c) { return to_options(&c); }
 PrewarmOptions convert(const smlora_prewarm_options& c) { return to_options(c); }
+TuneOptions convert(const smlora_tune_options& c) { return to_options(&c); }
 template <class C>
 auto convert(const C& c) {
     return to_args(&c);
@@ -59,7 +61,7 @@ auto convert(const C& c) {
 template <class C>
 std::string object_of() {
     if constexpr (std::is_same_v<C, smlora_problem>) return "problem.";
-    if constexpr (std::is_same_v<typename Members<C>::Cpp, EngineOptions>) return "options.";
+    if constexpr (std::is_same_v<C, smlora_engine_options> || std::is_same_v<C, smlora_tune_options>) return "options.";
     return "";
 }
 
@@ -168,10 +170,10 @@ consteval std::size_t listed() {
 template <class C>
 class Convert : public ::testing::Test {};
 
-using Structs = ::testing::Types<smlora_problem, smlora_engine_options, smlora_prewarm_options, smlora_route_args,
-                                 smlora_group_args, smlora_combine_args, smlora_combine_backward_args,
-                                 smlora_activation_args, smlora_activation_backward_args, smlora_forward_args,
-                                 smlora_backward_input_args, smlora_backward_lora_args>;
+using Structs = ::testing::Types<smlora_problem, smlora_engine_options, smlora_prewarm_options, smlora_tune_options,
+                                 smlora_route_args, smlora_group_args, smlora_combine_args,
+                                 smlora_combine_backward_args, smlora_activation_args, smlora_activation_backward_args,
+                                 smlora_forward_args, smlora_backward_input_args, smlora_backward_lora_args>;
 TYPED_TEST_SUITE(Convert, Structs);
 
 TYPED_TEST(Convert, EveryMemberIsListedAndArrives) {
@@ -456,6 +458,53 @@ TEST(ConvertPrewarmOptions, ArraysThatAreMissingAreNamed) {
     o.activation_count = 1;
     EXPECT_EQ(message_of([&] { static_cast<void>(to_options(o)); }),
               "options.activations: expected a pointer, got null");
+}
+
+TEST(ConvertTuneOptions, TokensAndProgressArrive) {
+    const std::int64_t tokens[] = {64, 128};
+    smlora_tune_options o;
+    init(o);
+    o.tokens = tokens;
+    o.token_count = 2;
+    std::string heard;
+    o.progress_user = &heard;
+    o.progress = [](const smlora_tune_progress* p, void* user) -> std::int32_t {
+        *static_cast<std::string*>(user) += std::to_string(p->struct_size == sizeof *p) + std::to_string(p->tokens) +
+                                            p->work + p->phase + std::to_string(p->done) + std::to_string(p->total) +
+                                            p->best + std::to_string(p->best_seconds);
+        return p->done == 2 ? 1 : 0;
+    };
+    const TuneOptions options = to_options(&o);
+    EXPECT_EQ(options.tokens, (std::vector<std::int64_t>{64, 128}));
+    EXPECT_TRUE(options.progress({8, "dx", "timing", 1, 3, "c1", 0.5}));
+    EXPECT_EQ(heard, "18dxtiming13c10.500000");
+    EXPECT_FALSE(options.progress({8, "dx", "timing", 2, 3, "", 0}));
+}
+
+TEST(ConvertTuneOptions, NullGivesTheDefaultsOfCpp) {
+    const TuneOptions expected;
+    const TuneOptions options = to_options(static_cast<const smlora_tune_options*>(nullptr));
+    EXPECT_EQ(options.tokens, expected.tokens);
+    EXPECT_EQ(options.seconds, expected.seconds);
+    EXPECT_EQ(options.memory_bytes, expected.memory_bytes);
+    EXPECT_EQ(options.candidates, expected.candidates);
+    EXPECT_EQ(options.rounds, expected.rounds);
+    EXPECT_EQ(options.skew, expected.skew);
+    EXPECT_EQ(options.again, expected.again);
+    EXPECT_FALSE(options.progress);
+}
+
+TEST(ConvertTuneOptions, WhatIsWrongIsNamed) {
+    smlora_tune_options o;
+    init(o);
+    o.token_count = 1;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.tokens: expected a pointer, got null");
+    o.token_count = 0;
+    o.skew = 3;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.skew: expected 0 to 2, got 3");
+    o.skew = 0;
+    o.again = 2;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.again: expected 0 or 1, got 2");
 }
 
 }  // namespace

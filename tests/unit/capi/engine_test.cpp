@@ -224,6 +224,7 @@ TEST_F(CApi, NullPointersAreNamedNeverFollowed) {
     EXPECT_EQ(smlora_cache_stats(nullptr, nullptr), SMLORA_INVALID_ARGUMENT);
     EXPECT_EQ(smlora_cache_inspect(engine_, nullptr, nullptr), SMLORA_INVALID_ARGUMENT);
     EXPECT_EQ(smlora_prewarm(engine_, nullptr, nullptr), SMLORA_INVALID_ARGUMENT);
+    EXPECT_EQ(smlora_tune(engine_, nullptr, nullptr, nullptr), SMLORA_INVALID_ARGUMENT);
     EXPECT_EQ(smlora_buffer_create(engine_, 1, nullptr), SMLORA_INVALID_ARGUMENT);
     EXPECT_EQ(smlora_buffer_fill(nullptr, 0), SMLORA_INVALID_ARGUMENT);
     EXPECT_STREQ(smlora_last_error(), "buffer: expected a pointer, got null");

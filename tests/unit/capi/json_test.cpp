@@ -127,6 +127,36 @@ TEST(Json, PrewarmReport) {
                                                         {"warnings", {"spills"}}}));
 }
 
+TEST(Json, TuneReport) {
+    TuneReport report;
+    report.seconds = 2.5;
+    report.stopped = true;
+    report.works = {{.tokens = 64,
+                     .work = "dx",
+                     .outcome = TuneOutcome::out_of_time,
+                     .complete = false,
+                     .routing = "zipf",
+                     .choice = "c1",
+                     .reason = "because",
+                     .median_seconds = 0.25,
+                     .seconds = 1.5,
+                     .record = "ab"}};
+    EXPECT_EQ(json::parse(capi::to_json(report)), (json{{"schema", 1},
+                                                        {"seconds", 2.5},
+                                                        {"stopped", true},
+                                                        {"works",
+                                                         {{{"tokens", 64},
+                                                           {"slot", "dx"},
+                                                           {"outcome", "out of time"},
+                                                           {"complete", false},
+                                                           {"routing", "zipf"},
+                                                           {"choice", "c1"},
+                                                           {"reason", "because"},
+                                                           {"median_seconds", 0.25},
+                                                           {"seconds", 1.5},
+                                                           {"record", "ab"}}}}}));
+}
+
 TEST(Json, ATextThatIsNotUtf8IsReplacedRatherThanRefused) {
     const std::vector<CacheProblem> problems = {{"/cache/\xff", "wrong hash"}};
     EXPECT_EQ(json::parse(capi::to_json(problems))["problems"][0]["file"], "/cache/\xEF\xBF\xBD");

@@ -13,6 +13,7 @@
 #include <cmath>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -41,16 +42,33 @@ class FakeDevice : public Device {
     double now() override { return static_cast<double>(nanoseconds_.load()) * 1e-9; }
     MemoryNeed memory_need() override { return memory; }
     std::size_t parts() override { return parts_of_each; }
-    Preparation prepare(const Candidate& candidate, std::size_t part) override {
+    std::optional<Preparation> find(const Candidate& candidate, std::size_t part) override {
+        const std::lock_guard lock(mutex_);
         const Planted& plan = planted_.at(candidate.name);
-        const double seconds = plan.compile_seconds / static_cast<double>(parts_of_each);
+        if (plan.compile_seconds > 0 && compiled.count({candidate.name, part}) == 0) return std::nullopt;
+        return noted(candidate, part, 0);
+    }
+    Preparation prepare(const Candidate& candidate, std::size_t part) override {
+        const double seconds = planted_.at(candidate.name).compile_seconds / static_cast<double>(parts_of_each);
         pass(seconds);
         const std::lock_guard lock(mutex_);
-        if (part == 0) prepared.push_back(candidate.name);
-        ++parts_prepared;
-        return {plan.compile_error, 100, part == 0 ? plan.spill_bytes : 0, seconds};
+        longest_compile = std::max(longest_compile, seconds);
+        compiled.insert({candidate.name, part});
+        return noted(candidate, part, seconds);
     }
-    void prepare_reference() override { ++references; }
+    std::optional<Preparation> find_reference(std::size_t part) override {
+        const std::lock_guard lock(mutex_);
+        if (compiled.count({"", part}) == 0) return std::nullopt;
+        return Preparation{};
+    }
+    Preparation prepare_reference(std::size_t part) override {
+        pass(reference_seconds);
+        const std::lock_guard lock(mutex_);
+        longest_compile = std::max(longest_compile, reference_seconds);
+        compiled.insert({"", part});
+        ++references;
+        return {"", 30, 0, reference_seconds};
+    }
     void allocate(int sets_, std::uint64_t seed) override {
         sets = sets_;
         seeds.push_back(seed);
@@ -85,6 +103,10 @@ class FakeDevice : public Device {
     int die_after = -1;
     std::size_t parts_of_each = 2;
 
+    double reference_seconds = 0;  ///< of one part
+    /// The cache: candidates' names and parts; the reference has no name.
+    std::set<std::pair<std::string, std::size_t>> compiled;
+    double longest_compile = 0;
     int references = 0;
     int parts_prepared = 0;
     int sets = 0;
@@ -94,6 +116,12 @@ class FakeDevice : public Device {
     std::set<int> sets_used;
 
  private:
+    Preparation noted(const Candidate& candidate, std::size_t part, double seconds) {
+        const Planted& plan = planted_.at(candidate.name);
+        if (part == 0) prepared.push_back(candidate.name);
+        ++parts_prepared;
+        return {plan.compile_error, 100, part == 0 ? plan.spill_bytes : 0, seconds};
+    }
     void pass(double seconds) { nanoseconds_ += static_cast<std::int64_t>(std::llround(seconds * 1e9)); }
 
     std::map<std::string, Planted> planted_;

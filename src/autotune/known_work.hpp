@@ -1,0 +1,59 @@
+// A piece of work with candidates, and what is known of it.
+#pragma once
+
+#include "plan/plan.hpp"
+#include "tune/measurement.hpp"
+#include "tune/record_store.hpp"
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace smlora::autotune {
+
+/// No record serves: the heuristic choice is used.
+struct Unmeasured {};
+
+/// A record of this very problem and bucket serves.
+struct OwnTuning {
+    tune::Tuning tuning;
+    bool is_usable = false;  ///< it has a choice, and that is a legal candidate; else the heuristic choice is used
+};
+
+/// The first two may come with a tuning of its own that ended before anything was timed.
+using Knowledge = std::variant<Unmeasured, tune::NearTuning, OwnTuning>;
+
+struct KnownWork {
+    plan::Role role = plan::Role::product;
+    std::string slot;
+    tune::SearchSpace space;
+    tune::RecordName name;
+    tune::Environment environment;
+    std::vector<std::string> relatives;  ///< the problems whose records serve where this one has none
+    Knowledge knowledge;
+    std::optional<tune::Tuning> begun = {};  ///< of its own, to be resumed, without a choice yet
+
+    /// Of this very problem and bucket, in part or to the end; null without one.
+    [[nodiscard]] const tune::Tuning* tuning() const;
+    /// What the choice is from where that is another problem or number of tokens; else null.
+    [[nodiscard]] const tune::NearTuning* near() const;
+    /// Recorded and legal; nothing: the heuristic one is to be used.
+    [[nodiscard]] std::optional<tune::Configuration> choice() const;
+
+    [[nodiscard]] bool is_complete() const { return tuning() != nullptr && tuning()->complete; }
+    /// Whether the choice was measured to the end for this number of tokens, if with other number types.
+    [[nodiscard]] bool is_served() const;
+};
+
+/// When a piece of work is to be measured.
+enum class Wanted {
+    a_choice,       ///< unless it, or what serves it, was tuned to the end
+    own_tuning,     ///< unless it was tuned to the end itself
+    every_verdict,  ///< unless nothing on the present list of its candidates is without a verdict
+    new_tuning,     ///< always, and from nothing
+};
+
+[[nodiscard]] bool is_to_be_measured(const KnownWork& work, Wanted wanted, const tune::Protocol& protocol);
+
+}  // namespace smlora::autotune

@@ -1,0 +1,58 @@
+// What first use may take: a budget for each problem and bucket of T, which the operations of a training step share.
+#pragma once
+
+#include "tune/budget.hpp"
+
+#include <cstddef>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+
+namespace smlora::autotune {
+
+/// Thread-safe.
+class StepBudgets {
+ public:
+    StepBudgets(double seconds, tune::Clock clock) : seconds_(seconds), clock_(std::move(clock)) {}
+
+    /// One call of an operation. Time runs from when it is made until it goes, whatever it is spent on, and is taken
+    /// off the step's budget then.
+    class Turn {
+     public:
+        /// `operation`: the index of the request. `operations`: of a step.
+        Turn(StepBudgets& budgets, std::string step, std::size_t operation, std::size_t operations);
+        ~Turn();
+        Turn(const Turn&) = delete;
+        Turn& operator=(const Turn&) = delete;
+
+        /// All that is left of the step's.
+        [[nodiscard]] const tune::Budget& whole() const { return whole_; }
+        /// The part of this operation: the operations that come later have as much, and what this one leaves over.
+        [[nodiscard]] const tune::Budget& own() const { return own_; }
+
+     private:
+        StepBudgets& budgets_;
+        const std::string step_;
+        const tune::Budget whole_;
+        const tune::Budget own_;
+    };
+
+ private:
+    struct Account {
+        double spent = 0;
+        std::set<std::size_t> operations;  ///< that have asked
+    };
+
+    [[nodiscard]] tune::Budget left(const std::string& step);
+    /// Operations of the step, this one included.
+    [[nodiscard]] std::size_t still_to_come(const std::string& step, std::size_t operation, std::size_t operations);
+
+    const double seconds_;
+    const tune::Clock clock_;
+    std::mutex mutex_;
+    std::map<std::string, Account> accounts_;  ///< by the key of the record
+};
+
+}  // namespace smlora::autotune
