@@ -180,6 +180,19 @@ std::optional<std::string> build_id_of_notes(std::string_view notes) {
     return std::nullopt;
 }
 
+/// Whether code reads constants at addresses: bank 4, which leads to what .nv.global holds. Static members of the
+/// templates leave objects there that no code reads. An instruction takes 16 bytes; of its first eight, bits 9 to 11
+/// tell in which form operands are given, 3 and 5 with one from a bank, whose number is in bits 54 to 58.
+bool reads_addressed_constants(std::string_view code) {
+    constexpr std::size_t instruction_bytes = 16;
+    for (std::size_t at = 0; at + instruction_bytes <= code.size(); at += instruction_bytes) {
+        const std::uint64_t word = *read_at<std::uint64_t>(code, at);
+        const std::uint64_t form = word >> 9 & 7;
+        if ((form == 3 || form == 5) && (word >> 54 & 31) == 4) return true;
+    }
+    return false;
+}
+
 }  // namespace
 
 std::optional<std::string> elf_build_id(const std::filesystem::path& path) {
@@ -238,13 +251,22 @@ std::optional<std::string> machine_code_digest(std::string_view cubin) {
         return std::nullopt;
     }
     const Sections sections(cubin, *header);
-    std::vector<std::string> parts;
     bool has_code = false;
+    bool reads_addressed = false;
     for (unsigned i = 0; i < sections.count(); ++i) {
         const std::optional<Elf64_Shdr> section = sections.at(i);
         if (!section) {
             return std::nullopt;
         }
+        if (!sections.name(*section).starts_with(".text.")) continue;
+        has_code = true;
+        reads_addressed =
+            reads_addressed || reads_addressed_constants(sections.content(*section).value_or(std::string_view()));
+    }
+    if (!has_code) return std::nullopt;
+    std::vector<std::string> parts;
+    for (unsigned i = 0; i < sections.count(); ++i) {
+        const std::optional<Elf64_Shdr> section = sections.at(i);
         // ".text.smlora_grouped_product_mma" and ".nv.shared.smlora_..": the kernel's name behind the kind.
         std::string_view kind = sections.name(*section);
         for (const std::string_view known : {".text.", ".nv.constant", ".nv.shared.", ".nv.local.", ".nv.global"}) {
@@ -252,7 +274,7 @@ std::optional<std::string> machine_code_digest(std::string_view cubin) {
                 continue;
             }
             kind = kind.substr(0, kind.find('.', known.size() - 1));
-            has_code = has_code || known == ".text.";
+            if (!reads_addressed && (kind == ".nv.constant4" || kind.starts_with(".nv.global"))) continue;
             // The number of registers stands in the upper byte of what a code section calls its information.
             const std::string_view content = sections.content(*section).value_or(std::string_view());
             parts.push_back(util::FieldHasher()
@@ -262,9 +284,6 @@ std::optional<std::string> machine_code_digest(std::string_view cubin) {
                                 .add("content", content)
                                 .hex());
         }
-    }
-    if (!has_code) {
-        return std::nullopt;
     }
     std::sort(parts.begin(), parts.end());
     util::FieldHasher hasher;

@@ -22,8 +22,8 @@ struct CubinKernel {
 [[nodiscard]] std::optional<CubinKernel> find_kernel(std::string_view cubin, std::string_view symbol, std::string& why);
 
 /// 32 hexadecimal digits of what a cubin does on a GPU: code, constants, the sizes of shared and local memory and the
-/// registers, without names, symbols and notes, so that it is the same for kernels that differ in nothing else. Nothing
-/// unless it is a sound ELF file with code.
+/// registers, without names, symbols, notes and objects that no code reads, so that it is the same for kernels that
+/// differ in nothing else. Nothing unless it is a sound ELF file with code.
 [[nodiscard]] std::optional<std::string> machine_code_digest(std::string_view cubin);
 
 }  // namespace smlora::jit

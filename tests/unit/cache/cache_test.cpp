@@ -145,7 +145,8 @@ TEST_F(CacheStore, UnsoundEntriesAreNotPublished) {
 TEST_F(CacheStore, WithoutAFolderItIsAMissAndOneWarning) {
     const testing::ScopedVariable dir("SMLORA_CACHE_DIR", nullptr), xdg("XDG_CACHE_HOME", nullptr),
         home("HOME", nullptr);
-    Cache cache({std::nullopt, {{}}, std::nullopt}, log.logger);
+    Cache cache({.root = std::nullopt, .layers = std::vector<std::filesystem::path>(), .limit_bytes = std::nullopt},
+                log.logger);
     EXPECT_FALSE(cache.load(sample_key(1)).has_value());
     EXPECT_FALSE(cache.store(sample_key(1), sample_entry(1)));
     EXPECT_FALSE(cache.store(sample_key(2), sample_entry(2)));

@@ -124,7 +124,7 @@ TEST_F(EnsureCached, EntrySaysWhatItIsAndWhatItUses) {
     EXPECT_EQ(metadata["source"], source(spec));
     EXPECT_EQ(metadata["templates"].size(), 4U);
     EXPECT_EQ(entries[0].registers, metadata["registers"]);
-    EXPECT_EQ(entries[0].kernel, metadata["kernel"]);
+    EXPECT_EQ(entries[0].kernel, metadata["kernel"].get<std::string>());
 }
 
 TEST_F(EnsureCached, ManyThreadsCompileOneKernelOnce) {
