@@ -59,7 +59,7 @@ TEST_P(Blocking, GivesWhatTheReferenceGives) {
         autotune::MeasuredCase measured;
         measured.problem = problem;
         measured.request = request;
-        measured.T = test_case().T;
+        measured.rows.T = test_case().T;
         expect_right(measured, facts, &checked);
     }
     EXPECT_GE(checked, 10U) << "blockings of forward and dX";

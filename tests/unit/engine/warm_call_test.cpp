@@ -23,14 +23,14 @@ thread_local std::size_t allocations = 0;
 
 }  // namespace
 
-// Counted for the whole program.
-void* operator new(std::size_t bytes) {
+// Counted for the whole program. Never inlined: GCC would see free() of what operator new returned and warn.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
     ++allocations;
     if (void* const memory = std::malloc(bytes > 0 ? bytes : 1)) return memory;
     throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace smlora {
 namespace {
