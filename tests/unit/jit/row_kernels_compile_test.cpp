@@ -122,6 +122,7 @@ void add_product_references(std::vector<KernelSpec>& specs, const char* element)
                                                            {"HAS_BIAS", 1},
                                                            {"HAS_GATES", 1},
                                                            {"Element", element},
+                                                           {"Weight", "smlora::weight::Plain"},
                                                            {"Gate", "float"},
                                                            {"Index", index32}}));
     }
