@@ -30,7 +30,7 @@ class EmulatedTuning : public ProgramTest {
         return found;
     }
 
-    /// Kernel templates of the test's own, with something else than "float factor = args.scale;".
+    /// Kernel templates of the test's own, with something else than the line that reads the scale.
     [[nodiscard]] std::string templates_with(const std::string& planted) const {
         const std::filesystem::path templates = cache().parent_path() / "templates";
         std::filesystem::copy(SMLORA_KERNEL_TEMPLATES, templates, std::filesystem::copy_options::recursive);
@@ -40,7 +40,7 @@ class EmulatedTuning : public ProgramTest {
             std::ifstream stream(file);
             text.assign(std::istreambuf_iterator<char>(stream), {});
         }
-        const std::string sound = "float factor = args.scale;";
+        const std::string sound = "auto of_row = finish.row(groups.scale_of(tile.group, args.scale));";
         EXPECT_NE(text.find(sound), std::string::npos) << "the template has changed: plant the fault elsewhere";
         text.replace(text.find(sound), sound.size(), planted);
         std::ofstream(file) << text;
@@ -188,8 +188,8 @@ TEST_F(EmulatedTuning, WhatComesNextIsCompiledWhileTheGpuMeasures) {
 TEST_F(EmulatedTuning, ACandidateThatComputesSomethingElseIsRefused) {
     // The heuristic choice of the rank rows (rows of 64, columns of 16) is made wrong in one expert.
     const std::string templates = templates_with(
-        "float factor = C::TILE_M == 64 && C::TILE_N == 16 && C::STAGES == 6 && tile.expert == 1 ? 1.05F * "
-        "args.scale : args.scale;");
+        "auto of_row = finish.row(C::TILE_M == 64 && C::TILE_N == 16 && C::STAGES == 6 && tile.group == 1 "
+        "? 1.05F * args.scale : args.scale);");
     const auto found = works(run_emulated(tune, {{"SMLORA_TEMPLATE_DIR", templates}}));
     EXPECT_EQ(found.at("xa")["outcome"], "tuned");
     EXPECT_EQ(found.at("xa")["choice"].get<std::string>().find("mma_64x16x64_w4x1_s6"), std::string::npos);
@@ -208,8 +208,8 @@ TEST_F(EmulatedTuning, ACandidateThatComputesSomethingElseIsRefused) {
 
 TEST_F(EmulatedTuning, ACandidateThatFaultsIsNamedAndRefusedTheSecondTime) {
     const std::string templates = templates_with(
-        "float factor = args.scale; if (C::TILE_M == 64 && C::TILE_N == 128 && C::STAGES == 3) "
-        "*reinterpret_cast<volatile float*>(16) = factor;");
+        "auto of_row = finish.row(args.scale); if (C::TILE_M == 64 && C::TILE_N == 128 && C::STAGES == 3) "
+        "*reinterpret_cast<volatile float*>(16) = args.scale;");
     const std::string name = "mma_64x128x64_w2x2_s3_b3";
     std::vector<std::string> arguments = tune;
     arguments[2] = "3,64,48,0,2";

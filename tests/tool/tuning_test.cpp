@@ -484,7 +484,7 @@ TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
     const std::string before = contents(bundle);
     ASSERT_EQ(run({"carry", bundle, "--codes", file("codes")}).exit_code, 0);
 
-    const auto renamed = templates("renamed", "float factor = args.scale;", "float factor = args.scale * 1.0F;");
+    const auto renamed = templates("renamed", "(tile.group, args.scale)", "(tile.group, args.scale * 1.0F)");
     EXPECT_NE(source(renamed).find("nothing is recorded"), std::string::npos) << source(renamed);
     const Outcome carried = run({"carry", bundle, "--before", file("codes")}, renamed);
     EXPECT_EQ(carried.exit_code, 0) << carried.out << carried.err;
@@ -493,7 +493,7 @@ TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
     EXPECT_EQ(source(renamed).find("recorded"), 0u) << source(renamed);
 
     std::ofstream(bundle) << before;
-    const auto other = templates("other", "float factor = args.scale;", "float factor = args.scale + 1;");
+    const auto other = templates("other", "(tile.group, args.scale)", "(tile.group, args.scale + 1)");
     const Outcome refused = run({"carry", bundle, "--before", file("codes")}, other);
     EXPECT_EQ(refused.exit_code, 1);
     EXPECT_NE(refused.out.find("forward: "), std::string::npos) << refused.out;
