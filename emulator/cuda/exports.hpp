@@ -7,4 +7,7 @@
 #define SMLORA_EXPORT(function) \
     extern "C" __attribute__((visibility("default"))) decltype(function) function;  // NOLINT
 SMLORA_CUDA_FUNCTIONS(SMLORA_EXPORT)
+// What tests capture graphs with.
+SMLORA_EXPORT(cuGraphDestroy)
+SMLORA_EXPORT(cuStreamBeginCapture)
 #undef SMLORA_EXPORT
