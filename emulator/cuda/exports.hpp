@@ -8,6 +8,10 @@
     extern "C" __attribute__((visibility("default"))) decltype(function) function;  // NOLINT
 SMLORA_CUDA_FUNCTIONS(SMLORA_EXPORT)
 // What tests capture graphs with.
-SMLORA_EXPORT(cuGraphDestroy)
 SMLORA_EXPORT(cuStreamBeginCapture)
+SMLORA_EXPORT(cuStreamEndCapture)
+SMLORA_EXPORT(cuGraphInstantiate)
+SMLORA_EXPORT(cuGraphLaunch)
+SMLORA_EXPORT(cuGraphExecDestroy)
+SMLORA_EXPORT(cuGraphDestroy)
 #undef SMLORA_EXPORT
