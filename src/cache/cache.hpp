@@ -64,7 +64,7 @@ class Cache {
     /// written to the writable layer.
     void require_writable();
 
-    /// Work that one process of a node should do for all: takes the lock of `key` if it can be had within
+    /// Work that one process of a node should do for all: takes the lock of `key` if it is free within
     /// `patience` (unset: lock_patience), and runs `work`; without the lock it runs it all the same. `work` looks into
     /// the cache again before it compiles.
     void with_lock(const std::string& key, const std::function<void()>& work,
@@ -80,7 +80,7 @@ class Cache {
     /// The keys of the records in `folder`, of all layers.
     [[nodiscard]] std::set<std::string> record_keys(const std::string& folder) const;
 
-    /// Nothing, with at most one warning for all, when it went away or cannot be had.
+    /// Nothing, with at most one warning for all, when it went away or cannot be made.
     [[nodiscard]] std::optional<RecordText> read_record(const StoredFile& stored) const;
 
     /// Publishes a record into the writable layer, atomically. False, with one warning, when that cannot be done.

@@ -37,7 +37,7 @@ struct Judgement {
     std::string reason;                 ///< for people
 };
 
-/// The fastest is best; whoever is slower than it by no more than the noise (three standard errors of the difference,
+/// The fastest is best; a candidate that is slower than it by no more than the noise (three standard errors of the difference,
 /// at least noise_floor; for all but the heuristic choice at most 3 %) ties with it. Of those that tie: the heuristic
 /// choice, else the least shared memory, else the first name. Trials with fewer than three samples win only if nobody
 /// has more, and those that were dropped as slow never: how slow, one round does not tell.
