@@ -2,7 +2,7 @@
 #include "cache/entry.hpp"
 #include "check/validate.hpp"
 #include "plan/plan_table.hpp"
-#include "tune/bucket.hpp"
+#include "tuning/bucket.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -26,7 +26,7 @@ Problem qwen3() {
 }
 
 plan::Forward request() {
-    return {.bucket = tune::bucket_of(T), .tensor_cores = true, .vector_rows = true, .packing = {}};
+    return {.bucket = tuning::bucket_of(T), .tensor_cores = true, .vector_rows = true, .packing = {}};
 }
 
 /// Distinct addresses that are never read: only the views are checked.

@@ -2,16 +2,11 @@
 // not link if one of them is missing (table.cpp).
 #pragma once
 
+#include "cuda/capture_functions.hpp"
 #include "gpu/driver.hpp"
 
 #define SMLORA_EXPORT(function) \
     extern "C" __attribute__((visibility("default"))) decltype(function) function;  // NOLINT
 SMLORA_CUDA_FUNCTIONS(SMLORA_EXPORT)
-// What tests capture graphs with.
-SMLORA_EXPORT(cuStreamBeginCapture)
-SMLORA_EXPORT(cuStreamEndCapture)
-SMLORA_EXPORT(cuGraphInstantiate)
-SMLORA_EXPORT(cuGraphLaunch)
-SMLORA_EXPORT(cuGraphExecDestroy)
-SMLORA_EXPORT(cuGraphDestroy)
+SMLORA_CAPTURE_FUNCTIONS(SMLORA_EXPORT)
 #undef SMLORA_EXPORT

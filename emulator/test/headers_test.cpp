@@ -1,4 +1,5 @@
 // The emulated headers have the functions of the real ones; the source is rewritten as it should be.
+#include "cuda/capture_functions.hpp"
 #include "nvrtc/rewrite.hpp"
 #include "test/gpu.hpp"
 
@@ -112,7 +113,8 @@ TEST(Libraries, ExportWhatTheProductLooksForAndNoMore) {
     };
 #define SMLORA_STRING_OF(name) #name
 #define SMLORA_NAME(function) SMLORA_STRING_OF(function),
-    EXPECT_EQ(exported("libcuda.so.1"), (std::set<std::string>{SMLORA_CUDA_FUNCTIONS(SMLORA_NAME)}));
+    EXPECT_EQ(exported("libcuda.so.1"),
+              (std::set<std::string>{SMLORA_CUDA_FUNCTIONS(SMLORA_NAME) SMLORA_CAPTURE_FUNCTIONS(SMLORA_NAME)}));
     EXPECT_EQ(exported("libnvrtc.so.13"), (std::set<std::string>{SMLORA_NVRTC_FUNCTIONS(SMLORA_NAME)}));
 #undef SMLORA_NAME
 #undef SMLORA_STRING_OF

@@ -76,6 +76,7 @@ class SMLORA_API Engine {
     ~Engine();
     /// An engine that was moved from can be destroyed and assigned to; every other use throws Error{invalid_argument}.
     Engine(Engine&&) noexcept;
+    /// Destroys the engine that was here, of which no call may be running.
     Engine& operator=(Engine&&) noexcept;
 
     /// The one that it was made with.

@@ -539,6 +539,7 @@ SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prew
 /* ---- tuning: measuring which kernels are the fastest, before the job that needs them; needs a GPU and NVRTC -------
  */
 
+/* How the tokens that candidates are measured on choose their experts. */
 typedef int32_t smlora_tune_skew;
 enum {
     SMLORA_SKEW_UNIFORM = 0, /* every expert alike */
@@ -550,22 +551,23 @@ enum {
  * call. */
 typedef struct smlora_tune_progress {
     size_t struct_size;
-    int64_t tokens;
-    const char* work;  /* "forward", "xa", "dx", "yb", "gradients", .. */
-    const char* phase; /* "compiling", "checking", "timing" */
-    uint64_t done;     /* of this phase */
-    uint64_t total;
-    const char* best; /* the candidate that leads; "" before there is one */
-    double best_seconds;
+    int64_t tokens;      /* the number of tokens of the options that is measured */
+    const char* work;    /* "forward", "xa", "dx", "yb", "gradients" and so on */
+    const char* phase;   /* "compiling", "checking", "timing" */
+    uint64_t done;       /* kernels, results or samples of this phase */
+    uint64_t total;      /* of which there are so many */
+    const char* best;    /* the candidate that leads; "" before there is one */
+    double best_seconds; /* its median; 0 before there is one */
 } smlora_tune_progress;
 
 /* 0: go on. Else tuning stops after this; what was measured is recorded. */
 typedef int32_t (*smlora_tune_callback)(const smlora_tune_progress* progress, void* user);
 
+/* What is to be measured, and for how long. */
 typedef struct smlora_tune_options {
     size_t struct_size;
     const int64_t* tokens; /* each stands for all that round to the same power of two; none: 1024 to 65536 */
-    size_t token_count;
+    size_t token_count;    /* of `tokens` */
     double seconds;        /* for one number of tokens, everything included; passed by one kernel's compile at most */
     uint64_t memory_bytes; /* of device memory for operands; 0: half of what is free */
     int32_t candidates;    /* that are tried for each piece of work. 0: 24, and what is tuned already stays as it is;
@@ -585,7 +587,7 @@ SMLORA_API void smlora_tune_options_init(smlora_tune_options* options, size_t st
  * is not measured again, and what was interrupted is resumed. Plans that this engine has made keep their kernels: tune
  * before the first call, or in another process. `options` may be null: the defaults. SMLORA_UNSUPPORTED with the CPU
  * backend. `report_json` (may be null) receives, to be freed with smlora_free_string:
- *   {"schema", "seconds", "stopped", "works": [{"tokens", "slot", "outcome", "complete", "routing", "choice", "reason",
+ *   {"schema", "seconds", "stopped", "works": [{"tokens", "work", "outcome", "complete", "routing", "choice", "reason",
  *    "median_seconds", "seconds", "record"}]}
  * "outcome": "recorded", "tuned", "out of time", "out of memory", "tuned elsewhere" or "one candidate". */
 SMLORA_API smlora_status smlora_tune(smlora_engine* engine, const smlora_problem* problem,

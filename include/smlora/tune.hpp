@@ -21,7 +21,7 @@ enum class TuneSkew : std::int32_t {
     one = 2,      ///< everything to one expert: the worst balance there is
 };
 
-/// What tune_problem() did with a piece of work: a part of an operation that several kernels can do.
+/// What tune() did with a piece of work: a part of an operation that several kernels can do.
 enum class TuneOutcome : std::int32_t {
     recorded = 0,       ///< it was tuned already
     tuned = 1,          ///< measured to the end
@@ -36,15 +36,16 @@ enum class TuneOutcome : std::int32_t {
 
 /// How far one piece of work is; called from one thread at a time. The strings live as long as the call.
 struct TuneProgress {
-    std::int64_t tokens = 0;
-    std::string_view work;   ///< "forward", "xa", "dx", "yb", "gradients", ..
-    std::string_view phase;  ///< "compiling", "checking", "timing"
-    std::size_t done = 0;    ///< of this phase
-    std::size_t total = 0;
-    std::string_view best;  ///< the candidate that leads; empty before there is one
-    double best_seconds = 0;
+    std::int64_t tokens = 0;  ///< the number of tokens of TuneOptions::tokens that is measured
+    std::string_view work;    ///< as TunedWork::work
+    std::string_view phase;   ///< "compiling", "checking", "timing"
+    std::size_t done = 0;     ///< kernels, results or samples of this phase
+    std::size_t total = 0;    ///< of which there are so many
+    std::string_view best;    ///< the candidate that leads; empty before there is one
+    double best_seconds = 0;  ///< its median; 0 before there is one
 };
 
+/// What tune() measures, and for how long.
 struct TuneOptions {
     /// Numbers of tokens, each at least 1. One stands for all that round to the same power of two. Empty: 1024 to 65536
     /// in powers of two.
@@ -58,7 +59,7 @@ struct TuneOptions {
     std::optional<std::int32_t> candidates = {};
     /// Samples of each candidate, at least 1; of those that are the fastest but for noise up to three times as many.
     std::int32_t rounds = 9;
-    TuneSkew skew = TuneSkew::uniform;
+    TuneSkew skew = TuneSkew::uniform;  ///< of the rows that candidates are measured on
     bool again = false;  ///< measure what is recorded, too, and replace it when that is done
     /// May be empty. False: stop after this; what was measured is recorded. What it throws passes through.
     std::function<bool(const TuneProgress&)> progress = {};
@@ -66,9 +67,9 @@ struct TuneOptions {
 
 /// One piece of work at one number of tokens.
 struct TunedWork {
-    std::int64_t tokens = 0;
-    std::string work;
-    TuneOutcome outcome = TuneOutcome::recorded;
+    std::int64_t tokens = 0;    ///< the number of TuneOptions::tokens that it was asked for
+    std::string work;           ///< "forward", "xa", "dx", "yb", "gradients" and so on
+    TuneOutcome outcome = TuneOutcome::recorded;  ///< what tune() did with it
     bool complete = false;      ///< nothing is left to be measured
     std::string routing;        ///< of the rows that it was measured on: a skew's name, or "the caller's" of first use
     std::string choice;         ///< the candidate that operations use from now on; empty: the heuristic choice
@@ -83,6 +84,7 @@ struct TunedWork {
     }
 };
 
+/// What tune() did.
 struct TuneReport {
     std::vector<TunedWork> works;  ///< none where each operation has one kernel, as for fp32
     double seconds = 0;            ///< what the call took
@@ -99,6 +101,6 @@ struct TuneReport {
 /// Throws Error{unsupported} with the CPU backend, which has one kernel for each operation; Error{invalid_argument} for
 /// a wrong problem or option; Error{no_device} without a GPU; Error{compile} without NVRTC; Error{cuda} when a
 /// candidate faults, which is refused the second time.
-SMLORA_API TuneReport tune_problem(const Engine& engine, const Problem& problem, const TuneOptions& options = {});
+SMLORA_API TuneReport tune(const Engine& engine, const Problem& problem, const TuneOptions& options = {});
 
 }  // namespace smlora

@@ -100,7 +100,8 @@ def tune(problems, tokens=(), *, seconds=60, memory_bytes=None, candidates=None,
     each kernel, 24 unless given; those that a record lacks are measured only if it is. rounds: samples of each. skew: how
     tokens choose their experts, "uniform", "zipf" or "one". again: measure what is recorded, too. progress: called with a
     dict; False from it stops, and so does what it raises.
-    Returns a dict: "works", a list with the outcome, choice and time of each kernel, "seconds", and "stopped"."""
+    Returns a dict: "works", a list with the outcome, choice and time of each kernel and the index of its problem, "seconds", and
+    "stopped"."""
     _check_job(problems, tokens)
     if skew not in _SKEWS:
         raise ValueError(f"skew: expected one of {', '.join(_SKEWS)}, got {skew!r}")
@@ -108,11 +109,11 @@ def tune(problems, tokens=(), *, seconds=60, memory_bytes=None, candidates=None,
         if value is not None and not (isinstance(value, int) and value > 0):
             raise ValueError(f"{name}: expected a whole number above 0, got {described(value)}")
     report = {"works": [], "seconds": 0.0, "stopped": False}
-    for problem in problems:
+    for index, problem in enumerate(problems):
         one = json.loads(
             _native.tune(cuda_engine(), problem.numbers(), list(tokens), seconds, memory_bytes or 0, candidates or 0,
                          rounds, _SKEWS[skew], int(again), progress))
-        report["works"] += one["works"]
+        report["works"] += [{"problem": index, **work} for work in one["works"]]
         report["seconds"] += one["seconds"]
         report["stopped"] = one["stopped"]
         if one["stopped"]:

@@ -77,7 +77,7 @@ RowResult compare_row(const std::string& got, const std::string& expected, const
 
 }  // namespace
 
-tune::Verification compare_results(const std::string& got, const std::string& expected, const ResultMatrix& matrix,
+tuning::Verification compare_results(const std::string& got, const std::string& expected, const ResultMatrix& matrix,
                                    DType dtype, DType computed_in, util::ThreadPool& threads) {
     const auto elements = static_cast<std::size_t>(matrix.rows * matrix.columns);
     if (std::min(got.size(), expected.size()) < elements * size_of(dtype)) {

@@ -1,7 +1,7 @@
 // Comparing what a candidate computed with what the reference did.
 #pragma once
 
-#include "tune/device.hpp"
+#include "tuning/device.hpp"
 
 #include <smlora/dtype.hpp>
 
@@ -27,7 +27,7 @@ struct ResultMatrix {
 /// size that rounding on the way (gates and rank rows in 16 bits) explains. A row that is zero must be zero. NaNs and
 /// infinities are wrong. The whole may be off by half a unit of `computed_in`, the format of the operands, by norm.
 /// Rows are shared out among `threads`; the answer does not depend on how many there are.
-[[nodiscard]] tune::Verification compare_results(const std::string& got, const std::string& expected,
+[[nodiscard]] tuning::Verification compare_results(const std::string& got, const std::string& expected,
                                                  const ResultMatrix& matrix, DType dtype, DType computed_in,
                                                  util::ThreadPool& threads);
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "plan/plan.hpp"
-#include "tune/measurement.hpp"
-#include "tune/record_store.hpp"
+#include "tuning/measurement.hpp"
+#include "tuning/record_store.hpp"
 
 #include <optional>
 #include <string>
@@ -17,29 +17,29 @@ struct Unmeasured {};
 
 /// A record of this very problem and bucket serves.
 struct OwnTuning {
-    tune::Tuning tuning;
+    tuning::Tuning tuning;
     bool is_usable = false;  ///< it has a choice, and that is a legal candidate; else the heuristic choice is used
 };
 
 /// The first two may come with a tuning of its own that ended before anything was timed.
-using Knowledge = std::variant<Unmeasured, tune::NearTuning, OwnTuning>;
+using Knowledge = std::variant<Unmeasured, tuning::NearTuning, OwnTuning>;
 
 struct KnownWork {
     plan::Role role = plan::Role::product;
     std::string slot;
-    tune::SearchSpace space;
-    tune::RecordName name;
-    tune::Environment environment;
+    tuning::SearchSpace space;
+    tuning::RecordName name;
+    tuning::Environment environment;
     std::vector<std::string> relatives;  ///< the problems whose records serve where this one has none
     Knowledge knowledge;
-    std::optional<tune::Tuning> begun = {};  ///< of its own, to be resumed, without a choice yet
+    std::optional<tuning::Tuning> begun = {};  ///< of its own, to be resumed, without a choice yet
 
     /// Of this very problem and bucket, in part or to the end; null without one.
-    [[nodiscard]] const tune::Tuning* tuning() const;
+    [[nodiscard]] const tuning::Tuning* tuning() const;
     /// What the choice is from where that is another problem or number of tokens; else null.
-    [[nodiscard]] const tune::NearTuning* near() const;
+    [[nodiscard]] const tuning::NearTuning* near() const;
     /// Recorded and legal; nothing: the heuristic one is to be used.
-    [[nodiscard]] std::optional<tune::Configuration> choice() const;
+    [[nodiscard]] std::optional<tuning::Configuration> choice() const;
 
     [[nodiscard]] bool is_complete() const { return tuning() != nullptr && tuning()->complete; }
     /// Whether the choice was measured to the end for this number of tokens, if with other number types.
@@ -54,6 +54,6 @@ enum class Wanted {
     new_tuning,     ///< always, and from nothing
 };
 
-[[nodiscard]] bool is_to_be_measured(const KnownWork& work, Wanted wanted, const tune::Protocol& protocol);
+[[nodiscard]] bool is_to_be_measured(const KnownWork& work, Wanted wanted, const tuning::Protocol& protocol);
 
 }  // namespace smlora::autotune

@@ -3,8 +3,8 @@
 
 #include "plan/call_rows.hpp"
 #include "plan/plan.hpp"
-#include "tune/device.hpp"
-#include "tune/random_routing.hpp"
+#include "tuning/device.hpp"
+#include "tuning/random_routing.hpp"
 
 #include <smlora/problem.hpp>
 
@@ -22,7 +22,7 @@ struct MeasuredRows {
     std::optional<plan::CallRows> callers = {};
     CUstream stream = nullptr;
     std::int64_t T = 1;
-    tune::Skew skew = tune::Skew::uniform;
+    tuning::Skew skew = tuning::Skew::uniform;
 };
 
 struct MeasuredCase {
@@ -34,6 +34,6 @@ struct MeasuredCase {
 };
 
 /// Makes what runs the candidates of a case.
-using DeviceFactory = std::function<std::unique_ptr<tune::Device>(const MeasuredCase&)>;
+using DeviceFactory = std::function<std::unique_ptr<tuning::Device>(const MeasuredCase&)>;
 
 }  // namespace smlora::autotune

@@ -113,8 +113,8 @@ double Measurer::now() { return clock_(); }
 
 jit::KernelLibrary& Measurer::kernels() { return engine_.kernels; }
 
-tune::MemoryNeed Measurer::memory_need() {
-    tune::MemoryNeed need;
+tuning::MemoryNeed Measurer::memory_need() {
+    tuning::MemoryNeed need;
     const std::vector<Operand> operands = work_->operands(case_.rows.T);
     const std::vector<Operand> check = work_->operands(check_T_);
     for (std::size_t i = 0; i < operands.size(); ++i) {
@@ -132,7 +132,7 @@ tune::MemoryNeed Measurer::memory_need() {
     return need;
 }
 
-plan::Plan Measurer::make(const tune::Candidate& candidate) const {
+plan::Plan Measurer::make(const tuning::Candidate& candidate) const {
     plan::Choices choices = case_.others;
     choices.set(case_.role, candidate.configuration);
     plan::Plan whole = plan::make_plan(case_.problem, case_.request, call_.facts(), choices);
@@ -145,21 +145,21 @@ plan::Plan Measurer::make(const tune::Candidate& candidate) const {
 
 std::size_t Measurer::parts() { return work_->roles().size(); }
 
-std::optional<tune::Preparation> Measurer::find(const tune::Candidate& candidate, std::size_t part) {
+std::optional<tuning::Preparation> Measurer::find(const tuning::Candidate& candidate, std::size_t part) {
     return preparation(candidate, part,
                        [&](const jit::KernelSpec& spec) { return kernels().find_cached(spec, call_.facts().arch); });
 }
 
-tune::Preparation Measurer::prepare(const tune::Candidate& candidate, std::size_t part) {
+tuning::Preparation Measurer::prepare(const tuning::Candidate& candidate, std::size_t part) {
     return *preparation(candidate, part, [&](const jit::KernelSpec& spec) {
         return std::optional(kernels().ensure_cached(spec, call_.facts().arch));
     });
 }
 
 template <class Obtain>
-std::optional<tune::Preparation> Measurer::preparation(const tune::Candidate& candidate, std::size_t part,
+std::optional<tuning::Preparation> Measurer::preparation(const tuning::Candidate& candidate, std::size_t part,
                                                        const Obtain& obtain) {
-    tune::Preparation preparation;
+    tuning::Preparation preparation;
     try {
         const plan::Plan plan = make(candidate);
         const plan::Role role = work_->roles().at(part);
@@ -186,21 +186,21 @@ std::optional<jit::KernelSpec> Measurer::reference_kernel(std::size_t part) cons
     return std::nullopt;
 }
 
-std::optional<tune::Preparation> Measurer::find_reference(std::size_t part) {
+std::optional<tuning::Preparation> Measurer::find_reference(std::size_t part) {
     const std::optional<jit::KernelSpec> spec = reference_kernel(part);
     if (spec && !kernels().find_cached(*spec, call_.facts().arch)) return std::nullopt;
-    return tune::Preparation{};
+    return tuning::Preparation{};
 }
 
-tune::Preparation Measurer::prepare_reference(std::size_t part) {
-    tune::Preparation preparation;
+tuning::Preparation Measurer::prepare_reference(std::size_t part) {
+    tuning::Preparation preparation;
     if (const std::optional<jit::KernelSpec> spec = reference_kernel(part)) {
         preparation.compile_seconds = kernels().ensure_cached(*spec, call_.facts().arch).compile_seconds;
     }
     return preparation;
 }
 
-const plan::Plan& Measurer::plan_of(const tune::Candidate& candidate) {
+const plan::Plan& Measurer::plan_of(const tuning::Candidate& candidate) {
     const auto known = plans_.find(candidate.name);
     if (known != plans_.end()) return known->second;
     plan::Plan plan = make(candidate);
@@ -293,11 +293,11 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
         sets_.push_back(std::move(addresses));
     }
 
-    const auto draw = [&](std::int64_t T, double left_out, tune::Skew skew, std::uint64_t seed_of_draw) {
-        return tune::random_top_idx(T, case_.problem.top_k, case_.problem.E, skew, left_out, seed_of_draw);
+    const auto draw = [&](std::int64_t T, double left_out, tuning::Skew skew, std::uint64_t seed_of_draw) {
+        return tuning::random_top_idx(T, case_.problem.top_k, case_.problem.E, skew, left_out, seed_of_draw);
     };
     // Uneven on purpose: experts without rows, with a few, with several tiles; and entries that are left out.
-    const std::vector<std::int64_t> checked = draw(check_T_, 0.05, tune::Skew::zipf, seed);
+    const std::vector<std::int64_t> checked = draw(check_T_, 0.05, tuning::Skew::zipf, seed);
     check_kept_ = std::count_if(checked.begin(), checked.end(), [](std::int64_t expert) { return expert >= 0; });
     check_rows_ = upload_routed(checked);
     if (case_.rows.callers) {
@@ -353,7 +353,7 @@ std::vector<std::string> Measurer::run_and_fetch(const plan::Plan& plan) {
     return results;
 }
 
-tune::Verification Measurer::verify(const tune::Candidate& candidate) {
+tuning::Verification Measurer::verify(const tuning::Candidate& candidate) {
     std::vector<std::string> got;
     try {
         got = run_and_fetch(with_references(plan_of(candidate)));
@@ -363,11 +363,11 @@ tune::Verification Measurer::verify(const tune::Candidate& candidate) {
     }
     const std::vector<Operand> operands = work_->operands(check_T_);
     const std::vector<Output> outputs = work_->outputs(check_T_);
-    tune::Verification worst;
+    tuning::Verification worst;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         ResultMatrix matrix = outputs[i].matrix;
         if (outputs[i].grouped) matrix.rows = check_kept_;
-        const tune::Verification one = compare_results(got[i], expected_[i], matrix, operands[outputs[i].operand].dtype,
+        const tuning::Verification one = compare_results(got[i], expected_[i], matrix, operands[outputs[i].operand].dtype,
                                                        case_.problem.dtype, engine_.threads);
         if (!one.refusal.empty()) return one;
         worst.error = std::max(worst.error, one.error);
@@ -382,7 +382,7 @@ void Measurer::occupy(int launches) {
     }
 }
 
-double Measurer::time(const tune::Candidate& candidate, int set, std::size_t round) {
+double Measurer::time(const tuning::Candidate& candidate, int set, std::size_t round) {
     const plan::CallRows& rows = rows_[round % rows_.size()];
     const plan::Plan& plan = plan_of(candidate);
     const auto run = [&](int launches) {

@@ -11,8 +11,8 @@
 #include "gpu/capture_mode.hpp"
 #include "gpu/event.hpp"
 #include "gpu/pool.hpp"
-#include "tune/budget.hpp"
-#include "tune/device.hpp"
+#include "tuning/budget.hpp"
+#include "tuning/device.hpp"
 
 #include <cstdint>
 #include <deque>
@@ -25,22 +25,22 @@
 
 namespace smlora::autotune {
 
-class Measurer final : public tune::Device {
+class Measurer final : public tuning::Device {
  public:
     /// In the calling thread's current context, else that of the engine's device.
     Measurer(Engine::Impl& engine, const MeasuredCase& measured);
     ~Measurer() override;
 
     double now() override;
-    tune::MemoryNeed memory_need() override;
+    tuning::MemoryNeed memory_need() override;
     std::size_t parts() override;
-    std::optional<tune::Preparation> find(const tune::Candidate& candidate, std::size_t part) override;
-    tune::Preparation prepare(const tune::Candidate& candidate, std::size_t part) override;
-    std::optional<tune::Preparation> find_reference(std::size_t part) override;
-    tune::Preparation prepare_reference(std::size_t part) override;
+    std::optional<tuning::Preparation> find(const tuning::Candidate& candidate, std::size_t part) override;
+    tuning::Preparation prepare(const tuning::Candidate& candidate, std::size_t part) override;
+    std::optional<tuning::Preparation> find_reference(std::size_t part) override;
+    tuning::Preparation prepare_reference(std::size_t part) override;
     void allocate(int sets, std::uint64_t seed) override;
-    tune::Verification verify(const tune::Candidate& candidate) override;
-    double time(const tune::Candidate& candidate, int set, std::size_t round) override;
+    tuning::Verification verify(const tuning::Candidate& candidate) override;
+    double time(const tuning::Candidate& candidate, int set, std::size_t round) override;
 
  private:
     class OwnStream;
@@ -48,14 +48,14 @@ class Measurer final : public tune::Device {
     [[nodiscard]] jit::KernelLibrary& kernels();
     /// Of a part of a candidate, whose kernel is obtained with `obtain`; nothing if that gives nothing.
     template <class Obtain>
-    [[nodiscard]] std::optional<tune::Preparation> preparation(const tune::Candidate& candidate, std::size_t part,
+    [[nodiscard]] std::optional<tuning::Preparation> preparation(const tuning::Candidate& candidate, std::size_t part,
                                                                const Obtain& obtain);
     /// Nothing for a part that the reference has not.
     [[nodiscard]] std::optional<jit::KernelSpec> reference_kernel(std::size_t part) const;
     /// Loaded; kept for the next time.
-    const plan::Plan& plan_of(const tune::Candidate& candidate);
+    const plan::Plan& plan_of(const tuning::Candidate& candidate);
     /// The kernels of a candidate that the work launches.
-    [[nodiscard]] plan::Plan make(const tune::Candidate& candidate) const;
+    [[nodiscard]] plan::Plan make(const tuning::Candidate& candidate) const;
     /// With plain kernels for the roles that are not the candidate's own: it does not answer for their mistakes.
     [[nodiscard]] plan::Plan with_references(plan::Plan plan) const;
     [[nodiscard]] gpu::StreamBuffer& new_buffer(std::int64_t bytes);
@@ -69,7 +69,7 @@ class Measurer final : public tune::Device {
     Engine::Impl& engine_;
     gpu::CurrentContext context_;
     gpu::RelaxedCaptureMode relaxed_;  ///< another thread may capture meanwhile; this one does not
-    const tune::Clock clock_ = tune::steady_clock();
+    const tuning::Clock clock_ = tuning::steady_clock();
     MeasuredCase case_;
     std::unique_ptr<OwnStream> stream_;
     engine::CudaCall call_;

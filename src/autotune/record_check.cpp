@@ -2,8 +2,8 @@
 
 #include "autotune/measured_work.hpp"
 #include "plan/search_space.hpp"
-#include "tune/bucket.hpp"
-#include "tune/record_store.hpp"
+#include "tuning/bucket.hpp"
+#include "tuning/record_store.hpp"
 
 #include <smlora/error.hpp>
 
@@ -68,11 +68,11 @@ void read_word(const std::string& word, Problem& problem) {
     }
 }
 
-void check_tuning(const tune::Tuning& tuning, const tune::RecordName& name, const jit::KernelLibrary& kernels,
+void check_tuning(const tuning::Tuning& tuning, const tuning::RecordName& name, const jit::KernelLibrary& kernels,
                   RecordCheck& check) {
     const auto complain = [&](std::vector<std::string>& list, const std::string& what) {
         list.push_back(
-            fmt::format("{}, {} tokens, {}: {}", name.problem, tune::tokens_of(name.bucket), tuning.slot, what));
+            fmt::format("{}, {} tokens, {}: {}", name.problem, tuning::tokens_of(name.bucket), tuning.slot, what));
     };
     std::string why;
     const std::optional<RecordedWork> work = RecordedWork::of(name, tuning, why);
@@ -83,8 +83,8 @@ void check_tuning(const tune::Tuning& tuning, const tune::RecordName& name, cons
                  fmt::format("was measured with templates {}, which are {} now", tuning.environment.templates, digest));
     }
     if (!tuning.choice) return complain(check.unsound, "has no choice");
-    if (tune::find_legal(work->space(), *tuning.choice) == nullptr) {
-        complain(check.unsound, "chose what is no legal candidate: " + tune::to_json(*tuning.choice).dump());
+    if (tuning::find_legal(work->space(), *tuning.choice) == nullptr) {
+        complain(check.unsound, "chose what is no legal candidate: " + tuning::to_json(*tuning.choice).dump());
     }
 }
 
@@ -115,9 +115,9 @@ std::optional<Problem> problem_from_text(const std::string& text) {
 RecordCheck check_file(const cache::RecordText& stored, const jit::KernelLibrary& kernels) {
     RecordCheck check;
     std::string why;
-    const std::optional<std::vector<tune::Record>> records = tune::records_in(stored, why);
+    const std::optional<std::vector<tuning::Record>> records = tuning::records_in(stored, why);
     if (!records) check.unsound.push_back(why);
-    for (const tune::Record& record : records.value_or(std::vector<tune::Record>{})) {
+    for (const tuning::Record& record : records.value_or(std::vector<tuning::Record>{})) {
         const RecordCheck one = check_record(record, kernels);
         check.unsound.insert(check.unsound.end(), one.unsound.begin(), one.unsound.end());
         check.stale.insert(check.stale.end(), one.stale.begin(), one.stale.end());
@@ -125,7 +125,7 @@ RecordCheck check_file(const cache::RecordText& stored, const jit::KernelLibrary
     return check;
 }
 
-std::optional<RecordedWork> RecordedWork::of(const tune::RecordName& name, const tune::Tuning& tuning,
+std::optional<RecordedWork> RecordedWork::of(const tuning::RecordName& name, const tuning::Tuning& tuning,
                                              std::string& why) {
     RecordedWork work;
     const std::optional<Problem> problem = problem_from_text(name.problem);
@@ -153,7 +153,7 @@ std::optional<RecordedWork> RecordedWork::of(const tune::RecordName& name, const
     return work;
 }
 
-std::vector<jit::KernelSpec> RecordedWork::kernels(const tune::Configuration& candidate) const {
+std::vector<jit::KernelSpec> RecordedWork::kernels(const tuning::Configuration& candidate) const {
     const auto& [request, role] = named_;
     const std::vector<plan::Role> roles = measured_work(problem_, request, role)->roles();
     plan::Choices choices;
@@ -161,7 +161,7 @@ std::vector<jit::KernelSpec> RecordedWork::kernels(const tune::Configuration& ca
     const plan::Plan plan = plan::make_plan(problem_, request, facts_, choices);
     if (plan.has(role)) return timed_kernels(plan, roles);
     // Rank rows have a kernel of their own behind some products only.
-    for (const tune::Candidate& product : plan::search_space(problem_, request, plan::Role::product, facts_)) {
+    for (const tuning::Candidate& product : plan::search_space(problem_, request, plan::Role::product, facts_)) {
         if (!product.legal()) continue;
         choices.set(plan::Role::product, product.configuration);
         const plan::Plan other = plan::make_plan(problem_, request, facts_, choices);
@@ -170,9 +170,9 @@ std::vector<jit::KernelSpec> RecordedWork::kernels(const tune::Configuration& ca
     return {};
 }
 
-RecordCheck check_record(const tune::Record& record, const jit::KernelLibrary& kernels) {
+RecordCheck check_record(const tuning::Record& record, const jit::KernelLibrary& kernels) {
     RecordCheck check;
-    for (const tune::Tuning& tuning : record.tunings) check_tuning(tuning, record.name, kernels, check);
+    for (const tuning::Tuning& tuning : record.tunings) check_tuning(tuning, record.name, kernels, check);
     return check;
 }
 

@@ -5,7 +5,7 @@
 #include "gpu/device.hpp"
 #include "jit/kernel_library.hpp"
 #include "plan/search_space.hpp"
-#include "tune/record.hpp"
+#include "tuning/record.hpp"
 
 #include <smlora/problem.hpp>
 
@@ -22,20 +22,20 @@ namespace smlora::autotune {
 class RecordedWork {
  public:
     /// Nothing, with the reason in `why`, when the tuning is of no piece of work of its problem, or of no known GPU.
-    [[nodiscard]] static std::optional<RecordedWork> of(const tune::RecordName& name, const tune::Tuning& tuning,
+    [[nodiscard]] static std::optional<RecordedWork> of(const tuning::RecordName& name, const tuning::Tuning& tuning,
                                                         std::string& why);
 
     [[nodiscard]] const gpu::DeviceFacts& facts() const { return facts_; }
-    [[nodiscard]] const tune::SearchSpace& space() const { return space_; }
+    [[nodiscard]] const tuning::SearchSpace& space() const { return space_; }
 
     /// The kernels that measuring the candidate times. Empty when the work never needs them.
-    [[nodiscard]] std::vector<jit::KernelSpec> kernels(const tune::Configuration& candidate) const;
+    [[nodiscard]] std::vector<jit::KernelSpec> kernels(const tuning::Configuration& candidate) const;
 
  private:
     Problem problem_;
     plan::NamedWork named_;
     gpu::DeviceFacts facts_;
-    tune::SearchSpace space_;
+    tuning::SearchSpace space_;
 };
 
 struct RecordCheck {
@@ -49,6 +49,6 @@ struct RecordCheck {
 [[nodiscard]] RecordCheck check_file(const cache::RecordText& stored, const jit::KernelLibrary& kernels);
 
 /// Of what was read. Each text begins with the problem and the number of tokens.
-[[nodiscard]] RecordCheck check_record(const tune::Record& record, const jit::KernelLibrary& kernels);
+[[nodiscard]] RecordCheck check_record(const tuning::Record& record, const jit::KernelLibrary& kernels);
 
 }  // namespace smlora::autotune

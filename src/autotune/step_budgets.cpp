@@ -16,7 +16,7 @@ StepBudgets::Turn::~Turn() {
     budgets_.accounts_[step_].spent += whole_.spent();
 }
 
-tune::Budget StepBudgets::left(const std::string& step) {
+tuning::Budget StepBudgets::left(const std::string& step) {
     const std::lock_guard lock(mutex_);
     return {seconds_ - accounts_[step].spent, clock_};
 }

@@ -1,7 +1,7 @@
 // What first use may take: a budget for each problem and bucket of T, which the operations of a training step share.
 #pragma once
 
-#include "tune/budget.hpp"
+#include "tuning/budget.hpp"
 
 #include <cstddef>
 #include <map>
@@ -15,7 +15,7 @@ namespace smlora::autotune {
 /// Thread-safe.
 class StepBudgets {
  public:
-    StepBudgets(double seconds, tune::Clock clock) : seconds_(seconds), clock_(std::move(clock)) {}
+    StepBudgets(double seconds, tuning::Clock clock) : seconds_(seconds), clock_(std::move(clock)) {}
 
     /// One call of an operation. Time runs from when it is made until it goes, whatever it is spent on, and is taken
     /// off the step's budget then.
@@ -28,15 +28,15 @@ class StepBudgets {
         Turn& operator=(const Turn&) = delete;
 
         /// All that is left of the step's.
-        [[nodiscard]] const tune::Budget& whole() const { return whole_; }
+        [[nodiscard]] const tuning::Budget& whole() const { return whole_; }
         /// The part of this operation: the operations that come later have as much, and what this one leaves over.
-        [[nodiscard]] const tune::Budget& own() const { return own_; }
+        [[nodiscard]] const tuning::Budget& own() const { return own_; }
 
      private:
         StepBudgets& budgets_;
         const std::string step_;
-        const tune::Budget whole_;
-        const tune::Budget own_;
+        const tuning::Budget whole_;
+        const tuning::Budget own_;
     };
 
  private:
@@ -45,12 +45,12 @@ class StepBudgets {
         std::set<std::size_t> operations;  ///< that have asked
     };
 
-    [[nodiscard]] tune::Budget left(const std::string& step);
+    [[nodiscard]] tuning::Budget left(const std::string& step);
     /// Operations of the step, this one included.
     [[nodiscard]] std::size_t still_to_come(const std::string& step, std::size_t operation, std::size_t operations);
 
     const double seconds_;
-    const tune::Clock clock_;
+    const tuning::Clock clock_;
     std::mutex mutex_;
     std::map<std::string, Account> accounts_;  ///< by the key of the record
 };

@@ -5,7 +5,7 @@
 #include "engine/engine_impl.hpp"
 #include "gpu/driver.hpp"
 #include "plan/step_kernels.hpp"
-#include "tune/choice.hpp"
+#include "tuning/choice.hpp"
 
 #include <smlora/error.hpp>
 
@@ -27,14 +27,14 @@ struct Stopped {};
     throw Error(ErrorCode::invalid_argument, fmt::format("{}: expected {}, got {}", name, expected, got));
 }
 
-tune::Skew skew_of(TuneSkew skew) {
+tuning::Skew skew_of(TuneSkew skew) {
     switch (skew) {
         case TuneSkew::uniform:
-            return tune::Skew::uniform;
+            return tuning::Skew::uniform;
         case TuneSkew::zipf:
-            return tune::Skew::zipf;
+            return tuning::Skew::zipf;
         case TuneSkew::one:
-            return tune::Skew::one;
+            return tuning::Skew::one;
     }
     refuse("skew", "0 to 2", std::to_string(static_cast<std::int32_t>(skew)));
 }
@@ -72,16 +72,16 @@ TunedWork describe(const autotune::TuneResult& result, std::int64_t T) {
     done.outcome = result.outcome;
     done.record = result.work.name.key();
     done.reason = result.why;
-    const tune::Tuning* const tuning = result.work.tuning();
+    const tuning::Tuning* const tuning = result.work.tuning();
     if (tuning == nullptr) return done;
     done.complete = tuning->complete;
     done.routing = tuning->workload.routing;
     done.seconds = tuning->seconds;
-    const tune::Judgement judgement = tune::judge(tuning->trials);
+    const tuning::Judgement judgement = tuning::judge(tuning->trials);
     if (done.reason.empty()) done.reason = judgement.reason;
     if (!judgement.winner) return done;
     done.choice = tuning->trials[*judgement.winner].candidate.name;
-    const tune::Estimate estimate = tune::estimates(tuning->trials)[*judgement.winner];
+    const tuning::Estimate estimate = tuning::estimates(tuning->trials)[*judgement.winner];
     if (estimate.samples > 0) done.median_seconds = estimate.seconds;
     return done;
 }
@@ -89,18 +89,18 @@ TunedWork describe(const autotune::TuneResult& result, std::int64_t T) {
 /// The pieces of work of a step of T tokens.
 void tune_step(autotune::Tuner& tuner, const gpu::DeviceFacts& facts, const Problem& problem, std::int64_t T,
                const TuneOptions& options, std::vector<TunedWork>& works) {
-    tune::Protocol protocol;
+    tuning::Protocol protocol;
     protocol.rounds = options.rounds;
     if (options.candidates) protocol.candidates = static_cast<std::size_t>(*options.candidates);
     protocol.memory_bytes = options.memory_bytes ? *options.memory_bytes : half_of_free_memory();
-    std::function<void(const tune::Progress&)> progress;
+    std::function<void(const tuning::Progress&)> progress;
     if (options.progress) {
-        progress = [&](const tune::Progress& p) {
+        progress = [&](const tuning::Progress& p) {
             const TuneProgress seen{T, p.slot, p.phase, p.done, p.total, p.best, p.best_seconds};
             if (!options.progress(seen)) throw Stopped{};
         };
     }
-    const tune::Budget budget(options.seconds, tuner.clock());
+    const tuning::Budget budget(options.seconds, tuner.clock());
     const std::vector<plan::Request> requests = plan::step_requests(problem, T);
     for (std::size_t i = 0; i < requests.size(); ++i) {
         const autotune::Sitting sitting{{.T = T, .skew = skew_of(options.skew)},
@@ -135,7 +135,7 @@ std::string_view name(TuneOutcome outcome) {
     refuse("outcome", "0 to 5", std::to_string(static_cast<std::int32_t>(outcome)));
 }
 
-TuneReport tune_problem(const Engine& engine, const Problem& problem, const TuneOptions& options) {
+TuneReport tune(const Engine& engine, const Problem& problem, const TuneOptions& options) {
     validate(problem);
     validate(options);
     if (engine.backend() != Backend::cuda) {
@@ -144,7 +144,7 @@ TuneReport tune_problem(const Engine& engine, const Problem& problem, const Tune
     }
     Engine::Impl& impl = engine.impl();
     autotune::Tuner& tuner = autotune::tuner_of(engine);
-    const tune::Budget whole(0, tuner.clock());
+    const tuning::Budget whole(0, tuner.clock());
     const gpu::CurrentContext context(impl.contexts, impl.options.device);
     std::vector<std::int64_t> tokens = options.tokens;
     if (tokens.empty()) tokens.assign(typical_tokens.begin(), typical_tokens.end());

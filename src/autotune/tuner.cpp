@@ -6,9 +6,9 @@
 #include "gpu/driver.hpp"
 #include "jit/nvrtc.hpp"
 #include "plan/search_space.hpp"
-#include "tune/bucket.hpp"
-#include "tune/choice.hpp"
-#include "tune/policy.hpp"
+#include "tuning/bucket.hpp"
+#include "tuning/choice.hpp"
+#include "tuning/policy.hpp"
 
 #include <smlora/error.hpp>
 
@@ -48,7 +48,7 @@ TuningPolicy policy_of(const EngineOptions& options, util::Logger& log) {
                     fmt::format("tuning_seconds: expected 0 or more, got {}", *options.tuning_seconds));
     }
     std::string complaint;
-    const TuningPolicy policy = tune::policy(options.tuning, complaint);
+    const TuningPolicy policy = tuning::policy(options.tuning, complaint);
     if (!complaint.empty() && options.backend == Backend::cuda) log.warning(complaint);
     return policy;
 }
@@ -58,17 +58,17 @@ std::size_t operations_of(const Problem& problem) { return problem.R > 0 ? 3 : 2
 
 /// Where a choice that was measured for something else is from.
 std::string near_text(const KnownWork& work) {
-    const tune::RecordName& from = work.near()->name;
+    const tuning::RecordName& from = work.near()->name;
     return fmt::format("{} of {}: no measurement for {} tokens; using the one for {} tokens{}", work.slot,
-                       work.name.problem, tune::tokens_of(work.name.bucket), tune::tokens_of(from.bucket),
+                       work.name.problem, tuning::tokens_of(work.name.bucket), tuning::tokens_of(from.bucket),
                        from.problem == work.name.problem ? "" : " of " + from.problem);
 }
 
 std::string choice_text(const KnownWork& work) {
-    const tune::Tuning* const tuning = work.tuning();
-    const std::string reason = tune::judge(tuning != nullptr ? tuning->trials : std::vector<tune::Trial>{}).reason;
+    const tuning::Tuning* const tuning = work.tuning();
+    const std::string reason = tuning::judge(tuning != nullptr ? tuning->trials : std::vector<tuning::Trial>{}).reason;
     if (tuning == nullptr || !tuning->choice) return reason;
-    const tune::Candidate* chosen = tune::find_legal(work.space, *tuning->choice);
+    const tuning::Candidate* chosen = tuning::find_legal(work.space, *tuning->choice);
     return fmt::format("{}, {}", chosen == nullptr ? "?" : chosen->name, reason);
 }
 
@@ -79,7 +79,7 @@ TunerParts parts_of(Engine::Impl& engine) {
             engine.kernels,
             engine.threads,
             [&engine](const MeasuredCase& measured) { return std::make_unique<Measurer>(engine, measured); },
-            tune::steady_clock()};
+            tuning::steady_clock()};
 }
 
 /// In the order of `results`.
@@ -91,11 +91,11 @@ plan::Choices choices_of(const std::vector<TuneResult>& results) {
 
 double seconds_spent(const KnownWork& work) { return work.tuning() != nullptr ? work.tuning()->seconds : 0; }
 
-bool has_a_choice(const tune::SearchSpace& space) {
-    return std::count_if(space.begin(), space.end(), [](const tune::Candidate& one) { return one.legal(); }) > 1;
+bool has_a_choice(const tuning::SearchSpace& space) {
+    return std::count_if(space.begin(), space.end(), [](const tuning::Candidate& one) { return one.legal(); }) > 1;
 }
 
-std::chrono::duration<double> duration_of(const tune::Budget& budget) {
+std::chrono::duration<double> duration_of(const tuning::Budget& budget) {
     // Longer ones would overflow where they are counted in nanoseconds.
     constexpr double longest = 24 * 3600;
     return std::chrono::duration<double>(std::min(budget.left(), longest));
@@ -109,7 +109,7 @@ Tuner::Tuner(TunerParts parts)
     : parts_(std::move(parts)),
       policy_(policy_of(parts_.options, parts_.log)),
       records_(parts_.cache, parts_.log),
-      steps_(parts_.options.tuning_seconds.value_or(tune::default_seconds), parts_.clock) {}
+      steps_(parts_.options.tuning_seconds.value_or(tuning::default_seconds), parts_.clock) {}
 
 Tuner& tuner_of(const Engine& engine) { return dynamic_cast<Tuner&>(*engine.impl().chooser); }
 
@@ -119,22 +119,22 @@ std::uint64_t Tuner::fresh_seed() {
 }
 
 void Tuner::refresh(KnownWork& work) {
-    std::optional<tune::Tuning> own = records_.find(work.name, work.slot, work.environment);
+    std::optional<tuning::Tuning> own = records_.find(work.name, work.slot, work.environment);
     if (!own || !own->complete) {
         const std::lock_guard lock(mutex_);
         const auto made = made_.find({work.name.key(), work.slot});
-        if (made != made_.end() && tune::mismatch(made->second.environment, work.environment).empty()) {
+        if (made != made_.end() && tuning::mismatch(made->second.environment, work.environment).empty()) {
             own = made->second;
         }
     }
     work.begun.reset();
     if (own && (own->choice || own->complete)) {
-        const bool is_usable = own->choice && tune::find_legal(work.space, *own->choice) != nullptr;
+        const bool is_usable = own->choice && tuning::find_legal(work.space, *own->choice) != nullptr;
         // Not an error: a candidate may have been taken off the list since, or switched off.
         if (own->choice && !is_usable) {
             parts_.log.info(
                 fmt::format("ignoring the recorded choice for {} of {}: not available on this GPU, or switched off: {}",
-                            work.slot, work.name.problem, tune::to_json(*own->choice).dump()));
+                            work.slot, work.name.problem, tuning::to_json(*own->choice).dump()));
         }
         work.knowledge = OwnTuning{std::move(*own), is_usable};
         return;
@@ -192,14 +192,14 @@ plan::Choices Tuner::choose(const Problem& problem, const plan::Request& request
                             const plan::CallRows& rows, CUstream stream) {
     if (policy_ != TuningPolicy::first_use || rows.T == 0) return known(problem, request, facts);
     if (plan::chosen_roles(problem, request).empty()) return {};
-    const StepBudgets::Turn turn(steps_, tune::RecordName{facts.name, to_string(problem), plan::bucket(request)}.key(),
+    const StepBudgets::Turn turn(steps_, tuning::RecordName{facts.name, to_string(problem), plan::bucket(request)}.key(),
                                  request.index(), operations_of(problem));
     if (parts_.kernels.compiler_version().empty()) {
         // What is not in the cache would seem to be refused, and be recorded so.
         parts_.log.info(fmt::format("not tuning {}: there is no NVRTC to compile candidates with", to_string(problem)));
         return known(problem, request, facts);
     }
-    tune::Protocol protocol = first_use_;
+    tuning::Protocol protocol = first_use_;
     protocol.memory_bytes = parts_.options.tuning_memory_bytes;
     try {
         return choices_of(tune(problem, request, facts, {{rows, stream, rows.T}, turn.own(), turn.whole(), protocol}));
@@ -211,7 +211,7 @@ plan::Choices Tuner::choose(const Problem& problem, const plan::Request& request
 }
 
 std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const plan::Request& request,
-                                                   const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
+                                                   const gpu::DeviceFacts& facts, const tuning::Protocol& protocol,
                                                    Wanted wanted) {
     std::vector<jit::KernelSpec> specs;
     const auto add = [&](const families::Step& step) {
@@ -220,7 +220,7 @@ std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const
     plan::Choices choices;
     for (const KnownWork& work : look_up(problem, request, facts)) {
         const std::unique_ptr<MeasuredWork> measured = measured_work(problem, request, work.role);
-        const std::vector<tune::Candidate> candidates = tune::shortlist(work.space, protocol.candidates);
+        const std::vector<tuning::Candidate> candidates = tuning::shortlist(work.space, protocol.candidates);
         const bool measures = candidates.size() > 1 && is_to_be_measured(work, wanted, protocol);
         for (std::size_t i = 0; measures && i < candidates.size(); ++i) {
             plan::Choices with_candidate = choices;
@@ -245,22 +245,22 @@ void Tuner::limit_first_use(std::size_t candidates, int rounds) {
 }
 
 std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Request& request,
-                                       const gpu::DeviceFacts& facts, const MeasuredRows& rows, tune::Protocol protocol,
-                                       const std::function<void(const tune::Progress&)>& progress) {
-    protocol.breadth = tune::Breadth::all;
+                                       const gpu::DeviceFacts& facts, const MeasuredRows& rows, tuning::Protocol protocol,
+                                       const std::function<void(const tuning::Progress&)>& progress) {
+    protocol.breadth = tuning::Breadth::all;
     std::vector<Comparison> comparisons;
     plan::Choices choices;
     for (KnownWork& work : look_up(problem, request, facts)) {
         Comparison comparison{std::move(work), {}};
         comparison.all.slot = comparison.work.slot;
         comparison.all.environment = comparison.work.environment;
-        comparison.all.workload = {rows.T, std::string(tune::name(rows.skew))};
+        comparison.all.workload = {rows.T, std::string(tuning::name(rows.skew))};
         protocol.seed = fresh_seed();
         const std::lock_guard lock(measuring_);
         const auto device = parts_.device({problem, request, comparison.work.role, choices, rows});
-        const tune::Outcome outcome = tune::measure(*device, comparison.work.space, protocol, parts_.threads,
+        const tuning::Outcome outcome = tuning::measure(*device, comparison.work.space, protocol, parts_.threads,
                                                     comparison.all, {.progress = progress});
-        if (outcome == tune::Outcome::out_of_memory) comparison.all.trials.clear();
+        if (outcome == tuning::Outcome::out_of_memory) comparison.all.trials.clear();
         choices.set(comparison.work.role, comparison.work.choice());
         comparisons.push_back(std::move(comparison));
     }
@@ -277,7 +277,7 @@ std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Request&
         const auto needed = [&](plan::Role one) { return plan::is_needed(problem, request, one, facts, choices); };
         if (!needed(*role)) continue;
         const auto left = static_cast<std::size_t>(std::count_if(role, roles.end(), needed));
-        const tune::Budget budget = sitting.budget.part(left);
+        const tuning::Budget budget = sitting.budget.part(left);
         results.push_back({look_up(problem, request, *role, facts), TuneOutcome::recorded});
         TuneResult& result = results.back();
         if (!has_a_choice(result.work.space)) {
@@ -296,8 +296,8 @@ std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Request&
 }
 
 TuneResult Tuner::tune_one(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,
-                           const tune::Budget& budget, bool has_time) {
-    const tune::RecordName name = work.name;
+                           const tuning::Budget& budget, bool has_time) {
+    const tuning::RecordName name = work.name;
     const double before = seconds_spent(work);
     TuneResult result{std::move(work), TuneOutcome::out_of_time};
     const auto measure_unless_done = [&] {
@@ -318,39 +318,39 @@ TuneResult Tuner::tune_one(const MeasuredCase& measured, KnownWork work, const S
 }
 
 TuneResult Tuner::measure(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,
-                          const tune::Budget& budget) {
+                          const tuning::Budget& budget) {
     // Throws what there is to say when there is none.
     if (work.environment.compiler.empty()) static_cast<void>(jit::Nvrtc::instance());
     const MeasuredRows& rows = measured.rows;
     const bool anew = sitting.wanted == Wanted::new_tuning;
     // A complete tuning stays until its successor is complete.
     const bool replaces = anew && work.is_complete();
-    tune::Tuning tuning = anew || work.tuning() == nullptr ? tune::Tuning{} : *work.tuning();
+    tuning::Tuning tuning = anew || work.tuning() == nullptr ? tuning::Tuning{} : *work.tuning();
     tuning.slot = work.slot;
     tuning.environment = work.environment;
     // One that is resumed keeps what is said of its beginning.
     if (tuning.trials.empty()) {
-        tuning.workload = {rows.T, rows.callers ? "the caller's" : std::string(tune::name(rows.skew))};
+        tuning.workload = {rows.T, rows.callers ? "the caller's" : std::string(tuning::name(rows.skew))};
     }
     // A caller that tunes on purpose knows that it takes time.
     const auto tell = [&](const std::string& line) { rows.callers ? parts_.log.notice(line) : parts_.log.info(line); };
     tell(fmt::format("tuning {} of {}, {} tokens: {} candidates in up to {:.1f} s", work.slot, work.name.problem,
-                     rows.T, tune::shortlist(work.space, sitting.protocol.candidates).size(), budget.left()));
-    const auto save = [&](const tune::Tuning& state) {
+                     rows.T, tuning::shortlist(work.space, sitting.protocol.candidates).size(), budget.left()));
+    const auto save = [&](const tuning::Tuning& state) {
         tuning.date = now_text();
         if (!replaces || state.complete) static_cast<void>(records_.save(work.name, state));
     };
-    tune::Outcome outcome = tune::Outcome::out_of_time;
+    tuning::Outcome outcome = tuning::Outcome::out_of_time;
     {
-        const std::unique_ptr<tune::Device> device = parts_.device(measured);
-        tune::Protocol protocol = sitting.protocol;
+        const std::unique_ptr<tuning::Device> device = parts_.device(measured);
+        tuning::Protocol protocol = sitting.protocol;
         protocol.seconds = budget.left();
         protocol.seed = fresh_seed();
-        outcome = tune::measure(*device, work.space, protocol, parts_.threads, tuning, {sitting.progress, save});
-        if (outcome == tune::Outcome::out_of_memory) {
-            const tune::MemoryNeed need = device->memory_need();
+        outcome = tuning::measure(*device, work.space, protocol, parts_.threads, tuning, {sitting.progress, save});
+        if (outcome == tuning::Outcome::out_of_memory) {
+            const tuning::MemoryNeed need = device->memory_need();
             const std::string why = fmt::format("operands take {} bytes, and {} may be used",
-                                                need.fixed_bytes + need.set_bytes, tune::usable_bytes(protocol, need));
+                                                need.fixed_bytes + need.set_bytes, tuning::usable_bytes(protocol, need));
             parts_.log.info(fmt::format("not tuning {} of {}: {}", work.slot, work.name.problem, why));
             return {std::move(work), TuneOutcome::out_of_memory, why};
         }
@@ -360,7 +360,7 @@ TuneResult Tuner::measure(const MeasuredCase& measured, KnownWork work, const Si
         made_[{work.name.key(), work.slot}] = tuning;
     }
     refresh(work);
-    const bool complete = outcome == tune::Outcome::complete;
+    const bool complete = outcome == tuning::Outcome::complete;
     // The device's memory is given back by now.
     tell(fmt::format("tuned {} of {} in {:.1f} s{}: {}", work.slot, work.name.problem, budget.spent(),
                      complete ? "" : ", incomplete (a later process resumes it)", choice_text(work)));

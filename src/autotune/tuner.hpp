@@ -9,9 +9,9 @@
 #include "plan/call_rows.hpp"
 #include "plan/chooser.hpp"
 #include "plan/plan.hpp"
-#include "tune/budget.hpp"
-#include "tune/measurement.hpp"
-#include "tune/record_store.hpp"
+#include "tuning/budget.hpp"
+#include "tuning/measurement.hpp"
+#include "tuning/record_store.hpp"
 
 #include <smlora/engine.hpp>
 #include <smlora/tune.hpp>
@@ -47,17 +47,17 @@ struct TuneResult {
 /// What is known of a piece of work, beside a measurement of every legal candidate.
 struct Comparison {
     KnownWork work;
-    tune::Tuning all;
+    tuning::Tuning all;
 };
 
 /// One go at the pieces of work of a request.
 struct Sitting {
     MeasuredRows rows;
-    tune::Budget budget;      ///< for all of them together: the lookups, the compiles and whatever else
-    tune::Budget waiting;     ///< another process that measures the same is waited for as long as this lasts
-    tune::Protocol protocol;  ///< but for its seconds and its seed
+    tuning::Budget budget;      ///< for all of them together: the lookups, the compiles and whatever else
+    tuning::Budget waiting;     ///< another process that measures the same is waited for as long as this lasts
+    tuning::Protocol protocol;  ///< but for its seconds and its seed
     Wanted wanted = Wanted::a_choice;
-    std::function<void(const tune::Progress&)> progress = {};
+    std::function<void(const tuning::Progress&)> progress = {};
 };
 
 /// What a tuner works with. All of it must outlive the tuner.
@@ -68,7 +68,7 @@ struct TunerParts {
     jit::KernelLibrary& kernels;
     util::ThreadPool& threads;
     DeviceFactory device;
-    tune::Clock clock;
+    tuning::Clock clock;
 };
 
 /// Thread-safe.
@@ -104,7 +104,7 @@ class Tuner final : public plan::Chooser {
     /// from records. Needs no GPU, and may run beside tune().
     [[nodiscard]] std::vector<jit::KernelSpec> kernels_to_try(const Problem& problem, const plan::Request& request,
                                                               const gpu::DeviceFacts& facts,
-                                                              const tune::Protocol& protocol, Wanted wanted);
+                                                              const tuning::Protocol& protocol, Wanted wanted);
 
     /// First use tries no more candidates, and takes no more samples of each: for where the usual numbers take too
     /// long, as on an emulated GPU. Before the first call.
@@ -113,10 +113,10 @@ class Tuner final : public plan::Chooser {
     /// Measures every legal candidate of the pieces of work of a request, however long it takes and whatever is
     /// recorded, and records nothing.
     std::vector<Comparison> compare(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
-                                    const MeasuredRows& rows, tune::Protocol protocol,
-                                    const std::function<void(const tune::Progress&)>& progress);
+                                    const MeasuredRows& rows, tuning::Protocol protocol,
+                                    const std::function<void(const tuning::Progress&)>& progress);
 
-    [[nodiscard]] const tune::Clock& clock() const { return parts_.clock; }
+    [[nodiscard]] const tuning::Clock& clock() const { return parts_.clock; }
 
     /// 64 random bits for the inputs of a tuning.
     [[nodiscard]] static std::uint64_t fresh_seed();
@@ -127,20 +127,20 @@ class Tuner final : public plan::Chooser {
     void refresh(KnownWork& work);
     /// Of one that is not known, unless another process measures it meanwhile, or there is no time.
     [[nodiscard]] TuneResult tune_one(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,
-                                      const tune::Budget& budget, bool has_time);
+                                      const tuning::Budget& budget, bool has_time);
     /// Of one that this process measures, whatever is known.
     [[nodiscard]] TuneResult measure(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,
-                                     const tune::Budget& budget);
+                                     const tuning::Budget& budget);
 
     TunerParts parts_;
     TuningPolicy policy_;
-    tune::RecordStore records_;
+    tuning::RecordStore records_;
     StepBudgets steps_;
-    tune::Protocol first_use_;    ///< but for seconds and memory
+    tuning::Protocol first_use_;    ///< but for seconds and memory
     std::timed_mutex measuring_;  // one measurement at a time: they would disturb each other
     std::mutex mutex_;
     /// Tuned by this engine, by the key of the record and the slot: for when records cannot be stored.
-    std::map<std::pair<std::string, std::string>, tune::Tuning> made_;
+    std::map<std::pair<std::string, std::string>, tuning::Tuning> made_;
 };
 
 /// That of an engine.

@@ -47,7 +47,7 @@ smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options
 smlora_status smlora_tune(smlora_engine* engine, const smlora_problem* problem, const smlora_tune_options* options,
                           char** report_json) {
     return guarded([&] {
-        const TuneReport report = tune_problem(to_engine(engine), to_problem(problem), to_options(options));
+        const TuneReport report = tune(to_engine(engine), to_problem(problem), to_options(options));
         if (report_json != nullptr) *report_json = new_string(to_json(report));
     });
 }

@@ -110,7 +110,7 @@ std::string to_json(const TuneReport& report) {
     return text_of({{"seconds", report.seconds},
                     {"stopped", report.stopped},
                     {"works", array_of(report.works, [](const TunedWork& work) {
-                         return json{{"tokens", work.tokens},         {"slot", work.work},
+                         return json{{"tokens", work.tokens},         {"work", work.work},
                                      {"outcome", name(work.outcome)}, {"complete", work.complete},
                                      {"routing", work.routing},       {"choice", work.choice},
                                      {"reason", work.reason},         {"median_seconds", work.median_seconds},

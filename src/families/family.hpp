@@ -8,8 +8,8 @@
 #include "families/product.hpp"
 #include "families/step.hpp"
 #include "gpu/device.hpp"
-#include "tune/candidate.hpp"
-#include "tune/configuration.hpp"
+#include "tuning/candidate.hpp"
+#include "tuning/configuration.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -24,13 +24,13 @@ struct ProductFamily {
     bool makes_rank_products = false;  ///< computes XA and YB, too, in a kernel of their own
 
     /// Every blocking, legal or not.
-    tune::SearchSpace (*candidates)(const ProductWork& work, const gpu::DeviceFacts& facts) = nullptr;
+    tuning::SearchSpace (*candidates)(const ProductWork& work, const gpu::DeviceFacts& facts) = nullptr;
 
     /// The kernel, with a configuration of one of the candidates.
-    Step (*step)(const ProductWork& work, const tune::Configuration& configuration) = nullptr;
+    Step (*step)(const ProductWork& work, const tuning::Configuration& configuration) = nullptr;
 
     /// Whether the product makes its rank rows on the way, rather than reading what another kernel made. Null: never.
-    bool (*makes_rank_rows)(const tune::Configuration& configuration) = nullptr;
+    bool (*makes_rank_rows)(const tuning::Configuration& configuration) = nullptr;
 
     /// Bytes of Adapter::scratch that any of its products with an adapter may need for M rows. Null: none.
     std::int64_t (*scratch_bytes)(const Problem& problem, std::int64_t M) = nullptr;
@@ -39,21 +39,21 @@ struct ProductFamily {
 /// A way to compute the adapter's gradients, see gradients.hpp.
 struct GradientFamily {
     std::string_view name;
-    tune::SearchSpace (*candidates)(const GradientWork& work, const gpu::DeviceFacts& facts) = nullptr;
-    Step (*step)(const GradientWork& work, const tune::Configuration& configuration) = nullptr;
+    tuning::SearchSpace (*candidates)(const GradientWork& work, const gpu::DeviceFacts& facts) = nullptr;
+    Step (*step)(const GradientWork& work, const tuning::Configuration& configuration) = nullptr;
 };
 
 /// The candidates of every family that computes such a product. SMLORA_INSTRUCTIONS restricts the product of a
 /// projection to one family, wherever that has a legal candidate. Throws Error{invalid_argument} if it names none.
-[[nodiscard]] tune::SearchSpace product_candidates(const ProductWork& work, const gpu::DeviceFacts& facts);
-[[nodiscard]] tune::SearchSpace gradient_candidates(const GradientWork& work, const gpu::DeviceFacts& facts);
+[[nodiscard]] tuning::SearchSpace product_candidates(const ProductWork& work, const gpu::DeviceFacts& facts);
+[[nodiscard]] tuning::SearchSpace gradient_candidates(const GradientWork& work, const gpu::DeviceFacts& facts);
 
 /// The kernel of a configuration; without one the kernel that needs no tensor cores.
-[[nodiscard]] Step product_step(const ProductWork& work, const std::optional<tune::Configuration>& configuration);
-[[nodiscard]] Step gradients_step(const GradientWork& work, const tune::Configuration& configuration);
+[[nodiscard]] Step product_step(const ProductWork& work, const std::optional<tuning::Configuration>& configuration);
+[[nodiscard]] Step gradients_step(const GradientWork& work, const tuning::Configuration& configuration);
 
 /// Whether a product makes its rank rows on the way. For configurations of every family.
-[[nodiscard]] bool makes_rank_rows(const tune::Configuration& configuration);
+[[nodiscard]] bool makes_rank_rows(const tuning::Configuration& configuration);
 
 /// Bytes of Adapter::scratch for M rows, whichever family is chosen.
 [[nodiscard]] std::int64_t product_scratch_bytes(const Problem& problem, std::int64_t M);

@@ -35,7 +35,7 @@ unsigned BulkTile::shared_bytes(std::int64_t E, std::int64_t rank, bool gates) c
         lora_gradient_bulk::shared_memory(blocking(), static_cast<int>(E), static_cast<int>(rank), gates).bytes);
 }
 
-tune::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
     const GradientSize size = gradient_size(work, facts);
     // As a share of that of gradient_mma, fitted to the shipped records of H100: with gates it pays the more the
     // more experts there are, and the fewer rows they have.
@@ -47,11 +47,11 @@ tune::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& f
         BulkTile{128, 8, 8, 6}, BulkTile{128, 16, 4, 6}, BulkTile{128, 16, 8, 6}, BulkTile{128, 16, 8, 3},
         BulkTile{64, 32, 8, 8}, BulkTile{64, 32, 8, 4},  BulkTile{64, 64, 7, 8},  BulkTile{64, 64, 7, 4},
     };
-    tune::SearchSpace space;
+    tuning::SearchSpace space;
     for (const BulkTile& tile : tiles) {
         // Where one span is read after the other, two blocks with wide ones are best, but not with gates.
         const double fit = size.by_span && !size.gates && tile.warps == 8 && tile.stages == 3 ? 1.1 : 1.0;
-        tune::Candidate candidate;
+        tuning::Candidate candidate;
         candidate.name = fmt::format("bulk_{}x{}_w{}_s{}", tile.c, tile.r, tile.warps, tile.stages);
         candidate.configuration = {
             family_name, {{"TILE_C", tile.c}, {"TILE_R", tile.r}, {"WARPS", tile.warps}, {"STAGES", tile.stages}}};
@@ -67,12 +67,12 @@ tune::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& f
     return space;
 }
 
-BulkTile tile_of(const tune::Configuration& configuration) {
+BulkTile tile_of(const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at("TILE_C"), at("TILE_R"), at("WARPS"), at("STAGES")};
 }
 
-Step step_of(const GradientWork& work, const tune::Configuration& configuration) {
+Step step_of(const GradientWork& work, const tuning::Configuration& configuration) {
     const BulkTile tile = tile_of(configuration);
     Step step;
     auto& spec = step.spec;

@@ -31,7 +31,7 @@ unsigned GradientTile::shared_bytes(std::int64_t E) const {
     return static_cast<unsigned>(lora_gradient_mma::shared_memory(blocking(), static_cast<int>(E)).bytes);
 }
 
-tune::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
     const GradientSize size = gradient_size(work, facts);
     // Memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only the first of each rank
     // tile was measured against others (docs/lab/2026-11-23-portable.md, "What was tried").
@@ -47,10 +47,10 @@ tune::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& f
         Rated{{64, 64, 32, 4, 4, 4}, 0.85},   Rated{{256, 64, 32, 8, 3, 1}, 0.85}, Rated{{128, 128, 32, 4, 4, 2}, 1.00},
         Rated{{128, 128, 32, 4, 3, 2}, 0.95}, Rated{{64, 128, 32, 4, 4, 2}, 0.85},
     };
-    tune::SearchSpace space;
+    tuning::SearchSpace space;
     for (const Rated& rated : tiles) {
         const GradientTile& tile = rated.tile;
-        tune::Candidate candidate;
+        tuning::Candidate candidate;
         candidate.name =
             fmt::format("mma_{}x{}x{}_w{}_s{}_b{}", tile.c, tile.r, tile.k, tile.warps, tile.stages, tile.min_blocks);
         candidate.configuration = {family_name,
@@ -68,12 +68,12 @@ tune::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& f
     return space;
 }
 
-GradientTile tile_of(const tune::Configuration& configuration) {
+GradientTile tile_of(const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at("TILE_C"), at("TILE_R"), at("TILE_K"), at("WARPS"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
-Step step_of(const GradientWork& work, const tune::Configuration& configuration) {
+Step step_of(const GradientWork& work, const tuning::Configuration& configuration) {
     const GradientTile tile = tile_of(configuration);
     Step step;
     auto& spec = step.spec;

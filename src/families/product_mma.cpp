@@ -84,7 +84,7 @@ double row_tiles(double mean, int tile) {
     return std::max(busy, mean / tile + std::min(0.5, mean / tile));
 }
 
-tune::Candidate product_candidate(const RatedTile& rated, const ProductSize& size, const gpu::DeviceFacts& facts) {
+tuning::Candidate product_candidate(const RatedTile& rated, const ProductSize& size, const gpu::DeviceFacts& facts) {
     // Work of a tile beside its products, in rows: filling the pipeline and storing.
     constexpr double overhead_rows = 12.0;
     const ProductTile& tile = rated.tile;
@@ -92,7 +92,7 @@ tune::Candidate product_candidate(const RatedTile& rated, const ProductSize& siz
     const double rows =
         static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m) * (tile.m + overhead_rows);
     const double flop = 2 * rows * columns * size.depth / rated.efficiency[size.reduction_contiguous ? 1 : 0];
-    tune::Candidate candidate;
+    tuning::Candidate candidate;
     candidate.name = fmt::format("mma_{}x{}x{}_w{}x{}_s{}_b{}", tile.m, tile.n, tile.k, tile.warps_m, tile.warps_n,
                                  tile.stages, tile.min_blocks);
     candidate.configuration = {family_name,
@@ -109,11 +109,11 @@ tune::Candidate product_candidate(const RatedTile& rated, const ProductSize& siz
     return candidate;
 }
 
-tune::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
     const ProductSize size = product_size(work);
-    tune::SearchSpace space;
+    tuning::SearchSpace space;
     for (const RatedTile& rated : product_tiles) space.push_back(product_candidate(rated, size, facts));
-    const auto best = tune::heuristic_choice(space);
+    const auto best = tuning::heuristic_choice(space);
     for (const RatedTile& rated : further_product_tiles) {
         space.push_back(product_candidate(rated, size, facts));
         // No better than the best of the others without a measurement that says so.
@@ -123,12 +123,12 @@ tune::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& fa
     return space;
 }
 
-ProductTile tile_of(const tune::Configuration& configuration) {
+ProductTile tile_of(const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at("TILE_M"), at("TILE_N"), at("TILE_K"), at("WARPS_M"), at("WARPS_N"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
-Step step_of(const ProductWork& work, const tune::Configuration& configuration) {
+Step step_of(const ProductWork& work, const tuning::Configuration& configuration) {
     const ProductTile tile = tile_of(configuration);
     Step step;
     auto& spec = step.spec;

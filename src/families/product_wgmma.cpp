@@ -139,8 +139,8 @@ std::string refusal_of_all(const Product& product, const gpu::DeviceFacts& facts
     return {};
 }
 
-tune::Candidate candidate_of(const Blocking& blocking) {
-    tune::Candidate candidate;
+tuning::Candidate candidate_of(const Blocking& blocking) {
+    tuning::Candidate candidate;
     candidate.name = fmt::format("wgmma_{}_by{}_s{}_{}{}{}{}", blocking.tile_rows, blocking.row_step, blocking.stages,
                                  blocking.staging_rows, blocking.cluster > 1 ? "_pairs" : "",
                                  blocking.makes_rank_rows ? "_rank_rows" : "", blocking.bands ? "_bands" : "");
@@ -155,17 +155,17 @@ tune::Candidate candidate_of(const Blocking& blocking) {
     return candidate;
 }
 
-tune::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
     const Problem& problem = work.problem;
     const ProductSize size = product_size(work);
     const std::string refusal = refusal_of_all(work.product, facts);
     const std::int64_t rank = rank_columns(work);
-    tune::SearchSpace space;
+    tuning::SearchSpace space;
     const auto add = [&](const Blocking& blocking) {
-        tune::Candidate candidate = candidate_of(blocking);
+        tuning::Candidate candidate = candidate_of(blocking);
         // What was made smaller may be what another was made to.
         if (std::any_of(space.begin(), space.end(),
-                        [&](const tune::Candidate& other) { return other.name == candidate.name; })) {
+                        [&](const tuning::Candidate& other) { return other.name == candidate.name; })) {
             return;
         }
         candidate.predicted_seconds = predicted(size, blocking, rank, facts);
@@ -199,7 +199,7 @@ tune::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& fa
     return space;
 }
 
-Blocking blocking_of(const tune::Configuration& configuration) {
+Blocking blocking_of(const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {.tile_rows = at("TILE_ROWS"),
             .row_step = at("ROW_STEP"),
@@ -210,7 +210,7 @@ Blocking blocking_of(const tune::Configuration& configuration) {
             .bands = at("BANDS") != 0};
 }
 
-bool makes_ranks(const tune::Configuration& configuration) { return configuration.at("MAKES_RANK_ROWS") != 0; }
+bool makes_ranks(const tuning::Configuration& configuration) { return configuration.at("MAKES_RANK_ROWS") != 0; }
 
 /// What the blocks of a product that makes its rank rows tell each other by, for M rows.
 std::int64_t progress_bytes(const Problem& problem, std::int64_t M) {
@@ -231,7 +231,7 @@ struct Shape {
     [[nodiscard]] int column_tiles() const { return static_cast<int>((product.out + tile_columns - 1) / tile_columns); }
 };
 
-Shape shape_of(const ProductWork& work, const tune::Configuration& configuration) {
+Shape shape_of(const ProductWork& work, const tuning::Configuration& configuration) {
     return {.problem = work.problem,
             .product = work.product,
             .blocking = blocking_of(configuration),
@@ -320,7 +320,7 @@ class WgmmaLaunch final : public ProductLaunch {
     Shape shape_;
 };
 
-Step step_of(const ProductWork& work, const tune::Configuration& configuration) {
+Step step_of(const ProductWork& work, const tuning::Configuration& configuration) {
     const Shape shape = shape_of(work, configuration);
     const Blocking& blocking = shape.blocking;
     const std::int64_t rank = shape.rank;

@@ -30,7 +30,7 @@ const GradientFamily* const gradient_families[] = {
 };
 
 template <class Families>
-auto family_of(const Families& families, const tune::Configuration& configuration) {
+auto family_of(const Families& families, const tuning::Configuration& configuration) {
     const auto found = std::find_if(std::begin(families), std::end(families),
                                     [&](const auto* family) { return family->name == configuration.family; });
     if (found == std::end(families)) {
@@ -39,7 +39,7 @@ auto family_of(const Families& families, const tune::Configuration& configuratio
     return *found;
 }
 
-void append(tune::SearchSpace& space, tune::SearchSpace more) {
+void append(tuning::SearchSpace& space, tuning::SearchSpace more) {
     space.insert(space.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
@@ -55,26 +55,26 @@ std::string named_instructions() {
 }
 
 /// Refuses all but those of the family that is named, if that has any.
-void restrict_to_named(tune::SearchSpace& space) {
+void restrict_to_named(tuning::SearchSpace& space) {
     const std::string named = named_instructions();
     if (named.empty()) return;
-    const auto is_named = [&](const tune::Candidate& candidate) {
+    const auto is_named = [&](const tuning::Candidate& candidate) {
         return family_of(product_families, candidate.configuration)->instructions == named;
     };
     if (std::none_of(space.begin(), space.end(),
-                     [&](const tune::Candidate& candidate) { return candidate.legal() && is_named(candidate); })) {
+                     [&](const tuning::Candidate& candidate) { return candidate.legal() && is_named(candidate); })) {
         return;
     }
-    for (tune::Candidate& candidate : space) {
+    for (tuning::Candidate& candidate : space) {
         if (candidate.legal() && !is_named(candidate)) candidate.refusal = "SMLORA_INSTRUCTIONS is " + named;
     }
 }
 
 }  // namespace
 
-tune::SearchSpace product_candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace product_candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
     const bool rank_product = work.product.kind == Product::Kind::rank_rows;
-    tune::SearchSpace space;
+    tuning::SearchSpace space;
     for (const ProductFamily* family : product_families) {
         if (!rank_product || family->makes_rank_products) append(space, family->candidates(work, facts));
     }
@@ -82,22 +82,22 @@ tune::SearchSpace product_candidates(const ProductWork& work, const gpu::DeviceF
     return space;
 }
 
-tune::SearchSpace gradient_candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
-    tune::SearchSpace space;
+tuning::SearchSpace gradient_candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
+    tuning::SearchSpace space;
     for (const GradientFamily* family : gradient_families) append(space, family->candidates(work, facts));
     return space;
 }
 
-Step product_step(const ProductWork& work, const std::optional<tune::Configuration>& configuration) {
+Step product_step(const ProductWork& work, const std::optional<tuning::Configuration>& configuration) {
     if (!configuration) return product_simt_step(work);
     return family_of(product_families, *configuration)->step(work, *configuration);
 }
 
-Step gradients_step(const GradientWork& work, const tune::Configuration& configuration) {
+Step gradients_step(const GradientWork& work, const tuning::Configuration& configuration) {
     return family_of(gradient_families, configuration)->step(work, configuration);
 }
 
-bool makes_rank_rows(const tune::Configuration& configuration) {
+bool makes_rank_rows(const tuning::Configuration& configuration) {
     const ProductFamily* const family = family_of(product_families, configuration);
     return family->makes_rank_rows != nullptr && family->makes_rank_rows(configuration);
 }

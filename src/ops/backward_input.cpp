@@ -4,7 +4,7 @@
 #include "cpu/operations.hpp"
 #include "families/tensor_layout.hpp"
 #include "ops/projection_call.hpp"
-#include "tune/bucket.hpp"
+#include "tuning/bucket.hpp"
 
 namespace smlora {
 namespace ops {
@@ -33,7 +33,7 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     if (T == 0) return;
     engine::CudaCall call(engine, stream);
     plan::BackwardInput request;
-    request.bucket = tune::bucket_of(T);
+    request.bucket = tuning::bucket_of(T);
     request.tensor_cores = families::tensor_cores_fit(problem, {&args.dy, &args.W, &args.dx}, {&args.yb});
     request.wants_dgates = args.dgates.given();
     request.vector_rows = families::rows_aligned({&args.dx, request.wants_dgates ? &args.x : &args.dx});

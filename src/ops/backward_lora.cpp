@@ -7,7 +7,7 @@
 #include "families/product_launch.hpp"
 #include "families/tensor_layout.hpp"
 #include "ops/projection_scratch.hpp"
-#include "tune/bucket.hpp"
+#include "tuning/bucket.hpp"
 
 namespace smlora {
 namespace ops {
@@ -27,7 +27,7 @@ ProjectionScratch scratch_of(const Problem& problem, std::int64_t M, const plan:
 
 plan::BackwardLora request_of(const Problem& problem, const BackwardLoraArgs& args, std::int64_t T) {
     plan::BackwardLora request;
-    request.bucket = tune::bucket_of(T);
+    request.bucket = tuning::bucket_of(T);
     request.wants_da = args.dA.given();
     request.wants_db = args.dB.given();
     request.needs_xa = request.wants_db && !args.xa.given() && T > 0;

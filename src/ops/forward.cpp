@@ -3,7 +3,7 @@
 #include "cpu/operations.hpp"
 #include "families/tensor_layout.hpp"
 #include "ops/projection_call.hpp"
-#include "tune/bucket.hpp"
+#include "tuning/bucket.hpp"
 
 namespace smlora {
 namespace ops {
@@ -14,7 +14,7 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
     if (T == 0) return;
     engine::CudaCall call(engine, stream);
     plan::Forward request;
-    request.bucket = tune::bucket_of(T);
+    request.bucket = tuning::bucket_of(T);
     request.tensor_cores = families::tensor_cores_fit(problem, {&args.x, &args.W, &args.y}, {&args.xa});
     request.vector_rows = families::rows_aligned({&args.y});
     if (problem.R > 0) request.packing = families::packing_of(problem, args.A, args.B, request.tensor_cores);

@@ -107,7 +107,7 @@ class Planner {
     /// A product and, if it has an adapter, the rank rows that it reads, made by a step of their own unless it makes
     /// them itself.
     void add_product() {
-        const std::optional<tune::Configuration> chosen = configuration(Role::product);
+        const std::optional<tuning::Configuration> chosen = configuration(Role::product);
         if (problem_.R > 0 && !(chosen && families::makes_rank_rows(*chosen))) add_rank_rows(*rank_role(request_));
         plan_.set(Role::product, families::product_step(product_work(problem_, request_, Role::product), chosen));
     }
@@ -117,7 +117,7 @@ class Planner {
     }
 
     /// Nothing without tensor cores, where there is one kernel.
-    [[nodiscard]] std::optional<tune::Configuration> configuration(Role role) const {
+    [[nodiscard]] std::optional<tuning::Configuration> configuration(Role role) const {
         if (!on_tensor_cores(request_)) return std::nullopt;
         return configuration_for(problem_, request_, role, facts_, choices_);
     }

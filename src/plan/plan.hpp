@@ -4,7 +4,7 @@
 #include "families/step.hpp"
 #include "gpu/device.hpp"
 #include "plan/request.hpp"
-#include "tune/configuration.hpp"
+#include "tuning/configuration.hpp"
 
 #include <smlora/problem.hpp>
 
@@ -50,15 +50,15 @@ struct Plan {
 /// Which candidate each piece of work shall have; the heuristic choice where nothing is said. See search_space.hpp.
 class Choices {
  public:
-    [[nodiscard]] const std::optional<tune::Configuration>& of(Role role) const {
+    [[nodiscard]] const std::optional<tuning::Configuration>& of(Role role) const {
         return by_role_[static_cast<std::size_t>(role)];
     }
-    void set(Role role, std::optional<tune::Configuration> choice) {
+    void set(Role role, std::optional<tuning::Configuration> choice) {
         by_role_[static_cast<std::size_t>(role)] = std::move(choice);
     }
 
  private:
-    std::array<std::optional<tune::Configuration>, static_cast<std::size_t>(Role::count)> by_role_;
+    std::array<std::optional<tuning::Configuration>, static_cast<std::size_t>(Role::count)> by_role_;
 };
 
 /// Throws Error{unsupported} when the device has not the shared memory for any candidate of a piece of work.

@@ -42,7 +42,7 @@ struct CombineBackward {
 };
 
 struct Forward {
-    std::uint8_t bucket = 0;    ///< of T, see tune/bucket.hpp
+    std::uint8_t bucket = 0;    ///< of T, see tuning/bucket.hpp
     bool tensor_cores = false;  ///< 16-bit types with every row 16-byte aligned
     bool vector_rows = false;   ///< rows of y 16-byte aligned
     families::Packing packing;

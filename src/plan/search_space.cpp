@@ -3,7 +3,7 @@
 #include "families/family.hpp"
 #include "plan/step_kernels.hpp"
 #include "plan/work.hpp"
-#include "tune/bucket.hpp"
+#include "tuning/bucket.hpp"
 
 #include <smlora/error.hpp>
 
@@ -13,14 +13,14 @@
 namespace smlora::plan {
 namespace {
 
-tune::SearchSpace product_space(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts) {
-    tune::SearchSpace space = families::product_candidates(product_work(problem, request, Role::product), facts);
+tuning::SearchSpace product_space(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts) {
+    tuning::SearchSpace space = families::product_candidates(product_work(problem, request, Role::product), facts);
     if (problem.R == 0) return space;
     // A candidate that does not make its rank rows has those of another kernel made before it.
-    const tune::SearchSpace ranks = search_space(problem, request, *rank_role(request), facts);
-    const auto best = tune::heuristic_choice(ranks);
+    const tuning::SearchSpace ranks = search_space(problem, request, *rank_role(request), facts);
+    const auto best = tuning::heuristic_choice(ranks);
     if (!best) return space;
-    for (tune::Candidate& candidate : space) {
+    for (tuning::Candidate& candidate : space) {
         if (!families::makes_rank_rows(candidate.configuration)) {
             candidate.predicted_seconds += ranks[*best].predicted_seconds;
         }
@@ -64,7 +64,7 @@ std::string slot_name(const Problem& problem, const Request& request, Role role)
 
 std::optional<NamedWork> work_called(const std::string& slot, const Problem& problem, std::uint8_t bucket) {
     std::vector<Request> requests;
-    for (const Request& request : step_requests(problem, tune::tokens_of(bucket))) {
+    for (const Request& request : step_requests(problem, tuning::tokens_of(bucket))) {
         requests.push_back(request);
         // What a step does not ask for, but a call may.
         if (auto dx = std::get_if<BackwardInput>(&request)) {
@@ -109,7 +109,7 @@ std::vector<Problem> related_problems(const Problem& problem, Role role) {
     return related;
 }
 
-tune::SearchSpace search_space(const Problem& problem, const Request& request, Role role,
+tuning::SearchSpace search_space(const Problem& problem, const Request& request, Role role,
                                const gpu::DeviceFacts& facts) {
     switch (role) {
         case Role::xa:
@@ -122,11 +122,11 @@ tune::SearchSpace search_space(const Problem& problem, const Request& request, R
     }
 }
 
-tune::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
+tuning::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
                                       const gpu::DeviceFacts& facts, const Choices& choices) {
-    const tune::SearchSpace space = search_space(problem, request, role, facts);
-    if (const auto& chosen = choices.of(role); chosen && tune::find_legal(space, *chosen) != nullptr) return *chosen;
-    const auto best = tune::heuristic_choice(space);
+    const tuning::SearchSpace space = search_space(problem, request, role, facts);
+    if (const auto& chosen = choices.of(role); chosen && tuning::find_legal(space, *chosen) != nullptr) return *chosen;
+    const auto best = tuning::heuristic_choice(space);
     if (!best) {
         throw Error(ErrorCode::unsupported, "no kernel for " + slot_name(problem, request, role) + " fits the GPU: " +
                                                 (space.empty() ? facts.name : space.front().refusal));
@@ -134,9 +134,9 @@ tune::Configuration configuration_for(const Problem& problem, const Request& req
     return space[*best].configuration;
 }
 
-std::vector<std::string> families_of(const tune::SearchSpace& space) {
+std::vector<std::string> families_of(const tuning::SearchSpace& space) {
     std::set<std::string> families;
-    for (const tune::Candidate& candidate : space) families.insert(candidate.configuration.family);
+    for (const tuning::Candidate& candidate : space) families.insert(candidate.configuration.family);
     return {families.begin(), families.end()};
 }
 

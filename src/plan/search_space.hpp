@@ -5,7 +5,7 @@
 #pragma once
 
 #include "plan/plan.hpp"
-#include "tune/candidate.hpp"
+#include "tuning/candidate.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -54,15 +54,15 @@ struct NamedWork {
 [[nodiscard]] std::vector<Problem> related_problems(const Problem& problem, Role role);
 
 /// Every candidate, legal or not.
-[[nodiscard]] tune::SearchSpace search_space(const Problem& problem, const Request& request, Role role,
+[[nodiscard]] tuning::SearchSpace search_space(const Problem& problem, const Request& request, Role role,
                                              const gpu::DeviceFacts& facts);
 
 /// The configuration to use: what was chosen if it is a legal candidate, else the heuristic choice. Throws
 /// Error{unsupported} when no candidate is legal on the device.
-[[nodiscard]] tune::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
+[[nodiscard]] tuning::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
                                                     const gpu::DeviceFacts& facts, const Choices& choices);
 
 /// The template families that the candidates are made from, sorted, each once.
-[[nodiscard]] std::vector<std::string> families_of(const tune::SearchSpace& space);
+[[nodiscard]] std::vector<std::string> families_of(const tuning::SearchSpace& space);
 
 }  // namespace smlora::plan

@@ -1,6 +1,6 @@
 #include "plan/step_kernels.hpp"
 
-#include "tune/bucket.hpp"
+#include "tuning/bucket.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -54,14 +54,14 @@ bool rows_are_whole_vectors(const Problem& problem) {
 bool on_tensor_cores(const Problem& problem) { return rows_are_whole_vectors(problem) && size_of(problem.dtype) == 2; }
 
 Forward aligned_forward(const Problem& problem, std::int64_t T) {
-    return {.bucket = tune::bucket_of(T),
+    return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
             .vector_rows = rows_are_whole_vectors(problem),
             .packing = {}};
 }
 
 BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, bool wants_dgates) {
-    return {.bucket = tune::bucket_of(T),
+    return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
             .vector_rows = rows_are_whole_vectors(problem),
             .vector_bias = rows_are_whole_vectors(problem) && problem.bias,
@@ -70,7 +70,7 @@ BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, boo
 }
 
 BackwardLora aligned_backward_lora(const Problem& problem, std::int64_t T) {
-    return {.bucket = tune::bucket_of(T),
+    return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
             .wants_da = true,
             .wants_db = true,

@@ -125,7 +125,7 @@ TEST(AProcess, DISABLED_RunsAStep) {
     for (const plan::Request& request : plan::step_requests(p.problem, p.T)) {
         for (const autotune::KnownWork& work :
              autotune::tuner_of(engine).look_up(p.problem, request, context.facts())) {
-            report["choices"][work.slot] = work.choice() ? tune::to_json(*work.choice()) : nlohmann::ordered_json();
+            report["choices"][work.slot] = work.choice() ? tuning::to_json(*work.choice()) : nlohmann::ordered_json();
             report["complete"][work.slot] = work.is_complete();
         }
     }
@@ -148,7 +148,7 @@ TEST(AProcess, DISABLED_Tunes) {
     options.rounds = std::stoi(variable("SMLORA_TEST_ROUNDS"));
     options.skew = TuneSkew::zipf;
     const auto tune = [&](const char* name) {
-        const TuneReport done = tune_problem(engine, machine.problem, options);
+        const TuneReport done = smlora::tune(engine, machine.problem, options);
         report[name]["stopped"] = done.stopped;
         report[name]["seconds"] = done.seconds;
         for (const TunedWork& work : done.works) {

@@ -18,8 +18,8 @@ namespace {
 class Blocking : public OnCases {
  protected:
     /// Legal on the engine's GPU.
-    tune::SearchSpace blockings(const autotune::MeasuredCase& measured, const gpu::DeviceFacts& facts) const {
-        tune::SearchSpace found;
+    tuning::SearchSpace blockings(const autotune::MeasuredCase& measured, const gpu::DeviceFacts& facts) const {
+        tuning::SearchSpace found;
         for (auto& candidate : plan::search_space(measured.problem, measured.request, measured.role, facts)) {
             if (candidate.configuration.family == families::product_wgmma.name && candidate.refusal.empty()) {
                 found.push_back(std::move(candidate));
@@ -31,8 +31,8 @@ class Blocking : public OnCases {
     void expect_right(const autotune::MeasuredCase& measured, const gpu::DeviceFacts& facts,
                       std::size_t* checked) const {
         autotune::Measurer measurer(engine().impl(), measured);
-        const tune::SearchSpace space = blockings(measured, facts);
-        std::vector<tune::Preparation> prepared(space.size() * measurer.parts());
+        const tuning::SearchSpace space = blockings(measured, facts);
+        std::vector<tuning::Preparation> prepared(space.size() * measurer.parts());
         util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(prepared.size()), [&](std::int64_t i) {
             const auto at = static_cast<std::size_t>(i);
             prepared[at] = measurer.prepare(space[at / measurer.parts()], at % measurer.parts());

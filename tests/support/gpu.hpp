@@ -1,6 +1,7 @@
 // Streams and graphs for tests of what only a GPU has.
 #pragma once
 
+#include "../../emulator/cuda/capture_functions.hpp"
 #include "gpu/device.hpp"
 #include "gpu/driver.hpp"
 
@@ -10,15 +11,6 @@
 
 #include <stdexcept>
 #include <string>
-
-// Driver functions that only tests call. The library does not ask a driver for them.
-#define SMLORA_CAPTURE_FUNCTIONS(X) \
-    X(cuStreamBeginCapture)         \
-    X(cuStreamEndCapture)           \
-    X(cuGraphInstantiate)           \
-    X(cuGraphLaunch)                \
-    X(cuGraphExecDestroy)           \
-    X(cuGraphDestroy)
 
 namespace smlora::test {
 

@@ -1,7 +1,7 @@
 // Random routings, statistics, and when a check is passed.
 #include "smlora_tune/statistics.hpp"
 #include "smlora_tune/verification.hpp"
-#include "tune/random_routing.hpp"
+#include "tuning/random_routing.hpp"
 
 #include <gtest/gtest.h>
 
@@ -13,8 +13,8 @@
 namespace smlora::tool {
 namespace {
 
-using tune::random_top_idx;
-using tune::Skew;
+using tuning::random_top_idx;
+using tuning::Skew;
 
 TEST(RandomTopIdx, ExpertsOfATokenAreDistinct) {
     for (const Skew skew : {Skew::uniform, Skew::zipf}) {

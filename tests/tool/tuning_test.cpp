@@ -8,8 +8,8 @@
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
-#include "tune/choice.hpp"
-#include "tune/record_store.hpp"
+#include "tuning/choice.hpp"
+#include "tuning/record_store.hpp"
 #include "util/hash.hpp"
 
 #include <smlora/error.hpp>
@@ -37,7 +37,7 @@ class TuningCommands : public ProgramTest {
 
     /// Puts a record into this test's cache by which the third best prediction for forward is the best, but for what
     /// `change` does to it; its name.
-    std::string plant_record(const std::function<void(tune::Tuning&)>& change = {},
+    std::string plant_record(const std::function<void(tuning::Tuning&)>& change = {},
                              const std::string& gpu = "NVIDIA H200") {
         EngineOptions options;
         options.backend = Backend::cpu;
@@ -53,26 +53,26 @@ class TuningCommands : public ProgramTest {
         problem.top_k = 2;
         const plan::Request request = plan::step_requests(problem, 64).at(0);
         const autotune::KnownWork work = autotune::tuner_of(engine).look_up(problem, request, facts).at(0);
-        tune::Tuning tuning;
+        tuning::Tuning tuning;
         tuning.slot = work.slot;
         tuning.environment = work.environment;
         tuning.workload = {64, "uniform"};
         tuning.date = "2026-11-23T00:00:00Z";
         tuning.complete = true;
-        for (const tune::Candidate& candidate : tune::shortlist(work.space, 24)) {
-            tune::Trial trial;
+        for (const tuning::Candidate& candidate : tuning::shortlist(work.space, 24)) {
+            tuning::Trial trial;
             trial.candidate = candidate;
-            trial.verdict = tune::Verdict::measured;
+            trial.verdict = tuning::Verdict::measured;
             const double factor = tuning.trials.size() == 2 ? 0.5 : 1;
             trial.samples = {1e-5 * factor, 1.01e-5 * factor, 0.99e-5 * factor};
             tuning.trials.push_back(std::move(trial));
         }
-        tuning.trials[1].verdict = tune::Verdict::refused;
+        tuning.trials[1].verdict = tuning::Verdict::refused;
         tuning.trials[1].why = "spills 8 bytes of registers";
         tuning.trials[1].samples.clear();
         tuning.choice = tuning.trials[2].candidate.configuration;
         if (change) change(tuning);
-        tune::RecordStore store(engine.impl().cache, engine.impl().log);
+        tuning::RecordStore store(engine.impl().cache, engine.impl().log);
         EXPECT_TRUE(store.save(work.name, tuning));
         return tuning.trials[2].candidate.name;
     }
@@ -163,7 +163,7 @@ TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
     const auto nvrtc = run({"info", "--json"}).json()["nvrtc"];
     if (!nvrtc["found"].get<bool>()) GTEST_SKIP() << "no NVRTC, whose version is compared";
-    plant_record([](tune::Tuning& tuning) { tuning.environment.compiler = "1.2.3"; });
+    plant_record([](tuning::Tuning& tuning) { tuning.environment.compiler = "1.2.3"; });
     const std::string source = work_called(run(with(explain, "--json")).json(), "forward")["source"];
     EXPECT_EQ(
         source.find("the heuristic choice: nothing is recorded that holds here (compiler: recorded with 1.2.3, here"),
@@ -267,9 +267,9 @@ TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
 
 TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
     // As a measurement leaves it.
-    plant_record([](tune::Tuning& tuning) {
+    plant_record([](tuning::Tuning& tuning) {
         tuning.date = "2026-11-23";
-        tune::condense(tuning.trials);
+        tuning::condense(tuning.trials);
     });
     const bool compiles = run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>();
     ASSERT_EQ(run(explain).exit_code, 0);
@@ -318,7 +318,7 @@ TEST_F(TuningCommands, ExportTakesTheUpperTuningUnlessOnlyALowerOneIsComplete) {
                                                                        {{whole, part, further}, whole}}) {
         std::string layers;
         for (const std::string& date : dates) {
-            plant_record([&](tune::Tuning& tuning) {
+            plant_record([&](tuning::Tuning& tuning) {
                 tuning.date = date;
                 tuning.complete = date == whole;
             });
@@ -337,7 +337,7 @@ TEST_F(TuningCommands, ExportTakesTheUpperTuningUnlessOnlyALowerOneIsComplete) {
         if (exported != whole) stored.key = members[0].path.substr(std::string("tuning/NVIDIA_H200/").size(), 32);
         stored.text = members[0].bytes;
         std::string why;
-        const auto records = tune::records_in(stored, why);
+        const auto records = tuning::records_in(stored, why);
         ASSERT_TRUE(records.has_value()) << why;
         ASSERT_EQ(records->size(), 1u);
         ASSERT_EQ(records->front().tunings.size(), 1u) << layers;
@@ -445,7 +445,7 @@ TEST_F(TuningCommands, ABundleIsOfOneGpuAndOfThePresentKernels) {
     const auto bundle = [&] { return run({"export", "--bundle", file("b"), "--gpu", "NVIDIA H200", "--json"}).json(); };
     EXPECT_EQ(bundle()["tunings"], 1);
     EXPECT_EQ(bundle()["left_out"], 0);
-    plant_record([](tune::Tuning& tuning) {
+    plant_record([](tuning::Tuning& tuning) {
         tuning.slot = "dx";
         tuning.environment.templates = "00";
     });
@@ -459,7 +459,7 @@ TEST_F(TuningCommands, ABundleIsOfOneGpuAndOfThePresentKernels) {
 
 TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
     if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "needs NVRTC";
-    plant_record([](tune::Tuning& tuning) { tuning.trials.resize(3); });
+    plant_record([](tuning::Tuning& tuning) { tuning.trials.resize(3); });
     const std::string bundle = file("layer") + "/v1/tuning/NVIDIA_H200.jsonl";
     std::filesystem::create_directories(std::filesystem::path(bundle).parent_path());
     const auto contents = [](const std::string& name) {
@@ -671,7 +671,7 @@ TEST_F(TuningCommands, ImportRefusesWhatIsNotWhatItSays) {
         crafted.add(kernel_path, "cubin");
     });
     const std::string other_record = "tuning/NVIDIA_H200/" + std::string(32, 'b') + ".json";
-    const std::string foreign = tune::record_text({{"NVIDIA H200", "E8", 6}, {}});
+    const std::string foreign = tuning::record_text({{"NVIDIA H200", "E8", 6}, {}});
     expect_refused("the record of another problem", [&](CraftedArchive& crafted) {
         crafted.add_manifest({{other_record, foreign}});
         crafted.add(other_record, foreign);

@@ -8,7 +8,7 @@
 #include "smlora_tune/output.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
-#include "tune/bundle.hpp"
+#include "tuning/bundle.hpp"
 
 #include <fmt/format.h>
 
@@ -77,7 +77,7 @@ std::vector<KnownBundle> bundles(const Engine& engine) {
     for (const cache::RecordText& stored : engine.impl().cache.list_records()) {
         if (!stored.is_bundle()) continue;
         std::string why;
-        const std::optional<tune::Bundle> bundle = tune::Bundle::parse(stored.text, why);
+        const std::optional<tuning::Bundle> bundle = tuning::Bundle::parse(stored.text, why);
         if (bundle) known.push_back({stored.file, bundle->gpu(), bundle->tunings()});
     }
     return known;

@@ -6,8 +6,8 @@
 #include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/publish.hpp"
-#include "tune/bucket.hpp"
-#include "tune/bundle.hpp"
+#include "tuning/bucket.hpp"
+#include "tuning/bundle.hpp"
 #include "util/json.hpp"
 
 #include <smlora/error.hpp>
@@ -46,8 +46,8 @@ std::string read_text(const std::string& file) {
     return text;
 }
 
-std::string name_of(const tune::RecordName& name, const std::string& slot) {
-    return fmt::format("{}, {} tokens, {}", name.problem, tune::tokens_of(name.bucket), slot);
+std::string name_of(const tuning::RecordName& name, const std::string& slot) {
+    return fmt::format("{}, {} tokens, {}", name.problem, tuning::tokens_of(name.bucket), slot);
 }
 
 /// A kernel that candidates need, and what its machine code is.
@@ -61,7 +61,7 @@ struct Kernel {
 class Kernels {
  public:
     /// The texts by which codes() knows them.
-    std::vector<std::string> add(const autotune::RecordedWork& work, const tune::Configuration& candidate) {
+    std::vector<std::string> add(const autotune::RecordedWork& work, const tuning::Configuration& candidate) {
         std::vector<std::string> names;
         for (const jit::KernelSpec& spec : work.kernels(candidate)) {
             names.push_back(fmt::format("{} {}", work.facts().arch.name(), jit::source(spec)) +
@@ -99,11 +99,11 @@ class Kernels {
 /// By tuning, {"templates": digest, "candidates": {name: [code, ..]}}.
 using Codes = std::map<std::string, Json>;
 
-Codes codes_of(const std::vector<tune::Record>& records, const Engine& engine) {
+Codes codes_of(const std::vector<tuning::Record>& records, const Engine& engine) {
     Kernels kernels;
     Codes codes;
-    for (const tune::Record& record : records) {
-        for (const tune::Tuning& tuning : record.tunings) {
+    for (const tuning::Record& record : records) {
+        for (const tuning::Tuning& tuning : record.tunings) {
             Json& json = codes[name_of(record.name, tuning.slot)];
             std::string why;
             const auto work = autotune::RecordedWork::of(record.name, tuning, why);
@@ -112,7 +112,7 @@ Codes codes_of(const std::vector<tune::Record>& records, const Engine& engine) {
                 continue;
             }
             json["templates"] = engine.impl().kernels.template_digest(plan::families_of(work->space()));
-            for (const tune::Trial& trial : tuning.trials) {
+            for (const tuning::Trial& trial : tuning.trials) {
                 json["candidates"][trial.candidate.name] = kernels.add(*work, trial.candidate.configuration);
             }
         }
@@ -129,13 +129,13 @@ Codes codes_of(const std::vector<tune::Record>& records, const Engine& engine) {
 }
 
 /// Why a tuning cannot be carried over; empty when it can.
-std::string refusal(const tune::Tuning& tuning, const Json& before, const Json& now) {
+std::string refusal(const tuning::Tuning& tuning, const Json& before, const Json& now) {
     if (!before.is_object()) return "is new";
     for (const Json* side : {&before, &now}) {
         if (side->contains("why")) return (*side)["why"].get<std::string>();
     }
     if (before["templates"] != tuning.environment.templates) return "was not measured with the templates of before";
-    for (const tune::Trial& trial : tuning.trials) {
+    for (const tuning::Trial& trial : tuning.trials) {
         const std::string& name = trial.candidate.name;
         if (!before["candidates"].contains(name) || now["candidates"][name].empty()) {
             return fmt::format("{} has no kernels to compare", name);
@@ -146,11 +146,11 @@ std::string refusal(const tune::Tuning& tuning, const Json& before, const Json& 
 }
 
 /// Sets the digests of what can be carried over, and says what cannot; how many those are.
-std::size_t carry(std::vector<tune::Record>& records, const Json& before, const Codes& now, bool drop) {
+std::size_t carry(std::vector<tuning::Record>& records, const Json& before, const Codes& now, bool drop) {
     std::size_t carried = 0;
     std::size_t refused = 0;
-    for (tune::Record& record : records) {
-        std::erase_if(record.tunings, [&](tune::Tuning& tuning) {
+    for (tuning::Record& record : records) {
+        std::erase_if(record.tunings, [&](tuning::Tuning& tuning) {
             const std::string name = name_of(record.name, tuning.slot);
             const Json known = before.contains(name) ? before[name] : Json();
             const std::string why = refusal(tuning, known, now.at(name));
@@ -173,9 +173,9 @@ ExitCode run_carry(const CarryCommand& command) {
         throw UsageError("carry: expected either --codes or --before");
     }
     std::string why;
-    const std::optional<tune::Bundle> bundle = tune::Bundle::parse(read_text(command.bundle), why);
+    const std::optional<tuning::Bundle> bundle = tuning::Bundle::parse(read_text(command.bundle), why);
     if (!bundle) throw Error(ErrorCode::io, fmt::format("{}: {}", command.bundle, why));
-    std::vector<tune::Record> records = bundle->records();
+    std::vector<tuning::Record> records = bundle->records();
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 0));
     const Codes now = codes_of(records, engine);
     const std::string compiler = engine.impl().kernels.compiler_version();
@@ -188,7 +188,7 @@ ExitCode run_carry(const CarryCommand& command) {
         throw Error(ErrorCode::io, fmt::format("{}: expected the codes of compiler {}", command.before, compiler));
     }
     const std::size_t refused = carry(records, before["tunings"], now, command.drop);
-    publish("bundle", command.bundle, tune::bundle_text(bundle->gpu(), records));
+    publish("bundle", command.bundle, tuning::bundle_text(bundle->gpu(), records));
     return refused == 0 ? ExitCode::ok : ExitCode::failure;
 }
 

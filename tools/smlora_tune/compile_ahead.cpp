@@ -10,7 +10,7 @@
 
 namespace smlora::tool {
 
-CompileAhead::CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
+CompileAhead::CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tuning::Protocol& protocol,
                            autotune::Wanted wanted, std::vector<TunedRequest> requests, int threads)
     : engine_(engine),
       facts_(facts),

@@ -4,7 +4,7 @@
 #include "autotune/tuner.hpp"
 #include "gpu/device.hpp"
 #include "plan/plan.hpp"
-#include "tune/measurement.hpp"
+#include "tuning/measurement.hpp"
 #include "util/thread_pool.hpp"
 
 #include <smlora/engine.hpp>
@@ -28,7 +28,7 @@ struct TunedRequest {
 class CompileAhead {
  public:
     /// `engine` must outlive it. With no threads nothing is compiled.
-    CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tune::Protocol& protocol,
+    CompileAhead(const Engine& engine, const gpu::DeviceFacts& facts, const tuning::Protocol& protocol,
                  autotune::Wanted wanted, std::vector<TunedRequest> requests, int threads);
     ~CompileAhead() { finish(); }
     CompileAhead(const CompileAhead&) = delete;
@@ -42,7 +42,7 @@ class CompileAhead {
 
     const Engine& engine_;
     const gpu::DeviceFacts facts_;
-    const tune::Protocol protocol_;
+    const tuning::Protocol protocol_;
     const autotune::Wanted wanted_;
     const std::vector<TunedRequest> requests_;
     std::atomic<std::size_t> compiled_{0};

@@ -65,7 +65,7 @@ nlohmann::ordered_json to_json(const Explanation& explanation) {
     for (const Line& line : explanation.lines) {
         nlohmann::ordered_json candidate{
             {"name", line.candidate.name},
-            {"configuration", tune::to_json(line.candidate.configuration)},
+            {"configuration", tuning::to_json(line.candidate.configuration)},
             {"shared_bytes", line.candidate.shared_bytes},
             {"predicted_seconds", line.candidate.predicted_seconds},
             {"predicted_floor_fraction", share(explanation, line.candidate.predicted_seconds)}};

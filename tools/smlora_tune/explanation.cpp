@@ -4,8 +4,8 @@
 #include "engine/engine_impl.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
-#include "tune/bucket.hpp"
-#include "tune/choice.hpp"
+#include "tuning/bucket.hpp"
+#include "tuning/choice.hpp"
 
 #include <smlora/error.hpp>
 
@@ -49,8 +49,8 @@ double floor_of(const autotune::KnownWork& work, const Problem& problem, std::in
 /// `unfit`: why what is recorded does not hold here; empty without such a record.
 std::string source_of(const autotune::KnownWork& work, const std::string& unfit) {
     if (work.near() != nullptr) {
-        const tune::RecordName& from = work.near()->name;
-        std::string text = fmt::format("recorded for about {} tokens", tune::tokens_of(from.bucket));
+        const tuning::RecordName& from = work.near()->name;
+        std::string text = fmt::format("recorded for about {} tokens", tuning::tokens_of(from.bucket));
         if (from.problem != work.name.problem) text += fmt::format(" of {}, whose records are used here", from.problem);
         if (from.bucket != work.name.bucket) text += ", the nearest measured number";
         return text;
@@ -63,7 +63,7 @@ std::string source_of(const autotune::KnownWork& work, const std::string& unfit)
                     work.tuning()->date, work.tuning()->workload.tokens, work.tuning()->workload.routing);
     if (!work.tuning()->choice) {
         return fmt::format("{}: {}, so the heuristic choice is used", record,
-                           tune::judge(work.tuning()->trials).reason);
+                           tuning::judge(work.tuning()->trials).reason);
     }
     if (!work.choice()) return record + ", but that choice is not available here, so the heuristic choice is used";
     return record;
@@ -106,9 +106,9 @@ std::vector<Explanation> explain(const Engine& engine, const Problem& problem, s
         for (autotune::KnownWork& work : works) {
             Explanation one;
             one.source = source_of(work, autotune::tuner_of(engine).why_unfit(work));
-            const tune::Configuration used = plan::configuration_for(problem, request, work.role, facts, choices);
+            const tuning::Configuration used = plan::configuration_for(problem, request, work.role, facts, choices);
             one.lines = standings(work, used);
-            if (const tune::Candidate* candidate = tune::find_legal(work.space, used)) one.used = candidate->name;
+            if (const tuning::Candidate* candidate = tuning::find_legal(work.space, used)) one.used = candidate->name;
             one.floor_seconds = floor_of(work, problem, T, ceilings);
             one.work = std::move(work);
             add_kernels(one, engine, plan, facts.arch);

@@ -13,9 +13,9 @@ const std::map<std::string, workload::AdapterLayout> b_layouts{{"enr", workload:
 
 }  // namespace
 
-const std::map<std::string, tune::Skew>& skews() {
-    static const std::map<std::string, tune::Skew> names{
-        {"uniform", tune::Skew::uniform}, {"zipf", tune::Skew::zipf}, {"one", tune::Skew::one}};
+const std::map<std::string, tuning::Skew>& skews() {
+    static const std::map<std::string, tuning::Skew> names{
+        {"uniform", tuning::Skew::uniform}, {"zipf", tuning::Skew::zipf}, {"one", tuning::Skew::one}};
     return names;
 }
 

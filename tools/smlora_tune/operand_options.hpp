@@ -19,7 +19,7 @@ struct OperandCommandOptions {
 };
 
 /// How tokens choose experts, by the names of --skew.
-[[nodiscard]] const std::map<std::string, tune::Skew>& skews();
+[[nodiscard]] const std::map<std::string, tuning::Skew>& skews();
 
 void add_operand_options(CLI::App& app, OperandCommandOptions& options);
 

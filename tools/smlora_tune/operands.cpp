@@ -17,7 +17,7 @@ workload::Case case_of(const Problem& problem, const OperandOptions& options) {
 }  // namespace
 
 Operands::Operands(const Engine& engine, const Problem& p, const OperandOptions& options)
-    : top_idx_host(tune::random_top_idx(options.T, p.top_k, p.E, options.skew, options.left_out, options.seed)),
+    : top_idx_host(tuning::random_top_idx(options.T, p.top_k, p.E, options.skew, options.left_out, options.seed)),
       inputs(engine, case_of(p, options), workload::draws_of(options.seed), top_idx_host),
       top_idx(engine, p.index_dtype, {{options.T, p.top_k}}),
       y(inputs.make_y()),

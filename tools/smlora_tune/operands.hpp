@@ -2,7 +2,7 @@
 #pragma once
 
 #include "smlora_tune/floor.hpp"
-#include "tune/random_routing.hpp"
+#include "tuning/random_routing.hpp"
 #include "workload/projection.hpp"
 
 #include <smlora/activation.hpp>
@@ -16,7 +16,7 @@ namespace smlora::tool {
 struct OperandOptions {
     std::int64_t T = 0;
     workload::AdapterLayout adapter = workload::AdapterLayout::seed;
-    tune::Skew skew = tune::Skew::uniform;
+    tuning::Skew skew = tuning::Skew::uniform;
     double left_out = 0;
     std::uint64_t seed = 0;
     bool row_operations = false;  ///< with what group, combine and combine_backward need besides

@@ -1,7 +1,7 @@
 #include "smlora_tune/standing.hpp"
 
-#include "tune/choice.hpp"
-#include "tune/measurement.hpp"
+#include "tuning/choice.hpp"
+#include "tuning/measurement.hpp"
 
 #include <fmt/format.h>
 
@@ -47,17 +47,17 @@ const Row& row_of(Standing standing) {
 /// What is known of all candidates for a kernel together.
 class Field {
  public:
-    Field(const autotune::KnownWork& work, const tune::Configuration& used)
+    Field(const autotune::KnownWork& work, const tuning::Configuration& used)
         : work_(work),
-          trials_(work.tuning() != nullptr ? work.tuning()->trials : std::vector<tune::Trial>{}),
-          times_(tune::estimates(trials_)),
-          tried_(tune::shortlist(work.space, tune::Protocol{}.candidates)),
-          used_(tune::find_legal(work.space, used)) {
+          trials_(work.tuning() != nullptr ? work.tuning()->trials : std::vector<tuning::Trial>{}),
+          times_(tuning::estimates(trials_)),
+          tried_(tuning::shortlist(work.space, tuning::Protocol{}.candidates)),
+          used_(tuning::find_legal(work.space, used)) {
         if (used_ == nullptr) return;
         if (const auto trial = trial_of(*used_)) used_seconds_ = times_[*trial].seconds;
     }
 
-    [[nodiscard]] Line line(const tune::Candidate& candidate) const {
+    [[nodiscard]] Line line(const tuning::Candidate& candidate) const {
         const std::optional<std::size_t> trial = trial_of(candidate);
         Line line{candidate, 0, 0, Standing::untimed, ""};
         if (trial && times_[*trial].samples > 0) {
@@ -74,7 +74,7 @@ class Field {
     }
 
  private:
-    [[nodiscard]] Standing standing(const tune::Candidate& candidate, std::optional<std::size_t> trial, bool timed,
+    [[nodiscard]] Standing standing(const tuning::Candidate& candidate, std::optional<std::size_t> trial, bool timed,
                                     double ratio) const {
         if (&candidate == used_) {
             if (!work_.choice()) return Standing::used_as_predicted;
@@ -86,42 +86,42 @@ class Field {
             if (!is_listed(candidate)) return Standing::unpromising;
             return work_.near() != nullptr ? Standing::predicted_slower_elsewhere : Standing::predicted_slower;
         }
-        const tune::Verdict verdict = trials_[*trial].verdict;
-        if (verdict == tune::Verdict::refused) return Standing::refused;
-        if (verdict == tune::Verdict::slow) return Standing::dropped;
+        const tuning::Verdict verdict = trials_[*trial].verdict;
+        if (verdict == tuning::Verdict::refused) return Standing::refused;
+        if (verdict == tuning::Verdict::slow) return Standing::dropped;
         if (!timed) return Standing::untimed;
-        if (verdict == tune::Verdict::measured) return ratio > 1 ? Standing::slower : Standing::tied;
+        if (verdict == tuning::Verdict::measured) return ratio > 1 ? Standing::slower : Standing::tied;
         return ratio > 1 ? Standing::slower_so_far : Standing::tied_so_far;
     }
 
-    [[nodiscard]] std::string reason(Standing standing, const tune::Candidate& candidate,
+    [[nodiscard]] std::string reason(Standing standing, const tuning::Candidate& candidate,
                                      std::optional<std::size_t> trial) const {
-        if (standing == Standing::used_as_judged) return tune::judge(trials_).reason;
+        if (standing == Standing::used_as_judged) return tuning::judge(trials_).reason;
         if (standing != Standing::refused) return "";
         return candidate.legal() && trial ? trials_[*trial].why : candidate.refusal;
     }
 
-    [[nodiscard]] std::optional<std::size_t> trial_of(const tune::Candidate& candidate) const {
+    [[nodiscard]] std::optional<std::size_t> trial_of(const tuning::Candidate& candidate) const {
         for (std::size_t i = 0; i < trials_.size(); ++i) {
             if (trials_[i].candidate.configuration == candidate.configuration) return i;
         }
         return std::nullopt;
     }
 
-    [[nodiscard]] bool is_listed(const tune::Candidate& candidate) const {
+    [[nodiscard]] bool is_listed(const tuning::Candidate& candidate) const {
         return std::any_of(tried_.begin(), tried_.end(),
-                           [&](const tune::Candidate& one) { return one.configuration == candidate.configuration; });
+                           [&](const tuning::Candidate& one) { return one.configuration == candidate.configuration; });
     }
 
-    [[nodiscard]] double predicted_ratio(const tune::Candidate& candidate) const {
+    [[nodiscard]] double predicted_ratio(const tuning::Candidate& candidate) const {
         return used_ == nullptr ? 0 : candidate.predicted_seconds / used_->predicted_seconds;
     }
 
     const autotune::KnownWork& work_;
-    const std::vector<tune::Trial> trials_;
-    const std::vector<tune::Estimate> times_;
-    const std::vector<tune::Candidate> tried_;
-    const tune::Candidate* const used_;  // in the space of work_
+    const std::vector<tuning::Trial> trials_;
+    const std::vector<tuning::Estimate> times_;
+    const std::vector<tuning::Candidate> tried_;
+    const tuning::Candidate* const used_;  // in the space of work_
     double used_seconds_ = 0;            // measured; 0: not
 };
 
@@ -131,10 +131,10 @@ std::string_view word(Standing standing) { return row_of(standing).word; }
 
 bool is_untried(Standing standing) { return standing == Standing::unlisted || standing == Standing::unpromising; }
 
-std::vector<Line> standings(const autotune::KnownWork& work, const tune::Configuration& used) {
+std::vector<Line> standings(const autotune::KnownWork& work, const tuning::Configuration& used) {
     const Field field(work, used);
     std::vector<Line> lines;
-    for (const tune::Candidate& candidate : work.space) lines.push_back(field.line(candidate));
+    for (const tuning::Candidate& candidate : work.space) lines.push_back(field.line(candidate));
     std::stable_sort(lines.begin(), lines.end(), [](const Line& a, const Line& b) {
         const auto rank = [](const Line& line) {
             const bool is_measured = line.measured_seconds > 0;

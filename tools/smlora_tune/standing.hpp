@@ -2,7 +2,7 @@
 #pragma once
 
 #include "autotune/tuner.hpp"
-#include "tune/candidate.hpp"
+#include "tuning/candidate.hpp"
 
 #include <string>
 #include <string_view>
@@ -34,7 +34,7 @@ enum class Standing {
 [[nodiscard]] bool is_untried(Standing standing);
 
 struct Line {
-    tune::Candidate candidate;
+    tuning::Candidate candidate;
     double measured_seconds = 0;  ///< 0: not measured
     double noise = 0;
     Standing standing = Standing::untimed;
@@ -42,6 +42,6 @@ struct Line {
 };
 
 /// A line for each candidate: the one that is used, then the others from fast to slow, those that are refused last.
-[[nodiscard]] std::vector<Line> standings(const autotune::KnownWork& work, const tune::Configuration& used);
+[[nodiscard]] std::vector<Line> standings(const autotune::KnownWork& work, const tuning::Configuration& used);
 
 }  // namespace smlora::tool

@@ -8,8 +8,8 @@
 #include "autotune/record_check.hpp"
 #include "cache/layer.hpp"
 #include "engine/engine_impl.hpp"
-#include "tune/bundle.hpp"
-#include "tune/record_store.hpp"
+#include "tuning/bundle.hpp"
+#include "tuning/record_store.hpp"
 #include "util/file_system.hpp"
 
 #include <smlora/cache.hpp>
@@ -72,22 +72,22 @@ std::vector<ArchiveMember> kernels_of(const Engine& engine) {
 }
 
 /// The records of all layers by key, what several of them hold of one in one.
-std::map<std::string, tune::Record> merged_records(const Engine& engine) {
-    std::map<std::string, tune::Record> merged;
+std::map<std::string, tuning::Record> merged_records(const Engine& engine) {
+    std::map<std::string, tuning::Record> merged;
     const std::vector<cache::RecordText> stored = engine.impl().cache.list_records();
     // From the bottom up: the upper layer's tuning of the same environment takes the place of the lower one's, unless
     // only that is complete. RecordStore::find chooses so.
     for (auto text = stored.rbegin(); text != stored.rend(); ++text) {
         std::string why;
-        const std::optional<std::vector<tune::Record>> records = tune::records_in(*text, why);
+        const std::optional<std::vector<tuning::Record>> records = tuning::records_in(*text, why);
         if (!records) {
             warn_of_left_out(text->file, why);
             continue;
         }
-        for (const tune::Record& record : *records) {
-            tune::Record& target = merged.try_emplace(record.name.key(), tune::Record{record.name, {}}).first->second;
-            for (const tune::Tuning& tuning : record.tunings) {
-                const tune::Tuning* below = target.find(tuning.slot, tuning.environment);
+        for (const tuning::Record& record : *records) {
+            tuning::Record& target = merged.try_emplace(record.name.key(), tuning::Record{record.name, {}}).first->second;
+            for (const tuning::Tuning& tuning : record.tunings) {
+                const tuning::Tuning* below = target.find(tuning.slot, tuning.environment);
                 if (below == nullptr || tuning.complete || !below->complete) target.put(tuning);
             }
         }
@@ -95,18 +95,18 @@ std::map<std::string, tune::Record> merged_records(const Engine& engine) {
     return merged;
 }
 
-std::size_t tunings_in(const std::vector<tune::Record>& records) {
+std::size_t tunings_in(const std::vector<tuning::Record>& records) {
     std::size_t count = 0;
-    for (const tune::Record& record : records) count += record.tunings.size();
+    for (const tuning::Record& record : records) count += record.tunings.size();
     return count;
 }
 
 /// Takes the complete tunings out of the records; by GPU.
-std::map<std::string, std::vector<tune::Record>> take_complete(std::map<std::string, tune::Record>& records) {
-    std::map<std::string, std::vector<tune::Record>> complete;
+std::map<std::string, std::vector<tuning::Record>> take_complete(std::map<std::string, tuning::Record>& records) {
+    std::map<std::string, std::vector<tuning::Record>> complete;
     for (auto& [key, record] : records) {
-        tune::Record done{record.name, {}};
-        std::erase_if(record.tunings, [&](const tune::Tuning& tuning) {
+        tuning::Record done{record.name, {}};
+        std::erase_if(record.tunings, [&](const tuning::Tuning& tuning) {
             if (tuning.complete) done.tunings.push_back(tuning);
             return tuning.complete;
         });
@@ -117,25 +117,25 @@ std::map<std::string, std::vector<tune::Record>> take_complete(std::map<std::str
 
 /// A bundle for each GPU, and a record for each that has tunings which are not complete. `tunings` counts them.
 std::vector<ArchiveMember> records_of(const Engine& engine, std::size_t& tunings) {
-    std::map<std::string, tune::Record> records = merged_records(engine);
+    std::map<std::string, tuning::Record> records = merged_records(engine);
     std::vector<ArchiveMember> members;
     for (const auto& [gpu, complete] : take_complete(records)) {
         tunings += tunings_in(complete);
         members.push_back(
-            {fmt::format("tuning/{}.jsonl", cache::record_folder(gpu)), tune::bundle_text(gpu, complete)});
+            {fmt::format("tuning/{}.jsonl", cache::record_folder(gpu)), tuning::bundle_text(gpu, complete)});
     }
     for (const auto& [key, record] : records) {
         if (record.tunings.empty()) continue;
         tunings += record.tunings.size();
         members.push_back(
-            {fmt::format("tuning/{}/{}.json", cache::record_folder(record.name.gpu), key), tune::record_text(record)});
+            {fmt::format("tuning/{}/{}.json", cache::record_folder(record.name.gpu), key), tuning::record_text(record)});
     }
     return members;
 }
 
 /// The one that was named, else the only one that has complete tunings.
 std::string gpu_of_bundle(const TransferCommand& command,
-                          const std::map<std::string, std::vector<tune::Record>>& complete) {
+                          const std::map<std::string, std::vector<tuning::Record>>& complete) {
     std::vector<std::string> gpus;
     for (const auto& [gpu, records] : complete) gpus.push_back(gpu);
     const std::string list = gpus.empty() ? "none" : fmt::format("{}", fmt::join(gpus, ", "));
@@ -152,20 +152,20 @@ std::string gpu_of_bundle(const TransferCommand& command,
 
 ExitCode export_bundle(const TransferCommand& command) {
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
-    std::map<std::string, tune::Record> merged = merged_records(engine);
-    std::map<std::string, std::vector<tune::Record>> complete = take_complete(merged);
+    std::map<std::string, tuning::Record> merged = merged_records(engine);
+    std::map<std::string, std::vector<tuning::Record>> complete = take_complete(merged);
     const std::string gpu = gpu_of_bundle(command, complete);
-    std::vector<tune::Record>& records = complete.at(gpu);
+    std::vector<tuning::Record>& records = complete.at(gpu);
     const std::size_t all = tunings_in(records);
-    for (tune::Record& record : records) {
-        std::erase_if(record.tunings, [&](const tune::Tuning& tuning) {
+    for (tuning::Record& record : records) {
+        std::erase_if(record.tunings, [&](const tuning::Tuning& tuning) {
             const autotune::RecordCheck check =
-                autotune::check_record(tune::Record{record.name, {tuning}}, engine.impl().kernels);
+                autotune::check_record(tuning::Record{record.name, {tuning}}, engine.impl().kernels);
             return !check.unsound.empty() || !check.stale.empty();
         });
     }
     const std::size_t kept = tunings_in(records);
-    const std::string text = tune::bundle_text(gpu, records);
+    const std::string text = tuning::bundle_text(gpu, records);
     publish("bundle", command.bundle, text);
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("export");
@@ -226,7 +226,7 @@ struct Imported {
 struct Checked {
     std::string key;
     std::optional<cache::KernelEntry> kernel;
-    std::vector<tune::Record> records;
+    std::vector<tuning::Record> records;
 };
 
 Checked check(const ArchiveMember& member, const std::string& file) {
@@ -242,7 +242,7 @@ Checked check(const ArchiveMember& member, const std::string& file) {
         stored.folder = name.folder;
         stored.key = name.key;
         stored.text = member.bytes;
-        if (auto records = tune::records_in(stored, why)) checked.records = std::move(*records);
+        if (auto records = tuning::records_in(stored, why)) checked.records = std::move(*records);
     }
     if (!why.empty()) throw Error(ErrorCode::io, fmt::format("archive {}: \"{}\": {}", file, member.path, why));
     return checked;
@@ -251,7 +251,7 @@ Checked check(const ArchiveMember& member, const std::string& file) {
 /// Throws Error{io} when there is something to store and the cache takes nothing.
 Imported store(const std::vector<Checked>& all, const Engine& engine) {
     cache::Cache& cache = engine.impl().cache;
-    tune::RecordStore records(cache, engine.impl().log);
+    tuning::RecordStore records(cache, engine.impl().log);
     bool asked = false;
     const auto before_storing = [&] {
         if (!std::exchange(asked, true)) cache.require_writable();
@@ -267,9 +267,9 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
             ++(cache.store(one.key, *one.kernel) ? done.kernels : done.failed);
             continue;
         }
-        for (const tune::Record& record : one.records) {
+        for (const tuning::Record& record : one.records) {
             records.with_lock(record.name, [&] {
-                for (const tune::Tuning& tuning : record.tunings) {
+                for (const tuning::Tuning& tuning : record.tunings) {
                     const auto here = records.find(record.name, tuning.slot, tuning.environment);
                     if (here && (here->complete || !tuning.complete)) {
                         ++done.kept_tunings;

@@ -13,8 +13,8 @@
 
 #include "engine/engine_impl.hpp"
 #include "plan/step_kernels.hpp"
-#include "tune/bucket.hpp"
-#include "tune/shard.hpp"
+#include "tuning/bucket.hpp"
+#include "tuning/shard.hpp"
 #include "util/environment.hpp"
 
 #include <smlora/error.hpp>
@@ -38,7 +38,7 @@ struct TuneCommand {
     std::string memory;
     std::string shard;
     std::string skew = "uniform";
-    int rounds = tune::Protocol{}.rounds;
+    int rounds = tuning::Protocol{}.rounds;
     std::optional<std::size_t> candidates;
     bool again = false;
     std::optional<int> compile_ahead;
@@ -63,14 +63,14 @@ Examples:
 
 /// The shard of this process, and the GPU that it takes where --device does not say.
 struct Place {
-    tune::Shard shard;
+    tuning::Shard shard;
     int local = 0;
     int local_count = 1;
 };
 
-std::optional<tune::Rank> rank_of_launcher() {
+std::optional<tuning::Rank> rank_of_launcher() {
     try {
-        return tune::rank_from_environment();
+        return tuning::rank_from_environment();
     } catch (const Error& error) {
         throw UsageError(error.what());
     }
@@ -82,7 +82,7 @@ Place place_of(const TuneCommand& command) {
     if (rank) place = {rank->shard, rank->local, rank->local_count};
     if (!command.shard.empty()) {
         try {
-            place.shard = tune::parse_shard(command.shard);
+            place.shard = tuning::parse_shard(command.shard);
         } catch (const Error& error) {
             throw UsageError(fmt::format("--{}", error.what()));
         }
@@ -119,8 +119,8 @@ std::vector<std::int64_t> tokens_of(const TuneCommand& command) {
 }
 
 /// But for the seconds, and for the memory where --memory does not say.
-tune::Protocol protocol_of(const TuneCommand& command) {
-    tune::Protocol protocol;
+tuning::Protocol protocol_of(const TuneCommand& command) {
+    tuning::Protocol protocol;
     protocol.rounds = command.rounds;
     protocol.candidates = command.candidates.value_or(protocol.candidates);
     if (!command.memory.empty()) {
@@ -138,7 +138,7 @@ autotune::Wanted wanted_of(const TuneCommand& command) {
     return command.candidates ? autotune::Wanted::every_verdict : autotune::Wanted::own_tuning;
 }
 
-TuneOptions options_of(const TuneCommand& command, const tune::Protocol& protocol) {
+TuneOptions options_of(const TuneCommand& command, const tuning::Protocol& protocol) {
     TuneOptions options;
     options.seconds = command.budget;
     options.memory_bytes = protocol.memory_bytes;
@@ -153,7 +153,7 @@ TuneOptions options_of(const TuneCommand& command, const tune::Protocol& protoco
 class CaseTuner {
  public:
     /// `parts`: calls of tune() and compare() to come.
-    CaseTuner(const TuneCommand& command, Session& session, const tune::Protocol& protocol, std::size_t parts,
+    CaseTuner(const TuneCommand& command, Session& session, const tuning::Protocol& protocol, std::size_t parts,
               ProgressLine& line)
         : session_(session),
           protocol_(protocol),
@@ -168,19 +168,19 @@ class CaseTuner {
             show(done, {p.work, p.phase, p.done, p.total, p.best, p.best_seconds});
             return true;
         };
-        done.works = tune_problem(session_.engine(), done.item.problem, options_).works;
+        done.works = tune(session_.engine(), done.item.problem, options_).works;
         ++done_;
     }
 
     void compare(TunedCase& done) {
-        tune::Protocol thorough = protocol_;
+        tuning::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
         const autotune::MeasuredRows rows{.T = done.T, .skew = skew_};
         for (const plan::Request& request : plan::step_requests(done.item.problem, done.T)) {
             for (autotune::Comparison& comparison :
                  autotune::tuner_of(session_.engine())
                      .compare(done.item.problem, request, session_.facts(), rows, thorough,
-                              [&](const tune::Progress& p) { show(done, p); })) {
+                              [&](const tuning::Progress& p) { show(done, p); })) {
                 done.comparisons.push_back(std::move(comparison));
             }
         }
@@ -188,7 +188,7 @@ class CaseTuner {
     }
 
  private:
-    void show(const TunedCase& done, const tune::Progress& progress) {
+    void show(const TunedCase& done, const tuning::Progress& progress) {
         // The best so far before what is likely to be cut off at the end of the line.
         const std::string best = progress.best.empty()
                                      ? ""
@@ -199,9 +199,9 @@ class CaseTuner {
     }
 
     Session& session_;
-    const tune::Protocol protocol_;
+    const tuning::Protocol protocol_;
     TuneOptions options_;
-    const tune::Skew skew_;
+    const tuning::Skew skew_;
     const std::size_t parts_;
     std::size_t done_ = 0;  // of parts_
     ProgressLine& line_;
@@ -224,7 +224,7 @@ void print_document(const std::vector<TunedCase>& cases, const TuneCommand& comm
 ExitCode run_tune(const TuneCommand& command) {
     const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
     const std::vector<std::int64_t> tokens = tokens_of(command);
-    tune::Protocol protocol = protocol_of(command);
+    tuning::Protocol protocol = protocol_of(command);
     const Place place = place_of(command);
 
     ProgressLine line(stderr);
@@ -240,7 +240,7 @@ ExitCode run_tune(const TuneCommand& command) {
     std::vector<TunedRequest> requests;
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
-            const tune::RecordName record{session.facts().name, to_string(item.problem), tune::bucket_of(T)};
+            const tuning::RecordName record{session.facts().name, to_string(item.problem), tuning::bucket_of(T)};
             // By the record: the shard that has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
@@ -300,7 +300,7 @@ void add_tune(CLI::App& app, Run& run) {
         ->check(CLI::IsMember(skews()).description(""))
         ->capture_default_str();
     sub->add_option("--candidates", command->candidates,
-                    fmt::format("Candidates to try for each kernel [{}]", tune::Protocol{}.candidates))
+                    fmt::format("Candidates to try for each kernel [{}]", tuning::Protocol{}.candidates))
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()));
     sub->add_option("--rounds", command->rounds,

@@ -4,8 +4,8 @@
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
 
-#include "tune/choice.hpp"
-#include "tune/distance.hpp"
+#include "tuning/choice.hpp"
+#include "tuning/distance.hpp"
 
 #include <fmt/format.h>
 
@@ -23,19 +23,19 @@ std::string outcome_text(const TunedWork& work, const std::string& skew) {
     return text;
 }
 
-std::int64_t refused(const std::vector<tune::Trial>& trials) {
+std::int64_t refused(const std::vector<tuning::Trial>& trials) {
     return std::count_if(trials.begin(), trials.end(),
-                         [](const tune::Trial& trial) { return trial.verdict == tune::Verdict::refused; });
+                         [](const tuning::Trial& trial) { return trial.verdict == tuning::Verdict::refused; });
 }
 
 nlohmann::ordered_json to_json(const autotune::Comparison& comparison) {
-    const std::vector<tune::Trial>& trials = comparison.all.trials;
+    const std::vector<tuning::Trial>& trials = comparison.all.trials;
     nlohmann::ordered_json json{{"slot", comparison.work.slot},
                                 {"candidates", trials.size()},
                                 {"refused", refused(trials)},
                                 {"seconds", comparison.all.seconds}};
-    if (const auto found = tune::distance(comparison.all, comparison.work.choice())) {
-        const std::vector<tune::Estimate> times = tune::estimates(trials);
+    if (const auto found = tuning::distance(comparison.all, comparison.work.choice())) {
+        const std::vector<tuning::Estimate> times = tuning::estimates(trials);
         json["choice"] = trials[found->chosen].candidate.name;
         json["choice_seconds"] = times[found->chosen].seconds;
         json["best"] = trials[found->best].candidate.name;
@@ -90,14 +90,14 @@ void print_text(const TunedCase& done, const std::string& skew) {
                {"behind", Align::right},
                {"noise", Align::right}});
     for (const autotune::Comparison& comparison : done.comparisons) {
-        const std::vector<tune::Trial>& trials = comparison.all.trials;
-        const auto found = tune::distance(comparison.all, comparison.work.choice());
+        const std::vector<tuning::Trial>& trials = comparison.all.trials;
+        const auto found = tuning::distance(comparison.all, comparison.work.choice());
         const std::string measured = std::to_string(static_cast<std::int64_t>(trials.size()) - refused(trials));
         if (!found) {
             all.add({comparison.work.slot, measured, std::to_string(refused(trials)), "-", "-", "-", "-", "-", "-"});
             continue;
         }
-        const std::vector<tune::Estimate> times = tune::estimates(trials);
+        const std::vector<tuning::Estimate> times = tuning::estimates(trials);
         all.add({comparison.work.slot, measured, std::to_string(refused(trials)), trials[found->chosen].candidate.name,
                  seconds_text(times[found->chosen].seconds), trials[found->best].candidate.name,
                  seconds_text(times[found->best].seconds), fmt::format("{:.1f} %", 100 * (found->factor - 1)),
@@ -112,7 +112,7 @@ void print_distances(const std::vector<TunedCase>& cases) {
     int works = 0;
     for (const TunedCase& done : cases) {
         for (const autotune::Comparison& comparison : done.comparisons) {
-            const auto found = tune::distance(comparison.all, comparison.work.choice());
+            const auto found = tuning::distance(comparison.all, comparison.work.choice());
             if (!found) continue;
             worst = std::max(worst, found->factor);
             logarithms += std::log(found->factor);

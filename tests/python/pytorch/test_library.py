@@ -207,7 +207,7 @@ print(json.dumps([reports, len(told)]))
                             env=dict(os.environ, PYTHONPATH=path, SMLORA_CACHE_DIR=str(tmp_path / "cache"))).stdout
     (first, second, stopped), told = json.loads(output)
     assert told > 0
-    assert {work["slot"] for work in first["works"]} >= {"forward", "dx", "gradients"}
+    assert {work["work"] for work in first["works"]} >= {"forward", "dx", "gradients"}
     assert all(work["choice"] and work["median_seconds"] > 0 for work in first["works"])
     assert all(work["outcome"] == "recorded" for work in second["works"] if work["complete"])
     assert stopped["stopped"] and not first["stopped"]

@@ -39,7 +39,7 @@ Matrix random_matrix(unsigned seed) {
 
 class CompareResults : public ::testing::Test {
  protected:
-    tune::Verification compare(const Matrix& got) {
+    tuning::Verification compare(const Matrix& got) {
         return compare_results(got.bf16(), right.bf16(), {got.rows, got.columns, got.columns}, DType::bf16, DType::bf16,
                                threads);
     }
@@ -66,7 +66,7 @@ TEST_F(CompareResults, TheAnswerDoesNotDependOnTheThreads) {
     for (std::size_t row = 3; row < 20; ++row) wrong.values[row * 64 + 5] += 100;
     util::ThreadPool alone(1);
     for (const Matrix& matrix : {got, wrong}) {
-        const tune::Verification one =
+        const tuning::Verification one =
             compare_results(matrix.bf16(), right.bf16(), {20, 64, 64}, DType::bf16, DType::bf16, alone);
         for (int round = 0; round < 20; ++round) {
             EXPECT_EQ(compare(matrix).error, one.error);

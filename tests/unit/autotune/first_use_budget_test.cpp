@@ -2,7 +2,7 @@
 #include "autotune/tuner.hpp"
 
 #include "tuning_fixtures.hpp"
-#include "unit/tune/fake_device.hpp"
+#include "unit/tuning/fake_device.hpp"
 
 #include <set>
 
@@ -20,9 +20,9 @@ struct Machine {
 };
 
 /// A FakeDevice that keeps the machine's time.
-class MachineDevice final : public tune::Device {
+class MachineDevice final : public tuning::Device {
  public:
-    MachineDevice(Machine& machine, const tune::SearchSpace& space, std::string slot)
+    MachineDevice(Machine& machine, const tuning::SearchSpace& space, std::string slot)
         : machine_(machine), slot_(std::move(slot)), fake_(planted(machine, space)), begin_(machine.now) {
         fake_.compiled = machine.compiled[slot_];
         fake_.reference_seconds = machine.compile_seconds / 3;
@@ -33,25 +33,25 @@ class MachineDevice final : public tune::Device {
         machine_.timed += static_cast<int>(fake_.timed.size());
     }
     double now() override { return begin_ + fake_.now(); }
-    tune::MemoryNeed memory_need() override { return fake_.memory_need(); }
+    tuning::MemoryNeed memory_need() override { return fake_.memory_need(); }
     std::size_t parts() override { return fake_.parts(); }
-    std::optional<tune::Preparation> find(const tune::Candidate& one, std::size_t part) override {
+    std::optional<tuning::Preparation> find(const tuning::Candidate& one, std::size_t part) override {
         return fake_.find(one, part);
     }
-    tune::Preparation prepare(const tune::Candidate& one, std::size_t part) override {
+    tuning::Preparation prepare(const tuning::Candidate& one, std::size_t part) override {
         return fake_.prepare(one, part);
     }
-    std::optional<tune::Preparation> find_reference(std::size_t part) override { return fake_.find_reference(part); }
-    tune::Preparation prepare_reference(std::size_t part) override { return fake_.prepare_reference(part); }
+    std::optional<tuning::Preparation> find_reference(std::size_t part) override { return fake_.find_reference(part); }
+    tuning::Preparation prepare_reference(std::size_t part) override { return fake_.prepare_reference(part); }
     void allocate(int sets, std::uint64_t seed) override { fake_.allocate(sets, seed); }
-    tune::Verification verify(const tune::Candidate& one) override { return fake_.verify(one); }
-    double time(const tune::Candidate& one, int set, std::size_t round) override { return fake_.time(one, set, round); }
+    tuning::Verification verify(const tuning::Candidate& one) override { return fake_.verify(one); }
+    double time(const tuning::Candidate& one, int set, std::size_t round) override { return fake_.time(one, set, round); }
 
  private:
-    static std::map<std::string, tune::testing::Planted> planted(const Machine& machine,
-                                                                 const tune::SearchSpace& space) {
-        std::map<std::string, tune::testing::Planted> all;
-        for (const tune::Candidate& one : space) {
+    static std::map<std::string, tuning::testing::Planted> planted(const Machine& machine,
+                                                                 const tuning::SearchSpace& space) {
+        std::map<std::string, tuning::testing::Planted> all;
+        for (const tuning::Candidate& one : space) {
             all[one.name] = {1e3 * one.predicted_seconds, machine.compile_seconds, machine.check_seconds};
         }
         return all;
@@ -59,7 +59,7 @@ class MachineDevice final : public tune::Device {
 
     Machine& machine_;
     const std::string slot_;
-    tune::testing::FakeDevice fake_;
+    tuning::testing::FakeDevice fake_;
     const double begin_;
 };
 

@@ -2,9 +2,9 @@
 // none is missing of the models that the tool knows.
 #include "autotune/record_check.hpp"
 #include "models/model_table.hpp"
-#include "tune/bucket.hpp"
-#include "tune/bundle.hpp"
-#include "tune/choice.hpp"
+#include "tuning/bucket.hpp"
+#include "tuning/bundle.hpp"
+#include "tuning/choice.hpp"
 #include "tuning_fixtures.hpp"
 
 #include <fmt/format.h>
@@ -67,12 +67,12 @@ TEST_F(ShippedRecords, ChooseWhatTheirTimingsTell) {
         if (item.path().extension() != ".jsonl") continue;
         const std::string text = testing::contents_of(item.path());
         std::string why;
-        const std::optional<tune::Bundle> bundle = tune::Bundle::parse(text, why);
+        const std::optional<tuning::Bundle> bundle = tuning::Bundle::parse(text, why);
         ASSERT_TRUE(bundle.has_value()) << item.path() << ": " << why;
-        EXPECT_EQ(tune::bundle_text(bundle->gpu(), bundle->records()), text) << "as export --bundle writes it";
-        for (const tune::Record& record : bundle->records()) {
-            for (const tune::Tuning& tuning : record.tunings) {
-                const tune::Judgement judgement = tune::judge(tuning.trials);
+        EXPECT_EQ(tuning::bundle_text(bundle->gpu(), bundle->records()), text) << "as export --bundle writes it";
+        for (const tuning::Record& record : bundle->records()) {
+            for (const tuning::Tuning& tuning : record.tunings) {
+                const tuning::Judgement judgement = tuning::judge(tuning.trials);
                 ASSERT_TRUE(judgement.winner.has_value());
                 EXPECT_EQ(tuning.trials[*judgement.winner].candidate.configuration, tuning.choice)
                     << tuning.slot << " of " << record.name.problem;
@@ -94,7 +94,7 @@ TEST_F(ShippedRecords, ThatAreBadAreFoundOut) {
         ASSERT_EQ(found.size(), 1u) << part;
         EXPECT_NE(found[0].find(part), std::string::npos) << found[0];
     };
-    const auto plant = [&](const std::function<void(tune::Tuning&)>& change) {
+    const auto plant = [&](const std::function<void(tuning::Tuning&)>& change) {
         made.impl().cache.clear_records();
         record(made, work, another(work.space), true, change);
     };
@@ -138,14 +138,14 @@ class FirstRunOnAShippedGpu : public Tuning {
     void bring_here(Engine& engine) {
         for (const cache::RecordText& stored : engine.impl().cache.list_records()) {
             std::string why;
-            std::optional<std::vector<tune::Record>> records = tune::records_in(stored, why);
+            std::optional<std::vector<tuning::Record>> records = tuning::records_in(stored, why);
             ASSERT_TRUE(records.has_value()) << stored.file << ": " << why;
-            for (tune::Record& record : *records) {
-                for (tune::Tuning& tuning : record.tunings) {
-                    tune::Environment machine = tuning.environment;
+            for (tuning::Record& record : *records) {
+                for (tuning::Tuning& tuning : record.tunings) {
+                    tuning::Environment machine = tuning.environment;
                     machine.templates.clear();  // those are of the slot
-                    const tune::Environment& first = machines.try_emplace(machine.gpu, machine).first->second;
-                    EXPECT_EQ(tune::mismatch(machine, first), "") << stored.file << ": not all hold on one machine";
+                    const tuning::Environment& first = machines.try_emplace(machine.gpu, machine).first->second;
+                    EXPECT_EQ(tuning::mismatch(machine, first), "") << stored.file << ": not all hold on one machine";
                     tuning.environment.compiler.clear();
                     tuning.environment.driver.clear();
                 }
@@ -156,10 +156,10 @@ class FirstRunOnAShippedGpu : public Tuning {
         }
     }
 
-    void write(const std::string& gpu, const std::vector<tune::Record>& records) {
+    void write(const std::string& gpu, const std::vector<tuning::Record>& records) {
         const std::filesystem::path file = cache::bundle_file(scratch.path() / "cache", cache::record_folder(gpu));
         std::filesystem::remove(file);
-        testing::write_file(file, tune::bundle_text(gpu, records));
+        testing::write_file(file, tuning::bundle_text(gpu, records));
     }
 
     /// The pieces of work of a model's training steps that first use would measure, as it has no choice of their own.
@@ -174,12 +174,12 @@ class FirstRunOnAShippedGpu : public Tuning {
             for (const models::Projection& projection : models::projections(model, rank)) {
                 for (std::uint8_t bucket = least_bucket; bucket <= most_bucket; ++bucket) {
                     for (const plan::Request& request :
-                         plan::step_requests(projection.problem, tune::tokens_of(bucket))) {
+                         plan::step_requests(projection.problem, tuning::tokens_of(bucket))) {
                         for (const KnownWork& work : tuner_of(engine).look_up(projection.problem, request, facts)) {
                             ++works;
                             if (work.is_complete() && work.choice()) continue;
                             found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,
-                                                        projection.name, tune::tokens_of(bucket), gpu));
+                                                        projection.name, tuning::tokens_of(bucket), gpu));
                         }
                     }
                 }
@@ -191,8 +191,8 @@ class FirstRunOnAShippedGpu : public Tuning {
     static constexpr std::int64_t rank = 16;
     // What lies below the cache would serve in place of what is missing in it.
     const testing::ScopedVariable no_shipped_layer{"SMLORA_SHIPPED_CACHE", "0"};
-    std::map<std::string, tune::Environment> machines;  // by GPU
-    std::map<std::string, std::vector<tune::Record>> shipped;
+    std::map<std::string, tuning::Environment> machines;  // by GPU
+    std::map<std::string, std::vector<tuning::Record>> shipped;
     std::size_t works = 0;
 };
 
@@ -214,30 +214,30 @@ TEST_F(FirstRunOnAShippedGpu, TunesWhatIsMissing) {
     const models::ModelShape& model = models::known_models().front();
     const models::Projection down = models::projections(model, rank).at(1);
     const std::string gpu = machines.begin()->first;
-    const tune::RecordName name{gpu, to_string(down.problem), 12};
+    const tuning::RecordName name{gpu, to_string(down.problem), 12};
     const std::string untuned_gradients = fmt::format("gradients of {} down, 4096 tokens, on {}", model.name, gpu);
-    const auto without = [&](const std::function<bool(const tune::Tuning&)>& left_out) {
-        std::vector<tune::Record> records = shipped.at(gpu);
-        for (tune::Record& record : records) {
+    const auto without = [&](const std::function<bool(const tuning::Tuning&)>& left_out) {
+        std::vector<tuning::Record> records = shipped.at(gpu);
+        for (tuning::Record& record : records) {
             if (record.name == name) std::erase_if(record.tunings, left_out);
         }
         write(gpu, records);
     };
-    const auto is_gradients = [](const tune::Tuning& tuning) { return tuning.slot == "gradients"; };
+    const auto is_gradients = [](const tuning::Tuning& tuning) { return tuning.slot == "gradients"; };
 
     EXPECT_EQ(untuned(made, model), std::vector<std::string>{});
     without(is_gradients);
     EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
     // What was measured with other templates is none.
-    std::vector<tune::Record> records = shipped.at(gpu);
-    for (tune::Record& record : records) {
-        for (tune::Tuning& tuning : record.tunings) {
+    std::vector<tuning::Record> records = shipped.at(gpu);
+    for (tuning::Record& record : records) {
+        for (tuning::Tuning& tuning : record.tunings) {
             if (record.name == name && is_gradients(tuning)) tuning.environment.templates = "00";
         }
     }
     write(gpu, records);
     EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
-    without([](const tune::Tuning&) { return true; });
+    without([](const tuning::Tuning&) { return true; });
     const std::vector<std::string> without_record = untuned(made, model);
     EXPECT_GE(without_record.size(), 3u) << "forward, dx and gradients";
     for (const std::string& work : without_record) {

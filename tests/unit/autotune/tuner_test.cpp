@@ -22,8 +22,8 @@ TEST_F(Tuning, ARecordedChoiceIsUsedUnlessThePolicyIsOff) {
     Engine made = engine(TuningPolicy::record_only);
     const std::vector<KnownWork> works = tuner_of(made).look_up(problem, forward, h200());
     ASSERT_EQ(works.size(), 2u);
-    const tune::Candidate product = another(works[0].space);
-    const tune::Candidate xa = another(works[1].space);
+    const tuning::Candidate product = another(works[0].space);
+    const tuning::Candidate xa = another(works[1].space);
     record(made, works[0], product);
     record(made, works[1], xa);
 
@@ -109,7 +109,7 @@ TEST_F(Tuning, AProblemsOwnRecordGoesBeforeThatOfThePlainOne) {
     const Problem peft = with_other_types(problem);
     const KnownWork plain = tuner_of(made).look_up(problem, forward, h200()).at(0);
     const KnownWork own = tuner_of(made).look_up(peft, forward, h200()).at(0);
-    const tune::Candidate theirs = tune::shortlist(plain.space, 24).at(2);
+    const tuning::Candidate theirs = tuning::shortlist(plain.space, 24).at(2);
     record(made, plain, theirs);
     record(made, own, another(own.space));
     EXPECT_EQ(tuner_of(made).known(peft, forward, h200()).of(plan::Role::product), another(own.space).configuration);
@@ -145,9 +145,9 @@ TEST_F(Tuning, FirstUseMeasuresNothingThatThePlainProblemsRecordServes) {
 TEST_F(Tuning, APlainProblemsChoiceThatIsNoCandidateHereIsNotUsed) {
     Engine made = engine(TuningPolicy::record_only);
     const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
-    tune::Candidate gone = another(work.space);
+    tuning::Candidate gone = another(work.space);
     gone.configuration.values[0].second += 1;
-    record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
+    record(made, work, gone, true, [&](tuning::Tuning& tuning) { tuning.trials[3].candidate = gone; });
     const KnownWork served = tuner_of(made).look_up(with_other_types(problem), forward, h200()).at(0);
     EXPECT_FALSE(served.choice().has_value());
     EXPECT_FALSE(served.near() != nullptr);
@@ -156,7 +156,7 @@ TEST_F(Tuning, APlainProblemsChoiceThatIsNoCandidateHereIsNotUsed) {
 TEST_F(Tuning, WhatDoesNotHoldHereIsNotUsed) {
     Engine made = engine(TuningPolicy::record_only);
     const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
-    for (const auto& change : std::vector<std::function<void(tune::Tuning&)>>{
+    for (const auto& change : std::vector<std::function<void(tuning::Tuning&)>>{
              [](auto& tuning) { tuning.environment.templates = "0"; },
              [](auto& tuning) { tuning.environment.compiler = "11.0.1"; },
              [](auto& tuning) { tuning.environment.multiprocessors = 78; },
@@ -178,9 +178,9 @@ TEST_F(Tuning, WhatDoesNotHoldHereIsNotUsed) {
 TEST_F(Tuning, AChoiceThatIsNoCandidateHereIsNotUsed) {
     Engine made = engine(TuningPolicy::record_only);
     const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
-    tune::Candidate gone = another(work.space);
+    tuning::Candidate gone = another(work.space);
     gone.configuration.values[0].second += 1;
-    record(made, work, gone, true, [&](tune::Tuning& tuning) { tuning.trials[3].candidate = gone; });
+    record(made, work, gone, true, [&](tuning::Tuning& tuning) { tuning.trials[3].candidate = gone; });
     EXPECT_FALSE(tuner_of(made).known(problem, forward, h200()).of(plan::Role::product).has_value());
     EXPECT_TRUE(logged("ignoring the recorded choice for forward of "));
 }
@@ -199,10 +199,10 @@ TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
     record(made, work, another(work.space));
     const plan::Request larger = plan::step_requests(problem, 512).at(0);
     const KnownWork begun = tuner_of(made).look_up(problem, larger, h200()).at(0);
-    record(made, begun, another(begun.space), false, [](tune::Tuning& tuning) {
+    record(made, begun, another(begun.space), false, [](tuning::Tuning& tuning) {
         tuning.choice.reset();
-        for (tune::Trial& trial : tuning.trials) {
-            trial.verdict = tune::Verdict::pending;
+        for (tuning::Trial& trial : tuning.trials) {
+            trial.verdict = tuning::Verdict::pending;
             trial.samples.clear();
         }
     });
@@ -216,7 +216,7 @@ TEST_F(Tuning, WhatWasCutShortBeforeAnySampleLeavesTheNearestChoice) {
 TEST_F(Tuning, FirstUseTakesWhatWasTunedToTheEndAlthoughTheListOfCandidatesHasGrown) {
     Engine made = engine(TuningPolicy::first_use);
     for (const KnownWork& work : tuner_of(made).look_up(problem, forward, h200())) {
-        record(made, work, another(work.space), true, [](tune::Tuning& tuning) { tuning.trials.resize(4); });
+        record(made, work, another(work.space), true, [](tuning::Tuning& tuning) { tuning.trials.resize(4); });
     }
     plan::CallRows rows;
     rows.T = 64;
@@ -239,7 +239,7 @@ TEST_F(Tuning, KernelsToTryAreThoseOfTheShortListAndTheReferenceUntilTheyHaveVer
     const std::vector<KnownWork> works = tuner.look_up(problem, forward, h200());
     ASSERT_EQ(works.size(), 2u);
     for (const KnownWork& work : works) {
-        for (const tune::Candidate& candidate : tune::shortlist(work.space, tune::Protocol{}.candidates)) {
+        for (const tuning::Candidate& candidate : tuning::shortlist(work.space, tuning::Protocol{}.candidates)) {
             plan::Choices choices;
             choices.set(work.role, candidate.configuration);
             EXPECT_EQ(has(all, plan::make_plan(problem, forward, h200(), choices).at(work.role).spec), 1)
@@ -267,7 +267,7 @@ TEST_F(Tuning, WhatWasTunedToTheEndIsExtendedWhenEveryVerdictIsWanted) {
     Engine made = engine(TuningPolicy::record_only);
     Tuner& tuner = tuner_of(made);
     for (const KnownWork& work : tuner.look_up(problem, forward, h200())) {
-        record(made, work, another(work.space), true, [](tune::Tuning& tuning) { tuning.trials.resize(4); });
+        record(made, work, another(work.space), true, [](tuning::Tuning& tuning) { tuning.trials.resize(4); });
     }
     EXPECT_TRUE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::own_tuning).empty());
     EXPECT_FALSE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict).empty());

@@ -6,7 +6,7 @@
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
-#include "tune/record_store.hpp"
+#include "tuning/record_store.hpp"
 #include "unit/cache/fixtures.hpp"
 
 #include <gtest/gtest.h>
@@ -43,31 +43,31 @@ class Tuning : public ::testing::Test {
     }
 
     /// Records that `choice` of a space was measured to be best.
-    void record(Engine& engine, const KnownWork& work, const tune::Candidate& choice, bool complete = true,
-                const std::function<void(tune::Tuning&)>& change = {}) {
-        tune::Tuning tuning;
+    void record(Engine& engine, const KnownWork& work, const tuning::Candidate& choice, bool complete = true,
+                const std::function<void(tuning::Tuning&)>& change = {}) {
+        tuning::Tuning tuning;
         tuning.slot = work.slot;
         tuning.environment = work.environment;
         tuning.workload = {64, "uniform"};
         tuning.date = "2026-11-23T00:00:00Z";
         tuning.complete = complete;
-        for (const tune::Candidate& candidate : tune::shortlist(work.space, 24)) {
-            tune::Trial trial;
+        for (const tuning::Candidate& candidate : tuning::shortlist(work.space, 24)) {
+            tuning::Trial trial;
             trial.candidate = candidate;
-            trial.verdict = tune::Verdict::measured;
+            trial.verdict = tuning::Verdict::measured;
             trial.samples = {1e-3, 1e-3, 1e-3};
             if (candidate.configuration == choice.configuration) trial.samples = {0.5e-3, 0.5e-3, 0.5e-3};
             tuning.trials.push_back(std::move(trial));
         }
         tuning.choice = choice.configuration;
         if (change) change(tuning);
-        tune::RecordStore store(engine.impl().cache, engine.impl().log);
+        tuning::RecordStore store(engine.impl().cache, engine.impl().log);
         ASSERT_TRUE(store.save(work.name, tuning));
     }
 
     /// A legal candidate that is not the heuristic choice.
-    [[nodiscard]] static tune::Candidate another(const tune::SearchSpace& space) {
-        return tune::shortlist(space, 24).at(3);
+    [[nodiscard]] static tuning::Candidate another(const tuning::SearchSpace& space) {
+        return tuning::shortlist(space, 24).at(3);
     }
 
     [[nodiscard]] bool logged(const std::string& part) const {

@@ -146,7 +146,7 @@ TEST(Json, TuneReport) {
                                                         {"stopped", true},
                                                         {"works",
                                                          {{{"tokens", 64},
-                                                           {"slot", "dx"},
+                                                           {"work", "dx"},
                                                            {"outcome", "out of time"},
                                                            {"complete", false},
                                                            {"routing", "zipf"},

@@ -4,7 +4,7 @@
 #include "engine/engine_impl.hpp"
 #include "gpu/device.hpp"
 #include "plan/plan.hpp"
-#include "tune/bucket.hpp"
+#include "tuning/bucket.hpp"
 #include "unit/cache/fixtures.hpp"
 #include "unit/gpu/fake_driver.hpp"
 
@@ -92,7 +92,7 @@ class WarmCall : public ::testing::Test {
 TEST_F(WarmCall, ForwardAllocatesNothing) {
     const Engine made = engine();
     plan::Forward request;
-    request.bucket = tune::bucket_of(T);
+    request.bucket = tuning::bucket_of(T);
     request.tensor_cores = true;
     request.vector_rows = true;
     load(made, request);

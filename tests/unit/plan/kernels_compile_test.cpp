@@ -121,7 +121,7 @@ void expect_candidates_compile(const Problem& problem, const std::string& arch_n
     std::vector<jit::KernelSpec> specs;
     for (const plan::Request& request : plan::step_requests(problem, 2048)) {
         for (const plan::Role role : plan::chosen_roles(problem, request)) {
-            for (const tune::Candidate& candidate : plan::search_space(problem, request, role, facts)) {
+            for (const tuning::Candidate& candidate : plan::search_space(problem, request, role, facts)) {
                 if (!candidate.legal()) continue;
                 plan::Choices choices;
                 choices.set(role, candidate.configuration);

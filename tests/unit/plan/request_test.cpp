@@ -5,7 +5,7 @@
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
-#include "tune/bucket.hpp"
+#include "tuning/bucket.hpp"
 
 #include <smlora/error.hpp>
 
@@ -40,7 +40,7 @@ TEST(Requests, RankRowsAreNeededExactlyWhereThePlanMakesThem) {
     for (const Request& request : step_requests(problem, T)) {
         for (const Role role : chosen_roles(problem, request)) {
             if (role != Role::product) continue;
-            for (const tune::Candidate& candidate : search_space(problem, request, role, h200())) {
+            for (const tuning::Candidate& candidate : search_space(problem, request, role, h200())) {
                 if (!candidate.legal()) continue;
                 Choices choices;
                 choices.set(role, candidate.configuration);
@@ -59,10 +59,10 @@ TEST(Requests, RankRowsAreNeededExactlyWhereThePlanMakesThem) {
 TEST(Requests, WorkIsFoundByItsName) {
     const Problem problem = gated_problem();
     for (const char* const slot : {"forward", "dx", "dx before gates", "xa", "yb", "gradients", "dA", "dB"}) {
-        const auto work = work_called(slot, problem, tune::bucket_of(T));
+        const auto work = work_called(slot, problem, tuning::bucket_of(T));
         ASSERT_TRUE(work.has_value()) << slot;
         EXPECT_EQ(slot_name(problem, work->request, work->role), slot);
-        EXPECT_EQ(bucket(work->request), tune::bucket_of(T));
+        EXPECT_EQ(bucket(work->request), tuning::bucket_of(T));
         EXPECT_FALSE(search_space(problem, work->request, work->role, h200()).empty()) << slot;
     }
     EXPECT_FALSE(work_called("dw", problem, 11).has_value());

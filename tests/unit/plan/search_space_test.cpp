@@ -33,11 +33,11 @@ TEST(SearchSpace, EveryArchitectureHasAChoiceForEveryShape) {
             problem.weight_layout = draw(0, 1) == 0 ? WeightLayout::ekn : WeightLayout::enk;
             for (const Request& request : step_requests(problem, draw(1, 200'000))) {
                 for (const Role role : chosen_roles(problem, request)) {
-                    const tune::SearchSpace space = search_space(problem, request, role, facts);
-                    const auto best = tune::heuristic_choice(space);
+                    const tuning::SearchSpace space = search_space(problem, request, role, facts);
+                    const auto best = tuning::heuristic_choice(space);
                     ASSERT_TRUE(best.has_value()) << to_string(problem) << " on " << arch.name() << ", seed " << seed;
                     std::set<std::string> names;
-                    for (const tune::Candidate& candidate : space) {
+                    for (const tuning::Candidate& candidate : space) {
                         EXPECT_TRUE(names.insert(candidate.name).second) << candidate.name;
                         EXPECT_GT(candidate.predicted_seconds, 0);
                         EXPECT_TRUE(!candidate.legal() || candidate.shared_bytes <= facts.shared_bytes_per_block);
@@ -75,8 +75,8 @@ TEST(SearchSpace, NumberTypesBesideTheProblemsOwnChangeNoLegality) {
             for (const Role role : chosen_roles(problem, request)) {
                 const gpu::DeviceFacts facts = gpu::facts_of(arch);
                 EXPECT_EQ(slot_name(problem, request, role), slot_name(plain, request, role));
-                const tune::SearchSpace here = search_space(problem, request, role, facts);
-                const tune::SearchSpace there = search_space(plain, request, role, facts);
+                const tuning::SearchSpace here = search_space(problem, request, role, facts);
+                const tuning::SearchSpace there = search_space(plain, request, role, facts);
                 ASSERT_EQ(here.size(), there.size());
                 for (std::size_t i = 0; i < here.size(); ++i) {
                     EXPECT_EQ(here[i].configuration, there[i].configuration);
@@ -90,8 +90,8 @@ TEST(SearchSpace, NumberTypesBesideTheProblemsOwnChangeNoLegality) {
 }
 
 /// Of a product behind the kernel that makes its rank rows.
-tune::Configuration reads_rank_rows(const Problem& problem, const Request& request) {
-    for (const tune::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
+tuning::Configuration reads_rank_rows(const Problem& problem, const Request& request) {
+    for (const tuning::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
         if (candidate.legal() && !families::makes_rank_rows(candidate.configuration)) return candidate.configuration;
     }
     throw std::runtime_error("there is none");
@@ -101,7 +101,7 @@ TEST(SearchSpace, ThePlanHasWhatWasChosen) {
     const Problem problem = autotune::small_problem();
     for (const Request& request : step_requests(problem, 2048)) {
         for (const Role role : chosen_roles(problem, request)) {
-            for (const tune::Candidate& candidate : search_space(problem, request, role, autotune::h200())) {
+            for (const tuning::Candidate& candidate : search_space(problem, request, role, autotune::h200())) {
                 if (!candidate.legal()) continue;
                 Choices choices;
                 if (role == Role::xa || role == Role::yb) choices.set(Role::product, reads_rank_rows(problem, request));
@@ -119,12 +119,12 @@ TEST(SearchSpace, TheEnvironmentChoosesAmongInstructions) {
     for (const Request& request : step_requests(problem, 2048)) {
         if (!std::holds_alternative<Forward>(request)) continue;
         const auto heuristic_family = [&] {
-            const tune::SearchSpace space = search_space(problem, request, Role::product, autotune::h200());
-            return space[*tune::heuristic_choice(space)].configuration.family;
+            const tuning::SearchSpace space = search_space(problem, request, Role::product, autotune::h200());
+            return space[*tuning::heuristic_choice(space)].configuration.family;
         };
         const auto legal_families = [&] {
             std::set<std::string> families;
-            for (const tune::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
+            for (const tuning::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
                 if (candidate.legal()) families.insert(candidate.configuration.family);
             }
             return families;
@@ -151,12 +151,12 @@ TEST(SearchSpace, WhatIsNoCandidateIsNotFollowed) {
     const Problem problem = autotune::small_problem();
     const Request request = step_requests(problem, 2048).at(0);
     Choices choices;
-    choices.set(Role::product, tune::Configuration{"grouped_product_mma", {{"TILE_M", 7}}});
+    choices.set(Role::product, tuning::Configuration{"grouped_product_mma", {{"TILE_M", 7}}});
     EXPECT_EQ(make_plan(problem, request, autotune::h200(), choices).at(Role::product).spec,
               make_plan(problem, request, autotune::h200()).at(Role::product).spec);
     // Legal on another GPU, but not here.
     const gpu::DeviceFacts small = gpu::facts_of(gpu::arch_from_name("sm_86"));
-    for (const tune::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
+    for (const tuning::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
         choices.set(Role::product, candidate.configuration);
         const Plan plan = make_plan(problem, request, small, choices);
         EXPECT_LE(plan.at(Role::product).spec.dynamic_shared, static_cast<unsigned>(small.shared_bytes_per_block));

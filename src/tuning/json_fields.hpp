@@ -1,0 +1,39 @@
+// Reading JSON that anybody may have written: each function names the member that is missing or makes no sense.
+#pragma once
+
+#include "tuning/configuration.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+namespace smlora::tuning {
+
+using Json = nlohmann::ordered_json;
+
+/// Why a text is no record. The functions below throw it.
+struct Unsound : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+inline constexpr std::int64_t any_amount = std::numeric_limits<std::int64_t>::max();
+
+/// The member called `name`, null if there is none.
+[[nodiscard]] const Json& member(const Json& json, const char* name);
+
+[[nodiscard]] std::string text(const Json& json, const char* name);
+[[nodiscard]] bool boolean(const Json& json, const char* name);
+/// Finite and 0 or more.
+[[nodiscard]] double number(const Json& json, const char* name);
+/// Above 0 and finite.
+[[nodiscard]] double positive(const Json& json, const char* name);
+/// From 0 to `most`.
+[[nodiscard]] std::int64_t integer(const Json& json, const char* name, std::int64_t most = any_amount);
+[[nodiscard]] std::uint64_t unsigned_integer(const Json& json, const char* name);
+[[nodiscard]] const Json& array(const Json& json, const char* name);
+[[nodiscard]] Configuration configuration(const Json& json, const char* name);
+
+}  // namespace smlora::tuning
