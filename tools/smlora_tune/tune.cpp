@@ -168,7 +168,7 @@ class CaseTuner {
             show(done, {p.work, p.phase, p.done, p.total, p.best, p.best_seconds});
             return true;
         };
-        done.works = tune(session_.engine(), done.item.problem, options_).works;
+        done.works = smlora::tune(session_.engine(), done.item.problem, options_).works;
         ++done_;
     }
 
