@@ -8,11 +8,10 @@ import smlora
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.utils.checkpoint
-from reference import Layer, assert_close, linear, random_choices
+from reference import Layer, OperatorsSeen, assert_close, linear, random_choices
 from test_mlp import ALPHA, KINDS, LIMIT, NAMES, Mlp, plain_activation
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
-from torch.utils._python_dispatch import TorchDispatchMode
 
 ORDERS = ["token", "scattered", "grouped"]
 
@@ -340,21 +339,11 @@ def test_a_gradient_that_torch_has_yet_to_negate(name):
         torch.testing.assert_close(got, want)
 
 
-class Recording(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        self.names.add(function.name())
-        return function(*arguments, **(keywords or {}))
-
-
 @pytest.mark.parametrize("name", every_operation())
 def test_a_mode_around_backward_alone_sees_its_operators(name):
     function, tensors = every_operation()[name]
     y = function(*tensors).sum()
-    with Recording() as mode:
+    with OperatorsSeen() as seen:
         y.backward()
     expected = {
         "linear": {"backward_input", "backward_lora", "backward_weight", "backward_bias"},
@@ -365,7 +354,7 @@ def test_a_mode_around_backward_alone_sees_its_operators(name):
         "group": {"combine_rows"},
         "group with gates": {"combine_rows", "combine_backward"},
     }.get(name, set())
-    assert {name for name in mode.names if name.startswith("smlora::")} == {f"smlora::{name}" for name in expected}
+    assert set(seen.results) == expected
 
 
 @pytest.mark.parametrize("name", every_operation())
