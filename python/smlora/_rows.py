@@ -2,6 +2,7 @@
 
 import torch
 
+from smlora import _native
 from smlora._arguments import ARGUMENT_ERRORS, check_range, check_tensor, in_callers_words
 from smlora._operator import (
     Derivative,
@@ -15,8 +16,6 @@ from smlora._operator import (
 )
 from smlora._projection import ROW_ORDERS, TOKEN, unit_columns
 from smlora._routing import check_routing
-
-MOST_TOP_K = 64  # of the library
 
 # ---- combine ----------------------------------------------------------------------------------------------------------
 
@@ -90,7 +89,7 @@ def combine(y, gates=None, *, top_k=None):
         if gates is None:
             raise ValueError("top_k: expected a number where there are no gates, got None")
         top_k = gates.shape[1]
-    check_range("top_k", top_k, 1, MOST_TOP_K)
+    check_range("top_k", top_k, 1, _native.max_top_k)
     try:
         return combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
     except ARGUMENT_ERRORS as error:
