@@ -4,8 +4,9 @@ import math
 
 import torch
 
+from smlora import _native
+from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
 from smlora._arguments import ARGUMENT_ERRORS, check_number, check_range, check_tensor, in_callers_words
-from smlora import _derivative_of_linear, _native  # noqa: F401: registers the derivative
 from smlora._projection import ROW_ORDERS, linear, unit_columns
 from smlora._routing import check_routing
 
