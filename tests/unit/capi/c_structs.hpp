@@ -2,15 +2,17 @@
 #pragma once
 
 #include "capi/convert.hpp"
+#include "support/errors.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <functional>
 #include <string>
 #include <vector>
 
 namespace smlora::capi::test {
+
+using smlora::test::message_of;
 
 // The smallest struct sizes that are accepted are those of today: see read_struct.
 #define SMLORA_INIT(name)                                    \
@@ -27,17 +29,6 @@ C initialised() {
     C c;
     init(c);
     return c;
-}
-
-/// What it says of the argument that it refuses.
-inline std::string message_of(const std::function<void()>& body) {
-    try {
-        body();
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
-        return error.what();
-    }
-    return "nothing was thrown";
 }
 
 /// A number that no other call has returned, small enough for every type.

@@ -4,16 +4,13 @@
 #include "cache/cache.hpp"
 #include "gpu/arch.hpp"
 #include "sample_templates.hpp"
+#include "support/errors.hpp"
 #include "temporary_folder.hpp"
 #include "util/log.hpp"
-
-#include <smlora/error.hpp>
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <functional>
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -22,23 +19,6 @@
 namespace smlora::test {
 
 inline const gpu::Arch hopper = gpu::arch_from_name("sm_90a");
-
-inline std::string message_of(ErrorCode code, const std::function<void()>& action) {
-    try {
-        action();
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code(), code) << error.what();
-        return error.what();
-    }
-    ADD_FAILURE() << "nothing was thrown";
-    return {};
-}
-
-inline void expect_parts(const std::string& text, std::initializer_list<const char*> parts) {
-    for (const char* part : parts) {
-        EXPECT_NE(text.find(part), std::string::npos) << part << "\nin\n" << text;
-    }
-}
 
 class WithCache : public testing::Test {
  protected:
