@@ -38,6 +38,18 @@ std::vector<std::int64_t> strides_of_B(const Case& c) {
     return {};
 }
 
+/// The inputs that all three operations have.
+template <class Args>
+Args adapted(const Projection& p) {
+    Args args;
+    args.A = p.A.view();
+    args.B = p.B.view();
+    args.gates = p.gates.view();
+    args.routing = p.routing.view();
+    args.scaling = p.spec.scaling;
+    return args;
+}
+
 double inverse_root(std::int64_t n) { return 1 / std::sqrt(static_cast<double>(n)); }
 
 }  // namespace
@@ -106,39 +118,24 @@ Projection::Projection(const Engine& engine_, const Case& c, const Draws& draws,
 }
 
 ForwardArgs Projection::forward_args() const {
-    ForwardArgs args;
+    auto args = adapted<ForwardArgs>(*this);
     args.x = x.view();
     args.W = W.view();
-    args.A = A.view();
-    args.B = B.view();
     args.bias = bias.view();
-    args.gates = gates.view();
-    args.routing = routing.view();
-    args.scaling = spec.scaling;
     return args;
 }
 
 BackwardInputArgs Projection::backward_input_args() const {
-    BackwardInputArgs args;
+    auto args = adapted<BackwardInputArgs>(*this);
     args.dy = dy.view();
     args.W = W.view();
-    args.A = A.view();
-    args.B = B.view();
-    args.gates = gates.view();
-    args.routing = routing.view();
-    args.scaling = spec.scaling;
     return args;
 }
 
 BackwardLoraArgs Projection::backward_lora_args() const {
-    BackwardLoraArgs args;
+    auto args = adapted<BackwardLoraArgs>(*this);
     args.x = x.view();
     args.dy = dy.view();
-    args.A = A.view();
-    args.B = B.view();
-    args.gates = gates.view();
-    args.routing = routing.view();
-    args.scaling = spec.scaling;
     return args;
 }
 

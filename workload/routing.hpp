@@ -17,7 +17,8 @@ enum class Choice {
 };
 
 /// top_idx [T, top_k]; a share `left_out` of the entries is -1. With distinct, choices beyond the number of experts
-/// repeat them.
+/// repeat them. (tuning::random_top_idx makes what routers make, to measure on. Tests also need what no router makes: a
+/// token that names an expert twice, experts without rows.)
 [[nodiscard]] std::vector<std::int64_t> choose_experts(const Random& random, std::int64_t T, std::int64_t top_k,
                                                        std::int64_t E, Choice choice, double left_out);
 

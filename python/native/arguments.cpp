@@ -152,6 +152,33 @@ bool flag_of(PyObject* object) {
     return value != 0;
 }
 
+std::vector<PyObject*> items_of(PyObject* list) {
+    const Py_ssize_t count = PyList_Size(list);
+    if (count < 0) throw PythonError{};
+    std::vector<PyObject*> items;
+    for (Py_ssize_t i = 0; i < count; ++i) items.push_back(PyList_GetItem(list, i));
+    return items;
+}
+
+std::string string_of(PyObject* object) {
+    Py_ssize_t length = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(object, &length);
+    if (text == nullptr) throw PythonError{};
+    return {text, static_cast<std::size_t>(length)};
+}
+
+std::vector<std::int64_t> integers_of(PyObject* list) {
+    std::vector<std::int64_t> integers;
+    for (PyObject* const item : items_of(list)) integers.push_back(integer_of(item));
+    return integers;
+}
+
+std::vector<std::string> strings_of(PyObject* list) {
+    std::vector<std::string> strings;
+    for (PyObject* const item : items_of(list)) strings.push_back(string_of(item));
+    return strings;
+}
+
 void check(smlora_status status) {
     if (status == SMLORA_OK) return;
     PyErr_SetString(exception_of(status), smlora_last_error());

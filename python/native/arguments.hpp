@@ -6,7 +6,9 @@
 #include <smlora/smlora.h>
 
 #include <cstdint>
+#include <string>
 #include <utility>
+#include <vector>
 
 namespace smlora::python {
 
@@ -61,6 +63,14 @@ class Device {
 
 /// Throws PythonError.
 [[nodiscard]] bool flag_of(PyObject* object);
+
+// Of a list. Each throws PythonError.
+[[nodiscard]] std::vector<PyObject*> items_of(PyObject* list);  ///< borrowed
+[[nodiscard]] std::vector<std::int64_t> integers_of(PyObject* list);
+[[nodiscard]] std::vector<std::string> strings_of(PyObject* list);
+
+/// Throws PythonError.
+[[nodiscard]] std::string string_of(PyObject* object);
 
 /// Walks over the arguments of a call, in order. Throws PythonError with a TypeError when there are too few.
 class Arguments {

@@ -78,7 +78,7 @@ RowResult compare_row(const std::string& got, const std::string& expected, const
 }  // namespace
 
 tuning::Verification compare_results(const std::string& got, const std::string& expected, const ResultMatrix& matrix,
-                                   DType dtype, DType computed_in, util::ThreadPool& threads) {
+                                     DType dtype, DType computed_in, util::ThreadPool& threads) {
     const auto elements = static_cast<std::size_t>(matrix.rows * matrix.columns);
     if (std::min(got.size(), expected.size()) < elements * size_of(dtype)) {
         throw Error(ErrorCode::internal, "compare_results: fewer elements than rows x columns");

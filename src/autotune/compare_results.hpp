@@ -26,9 +26,9 @@ struct ResultMatrix {
 /// unit of its format's last place, as both were rounded from sums made in another order, and by a share of the row's
 /// size that rounding on the way (gates and rank rows in 16 bits) explains. A row that is zero must be zero. NaNs and
 /// infinities are wrong. The whole may be off by half a unit of `computed_in`, the format of the operands, by norm.
-/// Rows are shared out among `threads`; the answer does not depend on how many there are.
+/// Rows are divided among `threads`; the answer does not depend on how many there are.
 [[nodiscard]] tuning::Verification compare_results(const std::string& got, const std::string& expected,
-                                                 const ResultMatrix& matrix, DType dtype, DType computed_in,
-                                                 util::ThreadPool& threads);
+                                                   const ResultMatrix& matrix, DType dtype, DType computed_in,
+                                                   util::ThreadPool& threads);
 
 }  // namespace smlora::autotune

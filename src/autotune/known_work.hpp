@@ -21,7 +21,7 @@ struct OwnTuning {
     bool is_usable = false;  ///< it has a choice, and that is a legal candidate; else the heuristic choice is used
 };
 
-/// The first two may come with a tuning of its own that ended before anything was timed.
+/// With the first two, a tuning of its own may have begun that ended before anything was timed.
 using Knowledge = std::variant<Unmeasured, tuning::NearTuning, OwnTuning>;
 
 struct KnownWork {
@@ -36,9 +36,9 @@ struct KnownWork {
 
     /// Of this very problem and bucket, in part or to the end; null without one.
     [[nodiscard]] const tuning::Tuning* tuning() const;
-    /// What the choice is from where that is another problem or number of tokens; else null.
+    /// The tuning that the choice is from, if that is of another problem or number of tokens; else null.
     [[nodiscard]] const tuning::NearTuning* near() const;
-    /// Recorded and legal; nothing: the heuristic one is to be used.
+    /// The recorded choice if it is legal; nothing: use the heuristic choice.
     [[nodiscard]] std::optional<tuning::Configuration> choice() const;
 
     [[nodiscard]] bool is_complete() const { return tuning() != nullptr && tuning()->complete; }
@@ -50,8 +50,8 @@ struct KnownWork {
 enum class Wanted {
     a_choice,       ///< unless it, or what serves it, was tuned to the end
     own_tuning,     ///< unless it was tuned to the end itself
-    every_verdict,  ///< unless nothing on the present list of its candidates is without a verdict
-    new_tuning,     ///< always, and from nothing
+    every_verdict,  ///< unless every candidate on the present list has a verdict
+    new_tuning,     ///< always, and from the beginning
 };
 
 [[nodiscard]] bool is_to_be_measured(const KnownWork& work, Wanted wanted, const tuning::Protocol& protocol);

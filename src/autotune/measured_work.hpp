@@ -1,4 +1,4 @@
-// A piece of work as the tuner runs it: operands that nobody needs, and the same launches as in an operation.
+// A piece of work as the tuner runs it: on operands of its own, with the same launches as in an operation.
 #pragma once
 
 #include "autotune/compare_results.hpp"
@@ -22,28 +22,28 @@ struct Operand {
     bool gates = false;  ///< values between -1 and 1
 };
 
-/// What a run leaves that can be compared: a matrix at an operand's beginning. Its rows are long enough for their size
-/// to tell what an element may be off by.
+/// A result that can be compared: a matrix at an operand's beginning. Its rows are so long that their norm bounds what
+/// an element may be off by.
 struct Output {
     std::size_t operand = 0;
     ResultMatrix matrix;
-    bool grouped = false;  ///< a row for each routed one; those of entries left out may hold anything
+    bool grouped = false;  ///< a row for each routed row; those of entries left out may hold anything
 };
 
 class MeasuredWork {
  public:
     virtual ~MeasuredWork() = default;
 
-    /// For routings of T tokens; fewer may need more of an operand.
+    /// For routings of T tokens. Fewer tokens may need a larger operand.
     [[nodiscard]] virtual std::vector<Operand> operands(std::int64_t T) const = 0;
     [[nodiscard]] virtual std::vector<Output> outputs(std::int64_t T) const = 0;
 
-    /// Multiplications for each row: what the reference takes.
+    /// Multiplications of the reference for each row.
     [[nodiscard]] virtual double products_a_row() const = 0;
 
     /// The roles of a plan that this work launches.
     [[nodiscard]] virtual std::vector<plan::Role> roles() const = 0;
-    /// Those of them that the choice is about.
+    /// Those of them that the choice decides.
     [[nodiscard]] virtual std::vector<plan::Role> own_roles() const = 0;
 
     /// A plan of plain kernels for the same roles.

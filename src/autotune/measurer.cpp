@@ -158,7 +158,7 @@ tuning::Preparation Measurer::prepare(const tuning::Candidate& candidate, std::s
 
 template <class Obtain>
 std::optional<tuning::Preparation> Measurer::preparation(const tuning::Candidate& candidate, std::size_t part,
-                                                       const Obtain& obtain) {
+                                                         const Obtain& obtain) {
     tuning::Preparation preparation;
     try {
         const plan::Plan plan = make(candidate);
@@ -367,8 +367,8 @@ tuning::Verification Measurer::verify(const tuning::Candidate& candidate) {
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         ResultMatrix matrix = outputs[i].matrix;
         if (outputs[i].grouped) matrix.rows = check_kept_;
-        const tuning::Verification one = compare_results(got[i], expected_[i], matrix, operands[outputs[i].operand].dtype,
-                                                       case_.problem.dtype, engine_.threads);
+        const tuning::Verification one = compare_results(
+            got[i], expected_[i], matrix, operands[outputs[i].operand].dtype, case_.problem.dtype, engine_.threads);
         if (!one.refusal.empty()) return one;
         worst.error = std::max(worst.error, one.error);
     }

@@ -1,8 +1,8 @@
 // A GPU as the tuner's device: runs the candidates of one piece of work on operands of its own.
 //
 // Operands come from the library's stream-ordered pool, on a stream that only this object uses, so that nothing waits
-// for what other streams do, except for the caller's routing; at the end the memory goes back to the system. Nothing of
-// it runs while the thread's stream captures. Used by one thread, but for now(), the find and the prepare functions.
+// for other streams, except for the caller's routing. At the end the memory goes back to the system. It is not used
+// while the thread's stream captures. One thread uses it; now(), the find and the prepare functions may run on any.
 #pragma once
 
 #include "autotune/measured_case.hpp"
@@ -49,14 +49,14 @@ class Measurer final : public tuning::Device {
     /// Of a part of a candidate, whose kernel is obtained with `obtain`; nothing if that gives nothing.
     template <class Obtain>
     [[nodiscard]] std::optional<tuning::Preparation> preparation(const tuning::Candidate& candidate, std::size_t part,
-                                                               const Obtain& obtain);
-    /// Nothing for a part that the reference has not.
+                                                                 const Obtain& obtain);
+    /// Nothing for a part that the reference lacks.
     [[nodiscard]] std::optional<jit::KernelSpec> reference_kernel(std::size_t part) const;
-    /// Loaded; kept for the next time.
+    /// Loaded, and kept for the next call.
     const plan::Plan& plan_of(const tuning::Candidate& candidate);
     /// The kernels of a candidate that the work launches.
     [[nodiscard]] plan::Plan make(const tuning::Candidate& candidate) const;
-    /// With plain kernels for the roles that are not the candidate's own: it does not answer for their mistakes.
+    /// With plain kernels for the roles that are not the candidate's own: their mistakes are not its own.
     [[nodiscard]] plan::Plan with_references(plan::Plan plan) const;
     [[nodiscard]] gpu::StreamBuffer& new_buffer(std::int64_t bytes);
     /// The rows of `top_idx` [T, top_k] as `route` sorts them.

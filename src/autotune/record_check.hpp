@@ -21,14 +21,14 @@ namespace smlora::autotune {
 /// A tuning on the GPU that it was made on: what its candidates are made of.
 class RecordedWork {
  public:
-    /// Nothing, with the reason in `why`, when the tuning is of no piece of work of its problem, or of no known GPU.
+    /// Nothing, with the reason in `why`, when its problem has no such piece of work, or the GPU is not known.
     [[nodiscard]] static std::optional<RecordedWork> of(const tuning::RecordName& name, const tuning::Tuning& tuning,
                                                         std::string& why);
 
     [[nodiscard]] const gpu::DeviceFacts& facts() const { return facts_; }
     [[nodiscard]] const tuning::SearchSpace& space() const { return space_; }
 
-    /// The kernels that measuring the candidate times. Empty when the work never needs them.
+    /// The kernels that are timed for the candidate. Empty when the work never needs them.
     [[nodiscard]] std::vector<jit::KernelSpec> kernels(const tuning::Configuration& candidate) const;
 
  private:
@@ -39,16 +39,16 @@ class RecordedWork {
 };
 
 struct RecordCheck {
-    /// It is damaged, under another's name, or names what is no piece of work or no candidate.
+    /// Damaged, under another record's name, or of something that is no piece of work or no candidate.
     std::vector<std::string> unsound;
-    /// It was measured with other templates than those of `kernels`: a miss.
+    /// Measured with other templates than those of `kernels`, so that it is not used.
     std::vector<std::string> stale;
 };
 
-/// Of a record's or bundle's file.
+/// Of the file of a record or bundle.
 [[nodiscard]] RecordCheck check_file(const cache::RecordText& stored, const jit::KernelLibrary& kernels);
 
-/// Of what was read. Each text begins with the problem and the number of tokens.
+/// Of a record that was read. Each text begins with the problem and the number of tokens.
 [[nodiscard]] RecordCheck check_record(const tuning::Record& record, const jit::KernelLibrary& kernels);
 
 }  // namespace smlora::autotune

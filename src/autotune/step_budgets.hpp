@@ -17,8 +17,8 @@ class StepBudgets {
  public:
     StepBudgets(double seconds, tuning::Clock clock) : seconds_(seconds), clock_(std::move(clock)) {}
 
-    /// One call of an operation. Time runs from when it is made until it goes, whatever it is spent on, and is taken
-    /// off the step's budget then.
+    /// One call of an operation. Its time counts from construction to destruction, whatever it is spent on, and is then
+    /// taken off the step's budget.
     class Turn {
      public:
         /// `operation`: the index of the request. `operations`: of a step.
@@ -27,9 +27,9 @@ class StepBudgets {
         Turn(const Turn&) = delete;
         Turn& operator=(const Turn&) = delete;
 
-        /// All that is left of the step's.
+        /// All that is left of the step's budget.
         [[nodiscard]] const tuning::Budget& whole() const { return whole_; }
-        /// The part of this operation: the operations that come later have as much, and what this one leaves over.
+        /// This operation's share: each later operation has as much, and what this one leaves over.
         [[nodiscard]] const tuning::Budget& own() const { return own_; }
 
      private:

@@ -192,7 +192,8 @@ plan::Choices Tuner::choose(const Problem& problem, const plan::Request& request
                             const plan::CallRows& rows, CUstream stream) {
     if (policy_ != TuningPolicy::first_use || rows.T == 0) return known(problem, request, facts);
     if (plan::chosen_roles(problem, request).empty()) return {};
-    const StepBudgets::Turn turn(steps_, tuning::RecordName{facts.name, to_string(problem), plan::bucket(request)}.key(),
+    const StepBudgets::Turn turn(steps_,
+                                 tuning::RecordName{facts.name, to_string(problem), plan::bucket(request)}.key(),
                                  request.index(), operations_of(problem));
     if (parts_.kernels.compiler_version().empty()) {
         // What is not in the cache would seem to be refused, and be recorded so.
@@ -245,7 +246,8 @@ void Tuner::limit_first_use(std::size_t candidates, int rounds) {
 }
 
 std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Request& request,
-                                       const gpu::DeviceFacts& facts, const MeasuredRows& rows, tuning::Protocol protocol,
+                                       const gpu::DeviceFacts& facts, const MeasuredRows& rows,
+                                       tuning::Protocol protocol,
                                        const std::function<void(const tuning::Progress&)>& progress) {
     protocol.breadth = tuning::Breadth::all;
     std::vector<Comparison> comparisons;
@@ -259,7 +261,7 @@ std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Reque
         const std::lock_guard lock(measuring_);
         const auto device = parts_.device({problem, request, comparison.work.role, choices, rows});
         const tuning::Outcome outcome = tuning::measure(*device, comparison.work.space, protocol, parts_.threads,
-                                                    comparison.all, {.progress = progress});
+                                                        comparison.all, {.progress = progress});
         if (outcome == tuning::Outcome::out_of_memory) comparison.all.trials.clear();
         choices.set(comparison.work.role, comparison.work.choice());
         comparisons.push_back(std::move(comparison));
@@ -349,8 +351,9 @@ TuneResult Tuner::measure(const MeasuredCase& measured, KnownWork work, const Si
         outcome = tuning::measure(*device, work.space, protocol, parts_.threads, tuning, {sitting.progress, save});
         if (outcome == tuning::Outcome::out_of_memory) {
             const tuning::MemoryNeed need = device->memory_need();
-            const std::string why = fmt::format("operands take {} bytes, and {} may be used",
-                                                need.fixed_bytes + need.set_bytes, tuning::usable_bytes(protocol, need));
+            const std::string why =
+                fmt::format("operands take {} bytes, and {} may be used", need.fixed_bytes + need.set_bytes,
+                            tuning::usable_bytes(protocol, need));
             parts_.log.info(fmt::format("not tuning {} of {}: {}", work.slot, work.name.problem, why));
             return {std::move(work), TuneOutcome::out_of_memory, why};
         }

@@ -41,21 +41,21 @@ namespace smlora::autotune {
 struct TuneResult {
     KnownWork work;
     TuneOutcome outcome = TuneOutcome::recorded;
-    std::string why = {};  ///< nothing was measured although it was wanted
+    std::string why = {};  ///< why nothing was measured although it was wanted
 };
 
-/// What is known of a piece of work, beside a measurement of every legal candidate.
+/// What is known of a piece of work, next to a measurement of every legal candidate.
 struct Comparison {
     KnownWork work;
     tuning::Tuning all;
 };
 
-/// One go at the pieces of work of a request.
+/// One attempt to tune the pieces of work of a request.
 struct Sitting {
     MeasuredRows rows;
-    tuning::Budget budget;      ///< for all of them together: the lookups, the compiles and whatever else
-    tuning::Budget waiting;     ///< another process that measures the same is waited for as long as this lasts
-    tuning::Protocol protocol;  ///< but for its seconds and its seed
+    tuning::Budget budget;      ///< for all of them together, lookups and compiles included
+    tuning::Budget waiting;     ///< how long to wait for another process that measures the same
+    tuning::Protocol protocol;  ///< except its seconds and its seed
     Wanted wanted = Wanted::a_choice;
     std::function<void(const tuning::Progress&)> progress = {};
 };
@@ -74,7 +74,7 @@ struct TunerParts {
 /// Thread-safe.
 class Tuner final : public plan::Chooser {
  public:
-    /// `engine` must outlive it, and have its options, log, cache, kernels and threads made before.
+    /// `engine` must outlive it. Its options, log, cache, kernels and threads must exist.
     explicit Tuner(Engine::Impl& engine);
     explicit Tuner(TunerParts parts);
 
@@ -83,7 +83,7 @@ class Tuner final : public plan::Chooser {
                                       const gpu::DeviceFacts& facts) override;
 
     /// The same, but with first_use what is not recorded is measured, on the rows of the call, which are valid on
-    /// `stream`. Never throws for a measurement that fails: then the choice is the one without it.
+    /// `stream`. A measurement that fails throws nothing: the choice is then the one without it.
     [[nodiscard]] plan::Choices choose(const Problem& problem, const plan::Request& request,
                                        const gpu::DeviceFacts& facts, const plan::CallRows& rows,
                                        CUstream stream) override;
@@ -93,21 +93,21 @@ class Tuner final : public plan::Chooser {
     [[nodiscard]] std::vector<KnownWork> look_up(const Problem& problem, const plan::Request& request,
                                                  const gpu::DeviceFacts& facts);
 
-    /// Why what is recorded of a piece of work does not hold here; empty without such a record.
+    /// Why the records of a piece of work do not hold here; empty if there are none.
     [[nodiscard]] std::string why_unfit(const KnownWork& work);
 
     /// Measures the pieces of work of a request, whatever the policy.
     std::vector<TuneResult> tune(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                                  const Sitting& sitting);
 
-    /// What tune() of a request would compile with this protocol, best predictions first, without what it would take
-    /// from records. Needs no GPU, and may run beside tune().
+    /// What tune() of a request would compile with this protocol, the best predictions first; nothing for work whose
+    /// records it would use. Needs no GPU, and may run beside tune().
     [[nodiscard]] std::vector<jit::KernelSpec> kernels_to_try(const Problem& problem, const plan::Request& request,
                                                               const gpu::DeviceFacts& facts,
                                                               const tuning::Protocol& protocol, Wanted wanted);
 
-    /// First use tries no more candidates, and takes no more samples of each: for where the usual numbers take too
-    /// long, as on an emulated GPU. Before the first call.
+    /// First use tries no more candidates than that, and takes no more samples of each: where the usual numbers take
+    /// too long, as on an emulated GPU. To be called before the first operation.
     void limit_first_use(std::size_t candidates, int rounds);
 
     /// Measures every legal candidate of the pieces of work of a request, however long it takes and whatever is
@@ -125,10 +125,10 @@ class Tuner final : public plan::Chooser {
     [[nodiscard]] KnownWork look_up(const Problem& problem, const plan::Request& request, plan::Role role,
                                     const gpu::DeviceFacts& facts);
     void refresh(KnownWork& work);
-    /// Of one that is not known, unless another process measures it meanwhile, or there is no time.
+    /// Measures one that is not known, unless another process does so meanwhile, or there is no time.
     [[nodiscard]] TuneResult tune_one(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,
                                       const tuning::Budget& budget, bool has_time);
-    /// Of one that this process measures, whatever is known.
+    /// Measures one whatever is known.
     [[nodiscard]] TuneResult measure(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,
                                      const tuning::Budget& budget);
 
@@ -136,10 +136,10 @@ class Tuner final : public plan::Chooser {
     TuningPolicy policy_;
     tuning::RecordStore records_;
     StepBudgets steps_;
-    tuning::Protocol first_use_;    ///< but for seconds and memory
+    tuning::Protocol first_use_;  ///< except seconds and memory
     std::timed_mutex measuring_;  // one measurement at a time: they would disturb each other
     std::mutex mutex_;
-    /// Tuned by this engine, by the key of the record and the slot: for when records cannot be stored.
+    /// What this engine has tuned, by the key of the record and the slot: used when records cannot be stored.
     std::map<std::pair<std::string, std::string>, tuning::Tuning> made_;
 };
 

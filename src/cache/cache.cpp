@@ -183,8 +183,8 @@ std::string Cache::State::write(const std::filesystem::path& target, const std::
     return error != 0 ? util::describe_error(error) : std::string();
 }
 
-/// Going through the whole layer is for once in an hour, in whichever process, and for when this process alone has added a
-/// sixteenth of the limit since: n processes overshoot the limit by n sixteenths at most within that hour.
+/// Going through the whole layer is for once in an hour, in whichever process, and for when this process alone has
+/// added a sixteenth of the limit since: n processes overshoot the limit by n sixteenths at most within that hour.
 void Cache::State::keep_up(std::uint64_t stored_bytes) {
     const std::lock_guard lock(upkeep_mutex);
     bytes_since_upkeep += stored_bytes;

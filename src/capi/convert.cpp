@@ -154,23 +154,12 @@ C defaults() {
     return c;
 }
 
-template smlora_problem defaults();
-template smlora_engine_options defaults();
-template smlora_prewarm_options defaults();
-template smlora_tune_options defaults();
-#define SMLORA_ARGS(c_struct)                                      \
-    template Members<c_struct>::Cpp to_args(const c_struct* args); \
-    template c_struct defaults();
-SMLORA_ARGS(smlora_route_args)
-SMLORA_ARGS(smlora_group_args)
-SMLORA_ARGS(smlora_combine_args)
-SMLORA_ARGS(smlora_combine_backward_args)
-SMLORA_ARGS(smlora_activation_args)
-SMLORA_ARGS(smlora_activation_backward_args)
-SMLORA_ARGS(smlora_forward_args)
-SMLORA_ARGS(smlora_backward_input_args)
-SMLORA_ARGS(smlora_backward_lora_args)
-#undef SMLORA_ARGS
+#define SMLORA_DEFAULTS(name) template smlora_##name defaults();
+#define SMLORA_TO_ARGS(name) template Members<smlora_##name>::Cpp to_args(const smlora_##name* args);
+SMLORA_FOR_EACH_INPUT(SMLORA_DEFAULTS)
+SMLORA_FOR_EACH_ARGS(SMLORA_TO_ARGS)
+#undef SMLORA_DEFAULTS
+#undef SMLORA_TO_ARGS
 
 smlora_log_level to_c(LogLevel level) {
     switch (level) {

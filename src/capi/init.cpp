@@ -9,18 +9,6 @@
 
 extern "C" {
 
-SMLORA_INIT(problem)
-SMLORA_INIT(engine_options)
-SMLORA_INIT(prewarm_options)
-SMLORA_INIT(tune_options)
-SMLORA_INIT(route_args)
-SMLORA_INIT(group_args)
-SMLORA_INIT(combine_args)
-SMLORA_INIT(combine_backward_args)
-SMLORA_INIT(activation_args)
-SMLORA_INIT(activation_backward_args)
-SMLORA_INIT(forward_args)
-SMLORA_INIT(backward_input_args)
-SMLORA_INIT(backward_lora_args)
+SMLORA_FOR_EACH_INPUT(SMLORA_INIT)
 
 }  // extern "C"

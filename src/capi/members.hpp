@@ -125,4 +125,13 @@ SMLORA_MEMBERS(smlora_tune_options, TuneOptions, 2, SMLORA_BOTH(seconds), SMLORA
 #undef SMLORA_BOTH
 #undef SMLORA_MEMBERS
 
+/// The structs that a caller fills in, each of which has an init function: arguments of operations, and all of them.
+#define SMLORA_FOR_EACH_ARGS(function)                                                               \
+    function(route_args) function(group_args) function(combine_args) function(combine_backward_args) \
+        function(activation_args) function(activation_backward_args) function(forward_args)          \
+            function(backward_input_args) function(backward_lora_args)
+#define SMLORA_FOR_EACH_INPUT(function)                                                         \
+    function(problem) function(engine_options) function(prewarm_options) function(tune_options) \
+        SMLORA_FOR_EACH_ARGS(function)
+
 }  // namespace smlora::capi

@@ -102,6 +102,16 @@ struct Runs {
 
 bool spans_meet(const Operand& a, const Operand& b) { return a.begin < b.end && b.begin < a.end; }
 
+void check_pair(const Operand& output, const Operand& other) {
+    if (spans_meet(output, other) && overlap(output, other)) fail(output, other);
+}
+
+void check_inputs(std::initializer_list<Operand> outputs, std::initializer_list<Operand> inputs) {
+    for (const Operand& output : outputs) {
+        for (const Operand& input : inputs) check_pair(output, input);
+    }
+}
+
 }  // namespace
 
 Operand::Operand(const char* argument_, const Tensor& tensor_) noexcept : argument(argument_), tensor(&tensor_) {
@@ -142,13 +152,18 @@ bool overlap(const Operand& a, const Operand& b) {
 }
 
 void check_apart(std::initializer_list<Operand> outputs, std::initializer_list<Operand> inputs) {
-    const auto check_pair = [](const Operand& output, const Operand& other) {
-        if (spans_meet(output, other) && overlap(output, other)) fail(output, other);
-    };
     for (const Operand* output = outputs.begin(); output != outputs.end(); ++output) {
         for (const Operand* other = output + 1; other != outputs.end(); ++other) check_pair(*output, *other);
-        for (const Operand& input : inputs) check_pair(*output, input);
     }
+    check_inputs(outputs, inputs);
+}
+
+void check_apart(std::initializer_list<Operand> outputs, const Routing& routing,
+                 std::initializer_list<Operand> inputs) {
+    check_apart(outputs, inputs);
+    check_inputs(outputs, {{"routing.sorted_expert_idxs", routing.sorted_expert_idxs},
+                           {"routing.sorted_scattered_idxs", routing.sorted_scattered_idxs},
+                           {"routing.expert_offsets", routing.expert_offsets}});
 }
 
 }  // namespace smlora::check

@@ -30,4 +30,7 @@ struct Operand {
 /// output. Inputs may share memory with each other.
 void check_apart(std::initializer_list<Operand> outputs, std::initializer_list<Operand> inputs);
 
+/// The same with the arrays of a routing among the inputs.
+void check_apart(std::initializer_list<Operand> outputs, const Routing& routing, std::initializer_list<Operand> inputs);
+
 }  // namespace smlora::check

@@ -91,16 +91,9 @@ std::int64_t validate_forward(const Problem& problem, const ForwardArgs& args, B
     check_routing(problem, args.routing, M);
     check_side("y", args.y, problem, problem.y_rows, {"N", problem.N}, T, M);
     const Tensor xa = with_padding(args.xa, problem);
-    check_apart({{"y", args.y}, {"xa", xa}, Operand(args.workspace)},
-                {{"x", args.x},
-                 {"W", args.W},
-                 {"A", args.A},
-                 {"B", args.B},
-                 {"bias", args.bias},
-                 {"gates", args.gates},
-                 {"routing.sorted_expert_idxs", args.routing.sorted_expert_idxs},
-                 {"routing.sorted_scattered_idxs", args.routing.sorted_scattered_idxs},
-                 {"routing.expert_offsets", args.routing.expert_offsets}});
+    check_apart(
+        {{"y", args.y}, {"xa", xa}, Operand(args.workspace)}, args.routing,
+        {{"x", args.x}, {"W", args.W}, {"A", args.A}, {"B", args.B}, {"bias", args.bias}, {"gates", args.gates}});
     return T;
 }
 
@@ -124,17 +117,14 @@ std::int64_t validate_backward_input(const Problem& problem, const BackwardInput
     if (args.x.given()) check_side("x", args.x, problem, problem.x_rows, {"K", problem.K}, T, M);
     check_bias(args.bias, problem, wants_dgates);
     const Tensor yb = with_padding(args.yb, problem);
-    check_apart({{"dx", args.dx}, {"yb", yb}, {"dgates", args.dgates}, Operand(args.workspace)},
+    check_apart({{"dx", args.dx}, {"yb", yb}, {"dgates", args.dgates}, Operand(args.workspace)}, args.routing,
                 {{"dy", args.dy},
                  {"W", args.W},
                  {"A", args.A},
                  {"B", args.B},
                  {"gates", args.gates},
                  {"x", args.x},
-                 {"bias", args.bias},
-                 {"routing.sorted_expert_idxs", args.routing.sorted_expert_idxs},
-                 {"routing.sorted_scattered_idxs", args.routing.sorted_scattered_idxs},
-                 {"routing.expert_offsets", args.routing.expert_offsets}});
+                 {"bias", args.bias}});
     return T;
 }
 
@@ -163,17 +153,9 @@ std::int64_t validate_backward_lora(const Problem& problem, const BackwardLoraAr
     if (args.dB.given()) check_b("dB", args.dB, problem, Strides::disjoint);
     const Tensor xa = with_padding(args.xa, problem);
     const Tensor yb = with_padding(args.yb, problem);
-    check_apart({{"dA", args.dA}, {"dB", args.dB}, Operand(args.workspace)},
-                {{"x", args.x},
-                 {"dy", args.dy},
-                 {"A", args.A},
-                 {"B", args.B},
-                 {"gates", args.gates},
-                 {"xa", xa},
-                 {"yb", yb},
-                 {"routing.sorted_expert_idxs", args.routing.sorted_expert_idxs},
-                 {"routing.sorted_scattered_idxs", args.routing.sorted_scattered_idxs},
-                 {"routing.expert_offsets", args.routing.expert_offsets}});
+    check_apart(
+        {{"dA", args.dA}, {"dB", args.dB}, Operand(args.workspace)}, args.routing,
+        {{"x", args.x}, {"dy", args.dy}, {"A", args.A}, {"B", args.B}, {"gates", args.gates}, {"xa", xa}, {"yb", yb}});
     return T;
 }
 

@@ -161,7 +161,7 @@ class Prewarming {
         }
         if (!result.stored) ++report_.not_stored;
         const std::optional<std::size_t> next = claim_locked();
-        // Whoever has thrown wants to hear no more.
+        // A listener that has thrown is not called again.
         if (progress_ && !failed_) {
             PrewarmProgress progress;
             progress.done = done_;

@@ -17,7 +17,7 @@ struct WideOperand {
 
 [[nodiscard]] Step gradient_simt_step(const Problem& problem, const WideOperand& wide);
 
-/// One thread an output: slow and obvious, for checking the others against.
+/// One thread an output: slow and obvious, to check the others against.
 [[nodiscard]] Step gradient_reference_step(const Problem& problem, const WideOperand& wide);
 
 }  // namespace smlora::families

@@ -19,7 +19,7 @@ struct GradientWork {
     Problem problem;
     bool wants_da = false;
     bool wants_db = false;
-    double tokens = 1;  ///< about as many as a call has; only cost models ask
+    double tokens = 1;  ///< of a call, roughly; for cost models alone
 
     [[nodiscard]] std::int64_t wide_a() const { return wants_da ? problem.K : 0; }
     [[nodiscard]] std::int64_t wide_b() const { return wants_db ? problem.N : 0; }
@@ -36,20 +36,20 @@ struct GradientSize {
 
 [[nodiscard]] GradientSize gradient_size(const GradientWork& work, const gpu::DeviceFacts& facts);
 
-/// Bytes that are moved with rank tiles of `ranks`: each streams the wide operands once more. Ranks that a tile has too
-/// many cost arithmetic only, for which a little is added.
+/// Bytes that are moved with rank tiles of `ranks`: each streams the wide operands once more. Ranks of a tile beyond R
+/// cost arithmetic only, for which a little is added.
 [[nodiscard]] double bytes_moved(const GradientSize& size, int ranks);
 
 /// Constants that the templates of both gradients in one launch have in common.
 [[nodiscard]] std::vector<jit::Constant> gradient_pair_constants(const GradientWork& work);
 
-/// Tiles beside each other: `columns` of either gradient and `ranks` each.
+/// Tiles beside each other, each of `columns` columns and `ranks` ranks of either gradient.
 [[nodiscard]] int gradient_tiles(const GradientWork& work, std::int64_t columns, std::int64_t ranks);
 
-/// Adds up what the step of a family left in pieces.
+/// Adds up the partial sums that the step of a family leaves.
 [[nodiscard]] Step gradients_reduce_step(const GradientWork& work);
 
-/// Bytes of the pieces of one gradient of `width` columns.
+/// Bytes of the partial sums of one gradient of `width` columns.
 [[nodiscard]] std::int64_t partials_bytes(const Problem& problem, std::int64_t width, std::int64_t M);
 
 /// Either `both` and `reduce`, or a kernel for each gradient that is wanted.
@@ -60,7 +60,7 @@ struct GradientSteps {
     const Step* b = nullptr;
 };
 
-/// Both gradients; one that is not wanted has no output. What follows from how rows are cut is filled in here.
+/// Both gradients; one that is not wanted has no output. Fills in what follows from how rows are cut into chunks.
 void launch_gradients(const Launcher& launcher, const GradientSteps& steps, const Problem& problem,
                       LoraGradientPair pair);
 

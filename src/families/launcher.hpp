@@ -20,8 +20,8 @@ class Launcher {
     [[nodiscard]] const gpu::DeviceFacts& facts() const noexcept { return facts_; }
     [[nodiscard]] CUstream stream() const noexcept { return stream_; }
 
-    /// Launches over `items` pieces of work that the kernel walks by itself: as many blocks as the GPU holds at once,
-    /// and no more than there is work.
+    /// Launches a kernel that walks over `items` items by itself: as many blocks as the GPU holds at once, and no more
+    /// than there are items.
     template <class Args>
     void launch(const Step& step, std::int64_t items, const Args& args,
                 gpu::Begin begin = gpu::Begin::after_earlier_work) const {

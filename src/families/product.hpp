@@ -1,5 +1,5 @@
-// The grouped products that a projection's operations are made of: forward, dX, XA and YB differ only in what is filled
-// in here, and each kernel family computes any of them that it says it can.
+// The grouped products that a projection's operations are made of: forward, dX, XA and YB differ only in the members of
+// Product, and each kernel family computes those of them that it can.
 #pragma once
 
 #include "jit/kernel_spec.hpp"
@@ -12,7 +12,7 @@
 namespace smlora::families {
 
 struct Product {
-    /// Of x or dy with the weight, or of them with one matrix of the adapter alone.
+    /// x or dy times the weight; or x or dy times one matrix of the adapter.
     enum class Kind : std::uint8_t { projection, rank_rows };
 
     Kind kind = Kind::projection;
@@ -32,8 +32,8 @@ struct Product {
 /// y_i = x_i W_e + xa_i B_e^T + b_e.
 [[nodiscard]] Product forward_product(const Problem& problem);
 
-/// dx_i = g_f (dy_i W_e^T + yb_i A_e), the gate left to the kernel that comes after where there is one: that of dgates,
-/// or the sum over a token's rows.
+/// dx_i = g_f (dy_i W_e^T + yb_i A_e). The gate is left to a kernel that follows, if there is one: that of dgates, or
+/// the sum over a token's rows.
 [[nodiscard]] Product dx_product(const Problem& problem, bool wants_dgates);
 
 /// xa_i = scaling x_i A_e^T, A packed or direct as [E, padded rank, K].
@@ -46,7 +46,7 @@ struct Product {
 struct ProductWork {
     Problem problem;
     Product product;
-    double tokens = 1;  ///< about as many as a call has; only cost models ask
+    double tokens = 1;  ///< of a call, roughly; for cost models alone
 };
 
 /// Columns of the rank rows, padding included; 0: no adapter.

@@ -13,7 +13,7 @@
 
 namespace smlora::families {
 
-/// How a family launches its product: it holds what that follows from beside the call's own figures. Made with the
+/// How a family launches its product: holds what the launch depends on beside the arguments of the call. Made with the
 /// step, so that a call works nothing out twice.
 class ProductLaunch {
  public:
@@ -22,7 +22,7 @@ class ProductLaunch {
     ProductLaunch(const ProductLaunch&) = delete;
     ProductLaunch& operator=(const ProductLaunch&) = delete;
 
-    /// `adapter` is there if the product has one; its rank rows are in `args`, too. `begin`: the earliest moment.
+    /// `adapter` is set if the product has one; its rank rows are in `args`, too. `begin`: the earliest moment.
     virtual void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& args,
                         const Adapter& adapter, gpu::Begin begin) const = 0;
 };
@@ -46,7 +46,7 @@ struct ProductSteps {
     const Step* product = nullptr;
 };
 
-/// The product of `rows`, with its adapter if the problem has one; `args` tells the rest.
+/// The product of `rows`, with its adapter if the problem has one; `args` holds the rest.
 void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
                     const Adapter& adapter, GroupedProductArgs args);
 

@@ -1,4 +1,4 @@
-// The plain grouped product, one thread an output: slow and obvious, for checking the others against.
+// The plain grouped product, one thread an output: slow and obvious, to check the others against.
 #pragma once
 
 #include "families/product.hpp"

@@ -1,5 +1,5 @@
-// What cost models know of a GPU's speed. Only the order of predictions is used to choose; their size is for people,
-// and as good as the table of typical GPUs (gpu/device.cpp).
+// What cost models know of a GPU's speed. Choices use only the order of predictions; their size is for people to read,
+// and is as good as the table of typical GPUs (gpu/device.cpp).
 #pragma once
 
 #include "gpu/device.hpp"

@@ -23,7 +23,7 @@ namespace smlora::families {
 /// Bytes of scratch memory for M entries, if the three kernels sort them.
 [[nodiscard]] std::int64_t route_counts_bytes(const Problem& problem, std::int64_t M);
 
-/// Whether one kernel sorts M entries: beyond it one multiprocessor is slower than three launches on all.
+/// Whether one kernel sorts M entries. With more, one multiprocessor is slower than three launches on all of them.
 [[nodiscard]] bool is_small_route(std::int64_t M);
 
 struct RouteSteps {
@@ -35,7 +35,7 @@ struct RouteSteps {
 /// With one kernel.
 void launch_small_route(const Launcher& launcher, const Step& step, const RouteKernelArgs& args);
 
-/// With three, `counts` of route_counts_bytes(); how entries are cut is filled in here.
+/// With three, and `counts` of route_counts_bytes(). Fills in how entries are cut into chunks.
 void launch_route(const Launcher& launcher, const RouteSteps& steps, const Problem& problem, RouteKernelArgs args,
                   void* counts);
 

@@ -29,7 +29,7 @@ struct Gather {
 /// out_t = the sum of a token's rows, each times its gate if `gates`.
 [[nodiscard]] Step combine_step(const Problem& problem, const RowShape& shape, bool gates);
 
-/// dgates of combine: both operands at hand in flat order.
+/// dgates of combine: both operands lie in flat order.
 [[nodiscard]] Step flat_gate_gradient_step(const Problem& problem, const RowShape& shape);
 
 /// dgates of backward_input: from the product before its gate.

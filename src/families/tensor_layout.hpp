@@ -21,7 +21,7 @@ namespace smlora::families {
 [[nodiscard]] bool rows_aligned(std::initializer_list<const Tensor*> tensors);
 
 /// Whether the tensor-core kernels can serve the problem on these tensors (rows and weights; not the adapter).
-/// `rank_rows`: xa and yb, whose rows are padded to whole 16-byte pieces, so that only where they begin counts.
+/// `rank_rows`: xa and yb, whose rows are padded to whole 16 bytes, so that only where they begin counts.
 [[nodiscard]] bool tensor_cores_fit(const Problem& problem, std::initializer_list<const Tensor*> tensors,
                                     std::initializer_list<const Tensor*> rank_rows);
 

@@ -25,7 +25,8 @@ std::optional<CompilerVersion> CompilerIdentity::installed() {
             return installed_;
         }
         const std::vector<std::filesystem::path> libraries = access_.locate();
-        const std::optional<std::string> identity = libraries.empty() ? std::nullopt : library_identity(libraries.front());
+        const std::optional<std::string> identity =
+            libraries.empty() ? std::nullopt : library_identity(libraries.front());
         if (identity) {
             for (const std::filesystem::path& layer : layers_) {
                 const CompilerNotes notes = read_compiler_notes(files_, layer);

@@ -4,7 +4,6 @@
 #include "cpu/operations.hpp"
 #include "families/tensor_layout.hpp"
 #include "ops/projection_call.hpp"
-#include "tuning/bucket.hpp"
 
 namespace smlora {
 namespace ops {
@@ -32,30 +31,16 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
                          std::int64_t T) {
     if (T == 0) return;
     engine::CudaCall call(engine, stream);
-    plan::BackwardInput request;
-    request.bucket = tuning::bucket_of(T);
-    request.tensor_cores = families::tensor_cores_fit(problem, {&args.dy, &args.W, &args.dx}, {&args.yb});
+    const Projection projection = projection_of(args, T);
+    auto request = request_of<plan::BackwardInput>(problem, projection);
     request.wants_dgates = args.dgates.given();
-    request.vector_rows = families::rows_aligned({&args.dx, request.wants_dgates ? &args.x : &args.dx});
-    request.vector_bias = request.wants_dgates && problem.bias && families::rows_aligned({&args.dy, &args.bias});
-    if (problem.R > 0) request.packing = families::packing_of(problem, args.A, args.B, request.tensor_cores);
+    if (request.wants_dgates) {
+        request.vector_rows = request.vector_rows && families::rows_aligned({&args.x});
+        request.vector_bias = problem.bias && families::rows_aligned({&args.dy, &args.bias});
+    }
     const plan::CallRows rows{args.routing, T};
     const plan::Plan& plan = call.plan(problem, request, &rows);
-    const Projection projection{.direction = Direction::backward,
-                                .T = T,
-                                .routing = args.routing,
-                                .rows = args.dy,
-                                .out = args.dx,
-                                .rank_rows = args.yb,
-                                .W = args.W,
-                                .A = args.A,
-                                .B = args.B,
-                                .bias = args.bias,
-                                .gates = args.gates,
-                                .scaling = args.scaling,
-                                .packing = request.packing,
-                                .workspace = args.workspace};
-    const ProjectionCall product(call, plan, problem, projection);
+    const ProjectionCall product(call, plan, problem, projection, request.packing);
     const GroupedProductArgs made = product.launch_product();
     if (const families::Step* step = plan.find(plan::Role::gate_gradient)) {
         call.launcher().launch_rows(*step, made.M, gate_gradient(args, made));

@@ -1,9 +1,7 @@
 // forward and scatter2scatter.
 #include "check/validate.hpp"
 #include "cpu/operations.hpp"
-#include "families/tensor_layout.hpp"
 #include "ops/projection_call.hpp"
-#include "tuning/bucket.hpp"
 
 namespace smlora {
 namespace ops {
@@ -13,28 +11,11 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
                   std::int64_t T) {
     if (T == 0) return;
     engine::CudaCall call(engine, stream);
-    plan::Forward request;
-    request.bucket = tuning::bucket_of(T);
-    request.tensor_cores = families::tensor_cores_fit(problem, {&args.x, &args.W, &args.y}, {&args.xa});
-    request.vector_rows = families::rows_aligned({&args.y});
-    if (problem.R > 0) request.packing = families::packing_of(problem, args.A, args.B, request.tensor_cores);
+    const Projection projection = projection_of(args, T);
+    const auto request = request_of<plan::Forward>(problem, projection);
     const plan::CallRows rows{args.routing, T};
     const plan::Plan& plan = call.plan(problem, request, &rows);
-    const Projection projection{.direction = Direction::forward,
-                                .T = T,
-                                .routing = args.routing,
-                                .rows = args.x,
-                                .out = args.y,
-                                .rank_rows = args.xa,
-                                .W = args.W,
-                                .A = args.A,
-                                .B = args.B,
-                                .bias = args.bias,
-                                .gates = args.gates,
-                                .scaling = args.scaling,
-                                .packing = request.packing,
-                                .workspace = args.workspace};
-    const ProjectionCall product(call, plan, problem, projection);
+    const ProjectionCall product(call, plan, problem, projection, request.packing);
     product.launch_product();
     product.launch_sum();
 }

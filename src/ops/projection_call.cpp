@@ -2,7 +2,6 @@
 
 #include "args/combine.h"
 #include "families/product_launch.hpp"
-#include "families/tensor_layout.hpp"
 
 namespace smlora::ops {
 namespace {
@@ -30,7 +29,34 @@ ProjectionScratch projection_scratch(const Problem& problem, std::int64_t M, Dir
                          .packed_b = packing.b.has_value()}};
 }
 
+/// The tensors that both operations call alike, beside those that they do not.
+template <class Args>
+Projection projection_of(const Args& args, Direction direction, std::int64_t T, const Tensor& rows, const Tensor& out,
+                         const Tensor& rank_rows) {
+    return {.direction = direction,
+            .T = T,
+            .rows = rows,
+            .out = out,
+            .rank_rows = rank_rows,
+            .routing = args.routing,
+            .W = args.W,
+            .A = args.A,
+            .B = args.B,
+            .bias = args.bias,
+            .gates = args.gates,
+            .scaling = args.scaling,
+            .workspace = args.workspace};
+}
+
 }  // namespace
+
+Projection projection_of(const ForwardArgs& args, std::int64_t T) {
+    return projection_of(args, Direction::forward, T, args.x, args.y, args.xa);
+}
+
+Projection projection_of(const BackwardInputArgs& args, std::int64_t T) {
+    return projection_of(args, Direction::backward, T, args.dy, args.dx, args.yb);
+}
 
 std::size_t projection_workspace(const Problem& problem, std::int64_t T, Direction direction) {
     families::Packing packing;
@@ -39,12 +65,12 @@ std::size_t projection_workspace(const Problem& problem, std::int64_t T, Directi
 }
 
 ProjectionCall::ProjectionCall(const engine::CudaCall& call, const plan::Plan& plan, const Problem& problem,
-                               const Projection& projection)
+                               const Projection& projection, const families::Packing& packing)
     : launcher_(call.launcher()),
       plan_(plan),
       problem_(problem),
       projection_(projection),
-      scratch_(projection_scratch(problem, projection.T * problem.top_k, projection.direction, projection.packing,
+      scratch_(projection_scratch(problem, projection.T * problem.top_k, projection.direction, packing,
                                   projection.rank_rows.given())) {
     scratch_.memory.allocate(projection.workspace, call.stream());
 }

@@ -5,8 +5,10 @@
 #include "args/grouped_product.h"
 #include "engine/cuda_call.hpp"
 #include "families/pack.hpp"
+#include "families/tensor_layout.hpp"
 #include "ops/projection_scratch.hpp"
 #include "plan/plan.hpp"
+#include "tuning/bucket.hpp"
 
 #include <smlora/operations.hpp>
 
@@ -22,19 +24,36 @@ enum class Direction : std::uint8_t { forward, backward };
 struct Projection {
     Direction direction = Direction::forward;
     std::int64_t T = 0;
-    const Routing& routing;
     const Tensor& rows;
     const Tensor& out;
     const Tensor& rank_rows;  ///< where XA or YB is wanted
+    const Routing& routing;
     const Tensor& W;
     const Tensor& A;
     const Tensor& B;
     const Tensor& bias;   ///< read by products that add it
     const Tensor& gates;  ///< read by the sum over a token's rows, or by products that apply it
     float scaling = 1.0F;
-    const families::Packing& packing;
     const Workspace& workspace;
 };
+
+// Of arguments that outlive it.
+[[nodiscard]] Projection projection_of(const ForwardArgs& args, std::int64_t T);
+[[nodiscard]] Projection projection_of(const BackwardInputArgs& args, std::int64_t T);
+
+/// What the requests of forward and backward_input have in common.
+template <class Request>
+[[nodiscard]] Request request_of(const Problem& problem, const Projection& projection) {
+    Request request;
+    request.bucket = tuning::bucket_of(projection.T);
+    request.tensor_cores = families::tensor_cores_fit(problem, {&projection.rows, &projection.W, &projection.out},
+                                                      {&projection.rank_rows});
+    request.vector_rows = families::rows_aligned({&projection.out});
+    if (problem.R > 0) {
+        request.packing = families::packing_of(problem, projection.A, projection.B, request.tensor_cores);
+    }
+    return request;
+}
 
 /// Bytes of the workspace that any such call for T tokens needs at most.
 [[nodiscard]] std::size_t projection_workspace(const Problem& problem, std::int64_t T, Direction direction);
@@ -43,7 +62,7 @@ struct Projection {
 class ProjectionCall {
  public:
     ProjectionCall(const engine::CudaCall& call, const plan::Plan& plan, const Problem& problem,
-                   const Projection& projection);
+                   const Projection& projection, const families::Packing& packing);
 
     /// Launches the product. Returns its arguments, among them where its rows are.
     GroupedProductArgs launch_product() const;

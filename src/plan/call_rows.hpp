@@ -7,7 +7,7 @@
 
 namespace smlora::plan {
 
-/// As they are sorted on the device.
+/// Sorted by expert, on the device.
 struct CallRows {
     Routing routing;
     std::int64_t T = 0;

@@ -16,12 +16,12 @@ class Chooser {
  public:
     virtual ~Chooser() = default;
 
-    /// By what is known already. Measures nothing and needs no GPU.
+    /// From what is known already. Measures nothing and needs no GPU.
     [[nodiscard]] virtual Choices known(const Problem& problem, const Request& request,
                                         const gpu::DeviceFacts& facts) = 0;
 
     /// The same, but what is not known may be measured first, on the rows of the call, which are valid on `stream`.
-    /// Never throws for a measurement that fails: then the choice is the one without it.
+    /// A measurement that fails throws nothing: the choice is then the one without it.
     [[nodiscard]] virtual Choices choose(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts,
                                          const CallRows& rows, CUstream stream) = 0;
 };

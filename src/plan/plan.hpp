@@ -31,8 +31,8 @@ enum class Role : std::uint8_t {
     yb,
     product,
     gradients,   ///< dA and dB on tensor cores
-    gradient_a,  ///< one of them without
-    gradient_b,
+    gradient_a,  ///< dA alone, without tensor cores
+    gradient_b,  ///< dB alone
     reduce,
     count,
 };
@@ -47,7 +47,7 @@ struct Plan {
     void set(Role role, families::Step step) { steps[static_cast<std::size_t>(role)] = std::move(step); }
 };
 
-/// Which candidate each piece of work shall have; the heuristic choice where nothing is said. See search_space.hpp.
+/// Which candidate each piece of work uses; the heuristic choice where none is set. See search_space.hpp.
 class Choices {
  public:
     [[nodiscard]] const std::optional<tuning::Configuration>& of(Role role) const {
@@ -61,7 +61,7 @@ class Choices {
     std::array<std::optional<tuning::Configuration>, static_cast<std::size_t>(Role::count)> by_role_;
 };
 
-/// Throws Error{unsupported} when the device has not the shared memory for any candidate of a piece of work.
+/// Throws Error{unsupported} when the device lacks the shared memory for every candidate of a piece of work.
 [[nodiscard]] Plan make_plan(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts,
                              const Choices& choices = {});
 

@@ -24,9 +24,9 @@ struct Recent {
 
 /// A thread's own table is direct-mapped.
 Recent& recent_of(const PlanKey& key) {
-    constexpr std::size_t slots = 64;
-    thread_local std::array<Recent, slots> recent_plans;
-    return recent_plans[static_cast<std::size_t>(hash_of(key) >> 32) % slots];
+    constexpr std::size_t plans = 64;
+    thread_local std::array<Recent, plans> recent_plans;
+    return recent_plans[static_cast<std::size_t>(hash_of(key) >> 32) % plans];
 }
 
 std::atomic<std::uint64_t> next_id{1};

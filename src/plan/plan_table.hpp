@@ -29,7 +29,7 @@ class PlanTable {
     /// The plan of `key`, which lives as long as the table; null if there is none yet. Allocates nothing.
     [[nodiscard]] const Plan* find(const PlanKey& key);
 
-    /// The plan of `key` from now on: `plan`, unless another thread was faster, whose plan is as good.
+    /// The plan of `key` from now on: `plan`, or the equal one of a thread that was faster.
     const Plan& insert(const PlanKey& key, Plan plan);
 
  private:

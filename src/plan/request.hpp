@@ -1,5 +1,5 @@
-// What differs between calls of one problem and changes which kernels are right: for each operation what it depends on,
-// and no more.
+// What differs between calls of one problem and decides which kernels fit: for each operation what its kernels depend
+// on, and no more.
 #pragma once
 
 #include "families/pack.hpp"
@@ -54,7 +54,7 @@ struct BackwardInput {
     std::uint8_t bucket = 0;
     bool tensor_cores = false;
     bool vector_rows = false;  ///< rows of dx, and of x if dgates are wanted, 16-byte aligned
-    bool vector_bias = false;  ///< the bias and the rows of dy, if dgates are wanted of both
+    bool vector_bias = false;  ///< the bias and the rows of dy, if dgates need them, 16-byte aligned
     bool wants_dgates = false;
     families::Packing packing;
 
@@ -83,7 +83,7 @@ struct GatedActivation {
 using Request =
     std::variant<Forward, BackwardInput, BackwardLora, Route, Group, Combine, CombineBackward, GatedActivation>;
 
-/// Of the operations that have one; 0 for others.
+/// The bucket of T; 0 for operations without one.
 [[nodiscard]] std::uint8_t bucket(const Request& request);
 
 /// False for operations that have no kernels on tensor cores.

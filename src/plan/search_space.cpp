@@ -110,7 +110,7 @@ std::vector<Problem> related_problems(const Problem& problem, Role role) {
 }
 
 tuning::SearchSpace search_space(const Problem& problem, const Request& request, Role role,
-                               const gpu::DeviceFacts& facts) {
+                                 const gpu::DeviceFacts& facts) {
     switch (role) {
         case Role::xa:
         case Role::yb:
@@ -123,7 +123,7 @@ tuning::SearchSpace search_space(const Problem& problem, const Request& request,
 }
 
 tuning::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
-                                      const gpu::DeviceFacts& facts, const Choices& choices) {
+                                        const gpu::DeviceFacts& facts, const Choices& choices) {
     const tuning::SearchSpace space = search_space(problem, request, role, facts);
     if (const auto& chosen = choices.of(role); chosen && tuning::find_legal(space, *chosen) != nullptr) return *chosen;
     const auto best = tuning::heuristic_choice(space);

@@ -1,6 +1,6 @@
-// The pieces of an operation that can be done in several ways, and the ways.
+// The pieces of work of an operation that have several candidates, and the candidates.
 //
-// The ways are those of the kernel families (families/registry.cpp); planning, recording, measuring and explaining take
+// The kernel families make the candidates (families/registry.cpp); planning, recording, measuring and explaining take
 // them as they are.
 #pragma once
 
@@ -18,18 +18,18 @@ namespace smlora::plan {
 ///   product    the product of forward or dX with everything that its adapter needs beside packing, whichever kernels
 ///              that takes
 ///   xa, yb     rank rows, where a kernel of their own makes them
-///   gradients  dA and dB, the adding up of their pieces included
-/// In the order in which they are to be chosen: the choice for a product tells whether it needs rank rows made. Empty
-/// without tensor cores: then there is one kernel for each role.
+///   gradients  dA and dB, with the kernel that adds up their partial sums
+/// In the order in which to choose: the choice for a product decides whether rank rows need a kernel. Empty without
+/// tensor cores: then there is one kernel for each role.
 [[nodiscard]] std::vector<Role> chosen_roles(const Problem& problem, const Request& request);
 
-/// Whether a plan with these choices has that piece of work, one of chosen_roles, at all: the rank rows of a product
-/// that makes them on the way are none.
+/// Whether a plan with these choices has that piece of work, one of chosen_roles, at all. It has no rank rows if its
+/// product makes them on the way.
 [[nodiscard]] bool is_needed(const Problem& problem, const Request& request, Role role, const gpu::DeviceFacts& facts,
                              const Choices& choices);
 
-/// What records call it: "forward", "dx", "xa", "yb", "gradients", .. Requests whose kernels differ in more than what
-/// every request has differ in their slots.
+/// What records call it: "forward", "dx", "xa", "yb", "gradients", .. Two requests of one problem have the same slot if
+/// their records can serve each other.
 [[nodiscard]] std::string slot_name(const Problem& problem, const Request& request, Role role);
 
 /// A piece of work that records name.
@@ -49,18 +49,18 @@ struct NamedWork {
 /// and gates and indices are a handful of bytes a row.
 [[nodiscard]] Problem plain_problem(const Problem& problem);
 
-/// Whose records serve for a piece of work, the nearest first: the plain problem's; and those of its other weight
-/// layout, with and without a bias, where neither is touched, as in the gradients, whose caller need not say them.
+/// The problems whose records serve for a piece of work, the nearest first: the plain problem; and where the work
+/// touches neither weight nor bias, as the gradients do not, also with the other weight layout, with and without bias.
 [[nodiscard]] std::vector<Problem> related_problems(const Problem& problem, Role role);
 
 /// Every candidate, legal or not.
 [[nodiscard]] tuning::SearchSpace search_space(const Problem& problem, const Request& request, Role role,
-                                             const gpu::DeviceFacts& facts);
+                                               const gpu::DeviceFacts& facts);
 
-/// The configuration to use: what was chosen if it is a legal candidate, else the heuristic choice. Throws
+/// The configuration to use: what was chosen if that is a legal candidate, else the heuristic choice. Throws
 /// Error{unsupported} when no candidate is legal on the device.
 [[nodiscard]] tuning::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
-                                                    const gpu::DeviceFacts& facts, const Choices& choices);
+                                                      const gpu::DeviceFacts& facts, const Choices& choices);
 
 /// The template families that the candidates are made from, sorted, each once.
 [[nodiscard]] std::vector<std::string> families_of(const tuning::SearchSpace& space);

@@ -14,7 +14,7 @@
 
 namespace smlora::plan {
 
-/// What is to be used for the pieces of work of a request.
+/// The choices for the pieces of work of a request.
 using KnownChoices = std::function<Choices(const Request&)>;
 
 /// The kernels of route, group, combine, forward, backward_input and backward_lora for T tokens, without duplicates.
@@ -22,13 +22,13 @@ using KnownChoices = std::function<Choices(const Request&)>;
                                                         const gpu::DeviceFacts& facts,
                                                         const KnownChoices& choices = {});
 
-/// The kernels of activation and activation_backward on rows of a that are `width` wide, each with the start of a
-/// 16-byte vector where that can be.
+/// The kernels of activation and activation_backward on rows of `width` numbers, 16-byte aligned where the width
+/// allows it.
 [[nodiscard]] std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activation,
                                                               const gpu::DeviceFacts& facts);
 
-/// What forward, backward_input and backward_lora ask for in a training step of T tokens, adapters stored as the
-/// kernels read them: what tuning a problem is about. Rows are 16-byte aligned where K and N allow it.
+/// The requests of forward, backward_input and backward_lora in a training step of T tokens, which are what tuning a
+/// problem measures. Adapters are stored as the kernels read them, and rows 16-byte aligned where K and N allow it.
 [[nodiscard]] std::vector<Request> step_requests(const Problem& problem, std::int64_t T);
 
 }  // namespace smlora::plan

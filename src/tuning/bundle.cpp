@@ -106,9 +106,7 @@ Json entry_of(const Trial& trial, const std::string& key) {
 
 std::string line_of(const Source& source, std::size_t environment, const std::map<std::string, std::string>& keys) {
     const Tuning& tuning = source.tuning;
-    Json line{{"problem", source.name->problem},
-              {"bucket", source.name->bucket},
-              {"slot", tuning.slot}};
+    Json line{{"problem", source.name->problem}, {"bucket", source.name->bucket}, {"slot", tuning.slot}};
     if (environment != 0) line["environment"] = environment;
     line["date"] = tuning.date.substr(0, 10);
     line["seconds"] = std::round(tuning.seconds * 10) / 10;

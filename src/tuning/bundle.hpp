@@ -1,4 +1,4 @@
-// A bundle: the complete tunings of one GPU in one file, for those who read many and write none: the records that come
+// A bundle: the complete tunings of one GPU in one file, to be read often and never changed: the records that come
 // with smlora, a folder that a cluster shares, an archive. Samples are not in it, only what they came to.
 //
 // JSON Lines. The first member of a line tells what it is; lines stand in this order:
@@ -51,7 +51,7 @@ class Bundle {
     [[nodiscard]] std::optional<Tuning> find(std::string_view problem, std::uint8_t bucket, std::string_view slot,
                                              const Environment& environment) const;
 
-    /// Of the tunings of `slot`, whether or not they hold anywhere.
+    /// Of the tunings of `slot`, whether or not they hold here.
     [[nodiscard]] std::vector<Environment> environments(std::string_view problem, std::uint8_t bucket,
                                                         std::string_view slot) const;
 
@@ -68,7 +68,7 @@ class Bundle {
         std::int32_t samples = 0;
         std::string why;
     };
-    /// Much smaller than the tuning that it becomes: of a bundle a process needs a handful.
+    /// Much smaller than the tuning that it becomes; a process needs a handful of those in a bundle.
     struct Line {
         std::uint32_t environment = 0;
         std::string date;

@@ -10,11 +10,11 @@
 
 namespace smlora::tuning {
 
-/// A difference below this is noise however well the samples agree: measured again, on another day, it may be the
-/// reverse.
+/// A difference below this is noise however well the samples agree: another day's measurement
+/// may reverse it.
 inline constexpr double noise_floor = 0.01;
 
-/// A candidate's time as its samples have it.
+/// A candidate's time by its samples.
 struct Estimate {
     double seconds = no_sample;
     /// Standard error, relative. Samples scatter no less than is usual among the trials that have as many or more.
@@ -28,8 +28,8 @@ struct Estimate {
 /// the samples since count by their numbers.
 [[nodiscard]] std::vector<Estimate> estimates(const std::vector<Trial>& trials);
 
-/// Puts a timing in the place of the samples of each trial, which changes no estimate but by rounding: ratios and
-/// deviations to five digits after the point, the yardstick's time to the nanosecond, as records keep them.
+/// Replaces the samples of each trial by a timing. Estimates change by rounding alone: ratios and deviations have five
+/// digits after the point, and the yardstick's time is in whole nanoseconds, as in records.
 void condense(std::vector<Trial>& trials);
 
 struct Judgement {
@@ -37,14 +37,14 @@ struct Judgement {
     std::string reason;                 ///< for people
 };
 
-/// The fastest is best; a candidate that is slower than it by no more than the noise (three standard errors of the difference,
-/// at least noise_floor; for all but the heuristic choice at most 3 %) ties with it. Of those that tie: the heuristic
-/// choice, else the least shared memory, else the first name. Trials with fewer than three samples win only if nobody
-/// has more, and those that were dropped as slow never: how slow, one round does not tell.
+/// A candidate ties with the fastest if it is slower by no more than the noise: three standard errors of the
+/// difference, at least noise_floor, and at most 3 % unless it is the heuristic choice. Of those that tie the heuristic
+/// choice wins, else the one with the least shared memory, else the first name. A trial with fewer than three samples
+/// wins only if none has more. One that was dropped as slow never wins: one round does not tell how slow it is.
 [[nodiscard]] Judgement judge(const std::vector<Trial>& trials);
 
-/// The fastest and those that tie with it, if more samples may part them: if one of them is slower than it by more than
-/// noise_floor; and with the heuristic choice, if its samples do not tell whether it is. Else nothing.
+/// The trials that more samples may part: the fastest and those that tie with it, if one of these is slower by more
+/// than noise_floor; the heuristic choice with them, if its samples do not tell whether it is. Else nothing.
 [[nodiscard]] std::vector<std::size_t> undecided(const std::vector<Trial>& trials);
 
 }  // namespace smlora::tuning

@@ -1,4 +1,4 @@
-// A tuning while it is measured: what is known of it is saved now and then, and its progress is told.
+// A tuning while it is measured: saves what is known of it from time to time, and reports progress.
 #pragma once
 
 #include "tuning/device.hpp"
@@ -24,20 +24,20 @@ class Journal {
     Journal(Device& device, Tuning& tuning, const Observer& observer);
 
     [[nodiscard]] std::vector<Trial>& trials() { return tuning_.trials; }
-    /// Of the inputs to check on.
+    /// Of the inputs that candidates are checked on.
     [[nodiscard]] std::uint64_t seed() const { return tuning_.seed; }
 
     void report(std::string_view phase, std::size_t done, std::size_t total);
 
-    /// With the choice by what is known.
+    /// Saves the tuning, with the choice that the samples so far give.
     void save();
-    /// Unless the last time is only a moment ago.
+    /// The same, unless the last time was a moment ago.
     void save_now_and_then();
     /// Nothing is left to measure.
     void complete() { complete_ = true; }
 
-    /// Runs a trial on the device for the first time. A kernel that faults takes the process's context with it, one
-    /// that hangs the process: the record tells the next process which it was.
+    /// Runs a trial on the device for the first time. A kernel that faults ends the process's context, and one that
+    /// hangs ends the process: the record tells the next process which it was.
     template <class Run>
     auto guarded(Trial& trial, const Run& run) {
         const Verdict before = std::exchange(trial.verdict, Verdict::running);

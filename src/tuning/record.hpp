@@ -2,17 +2,17 @@
 //
 //   {
 //     "format": 2,
-//     "gpu": "NVIDIA H200",                   the record's name: these three, which its file's name is a hash of
+//     "gpu": "NVIDIA H200",                   the record's name is these three; its file is named after a hash of them
 //     "problem": "E128 K2048 N1536 ..",
-//     "bucket": 11,                           2^11 tokens, give or take
+//     "bucket": 11,                           about 2^11 tokens
 //     "tunings": [                            one for each piece of work and environment
 //       {
 //         "slot": "forward",
 //         "environment": {"gpu", "arch", "multiprocessors", "driver", "compiler", "templates"},
 //         "date": "2026-11-23T10:11:12Z",
 //         "workload": {"tokens": 2048, "routing": "uniform"},
-//         "seed": 17,                         of the inputs that candidates were checked on; 0: not known any more
-//         "seconds": 3.2,                     that all of it took
+//         "seed": 17,                         of the inputs that candidates were checked on; 0: no longer known
+//         "seconds": 3.2,                     that measuring has taken in all
 //         "complete": true,                   false: interrupted, the next measurement resumes it
 //         "choice": {"family", ..},           null: no candidate was right, or none was timed yet
 //         "reason": "4.1 % faster than the heuristic choice",
@@ -68,8 +68,8 @@ struct Record {
 
 [[nodiscard]] std::string record_text(const Record& record);
 
-/// Nothing, with the reason in `why`, unless every field is there and has its type, every tuning makes sense (it names
-/// a candidate of its own as its choice, one that was not refused), and the checksum is right.
+/// Nothing, with the reason in `why`, unless every field is there and has its type, every tuning makes sense (its
+/// choice is one of its candidates and was not refused), and the checksum is right.
 [[nodiscard]] std::optional<Record> parse_record(const std::string& text, std::string& why);
 
 }  // namespace smlora::tuning

@@ -27,8 +27,8 @@ class Logger;
 
 namespace smlora::tuning {
 
-/// The records of a record's or bundle's file. Nothing, with the reason in `why`, unless it is sound and lies under its
-/// own name.
+/// The records in the file of a record or bundle. Nothing, with the reason in `why`, unless it is sound and lies under
+/// its own name.
 [[nodiscard]] std::optional<std::vector<Record>> records_in(const cache::RecordText& stored, std::string& why);
 
 /// What was measured for another number of tokens, or for another problem.
@@ -48,19 +48,19 @@ class RecordStore {
     [[nodiscard]] std::optional<Tuning> find(const RecordName& name, std::string_view slot,
                                              const Environment& environment);
 
-    /// The same from the nearest other record whose choice is legal in `space`: that of one of `relatives`, problems
-    /// that are nearly the same, for the same bucket, then any of them for the nearest other bucket, of those as near
-    /// the problem's own, then the first of `relatives`. The problem itself may be among them.
+    /// The same from the nearest other record whose choice is legal in `space`. `relatives` are problems that are
+    /// nearly the same; the problem itself may be among them. First come their records for the same bucket; then the
+    /// nearest other bucket of any. Of equally near records the problem's own comes first, then the first relative's.
     [[nodiscard]] std::optional<NearTuning> find_near(const RecordName& name, const std::vector<std::string>& relatives,
                                                       std::string_view slot, const Environment& environment,
                                                       const SearchSpace& space);
 
-    /// Puts a tuning into the writable layer's record, beside what that holds of other slots and environments. False
+    /// Puts a tuning into the writable layer's record, which keeps its tunings of other slots and environments. False
     /// when it cannot be written. Two processes that save at once may lose one of the two, which is measured again;
     /// with_lock keeps them apart.
     bool save(const RecordName& name, const Tuning& tuning);
 
-    /// In what the environment of what is recorded differs; empty when nothing is, or something holds.
+    /// How the recorded environment differs from this one; empty when nothing is recorded, or something holds.
     [[nodiscard]] std::string why_unfit(const RecordName& name, std::string_view slot, const Environment& environment);
 
     /// Work on a record that one process should do for all, see Cache::with_lock.
@@ -68,7 +68,7 @@ class RecordStore {
                    std::optional<std::chrono::milliseconds> patience = std::nullopt);
 
  private:
-    /// What a file says: a record or a bundle; neither if it is unsound.
+    /// What a file holds: a record or a bundle; neither if it is unsound.
     struct Known {
         util::FileStatus status;
         std::int64_t read_at = 0;  ///< nanoseconds since 1970
@@ -85,7 +85,7 @@ class RecordStore {
     [[nodiscard]] std::vector<Known> known(const std::vector<cache::StoredFile>& files);
     [[nodiscard]] std::optional<Tuning> find_in(const std::vector<Known>& sources, const RecordName& name,
                                                 std::string_view slot, const Environment& environment) const;
-    /// In what the first tuning of `slot` differs from `environment`; empty when one of them holds.
+    /// How the environment of the first tuning of `slot` differs from this one; empty when one of them holds.
     [[nodiscard]] static std::string first_mismatch(const std::vector<Known>& sources, const RecordName& name,
                                                     std::string_view slot, const Environment& environment);
 

@@ -95,7 +95,8 @@ inline void expect_dx(const workload::Projection& p, const Array& dx) {
     EXPECT_TRUE(comparison.within(tolerance(p, dx)));
 }
 
-/// xa or yb: grouped rows of R values, then zeros up to the padded rank. Nothing is promised of rows of entries left out.
+/// xa or yb: grouped rows of R values, then zeros up to the padded rank. Nothing is promised of rows of entries left
+/// out.
 template <class RowOf>
 void expect_ranked(const workload::Projection& p, const Array& ranked, std::int64_t cost, const RowOf& row_of) {
     EXPECT_TRUE(ranked.untouched_outside()) << "bytes around the rows were overwritten";

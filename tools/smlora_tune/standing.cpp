@@ -122,7 +122,7 @@ class Field {
     const std::vector<tuning::Estimate> times_;
     const std::vector<tuning::Candidate> tried_;
     const tuning::Candidate* const used_;  // in the space of work_
-    double used_seconds_ = 0;            // measured; 0: not
+    double used_seconds_ = 0;              // measured; 0: not
 };
 
 }  // namespace

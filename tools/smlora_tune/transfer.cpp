@@ -85,7 +85,8 @@ std::map<std::string, tuning::Record> merged_records(const Engine& engine) {
             continue;
         }
         for (const tuning::Record& record : *records) {
-            tuning::Record& target = merged.try_emplace(record.name.key(), tuning::Record{record.name, {}}).first->second;
+            tuning::Record& target =
+                merged.try_emplace(record.name.key(), tuning::Record{record.name, {}}).first->second;
             for (const tuning::Tuning& tuning : record.tunings) {
                 const tuning::Tuning* below = target.find(tuning.slot, tuning.environment);
                 if (below == nullptr || tuning.complete || !below->complete) target.put(tuning);
@@ -127,8 +128,8 @@ std::vector<ArchiveMember> records_of(const Engine& engine, std::size_t& tunings
     for (const auto& [key, record] : records) {
         if (record.tunings.empty()) continue;
         tunings += record.tunings.size();
-        members.push_back(
-            {fmt::format("tuning/{}/{}.json", cache::record_folder(record.name.gpu), key), tuning::record_text(record)});
+        members.push_back({fmt::format("tuning/{}/{}.json", cache::record_folder(record.name.gpu), key),
+                           tuning::record_text(record)});
     }
     return members;
 }

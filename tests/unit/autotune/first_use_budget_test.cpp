@@ -45,11 +45,13 @@ class MachineDevice final : public tuning::Device {
     tuning::Preparation prepare_reference(std::size_t part) override { return fake_.prepare_reference(part); }
     void allocate(int sets, std::uint64_t seed) override { fake_.allocate(sets, seed); }
     tuning::Verification verify(const tuning::Candidate& one) override { return fake_.verify(one); }
-    double time(const tuning::Candidate& one, int set, std::size_t round) override { return fake_.time(one, set, round); }
+    double time(const tuning::Candidate& one, int set, std::size_t round) override {
+        return fake_.time(one, set, round);
+    }
 
  private:
     static std::map<std::string, tuning::testing::Planted> planted(const Machine& machine,
-                                                                 const tuning::SearchSpace& space) {
+                                                                   const tuning::SearchSpace& space) {
         std::map<std::string, tuning::testing::Planted> all;
         for (const tuning::Candidate& one : space) {
             all[one.name] = {1e3 * one.predicted_seconds, machine.compile_seconds, machine.check_seconds};

@@ -1,24 +1,17 @@
 // What an engine refuses before it is made, and what a tensor refuses.
+#include "support/errors.hpp"
+
 #include <smlora/smlora.hpp>
 
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <string>
 #include <utility>
 
 namespace smlora {
 namespace {
 
-std::string message_of(const std::function<void()>& body) {
-    try {
-        body();
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
-        return error.what();
-    }
-    return "nothing was thrown";
-}
+using test::message_of;
 
 EngineOptions cpu_options() {
     EngineOptions options;

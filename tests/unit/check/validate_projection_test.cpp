@@ -5,6 +5,25 @@
 namespace smlora::check::test {
 namespace {
 
+/// What forward and backward_input check alike.
+template <class Call>
+void expect_weight_and_adapter_checked() {
+    expect_problem_checked<Call>();
+    expect_scaling_checked<Call>();
+    expect_routing_checked<Call>();
+    expect_gates_checked<Call>();
+    expect_tensor_checked<Call>(
+        "W", [](Call& c) -> Tensor& { return c.args.W; }, "[E, K, N] = [4, 24, 40]", "fp16");
+    expect_tensor_checked<Call>(
+        "A", [](Call& c) -> Tensor& { return c.args.A; }, "[E, R, K] = [4, 5, 24]", "fp32");
+    expect_tensor_checked<Call>(
+        "B", [](Call& c) -> Tensor& { return c.args.B; }, "[E, N, R] = [4, 40, 5]", "fp32");
+    expect_tensor_checked<Call>(
+        "bias", [](Call& c) -> Tensor& { return c.args.bias; }, "[E, N] = [4, 40]", "fp16");
+    expect_tensor_checked<Call>(
+        "gates", [](Call& c) -> Tensor& { return c.args.gates; }, "[T, top_k] = [3, 2]", "fp32");
+}
+
 TEST(ValidateForward, TakesWhatIsSound) {
     expect_taken<Forward>({{"everything", [](Forward&) {}},
                            {"without xa", [](Forward& c) { c.args.xa = {}; }},
@@ -68,28 +87,11 @@ TEST(ValidateForward, TakesWhatIsSound) {
 
 TEST(ValidateForward, NamesWhatIsWrong) {
     using Call = Forward;
-    expect_problem_checked<Call>();
-    expect_scaling_checked<Call>();
-    expect_routing_checked<Call>();
-    expect_gates_checked<Call>();
+    expect_weight_and_adapter_checked<Call>();
     expect_first_rows_checked<Call>("x", [](Call& c) -> Tensor& { return c.args.x; });
     expect_rows_checked<Call>(
         "y", [](Call& c) -> Tensor& { return c.args.y; }, "[T, N] = [3, 40]");
-    auto expect_tensor = [](const char* argument, Argument<Call> of, const char* shape, const char* dtype,
-                            bool required = true) {
-        expect_tensor_checked<Call>(argument, of, shape, dtype, required);
-    };
-    expect_tensor(
-        "W", [](Call& c) -> Tensor& { return c.args.W; }, "[E, K, N] = [4, 24, 40]", "fp16");
-    expect_tensor(
-        "A", [](Call& c) -> Tensor& { return c.args.A; }, "[E, R, K] = [4, 5, 24]", "fp32");
-    expect_tensor(
-        "B", [](Call& c) -> Tensor& { return c.args.B; }, "[E, N, R] = [4, 40, 5]", "fp32");
-    expect_tensor(
-        "bias", [](Call& c) -> Tensor& { return c.args.bias; }, "[E, N] = [4, 40]", "fp16");
-    expect_tensor(
-        "gates", [](Call& c) -> Tensor& { return c.args.gates; }, "[T, top_k] = [3, 2]", "fp32");
-    expect_tensor(
+    expect_tensor_checked<Call>(
         "xa", [](Call& c) -> Tensor& { return c.args.xa; }, "[M, R] = [6, 5]", "fp16", false);
     expect_refused<Call>(
         {{"x: expected [T, K] = [3, 24], got [3, 23]", [](Call& c) { c.args.x.shape[1] = 23; }},
@@ -193,33 +195,16 @@ TEST(ValidateBackwardInput, TakesWhatIsSound) {
 
 TEST(ValidateBackwardInput, NamesWhatIsWrong) {
     using Call = BackwardInput;
-    expect_problem_checked<Call>();
-    expect_scaling_checked<Call>();
-    expect_routing_checked<Call>();
-    expect_gates_checked<Call>();
+    expect_weight_and_adapter_checked<Call>();
     expect_first_rows_checked<Call>("dy", [](Call& c) -> Tensor& { return c.args.dy; });
     expect_rows_checked<Call>(
         "dx", [](Call& c) -> Tensor& { return c.args.dx; }, "[T, K] = [3, 24]");
-    auto expect_tensor = [](const char* argument, Argument<Call> of, const char* shape, const char* dtype,
-                            bool required = true) {
-        expect_tensor_checked<Call>(argument, of, shape, dtype, required);
-    };
-    expect_tensor(
-        "W", [](Call& c) -> Tensor& { return c.args.W; }, "[E, K, N] = [4, 24, 40]", "fp16");
-    expect_tensor(
-        "A", [](Call& c) -> Tensor& { return c.args.A; }, "[E, R, K] = [4, 5, 24]", "fp32");
-    expect_tensor(
-        "B", [](Call& c) -> Tensor& { return c.args.B; }, "[E, N, R] = [4, 40, 5]", "fp32");
-    expect_tensor(
-        "gates", [](Call& c) -> Tensor& { return c.args.gates; }, "[T, top_k] = [3, 2]", "fp32");
-    expect_tensor(
+    expect_tensor_checked<Call>(
         "yb", [](Call& c) -> Tensor& { return c.args.yb; }, "[M, R] = [6, 5]", "fp16", false);
-    expect_tensor(
+    expect_tensor_checked<Call>(
         "dgates", [](Call& c) -> Tensor& { return c.args.dgates; }, "[T, top_k] = [3, 2]", "fp32", false);
-    expect_tensor(
+    expect_tensor_checked<Call>(
         "x", [](Call& c) -> Tensor& { return c.args.x; }, "[T, K] = [3, 24]", "fp16", false);
-    expect_tensor(
-        "bias", [](Call& c) -> Tensor& { return c.args.bias; }, "[E, N] = [4, 40]", "fp16");
     expect_refused<Call>({{"dy: expected [T, N] = [3, 40], got [3, 24]",
                            [](Call& c) {
                                c.args.dy = tensor(DType::fp16, {T, K});

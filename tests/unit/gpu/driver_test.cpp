@@ -5,40 +5,23 @@
 #include "gpu/launch.hpp"
 #include "gpu/module.hpp"
 #include "gpu/pool.hpp"
+#include "support/errors.hpp"
 #include "unit/gpu/fake_driver.hpp"
-
-#include <smlora/error.hpp>
 
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <string>
 #include <thread>
 
 namespace smlora::gpu {
 namespace {
 
+using test::expect_parts;
 using test::FakeDriver;
-
-std::string message_of(ErrorCode code, const std::function<void()>& action) {
-    try {
-        action();
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code(), code) << error.what();
-        return error.what();
-    }
-    ADD_FAILURE() << "nothing was thrown";
-    return {};
-}
-
-void expect_parts(const std::string& text, std::initializer_list<const char*> parts) {
-    for (const char* part : parts) {
-        EXPECT_NE(text.find(part), std::string::npos) << part << "\nin\n" << text;
-    }
-}
+using test::message_of;
 
 TEST(Driver, WithoutOneTheErrorSaysWhatWasLookedForAndWhatCame) {
     if (void* handle = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) {

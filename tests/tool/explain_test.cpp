@@ -1,0 +1,132 @@
+// explain, with and without records.
+#include "tuning_commands.hpp"
+
+#include <algorithm>
+
+namespace smlora::tool {
+namespace {
+
+TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
+    const nlohmann::json document = run(with(explain, "--json")).json();
+    EXPECT_EQ(document["gpu"], "NVIDIA H200");
+    for (const char* slot : {"forward", "xa", "dx", "yb", "gradients"}) {
+        const nlohmann::json work = work_called(document, slot);
+        EXPECT_NE(work["source"].get<std::string>().find("nothing is recorded"), std::string::npos);
+        EXPECT_GT(work["floor_seconds"], 0);
+        int used = 0;
+        double best = 1;
+        for (const auto& candidate : work["candidates"]) {
+            EXPECT_FALSE(candidate["why"].get<std::string>().empty()) << candidate;
+            EXPECT_FALSE(candidate.contains("measured_seconds"));
+            if (candidate["status"] == "refused") continue;
+            best = std::min(best, candidate["predicted_seconds"].get<double>());
+            used += candidate["status"] == "used" ? 1 : 0;
+        }
+        EXPECT_EQ(used, 1);
+        EXPECT_EQ(work["candidates"][0]["status"], "used") << "the one that is used leads";
+        EXPECT_EQ(work["candidates"][0]["predicted_seconds"], best);
+    }
+    const std::string text = run(explain).out;
+    for (const char* part :
+         {"forward  the heuristic choice", "of floor", "predicted to be the fastest", "SMLORA_INSTRUCTIONS is mma"}) {
+        EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+    }
+}
+
+TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
+    const auto nvrtc = run({"info", "--json"}).json()["nvrtc"];
+    if (!nvrtc["found"].get<bool>()) GTEST_SKIP() << "no NVRTC, whose version is compared";
+    plant_record([](tuning::Tuning& tuning) { tuning.environment.compiler = "1.2.3"; });
+    const std::string source = work_called(run(with(explain, "--json")).json(), "forward")["source"];
+    EXPECT_EQ(
+        source.find("the heuristic choice: nothing is recorded that holds here (compiler: recorded with 1.2.3, here"),
+        0u)
+        << source;
+}
+
+TEST_F(TuningCommands, ExplainShowsWhatWasMeasuredAndWhy) {
+    const std::string winner = plant_record();
+    const nlohmann::json work = work_called(run(with(explain, "--json")).json(), "forward");
+    EXPECT_EQ(work["used"], winner);
+    EXPECT_NE(work["source"].get<std::string>().find("recorded on 2026-11-23"), std::string::npos) << work["source"];
+    EXPECT_EQ(work["candidates"][0]["name"], winner);
+    EXPECT_NEAR(work["candidates"][0]["measured_seconds"], 0.5e-5, 1e-8);
+    EXPECT_NE(work["candidates"][0]["why"].get<std::string>().find("faster than the heuristic choice"),
+              std::string::npos);
+    const auto refused = std::find_if(work["candidates"].begin(), work["candidates"].end(),
+                                      [](const auto& c) { return c["why"] == "spills 8 bytes of registers"; });
+    ASSERT_NE(refused, work["candidates"].end());
+    EXPECT_EQ((*refused)["status"], "refused");
+    EXPECT_NE(run(explain).out.find("2.000 times the time of the choice"), std::string::npos);
+    // For another number of tokens it is the nearest.
+    std::vector<std::string> elsewhere = explain;
+    elsewhere[4] = "4096";
+    const nlohmann::json near = work_called(run(with(elsewhere, "--json")).json(), "forward");
+    EXPECT_EQ(near["used"], winner);
+    EXPECT_NE(near["source"].get<std::string>().find("recorded for about 64 tokens"), std::string::npos);
+    // With other number types it is the same, and what was measured is not said to be of this problem.
+    std::vector<std::string> types = explain;
+    types.insert(types.end(), {"--adapter-dtype", "fp32", "--index-dtype", "int64"});
+    const nlohmann::json served = work_called(run(with(types, "--json")).json(), "forward");
+    EXPECT_EQ(served["used"], winner);
+    EXPECT_EQ(
+        served["source"],
+        "recorded for about 64 tokens of E8 K256 N512 R16 k2 bf16 ekn token->scattered, whose records are used here");
+    EXPECT_NE(served["record"], work["record"]);
+    EXPECT_EQ(served["served_by"], work["record"]);
+    EXPECT_EQ(work["served_by"], "");
+    for (const auto& candidate : served["candidates"]) {
+        EXPECT_FALSE(candidate.contains("measured_seconds"));
+        EXPECT_FALSE(candidate["why"].get<std::string>().empty()) << candidate;
+        if (candidate["status"] == "lost") {
+            EXPECT_EQ(candidate["why"].get<std::string>().find("not measured here, predicted to take"), 0u);
+        }
+    }
+    // Without records, it is the cost model's.
+    const nlohmann::json off = work_called(run(with(explain, "--json"), {{"SMLORA_TUNING", "off"}}).json(), "forward");
+    EXPECT_NE(off["source"].get<std::string>().find("the heuristic choice"), std::string::npos);
+    EXPECT_NE(off["used"], winner);
+    // The report of the kernel's resources comes from a compile.
+    if (run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) {
+        ASSERT_EQ(work["kernels"].size(), 1u);
+        EXPECT_GT(work["kernels"][0]["registers"], 16);
+        EXPECT_EQ(work["kernels"][0]["spill_bytes"], 0);
+    }
+}
+
+TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
+    const std::string h100 = "NVIDIA H100 80GB HBM3";
+    const std::string winner = plant_record({}, h100);
+    std::vector<std::string> named = explain;
+    named[5] = "--gpu";
+    named[6] = h100;
+    const nlohmann::json document = run(with(named, "--json")).json();
+    EXPECT_EQ(document["gpu"], h100);
+    EXPECT_EQ(document["gpu_assumed"], true);
+    EXPECT_EQ(document["arch"], "sm_90a");
+    EXPECT_EQ(document["ceilings"]["gbs"], 3008);
+    const nlohmann::json work = work_called(document, "forward");
+    EXPECT_EQ(work["used"], winner);
+    EXPECT_EQ(work["source"].get<std::string>().find("recorded on 2026-11-23"), 0u) << work["source"];
+    EXPECT_EQ(run(named).out.find(h100 + " (sm_90a; assumed, no GPU found), ceilings 790 TFLOP/s and 3008 GB/s"), 0u);
+    // Another GPU of its architecture has other records.
+    const std::string other = work_called(run(with(explain, "--json")).json(), "forward")["source"];
+    EXPECT_NE(other.find("nothing is recorded"), std::string::npos) << other;
+
+    // A word of its name is enough where only one has it.
+    for (const char* brief : {"H100", "h100", "nvidia 80GB h100"}) {
+        named[6] = brief;
+        EXPECT_EQ(run(with(named, "--json")).json()["gpu"], h100) << brief;
+    }
+    for (const char* unclear : {"H300", "NVIDIA", " "}) {
+        named[6] = unclear;
+        const Outcome unknown = run(named);
+        EXPECT_EQ(unknown.exit_code, 2) << unclear;
+        EXPECT_NE(unknown.err.find("\"NVIDIA H100 80GB HBM3\", \"NVIDIA H200\""), std::string::npos) << unknown.err;
+    }
+    named[6] = h100;
+    EXPECT_EQ(run(with(with(explain, "--gpu"), h100)).exit_code, 2) << "its architecture is no choice";
+}
+
+}  // namespace
+}  // namespace smlora::tool
