@@ -31,6 +31,7 @@ SMLORA_INIT(combine_args)
 SMLORA_INIT(combine_backward_args)
 SMLORA_INIT(activation_args)
 SMLORA_INIT(activation_backward_args)
+SMLORA_INIT(dequantize_args)
 SMLORA_INIT(forward_args)
 SMLORA_INIT(backward_input_args)
 SMLORA_INIT(backward_lora_args)
@@ -173,7 +174,7 @@ class Convert : public ::testing::Test {};
 using Structs = ::testing::Types<smlora_problem, smlora_engine_options, smlora_prewarm_options, smlora_tune_options,
                                  smlora_route_args, smlora_group_args, smlora_combine_args,
                                  smlora_combine_backward_args, smlora_activation_args, smlora_activation_backward_args,
-                                 smlora_forward_args, smlora_backward_input_args, smlora_backward_lora_args>;
+                                 smlora_dequantize_args, smlora_forward_args, smlora_backward_input_args, smlora_backward_lora_args>;
 TYPED_TEST_SUITE(Convert, Structs);
 
 TYPED_TEST(Convert, EveryMemberIsListedAndArrives) {
@@ -186,6 +187,7 @@ TYPED_TEST(Convert, EveryMemberIsListedAndArrives) {
 }
 
 static_assert(listed<smlora_routing>() == member_count<Routing>());
+static_assert(listed<smlora_double_quantization>() == member_count<DoubleQuantization>());
 static_assert(listed<smlora_workspace>() == member_count<Workspace>());
 static_assert(listed<smlora_prewarm_activation>() == member_count<PrewarmActivation>());
 
