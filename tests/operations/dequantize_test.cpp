@@ -69,20 +69,22 @@ void expect_same(const Array& result, const Array& expected) {
 class Dequantize : public OnEachBackend {};
 
 TEST_P(Dequantize, HasTheBitsOfTheCpuAndLeavesTheWeightAsItIs) {
+    // Each shape to one of the types, which the kernels and the rounding do not tell apart otherwise.
+    constexpr DType types[] = {DType::bf16, DType::fp16, DType::fp32};
+    std::size_t turn = 0;
     for (const EncodedShape& shape : shapes()) {
+        const DType dtype = types[turn++ % 3];
+        SCOPED_TRACE(fmt::format("{} to {}", text_of(shape), name(dtype)));
         const EncodedWeight weight(engine(), shape, fresh(text_of(shape)));
-        for (const DType dtype : {DType::bf16, DType::fp16, DType::fp32}) {
-            SCOPED_TRACE(fmt::format("{} to {}", text_of(shape), name(dtype)));
-            Array out(engine(), dtype, {{shape.E, shape.rows, shape.columns}});
-            Array expected(engine_of(Backend::cpu), dtype, {{shape.E, shape.rows, shape.columns}});
-            dequantize(engine(), {}, {weight.weight(), out.view()});
-            synchronize(engine(), {});
-            dequantize(engine_of(Backend::cpu), {}, {weight.on_host(), expected.view()});
-            out.download();
-            expected.download();
-            expect_same(out, expected);
-            EXPECT_TRUE(out.untouched_outside());
-        }
+        Array out(engine(), dtype, {{shape.E, shape.rows, shape.columns}});
+        Array expected(engine_of(Backend::cpu), dtype, {{shape.E, shape.rows, shape.columns}});
+        dequantize(engine(), {}, {weight.weight(), out.view()});
+        synchronize(engine(), {});
+        dequantize(engine_of(Backend::cpu), {}, {weight.on_host(), expected.view()});
+        out.download();
+        expected.download();
+        expect_same(out, expected);
+        EXPECT_TRUE(out.untouched_outside());
         EXPECT_TRUE(weight.is_unchanged());
     }
 }
