@@ -215,7 +215,7 @@ TYPED_TEST(Convert, AnEnumeratorOrFlagOutOfRangeIsNamed) {
         if constexpr (requires { member.cpp; }) {
             using CppType = std::remove_cvref_t<decltype(typename Members<TypeParam>::Cpp{}.*member.cpp)>;
             if constexpr (std::is_enum_v<CppType> || std::is_same_v<CppType, bool>) {
-                for (const std::int32_t value : {-1, 6}) {
+                for (const std::int32_t value : {-1, 10}) {
                     TypeParam c;
                     init(c);
                     c.*member.c = value;
@@ -292,7 +292,7 @@ TEST(ConvertTensor, WhatIsWrongIsNamed) {
     EXPECT_EQ(message(), "x.ndim: expected 0 to 4, got -1");
     tensor.ndim = 2;
     tensor.dtype = 99;
-    EXPECT_EQ(message(), "x.dtype: expected 0 to 5, got 99");
+    EXPECT_EQ(message(), "x.dtype: expected 0 to 9, got 99");
     tensor.dtype = SMLORA_FP32;
     tensor.shape[1] = -3;
     EXPECT_EQ(message(), "x.shape[1]: expected 0 or more, got -3");
