@@ -1,4 +1,5 @@
 #include "describe.hpp"
+#include "limits.hpp"
 
 #include <smlora/error.hpp>
 #include <smlora/problem.hpp>
@@ -64,11 +65,11 @@ std::string_view name(WeightLayout layout) {
 void validate(const Problem& problem) {
     // Extents beyond 2^31 - 1 would overflow the 64-bit size of a tensor; none is near it.
     constexpr std::int64_t largest_extent = std::numeric_limits<std::int32_t>::max();
-    check_range("E", problem.E, 1, 1024);
+    check_range("E", problem.E, 1, max_experts);
     check_range("K", problem.K, 1, largest_extent);
     check_range("N", problem.N, 1, largest_extent);
-    check_range("R", problem.R, 0, 256);
-    check_range("top_k", problem.top_k, 1, 64);
+    check_range("R", problem.R, 0, max_rank);
+    check_range("top_k", problem.top_k, 1, max_top_k);
     if (!is_floating(problem.dtype)) {
         fail("problem.dtype: expected bf16, fp16, fp32 or fp64, got {}", describe(problem.dtype));
     }

@@ -125,18 +125,24 @@ SMLORA_API const char* smlora_row_order_name(smlora_row_order order);
 /* "ekn", ..; null for any other value. Static. */
 SMLORA_API const char* smlora_weight_layout_name(smlora_weight_layout layout);
 
+enum {
+    SMLORA_MAX_EXPERTS = 1024, /* the most experts of a projection */
+    SMLORA_MAX_RANK = 256,     /* the largest rank of an adapter */
+    SMLORA_MAX_TOP_K = 64      /* the most experts of a token */
+};
+
 /* Everything about a projection that its kernels are specialised for. T is a run-time value. */
 typedef struct smlora_problem {
     size_t struct_size;
-    int64_t E;                          /* experts, 1 to 1024 */
-    int64_t K;                          /* inputs, >= 1 */
-    int64_t N;                          /* outputs, >= 1 */
-    int64_t R;                          /* LoRA rank, 1 to 256; 0: no adapter, the base product alone (default) */
-    int64_t top_k;                      /* experts of a token, 1 to 64; default 1 */
-    smlora_dtype dtype;                 /* of x, W, y, bias, xa, yb: bf16 (default), fp16, fp32; fp64 on the CPU */
-    smlora_dtype adapter_dtype;         /* of A, B, dA, dB: `dtype` or fp32; default bf16 */
-    smlora_dtype gate_dtype;            /* of gates and dgates: `dtype` or fp32 (default) */
-    smlora_dtype index_dtype;           /* of the routing's arrays: int32 (default) or int64 */
+    int64_t E;                  /* experts, 1 to SMLORA_MAX_EXPERTS */
+    int64_t K;                  /* inputs, >= 1 */
+    int64_t N;                  /* outputs, >= 1 */
+    int64_t R;                  /* LoRA rank, 1 to SMLORA_MAX_RANK; 0 (default): no adapter, the base product alone */
+    int64_t top_k;              /* experts of a token, 1 to SMLORA_MAX_TOP_K; default 1 */
+    smlora_dtype dtype;         /* of x, W, y, bias, xa, yb: bf16 (default), fp16, fp32; fp64 on the CPU */
+    smlora_dtype adapter_dtype; /* of A, B, dA, dB: `dtype` or fp32; default bf16 */
+    smlora_dtype gate_dtype;    /* of gates and dgates: `dtype` or fp32 (default) */
+    smlora_dtype index_dtype;   /* of the routing's arrays: int32 (default) or int64 */
     smlora_weight_layout weight_layout; /* default ekn */
     smlora_row_order x_rows;            /* of x and dx; default token */
     smlora_row_order y_rows;            /* of y and dy; default scattered */
@@ -151,7 +157,7 @@ SMLORA_API void smlora_problem_init(smlora_problem* problem, size_t struct_size)
 SMLORA_API smlora_status smlora_validate(const smlora_problem* problem);
 
 /* The row stride, in elements, of xa [M, R] and yb [M, R]: R rounded up to 8; the columns from R to it are written as
- * zero. 0 for an R outside 0..256. */
+ * zero. 0 for an R outside 0..SMLORA_MAX_RANK. */
 SMLORA_API int64_t smlora_padded_rank(int64_t R);
 
 /* "E128 K2048 N1536 R16 k8 bf16 ekn token->scattered", to be freed with smlora_free_string. */
@@ -624,6 +630,9 @@ enum {
     SMLORA_SKEW_ZIPF = 1,    /* the n-th most popular expert with weight 1 / n, roughly as trained routers are */
     SMLORA_SKEW_ONE = 2      /* everything to one expert */
 };
+
+/* "uniform", ..; null for any other value. Static. */
+SMLORA_API const char* smlora_tune_skew_name(smlora_tune_skew skew);
 
 /* How far one piece of work is; called from one thread at a time. The pointer and its strings are valid during the
  * call. */

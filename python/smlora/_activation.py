@@ -12,6 +12,7 @@ from smlora._operator import (
     Derivative,
     Operator,
     library_operator,
+    raw_calls,
     save_for_tangents,
     schema_of,
     tangent_rule,
@@ -112,19 +113,20 @@ def activation_tangent(h, th, *numbers):
 
 class _Activation(Derivative):
     @staticmethod
-    def forward(ctx, keyset, h, *numbers):
+    def forward(ctx, keys, h, *numbers):
         ctx.save_for_backward(h)
         save_for_tangents(ctx, h)
-        ctx.numbers = numbers
-        return activation_rows.below_autograd(keyset, h, *numbers)
+        ctx.keys, ctx.numbers = keys, numbers
+        return activation_rows.below_autograd(keys, h, *numbers)
 
     @staticmethod
     def backward(ctx, da):
         (h,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # derivatives of dh may be wanted
+        run = raw_calls(ctx, da)
+        if run is None:
             dh = differentiable_activation_gradient(h, da, *ctx.numbers)
         else:
-            dh, _ = activation_backward.call(h, unit_columns(da), *ctx.numbers, False)
+            dh, _ = run(activation_backward, h, unit_columns(da), *ctx.numbers, False)
         return None, dh, None, None, None, None
 
     @tangent_rule

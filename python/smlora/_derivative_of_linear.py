@@ -5,7 +5,7 @@ from typing import NamedTuple, Optional
 
 import torch
 
-from smlora._operator import Derivative, Operator, save_for_tangents, tangent_rule, wide
+from smlora._operator import Derivative, Operator, raw_calls, save_for_tangents, tangent_rule, wide
 from smlora._projection import (
     GROUPED,
     SCATTERED,
@@ -58,7 +58,7 @@ class Wants(NamedTuple):
 
 
 def kept_for_backward(x, p, wants, *, x_is_kept=False):
-    """(x, W, A, B, bias, gates, scattered, offsets) without what no wanted gradient needs."""
+    """(x, W, A, B, bias, gates) without what no wanted gradient needs."""
     product = wants.x or wants.gates
     adapted = product or wants.A or wants.B
     return (
@@ -68,35 +68,44 @@ def kept_for_backward(x, p, wants, *, x_is_kept=False):
         p.B if adapted else None,
         p.bias if wants.gates else None,
         p.gates,
-        p.scattered,
-        p.offsets,
     )
 
 
 # ---- by the library's kernels -----------------------------------------------------------------------------------------
+#
+# `run`: of raw_calls.
 
 
-def gradients_of_input(dy, x, p, wants):
+def gradients_of_input(run, dy, x, p, wants):
     """(dx, yb, dgates); x is read for dgates alone."""
-    return backward_input.call(
-        dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if wants.gates else None, p.bias, p.top_k, *p.orders,
-        p.scaling, wants.A, wants.gates
+    return run(
+        backward_input, dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if wants.gates else None, p.bias, p.top_k,
+        *p.orders, p.scaling, wants.A, wants.gates
     )
 
 
-def gradients_of_parameters(dy, x, p, wants, xa, yb):
+def gradients_of_parameters(run, dy, x, p, wants, xa, yb):
     """(dW, dA, dB, db), None for what is not wanted."""
     dW = dA = dB = db = None
     if wants.A or wants.B:
-        dA, dB = backward_lora.call(
-            x, dy, p.A, p.B, p.gates, p.scattered, p.offsets, xa, yb if wants.A else None, p.top_k, *p.orders, p.scaling,
-            wants.A, wants.B
+        dA, dB = run(
+            backward_lora, x, dy, p.A, p.B, p.gates, p.scattered, p.offsets, xa, yb if wants.A else None, p.top_k,
+            *p.orders, p.scaling, wants.A, wants.B
         )
     if wants.W:
-        dW = backward_weight.call(x, dy, p.W, p.gates, *p.routing, *p.orders)
+        dW = run(backward_weight, x, dy, p.W, p.gates, *p.routing, *p.orders)
     if wants.bias:
-        db = backward_bias.call(dy, p.gates, *p.routing, p.y_rows)
+        db = run(backward_bias, dy, p.gates, *p.routing, p.y_rows)
     return dW, dA if wants.A else None, dB if wants.B else None, db
+
+
+def _kernel_gradients(run, dy, x, p, wants, xa):
+    dx = yb = dgates = None
+    dy = unit_columns(dy)
+    if wants.x or wants.gates:
+        dx, yb, dgates = gradients_of_input(run, dy, x, p, wants)
+    parameters = gradients_of_parameters(run, dy, x, p, wants, xa, yb)
+    return Wants(dx if wants.x else None, *parameters, dgates if wants.gates else None)
 
 
 # ---- by differentiable operators --------------------------------------------------------------------------------------
@@ -137,11 +146,11 @@ outer = Operator(
 
 class _Outer(Derivative):
     @staticmethod
-    def forward(ctx, keyset, u, v, scattered, offsets, top_k, dtype):
+    def forward(ctx, keys, u, v, scattered, offsets, top_k, dtype):
         ctx.save_for_backward(u, v, scattered, offsets)
         save_for_tangents(ctx, u, v, scattered, offsets)
         ctx.numbers = top_k, dtype
-        return outer.below_autograd(keyset, u, v, scattered, offsets, top_k, dtype)
+        return outer.below_autograd(keys, u, v, scattered, offsets, top_k, dtype)
 
     @staticmethod
     def backward(ctx, dout):
@@ -201,7 +210,7 @@ def _differentiable_gradients(dy, x, p, wants):
 
 
 def tangent(x, p, tangents):
-    """Of y, for the tangents of a projection's arguments, None for those that have none."""
+    """Of y, for the tangents of a projection's arguments, None for those that have none; None if none has any."""
     tx, tW, tA, tB, tb, tgates = tangents
     routing, orders = p.routing, dict(y_rows=p.y_rows, gates=p.gates)
     terms = []
@@ -220,34 +229,34 @@ def tangent(x, p, tangents):
     if tgates is not None:
         y = linear.call(x, *p._replace(gates=None, y_rows=SCATTERED))
         terms.append(combine_op.call(y, tgates.to(p.gates.dtype).contiguous(), p.top_k))
-    return sum(terms)
+    return sum(terms) if terms else None
 
 
 # ---- the derivative ---------------------------------------------------------------------------------------------------
 
 
+def gradients(run, dy, x, p, wants, xa):
+    """The wanted gradients, as Wants; `run`: of raw_calls."""
+    if run is None:
+        return differentiable_gradients(dy, x, p, wants)
+    return _kernel_gradients(run, dy, x, p, wants, xa)
+
+
 class _Linear(Derivative):
     @staticmethod
-    def forward(ctx, keyset, x, *projection):
+    def forward(ctx, keys, x, *projection):
         p, wants = Projection(*projection), Wants(*ctx.needs_input_grad[1:7])
-        y, xa = forward.below_autograd(keyset, x, *projection, wants.B)
-        ctx.save_for_backward(*kept_for_backward(x, p, wants), xa if wants.B else None)
+        y, xa = forward.below_autograd(keys, x, *projection, wants.B)
+        ctx.save_for_backward(*kept_for_backward(x, p, wants), p.scattered, p.offsets, xa if wants.B else None)
         save_for_tangents(ctx, x, *projection[:7])
-        ctx.numbers = projection[7:]
+        ctx.keys, ctx.numbers = keys, projection[7:]
         return y
 
     @staticmethod
     def backward(ctx, dy):
         x, *tensors, xa = ctx.saved_tensors
         p, wants = Projection(*tensors, *ctx.numbers), Wants(*ctx.needs_input_grad[1:7])
-        if torch.is_grad_enabled():
-            return None, *differentiable_gradients(dy, x, p, wants), *[None] * 6
-        dx = yb = dgates = None
-        dy = unit_columns(dy)
-        if wants.x or wants.gates:
-            dx, yb, dgates = gradients_of_input(dy, x, p, wants)
-        parameters = gradients_of_parameters(dy, x, p, wants, xa, yb)
-        return None, dx if wants.x else None, *parameters, dgates if wants.gates else None, *[None] * 6
+        return None, *gradients(raw_calls(ctx, dy), dy, x, p, wants, xa), *[None] * 6
 
     @tangent_rule
     def jvp(ctx, saved, *tangents):

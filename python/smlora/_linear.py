@@ -4,12 +4,11 @@ import math
 
 import torch
 
-from smlora._arguments import ARGUMENT_ERRORS, check_number, check_range, check_tensor, in_callers_words
+from smlora import _native
 from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
+from smlora._arguments import ARGUMENT_ERRORS, check_number, check_range, check_tensor, in_callers_words
 from smlora._projection import ROW_ORDERS, linear, unit_columns
-from smlora._routing import MOST_EXPERTS, check_routing
-
-MOST_RANKS = 256  # of the library
+from smlora._routing import check_routing
 
 
 def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
@@ -24,7 +23,7 @@ def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
     Nothing is copied: gradients arrive in the parameters."""
     check_tensor("lora_A", lora_A, ("E * R", "in"))
     check_tensor("lora_B", lora_B, ("out", "E * R"))
-    check_range("num_experts", num_experts, 1, MOST_EXPERTS)
+    check_range("num_experts", num_experts, 1, _native.max_experts)
     E = num_experts
     columns = lora_A.shape[0]
     if columns % E != 0 or lora_B.shape[1] != columns:
@@ -100,8 +99,8 @@ class MoELoRALinear(torch.nn.Module):
     def __init__(self, num_experts, in_features, out_features, rank, *, lora_alpha=None, bias=False, dtype=None,
                  device=None, adapter_dtype=None):
         super().__init__()
-        check_range("num_experts", num_experts, 1, MOST_EXPERTS)
-        check_range("rank", rank, 0, MOST_RANKS)
+        check_range("num_experts", num_experts, 1, _native.max_experts)
+        check_range("rank", rank, 0, _native.max_rank)
         self.num_experts, self.in_features, self.out_features, self.rank = num_experts, in_features, out_features, rank
         self.scaling = (rank if lora_alpha is None else lora_alpha) / rank if rank else 1.0
 

@@ -1,5 +1,6 @@
 """The gated MLP of the experts as one operation: gate and up projection, activation, down projection, gates, sum."""
 
+import functools
 from typing import NamedTuple, Optional
 
 import torch
@@ -17,14 +18,15 @@ from smlora._derivative_of_linear import (
     Projection,
     Wants,
     differentiable_gradients,
+    gradients,
     gradients_of_input,
     gradients_of_parameters,
     kept_for_backward,
     tangent,
 )
 from smlora._linear import check_adapter
-from smlora._operator import Derivative, Operator, apply, save_for_tangents, tangent_rule, wants_derivative
-from smlora._projection import GROUPED, TOKEN, forward, linear, unit_columns
+from smlora._operator import Derivative, Operator, raw_calls, save_for_tangents, tangent_rule
+from smlora._projection import GROUPED, TOKEN, forward, unit_columns
 from smlora._routing import check_routing
 
 
@@ -62,26 +64,28 @@ _GATE_UP, _DOWN = _names("gate_up"), _names("down")
 _NAMES = {f"{name}{number}": ours for number, names in ((1, _GATE_UP), (2, _DOWN)) for name, ours in names.items()}
 
 
-def _run(project_up, act_and_project_down, x, W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k,
-         scaling1, scaling2, *activation):
-    """project_up(x, *projection) gives h, act_and_project_down(h, *projection, *activation) the result."""
+def _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k, scaling1, scaling2, *activation):
+    """The two projections and the activation's numbers, of what the operator takes after x."""
     routing = scattered, offsets, top_k
+    up = Projection(W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1)
+    return up, Projection(W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2), activation
+
+
+def _run(project, activate, x, up, down, activation, save_xa1=False, save_xa2=False):
+    """(out, h, xa1, xa2)"""
     try:
-        h = project_up(x, W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1)
+        h, xa1 = project(x, *up, save_xa1)
     except ARGUMENT_ERRORS as error:
         raise in_callers_words(error, _GATE_UP) from None
     try:
-        return act_and_project_down(h, W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2, *activation)
+        out, xa2 = project(activate(h, *activation), *down, save_xa2)
     except ARGUMENT_ERRORS as error:
         raise in_callers_words(error, _DOWN) from None
+    return out, h, xa1, xa2
 
 
-def _mlp(*arguments):
-    return _run(
-        lambda *up: forward.kernel(*up, False)[0],
-        lambda h, *down: forward.kernel(activation_rows.kernel(h, *down[11:]), *down[:11], False)[0],
-        *arguments,
-    )
+def _mlp(x, *rest):
+    return _run(forward.kernel, activation_rows.kernel, x, *_parts(*rest))[0]
 
 
 def _fake_mlp(x, W1, A1, B1, bias1, W2, *rest):
@@ -93,67 +97,80 @@ mlp = Operator(f"mlp({_MLP}) -> Tensor", _mlp, _fake_mlp)
 mlp.autocast(positions=(0, 1, 4, 5, 8), companions=(2, 3, 6, 7, 9))
 
 
-class _ActivatedLinear(Derivative):
-    """The projection of a(h), which is computed again in backward."""
+def _gradients_through_activation(run, dout, h, p, wants, xa, activation):
+    """Of the projection of a(h), as Wants with dh for x. a is computed again; `run`: of raw_calls."""
+    if run is None:
+        a = None if h is None else activation_op.call(h, *activation)
+        wanted = differentiable_gradients(dout, a, p, wants)
+        return wanted._replace(x=differentiable_activation_gradient(h, wanted.x, *activation)) if wants.x else wanted
+    dout = unit_columns(dout)
+    dh = yb = dgates = None
+    # The gradient of the gates needs the activation before its own gradient is known; otherwise both are made from
+    # one read of h.
+    need_a = wants.A or wants.B or wants.W
+    a = run(activation_rows, h, *activation) if wants.gates or (need_a and not wants.x) else None
+    if wants.x or wants.gates:
+        da, yb, dgates = gradients_of_input(run, dout, a, p, wants)
+        if wants.x:
+            dh, again = run(activation_backward, h, da, *activation, need_a and a is None)
+            a = again if a is None else a
+        del da
+    parameters = gradients_of_parameters(run, dout, a, p, wants, xa, yb)
+    return Wants(dh, *parameters, dgates if wants.gates else None)
+
+
+class _Mlp(Derivative):
+    """Kept are the inputs, h and, for trained B, two times M * R values. h is a result, which only derivatives of the gradients
+    see: theirs in h arrive at backward, which takes them on to what h was made from."""
 
     @staticmethod
-    def forward(ctx, keyset, h, *arguments):
-        projection, activation = arguments[:11], arguments[11:]
-        p, wants = Projection(*projection), Wants(*ctx.needs_input_grad[1:7])
-        a = activation_rows.below_autograd(keyset, h, *activation)
-        out, xa = forward.below_autograd(keyset, a, *projection, wants.B)
-        ctx.save_for_backward(*kept_for_backward(h, p, wants, x_is_kept=wants.x), xa if wants.B else None)
-        save_for_tangents(ctx, h, *projection[:7])
-        ctx.numbers, ctx.activation = projection[7:], activation
-        return out
+    def forward(ctx, keys, x, *rest):
+        up, down, activation = _parts(*rest)
+        wants_up, wants_down = _wants(ctx)
+        out, h, xa1, xa2 = _run(
+            functools.partial(forward.below_autograd, keys), functools.partial(activation_rows.below_autograd, keys),
+            x, up, down, activation, wants_up.B, wants_down.B
+        )
+        ctx.save_for_backward(
+            *kept_for_backward(x, up, wants_up), *kept_for_backward(h, down, wants_down, x_is_kept=wants_down.x),
+            up.scattered, up.offsets, xa1 if wants_up.B else None, xa2 if wants_down.B else None
+        )
+        save_for_tangents(ctx, h, x, *rest[:11])
+        ctx.keys, ctx.numbers = keys, rest[11:]
+        ctx.set_materialize_grads(False)  # dh is almost always none
+        return out, h
 
     @staticmethod
-    def backward(ctx, dout):
-        h, *tensors, xa = ctx.saved_tensors
-        p, wants, activation = Projection(*tensors, *ctx.numbers), Wants(*ctx.needs_input_grad[1:7]), ctx.activation
-        nothing = [None] * 10
-        if torch.is_grad_enabled():
-            a = None if h is None else activation_op.call(h, *activation)
-            da, *others = differentiable_gradients(dout, a, p, wants)
-            dh = differentiable_activation_gradient(h, da, *activation) if wants.x else None
-            return None, dh, *others, *nothing
-        dout = unit_columns(dout)
-        dh = yb = dgates = None
-        # The gradient of the gates needs the activation before its own gradient is known; otherwise both are made from
-        # one read of h.
-        need_a = wants.A or wants.B or wants.W
-        a = activation_rows.call(h, *activation) if wants.gates or (need_a and not wants.x) else None
-        if wants.x or wants.gates:
-            da, yb, dgates = gradients_of_input(dout, a, p, wants)
-            if wants.x:
-                dh, again = activation_backward.call(h, da, *activation, need_a and a is None)
-                a = again if a is None else a
-            del da
-        parameters = gradients_of_parameters(dout, a, p, wants, xa, yb)
-        return None, dh, *parameters, dgates if wants.gates else None, *nothing
+    def backward(ctx, dout, dh):
+        x, W1, A1, B1, bias1, _, h, W2, A2, B2, bias2, gates, *routing, xa1, xa2 = ctx.saved_tensors
+        up, down, activation = _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, *routing, *ctx.numbers)
+        wants_up, wants_down = _wants(ctx)
+        run = raw_calls(ctx, dout, dh)
+        of_up = of_down = Wants()
+        if dout is not None:
+            of_down = _gradients_through_activation(run, dout, h, down, wants_down, xa2, activation)
+            dh = of_down.x if dh is None or not wants_down.x else dh + of_down.x
+        if dh is not None:
+            of_up = gradients(run, dh, x, up, wants_up, xa1)
+        return None, *of_up[:5], *of_down[1:], *[None] * 9
 
     @tangent_rule
-    def jvp(ctx, saved, th, *tangents):
-        h, *tensors = saved
-        a = activation_op.call(h, *ctx.activation)
-        ta = None if th is None else activation_tangent(h, th, *ctx.activation)
-        return tangent(a, Projection(*tensors, *ctx.numbers), (ta, *tangents[:5]))
+    def jvp(ctx, saved, *tangents):
+        h, x, *tensors = saved
+        up, down, activation = _parts(*tensors, *ctx.numbers)
+        th = tangent(x, up, (*tangents[:5], None))
+        ta = None if th is None else activation_tangent(h, th, *activation)
+        t_out = tangent(activation_op.call(h, *activation), down, (ta, *tangents[5:10]))
+        return t_out, torch.zeros_like(h) if th is None else th
 
 
-def _autograd(keyset, *arguments):
-    """Two nodes of the graph, so that h is an input of the second: kept are the inputs, h and, for trained B, two times
-    M * R values."""
-    if not wants_derivative(arguments):
-        return mlp.below_autograd(keyset, *arguments)
-
-    return _run(
-        lambda *up: linear.autograd(keyset, *up),
-        lambda *down: apply(_ActivatedLinear, keyset, *down),
-        *arguments,
-    )
+def _wants(ctx):
+    """Of the two projections: the second wants dh for anything before it."""
+    needs = ctx.needs_input_grad
+    return Wants(*needs[1:6], False), Wants(any(needs[1:6]), *needs[6:11])
 
 
-mlp.register_autograd(_autograd)
+mlp.differentiable(_Mlp, over=mlp)
 
 
 def _adapter(name, adapter):

@@ -5,10 +5,11 @@ what users call: their kernel for torch's Autograd keys is a Derivative over raw
 traces through autograd sees only raw ones.
 
 In eager mode with plain tensors the kernel below autograd is a function of ours, and calling it directly saves going
-through torch's dispatcher again, half of the cost of a call. A tracer, a torch_dispatch mode or a transform of torch.func
-puts further keys between the two; then the call takes the long way."""
+through torch's dispatcher again, half of the cost of a call, in forward as in backward. A tracer, a torch_dispatch mode or a
+transform of torch.func puts further keys between the two; then the call takes the long way."""
 
 import functools
+import operator
 from typing import NamedTuple
 
 import torch
@@ -25,13 +26,14 @@ _TAGS = (
     torch.Tag.pt2_compliant_tag,
     getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order),
 )
-_BELOW_AUTOGRAD = torch._C._after_autograd_keyset
 
 # The autograd.Function of one level of torch.func's transforms. A kernel is called once for each level, with that level's
-# tensors, so that its Function must not start the transforms again, as autograd.Function itself does.
+# tensors, so that its Function must not start the transforms again, as autograd.Function itself does. Its forward takes
+# (keys, *arguments), keeps `keys` in ctx.keys, and calls raw operators by `below_autograd`; its backward by `raw_calls`.
 Derivative = torch.autograd.function._SingleLevelFunction
 
-def wants_derivative(arguments):
+
+def _wants_derivative(arguments):
     """Whether a result must be tied to its arguments: a gradient is wanted, or forward-mode differentiation is on."""
     if forward_ad._current_level >= 0:
         return True
@@ -44,38 +46,53 @@ def wants_derivative(arguments):
 
 
 class _Level(NamedTuple):
-    """The key set of a kernel that a transform of torch.func has entered, and what torch differentiates there. Function.apply
-    switches both modes off, but the levels below have derivatives of their own to take."""
+    """Stands for the keys of a kernel that a transform of torch.func has entered: what torch differentiates there.
+    Function.apply switches both modes off, but the levels below have derivatives of their own to take."""
 
-    keyset: torch._C.DispatchKeySet
     gradients: bool
     tangents: bool
 
 
-def apply(function, keyset, *arguments):
-    """Applies a Derivative in a kernel for an Autograd key that was entered with `keyset`."""
+def _apply(function, keys, *arguments):
+    """Applies a Derivative in a kernel for an Autograd key that was entered with `keys`."""
     if torch._C._are_functorch_transforms_active():
-        level = _Level(keyset, torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
+        level = _Level(torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
         with enable_single_level_autograd_function():
             return function.apply(level, *arguments)
-    return function.apply(keyset, *arguments)
+    return function.apply(keys, *arguments)
 
 
 _BACKENDS = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
 _AUTOCAST = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
 
-_known_keysets = {}
+def _keys(*names):
+    sets = (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name)) for name in names)
+    return functools.reduce(operator.or_, sets)
 
 
-def _is_backend(keyset):
-    """Whether nothing stands between autograd and a kernel of ours. There are a handful of sets, known by their bits."""
-    bits = keyset.raw_repr()
-    known = _known_keysets.get(bits)
-    if known is None:
-        known = (keyset & _BELOW_AUTOGRAD).highestPriorityTypeId() in _BACKENDS
-        _known_keysets[bits] = known
-    return known
+# The keys of every plain tensor and thread that mean nothing to a raw operator.
+_IDLE = _keys("AutogradCPU", "AutogradCUDA", "ADInplaceOrView", "BackendSelect", *_AUTOCAST.values())
+
+
+@functools.cache
+def _is_plain(keys):
+    """Whether a raw operator is its kernel and nothing else under `keys`, the bits of a DispatchKeySet."""
+    return (torch._C.DispatchKeySet.from_raw_repr(keys) - _IDLE).highestPriorityTypeId() in _BACKENDS
+
+
+def raw_calls(ctx, *gradients):
+    """How the backward of a Derivative calls raw operators, `run(operator, *arguments)`; None if it must do without, as
+    derivatives of its results may be wanted, and raw operators have none. `gradients`: what backward is given."""
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        return None
+    if isinstance(ctx.keys, _Level):
+        return Operator.dispatch
+    keys = ctx.keys | torch._C._dispatch_tls_local_include_set().raw_repr()
+    for gradient in gradients:
+        if gradient is not None:
+            keys |= torch._C._dispatch_keys(gradient).raw_repr()
+    return Operator.run_kernel if _is_plain(keys) else Operator.dispatch
 
 
 def _on_its_device(kernel):
@@ -149,26 +166,32 @@ class Operator:
         self.call = getattr(torch.ops.smlora, self.name).default
         self._lower = self.call
 
-    def below_autograd(self, keyset, *arguments):
-        """Calls the operator from a kernel for an Autograd key. `keyset`: what the kernel was entered with, or the first
-        argument of a Derivative's forward."""
-        if isinstance(keyset, _Level):
+    def dispatch(self, *arguments):
+        return self.call(*arguments)
+
+    def run_kernel(self, *arguments):
+        """The same on plain tensors, if no derivative is wanted."""
+        return (self._kernel if arguments[0].is_cuda else self.kernel)(*arguments)
+
+    def below_autograd(self, keys, *arguments):
+        """Calls the operator from a kernel for an Autograd key. `keys`: the bits of the key set that the kernel was entered
+        with, or the first argument of a Derivative's forward."""
+        if isinstance(keys, _Level):
             with (
                 torch._C._AutoDispatchBelowAutograd(),
-                torch.set_grad_enabled(keyset.gradients),
-                forward_ad._set_fwd_grad_enabled(keyset.tangents),
+                torch.set_grad_enabled(keys.gradients),
+                forward_ad._set_fwd_grad_enabled(keys.tangents),
             ):
                 return self._lower(*arguments)
-        if _is_backend(keyset):
-            first = arguments[0]
-            return (self._kernel if first.is_cuda else self.kernel)(*arguments)
+        if _is_plain(keys):
+            return self.run_kernel(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return self.call(*arguments)
 
     def differentiable(self, function, *, over, extra=()):
-        """Registers the derivative. `function` is a Derivative whose forward takes (keyset, *arguments); it is
-        entered if a derivative is wanted. Otherwise `over`, a raw operator, is called with the arguments and `extra`. The first
-        result of `over` is the operator's; what else there is, backward does without under transforms of torch.func."""
+        """Registers the derivative. `function` is a Derivative, which is entered if a derivative is wanted. Otherwise `over`,
+        a raw operator, is called with the arguments and `extra`. The first result of either is the operator's. What else `over`
+        gives, backward does without under transforms of torch.func."""
         count = len(over.call._schema.returns)
 
         def lower(*arguments):
@@ -179,17 +202,14 @@ class Operator:
         over._lower = lower
 
         def autograd(keyset, *arguments):
-            if wants_derivative(arguments):
-                return apply(function, keyset, *arguments)
-            result = over.below_autograd(keyset, *arguments, *extra)
+            keys = keyset.raw_repr()
+            if _wants_derivative(arguments):
+                result = _apply(function, keys, *arguments)
+            else:
+                result = over.below_autograd(keys, *arguments, *extra)
             return result[0] if isinstance(result, tuple) else result
 
-        self.register_autograd(autograd)
-
-    def register_autograd(self, kernel):
-        """`kernel(keyset, *arguments)`, afterwards `autograd` of this operator, is its kernel for torch's Autograd keys."""
-        self.autograd = kernel
-        _library.impl(self.name, kernel, "Autograd", with_keyset=True)
+        _library.impl(self.name, autograd, "Autograd", with_keyset=True)
 
     def autocast(self, positions, companions):
         """Under torch.autocast the tensors at these positions are cast to its type. `companions` may stay in fp32, and are

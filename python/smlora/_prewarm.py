@@ -11,7 +11,7 @@ from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
 
 _LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
-_SKEWS = {"uniform": 0, "zipf": 1, "one": 2}
+_SKEWS = {name: value for value, name in enumerate(_native.tune_skews)}
 
 
 class Problem(NamedTuple):

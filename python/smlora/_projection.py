@@ -51,8 +51,6 @@ backward_lora = library_operator("backward_lora", _backward_lora_outputs)
 # Both are the kernel of dB_e = sum_i g_f dy_i^T xa_i with other rows in the place of xa: rows of x for dW, ones for the
 # bias. The largest rank is what the kernel takes at once.
 
-_COLUMNS = 256
-
 
 def _sum_outer_products(x, dy, rank_rows, out, gates, scattered, offsets, top_k, rows):
     """out_e [N, R] = sum over the rows of expert e of g_f dy_i^T rank_rows_i; x lends its place only."""
@@ -67,8 +65,8 @@ def write_weight_gradient(out, x, dy, gates, scattered, offsets, top_k, x_rows, 
     if x_rows != GROUPED:
         rows = x.new_empty((M, K))
         _native.group_rows(*place(x), x, None, scattered, offsets, top_k, x_rows, rows)
-    for first in range(0, K, _COLUMNS):
-        columns = rows[:, first : first + _COLUMNS]
+    for first in range(0, K, _native.max_rank):
+        columns = rows[:, first : first + _native.max_rank]
         width = columns.shape[1]
         slab = columns.new_zeros((M, padded_rank(width)))
         slab[:, :width] = columns

@@ -2,11 +2,13 @@
 
 import torch
 
+from smlora import _native
 from smlora._arguments import ARGUMENT_ERRORS, check_range, check_tensor, in_callers_words
 from smlora._operator import (
     Derivative,
     Operator,
     library_operator,
+    raw_calls,
     save_for_tangents,
     schema_of,
     tangent_rule,
@@ -14,8 +16,6 @@ from smlora._operator import (
 )
 from smlora._projection import ROW_ORDERS, TOKEN, unit_columns
 from smlora._routing import check_routing
-
-MOST_TOP_K = 64  # of the library
 
 # ---- combine ----------------------------------------------------------------------------------------------------------
 
@@ -49,20 +49,21 @@ def row_products(y, out, top_k):
 
 class _Combine(Derivative):
     @staticmethod
-    def forward(ctx, keyset, y, gates, top_k):
+    def forward(ctx, keys, y, gates, top_k):
         ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, gates)
         save_for_tangents(ctx, y, gates)
-        ctx.top_k = top_k
-        return combine_rows.below_autograd(keyset, y, gates, top_k)
+        ctx.keys, ctx.top_k = keys, top_k
+        return combine_rows.below_autograd(keys, y, gates, top_k)
 
     @staticmethod
     def backward(ctx, dout):
         y, gates = ctx.saved_tensors
         _, want_dy, want_dgates, _ = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # derivatives of these may be wanted
+        run = raw_calls(ctx, dout)
+        if run is None:
             dy = _spread(dout, gates, ctx.top_k) if want_dy else None
             return None, dy, row_products(y, dout, ctx.top_k).to(gates.dtype) if want_dgates else None, None
-        dy, dgates = combine_backward.call(unit_columns(dout), y, gates, ctx.top_k, want_dy, want_dgates)
+        dy, dgates = run(combine_backward, unit_columns(dout), y, gates, ctx.top_k, want_dy, want_dgates)
         return None, dy if want_dy else None, dgates if want_dgates else None, None
 
     @tangent_rule
@@ -88,7 +89,7 @@ def combine(y, gates=None, *, top_k=None):
         if gates is None:
             raise ValueError("top_k: expected a number where there are no gates, got None")
         top_k = gates.shape[1]
-    check_range("top_k", top_k, 1, MOST_TOP_K)
+    check_range("top_k", top_k, 1, _native.max_top_k)
     try:
         return combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
     except ARGUMENT_ERRORS as error:
@@ -108,11 +109,11 @@ group_op = Operator(schema_of("group", "group_rows"), group_rows.kernel, group_r
 
 class _Group(Derivative):
     @staticmethod
-    def forward(ctx, keyset, x, gates, scattered, offsets, top_k, x_rows):
+    def forward(ctx, keys, x, gates, scattered, offsets, top_k, x_rows):
         ctx.save_for_backward(x if ctx.needs_input_grad[2] else None, gates, scattered, offsets)
         save_for_tangents(ctx, x, gates, scattered, offsets)
-        ctx.numbers = top_k, x_rows
-        return group_rows.below_autograd(keyset, x, gates, scattered, offsets, top_k, x_rows)
+        ctx.keys, ctx.numbers = keys, (top_k, x_rows)
+        return group_rows.below_autograd(keys, x, gates, scattered, offsets, top_k, x_rows)
 
     @staticmethod
     def backward(ctx, dout):
@@ -125,12 +126,13 @@ class _Group(Derivative):
         rows.index_copy_(0, scattered.long(), dout * present.unsqueeze(1))
         dx = dgates = None
         if x_rows == TOKEN:
+            run = raw_calls(ctx, dout)
             if want_dx:
-                dx = combine_op.call(rows, gates, top_k)
-            if want_dgates and torch.is_grad_enabled():  # its derivatives may be wanted
+                dx = combine_op.call(rows, gates, top_k) if run is None else run(combine_rows, rows, gates, top_k)
+            if want_dgates and run is None:
                 dgates = row_products(rows, x, top_k).to(gates.dtype)
             elif want_dgates:
-                _, dgates = combine_backward.call(x, rows, gates, top_k, False, True)
+                _, dgates = run(combine_backward, x, rows, gates, top_k, False, True)
         else:
             if want_dx:
                 dx = rows if gates is None else (wide(rows) * wide(gates).reshape(-1, 1)).to(rows.dtype)

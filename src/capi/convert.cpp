@@ -1,5 +1,7 @@
 #include "capi/convert.hpp"
 
+#include "limits.hpp"
+
 #include <fmt/format.h>
 
 #include <concepts>
@@ -30,6 +32,11 @@ constexpr Activation last_of(Activation) { return Activation::swiglu_clamped; }
 constexpr GateLayout last_of(GateLayout) { return GateLayout::interleaved; }
 constexpr Backend last_of(Backend) { return Backend::cpu; }
 constexpr TuneSkew last_of(TuneSkew) { return TuneSkew::one; }
+
+static_assert(SMLORA_MAX_NDIM == Tensor::max_ndim);
+static_assert(SMLORA_MAX_EXPERTS == max_experts);
+static_assert(SMLORA_MAX_RANK == max_rank);
+static_assert(SMLORA_MAX_TOP_K == max_top_k);
 
 template <class Number>
 requires std::is_arithmetic_v<Number> || std::is_pointer_v<Number>

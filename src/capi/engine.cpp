@@ -1,6 +1,8 @@
 // Engine, buffers and the small functions about types and problems.
 #include "capi/convert.hpp"
 #include "capi/handles.hpp"
+#include "limits.hpp"
+#include "tuning/random_routing.hpp"
 
 #include <memory>
 
@@ -9,11 +11,15 @@ namespace {
 using namespace smlora;
 using namespace smlora::capi;
 
+static_assert(static_cast<int>(TuneSkew::uniform) == static_cast<int>(tuning::Skew::uniform));
+static_assert(static_cast<int>(TuneSkew::zipf) == static_cast<int>(tuning::Skew::zipf));
+static_assert(static_cast<int>(TuneSkew::one) == static_cast<int>(tuning::Skew::one));
+
 /// The name of an enumerator, which is a string literal, or null for a value that is none.
 template <class Enum>
 const char* name_or_null(std::int32_t value, Enum last) {
     if (value < 0 || value > static_cast<std::int32_t>(last)) return nullptr;
-    return smlora::name(static_cast<Enum>(value)).data();
+    return name(static_cast<Enum>(value)).data();
 }
 
 }  // namespace
@@ -51,6 +57,8 @@ const char* smlora_activation_name(smlora_activation_kind activation) {
 
 const char* smlora_gate_layout_name(smlora_gate_layout layout) { return name_or_null(layout, GateLayout::interleaved); }
 
+const char* smlora_tune_skew_name(smlora_tune_skew skew) { return name_or_null(skew, tuning::Skew::one); }
+
 smlora_status smlora_tensor_init(smlora_tensor* tensor, void* data, smlora_dtype dtype, int32_t ndim,
                                  const int64_t* shape, const int64_t* strides) {
     return guarded([&] {
@@ -74,7 +82,7 @@ smlora_status smlora_validate(const smlora_problem* problem) {
 }
 
 int64_t smlora_padded_rank(int64_t R) {
-    if (R < 0 || R > 256) return 0;
+    if (R < 0 || R > max_rank) return 0;
     Problem problem;
     problem.R = R;
     return padded_rank(problem);

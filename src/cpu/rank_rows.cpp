@@ -1,6 +1,7 @@
 #include "cpu/rank_rows.hpp"
 
 #include "cpu/elements.hpp"
+#include "limits.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -30,7 +31,7 @@ RankRows RankRows::compute(util::ThreadPool& threads, const RoutedRows& rows, co
                 static_cast<std::size_t>(rows.size() - rows.routed()) * row_bytes);
     const auto factor = static_cast<Acc>(scaling);
     multiply_rows<Acc>(threads, rows, {&product, 1}, 0, problem.R, [&](const Segment<Acc>& segment) {
-        Acc line[256];  // the largest padded rank
+        Acc line[padded_rank(Problem{.R = max_rank})];
         for (std::int64_t r = 0; r < problem.R; ++r) line[r] = factor * segment.values[r];
         std::fill(line + problem.R, line + stride, Acc{0});
         store_row(line, stride, row_at(result.view_, segment.row), problem.dtype);

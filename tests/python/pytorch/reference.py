@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 TOLERANCE = {torch.bfloat16: 8e-3, torch.float16: 1.5e-3, torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -99,3 +100,18 @@ def error(got, expected):
 def assert_close(got, expected, dtype, what="", factor=1.0):
     measured = error(got, expected)
     assert measured <= factor * TOLERANCE[dtype], f"{what}: error {measured:.2e}, {dtype}"
+
+
+class OperatorsSeen(TorchDispatchMode):
+    """While it is entered, the last result of every operator of smlora that is called, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.results = {}
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        library, _, name = function.name().partition("::")
+        if library == "smlora":
+            self.results[name] = result
+        return result

@@ -8,7 +8,7 @@ import smlora
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.utils.checkpoint
-from reference import Layer, assert_close, linear, random_choices
+from reference import Layer, OperatorsSeen, assert_close, linear, random_choices
 from test_mlp import ALPHA, KINDS, LIMIT, NAMES, Mlp, plain_activation
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
@@ -118,6 +118,30 @@ def test_mlp_in_one_argument(name):
 
     assert gradcheck(function, mlp.leaves[i], check_forward_ad=True)
     assert gradgradcheck(function, mlp.leaves[i], check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("moved", NAMES)
+@pytest.mark.parametrize("trained", ["x", "A2"])
+def test_tangents_of_the_mlps_gradients(trained, moved):
+    """Of one argument's gradient, for a tangent of another that may be untrained, against differences."""
+    mlp = SmallMlp("cpu", torch.float64, left_out=True)
+    i, j = NAMES.index(trained), NAMES.index(moved)
+    constant = [leaf.detach() for leaf in mlp.leaves]
+    direction = torch.randn_like(constant[j])
+
+    def gradient(value):
+        leaves = [*constant[:j], value, *constant[j + 1 :]]
+        if i != j:
+            leaves[i] = leaves[i].clone().requires_grad_()
+        return torch.autograd.grad(mlp(leaves).pow(3).sum(), leaves[i])[0]
+
+    def at(step):
+        return (constant[j] + step * direction).requires_grad_(i == j)
+
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(gradient(forward_ad.make_dual(at(0), direction))).tangent
+    differences = (gradient(at(1e-5)) - gradient(at(-1e-5))) / 2e-5
+    torch.testing.assert_close(tangent, differences, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
@@ -261,6 +285,89 @@ def test_dual_tensors_with_and_without_gradients_and_in_no_grad(requires_grad):
         for result in (y, without_grad):
             torch.testing.assert_close(forward_ad.unpack_dual(result).tangent,
                                        function(tangent) - function(torch.zeros_like(tangent)))
+
+
+def every_operation():
+    """Functions of tensors that are all differentiable, and those tensors."""
+    layer, mlp = small_layer(y_rows="token"), SmallMlp("cpu", torch.float64, left_out=True)
+    h = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    return {
+        "linear": function_of(layer),
+        "mlp": (lambda *leaves: mlp(leaves), mlp.leaves),
+        "activation": (smlora.gated_activation, (h,)),
+        **operations_on_rows(),
+    }
+
+
+@pytest.mark.parametrize("name", every_operation())
+def test_tangents_of_gradients_without_a_graph(name):
+    """backward() under a dual level: nothing but the tangents says that derivatives of gradients are wanted."""
+    function, tensors = every_operation()[name]
+    tangents = [torch.randn_like(tensor) for tensor in tensors]
+    found = []
+    for create_graph in (False, True):
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(*pair) for pair in zip(tensors, tangents, strict=True)]
+            gradients = torch.autograd.grad(function(*duals).square().sum(), duals, create_graph=create_graph)
+            found.append([forward_ad.unpack_dual(gradient).tangent for gradient in gradients])
+    for without, expected in zip(*found, strict=True):
+        torch.testing.assert_close(without, expected)
+
+
+@pytest.mark.parametrize("name", every_operation())
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_gradients_of_a_batch_are_those_of_its_elements(name):
+    function, tensors = every_operation()[name]
+    y = function(*tensors)
+    batch = torch.randn(2, *y.shape, dtype=y.dtype)
+    batched = torch.autograd.grad(y, tensors, batch, is_grads_batched=True, retain_graph=True)
+    for i, dy in enumerate(batch):
+        for got, expected in zip(batched, torch.autograd.grad(y, tensors, dy, retain_graph=True), strict=True):
+            torch.testing.assert_close(got[i], expected)
+
+
+@pytest.mark.parametrize("name", every_operation())
+def test_a_gradient_that_torch_has_yet_to_negate(name):
+    """As that of an imaginary part may be, behind a conjugate: what lies in memory has the other sign."""
+    function, tensors = every_operation()[name]
+    y = function(*tensors)
+    dy = torch.randn_like(y)
+    lazy = torch._neg_view(-dy)
+    assert lazy.is_neg() and lazy.is_contiguous()
+    expected = torch.autograd.grad(y, tensors, dy, retain_graph=True)
+    for got, want in zip(torch.autograd.grad(y, tensors, lazy), expected, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", every_operation())
+def test_a_mode_around_backward_alone_sees_its_operators(name):
+    function, tensors = every_operation()[name]
+    y = function(*tensors).sum()
+    with OperatorsSeen() as seen:
+        y.backward()
+    expected = {
+        "linear": {"backward_input", "backward_lora", "backward_weight", "backward_bias"},
+        "mlp": {"activation_rows", "activation_backward", "backward_input", "backward_lora", "backward_weight", "backward_bias"},
+        "activation": {"activation_backward"},
+        "combine": {"combine_backward"},
+        "combine with gates": {"combine_backward"},
+        "group": {"combine_rows"},
+        "group with gates": {"combine_rows", "combine_backward"},
+    }.get(name, set())
+    assert set(seen.results) == expected
+
+
+@pytest.mark.parametrize("name", every_operation())
+def test_a_step_is_one_node_and_goes_through_the_dispatcher_once(name):
+    """What the host's time of a step depends on: the derivatives above must cost nothing where none is wanted."""
+    function, tensors = every_operation()[name]
+    with torch.autograd.profiler.profile() as profile:
+        y = function(*tensors)
+        torch.autograd.grad(y, tensors, torch.ones_like(y))
+    dispatched = [event.name for event in profile.function_events if event.name.startswith("smlora::")]
+    assert len(dispatched) == 1, dispatched
+    leaves = {type(edge).__name__ for edge, _ in y.grad_fn.next_functions if edge is not None}
+    assert leaves == {"AccumulateGrad"}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -54,6 +54,27 @@ def test_system_info_and_cache_stats():
     assert {"memory_hits", "disk_hits", "compiles"} <= stats.keys()
 
 
+@pytest.mark.parametrize("limit", ["max_experts", "max_top_k", "max_rank"])
+def test_the_packages_limits_are_the_librarys(limit):
+    """The operators take the limit itself and refuse one more, without the package's own checks."""
+    from smlora._projection import linear
+    from smlora._routing import _OP as route
+    from smlora._rows import combine_rows
+
+    choices = torch.zeros(1, 1, dtype=torch.int64)
+    routing = smlora.route(choices, 1)
+    x, W = torch.zeros(1, 8), torch.zeros(1, 8, 8)
+    call = {
+        "max_experts": lambda E: route.call(choices, E, torch.int32),
+        "max_top_k": lambda k: combine_rows.call(torch.zeros(k, 8), None, k),
+        "max_rank": lambda R: linear.call(x, W, torch.zeros(1, R, 8), torch.zeros(1, 8, R), None, None, *routing[1:], 0, 1, 1.0),
+    }[limit]
+    most = getattr(_native, limit)
+    call(most)
+    with pytest.raises(ValueError, match=f"expected [01] to {most}, got {most + 1}"):
+        call(most + 1)
+
+
 def test_prewarming_compiles_once(tmp_path):
     """In a process of its own, with an empty cache."""
     if not smlora.system_info()["nvrtc"]["found"]:

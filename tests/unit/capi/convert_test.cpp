@@ -310,6 +310,10 @@ TEST(Names, OfActivationsAndGateLayouts) {
     EXPECT_STREQ(smlora_activation_name(SMLORA_SWIGLU), "swiglu");
     EXPECT_STREQ(smlora_activation_name(SMLORA_SWIGLU_CLAMPED), "swiglu_clamped");
     EXPECT_EQ(smlora_activation_name(5), nullptr);
+    EXPECT_STREQ(smlora_tune_skew_name(SMLORA_SKEW_UNIFORM), "uniform");
+    EXPECT_STREQ(smlora_tune_skew_name(SMLORA_SKEW_ZIPF), "zipf");
+    EXPECT_STREQ(smlora_tune_skew_name(SMLORA_SKEW_ONE), "one");
+    EXPECT_EQ(smlora_tune_skew_name(3), nullptr);
     EXPECT_STREQ(smlora_gate_layout_name(SMLORA_GATE_INTERLEAVED), "interleaved");
     EXPECT_EQ(smlora_gate_layout_name(-1), nullptr);
 }
