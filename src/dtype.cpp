@@ -17,13 +17,17 @@ struct Entry {
 };
 
 // In the order of the enumeration.
-constexpr std::array<Entry, 6> table{{
+constexpr std::array<Entry, 10> table{{
     {DType::bf16, 2, "bf16"},
     {DType::fp16, 2, "fp16"},
     {DType::fp32, 4, "fp32"},
     {DType::fp64, 8, "fp64"},
     {DType::int32, 4, "int32"},
     {DType::int64, 8, "int64"},
+    {DType::uint8, 1, "uint8"},
+    {DType::int8, 1, "int8"},
+    {DType::e4m3, 1, "e4m3"},
+    {DType::e8m0, 1, "e8m0"},
 }};
 
 struct Alias {

@@ -22,8 +22,7 @@ double of_type(DType dtype, std::int64_t terms) {
             return 1e-6 * std::sqrt(std::max(1.0, static_cast<double>(terms) / static_cast<double>(free_terms)));
         case DType::fp64:
             return 1e-12;
-        case DType::int32:
-        case DType::int64:
+        default:  // whole numbers and bytes
             break;
     }
     return 0;

@@ -80,8 +80,10 @@ decltype(auto) with_codec(DType dtype, Function&& function) {
             return function(Plain<std::int32_t>{});
         case DType::int64:
             return function(Plain<std::int64_t>{});
+        default:
+            break;
     }
-    throw std::logic_error("no such dtype");
+    throw std::logic_error("no array has this dtype");
 }
 
 /// target[i] = the element at source + i * stride elements.

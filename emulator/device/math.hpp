@@ -10,6 +10,7 @@ inline float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float expf(float value) { return __builtin_expf(value); }
 inline float exp2f(float value) { return __builtin_exp2f(value); }
 inline float __expf(float value) { return __builtin_expf(value); }

@@ -17,12 +17,16 @@ enum class DType : std::int32_t {
     fp64 = 3,   ///< IEEE double precision; CPU backend only
     int32 = 4,  ///< of routings
     int64 = 5,  ///< of routings
+    uint8 = 6,  ///< of quantised weights, as the three below: packed codes, scales
+    int8 = 7,   ///< codes
+    e4m3 = 8,   ///< OCP float8: 4 exponent bits, 3 mantissa bits, no infinity
+    e8m0 = 9,   ///< OCP scale: a power of two
 };
 
 /// Bytes of one element.
 [[nodiscard]] SMLORA_API std::size_t size_of(DType dtype);
 
-/// "bf16", "fp16", "fp32", "fp64", "int32", "int64".
+/// "bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0".
 [[nodiscard]] SMLORA_API std::string_view name(DType dtype);
 
 /// The inverse of name(), which also takes "bfloat16", "float16", "half", "float32", "float", "float64" and "double".

@@ -71,12 +71,16 @@ enum {
     SMLORA_FP32 = 2,  /* IEEE single precision */
     SMLORA_FP64 = 3,  /* IEEE double precision; CPU backend only */
     SMLORA_INT32 = 4, /* of routings */
-    SMLORA_INT64 = 5  /* of routings */
+    SMLORA_INT64 = 5, /* of routings */
+    SMLORA_UINT8 = 6, /* of quantised weights, as the three below: packed codes, scales */
+    SMLORA_INT8 = 7,  /* codes */
+    SMLORA_E4M3 = 8,  /* OCP float8: 4 exponent bits, 3 mantissa bits, no infinity */
+    SMLORA_E8M0 = 9   /* OCP scale: a power of two */
 };
 
 /* Bytes of one element; 0 for any other value. */
 SMLORA_API size_t smlora_dtype_size(smlora_dtype dtype);
-/* "bf16", "fp16", "fp32", "fp64", "int32", "int64"; null for any other value. Static. */
+/* "bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0"; null for any other value. Static. */
 SMLORA_API const char* smlora_dtype_name(smlora_dtype dtype);
 /* The inverse, which also takes "bfloat16", "float16", "half", "float32", "float", "float64" and "double". */
 SMLORA_API smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype);
@@ -489,6 +493,80 @@ SMLORA_API smlora_status smlora_backward_lora(smlora_engine* engine, smlora_stre
                                               const smlora_problem* problem, const smlora_backward_lora_args* args);
 SMLORA_API smlora_status smlora_backward_lora_workspace(smlora_engine* engine, const smlora_problem* problem, int64_t T,
                                                         size_t* bytes);
+
+/* ---- quantised weights ------------------------------------------------------------------------------------------- */
+
+/* How the values of a frozen weight are stored; smlora/weight.hpp has the formulas. */
+typedef int32_t smlora_encoding;
+enum {
+    SMLORA_ENCODING_PLAIN = 0, /* the values themselves */
+    SMLORA_ENCODING_NF4 = 1,   /* bitsandbytes; the high nibble comes first */
+    SMLORA_ENCODING_FP4 = 2,   /* bitsandbytes; as nf4, with another table */
+    SMLORA_ENCODING_INT8 = 3,  /* bitsandbytes, a scale for each row */
+    SMLORA_ENCODING_MXFP4 = 4, /* OCP: e2m1 and a power of two for 32; the low nibble comes first */
+    SMLORA_ENCODING_FP8 = 5,   /* e4m3 and a scale for each square of block x block */
+    SMLORA_ENCODING_MXFP8 = 6, /* OCP: e4m3 and a power of two for 32 */
+    SMLORA_ENCODING_NVFP4 = 7, /* e2m1, an e4m3 scale for 16 and an fp32 one; the low nibble comes first */
+    SMLORA_ENCODING_INT4 = 8   /* compressed-tensors; the lowest nibble comes first */
+};
+
+/* What nvfp4's fp32 scale does to the e4m3 one. */
+typedef int32_t smlora_global_scale;
+enum {
+    SMLORA_GLOBAL_SCALE_FACTOR = 0, /* torchao, modelopt */
+    SMLORA_GLOBAL_SCALE_DIVISOR = 1 /* compressed-tensors */
+};
+
+/* "plain", "nf4", ..; null for any other value. Static. */
+SMLORA_API const char* smlora_encoding_name(smlora_encoding encoding);
+/* The inverse. */
+SMLORA_API smlora_status smlora_encoding_from_name(const char* text, smlora_encoding* encoding);
+
+/* Scales that are quantised themselves: s = table[code] scales[i / block] + offset for the i-th code. All zero: they
+ * are not. Never grows. */
+typedef struct smlora_double_quantization {
+    smlora_tensor scales; /* fp32 [ceil(codes / block)] */
+    smlora_tensor table;  /* fp32 [256] */
+    smlora_tensor offset; /* fp32 [1] */
+    int64_t block;        /* codes that share a scale, at least 1 */
+} smlora_double_quantization;
+
+/* A frozen weight [E, rows, columns], columns contiguous; nothing of it is ever written. C stands for columns, B for
+ * block. All tensors are contiguous but for global_scales. Never grows. */
+typedef struct smlora_weight {
+    smlora_encoding encoding;         /* default plain */
+    smlora_global_scale global_scale; /* nvfp4; default factor */
+    int64_t E;                        /* experts */
+    int64_t rows;                     /* of each expert's matrix */
+    int64_t columns;                  /* values that a row has, contiguous */
+    int64_t block; /* values along a row that share a scale. nf4, fp4: a power of two from 32 to 4096, counted along all
+                      values in their order. mxfp4, mxfp8: 32; nvfp4: 16; int4: even; these divide C. fp8: any, also
+                      along the rows. int8, plain: not looked at */
+    int64_t parts; /* equal ranges of rows that were quantised apart, such as gate and up; divides rows; default 1 */
+    smlora_tensor codes;  /* plain: [E, rows, C], any expert stride. nf4, fp4: uint8, ceil(E rows C / 2) in any shape.
+                             int8: int8 [E, rows, C]. mxfp4: uint8 or int8, [E, rows, C / 2] or [E, rows, C / 32, 16].
+                             fp8, mxfp8: e4m3 [E, rows, C]. nvfp4: uint8 [E, rows, C / 2]. int4: uint8 [E, rows, C / 2]
+                             or int32 [E, rows, C / 8] */
+    smlora_tensor scales; /* nf4, fp4: fp32, or uint8 with double_quantization, [ceil(E rows C / B)]. int8: fp32
+                             [E, rows]. mxfp4, mxfp8: uint8 or e8m0 [E, rows, C / 32]; 255 is 2^128 as uint8 and NaN as
+                             e8m0. fp8: fp32, bf16 or e8m0 [E, parts ceil(rows / parts / B), ceil(C / B)]. nvfp4: e4m3
+                             [E, rows, C / 16]. int4: bf16, fp16 or fp32 [E, rows, C / B] */
+    smlora_tensor table;  /* nf4, fp4: fp32 [16], the values of the codes */
+    smlora_double_quantization double_quantization; /* nf4, fp4: optional */
+    smlora_tensor global_scales;                    /* nvfp4: fp32 [E, parts], any strides, also 0 */
+} smlora_weight;
+
+/* The arguments of smlora_dequantize. */
+typedef struct smlora_dequantize_args {
+    size_t struct_size;
+    smlora_weight weight; /* in, quantised */
+    smlora_tensor out;    /* out [E, rows, columns], contiguous, of bf16, fp16 or fp32 */
+} smlora_dequantize_args;
+
+SMLORA_API void smlora_dequantize_args_init(smlora_dequantize_args* args, size_t struct_size);
+/* out = the values of the weight: the bits that the library which made it decodes them to. */
+SMLORA_API smlora_status smlora_dequantize(smlora_engine* engine, smlora_stream stream,
+                                           const smlora_dequantize_args* args);
 
 /* ---- prewarming: compiling everything that a training step needs before it runs; needs NVRTC, no GPU ------------- */
 

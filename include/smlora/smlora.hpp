@@ -15,3 +15,4 @@
 #include <smlora/tune.hpp>
 #include <smlora/tuning.hpp>
 #include <smlora/version.hpp>
+#include <smlora/weight.hpp>

@@ -23,7 +23,9 @@ std::string text_of(Name name) {
 
 [[noreturn]] void wrong(Name name, std::string_view expected, std::int64_t got) { wrong(text_of(name), expected, got); }
 
-constexpr DType last_of(DType) { return DType::int64; }
+constexpr DType last_of(DType) { return DType::e8m0; }
+constexpr Encoding last_of(Encoding) { return Encoding::int4; }
+constexpr GlobalScale last_of(GlobalScale) { return GlobalScale::divisor; }
 constexpr WeightLayout last_of(WeightLayout) { return WeightLayout::enk; }
 constexpr RowOrder last_of(RowOrder) { return RowOrder::grouped; }
 constexpr Activation last_of(Activation) { return Activation::swiglu_clamped; }
@@ -107,10 +109,24 @@ typename Members<C>::Cpp read_members(const C& c, const char* object, const char
     return result;
 }
 
-/// Views, nested structs and what is unset by default are all zero in C.
+template <class C>
+void write_members(const typename Members<C>::Cpp& cpp, C& c);
+
+/// Views and what is unset by default are all zero in C.
 template <class CType, class CppType>
 void write(const CppType& value, CType& result) {
-    if constexpr (std::is_arithmetic_v<CppType> || std::is_enum_v<CppType>) result = static_cast<CType>(value);
+    if constexpr (std::is_arithmetic_v<CppType> || std::is_enum_v<CppType>) {
+        result = static_cast<CType>(value);
+    } else if constexpr (requires { typename Members<CType>::Cpp; }) {
+        write_members(value, result);
+    }
+}
+
+template <class C>
+void write_members(const typename Members<C>::Cpp& cpp, C& c) {
+    for_each_member<C>([&](const auto& member) {
+        if constexpr (requires { member.cpp; }) write(cpp.*member.cpp, c.*member.c);
+    });
 }
 
 }  // namespace
@@ -146,11 +162,8 @@ typename Members<C>::Cpp to_args(const C* args) {
 
 template <class C>
 C defaults() {
-    const typename Members<C>::Cpp cpp;
     C c{};
-    for_each_member<C>([&](const auto& member) {
-        if constexpr (requires { member.cpp; }) write(cpp.*member.cpp, c.*member.c);
-    });
+    write_members(typename Members<C>::Cpp{}, c);
     return c;
 }
 

@@ -32,11 +32,19 @@ size_t smlora_dtype_size(smlora_dtype dtype) {
     return smlora_dtype_name(dtype) == nullptr ? 0 : size_of(static_cast<DType>(dtype));
 }
 
-const char* smlora_dtype_name(smlora_dtype dtype) { return name_or_null(dtype, DType::int64); }
+const char* smlora_dtype_name(smlora_dtype dtype) { return name_or_null(dtype, DType::e8m0); }
 
 smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype) {
     return guarded(
         [&] { required(dtype, "dtype") = static_cast<smlora_dtype>(dtype_from_name(&required(text, "text"))); });
+}
+
+const char* smlora_encoding_name(smlora_encoding encoding) { return name_or_null(encoding, Encoding::int4); }
+
+smlora_status smlora_encoding_from_name(const char* text, smlora_encoding* encoding) {
+    return guarded([&] {
+        required(encoding, "encoding") = static_cast<smlora_encoding>(encoding_from_name(&required(text, "text")));
+    });
 }
 
 const char* smlora_row_order_name(smlora_row_order order) { return name_or_null(order, RowOrder::grouped); }

@@ -89,6 +89,15 @@ SMLORA_MEMBERS(smlora_activation_backward_args, ActivationBackwardArgs, 0, SMLOR
                SMLORA_BOTH(dh), SMLORA_BOTH(a), SMLORA_BOTH(activation), SMLORA_BOTH(layout), SMLORA_BOTH(alpha),
                SMLORA_BOTH(limit));
 
+SMLORA_MEMBERS(smlora_double_quantization, DoubleQuantization, 0, SMLORA_BOTH(scales), SMLORA_BOTH(table),
+               SMLORA_BOTH(offset), SMLORA_BOTH(block));
+
+SMLORA_MEMBERS(smlora_weight, Weight, 0, SMLORA_BOTH(encoding), SMLORA_BOTH(global_scale), SMLORA_BOTH(E),
+               SMLORA_BOTH(rows), SMLORA_BOTH(columns), SMLORA_BOTH(block), SMLORA_BOTH(parts), SMLORA_BOTH(codes),
+               SMLORA_BOTH(scales), SMLORA_BOTH(table), SMLORA_BOTH(double_quantization), SMLORA_BOTH(global_scales));
+
+SMLORA_MEMBERS(smlora_dequantize_args, DequantizeArgs, 0, SMLORA_BOTH(weight), SMLORA_BOTH(out));
+
 SMLORA_MEMBERS(smlora_forward_args, ForwardArgs, 0, SMLORA_BOTH(x), SMLORA_BOTH(W), SMLORA_BOTH(A), SMLORA_BOTH(B),
                SMLORA_BOTH(bias), SMLORA_BOTH(gates), SMLORA_BOTH(routing), SMLORA_BOTH(y), SMLORA_BOTH(xa),
                SMLORA_BOTH(workspace), SMLORA_BOTH(scaling), Reserved{&C::reserved});
@@ -126,9 +135,9 @@ SMLORA_MEMBERS(smlora_tune_options, TuneOptions, 2, SMLORA_BOTH(seconds), SMLORA
 #undef SMLORA_MEMBERS
 
 /// The structs that a caller fills in, each of which has an init function: arguments of operations, and all of them.
-#define SMLORA_FOR_EACH_ARGS(function)                                                               \
-    function(route_args) function(group_args) function(combine_args) function(combine_backward_args) \
-        function(activation_args) function(activation_backward_args) function(forward_args)          \
+#define SMLORA_FOR_EACH_ARGS(function)                                                                                \
+    function(route_args) function(group_args) function(combine_args) function(combine_backward_args)                  \
+        function(activation_args) function(activation_backward_args) function(dequantize_args) function(forward_args) \
             function(backward_input_args) function(backward_lora_args)
 #define SMLORA_FOR_EACH_INPUT(function)                                                         \
     function(problem) function(engine_options) function(prewarm_options) function(tune_options) \

@@ -55,6 +55,10 @@ smlora_status smlora_activation_backward(smlora_engine* engine, smlora_stream st
     return run<activation_backward>(engine, stream, problem, args);
 }
 
+smlora_status smlora_dequantize(smlora_engine* engine, smlora_stream stream, const smlora_dequantize_args* args) {
+    return guarded([&] { dequantize(to_engine(engine), Stream{stream}, to_args(args)); });
+}
+
 smlora_status smlora_forward(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
                              const smlora_forward_args* args) {
     return run<forward>(engine, stream, problem, args);

@@ -7,6 +7,7 @@
 #include <smlora/activation.hpp>
 #include <smlora/engine.hpp>
 #include <smlora/operations.hpp>
+#include <smlora/weight.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -25,6 +26,8 @@ std::int64_t validate_backward_lora(const Problem& problem, const BackwardLoraAr
 /// Each checks the problem first and returns the number of rows.
 std::int64_t validate_activation(const Problem& problem, const ActivationArgs& args, Backend backend);
 std::int64_t validate_activation_backward(const Problem& problem, const ActivationBackwardArgs& args, Backend backend);
+
+void validate_dequantize(const DequantizeArgs& args);
 
 /// Backend, device and threads, which every engine has; what only some parts of it use, they check themselves.
 void validate_options(const EngineOptions& options);

@@ -5,6 +5,7 @@
 
 #include <smlora/activation.hpp>
 #include <smlora/operations.hpp>
+#include <smlora/weight.hpp>
 
 namespace smlora::cpu {
 
@@ -14,6 +15,7 @@ void combine(util::ThreadPool& threads, const Problem& problem, const CombineArg
 void combine_backward(util::ThreadPool& threads, const Problem& problem, const CombineBackwardArgs& args);
 void activation(util::ThreadPool& threads, const Problem& problem, const ActivationArgs& args);
 void activation_backward(util::ThreadPool& threads, const Problem& problem, const ActivationBackwardArgs& args);
+void dequantize(util::ThreadPool& threads, const DequantizeArgs& args);
 void forward(util::ThreadPool& threads, const Problem& problem, const ForwardArgs& args);
 void backward_input(util::ThreadPool& threads, const Problem& problem, const BackwardInputArgs& args);
 void backward_lora(util::ThreadPool& threads, const Problem& problem, const BackwardLoraArgs& args);

@@ -94,6 +94,8 @@ class Planner {
         plan_.set(Role::activation, families::activation_step(problem_, request.rows, request.work));
     }
 
+    void add(const Dequantize& request) { plan_.set(Role::unpack, families::unpack_step(problem_, request.work)); }
+
     void add_packing(const families::Packing& packing) {
         if (packing.a) plan_.set(Role::pack_a, families::pack_a_step(problem_, *packing.a));
         if (packing.b) plan_.set(Role::pack_b, families::pack_b_step(problem_, *packing.b));

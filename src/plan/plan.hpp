@@ -25,6 +25,7 @@ enum class Role : std::uint8_t {
     combine,
     gate_gradient,
     activation,
+    unpack,
     pack_a,
     pack_b,
     xa,

@@ -4,6 +4,7 @@
 
 #include "families/pack.hpp"
 #include "families/rows.hpp"
+#include "families/unpack.hpp"
 
 #include <smlora/dtype.hpp>
 
@@ -80,8 +81,14 @@ struct GatedActivation {
     friend bool operator==(const GatedActivation&, const GatedActivation&) = default;
 };
 
-using Request =
-    std::variant<Forward, BackwardInput, BackwardLora, Route, Group, Combine, CombineBackward, GatedActivation>;
+struct Dequantize {
+    families::UnpackWork work;
+
+    friend bool operator==(const Dequantize&, const Dequantize&) = default;
+};
+
+using Request = std::variant<Forward, BackwardInput, BackwardLora, Route, Group, Combine, CombineBackward,
+                             GatedActivation, Dequantize>;
 
 /// The bucket of T; 0 for operations without one.
 [[nodiscard]] std::uint8_t bucket(const Request& request);

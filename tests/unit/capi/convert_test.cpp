@@ -52,7 +52,7 @@ TEST(ConvertTensor, WhatIsWrongIsNamed) {
     EXPECT_EQ(message(), "x.ndim: expected 0 to 4, got -1");
     tensor.ndim = 2;
     tensor.dtype = 99;
-    EXPECT_EQ(message(), "x.dtype: expected 0 to 5, got 99");
+    EXPECT_EQ(message(), "x.dtype: expected 0 to 9, got 99");
     tensor.dtype = SMLORA_FP32;
     tensor.shape[1] = -3;
     EXPECT_EQ(message(), "x.shape[1]: expected 0 or more, got -3");

@@ -53,7 +53,7 @@ class CApi : public ::testing::Test {
 TEST(Version, IsThatOfTheHeader) { EXPECT_STREQ(smlora_version(), SMLORA_VERSION); }
 
 TEST(Dtype, NamesAndSizesAgreeWithCpp) {
-    for (smlora_dtype dtype = SMLORA_BF16; dtype <= SMLORA_INT64; ++dtype) {
+    for (smlora_dtype dtype = SMLORA_BF16; dtype <= SMLORA_E8M0; ++dtype) {
         const auto cpp = static_cast<smlora::DType>(dtype);
         EXPECT_EQ(smlora_dtype_name(dtype), smlora::name(cpp));
         EXPECT_EQ(smlora_dtype_size(dtype), smlora::size_of(cpp));
@@ -64,7 +64,7 @@ TEST(Dtype, NamesAndSizesAgreeWithCpp) {
 }
 
 TEST(Dtype, WhatIsNoneHasNoNameAndNoSize) {
-    for (smlora_dtype dtype : {-1, 6}) {
+    for (smlora_dtype dtype : {-1, 10}) {
         EXPECT_EQ(smlora_dtype_name(dtype), nullptr);
         EXPECT_EQ(smlora_dtype_size(dtype), 0u);
     }

@@ -117,6 +117,7 @@ TYPED_TEST(Convert, EveryMemberIsListedAndArrives) {
 }
 
 static_assert(listed<smlora_routing>() == member_count<Routing>());
+static_assert(listed<smlora_double_quantization>() == member_count<DoubleQuantization>());
 static_assert(listed<smlora_workspace>() == member_count<Workspace>());
 static_assert(listed<smlora_prewarm_activation>() == member_count<PrewarmActivation>());
 
@@ -143,7 +144,7 @@ TYPED_TEST(Convert, AnEnumeratorOrFlagOutOfRangeIsNamed) {
         if constexpr (requires { member.cpp; }) {
             using CppType = std::remove_cvref_t<decltype(typename Members<TypeParam>::Cpp{}.*member.cpp)>;
             if constexpr (std::is_enum_v<CppType> || std::is_same_v<CppType, bool>) {
-                for (const std::int32_t value : {-1, 6}) {
+                for (const std::int32_t value : {-1, 10}) {
                     auto c = initialised<TypeParam>();
                     c.*member.c = value;
                     const std::string message = message_of([&] { static_cast<void>(convert(c)); });

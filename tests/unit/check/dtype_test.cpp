@@ -14,11 +14,14 @@ TEST(DType, HasSizeAndName) {
     EXPECT_EQ(size_of(DType::int32), 4U);
     EXPECT_EQ(size_of(DType::int64), 8U);
     EXPECT_EQ(name(DType::bf16), "bf16");
+    for (DType dtype : {DType::uint8, DType::int8, DType::e4m3, DType::e8m0}) EXPECT_EQ(size_of(dtype), 1U);
     EXPECT_EQ(name(DType::int64), "int64");
+    EXPECT_EQ(name(DType::e8m0), "e8m0");
 }
 
 TEST(DType, IsFoundByItsNames) {
-    for (DType dtype : {DType::bf16, DType::fp16, DType::fp32, DType::fp64, DType::int32, DType::int64}) {
+    for (DType dtype : {DType::bf16, DType::fp16, DType::fp32, DType::fp64, DType::int32, DType::int64,
+                        DType::uint8, DType::int8, DType::e4m3, DType::e8m0}) {
         EXPECT_EQ(dtype_from_name(name(dtype)), dtype);
     }
     EXPECT_EQ(dtype_from_name("bfloat16"), DType::bf16);
@@ -31,7 +34,7 @@ TEST(DType, IsFoundByItsNames) {
 }
 
 TEST(DType, RefusesOtherNamesAndValues) {
-    for (const char* text : {"", "BF16", "fp8", "int8"}) {
+    for (const char* text : {"", "BF16", "fp8", "int4"}) {
         try {
             (void)dtype_from_name(text);
             ADD_FAILURE() << text;
@@ -40,7 +43,7 @@ TEST(DType, RefusesOtherNamesAndValues) {
             EXPECT_NE(std::string(error.what()).find('"' + std::string(text) + '"'), std::string::npos);
         }
     }
-    EXPECT_THROW((void)size_of(static_cast<DType>(6)), Error);
+    EXPECT_THROW((void)size_of(static_cast<DType>(10)), Error);
     EXPECT_THROW((void)name(static_cast<DType>(-1)), Error);
 }
 

@@ -139,6 +139,50 @@ void add_product_references(std::vector<KernelSpec>& specs, const char* element)
                                                      {"Index", index64}}));
 }
 
+/// Every encoding with every type of scale that it may have.
+void add_unpacking(std::vector<KernelSpec>& specs, const char* element, bool vector_rows) {
+    struct Encoded {
+        int encoding;  ///< as smlora::Encoding has it
+        int block;
+        const char* scale;
+        int outer_block = 0;
+        bool divides = false;
+    };
+    constexpr const char* byte = "smlora::byte";
+    constexpr const char* e8m0 = "smlora::e8m0";
+    constexpr const char* bf16 = "smlora::bf16";
+    const Encoded all[] = {{1, 64, "float"},
+                           {1, 64, byte, 256},
+                           {2, 4096, "float"},
+                           {3, 0, "float"},
+                           {4, 32, byte},
+                           {4, 32, e8m0},
+                           {5, 128, "float"},
+                           {5, 128, bf16},
+                           {5, 128, e8m0},
+                           {6, 32, byte},
+                           {6, 32, e8m0},
+                           {7, 16, "smlora::e4m3"},
+                           {7, 16, "smlora::e4m3", 0, true},
+                           {8, 32, bf16},
+                           {8, 128, "smlora::fp16"},
+                           {8, 32, "float"}};
+    for (const Encoded& encoded : all) {
+        specs.push_back(spec("unpack_weights", {{"ENCODING", encoded.encoding},
+                                                {"ROWS", 1536},
+                                                {"COLUMNS", 2048},
+                                                {"BLOCK", encoded.block},
+                                                {"PARTS", 2},
+                                                {"VECTOR", vector_rows},
+                                                {"DOUBLE", encoded.outer_block != 0},
+                                                {"OUTER_BLOCK", encoded.outer_block},
+                                                {"GLOBAL_DIVIDES", encoded.divides},
+                                                {"Element", element},
+                                                {"Scale", encoded.scale},
+                                                {"Index", index32}}));
+    }
+}
+
 std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements) {
     std::vector<KernelSpec> specs;
     add_routes(specs);
@@ -147,6 +191,7 @@ std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements)
             for (const bool flat : {false, true}) add_row_kernels(specs, element, vector_rows, flat);
             add_combine(specs, element, vector_rows);
             add_activation(specs, element, vector_rows);
+            add_unpacking(specs, element, vector_rows);
         }
         add_packing(specs, element);
         add_product_references(specs, element);

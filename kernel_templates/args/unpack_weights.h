@@ -1,0 +1,45 @@
+// Arguments of unpack_weights, shared by the host and the kernel.
+#pragma once
+
+#include "args/row_segments.h"
+
+namespace smlora {
+
+namespace unpack_weights {
+
+/// Values of ENCODING: those of smlora::Encoding.
+enum : int { nf4 = 1, fp4 = 2, int8 = 3, mxfp4 = 4, fp8 = 5, mxfp8 = 6, nvfp4 = 7, int4 = 8 };
+
+/// Codes of half a byte each.
+constexpr bool is_nibbles(int encoding) {
+    return encoding == nf4 || encoding == fp4 || encoding == mxfp4 || encoding == nvfp4 || encoding == int4;
+}
+
+/// A row of `units` units (of 16 bytes written, or of one element) in segments.
+constexpr RowSegments segments(int units) { return row_segments(units, 8); }
+
+}  // namespace unpack_weights
+
+/// out[e - first_expert] = the decoded matrix [ROWS, COLUMNS] of expert e, for first_expert <= e < first_expert +
+/// experts. With expert_offsets, which are the routing's, matrices of experts without rows are left as they are.
+/// What each encoding decodes to: smlora/weight.hpp.
+///
+/// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes
+/// (row, segment) pairs. A unit is 16 bytes of `out` (VECTOR) or one element:
+///     grid = min(ceil(experts * ROWS * SEGMENTS / (threads / 32)), 32 multiprocessors)
+struct UnpackWeightsArgs {
+    const void* codes;
+    const void* scales;
+    const float* table;         ///< nf4, fp4: [16]
+    const float* outer_scales;  ///< DOUBLE: one for OUTER_BLOCK codes of `scales`. nvfp4: those of experts and parts
+    const float* outer_table;   ///< DOUBLE: [256]
+    const float* outer_offset;  ///< DOUBLE: [1]
+    long long outer_expert_stride;  ///< nvfp4
+    long long outer_part_stride;
+    const void* expert_offsets;  ///< [E] of Index, or null: all experts
+    void* out;                   ///< [experts, ROWS, COLUMNS]
+    int first_expert;
+    int experts;
+};
+
+}  // namespace smlora

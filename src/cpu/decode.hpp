@@ -1,0 +1,29 @@
+// Quantised weights, decoded.
+#pragma once
+
+#include <smlora/weight.hpp>
+
+#include <array>
+#include <cstdint>
+
+namespace smlora::cpu {
+
+/// Decodes rows of a quantised weight that was checked. What it decodes to, and in which order it rounds: smlora/weight.hpp.
+class RowDecoder {
+ public:
+    explicit RowDecoder(const Weight& weight);
+
+    /// All columns of a row, in fp32: exact or rounded once. They are rounded once more to the type asked for, which
+    /// bitsandbytes and the others do as well.
+    void decode(std::int64_t expert, std::int64_t row, float* values) const;
+
+ private:
+    [[nodiscard]] int code(std::int64_t index) const;
+    [[nodiscard]] float scale(std::int64_t expert, std::int64_t row, std::int64_t column) const;
+    [[nodiscard]] float block_scale(std::int64_t index) const;
+
+    Weight weight_;
+    std::array<float, 256> values_{};  ///< of the codes
+};
+
+}  // namespace smlora::cpu

@@ -1,0 +1,20 @@
+#include "cpu/decode.hpp"
+#include "cpu/elements.hpp"
+#include "cpu/operations.hpp"
+
+#include <vector>
+
+namespace smlora::cpu {
+
+void dequantize(util::ThreadPool& threads, const DequantizeArgs& args) {
+    const Weight& weight = args.weight;
+    const RowDecoder decoder(weight);
+    threads.parallel_for(weight.E * weight.rows, [&](std::int64_t line) {
+        std::vector<float> values(static_cast<std::size_t>(weight.columns));
+        decoder.decode(line / weight.rows, line % weight.rows, values.data());
+        store_row(values.data(), weight.columns, element_at(args.out.data, args.out.dtype, line * weight.columns),
+                  args.out.dtype);
+    });
+}
+
+}  // namespace smlora::cpu

@@ -1,0 +1,33 @@
+// dequantize.
+#include "check/validate.hpp"
+#include "cpu/operations.hpp"
+#include "engine/cuda_call.hpp"
+#include "families/unpack.hpp"
+
+namespace smlora {
+namespace ops {
+namespace {
+
+void dequantize_cuda(const Engine& engine, Stream stream, const Weight& weight, const Tensor& out) {
+    engine::CudaCall call(engine, stream);
+    // Of a problem, this depends on the type alone.
+    Problem problem;
+    problem.dtype = out.dtype;
+    const plan::Plan& plan = call.plan(problem, plan::Dequantize{families::unpack_work(weight, out.data, out.dtype)});
+    call.launcher().launch_rows(plan.at(plan::Role::unpack), weight.E * weight.rows,
+                                families::unpack_args(weight, out.data));
+}
+
+}  // namespace
+}  // namespace ops
+
+void dequantize(const Engine& engine, Stream stream, const DequantizeArgs& args) {
+    check::validate_dequantize(args);
+    if (engine.backend() == Backend::cpu) {
+        cpu::dequantize(engine.impl().threads, args);
+    } else {
+        ops::dequantize_cuda(engine, stream, args.weight, args.out);
+    }
+}
+
+}  // namespace smlora

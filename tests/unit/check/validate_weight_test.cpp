@@ -1,0 +1,220 @@
+// Every check of a weight: one that is sound but for one thing, and what is said of it.
+#include "unit/check/validate_calls.hpp"
+
+#include <smlora/weight.hpp>
+
+namespace smlora::check::test {
+namespace {
+
+/// Of an encoding, [2, 6, 64].
+template <Encoding encoding>
+struct Dequantize {
+    DequantizeArgs args = sound();
+    void validate() const { validate_dequantize(args); }
+
+    static DequantizeArgs sound() {
+        Weight w;
+        w.encoding = encoding;
+        w.E = 2;
+        w.rows = 6;
+        w.columns = 64;
+        switch (encoding) {
+            case Encoding::nf4:
+                w.block = 32;
+                w.codes = tensor(DType::uint8, {384, 1});
+                w.scales = tensor(DType::uint8, {24});
+                w.table = tensor(DType::fp32, {16});
+                w.double_quantization = {tensor(DType::fp32, {2}), tensor(DType::fp32, {256}), tensor(DType::fp32, {1}),
+                                         20};
+                break;
+            case Encoding::fp4:
+                w.block = 512;
+                w.codes = tensor(DType::uint8, {384});
+                w.scales = tensor(DType::fp32, {2});
+                w.table = tensor(DType::fp32, {16});
+                break;
+            case Encoding::int8:
+                w.codes = tensor(DType::int8, {2, 6, 64});
+                w.scales = tensor(DType::fp32, {2, 6});
+                break;
+            case Encoding::mxfp4:
+                w.block = 32;
+                w.codes = tensor(DType::uint8, {2, 6, 2, 16});
+                w.scales = tensor(DType::uint8, {2, 6, 2});
+                break;
+            case Encoding::fp8:
+                w.block = 128;
+                w.parts = 2;
+                w.codes = tensor(DType::e4m3, {2, 6, 64});
+                w.scales = tensor(DType::fp32, {2, 2, 1});
+                break;
+            case Encoding::mxfp8:
+                w.block = 32;
+                w.codes = tensor(DType::e4m3, {2, 6, 64});
+                w.scales = tensor(DType::e8m0, {2, 6, 2});
+                break;
+            case Encoding::nvfp4:
+                w.block = 16;
+                w.parts = 2;
+                w.codes = tensor(DType::uint8, {2, 6, 32});
+                w.scales = tensor(DType::e4m3, {2, 6, 4});
+                w.global_scales = strided(DType::fp32, {2, 2}, {0, 0});
+                break;
+            case Encoding::int4:
+                w.block = 32;
+                w.codes = tensor(DType::int32, {2, 6, 8});
+                w.scales = tensor(DType::bf16, {2, 6, 2});
+                break;
+            case Encoding::plain:
+                w.codes = tensor(DType::bf16, {2, 6, 64});
+                break;
+        }
+        return {w, tensor(DType::bf16, {2, 6, 64})};
+    }
+};
+
+template <Encoding encoding>
+void expect_sound() {
+    using Call = Dequantize<encoding>;
+    EXPECT_NO_THROW(Call().validate());
+    expect_refused<Call>({
+        {"weight.E: expected 1 or more, got 0", [](Call& c) { c.args.weight.E = 0; }},
+        {"weight.rows: expected 1 or more, got -6", [](Call& c) { c.args.weight.rows = -6; }},
+        {"weight.columns: expected 1 or more, got 0", [](Call& c) { c.args.weight.columns = 0; }},
+        {"weight.parts: expected a divisor of rows = 6, got 4", [](Call& c) { c.args.weight.parts = 4; }},
+        {"weight.parts: expected a divisor of rows = 6, got 0", [](Call& c) { c.args.weight.parts = 0; }},
+        {"out: expected bf16 or fp16 or fp32, not given", [](Call& c) { c.args.out = {}; }},
+        {"out: expected bf16 or fp16 or fp32, got fp64",
+         [](Call& c) {
+             c.args.out = tensor(DType::fp64, {2, 6, 64});
+         }},
+        {"out: expected [E, rows, columns] = [2, 6, 64], got [2, 64, 6]",
+         [](Call& c) {
+             c.args.out = tensor(DType::bf16, {2, 64, 6});
+         }},
+    });
+    Call one_memory;
+    one_memory.args.out.data = one_memory.args.weight.codes.data;
+    EXPECT_THROW(one_memory.validate(), Error);
+}
+
+TEST(ValidateWeight, EveryEncodingIsTakenAndItsExtentsAreChecked) {
+    expect_sound<Encoding::nf4>();
+    expect_sound<Encoding::fp4>();
+    expect_sound<Encoding::int8>();
+    expect_sound<Encoding::mxfp4>();
+    expect_sound<Encoding::fp8>();
+    expect_sound<Encoding::mxfp8>();
+    expect_sound<Encoding::nvfp4>();
+    expect_sound<Encoding::int4>();
+}
+
+TEST(ValidateWeight, PlainAndUnknownEncodingsAreNamed) {
+    using Call = Dequantize<Encoding::plain>;
+    expect_refused<Call>({{"weight.encoding: expected one that is quantised, got plain", [](Call&) {}},
+                          {"encoding: expected a value from 0 to 8, got 9",
+                           [](Call& c) { c.args.weight.encoding = static_cast<Encoding>(9); }}});
+}
+
+TEST(ValidateWeight, Bitsandbytes) {
+    using Call = Dequantize<Encoding::nf4>;
+    expect_refused<Call>({
+        {"weight.block: expected a power of two from 32 to 4096 for nf4, got 96",
+         [](Call& c) { c.args.weight.block = 96; }},
+        {"weight.block: expected a power of two from 32 to 4096 for nf4, got 8192",
+         [](Call& c) { c.args.weight.block = 8192; }},
+        {"weight.codes: expected uint8, not given", [](Call& c) { c.args.weight.codes = {}; }},
+        {"weight.codes: expected uint8, got int8", [](Call& c) { c.args.weight.codes.dtype = DType::int8; }},
+        {"weight.codes: expected ceil(E rows columns / 2) = 384 elements, got 383",
+         [](Call& c) { c.args.weight.codes = tensor(DType::uint8, {383}); }},
+        {"weight.codes: expected a contiguous tensor, got stride 2 for extent 0",
+         [](Call& c) { c.args.weight.codes = strided(DType::uint8, {384}, {2}); }},
+        {"weight.scales: expected uint8, got fp32", [](Call& c) { c.args.weight.scales = tensor(DType::fp32, {24}); }},
+        {"weight.scales: expected fp32, got uint8", [](Call& c) { c.args.weight.double_quantization = {}; }},
+        {"weight.scales: expected ceil(E rows columns / block) = 24 elements, got 25",
+         [](Call& c) { c.args.weight.scales = tensor(DType::uint8, {25}); }},
+        {"weight.table: expected [16] = [16] of fp32, not given", [](Call& c) { c.args.weight.table = {}; }},
+        {"weight.double_quantization.block: expected 1 or more, got 0",
+         [](Call& c) { c.args.weight.double_quantization.block = 0; }},
+        {"weight.double_quantization.scales: expected ceil(scales / block) = 2 elements, got 3",
+         [](Call& c) { c.args.weight.double_quantization.scales = tensor(DType::fp32, {3}); }},
+        {"weight.double_quantization.table: expected [256] = [256], got [16]",
+         [](Call& c) { c.args.weight.double_quantization.table = tensor(DType::fp32, {16}); }},
+        {"weight.double_quantization.offset: expected fp32, not given",
+         [](Call& c) { c.args.weight.double_quantization.offset = {}; }},
+        {"weight.global_scales: expected not to be given with encoding nf4, got shape [2, 1]",
+         [](Call& c) {
+             c.args.weight.global_scales = tensor(DType::fp32, {2, 1});
+         }},
+    });
+}
+
+TEST(ValidateWeight, ScalesInBlocksOfARow) {
+    using Int8 = Dequantize<Encoding::int8>;
+    expect_refused<Int8>({
+        {"weight.codes: expected int8, got uint8", [](Int8& c) { c.args.weight.codes.dtype = DType::uint8; }},
+        {"weight.scales: expected [E, rows] = [2, 6], got [12]",
+         [](Int8& c) { c.args.weight.scales = tensor(DType::fp32, {12}); }},
+        {"weight.table: expected not to be given with encoding int8, got shape [16]",
+         [](Int8& c) { c.args.weight.table = tensor(DType::fp32, {16}); }},
+    });
+    using Mxfp4 = Dequantize<Encoding::mxfp4>;
+    expect_refused<Mxfp4>({
+        {"weight.block: expected 32 for mxfp4, got 16", [](Mxfp4& c) { c.args.weight.block = 16; }},
+        {"weight.block: expected a divisor of columns = 48, got 32", [](Mxfp4& c) { c.args.weight.columns = 48; }},
+        {"weight.codes: expected uint8 or int8, got e4m3", [](Mxfp4& c) { c.args.weight.codes.dtype = DType::e4m3; }},
+        {"weight.codes: expected [E, rows, columns / 32, 16] = [2, 6, 2, 16], got [2, 6, 16, 2]",
+         [](Mxfp4& c) {
+             c.args.weight.codes = tensor(DType::uint8, {2, 6, 16, 2});
+         }},
+        {"weight.codes: expected [E, rows, columns / 2] = [2, 6, 32], got [2, 6, 64]",
+         [](Mxfp4& c) {
+             c.args.weight.codes = tensor(DType::int8, {2, 6, 64});
+         }},
+        {"weight.scales: expected uint8 or e8m0, got e4m3", [](Mxfp4& c) { c.args.weight.scales.dtype = DType::e4m3; }},
+        {"weight.scales: expected [E, rows, columns / block] = [2, 6, 2], got [2, 6, 4]",
+         [](Mxfp4& c) {
+             c.args.weight.scales = tensor(DType::e8m0, {2, 6, 4});
+         }},
+    });
+    using Int4 = Dequantize<Encoding::int4>;
+    expect_refused<Int4>({
+        {"weight.block: expected an even number above 0 for int4, got 3", [](Int4& c) { c.args.weight.block = 3; }},
+        {"weight.block: expected a divisor of columns = 64, got 48", [](Int4& c) { c.args.weight.block = 48; }},
+        {"weight.codes: expected [E, rows, columns / 8] = [2, 6, 8], got [2, 6, 32]",
+         [](Int4& c) {
+             c.args.weight.codes = tensor(DType::int32, {2, 6, 32});
+         }},
+        {"weight.columns: expected a multiple of 8 for codes of int32, got 36",
+         [](Int4& c) {
+             c.args.weight.columns = 36;
+             c.args.weight.block = 12;
+         }},
+        {"weight.scales: expected bf16 or fp16 or fp32, got e8m0",
+         [](Int4& c) { c.args.weight.scales.dtype = DType::e8m0; }},
+    });
+}
+
+TEST(ValidateWeight, ScalesOfSquaresAndOfExperts) {
+    using Fp8 = Dequantize<Encoding::fp8>;
+    expect_refused<Fp8>({
+        {"weight.block: expected 1 or more for fp8, got 0", [](Fp8& c) { c.args.weight.block = 0; }},
+        {"weight.scales: expected [E, parts ceil(rows / parts / block), ceil(columns / block)] = [2, 1, 1], got "
+         "[2, 2, 1]",
+         [](Fp8& c) { c.args.weight.parts = 1; }},
+        {"weight.scales: expected fp32 or bf16 or e8m0, got uint8",
+         [](Fp8& c) { c.args.weight.scales.dtype = DType::uint8; }},
+    });
+    using Nvfp4 = Dequantize<Encoding::nvfp4>;
+    expect_refused<Nvfp4>({
+        {"weight.block: expected 16 for nvfp4, got 32", [](Nvfp4& c) { c.args.weight.block = 32; }},
+        {"weight.global_scales: expected [E, parts] = [2, 3], got [2, 2]", [](Nvfp4& c) { c.args.weight.parts = 3; }},
+        {"weight.global_scales: expected [E, parts] = [2, 2] of fp32, not given",
+         [](Nvfp4& c) { c.args.weight.global_scales = {}; }},
+        {"weight.global_scale: expected factor or divisor, got the value 2",
+         [](Nvfp4& c) { c.args.weight.global_scale = static_cast<GlobalScale>(2); }},
+    });
+}
+
+}  // namespace
+}  // namespace smlora::check::test

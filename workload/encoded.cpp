@@ -1,0 +1,189 @@
+#include "workload/encoded.hpp"
+
+#include <array>
+#include <cstring>
+#include <functional>
+#include <initializer_list>
+#include <limits>
+#include <utility>
+
+namespace smlora::workload {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+std::int64_t quotient_up(std::int64_t value, std::int64_t divisor) { return (value + divisor - 1) / divisor; }
+
+/// The tensors of a weight, in one order.
+std::array<Tensor*, 7> tensors_of(Weight& weight) {
+    DoubleQuantization& outer = weight.double_quantization;
+    return {&weight.codes, &weight.scales, &weight.table,        &outer.scales,
+            &outer.table,  &outer.offset,  &weight.global_scales};
+}
+
+class Maker {
+ public:
+    Maker(const EncodedShape& shape, const Random& random, std::list<Bytes>& memory)
+        : shape_(shape), random_(random), memory_(memory) {}
+
+    Weight make() {
+        weight_.encoding = shape_.encoding;
+        weight_.E = shape_.E;
+        weight_.rows = shape_.rows;
+        weight_.columns = shape_.columns;
+        weight_.parts = shape_.parts;
+        weight_.global_scale = shape_.global_scale;
+        weight_.block = shape_.block;
+        const std::int64_t E = shape_.E, rows = shape_.rows, columns = shape_.columns;
+        switch (shape_.encoding) {
+            case Encoding::nf4:
+            case Encoding::fp4:
+                bitsandbytes();
+                break;
+            case Encoding::int8:
+                weight_.codes = any(DType::int8, {E, rows, columns});
+                weight_.scales = numbers({E, rows}, 4);
+                break;
+            case Encoding::mxfp4:
+                usual_block(32);
+                weight_.codes = any(DType::uint8, {E, rows, columns / 2});
+                weight_.scales = powers({E, rows, columns / weight_.block});
+                break;
+            case Encoding::mxfp8:
+                usual_block(32);
+                weight_.codes = any(DType::e4m3, {E, rows, columns});
+                weight_.scales = powers({E, rows, columns / weight_.block});
+                break;
+            case Encoding::fp8: {
+                usual_block(128);
+                weight_.codes = any(DType::e4m3, {E, rows, columns});
+                const std::int64_t blocks = shape_.parts * quotient_up(rows / shape_.parts, weight_.block);
+                const std::int64_t across = quotient_up(columns, weight_.block);
+                weight_.scales = shape_.scales == DType::e8m0   ? powers({E, blocks, across})
+                                 : shape_.scales == DType::bf16 ? halves({E, blocks, across})
+                                                                : numbers({E, blocks, across}, 0.01);
+                break;
+            }
+            case Encoding::nvfp4:
+                usual_block(16);
+                weight_.codes = any(DType::uint8, {E, rows, columns / 2});
+                weight_.scales = any(DType::e4m3, {E, rows, columns / weight_.block});
+                weight_.global_scales = numbers({E, shape_.parts}, 0.01);
+                break;
+            case Encoding::int4:
+                usual_block(32);
+                weight_.codes = any(DType::uint8, {E, rows, columns / 2});
+                weight_.scales = shape_.scales == DType::fp32 ? numbers({E, rows, columns / weight_.block}, 0.1)
+                                                              : halves({E, rows, columns / weight_.block});
+                break;
+            case Encoding::plain:
+                break;
+        }
+        return weight_;
+    }
+
+ private:
+    void usual_block(std::int64_t block) {
+        if (weight_.block == 0) weight_.block = block;
+    }
+
+    void bitsandbytes() {
+        usual_block(64);
+        const std::int64_t values = shape_.E * shape_.rows * shape_.columns;
+        const std::int64_t count = quotient_up(values, weight_.block);
+        weight_.codes = any(DType::uint8, {quotient_up(values, 2), 1});
+        weight_.table = numbers({16}, 1);
+        if (shape_.double_quantized == 0) {
+            weight_.scales = numbers({count}, 0.1);
+            return;
+        }
+        weight_.scales = any(DType::uint8, {count});
+        DoubleQuantization& outer = weight_.double_quantization;
+        outer.block = shape_.double_quantized;
+        outer.scales = numbers({quotient_up(count, outer.block)}, 0.1);
+        outer.table = numbers({256}, 1);
+        outer.offset = numbers({1}, 0.1);
+    }
+
+    template <class Value>
+    Tensor filled(DType dtype, std::initializer_list<std::int64_t> shape,
+                  const std::function<Value(std::uint64_t)>& value) {
+        const Tensor counted(nullptr, dtype, shape);
+        Bytes& bytes = memory_.emplace_back(static_cast<std::size_t>(counted.numel()) * sizeof(Value));
+        const Random random(random_.bits(memory_.size()));
+        for (std::size_t i = 0; i < bytes.size() / sizeof(Value); ++i) {
+            const Value one = value(random.bits(i));
+            std::memcpy(bytes.data() + i * sizeof(Value), &one, sizeof one);
+        }
+        return {bytes.data(), dtype, shape};
+    }
+
+    Tensor any(DType dtype, std::initializer_list<std::int64_t> shape) {
+        return filled<std::uint8_t>(dtype, shape, [](std::uint64_t bits) { return static_cast<std::uint8_t>(bits); });
+    }
+
+    /// Near 1, and each 16th any byte.
+    Tensor powers(std::initializer_list<std::int64_t> shape) {
+        return filled<std::uint8_t>(
+            shape_.scales == DType::e8m0 ? DType::e8m0 : DType::uint8, shape, [](std::uint64_t bits) {
+                return static_cast<std::uint8_t>(bits % 16 == 0 ? bits >> 8 : 117 + (bits >> 8) % 16);
+            });
+    }
+
+    /// Of either sign, and now and then a special one.
+    Tensor numbers(std::initializer_list<std::int64_t> shape, double size) {
+        return filled<float>(DType::fp32, shape, [size](std::uint64_t bits) {
+            constexpr std::array special{0.0F,
+                                         -0.0F,
+                                         0x1p-149F,
+                                         0x1.8p-130F,
+                                         std::numeric_limits<float>::infinity(),
+                                         std::numeric_limits<float>::quiet_NaN(),
+                                         0x1.fffffep127F};
+            if (bits % 64 == 0) return special[(bits >> 8) % special.size()];
+            return static_cast<float>(size * Random(bits).normal(0));
+        });
+    }
+
+    /// Of 16 bits: bits of the right type by themselves.
+    Tensor halves(std::initializer_list<std::int64_t> shape) {
+        return filled<std::uint16_t>(shape_.scales, shape, [](std::uint64_t bits) {
+            if (bits % 16 == 0) return static_cast<std::uint16_t>(bits >> 8);
+            // An exponent near that of 1 in either type.
+            return static_cast<std::uint16_t>((bits >> 8 & 0x83ff) | 0x3800);
+        });
+    }
+
+    const EncodedShape& shape_;
+    const Random& random_;
+    std::list<Bytes>& memory_;
+    Weight weight_;
+};
+
+}  // namespace
+
+EncodedWeight::EncodedWeight(const Engine& engine, const EncodedShape& shape, const Random& random) {
+    on_host_ = weight_ = Maker(shape, random, host_).make();
+    for (Tensor* tensor : tensors_of(weight_)) {
+        if (!tensor->given()) continue;
+        const std::size_t bytes = static_cast<std::size_t>(tensor->numel()) * size_of(tensor->dtype);
+        Buffer& buffer = buffers_.emplace_back(engine, bytes);
+        buffer.copy_from_host(tensor->data, bytes);
+        tensor->data = buffer.data();
+    }
+}
+
+bool EncodedWeight::is_unchanged() const {
+    Weight given = on_host_;
+    auto buffer = buffers_.begin();
+    for (const Tensor* tensor : tensors_of(given)) {
+        if (!tensor->given()) continue;
+        Bytes now(buffer->bytes());
+        buffer->copy_to_host(now.data(), now.size());
+        if (std::memcmp(now.data(), tensor->data, now.size()) != 0) return false;
+        ++buffer;
+    }
+    return true;
+}
+
+}  // namespace smlora::workload

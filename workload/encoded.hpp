@@ -1,0 +1,44 @@
+// Quantised weights of random bytes, on the host and where an engine reads them.
+#pragma once
+
+#include "workload/random.hpp"
+
+#include <smlora/memory.hpp>
+#include <smlora/weight.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <vector>
+
+namespace smlora::workload {
+
+/// What to make: of a Weight all that is not memory.
+struct EncodedShape {
+    Encoding encoding = Encoding::nf4;
+    std::int64_t E = 1, rows = 1, columns = 1;
+    std::int64_t block = 0;  ///< 0: the usual one
+    std::int64_t parts = 1;
+    DType scales = DType::fp32;         ///< where the encoding leaves a choice
+    std::int64_t double_quantized = 0;  ///< nf4, fp4: codes that share an outer scale; 0: not doubly quantised
+    GlobalScale global_scale = GlobalScale::factor;
+};
+
+/// Every code is as likely as every other; scales are of the size that checkpoints have, and some are zero, subnormal,
+/// infinite or NaN where their type has such.
+class EncodedWeight {
+ public:
+    EncodedWeight(const Engine& engine, const EncodedShape& shape, const Random& random);
+
+    [[nodiscard]] const Weight& weight() const { return weight_; }    ///< in the engine's memory
+    [[nodiscard]] const Weight& on_host() const { return on_host_; }  ///< the same bytes
+    /// Whether the engine's memory has still the bytes that it was given.
+    [[nodiscard]] bool is_unchanged() const;
+
+ private:
+    std::list<std::vector<std::byte>> host_;
+    std::list<Buffer> buffers_;
+    Weight weight_, on_host_;
+};
+
+}  // namespace smlora::workload
