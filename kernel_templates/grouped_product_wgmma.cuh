@@ -12,7 +12,7 @@
 // the flag.
 // Blocks take tiles from a counter, in order, so that every tile that is waited for is under way in a running block.
 //
-// A storing thread finds the block's tiles, ahead of those who work on them.
+// A storing thread finds the block's tiles, ahead of the threads that work on them.
 //
 // Blocks of a CLUSTER of two take neighbouring row tiles of the same columns: each copies half of the weights to both.
 //

@@ -32,7 +32,7 @@ class Device {
 template <class Function>
 CUresult with_busy_device(const Function& function) {
     Device& device = Device::instance();
-    const std::scoped_lock lock(device.mutex);
+    const std::lock_guard lock(device.mutex);
     return function(device);
 }
 

@@ -19,7 +19,7 @@ thread_local CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
 
 Recording::~Recording() {
     Device& device = Device::instance();
-    const std::scoped_lock lock(device.mutex);
+    const std::lock_guard lock(device.mutex);
     for (void* address : memory) device.machine.memory().free(address);
 }
 

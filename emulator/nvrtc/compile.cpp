@@ -84,8 +84,8 @@ std::vector<std::string> command_line(const fs::path& folder, const std::string&
     const bool specific = !macro.empty() && macro.back() == 'a';
     if (specific) macro.pop_back();
     std::vector<std::string> command = {
-        SMLORA_EMULATOR_COMPILER, "-std=c++20", "-w", "-pipe", "-g1", "-O1", "-shared", "-fPIC", "-fvisibility=hidden",
-        "-fno-exceptions", "-fno-rtti", "-nostdlib", "-nostartfiles",
+        SMLORA_EMULATOR_COMPILER, "-std=c++20", "-w", "-pipe", "-g1", "-O1", "-shared", "-Wl,-Bsymbolic", "-fPIC",
+        "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-nostdlib", "-nostartfiles",
         // Device code reads what it likes as what it likes.
         "-fno-strict-aliasing", "-ffp-contract=off",
         // A call before each access: device/access_hooks.hpp.

@@ -11,7 +11,7 @@
 
 namespace smlora::emulator {
 
-/// Ends a launch; what() says who did what.
+/// Ends a launch; what() says which thread did what.
 class Failure : public std::runtime_error {
  public:
     enum class Kind { misuse, address, deadlock };

@@ -46,7 +46,7 @@ struct CacheStats {
 
 /// An unsound file of the cache.
 struct CacheProblem {
-    std::filesystem::path file;  ///< a kernel or a tuning record
+    std::filesystem::path file;  ///< a kernel, or a tuning record or bundle that may not or cannot be read
     std::string what;            ///< what is wrong with it
 };
 

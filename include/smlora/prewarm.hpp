@@ -51,8 +51,9 @@ struct PrewarmReport {
     std::size_t not_stored = 0;         ///< of `compiled`, those that the next process will not find; the log says why
 };
 
-/// Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem into
-/// the engine's cache. Throws Error{compile} with the log of the first kernel that fails; what was compiled stays.
+/// Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem, and
+/// for the activations, into the engine's cache. Throws Error{compile} with the log of the first kernel that fails;
+/// what was compiled stays.
 SMLORA_API PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
                                  const std::function<void(const PrewarmProgress&)>& progress = {});
 

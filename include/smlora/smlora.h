@@ -642,7 +642,7 @@ typedef struct smlora_tune_progress {
     const char* work;    /* "forward", "xa", "dx", "yb", "gradients" and so on */
     const char* phase;   /* "compiling", "checking", "timing" */
     uint64_t done;       /* kernels, results or samples of this phase */
-    uint64_t total;      /* of which there are so many */
+    uint64_t total;      /* how many `done` will be */
     const char* best;    /* the candidate that leads; "" before there is one */
     double best_seconds; /* its median; 0 before there is one */
 } smlora_tune_progress;

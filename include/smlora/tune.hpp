@@ -40,7 +40,7 @@ struct TuneProgress {
     std::string_view work;    ///< as TunedWork::work
     std::string_view phase;   ///< "compiling", "checking", "timing"
     std::size_t done = 0;     ///< kernels, results or samples of this phase
-    std::size_t total = 0;    ///< of which there are so many
+    std::size_t total = 0;    ///< how many `done` will be
     std::string_view best;    ///< the candidate that leads; empty before there is one
     double best_seconds = 0;  ///< its median; 0 before there is one
 };
@@ -60,17 +60,17 @@ struct TuneOptions {
     /// Samples of each candidate, at least 1; of those that are the fastest but for noise up to three times as many.
     std::int32_t rounds = 9;
     TuneSkew skew = TuneSkew::uniform;  ///< of the rows that candidates are measured on
-    bool again = false;  ///< measure what is recorded, too, and replace it when that is done
+    bool again = false;                 ///< measure what is recorded, too, and replace it when that is done
     /// May be empty. False: stop after this; what was measured is recorded. What it throws passes through.
     std::function<bool(const TuneProgress&)> progress = {};
 };
 
 /// One piece of work at one number of tokens.
 struct TunedWork {
-    std::int64_t tokens = 0;    ///< the number of TuneOptions::tokens that it was asked for
-    std::string work;           ///< "forward", "xa", "dx", "yb", "gradients" and so on
+    std::int64_t tokens = 0;                      ///< the number of TuneOptions::tokens that it was asked for
+    std::string work;                             ///< "forward", "xa", "dx", "yb", "gradients" and so on
     TuneOutcome outcome = TuneOutcome::recorded;  ///< what tune() did with it
-    bool complete = false;      ///< nothing is left to be measured
+    bool complete = false;                        ///< nothing is left to be measured
     std::string routing;        ///< of the rows that it was measured on: a skew's name, or "the caller's" of first use
     std::string choice;         ///< the candidate that operations use from now on; empty: the heuristic choice
     std::string reason;         ///< why this one, or why nothing was measured

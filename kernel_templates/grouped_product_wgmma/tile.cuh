@@ -1,4 +1,4 @@
-// The tiles of the grouped product on wgmma, their order, and who finds them.
+// The tiles of the grouped product on wgmma, their order, and how a block finds its own.
 #pragma once
 
 #include "args/grouped_product_wgmma.h"
@@ -136,10 +136,10 @@ __device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, c
     return tile;
 }
 
-/// Finds the block's tiles and announces them, one after the other. By one thread, and a tile ahead of those who work
-/// on them: the search takes as long as a step of the reduction. Items are dealt out in turn or, where tiles wait for
-/// others (Layout::dynamic), taken from a counter: then who holds a tile waits only for tiles that a running block
-/// holds. The blocks of a cluster, which run together, have the same items: the first of them takes one and tells the
+/// Finds the block's tiles and announces them, one after the other. By one thread, and a tile ahead of the threads
+/// that work on it: the search takes as long as a step of the reduction. Items are dealt out in turn or, where tiles wait for
+/// others (Layout::dynamic), taken from a counter: then the block of a tile waits only for tiles that running blocks
+/// hold. The blocks of a cluster, which run together, have the same items: the first of them takes one and tells the
 /// other.
 template <class C>
 struct TileFinder {

@@ -321,7 +321,7 @@ TuneResult Tuner::tune_one(const MeasuredCase& measured, KnownWork work, const S
 
 TuneResult Tuner::measure(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,
                           const tuning::Budget& budget) {
-    // Throws what there is to say when there is none.
+    // Without a compiler this throws, with the reason.
     if (work.environment.compiler.empty()) static_cast<void>(jit::Nvrtc::instance());
     const MeasuredRows& rows = measured.rows;
     const bool anew = sitting.wanted == Wanted::new_tuning;
@@ -336,8 +336,9 @@ TuneResult Tuner::measure(const MeasuredCase& measured, KnownWork work, const Si
     }
     // A caller that tunes on purpose knows that it takes time.
     const auto tell = [&](const std::string& line) { rows.callers ? parts_.log.notice(line) : parts_.log.info(line); };
-    tell(fmt::format("tuning {} of {}, {} tokens: {} candidates in up to {:.1f} s", work.slot, work.name.problem,
-                     rows.T, tuning::shortlist(work.space, sitting.protocol.candidates).size(), budget.left()));
+    tell(fmt::format("tuning {} of {}, {} tokens: {} candidates in up to {:.1f} s, and the compiles under way then",
+                     work.slot, work.name.problem, rows.T,
+                     tuning::shortlist(work.space, sitting.protocol.candidates).size(), budget.left()));
     const auto save = [&](const tuning::Tuning& state) {
         tuning.date = now_text();
         if (!replaces || state.complete) static_cast<void>(records_.save(work.name, state));

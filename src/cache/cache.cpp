@@ -273,7 +273,8 @@ std::optional<RecordText> Cache::State::read(const StoredFile& stored) const {
     RecordReading reading = cache::read_record(files, stored);
     if (!reading.record && !reading.why.empty()) {
         log.warning_once("cache.record",
-                         fmt::format("tuning record {} is not used: {}", stored.file.string(), reading.why));
+                         fmt::format("{} {} is not used: {}", stored.is_bundle() ? "bundle" : "tuning record",
+                                     stored.file.string(), reading.why));
     }
     return std::move(reading.record);
 }
@@ -333,8 +334,9 @@ bool Cache::store_record(const std::string& folder, const std::string& key, cons
 
 void Cache::reject_record(const RecordText& record, const std::string& why) {
     const bool removed = record.writable && remove_if_same(state_->files, record.file, record.status);
-    state_->log.warning_once("cache.record", fmt::format("tuning record {} is not used{}: {}", record.file.string(),
-                                                         removed ? " and was removed" : "", why));
+    state_->log.warning_once("cache.record",
+                             fmt::format("{} {} is not used{}: {}", record.is_bundle() ? "bundle" : "tuning record",
+                                         record.file.string(), removed ? " and was removed" : "", why));
 }
 
 std::vector<RecordText> Cache::list_records() const {

@@ -96,9 +96,16 @@ CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std
 std::vector<CacheProblem> find_problems(util::FileSystem& files, const Roots& roots) {
     std::vector<CacheProblem> problems;
     for (const std::filesystem::path& root : roots) {
-        for (const StoredFile& stored : scan(files, root).entries) {
+        const Contents contents = scan(files, root);
+        for (const StoredFile& stored : contents.entries) {
             const Reading reading = read_entry(files, root, stored.key);
             if (!reading.why.empty()) problems.push_back({stored.file, reading.why});
+        }
+        for (const auto* list : {&contents.records, &contents.bundles}) {
+            for (const StoredFile& stored : *list) {
+                const RecordReading reading = read_record(files, stored);
+                if (!reading.why.empty()) problems.push_back({stored.file, reading.why});
+            }
         }
     }
     return problems;

@@ -189,7 +189,9 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     RecordText record{stored, {}};
     const int error = util::read_file(files, record.file, largest_record, record.text, record.status);
     if (error == -ENOENT || error == -ENOTDIR) return reading;
-    if (error != 0) {
+    if (error == -EINVAL) {
+        reading.why = "it is not a regular file";
+    } else if (error != 0) {
         reading.why = "it cannot be read: " + util::describe_error(error);
     } else if (const auto refusal = refusal_of_file(record.status)) {
         reading.why = *refusal;

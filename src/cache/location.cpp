@@ -2,6 +2,8 @@
 
 #include "util/environment.hpp"
 
+#include <smlora/error.hpp>
+
 #include <dlfcn.h>
 #include <fmt/format.h>
 
@@ -49,7 +51,12 @@ std::vector<std::filesystem::path> default_layers() {
 }
 
 std::optional<std::filesystem::path> shipped_layer(const std::optional<std::filesystem::path>& named) {
-    if (util::environment("SMLORA_SHIPPED_CACHE") == "0") return std::nullopt;
+    const std::string used = util::environment("SMLORA_SHIPPED_CACHE").value_or("1");
+    if (used == "0") return std::nullopt;
+    if (used != "1") {
+        throw Error(ErrorCode::invalid_argument,
+                    fmt::format("SMLORA_SHIPPED_CACHE: expected 0 or 1, got \"{}\"", used));
+    }
     if (named) return named->empty() ? std::nullopt : named;
     std::error_code error;
     const std::filesystem::path file = own_file();

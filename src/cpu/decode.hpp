@@ -8,7 +8,8 @@
 
 namespace smlora::cpu {
 
-/// Decodes rows of a quantised weight that was checked. What it decodes to, and in which order it rounds: smlora/weight.hpp.
+/// Decodes rows of a quantised weight that was checked. What it decodes to, and in which order it rounds:
+/// smlora/weight.hpp.
 class RowDecoder {
  public:
     explicit RowDecoder(const Weight& weight);

@@ -7,7 +7,9 @@
 
 #include <fmt/format.h>
 
+#include <cstddef>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <utility>
 
@@ -47,6 +49,8 @@ void check_copy(const char* argument, const void* host, std::size_t size, std::s
 Buffer::Buffer(const Engine& engine, std::size_t bytes) : bytes_(bytes), backend_(engine.backend()) {
     if (bytes == 0) return;
     if (backend_ == Backend::cpu) {
+        // What is rounded up to the alignment must not pass the end of the numbers.
+        if (bytes > static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max())) throw std::bad_alloc();
         data_ = ::operator new(bytes, host_alignment);
         return;
     }

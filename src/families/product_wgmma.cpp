@@ -64,7 +64,7 @@ struct Rows {
 
 /// Stages hide the memory's latency, staging lets the output leave under the next tile's products: shared memory has
 /// room for one more stage or for the whole tile. In steps of 8 rows there are twice as many instructions to compile,
-/// which pays where rows are what there is most of.
+/// which pays for kernels that most problems use.
 constexpr std::array row_options{Rows{144, 4, 48, 8, true},  Rows{144, 3, 144, 8, false}, Rows{128, 4, 64, 16, false},
                                  Rows{96, 4, 96, 16, false}, Rows{64, 5, 48, 16, false},  Rows{32, 5, 32, 16, false}};
 

@@ -28,7 +28,8 @@ const char* type_name(DType dtype) {
         case DType::int8:
             break;
     }
-    throw Error(ErrorCode::unsupported, "dtype: expected bf16, fp16 or fp32 on the CUDA backend, got " + describe(dtype));
+    throw Error(ErrorCode::unsupported,
+                "dtype: expected bf16, fp16 or fp32 on the CUDA backend, got " + describe(dtype));
 }
 
 const char* gate_type_name(const Problem& problem, bool gates) {

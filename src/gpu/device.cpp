@@ -181,7 +181,7 @@ PrimaryContexts::~PrimaryContexts() {
 }
 
 CUcontext PrimaryContexts::get(int ordinal) {
-    const std::scoped_lock lock(state_->mutex);
+    const std::lock_guard lock(state_->mutex);
     const auto found = state_->retained.find(ordinal);
     if (found != state_->retained.end()) {
         return found->second.context;

@@ -95,7 +95,7 @@ const Driver& driver() {
         return *ready;
     }
     static std::mutex mutex;
-    const std::scoped_lock lock(mutex);
+    const std::lock_guard lock(mutex);
     if (const Driver* ready = opened.load(std::memory_order_relaxed)) {
         return *ready;
     }

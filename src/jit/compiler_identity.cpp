@@ -20,7 +20,7 @@ CompilerIdentity::CompilerIdentity(util::FileSystem& files, std::vector<std::fil
 
 std::optional<CompilerVersion> CompilerIdentity::installed() {
     {
-        const std::scoped_lock lock(mutex_);
+        const std::lock_guard lock(mutex_);
         if (installed_) {
             return installed_;
         }
@@ -40,20 +40,20 @@ std::optional<CompilerVersion> CompilerIdentity::installed() {
     try {
         return open().version();
     } catch (const Error& error) {
-        const std::scoped_lock lock(mutex_);
+        const std::lock_guard lock(mutex_);
         why_not_ = error.what();
         return std::nullopt;
     }
 }
 
 std::string CompilerIdentity::why_not() const {
-    const std::scoped_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     return why_not_;
 }
 
 const Nvrtc& CompilerIdentity::open() {
     const Nvrtc& nvrtc = access_.open();
-    const std::scoped_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     installed_ = nvrtc.version();
     if (!opened_ && writable_) {
         const std::optional<std::string> identity = library_identity(nvrtc.file());

@@ -45,7 +45,7 @@ std::vector<CompilerVersion> KernelStore::compilers_to_look_for() {
     }
     // Entries that came without the notes, by an import for example. Every one of them is read for this, so it is done
     // once, unless there are none yet.
-    const std::scoped_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     if (!listed_.empty()) {
         return listed_;
     }
@@ -69,7 +69,7 @@ std::string KernelStore::compiler_version() {
 }
 
 std::string KernelStore::template_digest(const std::vector<std::string>& families) const {
-    const std::scoped_lock lock(digests_mutex_);
+    const std::lock_guard lock(digests_mutex_);
     if (const auto known = digests_.find(families); known != digests_.end()) return known->second;
     std::vector<Template> all;
     for (const std::string& family : families) {
@@ -84,7 +84,7 @@ std::string KernelStore::template_digest(const std::vector<std::string>& familie
 }
 
 std::vector<double> KernelStore::compile_seconds() const {
-    const std::scoped_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     return compile_seconds_;
 }
 
@@ -117,7 +117,7 @@ std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, 
 
 std::shared_ptr<const StoredKernel> KernelStore::load(const CompileRequest& request, const std::string& key) {
     {
-        const std::scoped_lock lock(mutex_);
+        const std::lock_guard lock(mutex_);
         // No copy in a layer can be better than this one: it was compiled because there was none that could be used.
         if (const auto kept = unstored_.find(key); kept != unstored_.end()) {
             return kept->second;
@@ -172,7 +172,7 @@ std::shared_ptr<const StoredKernel> KernelStore::compile_and_store(const Compile
     StoredKernel kernel{key, make_entry(request, key, compiled), false, false};
     kernel.stored = cache_.store(key, kernel.entry);
     auto shared = std::make_shared<const StoredKernel>(std::move(kernel));
-    const std::scoped_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     compile_seconds_.push_back(compiled.seconds);
     if (shared->stored) {
         unstored_.erase(key);

@@ -60,7 +60,7 @@ const Nvrtc& Nvrtc::instance() {
     static std::mutex mutex;
     // Never destroyed: another thread may still compile while static objects go.
     static const Nvrtc* opened = nullptr;
-    const std::scoped_lock lock(mutex);
+    const std::lock_guard lock(mutex);
     if (opened != nullptr) {
         return *opened;
     }

@@ -35,7 +35,7 @@ void set_nvrtc_folders(std::vector<std::filesystem::path> folders) {
                         fmt::format("folders: expected absolute paths, got \"{}\"", folder.string()));
         }
     }
-    const std::scoped_lock lock(named_folders().mutex);
+    const std::lock_guard lock(named_folders().mutex);
     named_folders().folders = std::move(folders);
 }
 
@@ -69,7 +69,7 @@ std::vector<fs::path> nvrtc_folders() {
         if (toolkit) add_toolkit(*toolkit);
     }
     {
-        const std::scoped_lock lock(named_folders().mutex);
+        const std::lock_guard lock(named_folders().mutex);
         folders.insert(folders.end(), named_folders().folders.begin(), named_folders().folders.end());
     }
     add_toolkit("/usr/local/cuda");

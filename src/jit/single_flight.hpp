@@ -44,7 +44,7 @@ class SingleFlight {
  private:
     // Before the promise is kept: a caller after a failure must not find it.
     void forget(const std::string& key) {
-        const std::scoped_lock lock(mutex_);
+        const std::lock_guard lock(mutex_);
         flights_.erase(key);
     }
 

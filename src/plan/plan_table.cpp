@@ -42,7 +42,7 @@ PlanTable::PlanTable() : id_(next_id.fetch_add(1)) {}
 const Plan* PlanTable::find(const PlanKey& key) {
     Recent& recent = recent_of(key);
     if (recent.table == id_ && recent.key == key) return recent.plan;
-    const std::scoped_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     const auto found = plans_.find(key);
     if (found == plans_.end()) return nullptr;
     recent = {id_, key, found->second.get()};
@@ -51,7 +51,7 @@ const Plan* PlanTable::find(const PlanKey& key) {
 
 const Plan& PlanTable::insert(const PlanKey& key, Plan plan) {
     auto made = std::make_unique<const Plan>(std::move(plan));
-    const std::scoped_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     return *plans_.try_emplace(key, std::move(made)).first->second;
 }
 

@@ -147,7 +147,7 @@ std::optional<NearTuning> RecordStore::find_near(const RecordName& name, const s
     }
     std::vector<std::uint8_t> buckets = neighbours(name.bucket);
     buckets.insert(buckets.begin(), name.bucket);
-    // Most of what could be near was never measured: a look at what there is spares a look for each.
+    // Most neighbours were never measured: one list of the folder is cheaper than a look for each of them.
     const std::string folder = cache::record_folder(name.gpu);
     const std::set<std::string> keys = cache_.record_keys(folder);
     const std::vector<Known> bundles = known(cache_.bundle_files(folder));

@@ -39,7 +39,7 @@ class FileSystem {
     virtual ::ssize_t read(int descriptor, char* bytes, std::size_t count) = 0;
     virtual ::ssize_t write(int descriptor, const char* bytes, std::size_t count) = 0;
     virtual int sync(int descriptor) = 0;
-    /// The descriptor is gone whatever is answered.
+    /// Closes the descriptor even if it returns an error.
     virtual int close(int descriptor) = 0;
     virtual int status(int descriptor, FileStatus& result) = 0;
     /// Of what the path leads to, links followed.

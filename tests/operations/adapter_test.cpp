@@ -10,10 +10,10 @@ namespace {
 /// Problems whose forward and dX are compared with the base product bit for bit.
 Cases base_cases() {
     using enum RowOrder;
-    const Problem seed = shape(16, 64, 32, 4, 2);  // the seed's shape for this
+    const Problem plain = shape(16, 64, 32, 4, 2);
     const Problem summed = with_bias(with_gates(with_rows(shape(8, 96, 80, 16, 2), token, token), DType::fp32));
     return {
-        {.name = "seed", .problem = seed, .T = 32},
+        {.name = "plain", .problem = plain, .T = 32},
         {.name = "fp16", .problem = shape(16, 64, 32, 4, 2, DType::fp16), .T = 32},
         {.name = "fp32", .problem = shape(16, 64, 32, 4, 2, DType::fp32), .T = 32},
         {.name = "fp32_adapter", .problem = with_adapter(shape(8, 96, 80, 16, 2), DType::fp32), .T = 32},

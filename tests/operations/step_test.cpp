@@ -1,4 +1,4 @@
-// A whole training step, as the seed's autograd function runs it, and the identities that bind its outputs: y is linear
+// A whole training step, as an autograd function runs it, and the identities that bind its outputs: y is linear
 // in x, in each of A and B, and in the gates, so that each gradient's product with its own argument is known.
 #include "operations/cases.hpp"
 #include "support/checks.hpp"

@@ -8,7 +8,8 @@ import pathlib
 import re
 import sys
 
-INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+SUFFIXES = {".h", ".hpp", ".cpp", ".inl"}
 FAMILY = re.compile(r"^extern const (?:Product|Gradient)Family \w+;", re.MULTILINE)
 
 
@@ -18,13 +19,19 @@ def folder_of(path):
 
 def includes_of(src):
     """Of each file, by its path below src: the files of src that it includes."""
-    sources = [path for path in sorted(src.rglob("*")) if path.suffix in {".hpp", ".cpp", ".inl"}]
-    return {
-        path.relative_to(src): [
-            pathlib.PurePath(name) for name in INCLUDE.findall(path.read_text()) if (src / name).is_file()
-        ]
-        for path in sources
-    }
+    src = src.resolve()
+    sources = [path for path in sorted(src.rglob("*")) if path.suffix in SUFFIXES]
+    return {path.relative_to(src): list(included_by(path, src)) for path in sources}
+
+
+def included_by(path, src):
+    """As the compiler looks for them: beside the file, then below src."""
+    for name in INCLUDE.findall(path.read_text()):
+        for folder in (path.parent, src):
+            file = (folder / name).resolve()
+            if file.is_file() and file.is_relative_to(src):
+                yield file.relative_to(src)
+                break
 
 
 def arrows_between_folders(includes):

@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/stat.h>
+
 namespace smlora::cache {
 namespace {
 
@@ -141,6 +143,22 @@ TEST_F(Inspection, VerifyNamesEveryUnsoundFileAndRemovesNone) {
                   problem.file == entry_file(root(), key_b) ? "the hash does not match the content" : "only 0 bytes");
         EXPECT_TRUE(std::filesystem::exists(problem.file));
     }
+}
+
+TEST_F(Inspection, VerifyNamesRecordsAndBundlesThatMayNotOrCannotBeRead) {
+    ASSERT_TRUE(cache.store_record("GPU", key_a, "{}"));
+    ASSERT_TRUE(cache.store_record("GPU", key_b, "{}"));
+    EXPECT_TRUE(cache.verify().empty());
+    const std::filesystem::path record = record_file(root(), "GPU", key_a);
+    std::filesystem::permissions(record, std::filesystem::perms::all);
+    const std::filesystem::path bundle = bundle_file(root(), "GPU");
+    ASSERT_EQ(::mkfifo(bundle.c_str(), 0600), 0);
+    const std::vector<CacheProblem> problems = cache.verify();
+    ASSERT_EQ(problems.size(), 2U);
+    EXPECT_EQ(problems[0].file, record);
+    EXPECT_NE(problems[0].what.find("write"), std::string::npos) << problems[0].what;
+    EXPECT_EQ(problems[1].file, bundle);
+    EXPECT_EQ(problems[1].what, "it is not a regular file");
 }
 
 TEST_F(Inspection, ClearRemovesEveryEntrySoundOrNot) {

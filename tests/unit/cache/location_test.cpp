@@ -1,5 +1,6 @@
 #include "cache/location.hpp"
 
+#include "support/errors.hpp"
 #include "unit/cache/fixtures.hpp"
 
 #include <gtest/gtest.h>
@@ -67,6 +68,8 @@ TEST(Location, TheShippedLayerIsTheNamedOneElseTheSourceTreesUnlessSwitchedOff) 
     EXPECT_EQ(found->filename(), "cache");
     EXPECT_EQ(shipped_with("0", std::nullopt), std::nullopt);
     EXPECT_EQ(shipped_with("0", "/package/cache"), std::nullopt);
+    EXPECT_EQ(test::message_of([&] { static_cast<void>(shipped_with("no", std::nullopt)); }),
+              "SMLORA_SHIPPED_CACHE: expected 0 or 1, got \"no\"");
 }
 
 TEST(Location, LimitIsTwoGibibytesUnlessSet) {

@@ -2,6 +2,7 @@
 #include "support/case.hpp"
 #include "support/projection.hpp"
 #include "unit/capi/c_structs.hpp"
+#include "workload/encoded.hpp"
 
 #include <smlora/smlora.h>
 #include <smlora/smlora.hpp>
@@ -127,6 +128,32 @@ TEST_F(COperations, Group) {
     c_args.out = to_c(out.c.view());
     ASSERT_EQ(smlora_group(c_engine, nullptr, &c_problem, &c_args), SMLORA_OK) << smlora_last_error();
     out.expect_same();
+}
+
+TEST_F(COperations, Dequantize) {
+    for (const workload::EncodedShape& shape :
+         {workload::EncodedShape{.encoding = Encoding::nf4, .E = 3, .rows = 4, .columns = 33, .double_quantized = 2},
+          workload::EncodedShape{.encoding = Encoding::nvfp4, .E = 3, .rows = 4, .columns = 32, .parts = 2}}) {
+        const workload::EncodedWeight weight(engine(), shape, fresh("weight"));
+        Array from_cpp(engine(), DType::bf16, {{shape.E, shape.rows, shape.columns}});
+        Array from_c(engine(), DType::bf16, {{shape.E, shape.rows, shape.columns}});
+        const DequantizeArgs args{weight.weight(), from_cpp.view()};
+        dequantize(engine(), {}, args);
+        auto c_args = to_c<smlora_dequantize_args>(args);
+        c_args.out = to_c(from_c.view());
+        ASSERT_EQ(smlora_dequantize(c_engine, nullptr, &c_args), SMLORA_OK) << smlora_last_error();
+        EXPECT_TRUE(from_c.same_bits(from_cpp));
+        EXPECT_TRUE(from_c.untouched_outside());
+    }
+    for (smlora_encoding encoding = SMLORA_ENCODING_PLAIN; encoding <= SMLORA_ENCODING_INT4; ++encoding) {
+        smlora_encoding back = -1;
+        EXPECT_EQ(smlora_encoding_from_name(smlora_encoding_name(encoding), &back), SMLORA_OK);
+        EXPECT_EQ(back, encoding);
+    }
+    EXPECT_EQ(smlora_encoding_name(SMLORA_ENCODING_INT4 + 1), nullptr);
+    smlora_encoding untouched = 77;
+    EXPECT_EQ(smlora_encoding_from_name("nf5", &untouched), SMLORA_INVALID_ARGUMENT);
+    EXPECT_EQ(untouched, 77);
 }
 
 TEST_F(COperations, ActivationAndItsGradients) {

@@ -20,8 +20,8 @@ TEST(DType, HasSizeAndName) {
 }
 
 TEST(DType, IsFoundByItsNames) {
-    for (DType dtype : {DType::bf16, DType::fp16, DType::fp32, DType::fp64, DType::int32, DType::int64,
-                        DType::uint8, DType::int8, DType::e4m3, DType::e8m0}) {
+    for (DType dtype : {DType::bf16, DType::fp16, DType::fp32, DType::fp64, DType::int32, DType::int64, DType::uint8,
+                        DType::int8, DType::e4m3, DType::e8m0}) {
         EXPECT_EQ(dtype_from_name(name(dtype)), dtype);
     }
     EXPECT_EQ(dtype_from_name("bfloat16"), DType::bf16);

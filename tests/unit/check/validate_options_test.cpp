@@ -5,6 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <limits>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -61,6 +64,14 @@ TEST(Buffer, CopiesFromAndToMemoryThatIsThere) {
     EXPECT_EQ(message_of([&] { buffer.copy_to_host(nullptr, 8); }),
               "target: expected memory for 8 bytes, got a null pointer");
     EXPECT_NO_THROW(buffer.copy_from_host(nullptr, 0));
+}
+
+TEST(Buffer, OfMoreThanThereIsIsRefused) {
+    const Engine engine(cpu_options());
+    const std::size_t all = std::numeric_limits<std::size_t>::max();
+    for (const std::size_t bytes : {all, all - 255, all / 2 + 1}) {
+        EXPECT_THROW(const Buffer buffer(engine, bytes), std::bad_alloc) << bytes;
+    }
 }
 
 TEST(Tensor, HasAtMostFourExtentsAndAStrideForEach) {
