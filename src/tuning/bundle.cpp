@@ -252,9 +252,10 @@ class Bundle::Reader {
         const auto bucket = static_cast<std::uint8_t>(integer(json, "bucket", 31));
         Key key{text(json, "problem"), bucket, text(json, "slot")};
         Line line;
-        if (json.contains("environment")) line.environment = static_cast<std::uint32_t>(integer(json, "environment"));
-        if (line.environment >= bundle_.environments_.size()) {
-            throw Unsound(fmt::format("there is no environment {}", line.environment));
+        const std::int64_t environment = json.contains("environment") ? integer(json, "environment") : 0;
+        line.environment = static_cast<std::uint32_t>(environment);
+        if (environment >= static_cast<std::int64_t>(bundle_.environments_.size())) {
+            throw Unsound(fmt::format("there is no environment {}", environment));
         }
         line.date = text(json, "date");
         line.seconds = number(json, "seconds");

@@ -180,6 +180,8 @@ TEST(Bundle, WhatMakesNoSenseIsFoundOutWithItsLine) {
     expect_refused("\"bucket\":12", "\"bucket\":32", "out of range");
     expect_refused("\"slot\":\"dx\"", "\"slot\":3", "wrong type");
     expect_refused("\"slot\":\"dx\"", "\"slot\":\"dx\",\"environment\":9", "there is no environment 9");
+    expect_refused("\"slot\":\"dx\"", "\"slot\":\"dx\",\"environment\":4294967296",
+                   "there is no environment 4294967296");
     expect_refused("\"us\":", "\"us\":-", "0 or more");
     expect_refused("\"choice\":\"", "\"choice\":\"-", "stands for no candidate");
     expect_refused("\"candidates\":[[\"", "\"candidates\":[[\"-", "stands for no candidate");
