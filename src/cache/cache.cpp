@@ -273,7 +273,7 @@ std::optional<RecordText> Cache::State::read(const StoredFile& stored) const {
     RecordReading reading = cache::read_record(files, stored);
     if (!reading.record && !reading.why.empty()) {
         log.warning_once("cache.record",
-                         fmt::format("{} {} is not used: {}", stored.is_bundle() ? "bundle" : "tuning record",
+                         fmt::format("{} {} is not used: {}", stored.key.empty() ? "bundle" : "tuning record",
                                      stored.file.string(), reading.why));
     }
     return std::move(reading.record);
