@@ -64,10 +64,10 @@ struct Weight {
         columns = values.shape[2];
     }
 
-    Encoding encoding = Encoding::plain;
-    std::int64_t E = 0;        ///< experts
-    std::int64_t rows = 0;     ///< of each expert's matrix
-    std::int64_t columns = 0;  ///< values that a row has, contiguous
+    Encoding encoding = Encoding::plain;  ///< of the codes
+    std::int64_t E = 0;                   ///< experts
+    std::int64_t rows = 0;                ///< of each expert's matrix
+    std::int64_t columns = 0;             ///< values that a row has, contiguous
     /// Values along a row that share a scale. nf4, fp4: a power of two from 32 to 4096, counted along all values in
     /// their order, so that a block may go on in the next row. mxfp4, mxfp8: 32; nvfp4: 16; int4: even; these divide C.
     /// fp8: any, also along the rows. int8, plain: not looked at.

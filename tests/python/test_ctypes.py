@@ -293,10 +293,10 @@ class Errors(unittest.TestCase):
 
 class Types(unittest.TestCase):
     def test_names_and_sizes(self):
-        names = [lib.smlora_dtype_name(dtype).decode() for dtype in range(6)]
-        self.assertEqual(names, ["bf16", "fp16", "fp32", "fp64", "int32", "int64"])
-        self.assertEqual([lib.smlora_dtype_size(dtype) for dtype in range(6)], [2, 2, 4, 8, 4, 8])
-        self.assertIsNone(lib.smlora_dtype_name(6))
+        names = [lib.smlora_dtype_name(dtype).decode() for dtype in range(10)]
+        self.assertEqual(names, ["bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0"])
+        self.assertEqual([lib.smlora_dtype_size(dtype) for dtype in range(10)], [2, 2, 4, 8, 4, 8, 1, 1, 1, 1])
+        self.assertIsNone(lib.smlora_dtype_name(10))
 
     def test_padded_rank(self):
         self.assertEqual([lib.smlora_padded_rank(R) for R in (0, 1, 8, 9, 256)], [0, 8, 8, 16, 256])
