@@ -3,7 +3,7 @@
 import torch
 
 from smlora import _native
-from smlora._arguments import ARGUMENT_ERRORS, check_range, check_tensor, in_callers_words
+from smlora._arguments import ARGUMENT_ERRORS, check_tensor, check_whole, in_callers_words
 from smlora._operator import (
     Derivative,
     Operator,
@@ -89,7 +89,7 @@ def combine(y, gates=None, *, top_k=None):
         if gates is None:
             raise ValueError("top_k: expected a number where there are no gates, got None")
         top_k = gates.shape[1]
-    check_range("top_k", top_k, 1, _native.max_top_k)
+    top_k = check_whole("top_k", top_k, 1, _native.max_top_k)
     try:
         return combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
     except ARGUMENT_ERRORS as error:
