@@ -88,7 +88,7 @@ backward_weight = Operator(
     "int top_k, int x_rows, int y_rows) -> Tensor",
     _backward_weight,
     _fake_backward_weight,
-)
+).without_derivative()
 
 
 def _backward_bias(dy, gates, scattered, offsets, top_k, y_rows):
@@ -108,7 +108,7 @@ backward_bias = Operator(
     "-> Tensor",
     _backward_bias,
     _fake_backward_bias,
-)
+).without_derivative()
 
 # ---- linear -----------------------------------------------------------------------------------------------------------
 
