@@ -286,7 +286,7 @@ def library_operator(name, outputs):
         made = outputs(*arguments)
         return made[0] if alone else made
 
-    return Operator(schema_of(name, name), kernel, fake).without_derivative()
+    return Operator(schema_of(name, name), kernel, fake)
 
 
 _CASTABLE = (torch.float32, torch.float16, torch.bfloat16)

@@ -94,7 +94,7 @@ def test_a_gradient_penalty_although_dy_needs_no_gradient():
         loss = y.sum() + (dx.norm(dim=1) - 1).square().sum()
         gradients.append(torch.autograd.grad(loss, tensors))
     for name, got, reference in zip(layer.leaves(), *gradients, strict=True):
-        assert_close(got, reference, torch.float64, name, factor=10)
+        assert_close(got, reference, torch.float64, name)
 
 
 class SmallMlp(Mlp):
@@ -382,7 +382,8 @@ def test_gradients_with_a_graph_are_those_without(device, dtype, adapter_dtype):
     with_graph = torch.autograd.grad(function(*leaves), leaves, dy, create_graph=True)
     for name, got, expected in zip(layer.leaves(), with_graph, plain, strict=True):
         assert got.dtype == expected.dtype and got.requires_grad
-        assert_close(got, expected, dtype, name, factor=4)
+        # Both are rounded, in different places.
+        assert_close(got, expected, dtype, name, factor=2)
 
 
 def test_autocast_around_backward_changes_nothing(device):
@@ -399,7 +400,7 @@ def test_autocast_around_backward_changes_nothing(device):
         got = second()
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == b.dtype
-        assert_close(a, b, torch.float32, factor=4)
+        assert_close(a, b, torch.float32)
 
 
 def test_checkpointing_without_reentry_keeps_second_derivatives():
@@ -543,7 +544,8 @@ def test_raw_operators_work_where_no_derivative_is_wanted(name):
 
 def test_every_operator_has_a_derivative_or_refuses_it():
     """Torch's own answer to a missing one is a gradient of zero and, later, a warning."""
-    names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("smlora::")]
+    names = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("smlora::")}
+    names.remove("smlora::route")  # of whole numbers alone
     assert len(names) > 12
     for name in names:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "Autograd"), name
