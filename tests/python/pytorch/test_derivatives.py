@@ -449,7 +449,8 @@ COMPILED = {
     "jacfwd": lambda f, t, v: jacfwd(f)(t),
     "hessian": lambda f, t, v: hessian(lambda t: f(t).pow(2).sum())(t),
     "jvp of grad": lambda f, t, v: jvp(grad(lambda t: f(t).pow(3).sum()), (t,), (v,))[1],
-    "jvp of a gradient without a graph": lambda f, t, v: jvp(lambda t: torch.no_grad()(vjp(f, t)[1])(f(t).detach())[0], (t,), (v,))[1],
+    "jvp of a gradient without a graph": lambda f, t, v: jvp(
+        lambda t: torch.no_grad()(vjp(f, t)[1])(f(t).detach())[0], (t,), (v,))[1],
 }
 
 

@@ -63,7 +63,8 @@ DERIVATIVES = {
 @pytest.mark.parametrize("name", operations())
 def test_a_number_that_needs_a_derivative_is_refused(name, derivative):
     function = operations()[name]
-    with pytest.raises(ValueError, match=f"^{re.escape(name.split(' ')[0])}: expected a number or a tensor that needs no derivative"):
+    argument = re.escape(name.split(" ")[0])
+    with pytest.raises(ValueError, match=f"^{argument}: expected a number or a tensor that needs no derivative"):
         DERIVATIVES[derivative](function, torch.tensor(1.5))
 
 
@@ -137,21 +138,24 @@ def test_the_sizes_of_a_problem(name):
     numpy = pytest.importorskip("numpy")
     problem = smlora.Problem(4, 16, 16, 4, 2)
     assert problem._replace(**{name: numpy.int32(7)}).numbers() == problem._replace(**{name: 7}).numbers()
-    for wrong, expected in (("7", "a whole number"), (7.0, "a whole number"), (-1, "[01] or more"), (2**63, f"[01] to {2**63 - 1}")):
+    for wrong, expected in (("7", "a whole number"), (7.0, "a whole number"), (-1, "[01] or more"),
+                            (2**63, f"[01] to {2**63 - 1}")):
         for function in (smlora.prewarm, smlora.tune):
             with pytest.raises(ValueError, match=f"^{name}: expected {expected}, got {re.escape(repr(wrong))}"):
                 function([problem._replace(**{name: wrong})], [1])
 
 
 @pytest.mark.parametrize("function", [smlora.prewarm, smlora.tune])
-@pytest.mark.parametrize("wrong, expected", [(0, "1 or more"), (-1, "1 or more"), (2**63, f"1 to {2**63 - 1}"), (1.5, "a whole number"),
-                                             ("a", "a whole number"), (None, "a whole number")])
+@pytest.mark.parametrize("wrong, expected", [
+    (0, "1 or more"), (-1, "1 or more"), (2**63, f"1 to {2**63 - 1}"),
+    (1.5, "a whole number"), ("a", "a whole number"), (None, "a whole number"),
+])
 def test_numbers_of_tokens(function, wrong, expected):
     with pytest.raises(ValueError, match=f"^tokens: expected {expected}, got {re.escape(repr(wrong))}"):
         function([smlora.Problem(4, 16, 16, 4, 2)], [64, wrong])
 
 
-INT32, INT64 = f"1 to {2**31 - 1}", f"1 to {2**63 - 1}"
+INT32, INT64, SKEWS = f"1 to {2**31 - 1}", f"1 to {2**63 - 1}", "one of uniform, zipf, one"
 
 
 @pytest.mark.parametrize("name, wrong, expected", [
@@ -159,9 +163,11 @@ INT32, INT64 = f"1 to {2**31 - 1}", f"1 to {2**63 - 1}"
     ("seconds", 1e-50, "a number above 0"), ("seconds", None, "a number"), ("seconds", "long", "a number"),
     ("rounds", 0, "1 or more"), ("rounds", 2**31, INT32), ("rounds", 2**32 + 1, INT32), ("rounds", 2**64, INT32),
     ("rounds", 9.0, "a whole number"), ("rounds", None, "a whole number"),
-    ("candidates", 0, "1 or more"), ("candidates", 2**32 + 1, INT32), ("candidates", 2**64, INT32), ("candidates", "8", "a whole number"),
-    ("memory_bytes", -1, "1 or more"), ("memory_bytes", 0, "1 or more"), ("memory_bytes", 2**63, INT64), ("memory_bytes", 1e9, "a whole number"),
-    ("skew", "left", "one of uniform, zipf, one"), ("skew", ["zipf"], "one of uniform, zipf, one"), ("skew", 1, "one of uniform, zipf, one"),
+    ("candidates", 0, "1 or more"), ("candidates", 2**32 + 1, INT32), ("candidates", 2**64, INT32),
+    ("candidates", "8", "a whole number"),
+    ("memory_bytes", -1, "1 or more"), ("memory_bytes", 0, "1 or more"), ("memory_bytes", 2**63, INT64),
+    ("memory_bytes", 1e9, "a whole number"),
+    ("skew", "left", SKEWS), ("skew", ["zipf"], SKEWS), ("skew", 1, SKEWS),
     ("again", "yes", "True or False"), ("again", None, "True or False"),
     ("progress", 1, "a function"),
 ])
