@@ -59,8 +59,8 @@ def _gradients(h, da, kind, layout, alpha, limit, want_a):
     return h.new_empty(h.shape), h.new_empty((h.shape[0], width) if want_a else (0,))
 
 
-activation_rows = library_operator("activation_rows", _activated)
-activation_backward = library_operator("activation_backward", _gradients)
+activation_rows = library_operator("activation_rows", _activated).without_derivative()
+activation_backward = library_operator("activation_backward", _gradients).without_derivative()
 activation_op = Operator(schema_of("activation", "activation_rows"), activation_rows.kernel, activation_rows.fake)
 
 

@@ -70,7 +70,10 @@ def system_info():
 def cache_stats(device="cuda"):
     """A dict: the folders of the kernel cache and, of this process's engine for `device`, how many kernels were found in
     memory, found on disk and compiled."""
-    kind = torch.device(device).type
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        kind = None
     if kind not in ("cpu", "cuda"):
         raise ValueError(f'device: expected "cpu" or "cuda", got {device!r}')
     engine = cpu_engine() if kind == "cpu" else cuda_engine()

@@ -6,7 +6,7 @@ import torch
 
 from smlora import _native
 from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
-from smlora._arguments import ARGUMENT_ERRORS, check_number, check_range, check_tensor, in_callers_words
+from smlora._arguments import ARGUMENT_ERRORS, INT64_MAX, check_number, check_tensor, check_whole, in_callers_words
 from smlora._projection import ROW_ORDERS, linear, unit_columns
 from smlora._routing import check_routing
 
@@ -23,8 +23,7 @@ def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
     Nothing is copied: gradients arrive in the parameters."""
     check_tensor("lora_A", lora_A, ("E * R", "in"))
     check_tensor("lora_B", lora_B, ("out", "E * R"))
-    check_range("num_experts", num_experts, 1, _native.max_experts)
-    E = num_experts
+    E = check_whole("num_experts", num_experts, 1, _native.max_experts)
     columns = lora_A.shape[0]
     if columns % E != 0 or lora_B.shape[1] != columns:
         raise ValueError(
@@ -99,10 +98,13 @@ class MoELoRALinear(torch.nn.Module):
     def __init__(self, num_experts, in_features, out_features, rank, *, lora_alpha=None, bias=False, dtype=None,
                  device=None, adapter_dtype=None):
         super().__init__()
-        check_range("num_experts", num_experts, 1, _native.max_experts)
-        check_range("rank", rank, 0, _native.max_rank)
+        num_experts = check_whole("num_experts", num_experts, 1, _native.max_experts)
+        in_features = check_whole("in_features", in_features, 1, INT64_MAX)
+        out_features = check_whole("out_features", out_features, 1, INT64_MAX)
+        rank = check_whole("rank", rank, 0, _native.max_rank)
+        lora_alpha = rank if lora_alpha is None else check_number("lora_alpha", lora_alpha)
         self.num_experts, self.in_features, self.out_features, self.rank = num_experts, in_features, out_features, rank
-        self.scaling = (rank if lora_alpha is None else lora_alpha) / rank if rank else 1.0
+        self.scaling = lora_alpha / rank if rank else 1.0
 
         def parameter(*shape, trained, dtype=dtype):
             return torch.nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=trained)

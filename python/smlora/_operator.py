@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 from torch._functorch.utils import enable_single_level_autograd_function
 
 from smlora import _native
+from smlora._forward_mode import has_tangent, in_forward_mode, unpack_dual
 from smlora._library import place
 
 _library = torch.library.Library("smlora", "DEF")
@@ -33,16 +34,28 @@ _TAGS = (
 Derivative = torch.autograd.function._SingleLevelFunction
 
 
-def _wants_derivative(arguments):
-    """Whether a result must be tied to its arguments: a gradient is wanted, or forward-mode differentiation is on."""
-    if forward_ad._current_level >= 0:
-        return True
+def _wants_gradient(arguments):
     if not torch.is_grad_enabled():
         return False
     for argument in arguments:  # no any(..): a generator costs a microsecond
         if isinstance(argument, torch.Tensor) and argument.requires_grad:
             return True
     return False
+
+
+def _wants_derivative(arguments):
+    """Whether a result must be tied to its arguments: a gradient is wanted, or forward-mode differentiation is on."""
+    return in_forward_mode() or _wants_gradient(arguments)
+
+
+def _refuse_derivative(name, arguments):
+    """In the kernel of a raw operator for torch's Autograd keys. Calls by the Derivatives pass below it; graphs that make_fx
+    traced reach it, and users who call the operator."""
+    if _wants_gradient(arguments) or (in_forward_mode() and any(map(has_tangent, arguments))):
+        raise NotImplementedError(
+            f"smlora::{name}: has no derivative; call smlora's functions, which have, not the operator or a graph that "
+            "make_fx or torch.compile made of them without gradients"
+        )
 
 
 class _Level(NamedTuple):
@@ -84,7 +97,7 @@ def _is_plain(keys):
 def raw_calls(ctx, *gradients):
     """How the backward of a Derivative calls raw operators, `run(operator, *arguments)`; None if it must do without, as
     derivatives of its results may be wanted, and raw operators have none. `gradients`: what backward is given."""
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+    if torch.is_grad_enabled() or in_forward_mode():
         return None
     if isinstance(ctx.keys, _Level):
         return Operator.dispatch
@@ -128,7 +141,7 @@ def _on_one_device(schema, fake):
 
 def save_for_tangents(ctx, *tensors):
     """In the forward of a Derivative: `tensors` are the first of ctx.saved_tensors in its jvp."""
-    if forward_ad._current_level >= 0:
+    if in_forward_mode():
         ctx.save_for_forward(*tensors)
 
 
@@ -140,7 +153,7 @@ def tangent_rule(rule):
     def jvp(ctx, _, *tangents):
         # Torch switches tangents off here, but transforms of torch.func below this one have some of their own.
         with forward_ad._set_fwd_grad_enabled(True):
-            saved = [None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
+            saved = [None if tensor is None else unpack_dual(tensor)[0] for tensor in ctx.saved_tensors]
             return rule(ctx, saved, *tangents)
 
     return staticmethod(jvp)
@@ -210,6 +223,17 @@ class Operator:
             return result[0] if isinstance(result, tuple) else result
 
         _library.impl(self.name, autograd, "Autograd", with_keyset=True)
+
+    def without_derivative(self):
+        """Makes a raw operator refuse what it would drop: the gradients and tangents of a caller that is not below
+        autograd. Returns the operator."""
+
+        def autograd(keyset, *arguments):
+            _refuse_derivative(self.name, arguments)
+            return self.below_autograd(keyset.raw_repr(), *arguments)
+
+        _library.impl(self.name, autograd, "Autograd", with_keyset=True)
+        return self
 
     def autocast(self, positions, companions):
         """Under torch.autocast the tensors at these positions are cast to its type. `companions` may stay in fp32, and are

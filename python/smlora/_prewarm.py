@@ -1,12 +1,13 @@
 """Compiling and tuning before the first step what it needs."""
 
+import ctypes
 import json
 from typing import NamedTuple
 
 import torch
 
 from smlora import _native
-from smlora._arguments import described
+from smlora._arguments import INT32_MAX, INT64_MAX, check_choice, check_flag, check_number, check_whole, described
 from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
 
@@ -38,18 +39,16 @@ class Problem(NamedTuple):
     def numbers(self):
         """As the library takes it."""
         for name, known in (("weight_layout", _LAYOUTS), ("x_rows", ROW_ORDERS), ("y_rows", ROW_ORDERS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
-        for name in ("E", "K", "N", "R", "top_k"):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name}: expected a whole number, got {described(getattr(self, name))}")
+            check_choice(name, getattr(self, name), known)
+        sizes = [check_whole(name, getattr(self, name), 0 if name == "R" else 1, INT64_MAX)
+                 for name in ("E", "K", "N", "R", "top_k")]
         types = (self.dtype, self.adapter_dtype or self.dtype, self.gate_dtype or self.dtype, self.index_dtype)
         for dtype in types:
             if dtype not in DTYPES:
                 raise ValueError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
         return [
-            self.E, self.K, self.N, self.R, self.top_k, *map(DTYPES.index, types), _LAYOUTS[self.weight_layout],
-            ROW_ORDERS[self.x_rows], ROW_ORDERS[self.y_rows], int(self.bias), int(self.gates)
+            *sizes, *map(DTYPES.index, types), _LAYOUTS[self.weight_layout], ROW_ORDERS[self.x_rows],
+            ROW_ORDERS[self.y_rows], check_flag("bias", self.bias), check_flag("gates", self.gates)
         ]
 
 
@@ -67,12 +66,25 @@ def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtyp
     ]
 
 
-def _check_job(problems, tokens):
+def _job(problems, tokens):
+    """(the numbers of each problem, the numbers of tokens), as the library takes them."""
+    if not hasattr(problems, "__iter__"):
+        raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problems)}")
+    problems = list(problems)
     for problem in problems:
         if not isinstance(problem, Problem):
             raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problem)} in it")
     if not hasattr(tokens, "__iter__"):
         raise ValueError(f"tokens: expected a list of numbers, got {described(tokens)}")
+    return [problem.numbers() for problem in problems], [check_whole("tokens", T, 1, INT64_MAX) for T in tokens]
+
+
+def _seconds(seconds):
+    number = check_number("seconds", seconds)
+    # The library takes it in fp32, where the least number is 2^-149.
+    if not ctypes.c_float(number).value > 0:
+        raise ValueError(f"seconds: expected a number above 0, got {seconds}")
+    return number
 
 
 def prewarm(problems, tokens=()):
@@ -84,8 +96,8 @@ def prewarm(problems, tokens=()):
     empty.
     Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took. Raises ValueError that
     names the argument, and `Error` if NVRTC cannot be opened or a kernel does not compile."""
-    _check_job(problems, tokens)
-    return json.loads(_native.prewarm(cuda_engine(), [problem.numbers() for problem in problems], list(tokens)))
+    problems, tokens = _job(problems, tokens)
+    return json.loads(_native.prewarm(cuda_engine(), problems, tokens))
 
 
 def tune(problems, tokens=(), *, seconds=60, memory_bytes=None, candidates=None, rounds=9, skew="uniform", again=False,
@@ -102,17 +114,20 @@ def tune(problems, tokens=(), *, seconds=60, memory_bytes=None, candidates=None,
     dict; False from it stops, and so does what it raises.
     Returns a dict: "works", a list with the outcome, choice and time of each kernel and the index of its problem, "seconds", and
     "stopped"."""
-    _check_job(problems, tokens)
-    if skew not in _SKEWS:
-        raise ValueError(f"skew: expected one of {', '.join(_SKEWS)}, got {skew!r}")
-    for name, value in (("memory_bytes", memory_bytes), ("candidates", candidates)):
-        if value is not None and not (isinstance(value, int) and value > 0):
-            raise ValueError(f"{name}: expected a whole number above 0, got {described(value)}")
+    problems, tokens = _job(problems, tokens)
+    options = (
+        _seconds(seconds),
+        0 if memory_bytes is None else check_whole("memory_bytes", memory_bytes, 1, INT64_MAX),
+        0 if candidates is None else check_whole("candidates", candidates, 1, INT32_MAX),
+        check_whole("rounds", rounds, 1, INT32_MAX),
+        _SKEWS[check_choice("skew", skew, _SKEWS)],
+        check_flag("again", again),
+    )
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress: expected a function, got {described(progress)}")
     report = {"works": [], "seconds": 0.0, "stopped": False}
     for index, problem in enumerate(problems):
-        one = json.loads(
-            _native.tune(cuda_engine(), problem.numbers(), list(tokens), seconds, memory_bytes or 0, candidates or 0,
-                         rounds, _SKEWS[skew], int(again), progress))
+        one = json.loads(_native.tune(cuda_engine(), problem, tokens, *options, progress))
         report["works"] += [{"problem": index, **work} for work in one["works"]]
         report["seconds"] += one["seconds"]
         report["stopped"] = one["stopped"]

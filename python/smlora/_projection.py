@@ -42,9 +42,9 @@ def _backward_lora_outputs(x, dy, A, B, gates, sorted_scattered_idxs, expert_off
     return dA, torch.empty_like(B) if want_dB else x.new_empty((0,))
 
 
-forward = library_operator("forward", _forward_outputs)
-backward_input = library_operator("backward_input", _backward_input_outputs)
-backward_lora = library_operator("backward_lora", _backward_lora_outputs)
+forward = library_operator("forward", _forward_outputs).without_derivative()
+backward_input = library_operator("backward_input", _backward_input_outputs).without_derivative()
+backward_lora = library_operator("backward_lora", _backward_lora_outputs).without_derivative()
 
 # ---- gradients of what is usually frozen ------------------------------------------------------------------------------
 #
@@ -88,7 +88,7 @@ backward_weight = Operator(
     "int top_k, int x_rows, int y_rows) -> Tensor",
     _backward_weight,
     _fake_backward_weight,
-)
+).without_derivative()
 
 
 def _backward_bias(dy, gates, scattered, offsets, top_k, y_rows):
@@ -108,7 +108,7 @@ backward_bias = Operator(
     "-> Tensor",
     _backward_bias,
     _fake_backward_bias,
-)
+).without_derivative()
 
 # ---- linear -----------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from smlora import _native
-from smlora._arguments import check_range, check_tensor, described
+from smlora._arguments import check_tensor, check_whole, described
 from smlora._operator import library_operator
 
 
@@ -47,5 +47,5 @@ def route(top_idx, num_experts, *, index_dtype=torch.int32):
 
     Returns a `Routing`. The sort is stable and nothing waits for the GPU. Raises ValueError that names the argument."""
     check_tensor("top_idx", top_idx, ("T", "top_k"))
-    check_range("num_experts", num_experts, 1, _native.max_experts)
+    num_experts = check_whole("num_experts", num_experts, 1, _native.max_experts)
     return Routing(*_OP.call(top_idx.contiguous(), num_experts, index_dtype), top_idx.shape[1])

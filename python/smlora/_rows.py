@@ -3,7 +3,7 @@
 import torch
 
 from smlora import _native
-from smlora._arguments import ARGUMENT_ERRORS, check_range, check_tensor, in_callers_words
+from smlora._arguments import ARGUMENT_ERRORS, check_tensor, check_whole, in_callers_words
 from smlora._operator import (
     Derivative,
     Operator,
@@ -29,8 +29,8 @@ def _combine_gradients(dout, y, gates, top_k, want_dy, want_dgates):
     return dy, torch.empty_like(gates) if want_dgates else dout.new_empty((0,))
 
 
-combine_backward = library_operator("combine_backward", _combine_gradients)
-combine_rows = library_operator("combine_rows", _combined)
+combine_backward = library_operator("combine_backward", _combine_gradients).without_derivative()
+combine_rows = library_operator("combine_rows", _combined).without_derivative()
 combine_op = Operator(schema_of("combine", "combine_rows"), combine_rows.kernel, combine_rows.fake)
 
 
@@ -89,7 +89,7 @@ def combine(y, gates=None, *, top_k=None):
         if gates is None:
             raise ValueError("top_k: expected a number where there are no gates, got None")
         top_k = gates.shape[1]
-    check_range("top_k", top_k, 1, _native.max_top_k)
+    top_k = check_whole("top_k", top_k, 1, _native.max_top_k)
     try:
         return combine_op.call(unit_columns(y), None if gates is None else gates.contiguous(), top_k)
     except ARGUMENT_ERRORS as error:
@@ -103,7 +103,7 @@ def _grouped(x, gates, sorted_scattered_idxs, expert_offsets, top_k, x_rows):
     return (x.new_empty((sorted_scattered_idxs.shape[0], x.shape[1])),)
 
 
-group_rows = library_operator("group_rows", _grouped)
+group_rows = library_operator("group_rows", _grouped).without_derivative()
 group_op = Operator(schema_of("group", "group_rows"), group_rows.kernel, group_rows.fake)
 
 

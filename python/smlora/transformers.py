@@ -203,7 +203,7 @@ def _adapter_of(wrapper, name):
     dtype = getattr(module, wrapper.parameter_name).dtype
     if not (A.dtype == B.dtype and A.dtype in (dtype, torch.float32)):
         A, B = A.float(), B.float()
-    return Adapter(A, B, float(wrapper.scaling[name]))
+    return Adapter(A, B, wrapper.scaling[name])
 
 
 def _reason_to_materialise(wrapper, names):

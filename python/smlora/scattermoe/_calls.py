@@ -6,7 +6,7 @@ import functools
 import torch
 from torch.autograd import forward_ad
 
-from smlora._arguments import ARGUMENT_ERRORS, LINEAR_NAMES, in_callers_words
+from smlora._arguments import ARGUMENT_ERRORS, LINEAR_NAMES, check_number, in_callers_words
 from smlora._linear import adapter_views
 from smlora._projection import GROUPED, SCATTERED, TOKEN, linear, unit_columns
 from smlora._rows import combine
@@ -89,7 +89,7 @@ def projection(x, weight, k, sorted_scattered_idxs, expert_offsets, adapter, sca
     with _plain_precision(x):
         try:
             y = linear.call(unit_columns(x), weight, A, B, bias, inner_gates, scattered, offsets, top_k,
-                            row_order(grouped_in, k), y_order, float(scaling))
+                            row_order(grouped_in, k), y_order, check_number("scaling", scaling))
         except ARGUMENT_ERRORS as error:
             raise in_callers_words(error) from None
         y = y if gates is None or inner_gates is not None else combine(y, gates)

@@ -3,6 +3,7 @@ tenant; its adapter is that of group expert * tenants + tenant."""
 
 import torch
 
+from smlora._arguments import check_number
 from smlora.scattermoe._calls import projection
 from smlora.scattermoe.parallel_experts import compileable_bincount
 
@@ -22,6 +23,7 @@ def scatter2scatter_multilora(x, expert_weights, k, sorted_expert_idxs, sorted_c
                               expert_offsets, combined_offsets, lora_A, lora_B, scaling=1.0):
     """y_i = x_i W_e + scaling (x_i A_g^T) B_g^T for expert e and group g of each entry. x [M / k, K], expert_weights
     [E, K, N], frozen, lora_A [G * R, K], lora_B [N, G * R]; returns [M, N]. Differentiable in x, lora_A and lora_B."""
+    scaling = check_number("scaling", scaling)
     groups = combined_offsets.shape[0]
     R = lora_A.shape[0] // groups
     A = lora_A.view(groups, R, -1).transpose(1, 2)

@@ -11,7 +11,8 @@ import torch.utils.checkpoint
 from reference import Layer, OperatorsSeen, assert_close, linear, random_choices
 from test_mlp import ALPHA, KINDS, LIMIT, NAMES, Mlp, plain_activation
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 ORDERS = ["token", "scattered", "grouped"]
 
@@ -93,7 +94,7 @@ def test_a_gradient_penalty_although_dy_needs_no_gradient():
         loss = y.sum() + (dx.norm(dim=1) - 1).square().sum()
         gradients.append(torch.autograd.grad(loss, tensors))
     for name, got, reference in zip(layer.leaves(), *gradients, strict=True):
-        assert_close(got, reference, torch.float64, name, factor=10)
+        assert_close(got, reference, torch.float64, name)
 
 
 class SmallMlp(Mlp):
@@ -381,7 +382,8 @@ def test_gradients_with_a_graph_are_those_without(device, dtype, adapter_dtype):
     with_graph = torch.autograd.grad(function(*leaves), leaves, dy, create_graph=True)
     for name, got, expected in zip(layer.leaves(), with_graph, plain, strict=True):
         assert got.dtype == expected.dtype and got.requires_grad
-        assert_close(got, expected, dtype, name, factor=4)
+        # Both are rounded, in different places.
+        assert_close(got, expected, dtype, name, factor=2)
 
 
 def test_autocast_around_backward_changes_nothing(device):
@@ -398,7 +400,7 @@ def test_autocast_around_backward_changes_nothing(device):
         got = second()
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == b.dtype
-        assert_close(a, b, torch.float32, factor=4)
+        assert_close(a, b, torch.float32)
 
 
 def test_checkpointing_without_reentry_keeps_second_derivatives():
@@ -433,3 +435,118 @@ def test_compiled_functions_refuse_a_second_derivative(operation):
     (first,) = torch.autograd.grad(y.sum(), tensor, create_graph=True)
     with pytest.raises(RuntimeError, match="double backward"):
         (first.sum() + y.sum()).backward()
+
+
+def plain_jvp_works():
+    """What an error inside of torch.func may leave behind would show in the next call."""
+    t = torch.randn(3)
+    torch.testing.assert_close(jvp(torch.sin, (t,), (torch.ones(3),))[1], t.cos())
+    return True
+
+
+COMPILED = {
+    "jvp": lambda f, t, v: jvp(f, (t,), (v,))[1],
+    "jacfwd": lambda f, t, v: jacfwd(f)(t),
+    "hessian": lambda f, t, v: hessian(lambda t: f(t).pow(2).sum())(t),
+    "jvp of grad": lambda f, t, v: jvp(grad(lambda t: f(t).pow(3).sum()), (t,), (v,))[1],
+    "jvp of a gradient without a graph": lambda f, t, v: jvp(
+        lambda t: torch.no_grad()(vjp(f, t)[1])(f(t).detach())[0], (t,), (v,))[1],
+}
+
+
+@pytest.mark.parametrize("transform", COMPILED)
+@pytest.mark.parametrize("name", every_operation())
+def test_forward_mode_within_a_compiled_function(name, transform):
+    torch._dynamo.reset()
+    function, tensors = every_operation()[name]
+    first, *rest = (tensor.detach() for tensor in tensors)
+    tangent = torch.randn_like(first)
+
+    def whole(t):
+        return COMPILED[transform](lambda t: function(t, *rest), t, tangent)
+
+    torch.testing.assert_close(torch.compile(whole, backend="aot_eager")(first), whole(first))
+    assert plain_jvp_works()
+
+
+def test_forward_mode_within_a_function_compiled_by_inductor():
+    torch._dynamo.reset()
+    h, tangent = torch.randn(5, 6), torch.randn(5, 6)
+
+    def whole(h):
+        return jvp(smlora.gated_activation, (h,), (tangent,))[1]
+
+    torch.testing.assert_close(torch.compile(whole)(h), whole(h))
+    assert plain_jvp_works()
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("name", ["linear", "activation", "combine with gates", "group"])
+def test_tangents_of_the_arguments_of_a_compiled_function_are_refused(name, requires_grad, backend):
+    """With gradients by torch, as those of any compiled function."""
+    torch._dynamo.reset()
+    function, tensors = every_operation()[name]
+    tensors = [tensor.detach().requires_grad_(requires_grad) for tensor in tensors]
+    compiled = torch.compile(function, backend=backend)
+    expected = compiled(*tensors)
+    with forward_ad.dual_level():
+        torch.testing.assert_close(compiled(*tensors), expected)
+        with pytest.raises(NotImplementedError, match="no derivative|jvp"):
+            compiled(forward_ad.make_dual(tensors[0], torch.ones_like(tensors[0])), *tensors[1:])
+
+
+def graph_of(name):
+    """Of an operation as make_fx traces it, below autograd, and the tensors that it takes."""
+    function, tensors = every_operation()[name]
+    tensors = [tensor.detach() for tensor in tensors]
+    return make_fx(lambda *tensors: function(*tensors))(*tensors), tensors
+
+
+def test_a_graph_of_the_mlp_keeps_its_derivatives():
+    """It is one operator below autograd, too."""
+    function, tensors = every_operation()["mlp"]
+    graph = make_fx(function)(*[tensor.detach() for tensor in tensors])
+    expected, got = (torch.autograd.grad(f(*tensors).square().sum(), tensors) for f in (function, graph))
+    torch.testing.assert_close(got, expected)
+    first, *rest = (tensor.detach() for tensor in tensors)
+    expected, got = (jvp(lambda t, f=f: f(t, *rest), (first,), (first,)) for f in (function, graph))
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("name", sorted(every_operation().keys() - {"mlp"}))
+def test_raw_operators_refuse_derivatives(name):
+    graph, tensors = graph_of(name)
+    for i, tensor in enumerate(tensors):
+        with pytest.raises(NotImplementedError, match="^smlora::.*: has no derivative"):
+            graph(*tensors[:i], tensor.clone().requires_grad_(), *tensors[i + 1 :])
+    first, *rest = tensors
+    with pytest.raises(NotImplementedError, match="^smlora::.*: has no derivative"):
+        jvp(lambda t: graph(t, *rest), (first,), (first,))
+    assert plain_jvp_works()
+    with pytest.raises(NotImplementedError, match="^smlora::.*: has no derivative"):
+        grad(lambda t: graph(t, *rest).sum())(first)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="^smlora::.*: has no derivative"):
+        graph(forward_ad.make_dual(first, first), *rest)
+
+
+@pytest.mark.parametrize("name", every_operation())
+def test_raw_operators_work_where_no_derivative_is_wanted(name):
+    graph, tensors = graph_of(name)
+    expected = graph(*tensors)
+    with torch.no_grad():
+        assert torch.equal(graph(*[tensor.clone().requires_grad_() for tensor in tensors]), expected)
+    with forward_ad.dual_level():
+        assert torch.equal(graph(*tensors), expected)
+    torch.testing.assert_close(vmap(graph)(*[tensor.unsqueeze(0) for tensor in tensors])[0], expected)
+    derivative = grad(lambda t: (graph(*tensors) * t).sum())(torch.ones((), dtype=expected.dtype))
+    torch.testing.assert_close(derivative, expected.sum())
+
+
+def test_every_operator_has_a_derivative_or_refuses_it():
+    """Torch's own answer to a missing one is a gradient of zero and, later, a warning."""
+    names = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("smlora::")}
+    names.remove("smlora::route")  # of whole numbers alone
+    assert len(names) > 12
+    for name in names:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "Autograd"), name

@@ -11,7 +11,7 @@ import sys
 import pytest
 import smlora
 import torch
-from smlora import _library
+from smlora import _library, _native
 
 
 def test_nvrtc_is_found_where_torchs_wheels_put_it(tmp_path):
@@ -194,8 +194,8 @@ def test_wrong_arguments_of_tune_are_named():
         ([problem], [1], dict(seconds=0), "seconds: expected a number above 0, got 0"),
         ([problem], [1], dict(rounds=0), "rounds: expected 1 or more, got 0"),
         ([problem], [1], dict(skew="left"), "skew: expected one of uniform, zipf, one, got 'left'"),
-        ([problem], [1], dict(memory_bytes=-1), "memory_bytes: expected a whole number above 0, got -1 of type int"),
-        ([problem], [1], dict(candidates="8"), "candidates: expected a whole number above 0, got '8' of type str"),
+        ([problem], [1], dict(memory_bytes=-1), "memory_bytes: expected 1 or more, got -1"),
+        ([problem], [1], dict(candidates="8"), "candidates: expected a whole number, got '8' of type str"),
         ([problem._replace(E=0)], [1], {}, "E"),
     ):
         with pytest.raises(ValueError, match=message):

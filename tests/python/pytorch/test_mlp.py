@@ -6,7 +6,7 @@ import pytest
 import smlora
 import torch
 import torch.nn.functional as F
-from reference import TOLERANCE, assert_close, random_choices
+from reference import assert_close, random_choices
 from torch.library import opcheck
 
 KINDS = ["swiglu", "geglu", "geglu_tanh", "reglu", "swiglu_clamped"]
@@ -117,7 +117,7 @@ def test_outputs_and_gradients(device, activation):
     got = torch.autograd.grad(out, mlp.leaves, dout)
     wanted = torch.autograd.grad(expected, leaves, dout.double())
     for name, gradient, reference in zip(NAMES, got, wanted, strict=True):
-        assert_close(gradient, reference, torch.float32, name, factor=4)
+        assert_close(gradient, reference, torch.float32, name)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -126,10 +126,10 @@ def test_outputs_and_gradients_in_16_bits(device, dtype):
     out, (expected, leaves) = mlp(), mlp.reference()
     got = torch.autograd.grad(out.float().sum(), mlp.leaves)
     wanted = torch.autograd.grad(expected.sum(), leaves)
-    # h, a and their gradients are rounded on the way.
-    assert_close(out, expected, dtype, factor=3)
+    # h, a and their gradients are rounded on the way: three or four roundings of one size.
+    assert_close(out, expected, dtype, factor=2)
     for name, gradient, reference in zip(NAMES, got, wanted, strict=True):
-        assert_close(gradient, reference, dtype, name, factor=6)
+        assert_close(gradient, reference, dtype, name, factor=2)
 
 
 def test_gradcheck_in_double():
@@ -202,7 +202,8 @@ def test_autocast(device):
     with torch.autocast(device.type, dtype=torch.bfloat16):
         out = mlp()
     assert out.dtype == torch.bfloat16
-    assert (out.double() - mlp.reference()[0]).norm() < 3 * TOLERANCE[torch.bfloat16] * out.double().norm()
+    # x, the weights and the biases are rounded as well as h, a and the result.
+    assert_close(out, mlp.reference()[0], torch.bfloat16, factor=3)
     assert {gradient.dtype for gradient in torch.autograd.grad(out.float().sum(), mlp.leaves)} == {torch.float32}
 
 
@@ -214,9 +215,9 @@ def test_without_adapters_biases_and_gates(device):
         torch.einsum("tk,tkn->tn", plain_activation(torch.einsum("tk,tkn->tn", x, W1[e]), smlora.Activation()), W2[e])
         for e in mlp.choices.T
     )
-    assert_close(out, expected, torch.float32, factor=2)
+    assert_close(out, expected, torch.float32)
     (dx,) = torch.autograd.grad(out.sum(), x)
-    assert_close(dx, torch.autograd.grad(expected.sum(), x)[0], torch.float32, factor=2)
+    assert_close(dx, torch.autograd.grad(expected.sum(), x)[0], torch.float32)
 
 
 def test_errors_name_the_argument():

@@ -190,10 +190,11 @@ def test_several_tenants(case, dtype):
     of_group = exact[1].view(-1, R, K)[group], exact[2].view(N, -1, R).permute(1, 0, 2)[group]
     base = x @ case.W.detach().to(dtype).double()[case.choices.flatten()]
     expected = (base + SCALING * x @ of_group[0].transpose(1, 2) @ of_group[1].transpose(1, 2)).squeeze(1)
-    assert_close(y, expected, dtype)
+    # The base's product, the two of the adapter and their sum are rounded one after the other.
+    assert_close(y, expected, dtype, factor=2)
     dy = torch.randn_like(y)
     for got, wanted in zip(torch.autograd.grad(y, trained, dy), torch.autograd.grad(expected, exact, dy.double())):
-        assert_close(got, wanted, dtype)
+        assert_close(got, wanted, dtype, factor=2)
 
 
 def test_without_gradients_a_projection_is_one_product(case, monkeypatch):

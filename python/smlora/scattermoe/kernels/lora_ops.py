@@ -2,6 +2,7 @@
 
 import torch
 
+from smlora._arguments import check_number
 from smlora._projection import GROUPED, backward_input, backward_lora, forward, unit_columns
 from smlora.scattermoe._calls import adapters_as, not_differentiable, offsets_of, routing_arrays, row_order, written_to
 from smlora.scattermoe.kernels.ops import scatter2scatter
@@ -80,7 +81,7 @@ def scatter2scatter_lora(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, lor
                                       y_grouped))
     scattered, offsets = routing_arrays(sorted_scattered_idxs, offsets_of(sorted_expert_idxs, E), E)
     y, _ = forward.call(X, W, A, B, b, None, scattered, offsets, k, row_order(x_grouped, k), row_order(y_grouped, 1),
-                        float(scaling), False)
+                        check_number("scaling", scaling), False)
     return written_to(out, y)
 
 
@@ -93,7 +94,8 @@ def scatter2scatter_lora_dX(DY, W, sorted_expert_idxs, sorted_scattered_idxs, k,
     A, B = adapters_as(DY.dtype, lora_A, lora_B, E)
     scattered, offsets = routing_arrays(sorted_scattered_idxs, offsets_of(sorted_expert_idxs, E), E)
     dx, _, _ = backward_input.call(unit_columns(DY), W, A, B, None, scattered, offsets, None, None, k,
-                                   row_order(dx_grouped, 1), row_order(dy_grouped, k), float(scaling), False, False)
+                                   row_order(dx_grouped, 1), row_order(dy_grouped, k),
+                                   check_number("scaling", scaling), False, False)
     return written_to(out, dx)
 
 
@@ -101,7 +103,7 @@ def _gradients(DY, X, lora_A, lora_B, expert_offsets, scattered, E, k, scaling, 
     A, B = adapters_as(X.dtype, lora_A, lora_B, E)
     scattered, offsets = routing_arrays(scattered, expert_offsets, E)
     dA, dB = backward_lora.call(unit_columns(X), unit_columns(DY), A, B, None, scattered, offsets, None, None, k,
-                                x_order, y_order, float(scaling), True, True)
+                                x_order, y_order, check_number("scaling", scaling), True, True)
     return (
         dA.reshape(lora_A.shape).to(lora_A.dtype),
         dB.permute(1, 0, 2).reshape(lora_B.shape).to(lora_B.dtype),
