@@ -54,8 +54,8 @@ struct TuneOptions {
     double seconds = 60;
     /// Of device memory for operands, above 0. Unset: half of what is free.
     std::optional<std::uint64_t> memory_bytes = {};
-    /// Best predictions that are tried for each piece of work; at least 1. Unset: 24, and what is tuned already stays
-    /// as it is; set: those of them that the record lacks are measured as well.
+    /// Best predictions that are tried for each piece of work, at least 1. Unset: 24 for what is not tuned yet. Set:
+    /// those among so many that a complete record lacks are measured, too.
     std::optional<std::int32_t> candidates = {};
     /// Samples of each candidate, at least 1; of those that are the fastest but for noise up to three times as many.
     std::int32_t rounds = 9;

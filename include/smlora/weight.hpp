@@ -11,9 +11,10 @@
 
 namespace smlora {
 
-/// How the values of a weight are stored. Below, w is the value of a code and s its scale in fp32; products and
-/// quotients are rounded to fp32 in the order in which they are written, and the result once to the type asked for.
-/// This gives the bits of the library that made the weight.
+/// How the values of a weight are stored. Below, s is the scale of a code in fp32, and e2m1 and e4m3 stand for the
+/// value of a code of those types (1 sign bit, 2 or 4 of exponent, 1 or 3 of mantissa). Products, quotients and sums
+/// are rounded to fp32 in the order in which they are written, and the result to the type asked for. This gives the
+/// bits of the library that made the weight. A nibble is half a byte.
 enum class Encoding : std::int32_t {
     plain = 0,  ///< the values themselves
     nf4 = 1,    ///< bitsandbytes: table[code] s; the high nibble comes first
@@ -51,12 +52,12 @@ struct DoubleQuantization {
 };
 
 /// A frozen weight [E, rows, columns], columns contiguous: rows are N and columns K with WeightLayout::enk, the other
-/// way round with ekn. All tensors are contiguous views of the caller's memory but for global_scales; nothing is ever
-/// written. C below stands for columns, B for block.
+/// way round with ekn. All tensors are contiguous views of the caller's memory but for global_scales and the codes of
+/// plain weights; nothing is ever written. C below stands for columns, B for block.
 struct Weight {
     Weight() = default;
 
-    /// A plain weight.
+    /// A plain weight of values [E, rows, columns].
     Weight(const Tensor& values) : codes(values) {  // NOLINT(google-explicit-constructor): a tensor is a weight
         if (values.ndim != 3) return;
         E = values.shape[0];
@@ -70,7 +71,7 @@ struct Weight {
     std::int64_t columns = 0;             ///< values that a row has, contiguous
     /// Values along a row that share a scale. nf4, fp4: a power of two from 32 to 4096, counted along all values in
     /// their order, so that a block may go on in the next row. mxfp4, mxfp8: 32; nvfp4: 16; int4: even; these divide C.
-    /// fp8: any, also along the rows. int8, plain: not looked at.
+    /// fp8: 1 or more, a square of B columns and B rows. int8, plain: not looked at.
     std::int64_t block = 0;
     /// Equal ranges of rows that were quantised apart, such as gate and up of a fused projection: each has blocks (fp8)
     /// and a global scale (nvfp4) of its own. Divides rows.

@@ -118,6 +118,8 @@ TEST_F(TuningCommands, ExplainShowsTheGpuThatIsNamed) {
         named[6] = brief;
         EXPECT_EQ(run(with(named, "--json")).json()["gpu"], h100) << brief;
     }
+    named[6] = "A100";
+    EXPECT_EQ(run(with(named, "--json")).json()["gpu"], "NVIDIA A100-SXM4-80GB");
     for (const char* unclear : {"H300", "NVIDIA", " "}) {
         named[6] = unclear;
         const Outcome unknown = run(named);

@@ -32,7 +32,7 @@ struct ExplainCommand {
 
 constexpr const char* footer =
     R"(Needs no GPU: without one, predictions are for a typical GPU of --arch, or for the one that --gpu names. Measured
-times come from the records of that GPU.
+times come from the records of that GPU. Kernels that are not in the cache are compiled, for the registers that they use.
 The floor is max(flop / ceiling, bytes / ceiling) with every input read once and every output written once.
 "of floor" is floor / time: 1 is the best there can be.
 

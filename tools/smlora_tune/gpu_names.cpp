@@ -18,7 +18,9 @@ namespace {
 
 std::set<std::string> words_of(const std::string& name) {
     std::set<std::string> words;
-    std::istringstream text(name);
+    std::string spaced = name;
+    std::replace(spaced.begin(), spaced.end(), '-', ' ');  // "NVIDIA A100-SXM4-80GB"
+    std::istringstream text(spaced);
     for (std::string word; text >> word;) {
         std::transform(word.begin(), word.end(), word.begin(),
                        [](char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); });
