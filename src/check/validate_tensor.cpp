@@ -157,6 +157,20 @@ void check_tensor(const char* argument, const Tensor& tensor, DType dtype, std::
     if (check_extents(argument, tensor, dtype, shape)) check_strides(argument, tensor, strides);
 }
 
+void check_elements(const char* argument, const Tensor& tensor, DType dtype, Extent count) {
+    if (!tensor.given()) fail("{}: expected {}, not given", argument, describe(dtype));
+    if (tensor.dtype != dtype) fail("{}: expected {}, got {}", argument, describe(dtype), describe(tensor.dtype));
+    if (tensor.ndim < 0 || tensor.ndim > Tensor::max_ndim) {
+        fail("{}: expected 1 to {} extents, got {}", argument, Tensor::max_ndim, tensor.ndim);
+    }
+    if (tensor.numel() != count.value) {
+        fail("{}: expected {} = {} elements, got {}", argument, count.symbol, count.value, tensor.numel());
+    }
+    check_strides(argument, tensor, Strides::contiguous);
+    const Tensor flat(tensor.data, dtype, {count.value});
+    static_cast<void>(check_extents(argument, flat, dtype, {count}));
+}
+
 void check_rank_rows(const char* argument, const Tensor& tensor, const Problem& problem, std::int64_t M) {
     if (!check_extents(argument, tensor, problem.dtype, {{"M", M}, {"R", problem.R}})) return;
     check_reach(argument, tensor);

@@ -28,6 +28,9 @@ enum class Strides {
 void check_tensor(const char* argument, const Tensor& tensor, DType dtype, std::initializer_list<Extent> shape,
                   Strides strides);
 
+/// A tensor of any shape whose elements, so many in all, lie one after the other.
+void check_elements(const char* argument, const Tensor& tensor, DType dtype, Extent count);
+
 /// xa and yb: [M, R] with strides {padded_rank, 1}.
 void check_rank_rows(const char* argument, const Tensor& tensor, const Problem& problem, std::int64_t M);
 

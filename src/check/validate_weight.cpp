@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -22,6 +23,9 @@ template <class... Arguments>
     throw Error(ErrorCode::invalid_argument, fmt::format(format, std::forward<Arguments>(arguments)...));
 }
 
+/// What kernels count rows, columns and experts in.
+constexpr std::int64_t most_extent = std::numeric_limits<std::int32_t>::max();
+
 std::int64_t quotient_up(std::int64_t value, std::int64_t divisor) { return (value + divisor - 1) / divisor; }
 
 /// That it is of one of these types, whose order is that of the message.
@@ -32,29 +36,6 @@ void check_type(const char* argument, const Tensor& tensor, std::initializer_lis
     fail("{}: expected {}, {}", argument, expected, tensor.given() ? "got " + describe(tensor.dtype) : "not given");
 }
 
-/// A tensor of any shape whose elements lie one after the other.
-void check_flat(const char* argument, const Tensor& tensor, DType dtype, const char* symbol, std::int64_t count) {
-    check_type(argument, tensor, {dtype});
-    if (tensor.ndim < 0 || tensor.ndim > Tensor::max_ndim || tensor.numel() != count) {
-        fail("{}: expected {} = {} elements, got {}", argument, symbol, count,
-             tensor.ndim > 0 && tensor.ndim <= Tensor::max_ndim ? std::to_string(tensor.numel())
-                                                                : std::to_string(tensor.ndim) + " extents");
-    }
-    Tensor flat = tensor;
-    std::int64_t stride = 1;
-    for (std::int32_t i = tensor.ndim; i-- > 0;) {
-        const auto at = static_cast<std::size_t>(i);
-        if (tensor.shape[at] != 1 && tensor.strides[at] != stride) {
-            fail("{}: expected a contiguous tensor, got stride {} for extent {}", argument, tensor.strides[at], i);
-        }
-        stride *= tensor.shape[at];
-    }
-    flat.ndim = 1;
-    flat.shape[0] = count;
-    flat.strides[0] = 1;
-    check_tensor(argument, flat, dtype, {{symbol, count}}, Strides::contiguous);
-}
-
 class Check {
  public:
     explicit Check(const Weight& weight) : weight_(weight), E_{"E", weight.E}, rows_{"rows", weight.rows} {}
@@ -63,7 +44,13 @@ class Check {
         (void)name(weight_.encoding);
         for (const auto& [what, value] :
              {std::pair{"E", weight_.E}, {"rows", weight_.rows}, {"columns", weight_.columns}}) {
-            if (value < 1) fail("weight.{}: expected 1 or more, got {}", what, value);
+            if (value < 1 || value > most_extent) {
+                fail("weight.{}: expected 1 to {}, got {}", what, most_extent, value);
+            }
+        }
+        std::int64_t values = weight_.rows * weight_.columns;
+        if (__builtin_mul_overflow(values, weight_.E, &values)) {
+            fail("weight: expected E rows columns below 2^63, got {} {} {}", weight_.E, weight_.rows, weight_.columns);
         }
         if (weight_.parts < 1 || weight_.rows % weight_.parts != 0) {
             fail("weight.parts: expected a divisor of rows = {}, got {}", weight_.rows, weight_.parts);
@@ -152,18 +139,19 @@ class Check {
             fail("weight.block: expected a power of two from 32 to 4096 for {}, got {}", name(weight_.encoding), block);
         }
         const std::int64_t values = weight_.E * weight_.rows * weight_.columns;
-        check_flat("weight.codes", weight_.codes, DType::uint8, "ceil(E rows columns / 2)", quotient_up(values, 2));
+        check_elements("weight.codes", weight_.codes, DType::uint8,
+                       {"ceil(E rows columns / 2)", quotient_up(values, 2)});
         check_tensor("weight.table", weight_.table, DType::fp32, {{"16", 16}}, Strides::contiguous);
         const DoubleQuantization& outer = weight_.double_quantization;
         const std::int64_t count = quotient_up(values, block);
-        check_flat("weight.scales", weight_.scales, outer.given() ? DType::uint8 : DType::fp32,
-                   "ceil(E rows columns / block)", count);
+        check_elements("weight.scales", weight_.scales, outer.given() ? DType::uint8 : DType::fp32,
+                       {"ceil(E rows columns / block)", count});
         if (!outer.given()) return;
         if (outer.block < 1) fail("weight.double_quantization.block: expected 1 or more, got {}", outer.block);
-        check_flat("weight.double_quantization.scales", outer.scales, DType::fp32, "ceil(scales / block)",
-                   quotient_up(count, outer.block));
+        check_elements("weight.double_quantization.scales", outer.scales, DType::fp32,
+                       {"ceil(scales / block)", quotient_up(count, outer.block)});
         check_tensor("weight.double_quantization.table", outer.table, DType::fp32, {{"256", 256}}, Strides::contiguous);
-        check_flat("weight.double_quantization.offset", outer.offset, DType::fp32, "one", 1);
+        check_elements("weight.double_quantization.offset", outer.offset, DType::fp32, {"one", 1});
     }
 
     void fp8() const {

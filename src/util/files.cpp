@@ -14,7 +14,7 @@ int write_all(FileSystem& files, int descriptor, std::string_view bytes) {
     while (!bytes.empty()) {
         const ::ssize_t written = files.write(descriptor, bytes.data(), bytes.size());
         if (written < 0) return static_cast<int>(written);
-        if (written == 0) return -EIO;  // no progress and no reason: do not try for ever
+        if (written == 0) return -EIO;  // nothing was written and no error given: another try may never end
         bytes.remove_prefix(static_cast<std::size_t>(written));
     }
     return 0;

@@ -4,6 +4,7 @@
 #include "engine/engine_impl.hpp"
 #include "gpu/device.hpp"
 #include "plan/step_kernels.hpp"
+#include "tests/support/tunings.hpp"
 #include "tuning/record_store.hpp"
 
 #include <fstream>
@@ -27,20 +28,10 @@ std::string TuningCommands::plant_record(const std::function<void(tuning::Tuning
     problem.top_k = 2;
     const plan::Request request = plan::step_requests(problem, 64).at(0);
     const autotune::KnownWork work = autotune::tuner_of(engine).look_up(problem, request, facts).at(0);
-    tuning::Tuning tuning;
-    tuning.slot = work.slot;
-    tuning.environment = work.environment;
-    tuning.workload = {64, "uniform"};
-    tuning.date = "2026-11-23T00:00:00Z";
-    tuning.complete = true;
-    for (const tuning::Candidate& candidate : tuning::shortlist(work.space, 24)) {
-        tuning::Trial trial;
-        trial.candidate = candidate;
-        trial.verdict = tuning::Verdict::measured;
-        const double factor = tuning.trials.size() == 2 ? 0.5 : 1;
-        trial.samples = {1e-5 * factor, 1.01e-5 * factor, 0.99e-5 * factor};
-        tuning.trials.push_back(std::move(trial));
-    }
+    tuning::Tuning tuning = test::measured_tuning(work, [](const tuning::Candidate&, std::size_t at) {
+        const double factor = at == 2 ? 0.5 : 1;
+        return std::vector<double>{1e-5 * factor, 1.01e-5 * factor, 0.99e-5 * factor};
+    });
     tuning.trials[1].verdict = tuning::Verdict::refused;
     tuning.trials[1].why = "spills 8 bytes of registers";
     tuning.trials[1].samples.clear();

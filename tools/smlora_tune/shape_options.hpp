@@ -32,7 +32,7 @@ struct ShapeOptions {
     std::string y_rows;
     bool bias = false;
     bool gates = false;
-    bool has_device = false;  ///< the command has a --device, by which fp64 can be had
+    bool has_device = false;  ///< the command has the option --device, and so can compute in fp64, on the CPU
 };
 
 /// `default_tokens`: what the help says is used when --tokens is not given. `options.has_device` must be set before.

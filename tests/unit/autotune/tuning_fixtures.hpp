@@ -6,6 +6,7 @@
 #include "gpu/device.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
+#include "support/tunings.hpp"
 #include "tuning/record_store.hpp"
 #include "unit/cache/fixtures.hpp"
 
@@ -45,20 +46,11 @@ class Tuning : public ::testing::Test {
     /// Records that `choice` of a space was measured to be best.
     void record(Engine& engine, const KnownWork& work, const tuning::Candidate& choice, bool complete = true,
                 const std::function<void(tuning::Tuning&)>& change = {}) {
-        tuning::Tuning tuning;
-        tuning.slot = work.slot;
-        tuning.environment = work.environment;
-        tuning.workload = {64, "uniform"};
-        tuning.date = "2026-11-23T00:00:00Z";
+        tuning::Tuning tuning = test::measured_tuning(work, [&](const tuning::Candidate& candidate, std::size_t) {
+            const double seconds = candidate.configuration == choice.configuration ? 0.5e-3 : 1e-3;
+            return std::vector<double>(3, seconds);
+        });
         tuning.complete = complete;
-        for (const tuning::Candidate& candidate : tuning::shortlist(work.space, 24)) {
-            tuning::Trial trial;
-            trial.candidate = candidate;
-            trial.verdict = tuning::Verdict::measured;
-            trial.samples = {1e-3, 1e-3, 1e-3};
-            if (candidate.configuration == choice.configuration) trial.samples = {0.5e-3, 0.5e-3, 0.5e-3};
-            tuning.trials.push_back(std::move(trial));
-        }
         tuning.choice = choice.configuration;
         if (change) change(tuning);
         tuning::RecordStore store(engine.impl().cache, engine.impl().log);

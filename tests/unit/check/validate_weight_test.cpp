@@ -78,9 +78,13 @@ void expect_sound() {
     using Call = Dequantize<encoding>;
     EXPECT_NO_THROW(Call().validate());
     expect_refused<Call>({
-        {"weight.E: expected 1 or more, got 0", [](Call& c) { c.args.weight.E = 0; }},
-        {"weight.rows: expected 1 or more, got -6", [](Call& c) { c.args.weight.rows = -6; }},
-        {"weight.columns: expected 1 or more, got 0", [](Call& c) { c.args.weight.columns = 0; }},
+        {"weight.E: expected 1 to 2147483647, got 0", [](Call& c) { c.args.weight.E = 0; }},
+        {"weight.rows: expected 1 to 2147483647, got -6", [](Call& c) { c.args.weight.rows = -6; }},
+        {"weight.columns: expected 1 to 2147483647, got 0", [](Call& c) { c.args.weight.columns = 0; }},
+        {"weight.rows: expected 1 to 2147483647, got 4294967302",
+         [](Call& c) { c.args.weight.rows = 6 + (std::int64_t{1} << 32); }},
+        {"weight: expected E rows columns below 2^63, got 2147483647 2147483647 64",
+         [](Call& c) { c.args.weight.E = c.args.weight.rows = 2147483647; }},
         {"weight.parts: expected a divisor of rows = 6, got 4", [](Call& c) { c.args.weight.parts = 4; }},
         {"weight.parts: expected a divisor of rows = 6, got 0", [](Call& c) { c.args.weight.parts = 0; }},
         {"out: expected bf16 or fp16 or fp32, not given", [](Call& c) { c.args.out = {}; }},
@@ -127,7 +131,7 @@ TEST(ValidateWeight, Bitsandbytes) {
         {"weight.codes: expected uint8, got int8", [](Call& c) { c.args.weight.codes.dtype = DType::int8; }},
         {"weight.codes: expected ceil(E rows columns / 2) = 384 elements, got 383",
          [](Call& c) { c.args.weight.codes = tensor(DType::uint8, {383}); }},
-        {"weight.codes: expected a contiguous tensor, got stride 2 for extent 0",
+        {"weight.codes: expected a contiguous tensor, got strides [2] for shape [384]",
          [](Call& c) { c.args.weight.codes = strided(DType::uint8, {384}, {2}); }},
         {"weight.scales: expected uint8, got fp32", [](Call& c) { c.args.weight.scales = tensor(DType::fp32, {24}); }},
         {"weight.scales: expected fp32, got uint8", [](Call& c) { c.args.weight.double_quantization = {}; }},
