@@ -38,7 +38,7 @@ __device__ __forceinline__ Tile load_tile(unsigned address) {
 
 /// Row tiles of a group in units of CLUSTER, whose blocks take one each.
 template <class C>
-__device__ __forceinline__ int row_tiles(const Groups<C, true>& groups, int group) {
+__device__ __forceinline__ int row_tiles(const ProductGroups<C>& groups, int group) {
     return ceil_div(groups.rows(group), C::TILE_ROWS * C::CLUSTER);
 }
 
@@ -54,7 +54,7 @@ struct Place {
 /// it. So rows are still in L2 when they are read again.
 template <class C>
 struct Bands {
-    static constexpr int groups = Groups<C, true>::count;
+    static constexpr int groups = ProductGroups<C>::count;
     static constexpr int others = C::COLUMN_TILES - 1;  ///< tiles of a unit beside its first
 
     const int* prefix;
@@ -110,7 +110,7 @@ __device__ __forceinline__ Place place_of(const int* prefix, int item, int exper
             unit_base = bands.units_before(band);
         }
     }
-    const int group = group_of<Groups<C, true>::count>(prefix, unit_base + item / columns);
+    const int group = group_of<ProductGroups<C>::count>(prefix, unit_base + item / columns);
     const int units = prefix[group + 1] - prefix[group];
     const int local = item - (prefix[group] - unit_base) * columns;
     return {group, prefix[group] + local % units, first_column + local / units};
@@ -118,7 +118,7 @@ __device__ __forceinline__ Place place_of(const int* prefix, int item, int exper
 
 /// The tile that block `rank` of the cluster has at `place`. A group's rows are shared out evenly among its tiles.
 template <class C>
-__device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, const Groups<C, true>& groups,
+__device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, const ProductGroups<C>& groups,
                                         int rank) {
     Tile tile;
     tile.group = place.group;
@@ -174,7 +174,7 @@ struct TileFinder {
     }
 
     __device__ __forceinline__ void announce() {
-        const Groups<C, true> groups{static_cast<const typename C::Index*>(args.product.expert_offsets),
+        const ProductGroups<C> groups{static_cast<const typename C::Index*>(args.product.expert_offsets),
                                      args.product.M};
         if constexpr (L::dynamic && C::CLUSTER > 1) share_item();
         Tile tile{};
