@@ -96,13 +96,13 @@ SMLORA_API void combine_backward(const Engine& engine, Stream stream, const Prob
 
 /// The arguments of forward and scatter2scatter.
 struct ForwardArgs {
-    Tensor x;      ///< in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride
-    Weight W;      ///< in, [E, K, N] or [E, N, K] as problem.weight_layout says, stored as problem.weights says. A tensor
-                   ///< is a plain weight: matrices contiguous, any expert stride
-    Tensor A;      ///< in, [E, R, K], any strides; with R > 0
-    Tensor B;      ///< in, [E, N, R], any strides; with R > 0
-    Tensor bias;   ///< in, [E, N] contiguous; with problem.bias
-    Tensor gates;  ///< in, [T, top_k] contiguous; with problem.gates
+    Tensor x;  ///< in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride
+    Weight W;  ///< in, [E, K, N] or [E, N, K] as problem.weight_layout says, stored as problem.weights says. A tensor
+               ///< is a plain weight: matrices contiguous, any expert stride
+    Tensor A;  ///< in, [E, R, K], any strides; with R > 0
+    Tensor B;  ///< in, [E, N, R], any strides; with R > 0
+    Tensor bias;           ///< in, [E, N] contiguous; with problem.bias
+    Tensor gates;          ///< in, [T, top_k] contiguous; with problem.gates
     Routing routing;       ///< in
     float scaling = 1.0F;  ///< of the adapter: alpha / R in PEFT
     Tensor y;              ///< out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride

@@ -80,7 +80,8 @@ enum {
 
 /* Bytes of one element; 0 for any other value. */
 SMLORA_API size_t smlora_dtype_size(smlora_dtype dtype);
-/* "bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0"; null for any other value. Static. */
+/* "bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0"; null for any other value. Static.
+ */
 SMLORA_API const char* smlora_dtype_name(smlora_dtype dtype);
 /* The inverse, which also takes "bfloat16", "float16", "half", "float32", "float", "float64" and "double". */
 SMLORA_API smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype);
@@ -159,11 +160,11 @@ SMLORA_API smlora_status smlora_encoding_from_name(const char* text, smlora_enco
 
 /* All of a weight but its extents and its memory: what kernels are specialised for; see smlora_weight. Never grows. */
 typedef struct smlora_weight_format {
-    smlora_encoding encoding;         /* default plain; nothing else of it is looked at then */
-    smlora_dtype scales;              /* type of the scales; uint8 if they are quantised themselves */
-    int64_t block;                    /* values that share a scale; int8: not looked at */
-    int64_t parts;                    /* equal ranges of rows that were quantised apart; default 1 */
-    int64_t outer_block;              /* nf4, fp4: scales that share a scale of their own; 0: scales are not quantised */
+    smlora_encoding encoding; /* default plain; nothing else of it is looked at then */
+    smlora_dtype scales;      /* type of the scales; uint8 if they are quantised themselves */
+    int64_t block;            /* values that share a scale; int8: not looked at */
+    int64_t parts;            /* equal ranges of rows that were quantised apart; default 1 */
+    int64_t outer_block;      /* nf4, fp4: scales that share a scale of their own; 0: scales are not quantised */
     smlora_global_scale global_scale; /* nvfp4; default factor */
     int32_t reserved;
 } smlora_weight_format;
@@ -201,7 +202,8 @@ SMLORA_API smlora_status smlora_validate(const smlora_problem* problem);
  * zero. 0 for an R outside 0..SMLORA_MAX_RANK. */
 SMLORA_API int64_t smlora_padded_rank(int64_t R);
 
-/* "E128 K2048 N1536 R16 k8 bf16 ekn token->scattered", with quantised weights " weights: nf4 block 64", to be freed with smlora_free_string. */
+/* "E128 K2048 N1536 R16 k8 bf16 ekn token->scattered", with quantised weights " weights: nf4 block 64", to be freed
+ * with smlora_free_string. */
 SMLORA_API smlora_status smlora_problem_to_string(const smlora_problem* problem, char** text);
 
 /* ---- the engine -------------------------------------------------------------------------------------------------- */

@@ -137,10 +137,10 @@ __device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, c
 }
 
 /// Finds the block's tiles and announces them, one after the other. By one thread, and a tile ahead of the threads
-/// that work on it: the search takes as long as a step of the reduction. Items are dealt out in turn or, where tiles wait for
-/// others (Layout::dynamic), taken from a counter: then the block of a tile waits only for tiles that running blocks
-/// hold. The blocks of a cluster, which run together, have the same items: the first of them takes one and tells the
-/// other.
+/// that work on it: the search takes as long as a step of the reduction. Items are dealt out in turn or, where tiles
+/// wait for others (Layout::dynamic), taken from a counter: then the block of a tile waits only for tiles that running
+/// blocks hold. The blocks of a cluster, which run together, have the same items: the first of them takes one and tells
+/// the other.
 template <class C>
 struct TileFinder {
     using L = Layout<C>;
@@ -175,7 +175,7 @@ struct TileFinder {
 
     __device__ __forceinline__ void announce() {
         const ProductGroups<C> groups{static_cast<const typename C::Index*>(args.product.expert_offsets),
-                                     args.product.M};
+                                      args.product.M};
         if constexpr (L::dynamic && C::CLUSTER > 1) share_item();
         Tile tile{};
         tile.group = -1;

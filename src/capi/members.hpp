@@ -120,8 +120,9 @@ SMLORA_MEMBERS(smlora_prewarm_activation, PrewarmActivation, 0, SMLORA_BOTH(acti
 // cache_layers, log
 SMLORA_MEMBERS(smlora_engine_options, EngineOptions, 2, SMLORA_BOTH(backend), SMLORA_BOTH(device),
                SMLORA_BOTH(cache_root), SMLORA_BOTH(cache_limit_bytes), SMLORA_BOTH(threads), SMLORA_BOTH(tuning),
-               SMLORA_BOTH(tuning_seconds), SMLORA_BOTH(tuning_memory_bytes), SMLORA_BOTH(shipped_layer), SMLORA_BOTH(unpack_limit_bytes),
-               ByHand{&C::cache_layers}, ByHand{&C::cache_layer_count}, ByHand{&C::log}, ByHand{&C::log_user});
+               SMLORA_BOTH(tuning_seconds), SMLORA_BOTH(tuning_memory_bytes), SMLORA_BOTH(shipped_layer),
+               SMLORA_BOTH(unpack_limit_bytes), ByHand{&C::cache_layers}, ByHand{&C::cache_layer_count},
+               ByHand{&C::log}, ByHand{&C::log_user});
 
 // problems, tokens, archs, activations; the progress is an argument of prewarm()
 SMLORA_MEMBERS(smlora_prewarm_options, PrewarmOptions, 4, SMLORA_BOTH(jobs), Reserved{&C::reserved},

@@ -109,13 +109,9 @@ std::int64_t validate_backward_input(const Problem& problem, const BackwardInput
     const Tensor yb = with_padding(args.yb, problem);
     const std::initializer_list<Operand> outputs{
         {"dx", args.dx}, {"yb", yb}, {"dgates", args.dgates}, Operand(args.workspace)};
-    check_apart(outputs, args.routing,
-                {{"dy", args.dy},
-                 {"A", args.A},
-                 {"B", args.B},
-                 {"gates", args.gates},
-                 {"x", args.x},
-                 {"bias", args.bias}});
+    check_apart(
+        outputs, args.routing,
+        {{"dy", args.dy}, {"A", args.A}, {"B", args.B}, {"gates", args.gates}, {"x", args.x}, {"bias", args.bias}});
     check_apart(outputs, args.W);
     return T;
 }

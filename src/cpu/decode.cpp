@@ -157,8 +157,8 @@ void RowDecoder::decode(std::int64_t expert, std::int64_t row, std::int64_t colu
         for (std::int64_t c = begin; c < end; ++c) {
             const float value = values_[static_cast<std::size_t>(code(first + c))] * s;
             values[c - column] = weight_.encoding == Encoding::int8   ? value * (1.0F / 127)
-                        : weight_.encoding == Encoding::int4 ? rounded_to(weight_.scales.dtype, value)
-                                                             : value;
+                                 : weight_.encoding == Encoding::int4 ? rounded_to(weight_.scales.dtype, value)
+                                                                      : value;
         }
         begin = end;
     }

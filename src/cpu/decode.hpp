@@ -14,8 +14,8 @@ class RowDecoder {
  public:
     explicit RowDecoder(const Weight& weight);
 
-    /// `count` columns of a row from `column` on, in fp32: exact or rounded once. They are rounded once more to the type
-    /// asked for, which bitsandbytes and the others do as well.
+    /// `count` columns of a row from `column` on, in fp32: exact or rounded once. They are rounded once more to the
+    /// type asked for, which bitsandbytes and the others do as well.
     void decode(std::int64_t expert, std::int64_t row, std::int64_t column, std::int64_t count, float* values) const;
 
  private:

@@ -18,9 +18,10 @@ std::uint64_t unpack_limit_of(const EngineOptions& options) {
     const auto text = util::environment("SMLORA_UNPACK_LIMIT");
     if (!text) return families::default_unpack_limit;
     if (const auto bytes = util::parse_size(*text)) return *bytes;
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("SMLORA_UNPACK_LIMIT: expected a number of bytes, or one with the suffix K, M or G, got \"{}\"",
-                            *text));
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("SMLORA_UNPACK_LIMIT: expected a number of bytes, or one with the suffix K, M or G, got \"{}\"",
+                    *text));
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ struct Engine::Impl {
     jit::KernelLibrary kernels;
     gpu::PrimaryContexts contexts;
     plan::PlanTable plans;
-    const std::uint64_t unpack_limit;  ///< bytes of quantised weights that are unpacked at once
+    const std::uint64_t unpack_limit;        ///< bytes of quantised weights that are unpacked at once
     std::unique_ptr<plan::Chooser> chooser;  ///< set by the constructor of Engine, which knows what implements it
 };
 

@@ -44,9 +44,8 @@ UnpackWork unpack_work(const Weight& weight, const void* out, DType dtype) {
 
 UnpackWork aligned_unpack_work(const Problem& problem) {
     const bool enk = problem.weight_layout == WeightLayout::enk;
-    UnpackWork work{.format = problem.weights,
-                    .rows = enk ? problem.N : problem.K,
-                    .columns = enk ? problem.K : problem.N};
+    UnpackWork work{
+        .format = problem.weights, .rows = enk ? problem.N : problem.K, .columns = enk ? problem.K : problem.N};
     work.vectors = fits_vectors(work, problem.dtype);
     return work;
 }

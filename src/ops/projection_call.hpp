@@ -55,8 +55,8 @@ template <class Request>
     request.tensor_cores =
         families::tensor_cores_fit(problem, {&projection.rows, &W, &projection.out}, {&projection.rank_rows});
     if (projection.W.encoding != Encoding::plain) {
-        request.unpack = plan::unpack_request(
-            problem, families::unpack_work(projection.W, nullptr, problem.dtype), unpack_limit);
+        request.unpack =
+            plan::unpack_request(problem, families::unpack_work(projection.W, nullptr, problem.dtype), unpack_limit);
     }
     request.vector_rows = families::rows_aligned({&projection.out});
     if (problem.R > 0) {

@@ -123,10 +123,8 @@ TEST(ValidateWeight, PlainAndUnknownEncodingsAreNamed) {
 TEST(ValidateWeight, Bitsandbytes) {
     using Call = Dequantize<Encoding::nf4>;
     expect_refused<Call>({
-        {"W.block: expected a power of two from 32 to 4096 for nf4, got 96",
-         [](Call& c) { c.args.W.block = 96; }},
-        {"W.block: expected a power of two from 32 to 4096 for nf4, got 8192",
-         [](Call& c) { c.args.W.block = 8192; }},
+        {"W.block: expected a power of two from 32 to 4096 for nf4, got 96", [](Call& c) { c.args.W.block = 96; }},
+        {"W.block: expected a power of two from 32 to 4096 for nf4, got 8192", [](Call& c) { c.args.W.block = 8192; }},
         {"W.codes: expected uint8, not given", [](Call& c) { c.args.W.codes = {}; }},
         {"W.codes: expected uint8, got int8", [](Call& c) { c.args.W.codes.dtype = DType::int8; }},
         {"W.codes: expected ceil(E rows columns / 2) = 384 elements, got 383",
@@ -194,8 +192,7 @@ TEST(ValidateWeight, ScalesInBlocksOfARow) {
              c.args.W.columns = 36;
              c.args.W.block = 12;
          }},
-        {"W.scales: expected bf16 or fp16 or fp32, got e8m0",
-         [](Int4& c) { c.args.W.scales.dtype = DType::e8m0; }},
+        {"W.scales: expected bf16 or fp16 or fp32, got e8m0", [](Int4& c) { c.args.W.scales.dtype = DType::e8m0; }},
     });
 }
 
@@ -206,8 +203,7 @@ TEST(ValidateWeight, ScalesOfSquaresAndOfExperts) {
         {"W.scales: expected [E, parts ceil(rows / parts / block), ceil(columns / block)] = [2, 1, 1], got "
          "[2, 2, 1]",
          [](Fp8& c) { c.args.W.parts = 1; }},
-        {"W.scales: expected fp32 or bf16 or e8m0, got uint8",
-         [](Fp8& c) { c.args.W.scales.dtype = DType::uint8; }},
+        {"W.scales: expected fp32 or bf16 or e8m0, got uint8", [](Fp8& c) { c.args.W.scales.dtype = DType::uint8; }},
     });
     using Nvfp4 = Dequantize<Encoding::nvfp4>;
     expect_refused<Nvfp4>({
