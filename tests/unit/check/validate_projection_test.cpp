@@ -13,7 +13,7 @@ void expect_weight_and_adapter_checked() {
     expect_routing_checked<Call>();
     expect_gates_checked<Call>();
     expect_tensor_checked<Call>(
-        "W", [](Call& c) -> Tensor& { return c.args.W; }, "[E, K, N] = [4, 24, 40]", "fp16");
+        "W", [](Call& c) -> Tensor& { return c.args.W.codes; }, "[E, K, N] = [4, 24, 40]", "fp16");
     expect_tensor_checked<Call>(
         "A", [](Call& c) -> Tensor& { return c.args.A; }, "[E, R, K] = [4, 5, 24]", "fp32");
     expect_tensor_checked<Call>(

@@ -216,5 +216,50 @@ TEST(ValidateWeight, ScalesOfSquaresAndOfExperts) {
     });
 }
 
+/// A forward pass whose weight is sound: mxfp4 [4, 24 = K, 64 = N].
+struct QuantisedForward : Forward {
+    QuantisedForward() {
+        problem.N = 64;
+        problem.weights = usual_format(Encoding::mxfp4);
+        args.W = Weight();
+        args.W.encoding = Encoding::mxfp4;
+        args.W.E = E;
+        args.W.rows = K;
+        args.W.columns = 64;
+        args.W.block = 32;
+        args.W.codes = tensor(DType::uint8, {E, K, 32});
+        args.W.scales = tensor(DType::e8m0, {E, K, 2});
+        args.B = tensor(DType::fp32, {E, 64, R});
+        args.bias = tensor(DType::fp16, {E, 64});
+        args.y = tensor(DType::fp16, {T, 64});
+    }
+};
+
+TEST(ValidateWeight, OfAProjectionIsThatOfTheProblem) {
+    using Call = QuantisedForward;
+    EXPECT_NO_THROW(Call().validate());
+    expect_refused<Call>({
+        {"W: expected plain (problem.weights), got mxfp4 block 32", [](Call& c) { c.problem.weights = {}; }},
+        {"W: expected mxfp4 block 32 (problem.weights), got plain",
+         [](Call& c) {
+             c.args.W = tensor(DType::fp16, {E, K, 64});
+         }},
+        {"W: expected mxfp4 block 32 (problem.weights), got mxfp4 block 32 uint8",
+         [](Call& c) { c.args.W.scales.dtype = DType::uint8; }},
+        {"W.E: expected E = 4 (problem), got 5", [](Call& c) { c.args.W.E = 5; }},
+        {"W.rows: expected K = 24 (problem), got 25", [](Call& c) { c.args.W.rows = 25; }},
+        {"W.columns: expected N = 64 (problem), got 96", [](Call& c) { c.args.W.columns = 96; }},
+        {"W.scales: expected [E, rows, columns / block] = [4, 24, 2], got [4, 24, 4]",
+         [](Call& c) {
+             c.args.W.scales = tensor(DType::e8m0, {E, K, 4});
+         }},
+    });
+    for (const auto member : {&Weight::codes, &Weight::scales}) {
+        Call one_memory;
+        one_memory.args.y.data = (one_memory.args.W.*member).data;
+        EXPECT_THROW(one_memory.validate(), Error);
+    }
+}
+
 }  // namespace
 }  // namespace smlora::check::test
