@@ -19,7 +19,7 @@
 #include "args/grouped_product.h"
 #include "args/grouped_product_mma.h"
 #include "epilogue.cuh"
-#include "groups.cuh"
+#include "product_groups.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"

@@ -16,7 +16,7 @@
 #include "args/grouped_product.h"
 #include "args/grouped_product_simt.h"
 #include "epilogue.cuh"
-#include "groups.cuh"
+#include "product_groups.cuh"
 #include "rows.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"

@@ -64,7 +64,7 @@ __device__ __forceinline__ void run(const Args& args) {
     const int first_item = threadIdx.x == finder_thread ? TileFinder<C>::taken_item(args) : 0;
     ptx::let_next_kernel_begin();
     prefix_counts<groups.count, block_threads>(prefix, reinterpret_cast<int*>(shared + L::memory.warp_totals),
-                                               [&](int group) { return row_tiles(groups, group); });
+                                               [&](int group) { return row_tiles<C>(groups, group); });
 
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the barriers of the other block are there
 

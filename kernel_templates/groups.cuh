@@ -8,11 +8,8 @@ namespace smlora {
 /// A group of sorted rows shares a weight and an adapter. There is one for each expert, in order, with the expert's
 /// weight and adapter; where LEFT_OUT, the entries that were left out are one more, the last, and have neither.
 ///
-/// Groups of a band of experts have a table of their own in the place of expert_offsets: [E + 2], where each group
-/// begins, and where the last one ends.
-///
-/// Of C: E, of a band those of the band; type Index.
-template <class C, bool LEFT_OUT, bool BAND = false>
+/// Of C: E; type Index.
+template <class C, bool LEFT_OUT>
 struct Groups {
     static constexpr int routed = C::E;  ///< groups that have a weight
     static constexpr int count = C::E + (LEFT_OUT ? 1 : 0);
@@ -22,15 +19,12 @@ struct Groups {
 
     /// First sorted position.
     [[nodiscard]] __device__ __forceinline__ int first_row(int group) const {
-        if constexpr (BAND) return static_cast<int>(expert_offsets[group]);
         return group == 0 ? 0 : static_cast<int>(expert_offsets[group - 1]);
     }
 
     /// One past the last sorted position.
     [[nodiscard]] __device__ __forceinline__ int end_row(int group) const {
-        if constexpr (BAND) {
-            return static_cast<int>(expert_offsets[group + 1]);
-        } else if constexpr (LEFT_OUT) {
+        if constexpr (LEFT_OUT) {
             const int end = M;
             return group == routed ? end : static_cast<int>(expert_offsets[group]);
         } else {
@@ -49,10 +43,5 @@ struct Groups {
     /// The scale of its adapter, of which `scale` is the only one.
     [[nodiscard]] static __device__ __forceinline__ float scale_of(int /*group*/, float scale) { return scale; }
 };
-
-/// The groups of a product, which writes zeros to the rows of entries that were left out. Of C: BAND too, whether it
-/// has the experts of a band.
-template <class C>
-using ProductGroups = Groups<C, true, C::BAND != 0>;
 
 }  // namespace smlora

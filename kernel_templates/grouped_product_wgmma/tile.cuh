@@ -3,7 +3,7 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "grouped_product_wgmma/layout.cuh"
-#include "groups.cuh"
+#include "product_groups.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/shared.cuh"
 #include "tile_list.cuh"
