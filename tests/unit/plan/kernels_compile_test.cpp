@@ -88,7 +88,7 @@ TEST_P(KernelsCompile, WithoutTensorCores) {
     expect_compiled(odd, 64, GetParam());
 }
 
-TEST_P(KernelsCompile, QuantisedWeightsInBands) {
+TEST_P(KernelsCompile, QuantisedWeightsInSlices) {
     Problem down = problem(128, 768, 2048, 16, 8);
     down.weight_layout = WeightLayout::enk;
     down.x_rows = RowOrder::grouped;
