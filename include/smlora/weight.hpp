@@ -92,6 +92,9 @@ struct Weight {
     GlobalScale global_scale = GlobalScale::factor;  ///< nvfp4: what they do
 };
 
+/// Throws Error{invalid_argument} that names the field, its value and what was expected.
+SMLORA_API void validate(const Weight& weight);
+
 /// The arguments of dequantize.
 struct DequantizeArgs {
     Weight weight;  ///< in, quantised

@@ -7,9 +7,64 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 namespace smlora::python {
 namespace {
+
+/// The tensors of a quantised weight beside its codes, one after the other.
+class Parts {
+ public:
+    Parts(PyObject* list, Device& device) : items_(items_of(list)), device_(device) {}
+
+    [[nodiscard]] bool any_left() const { return next_ < items_.size(); }
+
+    smlora_tensor tensor(const char* name) {
+        if (!any_left()) {
+            PyErr_Format(PyExc_ValueError, "%s: expected a tensor, got none", name);
+            throw PythonError{};
+        }
+        PyObject* const object = items_[next_++];
+        device_.check(object, name);
+        return to_tensor(object, name, Types::packed);
+    }
+
+ private:
+    std::vector<PyObject*> items_;
+    std::size_t next_ = 0;
+    Device& device_;
+};
+
+/// As QuantizedWeight.operands() gives it.
+smlora_weight quantized_weight(PyObject* codes, PyObject* part_list, PyObject* format, Device& device) {
+    smlora_weight weight{};
+    const std::vector<PyObject*> numbers = items_of(format);
+    Arguments fields(numbers.data(), static_cast<Py_ssize_t>(numbers.size()));
+    weight.encoding = static_cast<smlora_encoding>(fields.integer());
+    weight.E = fields.integer();
+    weight.rows = fields.integer();
+    weight.columns = fields.integer();
+    weight.block = fields.integer();
+    weight.parts = fields.integer();
+    weight.double_quantization.block = fields.integer();
+    weight.global_scale = static_cast<smlora_global_scale>(fields.integer());
+    fields.integer();  // which way round the view is
+    fields.end();
+    device.check(codes, "weight.codes");
+    weight.codes = to_tensor(codes, "weight.codes", Types::packed);
+    Parts parts(part_list, device);
+    weight.scales = parts.tensor("weight.scales");
+    if (weight.encoding == SMLORA_ENCODING_NF4 || weight.encoding == SMLORA_ENCODING_FP4) {
+        weight.table = parts.tensor("weight.table");
+        if (parts.any_left()) {
+            weight.double_quantization.scales = parts.tensor("weight.outer_scales");
+            weight.double_quantization.table = parts.tensor("weight.outer_table");
+            weight.double_quantization.offset = parts.tensor("weight.outer_offset");
+        }
+    }
+    if (weight.encoding == SMLORA_ENCODING_NVFP4) weight.global_scales = parts.tensor("weight.global_scales");
+    return weight;
+}
 
 /// What every operation begins with: engine, stream and a problem of the defaults.
 struct Call {
@@ -129,6 +184,17 @@ void read_activation(const Arguments& a, Args& args) {
 }
 
 }  // namespace
+
+PyObject* check_weight(Arguments arguments) {
+    PyObject* const codes = arguments.next();
+    PyObject* const parts = arguments.next();
+    PyObject* const format = arguments.next();
+    arguments.end();
+    Device device;
+    const smlora_weight weight = quantized_weight(codes, parts, format, device);
+    check(smlora_validate_weight(&weight));
+    return none();
+}
 
 PyObject* route(const route_arguments& a) {
     Call call(a);
@@ -292,6 +358,16 @@ PyObject* backward_lora(const backward_lora_arguments& a) {
     Reference memory;
     args.workspace = call.workspace(smlora_backward_lora_workspace, call.tokens(args.x, call.problem.x_rows), memory);
     return call.run(smlora_backward_lora, args);
+}
+
+PyObject* dequantize(const dequantize_arguments& a) {
+    Call call(a);
+    smlora_dequantize_args args;
+    smlora_dequantize_args_init(&args, sizeof args);
+    args.weight = quantized_weight(a.codes, a.weight_parts, a.weight_format, call.device);
+    args.out = output(a.out, "out");
+    check(without_gil([&] { return smlora_dequantize(call.engine, call.stream, &args); }));
+    return none();
 }
 
 }  // namespace smlora::python

@@ -129,11 +129,12 @@ def _on_one_device(schema, fake):
 
     @functools.wraps(fake)
     def on_one_device(first, *rest):
-        for name, tensor in zip(names[1:], rest):
-            if isinstance(tensor, torch.Tensor) and tensor.device != first.device:
-                raise ValueError(
-                    f"{name}: expected a tensor on {first.device}, where {names[0]} is, got one on {tensor.device}"
-                )
+        for name, argument in zip(names[1:], rest):
+            for tensor in argument if isinstance(argument, (list, tuple)) else [argument]:
+                if isinstance(tensor, torch.Tensor) and tensor.device != first.device:
+                    raise ValueError(
+                        f"{name}: expected a tensor on {first.device}, where {names[0]} is, got one on {tensor.device}"
+                    )
         return fake(first, *rest)
 
     return on_one_device

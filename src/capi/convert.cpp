@@ -155,6 +155,8 @@ Problem to_problem(const smlora_problem* problem, const char* name) {
     return read_members(read_struct(problem, name), name, name);
 }
 
+Weight to_weight(const smlora_weight* weight) { return read_members(required(weight, "weight"), "weight", "weight"); }
+
 template <class C>
 typename Members<C>::Cpp to_args(const C* args) {
     return read_members(read_struct(args, "args"), "", "args");

@@ -218,3 +218,5 @@ void validate_dequantize(const DequantizeArgs& args) {
 }
 
 }  // namespace smlora::check
+
+void smlora::validate(const Weight& weight) { check::Check(weight).run(); }
