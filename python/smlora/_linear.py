@@ -7,7 +7,7 @@ import torch
 from smlora import _native
 from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
 from smlora._arguments import ARGUMENT_ERRORS, INT64_MAX, check_number, check_tensor, check_whole, in_callers_words
-from smlora._projection import ROW_ORDERS, linear, unit_columns
+from smlora._projection import ROW_ORDERS, linear, unit_columns, weight_operands
 from smlora._routing import check_routing
 
 
@@ -61,7 +61,8 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
     """y_i = x_i W_e + scaling (x_i A_e^T) B_e^T + b_e for every row i and the expert e that it was routed to.
 
     x: [T, K] with x_rows="token"; [M, K] with "scattered" (a row for each choice) or "grouped" (sorted by expert).
-    weight: [E, K, N]. Either N or K is contiguous: what Hugging Face stores, [E, N, K], is `weight.transpose(1, 2)`.
+    weight: [E, K, N], a tensor or a `QuantizedWeight`. Either N or K is contiguous: what Hugging Face stores, [E, N, K], is
+    `weight.transpose(1, 2)`. A quantised weight is decoded to x's type and has no gradient.
     routing: of `smlora.route`.
     lora_A [E, R, K] and lora_B [E, N, R]: any strides (see `adapter_views`), of x's type or fp32; R from 1 to 256.
     bias [E, N], of x's type. gates [T, top_k], of x's type or fp32, only with y_rows="token".
@@ -73,15 +74,15 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
     float64 on the CPU. Under torch.autocast x, weight and bias are cast, adapters are not. Raises ValueError that names the
     argument, and NotImplementedError for what the device cannot do."""
     check_tensor("x", x, ("rows", "K"))
-    check_tensor("weight", weight, ("E", "K", "N"))
+    operands = weight_operands("weight", weight)
     check_adapter("lora_A", lora_A, "lora_B", lora_B)
     check_routing(routing)
     if gates is not None and y_rows != "token":
         raise ValueError(f'gates: expected none unless y_rows is "token", got some with y_rows={y_rows!r}')
     arguments = (
-        unit_columns(x), weight, lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
+        unit_columns(x), operands[0], lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
         routing.sorted_scattered_idxs, routing.expert_offsets, routing.top_k, _row_order("x_rows", x_rows),
-        _row_order("y_rows", y_rows), check_number("scaling", scaling)
+        _row_order("y_rows", y_rows), check_number("scaling", scaling), *operands[1:]
     )
     try:
         return linear.call(*arguments)

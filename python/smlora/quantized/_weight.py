@@ -48,6 +48,17 @@ class WeightFormat(NamedTuple):
         ]
 
 
+def shape_of_view(numbers):
+    """[E, rows, columns] of WeightFormat.numbers(), or [E, columns, rows]."""
+    _, E, rows, columns, *_, transposed = numbers
+    return (E, columns, rows) if transposed else (E, rows, columns)
+
+
+def exchanged(numbers):
+    """The numbers of the transposed view."""
+    return [*numbers[:-1], 1 - numbers[-1]]
+
+
 def _same_dimension(dim):
     return dim + 3 if dim < 0 else dim
 
