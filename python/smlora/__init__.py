@@ -23,6 +23,7 @@ from smlora.quantized import (
     from_mxfp8,
     from_nvfp4,
     from_torchao,
+    quantize,
 )
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "moe_lora_linear",
     "moe_lora_mlp",
     "prewarm",
+    "quantize",
     "route",
     "system_info",
     "tune",

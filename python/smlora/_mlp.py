@@ -29,7 +29,6 @@ from smlora._linear import check_adapter
 from smlora._operator import Derivative, Operator, raw_calls, save_for_tangents, tangent_rule
 from smlora._projection import GROUPED, TOKEN, extents, forward, unit_columns, weight_operands
 from smlora._routing import check_routing
-from smlora.quantized import QuantizedWeight
 
 
 class Adapter(NamedTuple):
@@ -206,9 +205,9 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
     """out_t = sum_j gates[t, j] * (a(x_t W1_e + b1_e) W2_e + b2_e) over the experts e of token t, with adapters on both
     projections, as one operation.
 
-    x [T, K]; gate_up [E, K, 2 * I] and down [E, I, N], tensors or `QuantizedWeight`s, each with either of its last two dimensions contiguous (what Hugging
-    Face stores, [E, out, in], is its transpose(1, 2)); gates [T, top_k], of x's type or fp32; gate_up_bias [E, 2 * I],
-    down_bias [E, N]; adapters: (lora_A, lora_B, scaling) as `Adapter`. activation: a name or an `Activation`.
+    x [T, K]; gate_up [E, K, 2 * I] and down [E, I, N], each a tensor or a `QuantizedWeight` with either of its last two
+    dimensions contiguous (what Hugging Face stores, [E, out, in], is its transpose(1, 2)); gates [T, top_k], of x's type or
+    fp32; gate_up_bias [E, 2 * I], down_bias [E, N]; adapters: (lora_A, lora_B, scaling) as `Adapter`. activation: a name or an `Activation`.
 
     Returns [T, N]. Kept for backward beside the inputs: h = x W1 + b1 [M, 2 * I] and, for each lora_B that is trained,
     M * R values. No rows are permuted in memory, none of the width N is kept for the gates' gradient, and the activation
@@ -230,7 +229,7 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
         None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs, routing.expert_offsets,
         routing.top_k, scaling1, scaling2, *as_activation(activation).numbers()
     )
-    if isinstance(gate_up, QuantizedWeight) or isinstance(down, QuantizedWeight):
+    if operands1[1:] or operands2[1:]:
         arguments += (*(operands1[1:] or (None, None)), *operands2[1:])
     try:
         return mlp.call(*arguments)

@@ -5,6 +5,7 @@ from smlora.quantized._compressed_tensors import from_compressed_tensors
 from smlora.quantized._fp8 import from_fp8
 from smlora.quantized._mxfp4 import from_mxfp4, from_mxfp8
 from smlora.quantized._nvfp4 import from_nvfp4
+from smlora.quantized._quantize import quantize
 from smlora.quantized._torchao import from_torchao
 from smlora.quantized._weight import QuantizedWeight, WeightFormat, dequantize
 
@@ -19,4 +20,5 @@ __all__ = [
     "from_mxfp8",
     "from_nvfp4",
     "from_torchao",
+    "quantize",
 ]
