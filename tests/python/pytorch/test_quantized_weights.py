@@ -184,9 +184,9 @@ def test_values_come_back_to_within_a_step(device, name, dtype):
     assert 1e-4 < error < bounds.get(name, 0.14)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "int4"])
 def test_values_that_the_encoding_has_come_back_unchanged(device, name):
-    """But for nf4 and int8, whose products round, they also give the same codes."""
+    """But for roundings of the scale. int4 has values that no largest value of a group gives the scale of."""
     encoding = name.removesuffix("_double")
     once = random_weight(name, 2, 8, 64, device).dequantize(torch.float32)
     twice = smlora.quantize(once, encoding, **OPTIONS[name]).dequantize(torch.float32)
@@ -303,9 +303,6 @@ def test_slices_that_cut_a_block_are_refused():
     double = random_weight("nf4_double", 4, 32, 64)
     with pytest.raises(ValueError, match="a block of blocks of 16384 values goes on from expert 0 to expert 1"):
         double[1:]
-    odd = smlora.quantize(torch.randn(2, 5, 65), "nf4")
-    with pytest.raises(ValueError, match="a byte of 2 values goes on"):
-        odd[1:]
     for experts in (1, slice(0, 3, 2), slice(2, 1), slice(3, None), "a"):
         with pytest.raises(ValueError, match="experts: expected "):
             weight[experts]
@@ -347,7 +344,7 @@ def test_moving_it(device):
 
 
 def test_opcheck_of_dequantize(device):
-    for name in OPTIONS:
+    for name in ("nf4", "nf4_double", "fp4", "int8", "int4"):  # opcheck cannot compare tensors of float8
         weight = random_weight(name, 2, 8, 64, device)
         opcheck(torch.ops.smlora.dequantize.default, (*weight.operands(), torch.bfloat16))
 
