@@ -21,12 +21,12 @@ def stacked(name, value):
     """A tensor as it is. Those of a list, one for each expert, become one with the experts first; an entry that is a list
     itself has the parts of an expert, which follow each other along its rows."""
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        return value
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError(f"{name}: expected a tensor or a list of them, one for each expert, got {described(value)}")
     experts = []
     for e, entry in enumerate(value):
-        expert = _joined(f"{name}[{e}]", entry if isinstance(entry, (list, tuple)) else [entry]).detach()
+        expert = _joined(f"{name}[{e}]", entry if isinstance(entry, (list, tuple)) else [entry])
         experts.append(expert)
         if (expert.shape, expert.dtype, expert.device) != (experts[0].shape, experts[0].dtype, experts[0].device):
             raise ValueError(

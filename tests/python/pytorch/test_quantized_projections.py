@@ -397,9 +397,9 @@ def test_the_drop_in_takes_quantised_weights(device, name):
 
 
 def test_a_gradient_of_a_quantised_weight_is_refused(device):
-    weight, layer = views("fp8", device, True), layer_of(device)
+    stored, layer = random_weight("fp8", E, N, K, device), layer_of(device)
+    weight = smlora.from_fp8(stored.codes.requires_grad_(), stored.scales, stored.block, stored.parts).transpose(1, 2)
     message = "codes: expected a tensor that needs no gradient, as a quantised weight is frozen, got one with requires_grad=True"
-    weight.codes.requires_grad_()
     with pytest.raises(ValueError, match=f"weight.{message}"):
         linear(layer, weight)
     up, down = mlp_weights("fp8", device)
