@@ -196,7 +196,8 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
 
     x [T, K]; gate_up [E, K, 2 * I] and down [E, I, N], each a tensor or a `QuantizedWeight` with either of its last two
     dimensions contiguous (what Hugging Face stores, [E, out, in], is its transpose(1, 2)); gates [T, top_k], of x's type or
-    fp32; gate_up_bias [E, 2 * I], down_bias [E, N]; adapters: (lora_A, lora_B, scaling) as `Adapter`. activation: a name or an `Activation`.
+    fp32; gate_up_bias [E, 2 * I], down_bias [E, N]; adapters: (lora_A, lora_B, scaling) as `Adapter`. activation: a name or an
+    `Activation`.
 
     Returns [T, N]. Kept for backward beside the inputs: h = x W1 + b1 [M, 2 * I] and, for each lora_B that is trained,
     M * R values. No rows are permuted in memory, none of the width N is kept for the gates' gradient, and the activation

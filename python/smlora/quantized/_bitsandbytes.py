@@ -65,8 +65,8 @@ def _four_bits_of_experts(params, states, shape):
         alike = state.quant_type == first.quant_type and state.blocksize == first.blocksize and state.shape == first.shape
         if not alike:
             raise ValueError(
-                f"quant_state[{e}]: expected {first.quant_type} {list(first.shape)} in blocks of {first.blocksize}, as of expert "
-                f"0, got {state.quant_type} {list(state.shape)} in blocks of {state.blocksize}"
+                f"quant_state[{e}]: expected {first.quant_type} {list(first.shape)} in blocks of {first.blocksize}, as of "
+                f"expert 0, got {state.quant_type} {list(state.shape)} in blocks of {state.blocksize}"
             )
     if values % first.blocksize:
         raise ValueError(
@@ -94,7 +94,7 @@ def from_bnb(param_or_codes, quant_state=None, shape=None):
     param_or_codes: a Params4bit or Int8Params; or the codes alone with their `quant_state`, a QuantState, or for int8 the fp32
     scale of each row (SCB). Of a module that replace_parameter_4bit changed, these are `module.parametrizations[name].original`
     and `module.parametrizations[name][0].quant_state`: `module.name` itself would decode it. Or a list of these, one for each
-    expert ([linear.weight for linear in ..]), which is stacked; its scales are then fp32 also where each expert's were quantised.
+    expert ([linear.weight for linear in ..]), which is stacked; scales that are quantised become fp32 then.
     shape: [E, rows, columns], where the weight was quantised as one matrix. Nothing else is copied but scales that are on
     another device than the codes. Raises ValueError that names the argument."""
     if isinstance(param_or_codes, (list, tuple)) and param_or_codes:

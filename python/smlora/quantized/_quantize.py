@@ -35,7 +35,7 @@ def _double(scales):
 
 
 def _bitsandbytes(weight, encoding, block, double):
-    """Blocks count along all values, so that they are taken in pieces of whole blocks, as large as an expert or a little larger."""
+    """Blocks count along all values, which are taken in pieces of whole blocks that are hardly larger than an expert."""
     flat, table = weight.reshape(-1), table_of(encoding, weight.device)
     piece = -(-flat.numel() // weight.shape[0] // block) * block
     codes = weight.new_empty((flat.numel() + 1) // 2, dtype=torch.uint8)

@@ -11,7 +11,7 @@ def _joined(name, parts):
             raise ValueError(f"{name}: expected a tensor, got {described(part)}")
     if len(parts) == 1:
         return parts[0]
-    if any((part.shape[1:], part.dtype, part.device) != (parts[0].shape[1:], parts[0].dtype, parts[0].device) for part in parts):
+    if len({(part.shape[1:], part.dtype, part.device) for part in parts}) > 1:
         shapes = ", ".join(f"{list(part.shape)} of {part.dtype}" for part in parts)
         raise ValueError(f"{name}: expected parts of the same type and columns, got {shapes}")
     return torch.cat(parts)

@@ -70,7 +70,8 @@ def test_int8_rows(bitsandbytes):
     codes, scales, _ = bitsandbytes.functional.int8_vectorwise_quant(values.flatten(0, 1))
     weight = smlora.from_bnb(codes, scales, shape=values.shape)
     assert digest(smlora.quantize(values, "int8")) == digest(weight)
-    assert torch.equal(weight.dequantize(torch.float32).flatten(0, 1), bitsandbytes.functional.int8_vectorwise_dequant(codes, scales))
+    expected = bitsandbytes.functional.int8_vectorwise_dequant(codes, scales)
+    assert torch.equal(weight.dequantize(torch.float32).flatten(0, 1), expected)
     param = bitsandbytes.nn.Int8Params(codes, requires_grad=False, CB=codes, SCB=scales)
     assert digest(smlora.from_bnb(param, shape=values.shape)) == digest(weight)
 
@@ -84,7 +85,7 @@ def test_mx_tensors_of_torchao():
         assert weight.encoding == encoding and weight.codes.data_ptr() == tensor.qdata.data_ptr()
         assert same_bits(weight.dequantize(torch.float32), tensor.dequantize(torch.float32))
         assert digest(smlora.quantize(values, encoding)) == digest(weight)
-    with pytest.raises(ValueError, match="tensor: expected an MXTensor of float8_e4m3fn or float4_e2m1fn_x2.*got torch.float8_e5m2"):
+    with pytest.raises(ValueError, match="tensor: expected an MXTensor of float8_e4m3fn or .*got torch.float8_e5m2"):
         smlora.from_torchao(mx.MXTensor.to_mx(values, torch.float8_e5m2, 32))
     with pytest.raises(ValueError, match="tensor: expected scales in the order of the values, got is_swizzled_scales=True"):
         smlora.from_torchao(mx.MXTensor.to_mx(torch.randn(128, 128), torch.float8_e4m3fn, 32, is_swizzled_scales=True))
@@ -107,7 +108,7 @@ def test_float8_tensors_of_torchao():
     weight = smlora.from_torchao(tensor)
     assert same_bits(weight.dequantize(torch.float32), tensor.dequantize(torch.float32))
     rows = quantization.Float8Tensor.from_hp(torch.randn(3, 32, 64), granularity=granularity.PerRow())
-    with pytest.raises(ValueError, match=r"tensor: expected a Float8Tensor with blocks of 1 x B x B values, got blocks of \[1, 1, 64\]"):
+    with pytest.raises(ValueError, match=r"tensor: expected a Float8Tensor with blocks of 1 x B x B .*got blocks of \[1, 1, 64\]"):
         smlora.from_torchao(rows)
 
 
