@@ -108,7 +108,7 @@ def test_float8_tensors_of_torchao():
     weight = smlora.from_torchao(tensor)
     assert same_bits(weight.dequantize(torch.float32), tensor.dequantize(torch.float32))
     rows = quantization.Float8Tensor.from_hp(torch.randn(3, 32, 64), granularity=granularity.PerRow())
-    with pytest.raises(ValueError, match=r"tensor: expected a Float8Tensor with blocks of 1 x B x B .*got blocks of \[1, 1, 64\]"):
+    with pytest.raises(ValueError, match=r"tensor: expected a Float8Tensor with blocks of .*got blocks of \[1, 1, 64\]"):
         smlora.from_torchao(rows)
 
 

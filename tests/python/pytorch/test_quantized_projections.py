@@ -350,7 +350,8 @@ def test_the_module_trains_and_comes_back_from_its_state(device, name):
     optimiser = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1)
     first = module(x, routing)
     values = weight.dequantize(torch.float32).transpose(1, 2)
-    expected = smlora.moe_lora_linear(x, values, routing, module.lora_A, module.lora_B, scaling=module.scaling, bias=module.bias)
+    expected = smlora.moe_lora_linear(x, values, routing, module.lora_A, module.lora_B, scaling=module.scaling,
+                                      bias=module.bias)
     compare([[first], [expected]], device, torch.float32)
     first.square().sum().backward()
     optimiser.step()
