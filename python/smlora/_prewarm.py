@@ -12,14 +12,37 @@ from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
 
 _LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
+_GLOBAL_SCALES = ("factor", "divisor")
 _SKEWS = {name: value for value, name in enumerate(_native.tune_skews)}
+
+
+_SCALES = {
+    torch.uint8: "uint8", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
+    torch.float8_e4m3fn: "e4m3", getattr(torch, "float8_e8m0fnu", None): "e8m0"
+}
+
+
+def _is_quantized(weight):
+    return hasattr(weight, "encoding")
+
+
+def _format(weights):
+    """As the library takes it: an encoding alone, or with all that a QuantizedWeight says."""
+    if not _is_quantized(weights):
+        check_choice("weights", weights, _native.encodings)
+        return [weights]
+    return [
+        weights.encoding, _SCALES[weights.scales.dtype], weights.block, weights.parts, weights.outer_block,
+        _GLOBAL_SCALES.index(weights.global_scale)
+    ]
 
 
 class Problem(NamedTuple):
     """A projection: E experts, K inputs, N outputs, rank R (0: no adapter), top_k experts of a token.
 
     adapter_dtype and gate_dtype: those of `dtype` unless given. weight_layout: "ekn" if N is contiguous in the weight
-    [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them."""
+    [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them.
+    weights: how the weight is stored: "plain", an encoding such as "nf4" in its usual form, or a QuantizedWeight of the form."""
 
     E: int
     K: int
@@ -35,8 +58,9 @@ class Problem(NamedTuple):
     y_rows: str = "scattered"
     bias: bool = False
     gates: bool = False
+    weights: object = "plain"
 
-    def numbers(self):
+    def fields(self):
         """As the library takes it."""
         for name, known in (("weight_layout", _LAYOUTS), ("x_rows", ROW_ORDERS), ("y_rows", ROW_ORDERS)):
             check_choice(name, getattr(self, name), known)
@@ -48,7 +72,7 @@ class Problem(NamedTuple):
                 raise ValueError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
         return [
             *sizes, *map(DTYPES.index, types), _LAYOUTS[self.weight_layout], ROW_ORDERS[self.x_rows],
-            ROW_ORDERS[self.y_rows], check_flag("bias", self.bias), check_flag("gates", self.gates)
+            ROW_ORDERS[self.y_rows], check_flag("bias", self.bias), check_flag("gates", self.gates), _format(self.weights)
         ]
 
 
@@ -57,8 +81,12 @@ def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtyp
 
     def problem(weight, R, bias, **orders):
         E, K, N = weight.shape
-        layout = "enk" if weight.stride(2) != 1 and weight.stride(1) == 1 else "ekn"
-        return Problem(E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, layout, bias=bias, **orders)
+        quantized = _is_quantized(weight)
+        rows_are_outputs = weight.transposed if quantized else weight.stride(2) != 1 and weight.stride(1) == 1
+        return Problem(
+            E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, "enk" if rows_are_outputs else "ekn", bias=bias,
+            weights=weight if quantized else "plain", **orders
+        )
 
     return [
         problem(gate_up, ranks[0], biases[0], x_rows="token", y_rows="grouped"),
@@ -67,7 +95,7 @@ def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtyp
 
 
 def _job(problems, tokens):
-    """(the numbers of each problem, the numbers of tokens), as the library takes them."""
+    """(the fields of each problem, the numbers of tokens), as the library takes them."""
     if not hasattr(problems, "__iter__"):
         raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problems)}")
     problems = list(problems)
@@ -76,7 +104,7 @@ def _job(problems, tokens):
             raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problem)} in it")
     if not hasattr(tokens, "__iter__"):
         raise ValueError(f"tokens: expected a list of numbers, got {described(tokens)}")
-    return [problem.numbers() for problem in problems], [check_whole("tokens", T, 1, INT64_MAX) for T in tokens]
+    return [problem.fields() for problem in problems], [check_whole("tokens", T, 1, INT64_MAX) for T in tokens]
 
 
 def _seconds(seconds):

@@ -248,7 +248,7 @@ StoredExperts parse_hf_quantization(std::string_view json_text, const std::strin
         }
         return Reader(quantization, config, outer, origin).read();
     }
-    return {.source = "no quantization_config"};
+    return {};
 }
 
 StoredExperts read_hf_quantization(const std::filesystem::path& path) {

@@ -12,7 +12,7 @@ namespace smlora::models {
 /// The weights of the routed experts, and what else a user should know of them.
 struct StoredExperts {
     WeightFormat format = {};     ///< parts is 1: the projection decides
-    std::string source = {};      ///< "no quantization_config", "quantization_config of mxfp4"
+    std::string source = {};      ///< "quantization_config of mxfp4"; empty if there is none
     std::string assumption = {};  ///< what the config leaves open, as a sentence; empty if nothing
 };
 

@@ -69,7 +69,7 @@ Problem problem_of(const std::string& shape, const ShapeOptions& options) {
     return problem;
 }
 
-/// What a config says, in a line on stderr if that is not plain.
+/// What a config says, in a line on stderr if it says anything.
 WeightFormat weights_of_config(const std::string& path) {
     const models::StoredExperts stored = [&] {
         try {
@@ -79,10 +79,9 @@ WeightFormat weights_of_config(const std::string& path) {
             throw UsageError(fmt::format("{}; --weights says how the experts are stored", error.what()));
         }
     }();
-    if (stored.format.encoding != Encoding::plain) {
-        print_remark("weights {}, by the {} of {}{}{}\n", to_string(stored.format), stored.source, path,
-                     stored.assumption.empty() ? "" : "; ",
-                     stored.assumption.empty() ? "" : stored.assumption + ": --weights plain");
+    if (!stored.source.empty()) {
+        print_remark("{}: {}: weights are {}{}\n", path, stored.source, to_string(stored.format),
+                     stored.assumption.empty() ? "" : fmt::format("; {}: --weights plain", stored.assumption));
     }
     return stored.format;
 }

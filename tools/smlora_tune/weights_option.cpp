@@ -85,14 +85,14 @@ class Words {
             format_.block = *number;
             return std::exchange(open_.block, false);
         }
-        if (const auto scales = dtype_in(word)) {
-            format_.scales = *scales;
-            return std::exchange(open_.scales, false);
-        }
-        if (word == "double") {
+        if (word == "double") {  // no type of scales here
             format_.scales = DType::uint8;
             format_.outer_block = 256;  // bitsandbytes has no other
             return std::exchange(open_.outer_scales, false);
+        }
+        if (const auto scales = dtype_in(word)) {
+            format_.scales = *scales;
+            return std::exchange(open_.scales, false);
         }
         if (word == "divisor") {
             format_.global_scale = GlobalScale::divisor;
@@ -112,9 +112,10 @@ class Words {
         if (choices.outer_scales) known.emplace_back("double");
         if (choices.global_scale) known.emplace_back("divisor");
         if (choices.parts) known.emplace_back("partsN");
-        const std::string expected = known.empty() ? "nothing" : fmt::format("{}, once", fmt::join(known, " or "));
-        throw UsageError(fmt::format("--weights: expected {} behind {}, got '{}' in '{}'", expected,
-                                     name(format_.encoding), word, text_));
+        throw UsageError(fmt::format(
+            "--weights: expected {} behind {}, got '{}' in '{}'",
+            known.empty() ? "nothing" : fmt::format("each of {} once at most", fmt::join(known, ", ")),
+            name(format_.encoding), word, text_));
     }
 
     const std::string& text_;

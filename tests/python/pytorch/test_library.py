@@ -97,6 +97,42 @@ def test_a_wrong_problem_is_named(wrong):
         smlora.prewarm([problem], [64])
 
 
+@pytest.mark.parametrize("weights, message", [
+    ("nf5", "weights: expected one of plain, nf4, .*, got 'nf5'"),
+    (4, "weights: expected one of plain, nf4, .*, got 4"),
+    ("mxfp4", "problem.*weights.block: expected a divisor of columns = 40, got 32"),
+])
+def test_wrong_weights_are_named(weights, message):
+    problem = smlora.Problem(4, 40, 64, 8, 2, weight_layout="enk", weights=weights)
+    with pytest.raises(ValueError, match=message):
+        smlora.prewarm([problem], [64])
+
+
+class Stored:
+    """The fields of a QuantizedWeight that decide which kernels decode it."""
+    encoding, block, parts, outer_block, global_scale = "nf4", 64, 1, 256, "factor"
+    scales = torch.empty(0, dtype=torch.uint8)
+
+
+def test_prewarming_compiles_what_decodes_quantised_weights(tmp_path):
+    """In a process of its own, with an empty cache: one kernel for each way in which weights are stored."""
+    if not smlora.system_info()["nvrtc"]["found"]:
+        pytest.skip("needs NVRTC")
+    script = """
+import json, smlora, torch
+from test_library import Stored
+problem = smlora.Problem(4, 64, 32, 0, 2, torch.float32, weight_layout="enk")
+print(json.dumps([smlora.prewarm([problem._replace(weights=weights)], [64])
+                  for weights in ("plain", "nf4", Stored(), Stored(), "mxfp4")]))
+"""
+    path = ":".join([str(pathlib.Path(__file__).parent), *(entry for entry in sys.path if entry)])
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True,
+                            env=dict(os.environ, PYTHONPATH=path, SMLORA_CACHE_DIR=str(tmp_path / "cache"))).stdout
+    compiled = [report["compiled"] for report in json.loads(output)]
+    assert compiled[0] > 0
+    assert compiled[1:] == [1, 1, 0, 1]
+
+
 def test_the_shipped_records_are_a_layer():
     layers = {layer["root"]: layer for layer in smlora.cache_stats("cpu")["layers"]}
     shipped = pathlib.Path(smlora.__file__).parent / "cache"
