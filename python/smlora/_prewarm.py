@@ -42,7 +42,8 @@ class Problem(NamedTuple):
 
     adapter_dtype and gate_dtype: those of `dtype` unless given. weight_layout: "ekn" if N is contiguous in the weight
     [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them.
-    weights: how the weight is stored: "plain", an encoding such as "nf4" in its usual form, or a QuantizedWeight of the form."""
+    weights: how the weight is stored: "plain", an encoding such as "nf4" in its usual form, or a QuantizedWeight to take the
+    form from."""
 
     E: int
     K: int

@@ -60,8 +60,8 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
     const char* key = nullptr;
     if (find(config, {"num_experts", "n_routed_experts", "num_local_experts"}, key) == nullptr) {
         refuse(origin,
-             "not a Mixture-of-Experts model: expected a number of experts as num_experts, n_routed_experts or "
-             "num_local_experts, found none");
+               "not a Mixture-of-Experts model: expected a number of experts as num_experts, n_routed_experts or "
+               "num_local_experts, found none");
     }
     model.num_experts = positive(config, {key}, origin);
     model.hidden_size = positive(config, {"hidden_size"}, origin);

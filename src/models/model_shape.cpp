@@ -26,8 +26,8 @@ bool is_along_inputs(Encoding encoding) {
 /// Interleaved rows of gate and up are no ranges.
 std::int64_t parts_of_gate_up(const ModelShape& model) {
     const WeightFormat& weights = model.weights;
-    const bool ragged = weights.encoding == Encoding::fp8 && weights.block > 0 &&
-                        model.intermediate_size % weights.block != 0;
+    const bool ragged =
+        weights.encoding == Encoding::fp8 && weights.block > 0 && model.intermediate_size % weights.block != 0;
     const bool apart = weights.encoding == Encoding::nvfp4 || ragged;
     const std::int64_t least = apart && model.gate_layout == GateLayout::halves ? 2 : 1;
     return std::max(weights.parts, least);

@@ -72,8 +72,8 @@ TEST_F(Verify, WithoutAnAdapterChecksTheBaseProduct) {
 TEST_F(Verify, TakesEveryEncoding) {
     for (const char* weights : {"nf4", "nf4:32:double", "fp4:128", "int8", "mxfp4:uint8", "fp8:48:bf16:parts2", "mxfp8",
                                 "nvfp4:divisor:parts2", "int4:64:fp16", "plain"}) {
-        const Outcome outcome = run({"verify", "--device", "cpu", "--shape", "5,64,48,3,2", "--tokens", "17", "--weights",
-                                     weights, "--dtype", "fp16", "--json"});
+        const Outcome outcome = run({"verify", "--device", "cpu", "--shape", "5,64,48,3,2", "--tokens", "17",
+                                     "--weights", weights, "--dtype", "fp16", "--json"});
         ASSERT_EQ(outcome.exit_code, 0) << weights << outcome.out << outcome.err;
         const nlohmann::json done = outcome.json()["cases"][0];
         const std::set<std::string> names = operations_of(done["checks"]);
@@ -101,9 +101,10 @@ TEST_F(Verify, TakesTheEncodingOfAConfig) {
     const Outcome taken = verify(nf4, {});
     EXPECT_EQ(taken.exit_code, 0) << taken.err;
     EXPECT_NE(taken.out.find("qwen3_moe gate_up weights: nf4 block 64, 9 tokens"), std::string::npos) << taken.out;
-    EXPECT_NE(taken.err.find("config.json: quantization_config of bitsandbytes: weights are nf4 block 64; Transformers by "
-                             "itself leaves fused experts plain: --weights plain\n"),
-              std::string::npos)
+    EXPECT_NE(
+        taken.err.find("config.json: quantization_config of bitsandbytes: weights are nf4 block 64; Transformers by "
+                       "itself leaves fused experts plain: --weights plain\n"),
+        std::string::npos)
         << taken.err;
     const Outcome plain = verify(nf4, {"--weights", "plain"});
     EXPECT_NE(plain.out.find("qwen3_moe gate_up, 9 tokens"), std::string::npos) << plain.out;
@@ -228,8 +229,9 @@ TEST_F(Bench, RowOperationsAreTimedWhenAskedForInEveryRowOrder) {
 }
 
 TEST_F(Bench, TimesUnpackingBesideTheProductsOfQuantisedWeights) {
-    const std::vector<std::string> command{"bench", "--device", "cpu", "--shape", "4,64,48,2,2", "--tokens", "8",
-                                           "--ceiling-tflops", "0.5", "--ceiling-gbs", "20", "--weights", "nf4"};
+    const std::vector<std::string> command{
+        "bench", "--device",      "cpu", "--shape",   "4,64,48,2,2", "--tokens", "8", "--ceiling-tflops",
+        "0.5",   "--ceiling-gbs", "20",  "--weights", "nf4"};
     std::vector<std::string> as_json = command;
     as_json.emplace_back("--json");
     const Outcome outcome = run(as_json);

@@ -44,18 +44,39 @@ TEST(Weights, WhatFollowsChangesIt) {
 }
 
 TEST(Weights, NonsenseIsRefusedWithWhatWasExpected) {
-    EXPECT_EQ(error_of("nf5"),
-              "--weights: encoding: expected one of plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4, int4, got \"nf5\"");
+    EXPECT_EQ(
+        error_of("nf5"),
+        "--weights: encoding: expected one of plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4, int4, got \"nf5\"");
     EXPECT_EQ(error_of("nf4:64:128"),
               "--weights: expected each of a block, double once at most behind nf4, got '128' in 'nf4:64:128'");
     EXPECT_EQ(error_of("fp8:double"),
               "--weights: expected each of a block, a type of scales, partsN once at most behind fp8, got 'double' in "
               "'fp8:double'");
     EXPECT_EQ(error_of("plain:64"), "--weights: expected nothing behind plain, got '64' in 'plain:64'");
-    for (const char* text :
-         {"", ":64", "nf4:", "nf4::64", "nf4:0", "nf4:-64", "nf4:64 ", "nf4:64x", "nf4:fp32", "nf4:parts2", "int8:64",
-          "int8:fp32", "nvfp4:16", "nvfp4:e4m3", "mxfp4:32", "mxfp4:divisor", "fp8:parts", "fp8:parts0", "fp8:parts-1",
-          "fp8:bf16:fp32", "int4:double", "int4:parts2", "nf4:99999999999999999999", "NF4"}) {
+    for (const char* text : {"",
+                             ":64",
+                             "nf4:",
+                             "nf4::64",
+                             "nf4:0",
+                             "nf4:-64",
+                             "nf4:64 ",
+                             "nf4:64x",
+                             "nf4:fp32",
+                             "nf4:parts2",
+                             "int8:64",
+                             "int8:fp32",
+                             "nvfp4:16",
+                             "nvfp4:e4m3",
+                             "mxfp4:32",
+                             "mxfp4:divisor",
+                             "fp8:parts",
+                             "fp8:parts0",
+                             "fp8:parts-1",
+                             "fp8:bf16:fp32",
+                             "int4:double",
+                             "int4:parts2",
+                             "nf4:99999999999999999999",
+                             "NF4"}) {
         EXPECT_EQ(error_of(text).rfind("--weights: ", 0), 0U) << text << ": " << error_of(text);
     }
 }

@@ -247,9 +247,8 @@ ExitCode run_bench(const BenchCommand& command) {
     const DeviceChoice device = parse_device(command.device.device);
     const std::vector<NamedProblem> problems = resolve(command.shape, device.backend);
     const bool lora = std::all_of(problems.begin(), problems.end(), [](const auto& p) { return p.problem.R > 0; });
-    const bool quantised = std::all_of(problems.begin(), problems.end(), [](const auto& p) {
-        return p.problem.weights.encoding != Encoding::plain;
-    });
+    const bool quantised = std::all_of(problems.begin(), problems.end(),
+                                       [](const auto& p) { return p.problem.weights.encoding != Encoding::plain; });
     std::vector<Op> ops = parse_ops(command.ops);
     if (ops.empty()) {
         ops = usual_ops(lora, quantised);

@@ -57,9 +57,9 @@ nlohmann::ordered_json to_json(const Unpacking& unpacking) {
 }
 
 void print_text(const Unpacking& unpacking, const Style& style) {
-    const std::string experts =
-        unpacking.bands == 1 ? fmt::format("all {} experts at once", unpacking.experts)
-                             : fmt::format("{} bands of {} experts", unpacking.bands, unpacking.experts);
+    const std::string experts = unpacking.bands == 1
+                                    ? fmt::format("all {} experts at once", unpacking.experts)
+                                    : fmt::format("{} bands of {} experts", unpacking.bands, unpacking.experts);
     print_results("{}  weights: {}, {}\n", style.bold("unpack"), to_string(unpacking.weights),
                   bytes_text(static_cast<std::uint64_t>(unpacking.packed_bytes)));
     print_results("  {}, unpacked to {}; floor of all {}\n", experts,

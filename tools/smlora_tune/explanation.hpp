@@ -41,8 +41,8 @@ struct Unpacking {
     WeightFormat weights;
     std::int64_t experts = 0;  ///< at once: all, or a band of them
     std::int64_t bands = 0;
-    std::int64_t bytes = 0;  ///< that so many experts are unpacked to
-    double packed_bytes = 0;  ///< of all experts
+    std::int64_t bytes = 0;    ///< that so many experts are unpacked to
+    double packed_bytes = 0;   ///< of all experts
     double floor_seconds = 0;  ///< to unpack all experts
 };
 
@@ -50,9 +50,9 @@ struct Unpacking {
 [[nodiscard]] std::optional<Unpacking> explain_unpacking(const Engine& engine, const Problem& problem,
                                                          const Ceilings& ceilings);
 
-/// On this GPU, with an even routing of T tokens. Compiles the kernels that are used, unless the cache has them. Products
-/// of quantised weights are chosen as those of plain ones, which they read once unpacked: choices, times and floors are
-/// theirs.
+/// On this GPU, with an even routing of T tokens. Compiles the kernels that are used, unless the cache has them.
+/// Products of quantised weights are chosen as those of plain ones, which they read once unpacked: choices, times and
+/// floors are theirs.
 [[nodiscard]] std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
                                                const gpu::DeviceFacts& facts, const Ceilings& ceilings);
 

@@ -8,7 +8,7 @@ namespace smlora::tool {
 namespace {
 
 constexpr std::array all_ops{
-    Op::base,  Op::forward, Op::dx,      Op::lora_grad,       Op::step, Op::activation, Op::activation_backward,
+    Op::base,  Op::forward, Op::dx,      Op::lora_grad,        Op::step,  Op::activation, Op::activation_backward,
     Op::route, Op::group,   Op::combine, Op::combine_backward, Op::unpack};
 constexpr std::array step_ops{Op::forward, Op::dx, Op::lora_grad};
 

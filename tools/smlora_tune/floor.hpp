@@ -54,8 +54,8 @@ struct Work {
 ///   combine               0              flop;  s N (P + T) + g P
 ///   combine_backward      0              flop;  s N (2 P + T) + 2 g P
 ///   unpack                0              flop;  W as stored + s E K N
-/// Quantised weights count as they are stored (packed_bytes) instead of s E' K N. A and B count E' experts, dA and dB all
-/// of them. Not defined for `step`, whose floor is a sum of floors.
+/// Quantised weights count as they are stored (packed_bytes) instead of s E' K N. A and B count E' experts, dA and dB
+/// all of them. Not defined for `step`, whose floor is a sum of floors.
 [[nodiscard]] Work work(Op op, const Problem& problem, const Load& load);
 
 /// Codes and scales of one expert of a quantised weight, of both levels.

@@ -194,9 +194,7 @@ std::string title_of(const NamedProblem& item) {
 }
 
 nlohmann::ordered_json json_of(const NamedProblem& item) {
-    return {{"name", item.name},
-            {"problem", to_string(item.problem)},
-            {"weights", to_string(item.problem.weights)}};
+    return {{"name", item.name}, {"problem", to_string(item.problem)}, {"weights", to_string(item.problem.weights)}};
 }
 
 std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works) {

@@ -179,10 +179,9 @@ class CaseTuner {
         const autotune::MeasuredRows rows{.T = done.T, .skew = skew_};
         const Problem problem = plan::with_plain_weights(done.item.problem);
         for (const plan::Request& request : plan::step_requests(problem, done.T)) {
-            for (autotune::Comparison& comparison :
-                 autotune::tuner_of(session_.engine())
-                     .compare(problem, request, session_.facts(), rows, thorough,
-                              [&](const tuning::Progress& p) { show(done, p); })) {
+            for (autotune::Comparison& comparison : autotune::tuner_of(session_.engine())
+                                                        .compare(problem, request, session_.facts(), rows, thorough,
+                                                                 [&](const tuning::Progress& p) { show(done, p); })) {
                 done.comparisons.push_back(std::move(comparison));
             }
         }

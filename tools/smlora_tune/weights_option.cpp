@@ -112,10 +112,10 @@ class Words {
         if (choices.outer_scales) known.emplace_back("double");
         if (choices.global_scale) known.emplace_back("divisor");
         if (choices.parts) known.emplace_back("partsN");
-        throw UsageError(fmt::format(
-            "--weights: expected {} behind {}, got '{}' in '{}'",
-            known.empty() ? "nothing" : fmt::format("each of {} once at most", fmt::join(known, ", ")),
-            name(format_.encoding), word, text_));
+        throw UsageError(
+            fmt::format("--weights: expected {} behind {}, got '{}' in '{}'",
+                        known.empty() ? "nothing" : fmt::format("each of {} once at most", fmt::join(known, ", ")),
+                        name(format_.encoding), word, text_));
     }
 
     const std::string& text_;

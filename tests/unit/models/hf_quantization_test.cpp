@@ -110,11 +110,11 @@ TEST(HfQuantization, CompressedTensorsHasASchemeForTheExperts) {
               "nvfp4 block 16 divisor");
     EXPECT_EQ(text(groups(R"({"group_0": )" + compressed("{}", "mxfp4-pack-quantized", "Linear") + "}")),
               "mxfp4 block 32 uint8");
-    EXPECT_EQ(text(groups(R"({"group_0": )" +
-                          compressed(R"({"strategy": "block", "block_structure": [128, 128]})", "float-quantized",
-                                     "Linear") +
-                          "}")),
-              "fp8 block 128");
+    EXPECT_EQ(
+        text(groups(R"({"group_0": )" +
+                    compressed(R"({"strategy": "block", "block_structure": [128, 128]})", "float-quantized", "Linear") +
+                    "}")),
+        "fp8 block 128");
     // The format of all stands for a group that has none, and the experts' own group goes first.
     EXPECT_EQ(text(R"({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups":
         {"group_0": {"targets": ["Linear"], "weights": )" +
@@ -177,7 +177,8 @@ TEST(HfQuantization, TorchaoIsTakenWhereItsSchemeIsClear) {
 }
 
 TEST(HfQuantization, ExpertsThatAreLeftOutArePlain) {
-    for (const char* list : {R"("modules_to_not_convert": ["lm_head", "mlp.experts"])", R"("ignore": ["re:.*experts.*"])"}) {
+    for (const char* list :
+         {R"("modules_to_not_convert": ["lm_head", "mlp.experts"])", R"("ignore": ["re:.*experts.*"])"}) {
         const StoredExperts experts =
             stored(R"({"quant_method": "fp8", "weight_block_size": [128, 128], )" + std::string(list) + "}");
         EXPECT_EQ(experts.format, WeightFormat{}) << list;

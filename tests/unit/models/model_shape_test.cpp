@@ -47,8 +47,7 @@ TEST(ModelShape, OnlyBitsandbytesQuantisesAlongOutputs) {
         EXPECT_EQ(layout("gpt-oss-20b", encoding), WeightLayout::ekn) << name(encoding);
         EXPECT_EQ(layout("olmoe", encoding), WeightLayout::enk) << name(encoding);
     }
-    for (const Encoding encoding :
-         {Encoding::mxfp4, Encoding::fp8, Encoding::mxfp8, Encoding::nvfp4, Encoding::int4}) {
+    for (const Encoding encoding : {Encoding::mxfp4, Encoding::fp8, Encoding::mxfp8, Encoding::nvfp4, Encoding::int4}) {
         EXPECT_EQ(layout("gpt-oss-20b", encoding), WeightLayout::enk) << name(encoding);
         EXPECT_EQ(layout("olmoe", encoding), WeightLayout::enk) << name(encoding);
     }
