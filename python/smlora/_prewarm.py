@@ -12,10 +12,8 @@ from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
 
 _LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
-_GLOBAL_SCALES = ("factor", "divisor")
 _SKEWS = {name: value for value, name in enumerate(_native.tune_skews)}
-
-
+_GLOBAL_SCALES = ("factor", "divisor")
 _SCALES = {
     torch.uint8: "uint8", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
     torch.float8_e4m3fn: "e4m3", getattr(torch, "float8_e8m0fnu", None): "e8m0"
@@ -61,7 +59,7 @@ class Problem(NamedTuple):
     gates: bool = False
     weights: object = "plain"
 
-    def fields(self):
+    def numbers(self):
         """As the library takes it."""
         for name, known in (("weight_layout", _LAYOUTS), ("x_rows", ROW_ORDERS), ("y_rows", ROW_ORDERS)):
             check_choice(name, getattr(self, name), known)
@@ -96,7 +94,7 @@ def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtyp
 
 
 def _job(problems, tokens):
-    """(the fields of each problem, the numbers of tokens), as the library takes them."""
+    """(the numbers of each problem, the numbers of tokens), as the library takes them."""
     if not hasattr(problems, "__iter__"):
         raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problems)}")
     problems = list(problems)
@@ -105,7 +103,7 @@ def _job(problems, tokens):
             raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problem)} in it")
     if not hasattr(tokens, "__iter__"):
         raise ValueError(f"tokens: expected a list of numbers, got {described(tokens)}")
-    return [problem.fields() for problem in problems], [check_whole("tokens", T, 1, INT64_MAX) for T in tokens]
+    return [problem.numbers() for problem in problems], [check_whole("tokens", T, 1, INT64_MAX) for T in tokens]
 
 
 def _seconds(seconds):

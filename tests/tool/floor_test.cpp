@@ -130,6 +130,7 @@ double bytes_of(const Engine& engine, const Problem& problem) {
     double sum = 0;
     for (const Tensor* tensor :
          {&weight.codes, &weight.scales, &weight.double_quantization.scales, &weight.global_scales}) {
+        if (!tensor->given()) continue;
         sum += static_cast<double>(tensor->numel()) * static_cast<double>(size_of(tensor->dtype));
     }
     return sum;

@@ -66,8 +66,8 @@ def test_the_number_of_arguments_of_a_function_is_checked(name, count):
 
 
 def test_a_problem_with_a_field_too_many_is_refused():
-    all_fields = smlora.Problem(4, 16, 16, 4, 2).fields()
-    for fields in (all_fields[:-1], [*all_fields, 0]):
+    numbers = smlora.Problem(4, 16, 16, 4, 2).numbers()
+    for fields in (numbers[:-1], [*numbers, 0]):
         with pytest.raises(TypeError, match="too few arguments|1 arguments too many"):
             _native.prewarm(_library.cpu_engine(), [fields], [1])
 

@@ -133,6 +133,18 @@ print(json.dumps([smlora.prewarm([problem._replace(weights=weights)], [64])
     assert compiled[1:] == [1, 1, 0, 1]
 
 
+def test_the_problems_of_an_mlp_say_how_its_weights_are_stored():
+    from smlora._prewarm import mlp_problems
+
+    quantized = Stored()
+    quantized.shape, quantized.transposed = (4, 64, 96), True
+    plain = torch.empty(4, 48, 64)
+    gate_up, down = mlp_problems(quantized, plain, 2, torch.bfloat16, ranks=(8, 8), adapter_dtype=None, gate_dtype=None)
+    assert (gate_up.K, gate_up.N, gate_up.weight_layout, gate_up.weights) == (64, 96, "enk", quantized)
+    assert gate_up.numbers()[-1] == ["nf4", "uint8", 64, 1, 256, 0]
+    assert (down.weight_layout, down.numbers()[-1]) == ("ekn", ["plain"])
+
+
 def test_the_shipped_records_are_a_layer():
     layers = {layer["root"]: layer for layer in smlora.cache_stats("cpu")["layers"]}
     shipped = pathlib.Path(smlora.__file__).parent / "cache"
