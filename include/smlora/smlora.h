@@ -578,6 +578,9 @@ typedef struct smlora_weight {
     smlora_tensor global_scales;                    /* nvfp4: fp32 [E, parts], any strides, also 0 */
 } smlora_weight;
 
+/* SMLORA_INVALID_ARGUMENT with the field, its value and what was expected, or SMLORA_OK. */
+SMLORA_API smlora_status smlora_validate_weight(const smlora_weight* weight);
+
 /* The arguments of smlora_dequantize. */
 typedef struct smlora_dequantize_args {
     size_t struct_size;

@@ -63,6 +63,9 @@ struct Weight {
     GlobalScale global_scale = GlobalScale::factor;  ///< nvfp4: what they do
 };
 
+/// Throws Error{invalid_argument} that names the field, its value and what was expected.
+SMLORA_API void validate(const Weight& weight);
+
 /// What the problem of an operation that is given this weight has in `weights`.
 [[nodiscard]] SMLORA_API WeightFormat format_of(const Weight& weight);
 

@@ -8,7 +8,7 @@ namespace smlora::python {
 namespace {
 
 struct Known {
-    std::array<PyObject*, SMLORA_INT64 + 1> dtypes{};
+    std::array<PyObject*, SMLORA_E8M0 + 1> dtypes{};
     PyObject* error = nullptr;
 };
 
@@ -21,14 +21,16 @@ PyObject* name_of(const char* text) {
     return name;
 }
 
-smlora_dtype dtype_of(PyObject* tensor, const char* argument) {
+smlora_dtype dtype_of(PyObject* tensor, const char* argument, Types types) {
     static PyObject* const attribute = name_of("dtype");
     const Reference dtype(PyObject_GetAttr(tensor, attribute));
-    for (std::size_t i = 0; i < known.dtypes.size(); ++i) {
+    const std::size_t count = types == Types::packed ? known.dtypes.size() : SMLORA_INT64 + 1;
+    for (std::size_t i = 0; i < count; ++i) {
         if (known.dtypes[i] == dtype.get()) return static_cast<smlora_dtype>(i);
     }
-    PyErr_Format(PyExc_ValueError,
-                 "%s: expected a tensor of bfloat16, float16, float32, float64, int32 or int64, got %S", argument,
+    PyErr_Format(PyExc_ValueError, "%s: expected a tensor of bfloat16, float16, float32, float64, int32%s, got %S",
+                 argument,
+                 types == Types::packed ? ", int64, uint8, int8, float8_e4m3fn or float8_e8m0fnu" : " or int64",
                  dtype.get());
     throw PythonError{};
 }
@@ -77,12 +79,12 @@ void* data_of(PyObject* tensor) {
     return data;
 }
 
-smlora_tensor to_tensor(PyObject* object, const char* argument) {
+smlora_tensor to_tensor(PyObject* object, const char* argument, Types types) {
     smlora_tensor view{};
     if (object == Py_None) return view;
     static PyObject* const shape = name_of("shape");
     static PyObject* const stride = name_of("stride");
-    view.dtype = dtype_of(object, argument);
+    view.dtype = dtype_of(object, argument, types);
     const Reference sizes(PyObject_GetAttr(object, shape));
     const Py_ssize_t ndim = PyTuple_Size(sizes.get());
     if (ndim < 0) throw PythonError{};

@@ -36,9 +36,15 @@ class Reference {
     PyObject* object_ = nullptr;
 };
 
+/// Types that a tensor may have.
+enum class Types {
+    numbers,  ///< those of values and indices
+    packed    ///< those of quantised weights as well
+};
+
 /// A torch tensor of up to four dimensions as a view; None as one that is not given. Throws PythonError with a
 /// ValueError that begins with the argument's name.
-[[nodiscard]] smlora_tensor to_tensor(PyObject* object, const char* argument);
+[[nodiscard]] smlora_tensor to_tensor(PyObject* object, const char* argument, Types types = Types::numbers);
 
 /// Where the tensors of a call are: all on the device of the first.
 class Device {
@@ -88,7 +94,7 @@ class Arguments {
     Py_ssize_t count_;
 };
 
-/// dtypes: a list of torch's dtypes in the order of smlora_dtype. error: what check() raises for a status that Python
+/// dtypes: a list of torch's dtypes in the order of smlora_dtype, None for those that torch lacks. error: what check() raises for a status that Python
 /// has no exception of its own for.
 void set_known_types(PyObject* dtypes, PyObject* error);
 

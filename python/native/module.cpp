@@ -49,7 +49,7 @@ PyObject* padded_rank(Arguments arguments) {
     return PyLong_FromLongLong(smlora_padded_rank(R));
 }
 
-/// set_torch(dtypes: list, error: type): torch's dtypes in the order of smlora_dtype, and the class of errors that are
+/// set_torch(dtypes: list, error: type): torch's dtypes in the order of smlora_dtype, None for those that it lacks, and the class of errors that are
 /// neither of a value nor of memory.
 PyObject* set_torch(Arguments arguments) {
     PyObject* const dtypes = arguments.next();
@@ -103,6 +103,7 @@ PyMethodDef methods[] = {method("engine", &entry<engine>),
                          method("tune", &entry<tune>),
                          method("set_torch", &entry<set_torch>),
                          method("padded_rank", &entry<padded_rank>),
+                         method("check_weight", &entry<check_weight>),
 #define SMLORA_OPERATOR(operator_name, arguments, outputs) \
     method(#operator_name, &operator_entry<operator_name##_arguments, operator_name, index_of_##operator_name>),
 #include "signatures.def"
@@ -143,8 +144,8 @@ bool add_constants(PyObject* created) {
     return add("version", PyUnicode_FromString(smlora_version())) && add("schemas", schemas()) &&
            add("row_orders", names_of(smlora_row_order_name)) &&
            add("weight_layouts", names_of(smlora_weight_layout_name)) &&
-           add("encodings", names_of(smlora_encoding_name)) && add("activations", names_of(smlora_activation_name)) &&
-           add("tune_skews", names_of(smlora_tune_skew_name)) &&
+           add("encodings", names_of(smlora_encoding_name)) &&
+           add("activations", names_of(smlora_activation_name)) && add("tune_skews", names_of(smlora_tune_skew_name)) &&
            add("max_experts", PyLong_FromLong(SMLORA_MAX_EXPERTS)) &&
            add("max_rank", PyLong_FromLong(SMLORA_MAX_RANK)) && add("max_top_k", PyLong_FromLong(SMLORA_MAX_TOP_K));
 }

@@ -7,9 +7,64 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 namespace smlora::python {
 namespace {
+
+/// The tensors of a quantised weight beside its codes, one after the other.
+class Parts {
+ public:
+    Parts(PyObject* list, Device& device) : items_(items_of(list)), device_(device) {}
+
+    [[nodiscard]] bool any_left() const { return next_ < items_.size(); }
+
+    smlora_tensor tensor(const char* name) {
+        if (!any_left()) {
+            PyErr_Format(PyExc_ValueError, "%s: expected a tensor, got none", name);
+            throw PythonError{};
+        }
+        PyObject* const object = items_[next_++];
+        device_.check(object, name);
+        return to_tensor(object, name, Types::packed);
+    }
+
+ private:
+    std::vector<PyObject*> items_;
+    std::size_t next_ = 0;
+    Device& device_;
+};
+
+/// As QuantizedWeight.operands() gives it.
+smlora_weight quantized_weight(PyObject* codes, PyObject* part_list, PyObject* format, Device& device) {
+    smlora_weight weight{};
+    const std::vector<PyObject*> numbers = items_of(format);
+    Arguments fields(numbers.data(), static_cast<Py_ssize_t>(numbers.size()));
+    weight.encoding = static_cast<smlora_encoding>(fields.integer());
+    weight.E = fields.integer();
+    weight.rows = fields.integer();
+    weight.columns = fields.integer();
+    weight.block = fields.integer();
+    weight.parts = fields.integer();
+    weight.double_quantization.block = fields.integer();
+    weight.global_scale = static_cast<smlora_global_scale>(fields.integer());
+    fields.integer();  // which way round the view is
+    fields.end();
+    device.check(codes, "W.codes");
+    weight.codes = to_tensor(codes, "W.codes", Types::packed);
+    Parts parts(part_list, device);
+    weight.scales = parts.tensor("W.scales");
+    if (weight.encoding == SMLORA_ENCODING_NF4 || weight.encoding == SMLORA_ENCODING_FP4) {
+        weight.table = parts.tensor("W.table");
+        if (parts.any_left()) {
+            weight.double_quantization.scales = parts.tensor("W.outer_scales");
+            weight.double_quantization.table = parts.tensor("W.outer_table");
+            weight.double_quantization.offset = parts.tensor("W.outer_offset");
+        }
+    }
+    if (weight.encoding == SMLORA_ENCODING_NVFP4) weight.global_scales = parts.tensor("W.global_scales");
+    return weight;
+}
 
 /// What every operation begins with: engine, stream and a problem of the defaults.
 struct Call {
@@ -26,6 +81,7 @@ struct Call {
     smlora_stream stream;
     PyObject* allocate;  // borrowed
     smlora_problem problem;
+    smlora_weight quantized{};  // where a call is given one
     Device device;
 
     smlora_tensor tensor(PyObject* object, const char* name) {
@@ -50,8 +106,32 @@ struct Call {
         return result;
     }
 
-    /// W, a view [E, K, N] in either layout; sets E, K, N and dtype.
-    smlora_tensor weight(PyObject* object) {
+    /// What an operation multiplies with, of its arguments W, weight_parts and weight_format: args.W or args.quantized.
+    template <class Arguments, class Args>
+    void read_weight(const Arguments& a, const smlora_tensor& rows, Args& args) {
+        if (a.weight_format == Py_None) {
+            args.W = plain_weight(a.W);
+            return;
+        }
+        quantized = quantized_weight(a.W, a.weight_parts, a.weight_format, device);
+        args.quantized = &quantized;
+        const bool transposed = integers_of(a.weight_format).back() != 0;
+        problem.weight_layout = transposed ? SMLORA_WEIGHT_ENK : SMLORA_WEIGHT_EKN;
+        problem.E = quantized.E;
+        problem.K = transposed ? quantized.columns : quantized.rows;
+        problem.N = transposed ? quantized.rows : quantized.columns;
+        problem.dtype = rows.dtype;
+        problem.weights = {.encoding = quantized.encoding,
+                           .scales = quantized.scales.dtype,
+                           .block = quantized.block,
+                           .parts = quantized.parts,
+                           .outer_block = quantized.double_quantization.block,
+                           .global_scale = quantized.global_scale,
+                           .reserved = 0};
+    }
+
+    /// A view [E, K, N] in either layout; sets E, K, N and dtype.
+    smlora_tensor plain_weight(PyObject* object) {
         smlora_tensor W = tensor(object, "W");
         if (W.ndim != 3) return W;  // the operation says what is wrong
         problem.E = W.shape[0];
@@ -129,6 +209,17 @@ void read_activation(const Arguments& a, Args& args) {
 }
 
 }  // namespace
+
+PyObject* check_weight(Arguments arguments) {
+    PyObject* const codes = arguments.next();
+    PyObject* const parts = arguments.next();
+    PyObject* const format = arguments.next();
+    arguments.end();
+    Device device;
+    const smlora_weight weight = quantized_weight(codes, parts, format, device);
+    check(smlora_validate_weight(&weight));
+    return none();
+}
 
 PyObject* route(const route_arguments& a) {
     Call call(a);
@@ -217,7 +308,7 @@ PyObject* forward(const forward_arguments& a) {
     smlora_forward_args_init(&args, sizeof args);
     args.scaling = number_of(a.scaling);
     args.x = call.tensor(a.x, "x");
-    args.W = call.weight(a.W);
+    call.read_weight(a, args.x, args);
     args.A = call.tensor(a.A, "A");
     args.B = call.tensor(a.B, "B");
     call.adapter(args.A, 1);
@@ -248,7 +339,7 @@ PyObject* backward_input(const backward_input_arguments& a) {
     smlora_backward_input_args_init(&args, sizeof args);
     args.scaling = number_of(a.scaling);
     args.dy = call.tensor(a.dy, "dy");
-    args.W = call.weight(a.W);
+    call.read_weight(a, args.dy, args);
     args.A = call.tensor(a.A, "A");
     args.B = call.tensor(a.B, "B");
     call.adapter(args.A, 1);
@@ -292,6 +383,16 @@ PyObject* backward_lora(const backward_lora_arguments& a) {
     Reference memory;
     args.workspace = call.workspace(smlora_backward_lora_workspace, call.tokens(args.x, call.problem.x_rows), memory);
     return call.run(smlora_backward_lora, args);
+}
+
+PyObject* dequantize(const dequantize_arguments& a) {
+    Call call(a);
+    smlora_dequantize_args args;
+    smlora_dequantize_args_init(&args, sizeof args);
+    args.W = quantized_weight(a.codes, a.weight_parts, a.weight_format, call.device);
+    args.out = output(a.out, "out");
+    check(without_gil([&] { return smlora_dequantize(call.engine, call.stream, &args); }));
+    return none();
 }
 
 }  // namespace smlora::python

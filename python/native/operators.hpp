@@ -5,6 +5,9 @@
 
 namespace smlora::python {
 
+/// (codes, weight_parts: list, weight_format: list) -> None, see signatures.def. Throws PythonError with a ValueError.
+PyObject* check_weight(Arguments arguments);
+
 // Each operator and its arguments by name, in the order of signatures.def.
 #define SMLORA_ARGUMENT(type, name) PyObject* name;
 #define SMLORA_OUTPUT(name) PyObject* name;

@@ -13,6 +13,18 @@ from smlora._native import version as __version__
 from smlora._prewarm import Problem, prewarm, tune
 from smlora._routing import Routing, route
 from smlora._rows import combine, group
+from smlora.quantized import (
+    QuantizedWeight,
+    dequantize,
+    from_bnb,
+    from_compressed_tensors,
+    from_fp8,
+    from_mxfp4,
+    from_mxfp8,
+    from_nvfp4,
+    from_torchao,
+    quantize,
+)
 
 __all__ = [
     "GPT_OSS",
@@ -21,15 +33,25 @@ __all__ = [
     "Error",
     "MoELoRALinear",
     "Problem",
+    "QuantizedWeight",
     "Routing",
     "adapter_views",
     "cache_stats",
     "combine",
+    "dequantize",
+    "from_bnb",
+    "from_compressed_tensors",
+    "from_fp8",
+    "from_mxfp4",
+    "from_mxfp8",
+    "from_nvfp4",
+    "from_torchao",
     "gated_activation",
     "group",
     "moe_lora_linear",
     "moe_lora_mlp",
     "prewarm",
+    "quantize",
     "route",
     "system_info",
     "tune",

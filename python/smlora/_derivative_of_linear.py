@@ -8,6 +8,7 @@ import torch
 from smlora._operator import Derivative, Operator, raw_calls, save_for_tangents, tangent_rule, wide
 from smlora._projection import (
     GROUPED,
+    SAVE_XA,
     SCATTERED,
     TOKEN,
     backward_bias,
@@ -16,6 +17,7 @@ from smlora._projection import (
     backward_weight,
     forward,
     linear,
+    transposed_operands,
     unit_columns,
     write_weight_gradient,
 )
@@ -36,6 +38,8 @@ class Projection(NamedTuple):
     x_rows: int
     y_rows: int
     scaling: float
+    weight_parts: Optional[list] = None
+    weight_format: Optional[list] = None
 
     @property
     def routing(self):
@@ -44,6 +48,10 @@ class Projection(NamedTuple):
     @property
     def orders(self):
         return self.x_rows, self.y_rows
+
+    @property
+    def quantized(self):
+        return self.weight_parts, self.weight_format
 
 
 class Wants(NamedTuple):
@@ -71,6 +79,11 @@ def kept_for_backward(x, p, wants, *, x_is_kept=False):
     )
 
 
+def kept_parts(p, wants):
+    """The weight_parts, if the weight is kept and has any."""
+    return p.weight_parts or () if wants.x or wants.gates else ()
+
+
 # ---- by the library's kernels -----------------------------------------------------------------------------------------
 #
 # `run`: of raw_calls.
@@ -80,7 +93,7 @@ def gradients_of_input(run, dy, x, p, wants):
     """(dx, yb, dgates); x is read for dgates alone."""
     return run(
         backward_input, dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if wants.gates else None, p.bias, p.top_k,
-        *p.orders, p.scaling, wants.A, wants.gates
+        *p.orders, p.scaling, wants.A, wants.gates, *p.quantized
     )
 
 
@@ -191,7 +204,8 @@ def _differentiable_gradients(dy, x, p, wants):
     rows = dy if p.y_rows == GROUPED else group_op.call(dy, p.gates, *routing, p.y_rows)
     if wants.x:
         A, B = (None, None) if p.A is None else (p.B.transpose(1, 2), p.A.transpose(1, 2))
-        dx = linear.call(rows, p.W.transpose(1, 2), A, B, None, None, *routing, GROUPED, p.x_rows, p.scaling)
+        W, *quantized = transposed_operands(p.W, *p.quantized)
+        dx = linear.call(rows, W, A, B, None, None, *routing, GROUPED, p.x_rows, p.scaling, *quantized)
     if wants.W or wants.A or wants.B:
         sorted_x = x if p.x_rows == GROUPED else group_op.call(x, None, *routing, p.x_rows)
         if wants.W:
@@ -246,22 +260,25 @@ class _Linear(Derivative):
     @staticmethod
     def forward(ctx, keys, x, *projection):
         p, wants = Projection(*projection), Wants(*ctx.needs_input_grad[1:7])
-        y, xa = forward.below_autograd(keys, x, *projection, wants.B)
-        ctx.save_for_backward(*kept_for_backward(x, p, wants), p.scattered, p.offsets, xa if wants.B else None)
-        save_for_tangents(ctx, x, *projection[:7])
-        ctx.keys, ctx.numbers = keys, projection[7:]
+        y, xa = forward.below_autograd(keys, x, *projection[:11], wants.B, *projection[11:])
+        ctx.save_for_backward(
+            *kept_for_backward(x, p, wants), p.scattered, p.offsets, xa if wants.B else None, *kept_parts(p, wants)
+        )
+        save_for_tangents(ctx, x, *projection[:7], *(p.weight_parts or ()))
+        ctx.keys, ctx.numbers, ctx.weight_format = keys, projection[7:11], p.weight_format
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, *tensors, xa = ctx.saved_tensors
-        p, wants = Projection(*tensors, *ctx.numbers), Wants(*ctx.needs_input_grad[1:7])
-        return None, *gradients(raw_calls(ctx, dy), dy, x, p, wants, xa), *[None] * 6
+        x, *tensors = ctx.saved_tensors
+        p = Projection(*tensors[:7], *ctx.numbers, tensors[8:], ctx.weight_format)
+        wants = Wants(*ctx.needs_input_grad[1:7])
+        return None, *gradients(raw_calls(ctx, dy), dy, x, p, wants, tensors[7]), *[None] * 8
 
     @tangent_rule
     def jvp(ctx, saved, *tangents):
         x, *tensors = saved
-        return tangent(x, Projection(*tensors, *ctx.numbers), tangents[:6])
+        return tangent(x, Projection(*tensors[:7], *ctx.numbers, tensors[7:], ctx.weight_format), tangents[:6])
 
 
-linear.differentiable(_Linear, over=forward, extra=(False,))
+linear.differentiable(_Linear, over=forward, flag_at=SAVE_XA)

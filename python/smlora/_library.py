@@ -15,9 +15,10 @@ class Error(RuntimeError):
     device cannot serve NotImplementedError, and host memory that ran out MemoryError."""
 
 
-# In the order of smlora_dtype.
+# In the order of smlora_dtype; those of the second list are of quantised weights alone.
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int32, torch.int64]
-_native.set_torch(DTYPES, Error)
+PACKED_DTYPES = [torch.uint8, torch.int8, torch.float8_e4m3fn, getattr(torch, "float8_e8m0fnu", None)]
+_native.set_torch(DTYPES + PACKED_DTYPES, Error)
 
 _CUDA, _CPU = 0, 1
 

@@ -6,9 +6,10 @@ import torch
 
 from smlora import _native
 from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
-from smlora._arguments import ARGUMENT_ERRORS, INT64_MAX, check_number, check_tensor, check_whole, in_callers_words
-from smlora._projection import ROW_ORDERS, linear, unit_columns
+from smlora._arguments import ARGUMENT_ERRORS, INT64_MAX, check_number, check_tensor, check_whole, described, in_callers_words
+from smlora._projection import ROW_ORDERS, linear, unit_columns, weight_operands
 from smlora._routing import check_routing
+from smlora.quantized import QuantizedParameters, QuantizedWeight
 
 
 def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
@@ -61,7 +62,8 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
     """y_i = x_i W_e + scaling (x_i A_e^T) B_e^T + b_e for every row i and the expert e that it was routed to.
 
     x: [T, K] with x_rows="token"; [M, K] with "scattered" (a row for each choice) or "grouped" (sorted by expert).
-    weight: [E, K, N]. Either N or K is contiguous: what Hugging Face stores, [E, N, K], is `weight.transpose(1, 2)`.
+    weight: [E, K, N], a tensor or a `QuantizedWeight`. Either N or K is contiguous: what Hugging Face stores, [E, N, K], is
+    `weight.transpose(1, 2)`. A quantised weight is decoded to x's type and has no gradient.
     routing: of `smlora.route`.
     lora_A [E, R, K] and lora_B [E, N, R]: any strides (see `adapter_views`), of x's type or fp32; R from 1 to 256.
     bias [E, N], of x's type. gates [T, top_k], of x's type or fp32, only with y_rows="token".
@@ -73,15 +75,15 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
     float64 on the CPU. Under torch.autocast x, weight and bias are cast, adapters are not. Raises ValueError that names the
     argument, and NotImplementedError for what the device cannot do."""
     check_tensor("x", x, ("rows", "K"))
-    check_tensor("weight", weight, ("E", "K", "N"))
+    operands = weight_operands("weight", weight)
     check_adapter("lora_A", lora_A, "lora_B", lora_B)
     check_routing(routing)
     if gates is not None and y_rows != "token":
         raise ValueError(f'gates: expected none unless y_rows is "token", got some with y_rows={y_rows!r}')
     arguments = (
-        unit_columns(x), weight, lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
+        unit_columns(x), operands[0], lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
         routing.sorted_scattered_idxs, routing.expert_offsets, routing.top_k, _row_order("x_rows", x_rows),
-        _row_order("y_rows", y_rows), check_number("scaling", scaling)
+        _row_order("y_rows", y_rows), check_number("scaling", scaling), *operands[1:]
     )
     try:
         return linear.call(*arguments)
@@ -89,14 +91,22 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
         raise in_callers_words(error) from None
 
 
+def _quantized_parameters(weight, shape):
+    if not isinstance(weight, QuantizedWeight) or weight.shape != shape:
+        got = weight if isinstance(weight, QuantizedWeight) else described(weight)
+        raise ValueError(f"weight: expected a QuantizedWeight {list(shape)}, got {got}")
+    return QuantizedParameters(weight)
+
+
 class MoELoRALinear(torch.nn.Module):
     """`moe_lora_linear` with parameters: a frozen `weight` [E, out_features, in_features] as Hugging Face stores it, a
     frozen `bias` [E, out_features] if asked for, and `lora_A` [E, rank, in_features] and `lora_B` [E, out_features, rank]
     to be trained. rank 0: no adapter. lora_A starts as torch.nn.Linear's weights do and lora_B as zero, so that the module
-    starts as its base; scaling is lora_alpha / rank."""
+    starts as its base; scaling is lora_alpha / rank. weight: a `QuantizedWeight` of that shape instead, which becomes the
+    module's `QuantizedParameters`."""
 
     def __init__(self, num_experts, in_features, out_features, rank, *, lora_alpha=None, bias=False, dtype=None,
-                 device=None, adapter_dtype=None):
+                 device=None, adapter_dtype=None, weight=None):
         super().__init__()
         num_experts = check_whole("num_experts", num_experts, 1, _native.max_experts)
         in_features = check_whole("in_features", in_features, 1, INT64_MAX)
@@ -109,7 +119,10 @@ class MoELoRALinear(torch.nn.Module):
         def parameter(*shape, trained, dtype=dtype):
             return torch.nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=trained)
 
-        self.weight = parameter(num_experts, out_features, in_features, trained=False)
+        if weight is None:
+            self.weight = parameter(num_experts, out_features, in_features, trained=False)
+        else:
+            self.weight = _quantized_parameters(weight, (num_experts, out_features, in_features))
         self.bias = parameter(num_experts, out_features, trained=False) if bias else None
         adapter_dtype = dtype if adapter_dtype is None else adapter_dtype
         self.lora_A = parameter(num_experts, rank, in_features, trained=True, dtype=adapter_dtype) if rank else None
@@ -120,14 +133,15 @@ class MoELoRALinear(torch.nn.Module):
     def reset_parameters(self):
         bound = 1 / math.sqrt(self.in_features)
         for tensor in (self.weight, self.bias, self.lora_A):
-            if tensor is not None:
+            if isinstance(tensor, torch.Tensor):
                 tensor.uniform_(-bound, bound)
         if self.lora_B is not None:
             self.lora_B.zero_()
 
     def forward(self, x, routing, gates=None, *, x_rows="token", y_rows="scattered"):
+        weight = self.weight if isinstance(self.weight, torch.Tensor) else self.weight()
         return moe_lora_linear(
-            x, self.weight.transpose(1, 2), routing, self.lora_A, self.lora_B, scaling=self.scaling, bias=self.bias,
+            x, weight.transpose(1, 2), routing, self.lora_A, self.lora_B, scaling=self.scaling, bias=self.bias,
             gates=gates, x_rows=x_rows, y_rows=y_rows
         )
 

@@ -22,11 +22,12 @@ from smlora._derivative_of_linear import (
     gradients_of_input,
     gradients_of_parameters,
     kept_for_backward,
+    kept_parts,
     tangent,
 )
 from smlora._linear import check_adapter
 from smlora._operator import Derivative, Operator, raw_calls, save_for_tangents, tangent_rule
-from smlora._projection import GROUPED, TOKEN, forward, unit_columns
+from smlora._projection import GROUPED, TOKEN, extents, forward, unit_columns, weight_operands
 from smlora._routing import check_routing
 
 
@@ -41,7 +42,8 @@ class Adapter(NamedTuple):
 _MLP = (
     "Tensor x, Tensor W1, Tensor? A1, Tensor? B1, Tensor? bias1, Tensor W2, Tensor? A2, Tensor? B2, Tensor? bias2, "
     "Tensor? gates, Tensor sorted_scattered_idxs, Tensor expert_offsets, int top_k, float scaling1, float scaling2, "
-    "int kind, int layout, float alpha, float limit"
+    "int kind, int layout, float alpha, float limit, Tensor[]? weight_parts1=None, int[]? weight_format1=None, "
+    "Tensor[]? weight_parts2=None, int[]? weight_format2=None"
 )
 
 
@@ -50,6 +52,7 @@ def _names(projection):
     adapter = f"{projection}_lora.lora_A"
     return {
         "W": projection,
+        "weight_parts": projection,
         "A": adapter,
         "B": f"{projection}_lora.lora_B",
         "bias": f"{projection}_bias",
@@ -64,21 +67,23 @@ _GATE_UP, _DOWN = _names("gate_up"), _names("down")
 _NAMES = {f"{name}{number}": ours for number, names in ((1, _GATE_UP), (2, _DOWN)) for name, ours in names.items()}
 
 
-def _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k, scaling1, scaling2, *activation):
+def _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_k, scaling1, scaling2, kind, layout, alpha,
+           limit, weight_parts1=None, weight_format1=None, weight_parts2=None, weight_format2=None):
     """The two projections and the activation's numbers, of what the operator takes after x."""
     routing = scattered, offsets, top_k
-    up = Projection(W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1)
-    return up, Projection(W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2), activation
+    up = Projection(W1, A1, B1, bias1, None, *routing, TOKEN, GROUPED, scaling1, weight_parts1, weight_format1)
+    down = Projection(W2, A2, B2, bias2, gates, *routing, GROUPED, TOKEN, scaling2, weight_parts2, weight_format2)
+    return up, down, (kind, layout, alpha, limit)
 
 
 def _run(project, activate, x, up, down, activation, save_xa1=False, save_xa2=False):
     """(out, h, xa1, xa2)"""
     try:
-        h, xa1 = project(x, *up, save_xa1)
+        h, xa1 = project(x, *up[:11], save_xa1, *up.quantized)
     except ARGUMENT_ERRORS as error:
         raise in_callers_words(error, _GATE_UP) from None
     try:
-        out, xa2 = project(activate(h, *activation), *down, save_xa2)
+        out, xa2 = project(activate(h, *activation), *down[:11], save_xa2, *down.quantized)
     except ARGUMENT_ERRORS as error:
         raise in_callers_words(error, _DOWN) from None
     return out, h, xa1, xa2
@@ -88,8 +93,9 @@ def _mlp(x, *rest):
     return _run(forward.kernel, activation_rows.kernel, x, *_parts(*rest))[0]
 
 
-def _fake_mlp(x, W1, A1, B1, bias1, W2, *rest):
-    return x.new_empty((x.shape[0], W2.shape[2]))
+def _fake_mlp(x, *rest):
+    _, down, _ = _parts(*rest)
+    return x.new_empty((x.shape[0], extents(down.W, down.weight_format)[2]))
 
 
 mlp = Operator(f"mlp({_MLP}) -> Tensor", _mlp, _fake_mlp)
@@ -133,18 +139,22 @@ class _Mlp(Derivative):
         )
         ctx.save_for_backward(
             *kept_for_backward(x, up, wants_up), *kept_for_backward(h, down, wants_down, x_is_kept=wants_down.x),
-            up.scattered, up.offsets, xa1 if wants_up.B else None, xa2 if wants_down.B else None
+            up.scattered, up.offsets, xa1 if wants_up.B else None, xa2 if wants_down.B else None,
+            *kept_parts(up, wants_up), *kept_parts(down, wants_down)
         )
-        save_for_tangents(ctx, h, x, *rest[:11])
-        ctx.keys, ctx.numbers = keys, rest[11:]
+        save_for_tangents(ctx, h, x, *rest[:11], *(up.weight_parts or ()), *(down.weight_parts or ()))
+        ctx.keys, ctx.numbers, ctx.formats = keys, rest[11:18], (up.weight_format, down.weight_format)
+        ctx.parts_of_up = len(up.weight_parts or ())
         ctx.set_materialize_grads(False)  # dh is almost always none
         return out, h
 
     @staticmethod
     def backward(ctx, dout, dh):
-        x, W1, A1, B1, bias1, _, h, W2, A2, B2, bias2, gates, *routing, xa1, xa2 = ctx.saved_tensors
-        up, down, activation = _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, *routing, *ctx.numbers)
+        x, W1, A1, B1, bias1, _, h, W2, A2, B2, bias2, gates, *rest = ctx.saved_tensors
+        routing, xa1, xa2 = rest[:2], rest[2], rest[3]
         wants_up, wants_down = _wants(ctx)
+        quantized = _quantized(ctx, rest[4:], wants_up.x)
+        up, down, activation = _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, *routing, *ctx.numbers, *quantized)
         run = raw_calls(ctx, dout, dh)
         of_up = of_down = Wants()
         if dout is not None:
@@ -152,16 +162,23 @@ class _Mlp(Derivative):
             dh = of_down.x if dh is None or not wants_down.x else dh + of_down.x
         if dh is not None:
             of_up = gradients(run, dh, x, up, wants_up, xa1)
-        return None, *of_up[:5], *of_down[1:], *[None] * 9
+        return None, *of_up[:5], *of_down[1:], *[None] * 13
 
     @tangent_rule
     def jvp(ctx, saved, *tangents):
         h, x, *tensors = saved
-        up, down, activation = _parts(*tensors, *ctx.numbers)
+        up, down, activation = _parts(*tensors[:11], *ctx.numbers, *_quantized(ctx, tensors[11:], True))
         th = tangent(x, up, (*tangents[:5], None))
         ta = None if th is None else activation_tangent(h, th, *activation)
         t_out = tangent(activation_op.call(h, *activation), down, (ta, *tangents[5:10]))
         return t_out, torch.zeros_like(h) if th is None else th
+
+
+def _quantized(ctx, parts, of_both):
+    """What the operator takes last, of the weight_parts that were kept: of both projections or of the second alone."""
+    up, down = ctx.formats
+    count = ctx.parts_of_up if of_both else 0
+    return parts[:count], up, parts[count:], down
 
 
 def _wants(ctx):
@@ -188,9 +205,9 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
     """out_t = sum_j gates[t, j] * (a(x_t W1_e + b1_e) W2_e + b2_e) over the experts e of token t, with adapters on both
     projections, as one operation.
 
-    x [T, K]; gate_up [E, K, 2 * I] and down [E, I, N], each with either of its last two dimensions contiguous (what Hugging
-    Face stores, [E, out, in], is its transpose(1, 2)); gates [T, top_k], of x's type or fp32; gate_up_bias [E, 2 * I],
-    down_bias [E, N]; adapters: (lora_A, lora_B, scaling) as `Adapter`. activation: a name or an `Activation`.
+    x [T, K]; gate_up [E, K, 2 * I] and down [E, I, N], each a tensor or a `QuantizedWeight` with either of its last two
+    dimensions contiguous (what Hugging Face stores, [E, out, in], is its transpose(1, 2)); gates [T, top_k], of x's type or
+    fp32; gate_up_bias [E, 2 * I], down_bias [E, N]; adapters: (lora_A, lora_B, scaling) as `Adapter`. activation: a name or an `Activation`.
 
     Returns [T, N]. Kept for backward beside the inputs: h = x W1 + b1 [M, 2 * I] and, for each lora_B that is trained,
     M * R values. No rows are permuted in memory, none of the width N is kept for the gates' gradient, and the activation
@@ -200,18 +217,20 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
     check_tensor("x", x, ("T", "K"))
     A1, B1, scaling1 = _adapter("gate_up_lora", gate_up_lora)
     A2, B2, scaling2 = _adapter("down_lora", down_lora)
-    for name, weight in (("gate_up", gate_up), ("down", down)):
-        check_tensor(name, weight, ("E", "in", "out"))
+    dims = ("E", "in", "out")
+    operands1, operands2 = weight_operands("gate_up", gate_up, dims), weight_operands("down", down, dims)
     check_routing(routing)
     if gate_up.shape[2] != 2 * down.shape[1]:
         raise ValueError(
             f"gate_up: expected [E, K, 2 * I] with I = {down.shape[1]} (down [E, I, N]), got {list(gate_up.shape)}"
         )
     arguments = (
-        unit_columns(x), gate_up, A1, B1, gate_up_bias, down, A2, B2, down_bias,
+        unit_columns(x), operands1[0], A1, B1, gate_up_bias, operands2[0], A2, B2, down_bias,
         None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs, routing.expert_offsets,
         routing.top_k, scaling1, scaling2, *as_activation(activation).numbers()
     )
+    if operands1[1:] or operands2[1:]:
+        arguments += (*(operands1[1:] or (None, None)), *operands2[1:])
     try:
         return mlp.call(*arguments)
     except ARGUMENT_ERRORS as error:

@@ -125,15 +125,16 @@ def _on_its_device(kernel):
 def _on_one_device(schema, fake):
     """A fake kernel makes its results on the device of the first tensor: uninitialised memory, if it is called because
     another tensor has no data, such as weights that were never loaded."""
-    names = [argument.split()[-1] for argument in schema.partition("(")[2].partition(")")[0].split(",")]
+    names = [argument.split()[-1].partition("=")[0] for argument in schema.partition("(")[2].partition(")")[0].split(",")]
 
     @functools.wraps(fake)
     def on_one_device(first, *rest):
-        for name, tensor in zip(names[1:], rest):
-            if isinstance(tensor, torch.Tensor) and tensor.device != first.device:
-                raise ValueError(
-                    f"{name}: expected a tensor on {first.device}, where {names[0]} is, got one on {tensor.device}"
-                )
+        for name, argument in zip(names[1:], rest):
+            for tensor in argument if isinstance(argument, (list, tuple)) else [argument]:
+                if isinstance(tensor, torch.Tensor) and tensor.device != first.device:
+                    raise ValueError(
+                        f"{name}: expected a tensor on {first.device}, where {names[0]} is, got one on {tensor.device}"
+                    )
         return fake(first, *rest)
 
     return on_one_device
@@ -201,15 +202,17 @@ class Operator:
         with torch._C._AutoDispatchBelowAutograd():
             return self.call(*arguments)
 
-    def differentiable(self, function, *, over, extra=()):
+    def differentiable(self, function, *, over, flag_at=None):
         """Registers the derivative. `function` is a Derivative, which is entered if a derivative is wanted. Otherwise `over`,
-        a raw operator, is called with the arguments and `extra`. The first result of either is the operator's. What else `over`
-        gives, backward does without under transforms of torch.func."""
+        a raw operator, is called with the arguments and, at `flag_at`, False for what else it can give. The first result of
+        either is the operator's. What else `over` gives, backward does without under transforms of torch.func."""
         count = len(over.call._schema.returns)
 
         def lower(*arguments):
             # A raw operator would hide the levels below from their own derivatives.
-            result = self.call(*arguments[: len(arguments) - len(extra)])
+            if flag_at is not None:
+                arguments = (*arguments[:flag_at], *arguments[flag_at + 1 :])
+            result = self.call(*arguments)
             return result if count == 1 else (result, *[None] * (count - 1))
 
         over._lower = lower
@@ -219,7 +222,9 @@ class Operator:
             if _wants_derivative(arguments):
                 result = _apply(function, keys, *arguments)
             else:
-                result = over.below_autograd(keys, *arguments, *extra)
+                if flag_at is not None:
+                    arguments = (*arguments[:flag_at], False, *arguments[flag_at:])
+                result = over.below_autograd(keys, *arguments)
             return result[0] if isinstance(result, tuple) else result
 
         _library.impl(self.name, autograd, "Autograd", with_keyset=True)
@@ -259,12 +264,17 @@ class Operator:
             cast_on(device_type, key)
 
 
-def schema_of(name, native_name, *, without=0, outputs=None):
-    """torch's schema of the operator `name`, with the arguments of the library's `native_name` but for the last `without`."""
+def with_default(argument):
+    """Lists that may be missing are None unless given; torch leaves them out of calls then."""
+    return f"{argument}=None" if "[]?" in argument else argument
+
+
+def schema_of(name, native_name, *, without=(), outputs=None):
+    """torch's schema of the operator `name`, with the arguments of the library's `native_name` but for those `without`."""
     arguments, results = _native.schemas[native_name]
-    arguments = arguments.split(", ")
+    arguments = [argument for argument in arguments.split(", ") if argument.split()[1] not in without]
     count = len(results.split(", ")) if outputs is None else outputs
-    return f"{name}({', '.join(arguments[: len(arguments) - without])}) -> ({', '.join(['Tensor'] * count)})"
+    return f"{name}({', '.join(map(with_default, arguments))}) -> ({', '.join(['Tensor'] * count)})"
 
 
 def library_operator(name, outputs):
@@ -276,10 +286,11 @@ def library_operator(name, outputs):
     code = outputs.__code__
     assert code.co_varnames[: code.co_argcount] == names, f"{name}: expected the arguments {names}"
     alone = len(results) == 1
+    left_out = [(None,) * (len(names) - given) for given in range(len(names) + 1)]
 
     def kernel(*arguments):
         made = outputs(*arguments)
-        native(*place(arguments[0]), *arguments, *made)
+        native(*place(arguments[0]), *arguments, *left_out[len(arguments)], *made)
         return made[0] if alone else made
 
     def fake(*arguments):

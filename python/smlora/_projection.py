@@ -4,14 +4,41 @@ _derivative_of_linear.py."""
 import torch
 
 from smlora import _native
+from smlora._arguments import check_tensor
 from smlora._library import place
 from smlora._operator import Operator, library_operator, schema_of
+from smlora.quantized._weight import QuantizedWeight, exchanged, shape_of_view
 
 ROW_ORDERS = {name: value for value, name in enumerate(_native.row_orders)}
 TOKEN, SCATTERED, GROUPED = (ROW_ORDERS[name] for name in ("token", "scattered", "grouped"))
 
 padded_rank = _native.padded_rank
 """The row stride of xa and yb for a rank."""
+
+
+def weight_operands(name, weight, dims=("E", "K", "N")):
+    """What operators take for a weight [E, K, N]: (W,) of a tensor, (codes, weight_parts, weight_format) of a QuantizedWeight."""
+    if not isinstance(weight, QuantizedWeight):
+        check_tensor(name, weight, dims)
+        return (weight,)
+    if torch.is_grad_enabled():
+        for field, tensor in weight.tensors().items():
+            if tensor.requires_grad:
+                raise ValueError(
+                    f"{name}.{field}: expected a tensor that needs no gradient, as a quantised weight is frozen, got one with "
+                    "requires_grad=True; call its requires_grad_(False)"
+                )
+    return weight.operands()
+
+
+def transposed_operands(W, weight_parts, weight_format):
+    """Of the weight [E, N, K]."""
+    return (W, weight_parts, exchanged(weight_format)) if weight_format else (W.transpose(1, 2),)
+
+
+def extents(W, weight_format):
+    """[E, K, N]"""
+    return shape_of_view(weight_format) if weight_format else W.shape
 
 
 def rows_in(order, M, top_k):
@@ -23,15 +50,16 @@ def _rank_rows(like, wanted, A, M):
 
 
 def _forward_outputs(x, W, A, B, bias, gates, sorted_scattered_idxs, expert_offsets, top_k, x_rows, y_rows, scaling,
-                     save_xa):
+                     save_xa, weight_parts=None, weight_format=None):
     M = sorted_scattered_idxs.shape[0]
-    return x.new_empty((rows_in(y_rows, M, top_k), W.shape[2])), _rank_rows(x, save_xa, A, M)
+    N = extents(W, weight_format)[2]
+    return x.new_empty((rows_in(y_rows, M, top_k), N)), _rank_rows(x, save_xa, A, M)
 
 
 def _backward_input_outputs(dy, W, A, B, gates, sorted_scattered_idxs, expert_offsets, x, bias, top_k, x_rows, y_rows,
-                            scaling, save_yb, want_dgates):
+                            scaling, save_yb, want_dgates, weight_parts=None, weight_format=None):
     M = sorted_scattered_idxs.shape[0]
-    dx = dy.new_empty((rows_in(x_rows, M, top_k), W.shape[1]))
+    dx = dy.new_empty((rows_in(x_rows, M, top_k), extents(W, weight_format)[1]))
     dgates = torch.empty_like(gates) if want_dgates else dy.new_empty((0,))
     return dx, _rank_rows(dy, save_yb, A, M), dgates
 
@@ -113,15 +141,19 @@ backward_bias = Operator(
 # ---- linear -----------------------------------------------------------------------------------------------------------
 
 
+SAVE_XA = 12
+"""Where `forward` has save_xa, which `linear` lacks."""
+
+
 def _linear(*arguments):
-    return forward.kernel(*arguments, False)[0]
+    return forward.kernel(*arguments[:SAVE_XA], False, *arguments[SAVE_XA:])[0]
 
 
 def _fake_linear(*arguments):
-    return forward.fake(*arguments, False)[0]
+    return forward.fake(*arguments[:SAVE_XA], False, *arguments[SAVE_XA:])[0]
 
 
-linear = Operator(schema_of("linear", "forward", without=1, outputs=1), _linear, _fake_linear)
+linear = Operator(schema_of("linear", "forward", without=("save_xa",), outputs=1), _linear, _fake_linear)
 linear.autocast(positions=(0, 1, 4), companions=(2, 3, 5))  # x, W, bias; A, B, gates
 
 

@@ -159,6 +159,8 @@ Problem to_problem(const smlora_problem* problem, const char* name) {
     return result;
 }
 
+Weight to_weight(const smlora_weight* weight) { return read_members(required(weight, "weight"), "weight", "weight"); }
+
 template <class C>
 typename Members<C>::Cpp to_args(const C* args) {
     if constexpr (requires { args->quantized; }) {

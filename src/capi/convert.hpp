@@ -23,6 +23,7 @@ struct Name {
 
 [[nodiscard]] Tensor to_tensor(const smlora_tensor& tensor, Name name);
 [[nodiscard]] Problem to_problem(const smlora_problem* problem, const char* name = "problem");
+[[nodiscard]] Weight to_weight(const smlora_weight* weight);
 [[nodiscard]] EngineOptions to_options(const smlora_engine_options* options);
 [[nodiscard]] PrewarmOptions to_options(const smlora_prewarm_options& options);
 /// Null: the defaults.

@@ -85,6 +85,10 @@ smlora_status smlora_validate(const smlora_problem* problem) {
     return guarded([&] { validate(to_problem(problem)); });
 }
 
+smlora_status smlora_validate_weight(const smlora_weight* weight) {
+    return guarded([&] { validate(to_weight(weight)); });
+}
+
 int64_t smlora_padded_rank(int64_t R) {
     if (R < 0 || R > max_rank) return 0;
     Problem problem;

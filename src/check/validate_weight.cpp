@@ -197,3 +197,5 @@ void validate_dequantize(const DequantizeArgs& args) {
 }
 
 }  // namespace smlora::check
+
+void smlora::validate(const Weight& weight) { check::Check(weight).run(); }

@@ -52,9 +52,9 @@ TEST_F(Prewarming, CoversAStepOfEveryEncoding) {
     }
 }
 
-TEST_F(Prewarming, CoversBandsOfExperts) {
+TEST_F(Prewarming, CoversSlicesOfExperts) {
     const Problem p = with_weights(with(shape(5, 64, 96, 8, 2), WeightLayout::enk), usual_format(Encoding::mxfp4));
-    // Two experts at once, of which the last band lacks one.
+    // Two experts at once, of which the last slice lacks one.
     expect_covered(p, AdapterLayout::peft, 2 * 64 * 96 * 2);
 }
 

@@ -40,9 +40,9 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
     const nlohmann::json document = run(with(quantised, "--json")).json();
     const auto& done = document["cases"][0];
     EXPECT_EQ(done["weights"], "mxfp4 block 32");
-    EXPECT_EQ(done["unpack"]["band_experts"], 8);
-    EXPECT_EQ(done["unpack"]["bands"], 1);
-    EXPECT_EQ(done["unpack"]["band_bytes"], 8 * 256 * 512 * 2);
+    EXPECT_EQ(done["unpack"]["slice_experts"], 8);
+    EXPECT_EQ(done["unpack"]["slices"], 1);
+    EXPECT_EQ(done["unpack"]["slice_bytes"], 8 * 256 * 512 * 2);
     EXPECT_EQ(done["unpack"]["packed_bytes"], 8 * 256 * 512 * 17 / 32);
     EXPECT_GT(done["unpack"]["floor_seconds"], 0);
     const nlohmann::json plainly = run(with(explain, "--json")).json();
@@ -59,8 +59,8 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
               std::string::npos)
         << text;
     EXPECT_NE(text.find("their tiles are those chosen for plain weights"), std::string::npos) << text;
-    const std::string banded = run(quantised, {{"SMLORA_UNPACK_LIMIT", "800K"}}).out;
-    EXPECT_NE(banded.find("3 bands of 3 experts, unpacked to 768.0 KiB"), std::string::npos) << banded;
+    const std::string sliced = run(quantised, {{"SMLORA_UNPACK_LIMIT", "800K"}}).out;
+    EXPECT_NE(sliced.find("3 slices of 3 experts, unpacked to 768.0 KiB"), std::string::npos) << sliced;
 }
 
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {

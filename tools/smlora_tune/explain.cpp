@@ -35,7 +35,7 @@ constexpr const char* footer =
     R"(Needs no GPU: without one, predictions are for a typical GPU of --arch, or for the one that --gpu names. Measured
 times come from the records of that GPU. Kernels that are not in the cache are compiled, for the registers that they use.
 The floor is max(flop / ceiling, bytes / ceiling) with every input read once and every output written once.
-"of floor" is floor / time: 1 is the best there can be. Quantised weights are unpacked first, in bands of experts where
+"of floor" is floor / time: 1 is the best there can be. Quantised weights are unpacked first, in slices of experts where
 all of them would take too much memory; products are chosen, timed and compared with floors as those of plain weights.
 
 Examples:
@@ -49,17 +49,17 @@ double share(const Explanation& explanation, double seconds) {
 
 nlohmann::ordered_json to_json(const Unpacking& unpacking) {
     return {{"weights", to_string(unpacking.weights)},
-            {"band_experts", unpacking.experts},
-            {"bands", unpacking.bands},
-            {"band_bytes", unpacking.bytes},
+            {"slice_experts", unpacking.experts},
+            {"slices", unpacking.slices},
+            {"slice_bytes", unpacking.bytes},
             {"packed_bytes", unpacking.packed_bytes},
             {"floor_seconds", unpacking.floor_seconds}};
 }
 
 void print_text(const Unpacking& unpacking, const Style& style) {
-    const std::string experts = unpacking.bands == 1
+    const std::string experts = unpacking.slices == 1
                                     ? fmt::format("all {} experts at once", unpacking.experts)
-                                    : fmt::format("{} bands of {} experts", unpacking.bands, unpacking.experts);
+                                    : fmt::format("{} slices of {} experts", unpacking.slices, unpacking.experts);
     print_results("{}  weights: {}, {}\n", style.bold("unpack"), to_string(unpacking.weights),
                   bytes_text(static_cast<std::uint64_t>(unpacking.packed_bytes)));
     print_results("  {}, unpacked to {}; floor of all {}\n", experts,

@@ -108,10 +108,10 @@ plan::Request with_unpacking(plan::Request request, const std::optional<plan::Un
 std::optional<Unpacking> explain_unpacking(const Engine& engine, const Problem& problem, const Ceilings& ceilings) {
     const auto unpack = plan::aligned_unpack(problem, engine.impl().unpack_limit);
     if (!unpack) return std::nullopt;
-    const std::int64_t experts = unpack->band > 0 ? unpack->band : problem.E;
+    const std::int64_t experts = unpack->slice > 0 ? unpack->slice : problem.E;
     return Unpacking{.weights = problem.weights,
                      .experts = experts,
-                     .bands = (problem.E + experts - 1) / experts,
+                     .slices = (problem.E + experts - 1) / experts,
                      .bytes = families::unpacked_bytes(problem, experts),
                      .packed_bytes = static_cast<double>(problem.E) * packed_bytes(problem),
                      .floor_seconds = floor_seconds(Op::unpack, problem, {}, ceilings)};

@@ -39,8 +39,8 @@ struct Explanation {
 /// How quantised weights are unpacked for a product.
 struct Unpacking {
     WeightFormat weights;
-    std::int64_t experts = 0;  ///< at once: all, or a band of them
-    std::int64_t bands = 0;
+    std::int64_t experts = 0;  ///< at once: all, or a slice of them
+    std::int64_t slices = 0;
     std::int64_t bytes = 0;    ///< that so many experts are unpacked to
     double packed_bytes = 0;   ///< of all experts
     double floor_seconds = 0;  ///< to unpack all experts

@@ -8,8 +8,9 @@ from torch.autograd import forward_ad
 
 from smlora._arguments import ARGUMENT_ERRORS, LINEAR_NAMES, check_number, in_callers_words
 from smlora._linear import adapter_views
-from smlora._projection import GROUPED, SCATTERED, TOKEN, linear, unit_columns
+from smlora._projection import GROUPED, SCATTERED, TOKEN, linear, unit_columns, weight_operands
 from smlora._rows import combine
+from smlora.quantized import QuantizedWeight
 
 
 def not_differentiable(function):
@@ -62,6 +63,11 @@ def adapters_as(dtype, lora_A, lora_B, E):
     return adapter_views(lora_A, lora_B, E)
 
 
+def weight_as(dtype, weight):
+    """A quantised one as it is: it is decoded to the type of the rows."""
+    return weight if isinstance(weight, QuantizedWeight) else weight.to(dtype)
+
+
 def _plain_precision(x):
     """Autocast does not concern this library's products: results are of the type of the inputs."""
     if torch.is_autocast_enabled(x.device.type):
@@ -72,10 +78,11 @@ def _plain_precision(x):
 def projection(x, weight, k, sorted_scattered_idxs, expert_offsets, adapter, scaling, bias, gates, grouped_in,
                grouped_out):
     """Differentiable. `adapter`: (lora_A, lora_B) or None."""
-    weight = weight.to(x.dtype)
+    E = weight.shape[0]
+    W, *quantized = weight_operands("W", weight_as(x.dtype, weight))
     bias = None if bias is None else bias.to(x.dtype).contiguous()
-    A, B = (None, None) if adapter is None else adapters_as(x.dtype, *adapter, weight.shape[0])
-    scattered, offsets = routing_arrays(sorted_scattered_idxs, expert_offsets, weight.shape[0])
+    A, B = (None, None) if adapter is None else adapters_as(x.dtype, *adapter, E)
+    scattered, offsets = routing_arrays(sorted_scattered_idxs, expert_offsets, E)
     top_k, y_order, inner_gates = k, row_order(grouped_out, 1), None
     if gates is not None:
         if gates.dtype not in (x.dtype, torch.float32):
@@ -88,8 +95,8 @@ def projection(x, weight, k, sorted_scattered_idxs, expert_offsets, adapter, sca
     cast = gates is not None and torch.is_autocast_enabled(x.device.type)
     with _plain_precision(x):
         try:
-            y = linear.call(unit_columns(x), weight, A, B, bias, inner_gates, scattered, offsets, top_k,
-                            row_order(grouped_in, k), y_order, check_number("scaling", scaling))
+            y = linear.call(unit_columns(x), W, A, B, bias, inner_gates, scattered, offsets, top_k, row_order(grouped_in, k),
+                            y_order, check_number("scaling", scaling), *quantized)
         except ARGUMENT_ERRORS as error:
             raise in_callers_words(error) from None
         y = y if gates is None or inner_gates is not None else combine(y, gates)

@@ -5,7 +5,7 @@ from torch.autograd import forward_ad
 
 from smlora._routing import route
 from smlora.scattermoe import kernels
-from smlora.scattermoe._calls import projection
+from smlora.scattermoe._calls import projection, weight_as
 
 _INT_MAX = 2**31 - 1
 
@@ -35,7 +35,7 @@ def parallel_linear(inputs, expert_weights, k, sorted_expert_idxs, sorted_scatte
     expert order with grouped_out; with gates [T, top_k] the rows of a token are summed, [T, N]. Differentiable in all of
     them."""
     if gates is None and not torch.is_grad_enabled() and forward_ad._current_level < 0:
-        weights = expert_weights.to(inputs.dtype)
+        weights = weight_as(inputs.dtype, expert_weights)
         bias = None if expert_biases is None else expert_biases.to(inputs.dtype)
         large = _needs_int64_indices(inputs) or sorted_expert_idxs.shape[0] * weights.shape[-1] >= _INT_MAX
         return kernels.ops.scatter2scatter(inputs, weights, sorted_expert_idxs, sorted_scattered_idxs, k, bias, grouped_in,

@@ -3,7 +3,7 @@
 import torch
 
 from smlora._arguments import check_number
-from smlora._projection import GROUPED, backward_input, backward_lora, forward, unit_columns
+from smlora._projection import GROUPED, backward_input, backward_lora, forward, unit_columns, weight_operands
 from smlora.scattermoe._calls import adapters_as, not_differentiable, offsets_of, routing_arrays, row_order, written_to
 from smlora.scattermoe.kernels.ops import scatter2scatter
 
@@ -80,8 +80,9 @@ def scatter2scatter_lora(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, lor
         return written_to(out, _split(X, W, sorted_expert_idxs, sorted_scattered_idxs, k, A, B, scaling, b, x_grouped,
                                       y_grouped))
     scattered, offsets = routing_arrays(sorted_scattered_idxs, offsets_of(sorted_expert_idxs, E), E)
-    y, _ = forward.call(X, W, A, B, b, None, scattered, offsets, k, row_order(x_grouped, k), row_order(y_grouped, 1),
-                        check_number("scaling", scaling), False)
+    values, *quantized = weight_operands("W", W)
+    y, _ = forward.call(X, values, A, B, b, None, scattered, offsets, k, row_order(x_grouped, k), row_order(y_grouped, 1),
+                        check_number("scaling", scaling), False, *quantized)
     return written_to(out, y)
 
 
@@ -93,9 +94,10 @@ def scatter2scatter_lora_dX(DY, W, sorted_expert_idxs, sorted_scattered_idxs, k,
     E = W.size(0)
     A, B = adapters_as(DY.dtype, lora_A, lora_B, E)
     scattered, offsets = routing_arrays(sorted_scattered_idxs, offsets_of(sorted_expert_idxs, E), E)
-    dx, _, _ = backward_input.call(unit_columns(DY), W, A, B, None, scattered, offsets, None, None, k,
+    values, *quantized = weight_operands("W", W)
+    dx, _, _ = backward_input.call(unit_columns(DY), values, A, B, None, scattered, offsets, None, None, k,
                                    row_order(dx_grouped, 1), row_order(dy_grouped, k),
-                                   check_number("scaling", scaling), False, False)
+                                   check_number("scaling", scaling), False, False, *quantized)
     return written_to(out, dx)
 
 

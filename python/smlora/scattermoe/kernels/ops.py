@@ -2,7 +2,7 @@
 
 import torch
 
-from smlora._projection import GROUPED, backward_bias, backward_weight, forward, unit_columns
+from smlora._projection import GROUPED, backward_bias, backward_weight, forward, unit_columns, weight_operands
 from smlora._rows import group_rows
 from smlora.scattermoe._calls import not_differentiable, offsets_of, routing_arrays, row_order, written_to
 
@@ -17,8 +17,9 @@ def scatter2scatter_compileable(output, W, X, k, sorted_expert_idxs, sorted_scat
                                 int64_indices=False, residual=None):
     """scatter2scatter into `output`, or into a new tensor if it is None. Returns what was written to."""
     scattered, offsets = routing_arrays(sorted_scattered_idxs, offsets_of(sorted_expert_idxs, W.size(0)), W.size(0))
-    y, _ = forward.call(unit_columns(X), W, None, None, b, None, scattered, offsets, k, row_order(x_grouped, k),
-                        row_order(y_grouped, 1), 1.0, False)
+    values, *quantized = weight_operands("W", W)
+    y, _ = forward.call(unit_columns(X), values, None, None, b, None, scattered, offsets, k, row_order(x_grouped, k),
+                        row_order(y_grouped, 1), 1.0, False, *quantized)
     if residual is not None:
         y += residual
     return written_to(output, y)

@@ -1,0 +1,62 @@
+"""A quantised weight as a part of a module."""
+
+import torch
+
+from smlora._library import DTYPES, PACKED_DTYPES
+from smlora.quantized._weight import QuantizedWeight
+
+_OF_ALL_EXPERTS = ("table", "outer_table", "outer_offset")
+_KNOWN_TYPES = DTYPES + PACKED_DTYPES
+
+
+class QuantizedParameters(torch.nn.Module):
+    """The tensors of a `QuantizedWeight` as bytes: what casts the parameters of a model or shards them along their first
+    dimension, as FSDP2 does, leaves them whole. Called, it gives the weight, of the same memory.
+
+    Tensors with a value for each expert are parameters of uint8, [E, bytes], or [bytes] where a block of nf4 or fp4 holds values
+    of two experts. Those for all experts are buffers, and so is `format`: loading a state_dict of another format is an error."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self._format, self._types = weight.format, {}
+        for name, tensor in weight.tensors().items():
+            rows = weight.E if name not in _OF_ALL_EXPERTS and tensor.numel() % weight.E == 0 and not _straddles(weight) else 0
+            # Of one expert, or of all.
+            self._types[name] = tensor.dtype, tuple(tensor.shape[1:]) if rows and tensor.shape[0] == rows else None
+            stored = tensor.detach().contiguous().view(-1).view(torch.uint8)
+            stored = stored.view(rows, -1) if rows else stored
+            if name in _OF_ALL_EXPERTS:
+                self.register_buffer(name, stored)
+            else:
+                self.register_parameter(name, torch.nn.Parameter(stored, requires_grad=False))
+        self.register_buffer("format", torch.tensor(self._numbers()))
+
+    def _numbers(self):
+        """What has to be the same to read the bytes in the same way."""
+        encoding, _, *rest = self._format.numbers()
+        return [encoding, *rest, *(_KNOWN_TYPES.index(dtype) for dtype, _ in self._types.values())]
+
+    def forward(self):
+        tensors, E = {}, self._format.E
+        for name, (dtype, shape) in self._types.items():
+            stored = getattr(self, name)
+            if stored.dim() == 2:
+                E = stored.shape[0]
+            values = stored.view(dtype)
+            tensors[name] = values if shape is None else values.view(-1, *shape)
+        return QuantizedWeight.from_tensors(self._format._replace(E=E), tensors)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
+        stored = state_dict.get(f"{prefix}format")
+        if stored is not None and stored.tolist() != self._numbers():
+            error_msgs.append(f"{prefix}format: expected {self._numbers()}, got {stored.tolist()}: the weight is stored otherwise")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+    def extra_repr(self):
+        return repr(self())
+
+
+def _straddles(weight):
+    """Whether a block, or a block of blocks, of nf4 or fp4 holds values of two experts."""
+    values = weight.rows * weight.columns
+    return weight.table is not None and values % (weight.block * max(1, weight.outer_block)) != 0

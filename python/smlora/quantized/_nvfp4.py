@@ -1,0 +1,41 @@
+"""Weights of e2m1 values with an e4m3 scale for each 16 of a row and an fp32 one: modelopt, torchao, compressed-tensors."""
+
+import torch
+
+from smlora._arguments import check_number, described
+from smlora.quantized._stack import matrices, parts_of, stacked
+from smlora.quantized._weight import QuantizedWeight
+
+
+def global_scales_of(name, value, E, parts, device):
+    """fp32 [E, parts] of a number, or of a tensor or nested lists that have one for all, for each expert or for each part."""
+    if isinstance(value, (list, tuple)):
+        flat = [scale for entry in value for scale in (entry if isinstance(entry, (list, tuple)) else [entry])]
+        value = torch.stack([torch.as_tensor(scale, dtype=torch.float32, device=device).reshape(()) for scale in flat])
+    elif not isinstance(value, torch.Tensor):
+        value = torch.tensor(check_number(name, value), dtype=torch.float32)
+    if value.dtype != torch.float32 or value.numel() not in (1, E, E * parts):
+        raise ValueError(
+            f"{name}: expected float32, one number, [E] = [{E}] or [E, parts] = [{E}, {parts}], got {described(value)} of "
+            f"{value.dtype}"
+        )
+    value = value.detach().to(device)
+    return value.reshape(E if value.numel() > 1 else 1, -1).expand(E, parts)
+
+
+def from_nvfp4(packed, scales, global_scale, divisor=False, parts=1):
+    """A `QuantizedWeight` [E, rows, columns] of NVFP4.
+
+    packed: uint8 [E, rows, columns / 2], the low nibble first. scales: float8_e4m3fn [E, rows, columns / 16]. global_scale:
+    float32, one for all, for each expert or for each part of it ([E, parts], such as of gate and up, which differ): modelopt's
+    `weight_scale_2` and torchao's `per_tensor_scale` are factors, compressed-tensors' `weight_global_scale` is a divisor.
+    Each may be a list with an entry for each expert, or with a list for its parts; these are stacked. Nothing else is copied.
+    Raises ValueError that names the argument."""
+    parts = parts_of(packed, parts)
+    packed, scales = stacked("packed", packed), stacked("scales", scales)
+    E, rows, columns = matrices("packed", packed, 2)
+    return QuantizedWeight(
+        "nvfp4", E, rows, columns, packed, scales, block=16, parts=parts,
+        global_scales=global_scales_of("global_scale", global_scale, E, parts, packed.device),
+        global_scale="divisor" if divisor else "factor"
+    ).check()
