@@ -25,16 +25,14 @@ PyObject* text_of(char* text) {
     return result;
 }
 
-/// Of a list: the name of an encoding alone, whose usual format is meant, or that and the fields below.
+/// Of a list of numbers: that of an encoding alone, whose usual format is meant, or it and the fields below.
 smlora_weight_format format_of(PyObject* fields) {
     const std::vector<PyObject*> items = items_of(fields);
     Arguments arguments(items.data(), static_cast<Py_ssize_t>(items.size()));
-    smlora_encoding encoding = SMLORA_ENCODING_PLAIN;
-    check(smlora_encoding_from_name(string_of(arguments.next()).c_str(), &encoding));
     smlora_weight_format format;
-    check(smlora_usual_format(encoding, &format));
+    check(smlora_usual_format(static_cast<smlora_encoding>(arguments.integer()), &format));
     if (items.size() == 1) return format;
-    check(smlora_dtype_from_name(string_of(arguments.next()).c_str(), &format.scales));
+    format.scales = static_cast<smlora_dtype>(arguments.integer());
     format.block = arguments.integer();
     format.parts = arguments.integer();
     format.outer_block = arguments.integer();

@@ -8,31 +8,37 @@ import torch
 
 from smlora import _native
 from smlora._arguments import INT32_MAX, INT64_MAX, check_choice, check_flag, check_number, check_whole, described
-from smlora._library import DTYPES, cuda_engine
+from smlora._library import DTYPES, PACKED_DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
+from smlora.quantized._weight import ENCODINGS, GLOBAL_SCALES, QuantizedWeight
 
 _LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
 _SKEWS = {name: value for value, name in enumerate(_native.tune_skews)}
-_GLOBAL_SCALES = ("factor", "divisor")
-_SCALES = {
-    torch.uint8: "uint8", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
-    torch.float8_e4m3fn: "e4m3", getattr(torch, "float8_e8m0fnu", None): "e8m0"
-}
 
 
-def _is_quantized(weight):
-    return hasattr(weight, "encoding")
+class _Stored(NamedTuple):
+    """All of a QuantizedWeight that kernels are compiled for, as the library takes it."""
+
+    encoding: int
+    scales: int
+    block: int
+    parts: int
+    outer_block: int
+    global_scale: int
+
+
+def _stored(weight):
+    return _Stored(ENCODINGS[weight.encoding], (DTYPES + PACKED_DTYPES).index(weight.scales.dtype), weight.block, weight.parts,
+                   weight.outer_block, GLOBAL_SCALES.index(weight.global_scale))
 
 
 def _format(weights):
-    """As the library takes it: an encoding alone, or with all that a QuantizedWeight says."""
-    if not _is_quantized(weights):
-        check_choice("weights", weights, _native.encodings)
-        return [weights]
-    return [
-        weights.encoding, _SCALES[weights.scales.dtype], weights.block, weights.parts, weights.outer_block,
-        _GLOBAL_SCALES.index(weights.global_scale)
-    ]
+    """The numbers of a QuantizedWeight, or that of an encoding in its usual form."""
+    if isinstance(weights, _Stored):
+        return list(weights)
+    if isinstance(weights, QuantizedWeight):
+        return list(_stored(weights))
+    return [ENCODINGS[check_choice("weights", weights, ENCODINGS)]]
 
 
 class Problem(NamedTuple):
@@ -80,11 +86,11 @@ def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtyp
 
     def problem(weight, R, bias, **orders):
         E, K, N = weight.shape
-        quantized = _is_quantized(weight)
+        quantized = isinstance(weight, QuantizedWeight)
         rows_are_outputs = weight.transposed if quantized else weight.stride(2) != 1 and weight.stride(1) == 1
         return Problem(
             E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, "enk" if rows_are_outputs else "ekn", bias=bias,
-            weights=weight if quantized else "plain", **orders
+            weights=_stored(weight) if quantized else "plain", **orders
         )
 
     return [
