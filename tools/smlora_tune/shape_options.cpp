@@ -183,14 +183,11 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->group(group);
 }
 
-std::string weights_text(const Problem& problem) {
-    return problem.weights.encoding == Encoding::plain ? "" : "weights: " + to_string(problem.weights);
-}
-
 std::string title_of(const NamedProblem& item) {
-    const std::string weights = weights_text(item.problem);
-    if (weights.empty() || item.name == to_string(item.problem)) return item.name;
-    return fmt::format("{} {}", item.name, weights);
+    const WeightFormat& weights = item.problem.weights;
+    // A name that is the problem's text says it already.
+    if (weights.encoding == Encoding::plain || item.name == to_string(item.problem)) return item.name;
+    return fmt::format("{} weights: {}", item.name, to_string(weights));
 }
 
 nlohmann::ordered_json json_of(const NamedProblem& item) {

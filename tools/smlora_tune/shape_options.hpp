@@ -47,10 +47,7 @@ struct NamedProblem {
     std::optional<PrewarmActivation> activation = {};
 };
 
-/// "weights: nf4 block 64"; empty for plain ones.
-[[nodiscard]] std::string weights_text(const Problem& problem);
-
-/// "olmoe gate_up", with weights_text() behind it where the name does not say it.
+/// "olmoe gate_up"; of quantised weights "olmoe gate_up weights: nf4 block 64".
 [[nodiscard]] std::string title_of(const NamedProblem& item);
 
 /// Name, problem and weights, to be filled further.
