@@ -12,15 +12,14 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of lora_rows, a multiple of 8; 0: none), TOP_K, ROWS, OUT_ROWS,
 // WEIGHT_MAJOR and LORA_MAJOR (0: reduction contiguous, 1: output contiguous), WEIGHT_ROW_STRIDE (0: args tell),
-// HAS_BIAS, HAS_GATES, TILE_M, TILE_N, TILE_K, WARPS_M, WARPS_N, STAGES; types Element, Weight
-// (weight/plain.cuh), Gate, Index. RED and OUT are
-// multiples of 8, every row 16-byte aligned.
+// HAS_BIAS, HAS_GATES, BAND, TILE_M, TILE_N, TILE_K, WARPS_M, WARPS_N, STAGES; types Element, Weight
+// (weight/plain.cuh), Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 
 #include "args/grouped_product.h"
 #include "args/grouped_product_mma.h"
 #include "epilogue.cuh"
-#include "groups.cuh"
+#include "product_groups.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
@@ -142,7 +141,7 @@ __device__ __forceinline__ void run(const Args& args) {
     const int lane = thread & 31;
     const int warp_m = (thread >> 5) % C::WARPS_M;
     const int warp_n = (thread >> 5) / C::WARPS_M;
-    const Groups<C, true> groups{static_cast<const Index*>(args.expert_offsets), args.M};
+    const ProductGroups<C> groups{static_cast<const Index*>(args.expert_offsets), args.M};
     const auto* const scattered = static_cast<const Index*>(args.scattered_idxs);
 
     ptx::let_next_kernel_begin();

@@ -8,15 +8,15 @@
 // args/grouped_product_simt.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (columns of lora_rows that count), RANK_STRIDE, TOP_K, ROWS, OUT_ROWS,
-// OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES; types Element, Weight (weight/plain.cuh), Gate, Index. OUT
-// is what is written: for a rank-sized product the padded rank, of which OUT_WEIGHT columns have weights and the rest
-// are zero.
+// OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES, BAND; types Element, Weight (weight/plain.cuh), Gate,
+// Index. OUT is what is written: for a rank-sized product the padded rank, of which OUT_WEIGHT columns have weights and
+// the rest are zero.
 #pragma once
 
 #include "args/grouped_product.h"
 #include "args/grouped_product_simt.h"
 #include "epilogue.cuh"
-#include "groups.cuh"
+#include "product_groups.cuh"
 #include "rows.cuh"
 #include "tile_list.cuh"
 #include "types.cuh"
@@ -46,7 +46,7 @@ __device__ __forceinline__ void run(const Args& args) {
     const int thread = static_cast<int>(threadIdx.x);
     const int thread_m = thread / 16;
     const int thread_n = thread % 16;
-    const Groups<C, true> groups{static_cast<const Index*>(args.expert_offsets), args.M};
+    const ProductGroups<C> groups{static_cast<const Index*>(args.expert_offsets), args.M};
     const auto* const scattered = static_cast<const Index*>(args.scattered_idxs);
 
     prefix_counts<groups.count, block_threads>(prefix, warp_totals,

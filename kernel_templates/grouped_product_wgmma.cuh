@@ -21,7 +21,7 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
-// COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
+// BAND, COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
 // types Element, Weight (weight/plain.cuh), Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 
@@ -39,7 +39,7 @@ __device__ __forceinline__ void run(const Args& args) {
     extern __shared__ __align__(1024) unsigned char shared[];
     auto* const prefix = reinterpret_cast<int*>(shared + L::memory.prefix);
     const unsigned base = ptx::shared_address(shared);
-    const Groups<C, true> groups{static_cast<const typename C::Index*>(args.product.expert_offsets), args.product.M};
+    const ProductGroups<C> groups{static_cast<const typename C::Index*>(args.product.expert_offsets), args.product.M};
 
     if (threadIdx.x == 0) {
         ptx::prefetch_tensor_map(args.weight_map);
@@ -64,7 +64,7 @@ __device__ __forceinline__ void run(const Args& args) {
     const int first_item = threadIdx.x == finder_thread ? TileFinder<C>::taken_item(args) : 0;
     ptx::let_next_kernel_begin();
     prefix_counts<groups.count, block_threads>(prefix, reinterpret_cast<int*>(shared + L::memory.warp_totals),
-                                               [&](int group) { return row_tiles(groups, group); });
+                                               [&](int group) { return row_tiles<C>(groups, group); });
 
     if constexpr (C::CLUSTER > 1) ptx::cluster_sync();  // the barriers of the other block are there
 

@@ -1,6 +1,10 @@
 #include "workload/encoded.hpp"
 
+#include "workload/array.hpp"
+#include "workload/number.hpp"
+
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <initializer_list>
@@ -42,39 +46,39 @@ class Maker {
                 break;
             case Encoding::int8:
                 weight_.codes = any(DType::int8, {E, rows, columns});
-                weight_.scales = numbers({E, rows}, 4);
+                weight_.scales = numbers({E, rows}, 4, 0.58);
                 break;
             case Encoding::mxfp4:
                 usual_block(32);
                 weight_.codes = any(DType::uint8, {E, rows, columns / 2});
-                weight_.scales = powers({E, rows, columns / weight_.block});
+                weight_.scales = powers({E, rows, columns / weight_.block}, e2m1_rms);
                 break;
             case Encoding::mxfp8:
                 usual_block(32);
-                weight_.codes = any(DType::e4m3, {E, rows, columns});
-                weight_.scales = powers({E, rows, columns / weight_.block});
+                weight_.codes = eights({E, rows, columns});
+                weight_.scales = powers({E, rows, columns / weight_.block}, e4m3_rms);
                 break;
             case Encoding::fp8: {
                 usual_block(128);
-                weight_.codes = any(DType::e4m3, {E, rows, columns});
+                weight_.codes = eights({E, rows, columns});
                 const std::int64_t blocks = shape_.parts * quotient_up(rows / shape_.parts, weight_.block);
                 const std::int64_t across = quotient_up(columns, weight_.block);
-                weight_.scales = shape_.scales == DType::e8m0   ? powers({E, blocks, across})
-                                 : shape_.scales == DType::bf16 ? halves({E, blocks, across})
-                                                                : numbers({E, blocks, across}, 0.01);
+                weight_.scales = shape_.scales == DType::e8m0   ? powers({E, blocks, across}, e4m3_rms)
+                                 : shape_.scales == DType::bf16 ? halves({E, blocks, across}, e4m3_rms)
+                                                                : numbers({E, blocks, across}, 0.01, e4m3_rms);
                 break;
             }
             case Encoding::nvfp4:
                 usual_block(16);
                 weight_.codes = any(DType::uint8, {E, rows, columns / 2});
-                weight_.scales = any(DType::e4m3, {E, rows, columns / weight_.block});
-                weight_.global_scales = numbers({E, shape_.parts}, 0.01);
+                weight_.scales = eights({E, rows, columns / weight_.block});
+                weight_.global_scales = numbers({E, shape_.parts}, 0.01, e2m1_rms * e4m3_rms);
                 break;
             case Encoding::int4:
                 usual_block(32);
                 weight_.codes = any(DType::uint8, {E, rows, columns / 2});
-                weight_.scales = shape_.scales == DType::fp32 ? numbers({E, rows, columns / weight_.block}, 0.1)
-                                                              : halves({E, rows, columns / weight_.block});
+                weight_.scales = shape_.scales == DType::fp32 ? numbers({E, rows, columns / weight_.block}, 0.1, 4.6)
+                                                              : halves({E, rows, columns / weight_.block}, 4.6);
                 break;
             case Encoding::plain:
                 break;
@@ -92,17 +96,17 @@ class Maker {
         const std::int64_t values = shape_.E * shape_.rows * shape_.columns;
         const std::int64_t count = quotient_up(values, weight_.block);
         weight_.codes = any(DType::uint8, {quotient_up(values, 2), 1});
-        weight_.table = numbers({16}, 1);
+        weight_.table = numbers({16}, 1, shape_.deviation);
         if (shape_.double_quantized == 0) {
-            weight_.scales = numbers({count}, 0.1);
+            weight_.scales = numbers({count}, 0.1, 1);
             return;
         }
         weight_.scales = any(DType::uint8, {count});
         DoubleQuantization& outer = weight_.double_quantization;
         outer.block = shape_.double_quantized;
-        outer.scales = numbers({quotient_up(count, outer.block)}, 0.1);
-        outer.table = numbers({256}, 1);
-        outer.offset = numbers({1}, 0.1);
+        outer.scales = numbers({quotient_up(count, outer.block)}, 0.1, 1);
+        outer.table = numbers({256}, 1, shape_.deviation);
+        outer.offset = numbers({1}, 0.1, 4);
     }
 
     template <class Value>
@@ -122,16 +126,42 @@ class Maker {
         return filled<std::uint8_t>(dtype, shape, [](std::uint64_t bits) { return static_cast<std::uint8_t>(bits); });
     }
 
-    /// Near 1, and each 16th any byte.
-    Tensor powers(std::initializer_list<std::int64_t> shape) {
-        return filled<std::uint8_t>(
-            shape_.scales == DType::e8m0 ? DType::e8m0 : DType::uint8, shape, [](std::uint64_t bits) {
-                return static_cast<std::uint8_t>(bits % 16 == 0 ? bits >> 8 : 117 + (bits >> 8) % 16);
-            });
+    // Root mean squares of codes that are as likely as each other; of e4m3 those below 1.
+    static constexpr double e2m1_rms = 2.9;
+    static constexpr double e4m3_rms = 0.2;
+
+    /// Any code of e4m3; with a deviation below 1.
+    Tensor eights(std::initializer_list<std::int64_t> shape) {
+        const unsigned mask = shape_.deviation > 0 ? 0xBF : 0xFF;
+        return filled<std::uint8_t>(DType::e4m3, shape,
+                                    [mask](std::uint64_t bits) { return static_cast<std::uint8_t>(bits & mask); });
     }
 
-    /// Of either sign, and now and then a special one.
-    Tensor numbers(std::initializer_list<std::int64_t> shape, double size) {
+    /// Near 1, and each 16th any byte. With a deviation, for codes of this root mean square.
+    Tensor powers(std::initializer_list<std::int64_t> shape, double rms) {
+        const DType dtype = shape_.scales == DType::e8m0 ? DType::e8m0 : DType::uint8;
+        if (shape_.deviation > 0) {
+            const auto middle = static_cast<int>(127 + std::lround(std::log2(shape_.deviation / rms)));
+            return filled<std::uint8_t>(dtype, shape, [middle](std::uint64_t bits) {
+                return static_cast<std::uint8_t>(middle - 1 + static_cast<int>(bits % 3));
+            });
+        }
+        return filled<std::uint8_t>(dtype, shape, [](std::uint64_t bits) {
+            return static_cast<std::uint8_t>(bits % 16 == 0 ? bits >> 8 : 117 + (bits >> 8) % 16);
+        });
+    }
+
+    /// A scale for codes of this root mean square.
+    [[nodiscard]] double usual(std::uint64_t bits, double rms) const {
+        return shape_.deviation / rms * Random(bits).normal(0);
+    }
+
+    /// Of either sign, and now and then a special one; with a deviation none.
+    Tensor numbers(std::initializer_list<std::int64_t> shape, double size, double rms) {
+        if (shape_.deviation > 0) {
+            return filled<float>(DType::fp32, shape,
+                                 [&](std::uint64_t bits) { return static_cast<float>(usual(bits, rms)); });
+        }
         return filled<float>(DType::fp32, shape, [size](std::uint64_t bits) {
             constexpr std::array special{0.0F,
                                          -0.0F,
@@ -146,7 +176,18 @@ class Maker {
     }
 
     /// Of 16 bits: bits of the right type by themselves.
-    Tensor halves(std::initializer_list<std::int64_t> shape) {
+    Tensor halves(std::initializer_list<std::int64_t> shape, double rms) {
+        if (shape_.deviation > 0) {
+            return filled<std::uint16_t>(shape_.scales, shape, [&](std::uint64_t bits) {
+                std::uint16_t half = 0;
+                with_codec(shape_.scales, [&](auto codec) {
+                    if constexpr (sizeof(typename decltype(codec)::Bits) == sizeof half) {
+                        half = codec.encode(usual(bits, rms));
+                    }
+                });
+                return half;
+            });
+        }
         return filled<std::uint16_t>(shape_.scales, shape, [](std::uint64_t bits) {
             if (bits % 16 == 0) return static_cast<std::uint16_t>(bits >> 8);
             // An exponent near that of 1 in either type.
@@ -171,6 +212,30 @@ EncodedWeight::EncodedWeight(const Engine& engine, const EncodedShape& shape, co
         buffer.copy_from_host(tensor->data, bytes);
         tensor->data = buffer.data();
     }
+}
+
+EncodedShape encoded_shape(const Problem& problem) {
+    const bool enk = problem.weight_layout == WeightLayout::enk;
+    const WeightFormat& format = problem.weights;
+    return {.encoding = format.encoding,
+            .E = problem.E,
+            .rows = enk ? problem.N : problem.K,
+            .columns = enk ? problem.K : problem.N,
+            .block = format.block,
+            .parts = format.parts,
+            .scales = format.scales,
+            .double_quantized = format.outer_block,
+            .global_scale = format.global_scale,
+            .deviation = 1 / std::sqrt(static_cast<double>(problem.K))};
+}
+
+std::vector<double> decoded(const Weight& on_host, DType dtype) {
+    EngineOptions options;
+    options.backend = Backend::cpu;
+    static const Engine cpu(options);
+    Array out(cpu, dtype, {{on_host.E, on_host.rows, on_host.columns}});
+    dequantize(cpu, {}, {on_host, out.view()});
+    return out.values();
 }
 
 bool EncodedWeight::is_unchanged() const {

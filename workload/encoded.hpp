@@ -4,6 +4,7 @@
 #include "workload/random.hpp"
 
 #include <smlora/memory.hpp>
+#include <smlora/problem.hpp>
 #include <smlora/weight.hpp>
 
 #include <cstddef>
@@ -22,10 +23,18 @@ struct EncodedShape {
     DType scales = DType::fp32;         ///< where the encoding leaves a choice
     std::int64_t double_quantized = 0;  ///< nf4, fp4: codes that share an outer scale; 0: not doubly quantised
     GlobalScale global_scale = GlobalScale::factor;
+    /// Of the values, roughly, which are finite then. 0: among the scales are zero, and subnormal, infinite and NaN
+    /// where their type has such.
+    double deviation = 0;
 };
 
-/// Every code is as likely as every other; scales are of the size that checkpoints have, and some are zero, subnormal,
-/// infinite or NaN where their type has such.
+/// Weights as the problem describes them, with the deviation 1 / sqrt(K).
+[[nodiscard]] EncodedShape encoded_shape(const Problem& problem);
+
+/// The values of a weight on the host, row-major, rounded to `dtype`: what dequantize of the CPU backend says.
+[[nodiscard]] std::vector<double> decoded(const Weight& on_host, DType dtype);
+
+/// Every code is as likely as every other, but for those of fp8 beyond 1 where the values have a deviation.
 class EncodedWeight {
  public:
     EncodedWeight(const Engine& engine, const EncodedShape& shape, const Random& random);

@@ -102,7 +102,13 @@ Projection::Projection(const Engine& engine_, const Case& c, const Draws& draws,
         const bool ekn = problem.weight_layout == WeightLayout::ekn;
         const std::int64_t height = ekn ? K : N, width = ekn ? N : K;
         W = Array(engine, problem.dtype, {{E, height, width}, {height * width + c.expert_gap, width, 1}, c.shift});
-        fill_experts(W, "W", inverse_root(K), height);
+        if (problem.weights.encoding == Encoding::plain) {
+            fill_experts(W, "W", inverse_root(K), height);
+        } else {
+            encoded.emplace(engine, encoded_shape(problem), draws("W"));
+            const std::vector<double> values = decoded(encoded->on_host(), problem.dtype);
+            W.fill([&](std::int64_t i) { return values[index(i)]; });
+        }
     }
     if (R > 0) {
         A = Array(engine, problem.adapter_dtype, {{E, R, K}, strides_of_A(c), c.shift});
@@ -120,7 +126,7 @@ Projection::Projection(const Engine& engine_, const Case& c, const Draws& draws,
 ForwardArgs Projection::forward_args() const {
     auto args = adapted<ForwardArgs>(*this);
     args.x = x.view();
-    args.W = W.view();
+    args.W = weight();
     args.bias = bias.view();
     return args;
 }
@@ -128,7 +134,7 @@ ForwardArgs Projection::forward_args() const {
 BackwardInputArgs Projection::backward_input_args() const {
     auto args = adapted<BackwardInputArgs>(*this);
     args.dy = dy.view();
-    args.W = W.view();
+    args.W = weight();
     return args;
 }
 

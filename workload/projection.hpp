@@ -3,11 +3,13 @@
 
 #include "workload/array.hpp"
 #include "workload/case.hpp"
+#include "workload/encoded.hpp"
 #include "workload/random.hpp"
 #include "workload/routing.hpp"
 
 #include <smlora/operations.hpp>
 
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -31,7 +33,7 @@ class RoutingArrays {
 
 /// Inputs drawn so that base product and adapter weigh the same and outputs are of order 1 with a scaling of 2. What an
 /// operation has no business with is NaN: rows of x and dy whose entry is left out, and everything of experts without
-/// rows.
+/// rows. Quantised weights have another scale for each block; those of experts without rows are as good as any.
 class Projection {
  public:
     /// Routed as the case says.
@@ -43,6 +45,9 @@ class Projection {
     [[nodiscard]] ForwardArgs forward_args() const;
     [[nodiscard]] BackwardInputArgs backward_input_args() const;
     [[nodiscard]] BackwardLoraArgs backward_lora_args() const;
+
+    /// What the operations take.
+    [[nodiscard]] Weight weight() const { return encoded ? encoded->weight() : Weight(W.view()); }
 
     // Outputs, every byte 0xFF.
     [[nodiscard]] Array make_y() const { return rows_of(problem.y_rows, problem.N); }
@@ -71,7 +76,9 @@ class Projection {
     std::int64_t M;
     HostRouting host_routing;
     RoutingArrays routing;
-    Array x, dy, W, A, B, bias, gates;
+    Array x, dy, A, B, bias, gates;
+    Array W;                                    ///< plain, or what the quantised one is decoded to
+    std::optional<EncodedWeight> encoded = {};  ///< what the operations take then
 };
 
 }  // namespace smlora::workload

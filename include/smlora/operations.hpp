@@ -17,6 +17,7 @@
 #include <smlora/engine.hpp>
 #include <smlora/problem.hpp>
 #include <smlora/tensor.hpp>
+#include <smlora/weight.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -95,12 +96,13 @@ SMLORA_API void combine_backward(const Engine& engine, Stream stream, const Prob
 
 /// The arguments of forward and scatter2scatter.
 struct ForwardArgs {
-    Tensor x;      ///< in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride
-    Tensor W;      ///< in, [E, K, N] or [E, N, K] as problem.weight_layout says; matrices contiguous, any expert stride
-    Tensor A;      ///< in, [E, R, K], any strides; with R > 0
-    Tensor B;      ///< in, [E, N, R], any strides; with R > 0
-    Tensor bias;   ///< in, [E, N] contiguous; with problem.bias
-    Tensor gates;  ///< in, [T, top_k] contiguous; with problem.gates
+    Tensor x;  ///< in, [T, K] or [M, K] as problem.x_rows says; columns contiguous, any row stride
+    Weight W;  ///< in, [E, K, N] or [E, N, K] as problem.weight_layout says, stored as problem.weights says. A tensor
+               ///< is a plain weight: matrices contiguous, any expert stride
+    Tensor A;  ///< in, [E, R, K], any strides; with R > 0
+    Tensor B;  ///< in, [E, N, R], any strides; with R > 0
+    Tensor bias;           ///< in, [E, N] contiguous; with problem.bias
+    Tensor gates;          ///< in, [T, top_k] contiguous; with problem.gates
     Routing routing;       ///< in
     float scaling = 1.0F;  ///< of the adapter: alpha / R in PEFT
     Tensor y;              ///< out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride
@@ -119,7 +121,7 @@ SMLORA_API void scatter2scatter(const Engine& engine, Stream stream, const Probl
 /// The arguments of backward_input.
 struct BackwardInputArgs {
     Tensor dy;        ///< in, in the order of problem.y_rows: [T, N] (the gradient of the combined output) or [M, N]
-    Tensor W;         ///< in, as in forward
+    Weight W;         ///< in, as in forward
     Tensor A;         ///< in, with R > 0
     Tensor B;         ///< in, with R > 0
     Tensor gates;     ///< in, with problem.gates

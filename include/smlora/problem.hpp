@@ -2,6 +2,7 @@
 #pragma once
 
 #include <smlora/dtype.hpp>
+#include <smlora/encoding.hpp>
 #include <smlora/export.hpp>
 
 #include <cstdint>
@@ -44,6 +45,7 @@ struct Problem {
     DType index_dtype = DType::int32;   ///< of the routing's arrays: int32 or int64
 
     WeightLayout weight_layout = WeightLayout::ekn;  ///< of W
+    WeightFormat weights = {};                       ///< of W; quantised only with dtype bf16, fp16 or fp32
     RowOrder x_rows = RowOrder::token;               ///< of x and dx
     RowOrder y_rows = RowOrder::scattered;           ///< of y and dy
     bool bias = false;                               ///< b [E, N] is added to y
@@ -60,7 +62,7 @@ SMLORA_API void validate(const Problem& problem);
 /// 16-bit types. The columns from R to the stride are written as zero.
 [[nodiscard]] constexpr std::int64_t padded_rank(const Problem& problem) { return (problem.R + 7) / 8 * 8; }
 
-/// "E128 K2048 N1536 R16 k8 bf16 ekn token->scattered".
+/// "E128 K2048 N1536 R16 k8 bf16 ekn token->scattered"; with quantised weights " weights: nf4 block 64" at the end.
 [[nodiscard]] SMLORA_API std::string to_string(const Problem& problem);
 
 }  // namespace smlora

@@ -80,7 +80,8 @@ enum {
 
 /* Bytes of one element; 0 for any other value. */
 SMLORA_API size_t smlora_dtype_size(smlora_dtype dtype);
-/* "bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0"; null for any other value. Static. */
+/* "bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0"; null for any other value. Static.
+ */
 SMLORA_API const char* smlora_dtype_name(smlora_dtype dtype);
 /* The inverse, which also takes "bfloat16", "float16", "half", "float32", "float", "float64" and "double". */
 SMLORA_API smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype);
@@ -131,6 +132,46 @@ enum {
     SMLORA_MAX_TOP_K = 64      /* the most experts of a token */
 };
 
+/* How the values of a frozen weight are stored; smlora/weight.hpp has the formulas. */
+typedef int32_t smlora_encoding;
+enum {
+    SMLORA_ENCODING_PLAIN = 0, /* the values themselves */
+    SMLORA_ENCODING_NF4 = 1,   /* bitsandbytes; the high nibble comes first */
+    SMLORA_ENCODING_FP4 = 2,   /* bitsandbytes; as nf4, with another table */
+    SMLORA_ENCODING_INT8 = 3,  /* bitsandbytes, a scale for each row */
+    SMLORA_ENCODING_MXFP4 = 4, /* OCP: e2m1 and a power of two for 32; the low nibble comes first */
+    SMLORA_ENCODING_FP8 = 5,   /* e4m3 and a scale for each square of block x block */
+    SMLORA_ENCODING_MXFP8 = 6, /* OCP: e4m3 and a power of two for 32 */
+    SMLORA_ENCODING_NVFP4 = 7, /* e2m1, an e4m3 scale for 16 and an fp32 one; the low nibble comes first */
+    SMLORA_ENCODING_INT4 = 8   /* compressed-tensors; the lowest nibble comes first */
+};
+
+/* What nvfp4's fp32 scale does to the e4m3 one. */
+typedef int32_t smlora_global_scale;
+enum {
+    SMLORA_GLOBAL_SCALE_FACTOR = 0, /* torchao, modelopt */
+    SMLORA_GLOBAL_SCALE_DIVISOR = 1 /* compressed-tensors */
+};
+
+/* "plain", "nf4", ..; null for any other value. Static. */
+SMLORA_API const char* smlora_encoding_name(smlora_encoding encoding);
+/* The inverse. */
+SMLORA_API smlora_status smlora_encoding_from_name(const char* text, smlora_encoding* encoding);
+
+/* All of a weight but its extents and its memory: what kernels are specialised for; see smlora_weight. Never grows. */
+typedef struct smlora_weight_format {
+    smlora_encoding encoding; /* default plain; nothing else of it is looked at then */
+    smlora_dtype scales;      /* type of the scales; uint8 if they are quantised themselves */
+    int64_t block;            /* values that share a scale; int8: not looked at */
+    int64_t parts;            /* equal ranges of rows that were quantised apart; default 1 */
+    int64_t outer_block;      /* nf4, fp4: scales that share a scale of their own; 0: scales are not quantised */
+    smlora_global_scale global_scale; /* nvfp4; default factor */
+    int32_t reserved;
+} smlora_weight_format;
+
+/* The format of an encoding as its usual maker writes it: block 64 for nf4 and fp4, 128 for fp8, 32 for int4. */
+SMLORA_API smlora_status smlora_usual_format(smlora_encoding encoding, smlora_weight_format* format);
+
 /* Everything about a projection that its kernels are specialised for. T is a run-time value. */
 typedef struct smlora_problem {
     size_t struct_size;
@@ -149,6 +190,7 @@ typedef struct smlora_problem {
     int32_t bias;                       /* 1: b [E, N] is added to y */
     int32_t gates;                      /* 1: gates [T, top_k] scale the rows of y; only with y_rows token */
     int32_t reserved;
+    smlora_weight_format weights; /* of W; quantised only with dtype bf16, fp16 or fp32 */
 } smlora_problem;
 
 SMLORA_API void smlora_problem_init(smlora_problem* problem, size_t struct_size);
@@ -160,7 +202,8 @@ SMLORA_API smlora_status smlora_validate(const smlora_problem* problem);
  * zero. 0 for an R outside 0..SMLORA_MAX_RANK. */
 SMLORA_API int64_t smlora_padded_rank(int64_t R);
 
-/* "E128 K2048 N1536 R16 k8 bf16 ekn token->scattered", to be freed with smlora_free_string. */
+/* "E128 K2048 N1536 R16 k8 bf16 ekn token->scattered", with quantised weights " weights: nf4 block 64", to be freed
+ * with smlora_free_string. */
 SMLORA_API smlora_status smlora_problem_to_string(const smlora_problem* problem, char** text);
 
 /* ---- the engine -------------------------------------------------------------------------------------------------- */
@@ -221,6 +264,9 @@ typedef struct smlora_engine_options {
      * library is installed. "", or with SMLORA_SHIPPED_CACHE=0: none. A folder that is unfit to be a layer is left out
      * with a warning, never an error. */
     const char* shipped_layer;
+    /* Device memory that quantised weights are unpacked to, at most, unless one expert's matrix is larger. 0:
+     * SMLORA_UNPACK_LIMIT (bytes, or with the suffix K, M or G), else 256 MiB. */
+    uint64_t unpack_limit_bytes;
 } smlora_engine_options;
 
 SMLORA_API void smlora_engine_options_init(smlora_engine_options* options, size_t struct_size);
@@ -428,6 +474,7 @@ typedef struct smlora_forward_args {
     smlora_workspace workspace;
     float scaling; /* of the adapter: alpha / R in PEFT; default 1 */
     int32_t reserved;
+    const struct smlora_weight* quantized; /* in, in place of W, as problem.weights says; null: W */
 } smlora_forward_args;
 
 SMLORA_API void smlora_forward_args_init(smlora_forward_args* args, size_t struct_size);
@@ -458,6 +505,7 @@ typedef struct smlora_backward_input_args {
     smlora_workspace workspace;
     float scaling; /* of the adapter: alpha / R in PEFT; default 1 */
     int32_t reserved;
+    const struct smlora_weight* quantized; /* in, in place of W, as problem.weights says; null: W */
 } smlora_backward_input_args;
 
 SMLORA_API void smlora_backward_input_args_init(smlora_backward_input_args* args, size_t struct_size);
@@ -495,32 +543,6 @@ SMLORA_API smlora_status smlora_backward_lora_workspace(smlora_engine* engine, c
                                                         size_t* bytes);
 
 /* ---- quantised weights ------------------------------------------------------------------------------------------- */
-
-/* How the values of a frozen weight are stored; smlora/weight.hpp has the formulas. */
-typedef int32_t smlora_encoding;
-enum {
-    SMLORA_ENCODING_PLAIN = 0, /* the values themselves */
-    SMLORA_ENCODING_NF4 = 1,   /* bitsandbytes; the high nibble comes first */
-    SMLORA_ENCODING_FP4 = 2,   /* bitsandbytes; as nf4, with another table */
-    SMLORA_ENCODING_INT8 = 3,  /* bitsandbytes, a scale for each row */
-    SMLORA_ENCODING_MXFP4 = 4, /* OCP: e2m1 and a power of two for 32; the low nibble comes first */
-    SMLORA_ENCODING_FP8 = 5,   /* e4m3 and a scale for each square of block x block */
-    SMLORA_ENCODING_MXFP8 = 6, /* OCP: e4m3 and a power of two for 32 */
-    SMLORA_ENCODING_NVFP4 = 7, /* e2m1, an e4m3 scale for 16 and an fp32 one; the low nibble comes first */
-    SMLORA_ENCODING_INT4 = 8   /* compressed-tensors; the lowest nibble comes first */
-};
-
-/* What nvfp4's fp32 scale does to the e4m3 one. */
-typedef int32_t smlora_global_scale;
-enum {
-    SMLORA_GLOBAL_SCALE_FACTOR = 0, /* torchao, modelopt */
-    SMLORA_GLOBAL_SCALE_DIVISOR = 1 /* compressed-tensors */
-};
-
-/* "plain", "nf4", ..; null for any other value. Static. */
-SMLORA_API const char* smlora_encoding_name(smlora_encoding encoding);
-/* The inverse. */
-SMLORA_API smlora_status smlora_encoding_from_name(const char* text, smlora_encoding* encoding);
 
 /* Scales that are quantised themselves: s = table[code] scales[i / block] + offset for the i-th code. All zero: they
  * are not. Never grows. */
@@ -562,8 +584,8 @@ SMLORA_API smlora_status smlora_validate_weight(const smlora_weight* weight);
 /* The arguments of smlora_dequantize. */
 typedef struct smlora_dequantize_args {
     size_t struct_size;
-    smlora_weight weight; /* in, quantised */
-    smlora_tensor out;    /* out [E, rows, columns], contiguous, of bf16, fp16 or fp32 */
+    smlora_weight W;   /* in, quantised */
+    smlora_tensor out; /* out [E, rows, columns], contiguous, of bf16, fp16 or fp32 */
 } smlora_dequantize_args;
 
 SMLORA_API void smlora_dequantize_args_init(smlora_dequantize_args* args, size_t struct_size);

@@ -4,6 +4,7 @@
 #include <smlora/activation.hpp>
 #include <smlora/cache.hpp>
 #include <smlora/dtype.hpp>
+#include <smlora/encoding.hpp>
 #include <smlora/engine.hpp>
 #include <smlora/error.hpp>
 #include <smlora/memory.hpp>

@@ -1,43 +1,14 @@
 // Frozen expert weights as checkpoints store them: plain, or quantised and never rewritten.
 #pragma once
 
-#include <smlora/dtype.hpp>
+#include <smlora/encoding.hpp>
 #include <smlora/engine.hpp>
 #include <smlora/export.hpp>
 #include <smlora/tensor.hpp>
 
 #include <cstdint>
-#include <string_view>
 
 namespace smlora {
-
-/// How the values of a weight are stored. Below, s is the scale of a code in fp32, and e2m1 and e4m3 stand for the
-/// value of a code of those types (1 sign bit, 2 or 4 of exponent, 1 or 3 of mantissa). Products, quotients and sums
-/// are rounded to fp32 in the order in which they are written, and the result to the type asked for. This gives the
-/// bits of the library that made the weight. A nibble is half a byte.
-enum class Encoding : std::int32_t {
-    plain = 0,  ///< the values themselves
-    nf4 = 1,    ///< bitsandbytes: table[code] s; the high nibble comes first
-    fp4 = 2,    ///< bitsandbytes: as nf4, with another table
-    int8 = 3,   ///< bitsandbytes, a scale for each row: (code s) / 127, the quotient as a product with fp32's 1 / 127
-    mxfp4 = 4,  ///< OCP: e2m1 2^(scale - 127); the low nibble comes first
-    fp8 = 5,    ///< e4m3 s, a scale for each square of block x block
-    mxfp8 = 6,  ///< OCP: e4m3 2^(scale - 127)
-    nvfp4 = 7,  ///< e2m1 s with s = global e4m3 or e4m3 / global, see GlobalScale; the low nibble comes first
-    int4 = 8,   ///< compressed-tensors: (code - 8) s, rounded to the scale's type first; the lowest nibble comes first
-};
-
-/// "plain", "nf4", "fp4", "int8", "mxfp4", "fp8", "mxfp8", "nvfp4", "int4".
-[[nodiscard]] SMLORA_API std::string_view name(Encoding encoding);
-
-/// The inverse of name(). Throws Error{invalid_argument}.
-[[nodiscard]] SMLORA_API Encoding encoding_from_name(std::string_view text);
-
-/// What nvfp4's fp32 scale does to the e4m3 one.
-enum class GlobalScale : std::int32_t {
-    factor = 0,   ///< torchao, modelopt
-    divisor = 1,  ///< compressed-tensors
-};
 
 /// Scales of nf4 and fp4 that are quantised themselves (bitsandbytes' double quantisation):
 /// s = table[code] scales[i / block] + offset for the i-th code.
@@ -95,10 +66,13 @@ struct Weight {
 /// Throws Error{invalid_argument} that names the field, its value and what was expected.
 SMLORA_API void validate(const Weight& weight);
 
+/// What the problem of an operation that is given this weight has in `weights`.
+[[nodiscard]] SMLORA_API WeightFormat format_of(const Weight& weight);
+
 /// The arguments of dequantize.
 struct DequantizeArgs {
-    Weight weight;  ///< in, quantised
-    Tensor out;     ///< out [E, rows, columns], contiguous, of bf16, fp16 or fp32
+    Weight W;    ///< in, quantised
+    Tensor out;  ///< out [E, rows, columns], contiguous, of bf16, fp16 or fp32
 };
 
 /// out = the values of the weight: the bits that the library which made it decodes them to.

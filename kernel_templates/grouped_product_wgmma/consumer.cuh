@@ -104,7 +104,7 @@ struct Consumer {
         for (int window = 0; window < rank_windows<N>; ++window) {
 #pragma unroll
             for (int i = 0; i < L::rank_depth / 4; ++i) {
-                const float scale = Groups<C, true>::scale_of(tile.group, args.rank_scale);
+                const float scale = ProductGroups<C>::scale_of(tile.group, args.rank_scale);
                 const int row = window_row<N>(window) + warp * 16 + lane / 4 + i % 2 * 8;
                 const int rank = i / 2 * 8 + lane % 4 * 2;
                 const uint32 pair = pack2<Element>(sums[window][i * 2] * scale, sums[window][i * 2 + 1] * scale);
@@ -250,7 +250,7 @@ struct Consumer {
         for (int i = 0; i < 4; ++i) {
             const int column = tile.column + half * 128 + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
             if (column < C::OUT)
-                finish.read_columns(columns[i / 2][i % 2], Groups<C, true>::weight_of(tile.group), column);
+                finish.read_columns(columns[i / 2][i % 2], ProductGroups<C>::weight_of(tile.group), column);
         }
         // Matrix lane / 8 of four: columns + 8 in the odd ones, rows + 8 in the upper two.
         const int matrix_row = lane % 8 + lane / 16 * 8;
@@ -351,7 +351,7 @@ __device__ __forceinline__ void consume(const GroupedProductWgmmaArgs& args, uns
     Consumer<C> consumer{args, base, half};
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
-        if (tile.group < Groups<C, true>::routed) consumer.dispatch(tile);
+        if (tile.group < ProductGroups<C>::routed) consumer.dispatch(tile);
     }
 }
 

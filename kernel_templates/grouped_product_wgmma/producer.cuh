@@ -59,7 +59,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
 #pragma unroll
                 for (int number = 0; number < L::AdapterWeight::template copies<C::CLUSTER>; ++number) {
                     L::AdapterWeight::template copy<C::CLUSTER>(number, weights, args.lora_weight_map, barrier,
-                                                                Groups<C, true>::adapter_of(tile.group), tile.column,
+                                                                ProductGroups<C>::adapter_of(tile.group), tile.column,
                                                                 rank);
                 }
                 if (!makes) {
@@ -85,12 +85,12 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             }
             if (issuer < L::BaseWeight::template copies<C::CLUSTER>) {
                 L::BaseWeight::template copy<C::CLUSTER>(issuer, stage, args.weight_map, barrier,
-                                                         Groups<C, true>::weight_of(tile.group), tile.column, red);
+                                                         ProductGroups<C>::weight_of(tile.group), tile.column, red);
             }
             if (issuer == adapter_issuer) {
                 if (makes) {
                     const unsigned target = stage + L::memory.weight_bytes + L::memory.rows_bytes;
-                    const int adapter = Groups<C, true>::adapter_of(tile.group);
+                    const int adapter = ProductGroups<C>::adapter_of(tile.group);
                     if constexpr (C::RANK_MAJOR == 0) {
                         ptx::tma_load(target, args.rank_map, barrier, red, 0, adapter);
                     } else {
@@ -145,7 +145,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
 
     Tiles<C> tiles{base};
     for (Tile tile; tiles.next(tile);) {
-        if (tile.group < Groups<C, true>::routed) copy_tile(tile);
+        if (tile.group < ProductGroups<C>::routed) copy_tile(tile);
     }
     // What follows on the stream counts on earlier kernels being done when this one is.
     if (issuer == adapter_issuer && !waited) ptx::wait_for_earlier_kernels();

@@ -59,7 +59,7 @@ __device__ __forceinline__ void store(const GroupedProductWgmmaArgs& args, unsig
             out_rows[row] = static_cast<unsigned>((rows.offset(to) + tile.column) / 8);
         }
         ptx::named_barrier_sync(storer_barrier, 128);
-        if (tile.group == Groups<C, true>::routed) {
+        if (tile.group == ProductGroups<C>::routed) {
             clear<C>(args, tile, out_rows);
             continue;
         }

@@ -3,7 +3,7 @@
 
 #include "args/grouped_product_wgmma.h"
 #include "grouped_product_wgmma/layout.cuh"
-#include "groups.cuh"
+#include "product_groups.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/shared.cuh"
 #include "tile_list.cuh"
@@ -38,7 +38,7 @@ __device__ __forceinline__ Tile load_tile(unsigned address) {
 
 /// Row tiles of a group in units of CLUSTER, whose blocks take one each.
 template <class C>
-__device__ __forceinline__ int row_tiles(const Groups<C, true>& groups, int group) {
+__device__ __forceinline__ int row_tiles(const ProductGroups<C>& groups, int group) {
     return ceil_div(groups.rows(group), C::TILE_ROWS * C::CLUSTER);
 }
 
@@ -54,7 +54,7 @@ struct Place {
 /// it. So rows are still in L2 when they are read again.
 template <class C>
 struct Bands {
-    static constexpr int groups = Groups<C, true>::count;
+    static constexpr int groups = ProductGroups<C>::count;
     static constexpr int others = C::COLUMN_TILES - 1;  ///< tiles of a unit beside its first
 
     const int* prefix;
@@ -110,7 +110,7 @@ __device__ __forceinline__ Place place_of(const int* prefix, int item, int exper
             unit_base = bands.units_before(band);
         }
     }
-    const int group = group_of<Groups<C, true>::count>(prefix, unit_base + item / columns);
+    const int group = group_of<ProductGroups<C>::count>(prefix, unit_base + item / columns);
     const int units = prefix[group + 1] - prefix[group];
     const int local = item - (prefix[group] - unit_base) * columns;
     return {group, prefix[group] + local % units, first_column + local / units};
@@ -118,7 +118,7 @@ __device__ __forceinline__ Place place_of(const int* prefix, int item, int exper
 
 /// The tile that block `rank` of the cluster has at `place`. A group's rows are shared out evenly among its tiles.
 template <class C>
-__device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, const Groups<C, true>& groups,
+__device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, const ProductGroups<C>& groups,
                                         int rank) {
     Tile tile;
     tile.group = place.group;
@@ -137,10 +137,10 @@ __device__ __forceinline__ Tile tile_at(const Place& place, const int* prefix, c
 }
 
 /// Finds the block's tiles and announces them, one after the other. By one thread, and a tile ahead of the threads
-/// that work on it: the search takes as long as a step of the reduction. Items are dealt out in turn or, where tiles wait for
-/// others (Layout::dynamic), taken from a counter: then the block of a tile waits only for tiles that running blocks
-/// hold. The blocks of a cluster, which run together, have the same items: the first of them takes one and tells the
-/// other.
+/// that work on it: the search takes as long as a step of the reduction. Items are dealt out in turn or, where tiles
+/// wait for others (Layout::dynamic), taken from a counter: then the block of a tile waits only for tiles that running
+/// blocks hold. The blocks of a cluster, which run together, have the same items: the first of them takes one and tells
+/// the other.
 template <class C>
 struct TileFinder {
     using L = Layout<C>;
@@ -174,8 +174,8 @@ struct TileFinder {
     }
 
     __device__ __forceinline__ void announce() {
-        const Groups<C, true> groups{static_cast<const typename C::Index*>(args.product.expert_offsets),
-                                     args.product.M};
+        const ProductGroups<C> groups{static_cast<const typename C::Index*>(args.product.expert_offsets),
+                                      args.product.M};
         if constexpr (L::dynamic && C::CLUSTER > 1) share_item();
         Tile tile{};
         tile.group = -1;

@@ -149,9 +149,10 @@ TuneReport tune(const Engine& engine, const Problem& problem, const TuneOptions&
     std::vector<std::int64_t> tokens = options.tokens;
     if (tokens.empty()) tokens.assign(typical_tokens.begin(), typical_tokens.end());
     TuneReport report;
+    const Problem plain = plan::with_plain_weights(problem);
     try {
         for (const std::int64_t T : tokens) {
-            tune_step(tuner, context.facts(), problem, T, options, report.works);
+            tune_step(tuner, context.facts(), plain, T, options, report.works);
         }
     } catch (const Stopped&) {
         report.stopped = true;

@@ -85,6 +85,7 @@ void read(smlora_tuning tuning, std::optional<TuningPolicy>& result, Name name) 
 }
 
 void read(const smlora_tensor& tensor, Tensor& result, Name name) { result = to_tensor(tensor, name); }
+void read(const smlora_tensor& tensor, Weight& result, Name name) { result = to_tensor(tensor, name); }
 
 /// Every member but those that are converted by hand. Messages say `args` of a reserved member, and `object` of others.
 template <class C>
@@ -152,14 +153,28 @@ Tensor to_tensor(const smlora_tensor& tensor, Name name) {
 }
 
 Problem to_problem(const smlora_problem* problem, const char* name) {
-    return read_members(read_struct(problem, name), name, name);
+    Problem result = read_members(read_struct(problem, name, offsetof(smlora_problem, weights)), name, name);
+    // Nothing else of a plain format means anything, and a caller may have been compiled before there were others.
+    if (result.weights.encoding == Encoding::plain) result.weights = {};
+    return result;
 }
 
 Weight to_weight(const smlora_weight* weight) { return read_members(required(weight, "weight"), "weight", "weight"); }
 
 template <class C>
 typename Members<C>::Cpp to_args(const C* args) {
-    return read_members(read_struct(args, "args"), "", "args");
+    if constexpr (requires { args->quantized; }) {
+        const C c = read_struct(args, "args", offsetof(C, quantized));
+        auto result = read_members(c, "", "args");
+        if (c.quantized == nullptr) return result;
+        if (result.W.codes.given()) {
+            throw Error(ErrorCode::invalid_argument, "W: expected none, as args.quantized is given; got a tensor");
+        }
+        result.W = read_members(*c.quantized, "W", "W");
+        return result;
+    } else {
+        return read_members(read_struct(args, "args"), "", "args");
+    }
 }
 
 template <class C>
@@ -188,6 +203,12 @@ smlora_log_level to_c(LogLevel level) {
             break;
     }
     return SMLORA_LOG_WARNING;
+}
+
+smlora_weight_format to_c(const WeightFormat& format) {
+    smlora_weight_format result{};
+    write_members(format, result);
+    return result;
 }
 
 EngineOptions to_options(const smlora_engine_options* options) {

@@ -40,6 +40,8 @@ template <class C>
 /// Its number in the C interface.
 [[nodiscard]] smlora_log_level to_c(LogLevel level);
 
+[[nodiscard]] smlora_weight_format to_c(const WeightFormat& format);
+
 /// The strings of a C array.
 template <class String>
 [[nodiscard]] std::vector<String> to_strings(const char* const* texts, std::size_t count, const char* name) {

@@ -77,6 +77,10 @@ smlora_status smlora_tensor_init(smlora_tensor* tensor, void* data, smlora_dtype
     });
 }
 
+smlora_status smlora_usual_format(smlora_encoding encoding, smlora_weight_format* format) {
+    return guarded([&] { required(format, "format") = to_c(usual_format(static_cast<Encoding>(encoding))); });
+}
+
 smlora_status smlora_validate(const smlora_problem* problem) {
     return guarded([&] { validate(to_problem(problem)); });
 }

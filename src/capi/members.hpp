@@ -66,10 +66,13 @@ SMLORA_MEMBERS(smlora_workspace, Workspace, 0, SMLORA_BOTH(data), SMLORA_BOTH(by
 SMLORA_MEMBERS(smlora_routing, Routing, 0, SMLORA_BOTH(sorted_expert_idxs), SMLORA_BOTH(sorted_scattered_idxs),
                SMLORA_BOTH(expert_offsets));
 
+SMLORA_MEMBERS(smlora_weight_format, WeightFormat, 0, SMLORA_BOTH(encoding), SMLORA_BOTH(scales), SMLORA_BOTH(block),
+               SMLORA_BOTH(parts), SMLORA_BOTH(outer_block), SMLORA_BOTH(global_scale), Reserved{&C::reserved});
+
 SMLORA_MEMBERS(smlora_problem, Problem, 0, SMLORA_BOTH(E), SMLORA_BOTH(K), SMLORA_BOTH(N), SMLORA_BOTH(R),
                SMLORA_BOTH(top_k), SMLORA_BOTH(dtype), SMLORA_BOTH(adapter_dtype), SMLORA_BOTH(gate_dtype),
                SMLORA_BOTH(index_dtype), SMLORA_BOTH(weight_layout), SMLORA_BOTH(x_rows), SMLORA_BOTH(y_rows),
-               SMLORA_BOTH(bias), SMLORA_BOTH(gates), Reserved{&C::reserved});
+               SMLORA_BOTH(bias), SMLORA_BOTH(gates), Reserved{&C::reserved}, SMLORA_BOTH(weights));
 
 SMLORA_MEMBERS(smlora_route_args, RouteArgs, 0, SMLORA_BOTH(top_idx), SMLORA_BOTH(routing), SMLORA_BOTH(workspace));
 
@@ -96,16 +99,16 @@ SMLORA_MEMBERS(smlora_weight, Weight, 0, SMLORA_BOTH(encoding), SMLORA_BOTH(glob
                SMLORA_BOTH(rows), SMLORA_BOTH(columns), SMLORA_BOTH(block), SMLORA_BOTH(parts), SMLORA_BOTH(codes),
                SMLORA_BOTH(scales), SMLORA_BOTH(table), SMLORA_BOTH(double_quantization), SMLORA_BOTH(global_scales));
 
-SMLORA_MEMBERS(smlora_dequantize_args, DequantizeArgs, 0, SMLORA_BOTH(weight), SMLORA_BOTH(out));
+SMLORA_MEMBERS(smlora_dequantize_args, DequantizeArgs, 0, SMLORA_BOTH(W), SMLORA_BOTH(out));
 
 SMLORA_MEMBERS(smlora_forward_args, ForwardArgs, 0, SMLORA_BOTH(x), SMLORA_BOTH(W), SMLORA_BOTH(A), SMLORA_BOTH(B),
                SMLORA_BOTH(bias), SMLORA_BOTH(gates), SMLORA_BOTH(routing), SMLORA_BOTH(y), SMLORA_BOTH(xa),
-               SMLORA_BOTH(workspace), SMLORA_BOTH(scaling), Reserved{&C::reserved});
+               SMLORA_BOTH(workspace), SMLORA_BOTH(scaling), Reserved{&C::reserved}, ByHand{&C::quantized});
 
 SMLORA_MEMBERS(smlora_backward_input_args, BackwardInputArgs, 0, SMLORA_BOTH(dy), SMLORA_BOTH(W), SMLORA_BOTH(A),
                SMLORA_BOTH(B), SMLORA_BOTH(gates), SMLORA_BOTH(routing), SMLORA_BOTH(dx), SMLORA_BOTH(yb),
                SMLORA_BOTH(dgates), SMLORA_BOTH(x), SMLORA_BOTH(bias), SMLORA_BOTH(workspace), SMLORA_BOTH(scaling),
-               Reserved{&C::reserved});
+               Reserved{&C::reserved}, ByHand{&C::quantized});
 
 SMLORA_MEMBERS(smlora_backward_lora_args, BackwardLoraArgs, 0, SMLORA_BOTH(x), SMLORA_BOTH(dy), SMLORA_BOTH(A),
                SMLORA_BOTH(B), SMLORA_BOTH(gates), SMLORA_BOTH(routing), SMLORA_BOTH(xa), SMLORA_BOTH(yb),
@@ -118,7 +121,8 @@ SMLORA_MEMBERS(smlora_prewarm_activation, PrewarmActivation, 0, SMLORA_BOTH(acti
 SMLORA_MEMBERS(smlora_engine_options, EngineOptions, 2, SMLORA_BOTH(backend), SMLORA_BOTH(device),
                SMLORA_BOTH(cache_root), SMLORA_BOTH(cache_limit_bytes), SMLORA_BOTH(threads), SMLORA_BOTH(tuning),
                SMLORA_BOTH(tuning_seconds), SMLORA_BOTH(tuning_memory_bytes), SMLORA_BOTH(shipped_layer),
-               ByHand{&C::cache_layers}, ByHand{&C::cache_layer_count}, ByHand{&C::log}, ByHand{&C::log_user});
+               SMLORA_BOTH(unpack_limit_bytes), ByHand{&C::cache_layers}, ByHand{&C::cache_layer_count},
+               ByHand{&C::log}, ByHand{&C::log_user});
 
 // problems, tokens, archs, activations; the progress is an argument of prewarm()
 SMLORA_MEMBERS(smlora_prewarm_options, PrewarmOptions, 4, SMLORA_BOTH(jobs), Reserved{&C::reserved},

@@ -166,4 +166,15 @@ void check_apart(std::initializer_list<Operand> outputs, const Routing& routing,
                            {"routing.expert_offsets", routing.expert_offsets}});
 }
 
+void check_apart(std::initializer_list<Operand> outputs, const Weight& W) {
+    if (W.encoding == Encoding::plain) return check_inputs(outputs, {{"W", W.codes}});
+    check_inputs(outputs, {{"W.codes", W.codes},
+                           {"W.scales", W.scales},
+                           {"W.table", W.table},
+                           {"W.double_quantization.scales", W.double_quantization.scales},
+                           {"W.double_quantization.table", W.double_quantization.table},
+                           {"W.double_quantization.offset", W.double_quantization.offset},
+                           {"W.global_scales", W.global_scales}});
+}
+
 }  // namespace smlora::check

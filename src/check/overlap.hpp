@@ -30,6 +30,9 @@ struct Operand {
 /// output. Inputs may share memory with each other.
 void check_apart(std::initializer_list<Operand> outputs, std::initializer_list<Operand> inputs);
 
+/// The same with all that a weight consists of as the inputs; outputs are not compared with each other.
+void check_apart(std::initializer_list<Operand> outputs, const Weight& W);
+
 /// The same with the arrays of a routing among the inputs.
 void check_apart(std::initializer_list<Operand> outputs, const Routing& routing, std::initializer_list<Operand> inputs);
 

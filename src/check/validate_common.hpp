@@ -17,6 +17,9 @@ std::int64_t check_rows(const Problem& problem, std::int64_t T, Backend backend)
 /// A routing as an input: sorted_expert_idxs may be missing.
 void check_routing(const Problem& problem, const Routing& routing, std::int64_t M);
 
+/// W, as the problem says that it is.
+void check_weight(const Problem& problem, const Weight& W);
+
 /// gates or dgates: [T, top_k], contiguous.
 void check_gates(const char* argument, const Tensor& tensor, const Problem& problem, std::int64_t T);
 

@@ -26,17 +26,6 @@ void check_side(const char* argument, const Tensor& tensor, const Problem& probl
     check_tensor(argument, tensor, problem.dtype, {rows, columns}, Strides::rows);
 }
 
-void check_weight(const Tensor& W, const Problem& problem) {
-    const Extent E{"E", problem.E};
-    const Extent K{"K", problem.K};
-    const Extent N{"N", problem.N};
-    if (problem.weight_layout == WeightLayout::ekn) {
-        check_tensor("W", W, problem.dtype, {E, K, N}, Strides::matrices);
-    } else {
-        check_tensor("W", W, problem.dtype, {E, N, K}, Strides::matrices);
-    }
-}
-
 void check_a(const char* argument, const Tensor& A, const Problem& problem, Strides strides) {
     check_tensor(argument, A, problem.adapter_dtype, {{"E", problem.E}, {"R", problem.R}, {"K", problem.K}}, strides);
 }
@@ -84,16 +73,17 @@ std::int64_t validate_forward(const Problem& problem, const ForwardArgs& args, B
     const std::int64_t T = tokens_of_rows("x", args.x, problem.x_rows, problem);
     const std::int64_t M = check_rows(problem, T, backend);
     check_side("x", args.x, problem, problem.x_rows, {"K", problem.K}, T, M);
-    check_weight(args.W, problem);
+    check_weight(problem, args.W);
     check_adapter(args.A, args.B, "xa", args.xa, problem, M);
     check_bias(args.bias, problem, true);
     check_problem_gates(args.gates, problem, T);
     check_routing(problem, args.routing, M);
     check_side("y", args.y, problem, problem.y_rows, {"N", problem.N}, T, M);
     const Tensor xa = with_padding(args.xa, problem);
-    check_apart(
-        {{"y", args.y}, {"xa", xa}, Operand(args.workspace)}, args.routing,
-        {{"x", args.x}, {"W", args.W}, {"A", args.A}, {"B", args.B}, {"bias", args.bias}, {"gates", args.gates}});
+    const std::initializer_list<Operand> outputs{{"y", args.y}, {"xa", xa}, Operand(args.workspace)};
+    check_apart(outputs, args.routing,
+                {{"x", args.x}, {"A", args.A}, {"B", args.B}, {"bias", args.bias}, {"gates", args.gates}});
+    check_apart(outputs, args.W);
     return T;
 }
 
@@ -103,7 +93,7 @@ std::int64_t validate_backward_input(const Problem& problem, const BackwardInput
     const std::int64_t T = tokens_of_rows("dy", args.dy, problem.y_rows, problem);
     const std::int64_t M = check_rows(problem, T, backend);
     check_side("dy", args.dy, problem, problem.y_rows, {"N", problem.N}, T, M);
-    check_weight(args.W, problem);
+    check_weight(problem, args.W);
     check_adapter(args.A, args.B, "yb", args.yb, problem, M);
     check_problem_gates(args.gates, problem, T);
     check_routing(problem, args.routing, M);
@@ -117,14 +107,12 @@ std::int64_t validate_backward_input(const Problem& problem, const BackwardInput
     if (args.x.given()) check_side("x", args.x, problem, problem.x_rows, {"K", problem.K}, T, M);
     check_bias(args.bias, problem, wants_dgates);
     const Tensor yb = with_padding(args.yb, problem);
-    check_apart({{"dx", args.dx}, {"yb", yb}, {"dgates", args.dgates}, Operand(args.workspace)}, args.routing,
-                {{"dy", args.dy},
-                 {"W", args.W},
-                 {"A", args.A},
-                 {"B", args.B},
-                 {"gates", args.gates},
-                 {"x", args.x},
-                 {"bias", args.bias}});
+    const std::initializer_list<Operand> outputs{
+        {"dx", args.dx}, {"yb", yb}, {"dgates", args.dgates}, Operand(args.workspace)};
+    check_apart(
+        outputs, args.routing,
+        {{"dy", args.dy}, {"A", args.A}, {"B", args.B}, {"gates", args.gates}, {"x", args.x}, {"bias", args.bias}});
+    check_apart(outputs, args.W);
     return T;
 }
 

@@ -143,20 +143,22 @@ float RowDecoder::scale(std::int64_t expert, std::int64_t row, std::int64_t colu
     return 1;
 }
 
-void RowDecoder::decode(std::int64_t expert, std::int64_t row, float* values) const {
+void RowDecoder::decode(std::int64_t expert, std::int64_t row, std::int64_t column, std::int64_t count,
+                        float* values) const {
     const std::int64_t columns = weight_.columns;
     const std::int64_t first = (expert * weight_.rows + row) * columns;
     // A scale holds up to the next multiple of the block, in the order in which blocks are counted.
     const bool flat = weight_.encoding == Encoding::nf4 || weight_.encoding == Encoding::fp4;
     const std::int64_t block = weight_.encoding == Encoding::int8 ? columns : weight_.block;
-    for (std::int64_t begin = 0; begin < columns;) {
-        const std::int64_t end = std::min(columns, begin + block - (flat ? (first + begin) % block : 0));
+    for (std::int64_t begin = column; begin < column + count;) {
+        const std::int64_t counted = flat ? first + begin : begin;
+        const std::int64_t end = std::min(column + count, begin + block - counted % block);
         const float s = scale(expert, row, begin);
         for (std::int64_t c = begin; c < end; ++c) {
             const float value = values_[static_cast<std::size_t>(code(first + c))] * s;
-            values[c] = weight_.encoding == Encoding::int8   ? value * (1.0F / 127)
-                        : weight_.encoding == Encoding::int4 ? rounded_to(weight_.scales.dtype, value)
-                                                             : value;
+            values[c - column] = weight_.encoding == Encoding::int8   ? value * (1.0F / 127)
+                                 : weight_.encoding == Encoding::int4 ? rounded_to(weight_.scales.dtype, value)
+                                                                      : value;
         }
         begin = end;
     }

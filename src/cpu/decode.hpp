@@ -14,9 +14,9 @@ class RowDecoder {
  public:
     explicit RowDecoder(const Weight& weight);
 
-    /// All columns of a row, in fp32: exact or rounded once. They are rounded once more to the type asked for, which
-    /// bitsandbytes and the others do as well.
-    void decode(std::int64_t expert, std::int64_t row, float* values) const;
+    /// `count` columns of a row from `column` on, in fp32: exact or rounded once. They are rounded once more to the
+    /// type asked for, which bitsandbytes and the others do as well.
+    void decode(std::int64_t expert, std::int64_t row, std::int64_t column, std::int64_t count, float* values) const;
 
  private:
     [[nodiscard]] int code(std::int64_t index) const;

@@ -4,19 +4,29 @@
 #include "cpu/product.hpp"
 
 #include <smlora/problem.hpp>
+#include <smlora/weight.hpp>
+
+#include <memory>
 
 namespace smlora::cpu {
 
+/// W with the columns of the product along its rows as they are stored, or along their columns.
+template <class Acc>
+ExpertFactor<Acc> weight_factor(const Problem& problem, const Weight& W, bool outer_rows) {
+    if (W.encoding == Encoding::plain) return expert_matrix<Acc>(W.codes, outer_rows ? 1 : 2, outer_rows ? 2 : 1);
+    return {.factor = {}, .encoded = std::make_shared<EncodedMatrix>(W, problem.dtype, outer_rows)};
+}
+
 /// x_i W_e: k runs over K, columns over N.
 template <class Acc>
-ExpertFactor<Acc> weight(const Problem& problem, const Tensor& W) {
-    return problem.weight_layout == WeightLayout::ekn ? expert_matrix<Acc>(W, 2, 1) : expert_matrix<Acc>(W, 1, 2);
+ExpertFactor<Acc> weight(const Problem& problem, const Weight& W) {
+    return weight_factor<Acc>(problem, W, problem.weight_layout == WeightLayout::enk);
 }
 
 /// dy_i W_e^T: k runs over N, columns over K.
 template <class Acc>
-ExpertFactor<Acc> weight_transposed(const Problem& problem, const Tensor& W) {
-    return problem.weight_layout == WeightLayout::ekn ? expert_matrix<Acc>(W, 1, 2) : expert_matrix<Acc>(W, 2, 1);
+ExpertFactor<Acc> weight_transposed(const Problem& problem, const Weight& W) {
+    return weight_factor<Acc>(problem, W, problem.weight_layout == WeightLayout::ekn);
 }
 
 /// x_i A_e^T: k runs over K, columns over R.

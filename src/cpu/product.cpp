@@ -4,6 +4,7 @@
 #include "cpu/tile.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <vector>
 
 namespace smlora::cpu {
@@ -37,6 +38,20 @@ const Kernels<Acc>& kernels() {
     return kernel_sets().front().get<Acc>();
 }
 
+/// Adds the product of a quantised matrix, a slab of it at a time.
+template <class Acc>
+void add_encoded(Tile<Acc>& tile, const RowProduct<Acc>& product, const RowBlock& block, std::int64_t column,
+                 std::int64_t columns) {
+    constexpr std::int64_t slab_depth = 8 * Tile<Acc>::depth_step;
+    std::vector<std::byte> memory;
+    for (std::int64_t k = 0; k < product.depth; k += slab_depth) {
+        const std::int64_t depth = std::min(slab_depth, product.depth - k);
+        const Factor<Acc> slab =
+            product.matrix.encoded->template decode<Acc>(block.expert, column, columns, k, depth, memory);
+        tile.add(product.rows, {block.begin, k}, slab, {0, 0}, depth);
+    }
+}
+
 template <class Acc>
 void emit(const Tile<Acc>& tile, std::int64_t rows, Segment<Acc> segment, const SegmentSink<Acc>& sink) {
     const std::int64_t first = segment.row;
@@ -67,7 +82,11 @@ void multiply_rows(util::ThreadPool& threads, const RoutedRows& rows, std::span<
         const std::int64_t columns = std::min(tile_columns, end - column);
         Tile<Acc> tile(kernels<Acc>(), block.rows, columns);
         for (const RowProduct<Acc>& product : products) {
-            tile.add(product.rows, block.begin, product.matrix.of(block.expert), column, 0, product.depth);
+            if (product.matrix.encoded) {
+                add_encoded(tile, product, block, column, columns);
+            } else {
+                tile.add(product.rows, {block.begin, 0}, product.matrix.of(block.expert), {column, 0}, product.depth);
+            }
         }
         emit<Acc>(tile, block.rows, {block.expert, block.begin, column, columns, nullptr}, sink);
     });
@@ -86,7 +105,8 @@ void multiply_experts(util::ThreadPool& threads, const RoutedRows& rows, const F
         const std::int64_t column = index % across * tile_columns;
         const std::int64_t width = std::min(tile_columns, columns - column);
         Tile<Acc> tile(kernels<Acc>(), height, width);
-        tile.add(left, row, right, column, rows.begin(e), rows.begin(e + 1) - rows.begin(e));
+        const std::int64_t first = rows.begin(e);
+        tile.add(left, {row, first}, right, {column, first}, rows.begin(e + 1) - first);
         emit<Acc>(tile, height, {e, row, column, width, nullptr}, sink);
     });
 }

@@ -2,6 +2,7 @@
 // number of threads.
 #pragma once
 
+#include "cpu/encoded_matrix.hpp"
 #include "cpu/isa/kernels.hpp"
 #include "cpu/routed_rows.hpp"
 #include "util/thread_pool.hpp"
@@ -10,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 
 namespace smlora::cpu {
@@ -19,6 +21,7 @@ template <class Acc>
 struct ExpertFactor {
     Factor<Acc> factor;
     std::int64_t expert_stride = 0;
+    std::shared_ptr<const EncodedMatrix> encoded = nullptr;  ///< of a quantised weight, in place of the others
 
     [[nodiscard]] Factor<Acc> of(std::int64_t e) const;
 };

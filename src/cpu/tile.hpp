@@ -38,9 +38,18 @@ class Tile {
     /// Zero; rows <= tile_rows, columns <= tile_columns.
     Tile(const Kernels<Acc>& kernels, std::int64_t rows, std::int64_t columns);
 
-    /// Adds the product over k0 .. k0 + depth - 1 of the rows from row0 and the columns from column0 on.
-    void add(const Factor<Acc>& left, std::int64_t row0, const Factor<Acc>& right, std::int64_t column0,
-             std::int64_t k0, std::int64_t depth);
+    /// Where in a factor a product begins.
+    struct Start {
+        std::int64_t outer;
+        std::int64_t k;
+    };
+
+    /// Adds the product over `depth` of the rows and the columns from their starts on. One product may be added in
+    /// pieces of a multiple of depth_step: the bits are the same.
+    void add(const Factor<Acc>& left, Start row, const Factor<Acc>& right, Start column, std::int64_t depth);
+
+    /// A right panel of this many k leaves room in a first-level cache of 32 KiB for the left panel that passes by.
+    static constexpr std::int64_t depth_step = 192;
 
     [[nodiscard]] const Acc* row(std::int64_t i) const { return sums_.data() + i * stride_; }
 

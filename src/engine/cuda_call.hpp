@@ -12,6 +12,8 @@
 
 #include <cuda.h>
 
+#include <cstdint>
+
 namespace smlora::engine {
 
 class CudaCall {
@@ -22,6 +24,7 @@ class CudaCall {
     [[nodiscard]] const gpu::DeviceFacts& facts() const noexcept { return context_.facts(); }
     [[nodiscard]] CUstream stream() const noexcept { return launcher_.stream(); }
     [[nodiscard]] const families::Launcher& launcher() const noexcept { return launcher_; }
+    [[nodiscard]] std::uint64_t unpack_limit() const noexcept { return engine_.unpack_limit; }
 
     /// The loaded plan of this call. Throws Error{not_ready} while the stream is capturing and a kernel is not loaded.
     /// With `rows` its choices may be measured, on these rows; else recorded or heuristic ones are taken.

@@ -1,12 +1,30 @@
 #include "engine/engine_impl.hpp"
 
 #include "cache/location.hpp"
+#include "families/unpack.hpp"
+#include "util/environment.hpp"
 
 #include <smlora/error.hpp>
+
+#include <fmt/format.h>
 
 #include <utility>
 
 namespace smlora {
+namespace {
+
+std::uint64_t unpack_limit_of(const EngineOptions& options) {
+    if (options.unpack_limit_bytes) return *options.unpack_limit_bytes;
+    const auto text = util::environment("SMLORA_UNPACK_LIMIT");
+    if (!text) return families::default_unpack_limit;
+    if (const auto bytes = util::parse_size(*text)) return *bytes;
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("SMLORA_UNPACK_LIMIT: expected a number of bytes, or one with the suffix K, M or G, got \"{}\"",
+                    *text));
+}
+
+}  // namespace
 
 Engine::Impl::Impl(EngineOptions options_)
     : options(std::move(options_)),
@@ -15,7 +33,8 @@ Engine::Impl::Impl(EngineOptions options_)
       cache({options.cache_root, options.cache_layers, options.cache_limit_bytes,
              cache::shipped_layer(options.shipped_layer)},
             log),
-      kernels(cache, log) {}
+      kernels(cache, log),
+      unpack_limit(unpack_limit_of(options)) {}
 
 Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;

@@ -11,6 +11,7 @@
 
 #include <smlora/engine.hpp>
 
+#include <cstdint>
 #include <memory>
 
 namespace smlora {
@@ -25,6 +26,7 @@ struct Engine::Impl {
     jit::KernelLibrary kernels;
     gpu::PrimaryContexts contexts;
     plan::PlanTable plans;
+    const std::uint64_t unpack_limit;        ///< bytes of quantised weights that are unpacked at once
     std::unique_ptr<plan::Chooser> chooser;  ///< set by the constructor of Engine, which knows what implements it
 };
 

@@ -92,9 +92,10 @@ std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
         for (const Problem& problem : options.problems) {
             for (const std::int64_t T : tokens) {
                 const auto known = [&](const plan::Request& request) {
-                    return engine.chooser->known(problem, request, facts);
+                    return engine.chooser->known(plan::with_plain_weights(problem), plan::with_plain_weights(request),
+                                                 facts);
                 };
-                for (jit::KernelSpec& spec : plan::step_kernels(problem, T, facts, known)) {
+                for (jit::KernelSpec& spec : plan::step_kernels(problem, T, facts, known, engine.unpack_limit)) {
                     add(std::move(spec), facts.arch);
                 }
             }

@@ -61,6 +61,10 @@ Product yb_product(const Problem& problem) {
     return product;
 }
 
+std::int64_t launched_experts(const ProductWork& work) {
+    return work.product.band > 0 ? work.product.band : work.problem.E;
+}
+
 std::int64_t rank_columns(const ProductWork& work) { return work.product.rank > 0 ? padded_rank(work.problem) : 0; }
 
 ProductSize product_size(const ProductWork& work) {
@@ -87,7 +91,7 @@ std::vector<jit::Constant> product_constants(const ProductWork& work) {
     const Problem& problem = work.problem;
     const Product& product = work.product;
     return {
-        {"E", problem.E},
+        {"E", launched_experts(work)},
         {"RED", product.red},
         {"OUT", product.out},
         {"TOP_K", problem.top_k},
@@ -97,6 +101,7 @@ std::vector<jit::Constant> product_constants(const ProductWork& work) {
         {"LORA_MAJOR", product.lora_out_contiguous},
         {"HAS_BIAS", product.bias},
         {"HAS_GATES", product.gates},
+        {"BAND", product.band > 0},
         {"Element", type_name(problem.dtype)},
         {"Weight", plain_weight},
         {"Gate", gate_type_name(problem, product.gates)},

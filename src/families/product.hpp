@@ -27,6 +27,7 @@ struct Product {
     bool lora_out_contiguous = false;
     bool bias = false;
     bool gates = false;
+    std::int64_t band = 0;  ///< experts of a launch, see GroupedProductArgs; 0: all of the problem's
 };
 
 /// y_i = x_i W_e + xa_i B_e^T + b_e.
@@ -48,6 +49,9 @@ struct ProductWork {
     Product product;
     double tokens = 1;  ///< of a call, roughly; for cost models alone
 };
+
+/// Experts of a launch.
+[[nodiscard]] std::int64_t launched_experts(const ProductWork& work);
 
 /// Columns of the rank rows, padding included; 0: no adapter.
 [[nodiscard]] std::int64_t rank_columns(const ProductWork& work);

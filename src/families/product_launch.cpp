@@ -51,18 +51,26 @@ void launch_rank_product(const Launcher& launcher, const Step& step, const Probl
     step.product_launch->launch(launcher, step, args, {}, gpu::Begin::after_earlier_work);
 }
 
-void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
-                    const Adapter& adapter, GroupedProductArgs args) {
-    if (steps.rank_rows != nullptr) {
-        launch_rank_product(launcher, *steps.rank_rows, problem, args, rows, adapter.ranked, adapter.scaling,
-                            adapter.rank_rows);
-    }
+void launch_rank_rows(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
+                      const Adapter& adapter, const GroupedProductArgs& args) {
+    if (steps.rank_rows == nullptr) return;
+    launch_rank_product(launcher, *steps.rank_rows, problem, args, rows, adapter.ranked, adapter.scaling,
+                        adapter.rank_rows);
+}
+
+void set_operands(GroupedProductArgs& args, const Tensor& rows, const Adapter& adapter) {
     args.rows = rows.data;
     args.rows_stride = row_stride(rows);
     args.lora_rows = adapter.rank_rows;
     args.lora_weight = adapter.adapted.data;
     args.lora_expert_stride = adapter.adapted.expert_stride;
     args.lora_row_stride = adapter.adapted.row_stride;
+}
+
+void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
+                    const Adapter& adapter, GroupedProductArgs args) {
+    launch_rank_rows(launcher, steps, problem, rows, adapter, args);
+    set_operands(args, rows, adapter);
     // A family whose kernel waits for the rank rows itself may begin before they are written.
     const gpu::Begin begin =
         steps.rank_rows != nullptr ? gpu::Begin::during_last_kernel : gpu::Begin::after_earlier_work;

@@ -46,6 +46,13 @@ struct ProductSteps {
     const Step* product = nullptr;
 };
 
+/// Launches what makes the rank rows before the product, if anything does.
+void launch_rank_rows(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
+                      const Adapter& adapter, const GroupedProductArgs& args);
+
+/// Sets the rows that a product multiplies, and what it reads of its adapter, if it has one.
+void set_operands(GroupedProductArgs& args, const Tensor& rows, const Adapter& adapter);
+
 /// The product of `rows`, with its adapter if the problem has one; `args` holds the rest.
 void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
                     const Adapter& adapter, GroupedProductArgs args);

@@ -135,7 +135,7 @@ Step step_of(const ProductWork& work, const tuning::Configuration& configuration
     spec.family = family_name;
     spec.threads = tile.threads();
     spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
-    spec.dynamic_shared = tile.shared_bytes(work.problem.E);
+    spec.dynamic_shared = tile.shared_bytes(launched_experts(work));
     spec.constants = product_constants(work);
     auto& constants = spec.constants;
     constants.emplace_back("RANK", rank_columns(work));
@@ -148,7 +148,7 @@ Step step_of(const ProductWork& work, const tuning::Configuration& configuration
     constants.emplace_back("STAGES", tile.stages);
     step.tile_rows = tile.m;
     step.column_tiles = static_cast<int>((work.product.out + tile.n - 1) / tile.n);
-    step.product_launch = portable_launch(work.problem.E);
+    step.product_launch = portable_launch(launched_experts(work));
     return step;
 }
 

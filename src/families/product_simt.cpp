@@ -12,14 +12,14 @@ Step product_simt_step(const ProductWork& work) {
     spec.family = "grouped_product_simt";
     spec.threads = grouped_product_simt::block_threads;
     spec.dynamic_shared =
-        static_cast<unsigned>(grouped_product_simt::shared_memory(static_cast<int>(work.problem.E)).bytes);
+        static_cast<unsigned>(grouped_product_simt::shared_memory(static_cast<int>(launched_experts(work))).bytes);
     spec.constants = product_constants(work);
     spec.constants.emplace_back("OUT_WEIGHT", work.product.out_weight);
     spec.constants.emplace_back("RANK", work.product.rank);
     spec.constants.emplace_back("RANK_STRIDE", padded_rank(work.problem));
     step.tile_rows = tile;
     step.column_tiles = static_cast<int>((work.product.out + tile - 1) / tile);
-    step.product_launch = portable_launch(work.problem.E);
+    step.product_launch = portable_launch(launched_experts(work));
     return step;
 }
 

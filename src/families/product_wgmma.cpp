@@ -224,7 +224,8 @@ struct Shape {
     Problem problem;
     Product product;
     Blocking blocking;
-    std::int64_t rank = 0;  ///< columns of the rank rows, padding included; 0: no adapter
+    std::int64_t experts = 0;  ///< of a launch
+    std::int64_t rank = 0;     ///< columns of the rank rows, padding included; 0: no adapter
 
     /// Of the matrix that makes the rank rows: dX makes them with B [N, R], forward with A [R, K].
     [[nodiscard]] bool rank_red_contiguous() const { return !product.lora_out_contiguous; }
@@ -235,6 +236,7 @@ Shape shape_of(const ProductWork& work, const tuning::Configuration& configurati
     return {.problem = work.problem,
             .product = work.product,
             .blocking = blocking_of(configuration),
+            .experts = launched_experts(work),
             .rank = rank_columns(work)};
 }
 
@@ -250,12 +252,12 @@ gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std
 int experts_ahead(const Shape& shape, std::int64_t M, int multiprocessors) {
     const std::int64_t E = shape.problem.E;
     const std::int64_t cluster = shape.blocking.cluster;
-    if (!shape.blocking.bands) return static_cast<int>(E) + 1;
+    if (!shape.blocking.bands) return static_cast<int>(shape.experts) + 1;
     const std::int64_t unit_rows = shape.blocking.tile_rows * cluster;
     const std::int64_t units = std::max<std::int64_t>(1, (M / E + unit_rows - 1) / unit_rows);  // of an expert
     const std::int64_t wanted = multiprocessors / cluster / 2;
     const std::int64_t given = (shape.column_tiles() - 1) * units;
-    return static_cast<int>(std::clamp<std::int64_t>((wanted + given - 1) / given, 1, E + 1));
+    return static_cast<int>(std::clamp<std::int64_t>((wanted + given - 1) / given, 1, shape.experts + 1));
 }
 
 class WgmmaLaunch final : public ProductLaunch {
@@ -264,7 +266,7 @@ class WgmmaLaunch final : public ProductLaunch {
 
     void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& product, const Adapter& adapter,
                 gpu::Begin begin) const override {
-        const auto& [problem, work, blocking, rank] = shape_;
+        const auto& [problem, work, blocking, experts, rank] = shape_;
         GroupedProductWgmmaArgs args{};
         args.product = product;
         args.rank_rows = adapter.rank_rows;
@@ -288,7 +290,7 @@ class WgmmaLaunch final : public ProductLaunch {
         }
         // An upper bound of the row tiles: each expert, and the entries left out, may have a cluster's that are not
         // full.
-        const std::int64_t row_tiles = product.M / blocking.tile_rows + (problem.E + 1) * blocking.cluster;
+        const std::int64_t row_tiles = product.M / blocking.tile_rows + (experts + 1) * blocking.cluster;
         launcher.launch(step, row_tiles * step.column_tiles, args, begin);
     }
 
@@ -300,7 +302,7 @@ class WgmmaLaunch final : public ProductLaunch {
     /// A box is what one copy brings: of a reduction-contiguous matrix a block's share of the columns, of another 64.
     [[nodiscard]] gpu::BoxedView weight_view(const void* data, std::int64_t red, std::int64_t expert_stride,
                                              std::int64_t row_stride, bool out_contiguous, int depth) const {
-        const std::int64_t E = shape_.problem.E;
+        const std::int64_t E = shape_.experts;
         const std::int64_t out = shape_.product.out;
         const int share = tile_columns / shape_.blocking.cluster;
         return out_contiguous ? matrices(data, E, red, out, expert_stride, row_stride, depth, 64)
@@ -308,7 +310,7 @@ class WgmmaLaunch final : public ProductLaunch {
     }
 
     [[nodiscard]] gpu::BoxedView rank_view(const AdapterMatrix& matrix) const {
-        const std::int64_t E = shape_.problem.E;
+        const std::int64_t E = shape_.experts;
         const std::int64_t red = shape_.product.red;
         const std::int64_t rank = shape_.rank;
         const int depth = rank_depth(rank);
@@ -329,11 +331,11 @@ Step step_of(const ProductWork& work, const tuning::Configuration& configuration
     spec.family = family_name;
     spec.threads = grouped_product_wgmma::block_threads;
     spec.cluster = static_cast<unsigned>(blocking.cluster);
-    spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(work.problem.E, rank));
+    spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(shape.experts, rank));
     step.tile_rows = blocking.tile_rows;
     step.column_tiles = shape.column_tiles();
     spec.constants = {
-        {"E", work.problem.E},
+        {"E", shape.experts},
         {"RED", work.product.red},
         {"OUT", work.product.out},
         {"RANK", rank},
@@ -345,6 +347,7 @@ Step step_of(const ProductWork& work, const tuning::Configuration& configuration
         {"RANK_MAJOR", !shape.rank_red_contiguous()},
         {"HAS_BIAS", work.product.bias},
         {"HAS_GATES", work.product.gates},
+        {"BAND", work.product.band > 0},
         {"MAKES_RANK_ROWS", blocking.makes_rank_rows},
         {"COLUMN_TILES", step.column_tiles},
         {"CLUSTER", blocking.cluster},

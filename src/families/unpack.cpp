@@ -4,6 +4,7 @@
 #include "families/tensor_layout.hpp"
 #include "families/type_names.hpp"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace smlora::families {
@@ -18,6 +19,15 @@ static_assert(static_cast<int>(Encoding::mxfp8) == unpack_weights::mxfp8);
 static_assert(static_cast<int>(Encoding::nvfp4) == unpack_weights::nvfp4);
 static_assert(static_cast<int>(Encoding::int4) == unpack_weights::int4);
 
+bool is_nibbles(Encoding encoding) { return unpack_weights::is_nibbles(static_cast<int>(encoding)); }
+
+/// Whether rows are whole units of 16 bytes of this type, each with one scale.
+bool fits_vectors(const UnpackWork& work, DType dtype) {
+    const auto elements = 16 / static_cast<std::int64_t>(size_of(dtype));
+    const bool one_scale = work.format.encoding == Encoding::int8 || work.format.block % elements == 0;
+    return work.columns % elements == 0 && one_scale;
+}
+
 bool is_multiple(const void* pointer, std::int64_t bytes) {
     return reinterpret_cast<std::uintptr_t>(pointer) % static_cast<std::uintptr_t>(bytes) == 0;
 }
@@ -25,34 +35,45 @@ bool is_multiple(const void* pointer, std::int64_t bytes) {
 }  // namespace
 
 UnpackWork unpack_work(const Weight& weight, const void* out, DType dtype) {
+    UnpackWork work{.format = format_of(weight), .rows = weight.rows, .columns = weight.columns};
     const auto elements = 16 / static_cast<std::int64_t>(size_of(dtype));
-    const std::int64_t unit_bytes =
-        unpack_weights::is_nibbles(static_cast<int>(weight.encoding)) ? elements / 2 : elements;
-    const bool one_scale = weight.encoding == Encoding::int8 || weight.block % elements == 0;
-    return {.encoding = weight.encoding,
-            .scales = weight.scales.dtype,
-            .rows = weight.rows,
-            .columns = weight.columns,
-            .block = weight.block,
-            .parts = weight.parts,
-            .outer_block = weight.double_quantization.given() ? weight.double_quantization.block : 0,
-            .global_scale = weight.global_scale,
-            .vectors = weight.columns % elements == 0 && one_scale && aligned16(out) &&
-                       is_multiple(weight.codes.data, unit_bytes)};
+    work.vectors = fits_vectors(work, dtype) && aligned16(out) &&
+                   is_multiple(weight.codes.data, is_nibbles(weight.encoding) ? elements / 2 : elements);
+    return work;
+}
+
+UnpackWork aligned_unpack_work(const Problem& problem) {
+    const bool enk = problem.weight_layout == WeightLayout::enk;
+    UnpackWork work{
+        .format = problem.weights, .rows = enk ? problem.N : problem.K, .columns = enk ? problem.K : problem.N};
+    work.vectors = fits_vectors(work, problem.dtype);
+    return work;
+}
+
+std::int64_t unpacked_bytes(const Problem& problem, std::int64_t experts) {
+    return experts * problem.K * problem.N * static_cast<std::int64_t>(size_of(problem.dtype));
+}
+
+std::int64_t band_experts(const Problem& problem, std::uint64_t limit) {
+    const std::uint64_t fit = limit / static_cast<std::uint64_t>(unpacked_bytes(problem, 1));
+    const std::int64_t most = std::clamp<std::int64_t>(static_cast<std::int64_t>(fit), 1, problem.E);
+    const std::int64_t bands = (problem.E + most - 1) / most;
+    return (problem.E + bands - 1) / bands;
 }
 
 Step unpack_step(const Problem& problem, const UnpackWork& work) {
-    Step step = row_step("unpack_weights", {{"ENCODING", static_cast<int>(work.encoding)},
+    const WeightFormat& format = work.format;
+    Step step = row_step("unpack_weights", {{"ENCODING", static_cast<int>(format.encoding)},
                                             {"ROWS", work.rows},
                                             {"COLUMNS", work.columns},
-                                            {"BLOCK", work.block},
-                                            {"PARTS", work.parts},
+                                            {"BLOCK", format.block},
+                                            {"PARTS", format.parts},
                                             {"VECTOR", work.vectors},
-                                            {"DOUBLE", work.outer_block != 0},
-                                            {"OUTER_BLOCK", work.outer_block},
-                                            {"GLOBAL_DIVIDES", work.global_scale == GlobalScale::divisor},
+                                            {"DOUBLE", format.outer_block != 0},
+                                            {"OUTER_BLOCK", format.outer_block},
+                                            {"GLOBAL_DIVIDES", format.global_scale == GlobalScale::divisor},
                                             {"Element", type_name(problem.dtype)},
-                                            {"Scale", type_name(work.scales)},
+                                            {"Scale", type_name(format.scales)},
                                             {"Index", type_name(problem.index_dtype)}});
     const auto elements = work.vectors ? 16 / static_cast<std::int64_t>(size_of(problem.dtype)) : 1;
     step.column_tiles = unpack_weights::segments(static_cast<int>(work.columns / elements)).count;
@@ -71,7 +92,7 @@ UnpackWeightsArgs unpack_args(const Weight& weight, void* out) {
     args.outer_expert_stride = weight.global_scales.strides[0];
     args.outer_part_stride = weight.global_scales.strides[1];
     args.out = out;
-    args.experts = static_cast<int>(weight.E);
+    args.experts = args.band_experts = args.all_experts = static_cast<int>(weight.E);
     return args;
 }
 

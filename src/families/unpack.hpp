@@ -13,14 +13,9 @@ namespace smlora::families {
 
 /// What the kernel is specialised for: all of a weight but the number of experts and the memory.
 struct UnpackWork {
-    Encoding encoding = Encoding::plain;
-    DType scales = DType::fp32;
+    WeightFormat format;
     std::int64_t rows = 0;
     std::int64_t columns = 0;
-    std::int64_t block = 0;
-    std::int64_t parts = 1;
-    std::int64_t outer_block = 0;  ///< of doubly quantised scales; 0: they are not
-    GlobalScale global_scale = GlobalScale::factor;
     bool vectors = false;  ///< 16 bytes of the result, and its codes, at once
 
     friend bool operator==(const UnpackWork&, const UnpackWork&) = default;
@@ -28,6 +23,19 @@ struct UnpackWork {
 
 /// `out`: as UnpackWeightsArgs has it, of this type.
 [[nodiscard]] UnpackWork unpack_work(const Weight& weight, const void* out, DType dtype);
+
+/// Of weights as the problem describes them, whose memory is aligned to 16 bytes.
+[[nodiscard]] UnpackWork aligned_unpack_work(const Problem& problem);
+
+/// Unless the caller says otherwise.
+inline constexpr std::uint64_t default_unpack_limit = std::uint64_t{256} << 20;
+
+/// Experts whose matrices are unpacked at once, so that these take at most `limit` bytes, or one of them: a number for
+/// equal bands, of which the last may lack some.
+[[nodiscard]] std::int64_t band_experts(const Problem& problem, std::uint64_t limit);
+
+/// Bytes of the matrices of so many experts.
+[[nodiscard]] std::int64_t unpacked_bytes(const Problem& problem, std::int64_t experts);
 
 /// To problem.dtype; with the routing of problem.index_dtype.
 [[nodiscard]] Step unpack_step(const Problem& problem, const UnpackWork& work);

@@ -32,7 +32,7 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     if (T == 0) return;
     engine::CudaCall call(engine, stream);
     const Projection projection = projection_of(args, T);
-    auto request = request_of<plan::BackwardInput>(problem, projection);
+    auto request = request_of<plan::BackwardInput>(problem, projection, call.unpack_limit());
     request.wants_dgates = args.dgates.given();
     if (request.wants_dgates) {
         request.vector_rows = request.vector_rows && families::rows_aligned({&args.x});
@@ -40,7 +40,7 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     }
     const plan::CallRows rows{args.routing, T};
     const plan::Plan& plan = call.plan(problem, request, &rows);
-    const ProjectionCall product(call, plan, problem, projection, request.packing);
+    const ProjectionCall product(call, plan, problem, projection, request.packing, request.unpack);
     const GroupedProductArgs made = product.launch_product();
     if (const families::Step* step = plan.find(plan::Role::gate_gradient)) {
         call.launcher().launch_rows(*step, made.M, gate_gradient(args, made));
@@ -63,7 +63,7 @@ void backward_input(const Engine& engine, Stream stream, const Problem& problem,
 std::size_t backward_input_workspace(const Engine& engine, const Problem& problem, std::int64_t T) {
     check::validate_tokens(problem, T);
     if (engine.backend() == Backend::cpu || T == 0) return 0;
-    return ops::projection_workspace(problem, T, ops::Direction::backward);
+    return ops::projection_workspace(engine, problem, T, ops::Direction::backward);
 }
 
 }  // namespace smlora

@@ -26,7 +26,7 @@ void dequantize(const Engine& engine, Stream stream, const DequantizeArgs& args)
     if (engine.backend() == Backend::cpu) {
         cpu::dequantize(engine.impl().threads, args);
     } else {
-        ops::dequantize_cuda(engine, stream, args.weight, args.out);
+        ops::dequantize_cuda(engine, stream, args.W, args.out);
     }
 }
 

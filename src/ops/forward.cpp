@@ -12,10 +12,10 @@ void forward_cuda(const Engine& engine, Stream stream, const Problem& problem, c
     if (T == 0) return;
     engine::CudaCall call(engine, stream);
     const Projection projection = projection_of(args, T);
-    const auto request = request_of<plan::Forward>(problem, projection);
+    const auto request = request_of<plan::Forward>(problem, projection, call.unpack_limit());
     const plan::CallRows rows{args.routing, T};
     const plan::Plan& plan = call.plan(problem, request, &rows);
-    const ProjectionCall product(call, plan, problem, projection, request.packing);
+    const ProjectionCall product(call, plan, problem, projection, request.packing, request.unpack);
     product.launch_product();
     product.launch_sum();
 }
@@ -45,7 +45,7 @@ void scatter2scatter(const Engine& engine, Stream stream, const Problem& problem
 std::size_t forward_workspace(const Engine& engine, const Problem& problem, std::int64_t T) {
     check::validate_tokens(problem, T);
     if (engine.backend() == Backend::cpu || T == 0) return 0;
-    return ops::projection_workspace(problem, T, ops::Direction::forward);
+    return ops::projection_workspace(engine, problem, T, ops::Direction::forward);
 }
 
 }  // namespace smlora

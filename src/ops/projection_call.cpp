@@ -1,12 +1,20 @@
 #include "ops/projection_call.hpp"
 
 #include "args/combine.h"
-#include "families/product_launch.hpp"
+#include "args/unpack_weights.h"
+#include "families/unpack.hpp"
+
+#include <algorithm>
 
 namespace smlora::ops {
 namespace {
 
 using plan::Role;
+
+const void* element_of(const void* data, DType dtype, std::int64_t index) {
+    if (data == nullptr) return nullptr;
+    return static_cast<const char*>(data) + index * static_cast<std::int64_t>(size_of(dtype));
+}
 
 /// Columns of the product's rows.
 std::int64_t width_of(const Problem& problem, Direction direction) {
@@ -15,7 +23,8 @@ std::int64_t width_of(const Problem& problem, Direction direction) {
 
 /// Without rank rows that are given they lie in it, too.
 ProjectionScratch projection_scratch(const Problem& problem, std::int64_t M, Direction direction,
-                                     const families::Packing& packing, bool rank_rows_given) {
+                                     const families::Packing& packing, bool rank_rows_given,
+                                     std::int64_t unpacked_experts) {
     const bool forward = direction == Direction::forward;
     const bool lora = problem.R > 0;
     const bool summed = (forward ? problem.y_rows : problem.x_rows) == RowOrder::token;
@@ -26,7 +35,19 @@ ProjectionScratch projection_scratch(const Problem& problem, std::int64_t M, Dir
                          .yb = !forward && rank_rows,
                          .summed_columns = summed ? width_of(problem, direction) : 0,
                          .packed_a = packing.a.has_value(),
-                         .packed_b = packing.b.has_value()}};
+                         .packed_b = packing.b.has_value(),
+                         .unpacked_experts = unpacked_experts}};
+}
+
+/// Experts of a launch of the product.
+std::int64_t experts_at_once(const Problem& problem, const plan::Unpack& unpack) {
+    return unpack.band > 0 ? unpack.band : problem.E;
+}
+
+/// The matrices of the experts from `first` on.
+families::AdapterMatrix from_expert(families::AdapterMatrix matrix, std::int64_t first, DType dtype) {
+    matrix.data = element_of(matrix.data, dtype, first * matrix.expert_stride);
+    return matrix;
 }
 
 /// The tensors that both operations call alike, beside those that they do not.
@@ -58,20 +79,29 @@ Projection projection_of(const BackwardInputArgs& args, std::int64_t T) {
     return projection_of(args, Direction::backward, T, args.dy, args.dx, args.yb);
 }
 
-std::size_t projection_workspace(const Problem& problem, std::int64_t T, Direction direction) {
+Tensor plain_weights(const Problem& problem, const Weight& W) {
+    if (W.encoding == Encoding::plain) return W.codes;
+    return {nullptr, problem.dtype, {W.E, W.rows, W.columns}};
+}
+
+std::size_t projection_workspace(const Engine& engine, const Problem& problem, std::int64_t T, Direction direction) {
     families::Packing packing;
     if (problem.R > 0) packing = {families::Fastest::inner, families::Fastest::inner};
-    return projection_scratch(problem, T * problem.top_k, direction, packing, false).memory.bytes();
+    const bool quantised = problem.weights.encoding != Encoding::plain;
+    const std::int64_t unpacked = quantised ? families::band_experts(problem, engine.impl().unpack_limit) : 0;
+    return projection_scratch(problem, T * problem.top_k, direction, packing, false, unpacked).memory.bytes();
 }
 
 ProjectionCall::ProjectionCall(const engine::CudaCall& call, const plan::Plan& plan, const Problem& problem,
-                               const Projection& projection, const families::Packing& packing)
+                               const Projection& projection, const families::Packing& packing,
+                               const std::optional<plan::Unpack>& unpack)
     : launcher_(call.launcher()),
       plan_(plan),
       problem_(problem),
       projection_(projection),
+      unpack_(unpack),
       scratch_(projection_scratch(problem, projection.T * problem.top_k, projection.direction, packing,
-                                  projection.rank_rows.given())) {
+                                  projection.rank_rows.given(), unpack ? experts_at_once(problem, *unpack) : 0)) {
     scratch_.memory.allocate(projection.workspace, call.stream());
 }
 
@@ -100,16 +130,46 @@ GroupedProductArgs ProjectionCall::launch_product() const {
     const bool forward = projection_.direction == Direction::forward;
     const bool summed = plan_.has(Role::combine);
     GroupedProductArgs args = families::product_args(problem_, projection_.routing, projection_.T * problem_.top_k);
-    args.weight = projection_.W.data;
-    args.weight_expert_stride = projection_.W.strides[0];
     args.bias = projection_.bias.data;
     args.gates = projection_.gates.data;
     args.out = summed ? scratch_.memory.at(scratch_.rows) : projection_.out.data;
     args.out_stride = summed ? width_of(problem_, projection_.direction) : families::row_stride(projection_.out);
-    families::launch_product(
-        launcher_, {.rank_rows = plan_.find(forward ? Role::xa : Role::yb), .product = plan_.find(Role::product)},
-        problem_, projection_.rows, adapter(), args);
+    const families::ProductSteps steps{.rank_rows = plan_.find(forward ? Role::xa : Role::yb),
+                                       .product = plan_.find(Role::product)};
+    if (unpack_) {
+        launch_bands(steps, args);
+        return args;
+    }
+    args.weight = projection_.W.codes.data;
+    args.weight_expert_stride = projection_.W.codes.strides[0];
+    families::launch_product(launcher_, steps, problem_, projection_.rows, adapter(), args);
     return args;
+}
+
+void ProjectionCall::launch_bands(const families::ProductSteps& steps, GroupedProductArgs all) const {
+    const families::Adapter adapter = this->adapter();
+    families::launch_rank_rows(launcher_, steps, problem_, projection_.rows, adapter, all);
+    families::set_operands(all, projection_.rows, adapter);
+    const std::int64_t experts = experts_at_once(problem_, *unpack_);
+    UnpackWeightsArgs unpacking = families::unpack_args(projection_.W, scratch_.memory.at(scratch_.weights));
+    unpacking.expert_offsets = all.expert_offsets;
+    unpacking.band_experts = static_cast<int>(experts);
+    unpacking.M = all.M;
+    GroupedProductArgs band = all;
+    band.weight = unpacking.out;
+    band.weight_expert_stride = problem_.K * problem_.N;
+    if (unpack_->band > 0) band.expert_offsets = unpacking.band = scratch_.memory.at(scratch_.band);
+    for (std::int64_t first = 0; first < problem_.E; first += experts) {
+        unpacking.first_expert = static_cast<int>(first);
+        unpacking.experts = static_cast<int>(std::min(experts, problem_.E - first));
+        launcher_.launch_rows(plan_.at(Role::unpack), unpacking.experts * projection_.W.rows, unpacking);
+
+        families::Adapter lora = adapter;
+        lora.ranked = from_expert(adapter.ranked, first, problem_.dtype);
+        band.lora_weight = element_of(all.lora_weight, problem_.dtype, first * all.lora_expert_stride);
+        band.bias = element_of(all.bias, problem_.dtype, first * problem_.N);
+        steps.product->product_launch->launch(launcher_, *steps.product, band, lora, gpu::Begin::after_earlier_work);
+    }
 }
 
 void ProjectionCall::launch_sum() const {

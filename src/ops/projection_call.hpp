@@ -5,6 +5,7 @@
 #include "args/grouped_product.h"
 #include "engine/cuda_call.hpp"
 #include "families/pack.hpp"
+#include "families/product_launch.hpp"
 #include "families/tensor_layout.hpp"
 #include "ops/projection_scratch.hpp"
 #include "plan/plan.hpp"
@@ -14,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 namespace smlora::ops {
 
@@ -28,7 +30,7 @@ struct Projection {
     const Tensor& out;
     const Tensor& rank_rows;  ///< where XA or YB is wanted
     const Routing& routing;
-    const Tensor& W;
+    const Weight& W;
     const Tensor& A;
     const Tensor& B;
     const Tensor& bias;   ///< read by products that add it
@@ -41,13 +43,21 @@ struct Projection {
 [[nodiscard]] Projection projection_of(const ForwardArgs& args, std::int64_t T);
 [[nodiscard]] Projection projection_of(const BackwardInputArgs& args, std::int64_t T);
 
-/// What the requests of forward and backward_input have in common.
+/// The matrices that the product reads: W itself, or what a quantised W is unpacked to, in memory that is aligned.
+[[nodiscard]] Tensor plain_weights(const Problem& problem, const Weight& W);
+
+/// What the requests of forward and backward_input have in common. `unpack_limit`: see EngineOptions.
 template <class Request>
-[[nodiscard]] Request request_of(const Problem& problem, const Projection& projection) {
+[[nodiscard]] Request request_of(const Problem& problem, const Projection& projection, std::uint64_t unpack_limit) {
     Request request;
     request.bucket = tuning::bucket_of(projection.T);
-    request.tensor_cores = families::tensor_cores_fit(problem, {&projection.rows, &projection.W, &projection.out},
-                                                      {&projection.rank_rows});
+    const Tensor W = plain_weights(problem, projection.W);
+    request.tensor_cores =
+        families::tensor_cores_fit(problem, {&projection.rows, &W, &projection.out}, {&projection.rank_rows});
+    if (projection.W.encoding != Encoding::plain) {
+        request.unpack =
+            plan::unpack_request(problem, families::unpack_work(projection.W, nullptr, problem.dtype), unpack_limit);
+    }
     request.vector_rows = families::rows_aligned({&projection.out});
     if (problem.R > 0) {
         request.packing = families::packing_of(problem, projection.A, projection.B, request.tensor_cores);
@@ -56,13 +66,15 @@ template <class Request>
 }
 
 /// Bytes of the workspace that any such call for T tokens needs at most.
-[[nodiscard]] std::size_t projection_workspace(const Problem& problem, std::int64_t T, Direction direction);
+[[nodiscard]] std::size_t projection_workspace(const Engine& engine, const Problem& problem, std::int64_t T,
+                                               Direction direction);
 
 /// One such call with its plan. Scratch memory lives as long as it does, and so must what it is made of.
 class ProjectionCall {
  public:
     ProjectionCall(const engine::CudaCall& call, const plan::Plan& plan, const Problem& problem,
-                   const Projection& projection, const families::Packing& packing);
+                   const Projection& projection, const families::Packing& packing,
+                   const std::optional<plan::Unpack>& unpack);
 
     /// Launches the product. Returns its arguments, among them where its rows are.
     GroupedProductArgs launch_product() const;
@@ -72,11 +84,15 @@ class ProjectionCall {
 
  private:
     [[nodiscard]] families::Adapter adapter() const;
+    /// Of quantised weights: unpacks those of a band of experts, multiplies its rows, and goes on with the next one.
+    /// `all`: the arguments of the product as if it were one.
+    void launch_bands(const families::ProductSteps& steps, GroupedProductArgs all) const;
 
     const families::Launcher& launcher_;
     const plan::Plan& plan_;
     const Problem& problem_;
     const Projection& projection_;
+    const std::optional<plan::Unpack>& unpack_;
     ProjectionScratch scratch_;
 };
 

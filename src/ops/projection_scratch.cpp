@@ -4,6 +4,7 @@
 #include "families/gradients.hpp"
 #include "families/pack.hpp"
 #include "families/product_launch.hpp"
+#include "families/unpack.hpp"
 
 namespace smlora::ops {
 
@@ -18,6 +19,10 @@ ProjectionScratch::ProjectionScratch(const Problem& problem, std::int64_t M, con
     if (needs.packed_b) packed_b = memory.reserve(families::packed_b_bytes(problem));
     if (needs.partials_a) partials_a = memory.reserve(families::partials_bytes(problem, problem.K, M));
     if (needs.partials_b) partials_b = memory.reserve(families::partials_bytes(problem, problem.N, M));
+    if (needs.unpacked_experts > 0) {
+        weights = memory.reserve(families::unpacked_bytes(problem, needs.unpacked_experts));
+        band = memory.reserve((needs.unpacked_experts + 2) * static_cast<std::int64_t>(size_of(problem.index_dtype)));
+    }
 }
 
 }  // namespace smlora::ops

@@ -20,6 +20,7 @@ struct ScratchNeeds {
     bool packed_b = false;
     bool partials_a = false;  ///< of the gradients
     bool partials_b = false;
+    std::int64_t unpacked_experts = 0;  ///< of quantised weights, at once
 };
 
 /// Its pieces, for M rows.
@@ -27,7 +28,7 @@ struct ProjectionScratch {
     ProjectionScratch(const Problem& problem, std::int64_t M, const ScratchNeeds& needs);
 
     engine::Scratch memory;
-    engine::Scratch::Piece product, xa, yb, rows, packed_a, packed_b, partials_a, partials_b;
+    engine::Scratch::Piece product, xa, yb, rows, packed_a, packed_b, partials_a, partials_b, weights, band;
 };
 
 }  // namespace smlora::ops

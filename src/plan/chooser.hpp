@@ -11,7 +11,7 @@
 
 namespace smlora::plan {
 
-/// Thread-safe.
+/// For problems and requests with plain weights. Thread-safe.
 class Chooser {
  public:
     virtual ~Chooser() = default;

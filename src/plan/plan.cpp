@@ -54,12 +54,14 @@ class Planner {
 
     void add(const Forward& request) {
         add_packing(request.packing);
+        add_unpack(request.unpack);
         add_product();
         if (problem_.y_rows == RowOrder::token) add_sum({problem_.N, request.vector_rows});
     }
 
     void add(const BackwardInput& request) {
         add_packing(request.packing);
+        add_unpack(request.unpack);
         add_product();
         const bool summed = problem_.x_rows == RowOrder::token;
         if (request.wants_dgates) {
@@ -99,6 +101,10 @@ class Planner {
     void add_packing(const families::Packing& packing) {
         if (packing.a) plan_.set(Role::pack_a, families::pack_a_step(problem_, *packing.a));
         if (packing.b) plan_.set(Role::pack_b, families::pack_b_step(problem_, *packing.b));
+    }
+
+    void add_unpack(const std::optional<Unpack>& unpack) {
+        if (unpack) plan_.set(Role::unpack, families::unpack_step(problem_, unpack->work));
     }
 
     /// The sum of a token's rows, each times its gate.

@@ -2,6 +2,37 @@
 
 namespace smlora::plan {
 
+Unpack unpack_request(const Problem& problem, const families::UnpackWork& work, std::uint64_t limit) {
+    const std::int64_t band = families::band_experts(problem, limit);
+    return {.work = work, .band = band < problem.E ? band : 0};
+}
+
+const Unpack* unpack_of(const Request& request) {
+    return std::visit(
+        [](const auto& one) -> const Unpack* {
+            if constexpr (requires { one.unpack; }) {
+                return one.unpack ? &*one.unpack : nullptr;
+            } else {
+                return nullptr;
+            }
+        },
+        request);
+}
+
+Request with_plain_weights(Request request) {
+    std::visit(
+        [](auto& one) {
+            if constexpr (requires { one.unpack; }) one.unpack.reset();
+        },
+        request);
+    return request;
+}
+
+Problem with_plain_weights(Problem problem) {
+    problem.weights = {};
+    return problem;
+}
+
 std::uint8_t bucket(const Request& request) {
     return std::visit(
         [](const auto& one) -> std::uint8_t {

@@ -7,8 +7,10 @@
 #include "families/unpack.hpp"
 
 #include <smlora/dtype.hpp>
+#include <smlora/problem.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <variant>
 
 namespace smlora::plan {
@@ -42,11 +44,23 @@ struct CombineBackward {
     friend bool operator==(const CombineBackward&, const CombineBackward&) = default;
 };
 
+/// How quantised weights become plain ones, which a product reads.
+struct Unpack {
+    families::UnpackWork work;
+    std::int64_t band = 0;  ///< experts at once; 0: all, in one launch of the product
+
+    friend bool operator==(const Unpack&, const Unpack&) = default;
+};
+
+/// In bands of the experts whose matrices fit `limit` bytes.
+[[nodiscard]] Unpack unpack_request(const Problem& problem, const families::UnpackWork& work, std::uint64_t limit);
+
 struct Forward {
     std::uint8_t bucket = 0;    ///< of T, see tuning/bucket.hpp
     bool tensor_cores = false;  ///< 16-bit types with every row 16-byte aligned
     bool vector_rows = false;   ///< rows of y 16-byte aligned
     families::Packing packing;
+    std::optional<Unpack> unpack = {};  ///< of quantised weights
 
     friend bool operator==(const Forward&, const Forward&) = default;
 };
@@ -58,6 +72,7 @@ struct BackwardInput {
     bool vector_bias = false;  ///< the bias and the rows of dy, if dgates need them, 16-byte aligned
     bool wants_dgates = false;
     families::Packing packing;
+    std::optional<Unpack> unpack = {};
 
     friend bool operator==(const BackwardInput&, const BackwardInput&) = default;
 };
@@ -89,6 +104,13 @@ struct Dequantize {
 
 using Request = std::variant<Forward, BackwardInput, BackwardLora, Route, Group, Combine, CombineBackward,
                              GatedActivation, Dequantize>;
+
+/// Null for plain weights and for operations without any.
+[[nodiscard]] const Unpack* unpack_of(const Request& request);
+
+/// The same with weights that are plain already: what products of quantised weights are chosen by.
+[[nodiscard]] Request with_plain_weights(Request request);
+[[nodiscard]] Problem with_plain_weights(Problem problem);
 
 /// The bucket of T; 0 for operations without one.
 [[nodiscard]] std::uint8_t bucket(const Request& request);

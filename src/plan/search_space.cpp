@@ -92,6 +92,7 @@ Problem plain_problem(const Problem& problem) {
     plain.adapter_dtype = problem.dtype;
     plain.gate_dtype = DType::fp32;
     plain.index_dtype = DType::int32;
+    plain.weights = {};
     return plain;
 }
 

@@ -10,8 +10,9 @@ namespace {
 
 class KernelSet {
  public:
-    KernelSet(const Problem& problem, const gpu::DeviceFacts& facts, const KnownChoices& choices)
-        : problem_(problem), facts_(facts), choices_(choices) {}
+    KernelSet(const Problem& problem, const gpu::DeviceFacts& facts, const KnownChoices& choices,
+              std::optional<Unpack> unpack = {})
+        : problem_(problem), facts_(facts), choices_(choices), unpack_(unpack) {}
 
     void add(const Request& request) {
         const Choices choices = choices_ ? choices_(request) : Choices{};
@@ -28,6 +29,7 @@ class KernelSet {
     template <class Projection>
     void add_with_packings(Projection request) {
         using families::Fastest;
+        if constexpr (requires { request.unpack; }) request.unpack = unpack_;
         if (problem_.R == 0) return add(request);
         if (problem_.adapter_dtype == problem_.dtype && problem_.R % 8 == 0) add(request);
         request.packing = {Fastest::inner, Fastest::inner};
@@ -42,6 +44,7 @@ class KernelSet {
     const Problem& problem_;
     const gpu::DeviceFacts& facts_;
     const KnownChoices& choices_;
+    const std::optional<Unpack> unpack_;
     std::vector<jit::KernelSpec> specs_;
 };
 
@@ -52,6 +55,11 @@ bool rows_are_whole_vectors(const Problem& problem) {
 }
 
 bool on_tensor_cores(const Problem& problem) { return rows_are_whole_vectors(problem) && size_of(problem.dtype) == 2; }
+
+std::optional<Unpack> aligned_unpack(const Problem& problem, std::uint64_t limit) {
+    if (problem.weights.encoding == Encoding::plain) return std::nullopt;
+    return unpack_request(problem, families::aligned_unpack_work(problem), limit);
+}
 
 Forward aligned_forward(const Problem& problem, std::int64_t T) {
     return {.bucket = tuning::bucket_of(T),
@@ -86,8 +94,8 @@ std::vector<Request> step_requests(const Problem& problem, std::int64_t T) {
 }
 
 std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T, const gpu::DeviceFacts& facts,
-                                          const KnownChoices& choices) {
-    KernelSet kernels(problem, facts, choices);
+                                          const KnownChoices& choices, std::uint64_t unpack_limit) {
+    KernelSet kernels(problem, facts, choices, aligned_unpack(problem, unpack_limit));
     const bool vectors = rows_are_whole_vectors(problem);
     for (const DType input : {DType::int32, DType::int64}) kernels.add(Route{input});
     if (problem.x_rows != RowOrder::grouped) kernels.add(Group{.rows = {problem.K, vectors}});

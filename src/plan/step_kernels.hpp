@@ -18,9 +18,10 @@ namespace smlora::plan {
 using KnownChoices = std::function<Choices(const Request&)>;
 
 /// The kernels of route, group, combine, forward, backward_input and backward_lora for T tokens, without duplicates.
+/// Quantised weights are unpacked to at most `unpack_limit` bytes at once.
 [[nodiscard]] std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T,
-                                                        const gpu::DeviceFacts& facts,
-                                                        const KnownChoices& choices = {});
+                                                        const gpu::DeviceFacts& facts, const KnownChoices& choices = {},
+                                                        std::uint64_t unpack_limit = families::default_unpack_limit);
 
 /// The kernels of activation and activation_backward on rows of `width` numbers, 16-byte aligned where the width
 /// allows it.
@@ -28,7 +29,8 @@ using KnownChoices = std::function<Choices(const Request&)>;
                                                               const gpu::DeviceFacts& facts);
 
 /// The requests of forward, backward_input and backward_lora in a training step of T tokens, which are what tuning a
-/// problem measures. Adapters are stored as the kernels read them, and rows 16-byte aligned where K and N allow it.
+/// problem measures, with plain weights. Adapters are stored as the kernels read them, and rows 16-byte aligned where K
+/// and N allow it.
 [[nodiscard]] std::vector<Request> step_requests(const Problem& problem, std::int64_t T);
 
 }  // namespace smlora::plan

@@ -23,7 +23,10 @@ std::optional<Role> rank_role(const Request& request) {
 }
 
 families::ProductWork product_work(const Problem& problem, const Request& request, Role role) {
-    return {problem, product_of(problem, request, role), tokens(bucket(request))};
+    families::ProductWork work{problem, product_of(problem, request, role), tokens(bucket(request))};
+    const Unpack* const unpack = unpack_of(request);
+    if (role == Role::product && unpack != nullptr) work.product.band = unpack->band;
+    return work;
 }
 
 families::GradientWork gradient_work(const Problem& problem, const BackwardLora& request) {

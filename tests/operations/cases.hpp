@@ -136,6 +136,54 @@ inline Cases many_token_cases() {
     };
 }
 
+inline Problem with_weights(Problem problem, WeightFormat format) {
+    problem.weights = format;
+    return problem;
+}
+
+/// Every encoding, in both layouts, and every kind of scale.
+inline Cases quantised_cases() {
+    using enum RowOrder;
+    Cases cases;
+    const auto add = [&](std::string name, Problem problem, const WeightFormat& format) {
+        cases.push_back({.name = std::move(name), .problem = with_weights(problem, format), .T = 40, .left_out = 0.2});
+    };
+    const Problem p = shape(8, 96, 64, 16, 2);
+    const Problem summed = with_bias(with_gates(with_rows(shape(8, 96, 160, 17, 3), token, token), DType::fp32));
+    for (const Encoding encoding : {Encoding::nf4, Encoding::fp4, Encoding::int8, Encoding::mxfp4, Encoding::fp8,
+                                    Encoding::mxfp8, Encoding::nvfp4, Encoding::int4}) {
+        const WeightFormat format = usual_format(encoding);
+        add(fmt::format("{}_ekn", name(encoding)), p, format);
+        add(fmt::format("{}_enk_summed", name(encoding)), with(summed, WeightLayout::enk), format);
+    }
+    const auto add_enk = [&](std::string name, const WeightFormat& format) {
+        add(std::move(name), with(with_rows(shape(5, 256, 192, 3, 2), grouped, grouped), WeightLayout::enk), format);
+    };
+    add_enk("nf4_double", {.encoding = Encoding::nf4, .scales = DType::uint8, .block = 128, .outer_block = 256});
+    add_enk("mxfp4_uint8", {.encoding = Encoding::mxfp4, .scales = DType::uint8, .block = 32});
+    add_enk("fp8_parts", {.encoding = Encoding::fp8, .scales = DType::bf16, .block = 128, .parts = 2});
+    add_enk("nvfp4_divisor", {.encoding = Encoding::nvfp4,
+                              .scales = DType::e4m3,
+                              .block = 16,
+                              .parts = 2,
+                              .global_scale = GlobalScale::divisor});
+    add_enk("int4_128", {.encoding = Encoding::int4, .scales = DType::fp16, .block = 128});
+    // Blocks that go on in the next row, and rows that are no whole units of 16 bytes.
+    add("nf4_odd", shape(3, 37, 53, 5, 2), usual_format(Encoding::nf4));
+    add("nf4_odd_fp32", shape(3, 37, 53, 5, 2, DType::fp32), usual_format(Encoding::nf4));
+    add("int8_fp16", shape(4, 96, 80, 16, 2, DType::fp16), usual_format(Encoding::int8));
+    cases.push_back({.name = "mxfp4_one_token", .problem = with_weights(p, usual_format(Encoding::mxfp4)), .T = 1});
+    cases.push_back({.name = "mxfp4_no_token", .problem = with_weights(p, usual_format(Encoding::mxfp4)), .T = 0});
+    cases.push_back({.name = "nvfp4_one_expert",
+                     .problem = with_weights(with_rows(p, token, token), usual_format(Encoding::nvfp4)),
+                     .T = 70,
+                     .choice = Choice::one_expert});
+    cases.push_back({.name = "nf4_rank_256",
+                     .problem = with_weights(shape(2, 64, 96, 256, 1), usual_format(Encoding::nf4)),
+                     .T = 20});
+    return cases;
+}
+
 /// Several tiles in every direction: rows of an expert, columns, the reduction, the rank.
 inline Cases tile_cases() {
     using enum RowOrder;

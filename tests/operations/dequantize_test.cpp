@@ -111,7 +111,7 @@ TEST_P(Dequantize, RefusesAPlainWeight) {
         ADD_FAILURE();
     } catch (const Error& error) {
         EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
-        EXPECT_STREQ(error.what(), "weight.encoding: expected one that is quantised, got plain");
+        EXPECT_STREQ(error.what(), "W.encoding: expected one that is quantised, got plain");
     }
 }
 

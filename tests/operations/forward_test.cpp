@@ -27,6 +27,7 @@ SMLORA_ON_CASES(Tile, Forward, tile_cases());
 SMLORA_ON_CASES(RowOrder, Forward, row_order_cases());
 SMLORA_ON_CASES(Layout, Forward, layout_cases());
 SMLORA_ON_CASES(Double, Forward, double_cases());
+SMLORA_ON_CASES(Quantised, Forward, quantised_cases());
 
 class ForwardOutput : public OnCases {};
 
@@ -89,6 +90,7 @@ TEST_P(Base, IsForwardOfRankZero) {
 SMLORA_ON_CASES(Small, Base, small_cases());
 SMLORA_ON_CASES(Width, Base, width_cases());
 SMLORA_ON_CASES(RowOrder, Base, row_order_cases());
+SMLORA_ON_CASES(Quantised, Base, quantised_cases());
 
 }  // namespace
 }  // namespace smlora::test

@@ -52,6 +52,8 @@ void fill(C& c) {
 
 using capi::test::expect_same;  // of tensors
 
+void expect_same(const Weight& plain, const smlora_tensor& c) { expect_same(plain.codes, c); }
+
 void expect_same(const std::optional<TuningPolicy>& cpp, smlora_tuning c) {
     EXPECT_EQ(c, SMLORA_TUNING_FIRST_USE);
     EXPECT_EQ(cpp, TuningPolicy::first_use);

@@ -26,6 +26,8 @@ smlora_tensor to_c(const Tensor& tensor) {
     return c;
 }
 
+smlora_tensor to_c(const Weight& plain) { return to_c(plain.codes); }
+
 template <class Cpp, class C>
 void copy_members(const Cpp& from, C& to) {
     for_each_member<C>([&](const auto& member) {
@@ -43,12 +45,15 @@ void copy_members(const Cpp& from, C& to) {
     });
 }
 
-/// The same in C, by the members that both structs have.
+/// The same in C, by the members that both structs have. `c`: the others.
 template <class C>
-C to_c(const typename Members<C>::Cpp& from) {
-    auto c = initialised<C>();
+C to_c(const typename Members<C>::Cpp& from, C c) {
     copy_members(from, c);
     return c;
+}
+template <class C>
+C to_c(const typename Members<C>::Cpp& from) {
+    return to_c(from, initialised<C>());
 }
 
 /// An output as C++ writes it and as C does, both poisoned at first.
@@ -272,6 +277,45 @@ TEST_F(COperations, Scatter2ScatterLeavesTheAdapterOut) {
     c_args.y = to_c(y.c.view());
     ASSERT_EQ(smlora_scatter2scatter(c_engine, nullptr, &c_problem, &c_args), SMLORA_OK) << smlora_last_error();
     y.expect_same();
+}
+
+TEST_F(COperations, QuantisedWeightsTakeThePlaceOfW) {
+    Case quantised = spec;
+    quantised.problem.weights = usual_format(Encoding::int8);
+    const workload::Projection q{engine(), quantised, fresh, top_idx};
+    const auto c_quantised = to_c<smlora_problem>(q.problem);
+    const auto weight = to_c(q.weight(), smlora_weight{});
+    const Twice y([&] { return q.make_y(); });
+    ForwardArgs args = q.forward_args();
+    args.y = y.cpp.view();
+    forward(engine(), {}, q.problem, args);
+    auto c_args = to_c<smlora_forward_args>(args);
+    c_args.W = {};
+    c_args.quantized = &weight;
+    c_args.y = to_c(y.c.view());
+    ASSERT_EQ(smlora_forward(c_engine, nullptr, &c_quantised, &c_args), SMLORA_OK) << smlora_last_error();
+    y.expect_same();
+
+    const Twice dx([&] { return q.make_dx(); });
+    BackwardInputArgs input = q.backward_input_args();
+    input.dx = dx.cpp.view();
+    backward_input(engine(), {}, q.problem, input);
+    auto c_input = to_c<smlora_backward_input_args>(input);
+    c_input.W = {};
+    c_input.quantized = &weight;
+    c_input.dx = to_c(dx.c.view());
+    ASSERT_EQ(smlora_backward_input(c_engine, nullptr, &c_quantised, &c_input), SMLORA_OK) << smlora_last_error();
+    dx.expect_same();
+
+    c_args.W = to_c(q.W.view());
+    EXPECT_EQ(smlora_forward(c_engine, nullptr, &c_quantised, &c_args), SMLORA_INVALID_ARGUMENT);
+    EXPECT_STREQ(smlora_last_error(), "W: expected none, as args.quantized is given; got a tensor");
+
+    smlora_weight_format format{};
+    ASSERT_EQ(smlora_usual_format(SMLORA_ENCODING_INT8, &format), SMLORA_OK);
+    EXPECT_EQ(format.encoding, SMLORA_ENCODING_INT8);
+    EXPECT_EQ(format.parts, 1);
+    EXPECT_EQ(smlora_usual_format(9, &format), SMLORA_INVALID_ARGUMENT);
 }
 
 TEST_F(COperations, WorkspaceQueriesAreThoseOfCpp) {

@@ -118,9 +118,12 @@ struct NamedArgument {
     Argument<Call> of;
 };
 
-#define SMLORA_ARGUMENT(Call, member)                              \
-    NamedArgument<Call> {                                          \
-#member, [](Call & c) -> Tensor& { return c.args.member; } \
+Tensor& view_of(Tensor& tensor) { return tensor; }
+Tensor& view_of(Weight& weight) { return weight.codes; }
+
+#define SMLORA_ARGUMENT(Call, member)                                       \
+    NamedArgument<Call> {                                                   \
+#member, [](Call & c) -> Tensor& { return view_of(c.args.member); } \
     }
 
 /// Puts each output where another argument begins; the refusal names both.

@@ -74,6 +74,47 @@ TEST(Problem, NamesTheFieldThatIsWrong) {
          [](Problem& p) { p.y_rows = static_cast<RowOrder>(-1); }},
         {"problem.gates: expected false unless problem.y_rows is token, got true with y_rows = scattered",
          [](Problem& p) { p.gates = true; }},
+        {"encoding: expected a value from 0 to 8, got 9",
+         [](Problem& p) { p.weights.encoding = static_cast<Encoding>(9); }},
+        {"problem.weights.block: expected a power of two from 32 to 4096 for nf4, got 0",
+         [](Problem& p) { p.weights.encoding = Encoding::nf4; }},
+        {"problem.weights.scales: expected fp32, got uint8",
+         [](Problem& p) {
+             p.weights = usual_format(Encoding::nf4);
+             p.weights.scales = DType::uint8;
+         }},
+        {"problem.weights.scales: expected uint8, got fp32",
+         [](Problem& p) {
+             p.weights = usual_format(Encoding::nf4);
+             p.weights.outer_block = 256;
+         }},
+        {"problem.weights.outer_block: expected 0 for fp8, got 256",
+         [](Problem& p) {
+             p.weights = usual_format(Encoding::fp8);
+             p.weights.outer_block = 256;
+         }},
+        {"problem.weights.outer_block: expected 0 or more, got -1",
+         [](Problem& p) {
+             p.weights = usual_format(Encoding::fp4);
+             p.weights.outer_block = -1;
+         }},
+        {"problem.weights.block: expected a divisor of columns = 48, got 32",
+         [](Problem& p) { p.weights = usual_format(Encoding::mxfp4); }},
+        {"problem.weights.parts: expected a divisor of rows = 64, got 3",
+         [](Problem& p) {
+             p.weights = usual_format(Encoding::nvfp4);
+             p.weights.parts = 3;
+         }},
+        {"problem.weights.global_scale: expected factor or divisor, got the value 2",
+         [](Problem& p) {
+             p.weights = usual_format(Encoding::nvfp4);
+             p.weights.global_scale = static_cast<GlobalScale>(2);
+         }},
+        {"problem.dtype: expected bf16, fp16 or fp32 with quantised weights, got fp64",
+         [](Problem& p) {
+             p.weights = usual_format(Encoding::int8);
+             p.dtype = p.adapter_dtype = DType::fp64;
+         }},
     };
     for (const Case& wrong : cases) {
         Problem problem = sound();
@@ -98,6 +139,36 @@ TEST(Problem, IsWrittenInOneLine) {
     problem.gates = problem.bias = true;
     problem.index_dtype = DType::int64;
     EXPECT_EQ(to_string(problem), "E8 K64 N48 R4 k2 bf16 enk grouped->token adapter:fp32 bias gates:fp32 index:int64");
+    problem = sound();
+    problem.weights = usual_format(Encoding::nf4);
+    EXPECT_EQ(to_string(problem), "E8 K64 N48 R4 k2 bf16 ekn token->scattered weights: nf4 block 64");
+}
+
+TEST(WeightFormat, IsWrittenInOneLine) {
+    EXPECT_EQ(to_string(WeightFormat{}), "plain");
+    EXPECT_EQ(to_string(usual_format(Encoding::int8)), "int8");
+    EXPECT_EQ(to_string(usual_format(Encoding::mxfp4)), "mxfp4 block 32");
+    WeightFormat format = usual_format(Encoding::nf4);
+    format.scales = DType::uint8;
+    format.outer_block = 256;
+    EXPECT_EQ(to_string(format), "nf4 block 64 double 256");
+    format = usual_format(Encoding::fp8);
+    format.scales = DType::bf16;
+    format.parts = 2;
+    EXPECT_EQ(to_string(format), "fp8 block 128 bf16 parts 2");
+    format = usual_format(Encoding::nvfp4);
+    format.global_scale = GlobalScale::divisor;
+    EXPECT_EQ(to_string(format), "nvfp4 block 16 divisor");
+    EXPECT_THROW(static_cast<void>(usual_format(static_cast<Encoding>(9))), Error);
+}
+
+TEST(WeightFormat, OfEveryEncodingIsSound) {
+    for (std::int32_t encoding = 0; encoding <= 8; ++encoding) {
+        Problem problem = sound();
+        problem.K = problem.N = 128;
+        problem.weights = usual_format(static_cast<Encoding>(encoding));
+        EXPECT_NO_THROW(validate(problem)) << to_string(problem);
+    }
 }
 
 TEST(Problem, PadsTheRankToEight) {

@@ -13,7 +13,7 @@ void expect_weight_and_adapter_checked() {
     expect_routing_checked<Call>();
     expect_gates_checked<Call>();
     expect_tensor_checked<Call>(
-        "W", [](Call& c) -> Tensor& { return c.args.W; }, "[E, K, N] = [4, 24, 40]", "fp16");
+        "W", [](Call& c) -> Tensor& { return c.args.W.codes; }, "[E, K, N] = [4, 24, 40]", "fp16");
     expect_tensor_checked<Call>(
         "A", [](Call& c) -> Tensor& { return c.args.A; }, "[E, R, K] = [4, 5, 24]", "fp32");
     expect_tensor_checked<Call>(
@@ -42,7 +42,7 @@ TEST(ValidateForward, TakesWhatIsSound) {
                                 c.problem.weight_layout = WeightLayout::enk;
                                 c.args.W = strided(DType::fp16, {E, N, K}, {N * K + 8, K, 1});
                             }},
-                           {"one W for all experts", [](Forward& c) { c.args.W.strides[0] = 0; }},
+                           {"one W for all experts", [](Forward& c) { c.args.W.codes.strides[0] = 0; }},
                            {"A and B of column e * R + r",
                             [](Forward& c) {
                                 c.args.B = strided(DType::fp32, {E, N, R}, {R, E * R, 1});
@@ -120,7 +120,7 @@ TEST(ValidateForward, NamesWhatIsWrong) {
               c.args.W = strided(DType::fp16, {E, K, N}, {K * 42, 42, 1});
           }},
          {"W: expected strides of 0 or more, got strides [-960, 40, 1] for shape [4, 24, 40]",
-          [](Call& c) { c.args.W.strides[0] = -960; }},
+          [](Call& c) { c.args.W.codes.strides[0] = -960; }},
          {"A: expected strides of 0 or more, got strides [120, -24, 1] for shape [4, 5, 24]",
           [](Call& c) { c.args.A.strides[1] = -24; }},
          {"B: expected less than 2^63 bytes, got strides [200, 9223372036854775807, 1] for shape [4, 40, 5]",

@@ -71,7 +71,7 @@ void check_product(const cpu::Kernels<Acc>& kernels, const RandomFactor<Acc>& le
     const std::int64_t rows = left.outers - row0;
     const std::int64_t columns = right.outers - column0;
     cpu::Tile<Acc> tile(kernels, rows, columns);
-    tile.add(left.factor, row0, right.factor, column0, k0, depth - k0);
+    tile.add(left.factor, {row0, k0}, right.factor, {column0, k0}, depth - k0);
     std::vector<double> got;
     std::vector<double> expected;
     for (std::int64_t i = 0; i < rows; ++i) {
@@ -141,11 +141,11 @@ TEST(Kernels, GiveAnElementTheSameBitsWhereverItLies) {
         const RandomFactor<float> left(DType::bf16, 40, 300, true, 1, false, false, false, random);
         const RandomFactor<float> right(DType::bf16, 90, 300, false, 1, false, false, false, random);
         cpu::Tile<float> whole(set.fp32, 40, 90);
-        whole.add(left.factor, 0, right.factor, 0, 0, 300);
+        whole.add(left.factor, {0, 0}, right.factor, {0, 0}, 300);
         for (std::int64_t row : {0, 5, 39}) {
             for (std::int64_t column : {0, 31, 89}) {
                 cpu::Tile<float> one(set.fp32, 1, 1);
-                one.add(left.factor, row, right.factor, column, 0, 300);
+                one.add(left.factor, {row, 0}, right.factor, {column, 0}, 300);
                 EXPECT_EQ(one.row(0)[0], whole.row(row)[column]);
             }
         }
