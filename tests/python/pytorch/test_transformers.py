@@ -11,6 +11,7 @@ peft = pytest.importorskip("peft")
 
 import smlora  # noqa: E402
 import smlora.transformers as st  # noqa: E402
+from smlora.transformers import _experts, _peft, _warnings  # noqa: E402
 from reference import assert_close, error  # noqa: E402
 
 st.register()
@@ -119,13 +120,13 @@ def materialised(monkeypatch):
 def called(monkeypatch):
     """How many times the experts were one operation."""
     calls = []
-    original = st.moe_lora_mlp
+    original = _experts.moe_lora_mlp
 
     def record(*arguments, **named):
         calls.append(named.get("gate_up_lora") is not None)
         return original(*arguments, **named)
 
-    monkeypatch.setattr(st, "moe_lora_mlp", record)
+    monkeypatch.setattr(_experts, "moe_lora_mlp", record)
     return calls
 
 
@@ -203,15 +204,15 @@ def test_bf16_with_adapters_in_fp32_under_autocast(device, name, choices):
 
 def test_a_first_step_compiles_the_kernels_of_its_problems_at_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(st, "prewarm", lambda problems, tokens: asked.append((problems, tokens)))
-    monkeypatch.setattr(st, "_prewarmed", set())
+    monkeypatch.setattr(_experts, "prewarm", lambda problems, tokens: asked.append((problems, tokens)))
+    monkeypatch.setattr(_experts, "_prewarmed", set())
     _, fused = both("qwen3_moe", with_adapter, dtype=torch.bfloat16)
     for layer in fused.base_model.model.model.layers:
         experts = layer.mlp.experts
         wrappers = {experts.parameter_name: experts, experts.base_layer.parameter_name: experts.base_layer}
-        adapters = {name: st._adapter_of(wrapper, "default") for name, wrapper in wrappers.items()}
+        adapters = {name: _peft.adapter_of(wrapper, "default") for name, wrapper in wrappers.items()}
         module = experts.get_base_layer()
-        st._compile_the_step(module, torch.zeros(38, 32, dtype=torch.bfloat16),
+        _experts.compile_the_step(module, torch.zeros(38, 32, dtype=torch.bfloat16),
                              torch.zeros(38, 2, dtype=torch.bfloat16), 2, adapters)
     types = torch.bfloat16, torch.float32, torch.bfloat16, torch.int32, "enk"
     assert asked == [([
@@ -286,7 +287,7 @@ def test_two_active_adapters_fall_back_with_a_warning():
         return model
 
     eager, fused = both("qwen3_moe", prepare)
-    st._warned.clear()
+    _warnings.warned.clear()
     with pytest.warns(UserWarning, match="smlora: 2 adapters are active at once"):
         compare(eager, fused, tokens())
 
@@ -349,7 +350,7 @@ def test_an_unknown_activation_falls_back_with_one_warning():
     for layer in reference.model.layers:
         layer.mlp.experts.act_fn = torch.nn.Mish()
     ids = tokens()
-    st._warned.clear()
+    _warnings.warned.clear()
     with pytest.warns(UserWarning, match="smlora: the activation of Qwen3MoeExperts is none that smlora has") as seen:
         loss = loss_of(model, ids)
     assert len([w for w in seen if "smlora" in str(w.message)]) == 1
