@@ -9,11 +9,11 @@ The experts of such a model are one operation, `smlora.moe_lora_mlp`, with PEFT'
 ever added to its adapter in memory. Quantised experts are trained as they lie in the model, see docs/quantised.md. What cannot
 be served runs as it would have, with one warning that says why."""
 
-from smlora.transformers._decoding import dequantize_experts
+from smlora.transformers._conversion import dequantize_experts, quantize_experts
 from smlora.transformers._experts import NAME, experts_forward
 from smlora.transformers._peft import register_peft
 
-__all__ = ["dequantize_experts", "register"]
+__all__ = ["dequantize_experts", "quantize_experts", "register"]
 
 
 def register():
