@@ -50,19 +50,19 @@ smlora_weight quantized_weight(PyObject* codes, PyObject* part_list, PyObject* f
     weight.global_scale = static_cast<smlora_global_scale>(fields.integer());
     fields.integer();  // which way round the view is
     fields.end();
-    device.check(codes, "weight.codes");
-    weight.codes = to_tensor(codes, "weight.codes", Types::packed);
+    device.check(codes, "W.codes");
+    weight.codes = to_tensor(codes, "W.codes", Types::packed);
     Parts parts(part_list, device);
-    weight.scales = parts.tensor("weight.scales");
+    weight.scales = parts.tensor("W.scales");
     if (weight.encoding == SMLORA_ENCODING_NF4 || weight.encoding == SMLORA_ENCODING_FP4) {
-        weight.table = parts.tensor("weight.table");
+        weight.table = parts.tensor("W.table");
         if (parts.any_left()) {
-            weight.double_quantization.scales = parts.tensor("weight.outer_scales");
-            weight.double_quantization.table = parts.tensor("weight.outer_table");
-            weight.double_quantization.offset = parts.tensor("weight.outer_offset");
+            weight.double_quantization.scales = parts.tensor("W.outer_scales");
+            weight.double_quantization.table = parts.tensor("W.outer_table");
+            weight.double_quantization.offset = parts.tensor("W.outer_offset");
         }
     }
-    if (weight.encoding == SMLORA_ENCODING_NVFP4) weight.global_scales = parts.tensor("weight.global_scales");
+    if (weight.encoding == SMLORA_ENCODING_NVFP4) weight.global_scales = parts.tensor("W.global_scales");
     return weight;
 }
 
@@ -81,6 +81,7 @@ struct Call {
     smlora_stream stream;
     PyObject* allocate;  // borrowed
     smlora_problem problem;
+    smlora_weight quantized{};  // where a call is given one
     Device device;
 
     smlora_tensor tensor(PyObject* object, const char* name) {
@@ -105,8 +106,32 @@ struct Call {
         return result;
     }
 
-    /// W, a view [E, K, N] in either layout; sets E, K, N and dtype.
-    smlora_tensor weight(PyObject* object) {
+    /// What an operation multiplies with, of its arguments W, weight_parts and weight_format: args.W or args.quantized.
+    template <class Arguments, class Args>
+    void read_weight(const Arguments& a, const smlora_tensor& rows, Args& args) {
+        if (a.weight_format == Py_None) {
+            args.W = plain_weight(a.W);
+            return;
+        }
+        quantized = quantized_weight(a.W, a.weight_parts, a.weight_format, device);
+        args.quantized = &quantized;
+        const bool transposed = integers_of(a.weight_format).back() != 0;
+        problem.weight_layout = transposed ? SMLORA_WEIGHT_ENK : SMLORA_WEIGHT_EKN;
+        problem.E = quantized.E;
+        problem.K = transposed ? quantized.columns : quantized.rows;
+        problem.N = transposed ? quantized.rows : quantized.columns;
+        problem.dtype = rows.dtype;
+        problem.weights = {.encoding = quantized.encoding,
+                           .scales = quantized.scales.dtype,
+                           .block = quantized.block,
+                           .parts = quantized.parts,
+                           .outer_block = quantized.double_quantization.block,
+                           .global_scale = quantized.global_scale,
+                           .reserved = 0};
+    }
+
+    /// A view [E, K, N] in either layout; sets E, K, N and dtype.
+    smlora_tensor plain_weight(PyObject* object) {
         smlora_tensor W = tensor(object, "W");
         if (W.ndim != 3) return W;  // the operation says what is wrong
         problem.E = W.shape[0];
@@ -283,7 +308,7 @@ PyObject* forward(const forward_arguments& a) {
     smlora_forward_args_init(&args, sizeof args);
     args.scaling = number_of(a.scaling);
     args.x = call.tensor(a.x, "x");
-    args.W = call.weight(a.W);
+    call.read_weight(a, args.x, args);
     args.A = call.tensor(a.A, "A");
     args.B = call.tensor(a.B, "B");
     call.adapter(args.A, 1);
@@ -314,7 +339,7 @@ PyObject* backward_input(const backward_input_arguments& a) {
     smlora_backward_input_args_init(&args, sizeof args);
     args.scaling = number_of(a.scaling);
     args.dy = call.tensor(a.dy, "dy");
-    args.W = call.weight(a.W);
+    call.read_weight(a, args.dy, args);
     args.A = call.tensor(a.A, "A");
     args.B = call.tensor(a.B, "B");
     call.adapter(args.A, 1);
@@ -364,7 +389,7 @@ PyObject* dequantize(const dequantize_arguments& a) {
     Call call(a);
     smlora_dequantize_args args;
     smlora_dequantize_args_init(&args, sizeof args);
-    args.weight = quantized_weight(a.codes, a.weight_parts, a.weight_format, call.device);
+    args.W = quantized_weight(a.codes, a.weight_parts, a.weight_format, call.device);
     args.out = output(a.out, "out");
     check(without_gil([&] { return smlora_dequantize(call.engine, call.stream, &args); }));
     return none();

@@ -99,6 +99,6 @@ ARGUMENT_ERRORS = (ValueError, NotImplementedError)
 def in_callers_words(error, names=LINEAR_NAMES):
     """The same error of an operator with the name that its argument has for the caller."""
     name, colon, rest = str(error).partition(":")
-    if name.startswith("weight."):  # a field of a quantised one
-        name = names["W"] + name.removeprefix("weight")
+    if name.startswith("W."):  # of a quantised one
+        name = names["W"] + name.removeprefix("W").replace("double_quantization.", "outer_")
     return type(error)(names.get(name, name) + colon + rest.replace("(problem.dtype)", "(the type of the rows)"))

@@ -7,7 +7,7 @@ import torch
 from torch.utils import _pytree
 
 from smlora import _native
-from smlora._arguments import described
+from smlora._arguments import ARGUMENT_ERRORS, described, in_callers_words
 from smlora.quantized._dequantize import dequantize_op
 
 ENCODINGS = {name: value for value, name in enumerate(_native.encodings)}
@@ -190,7 +190,10 @@ class QuantizedWeight:
                     f"{tensor.device}"
                 )
         if self.codes.device.type in ("cpu", "cuda"):
-            _native.check_weight(*self.operands())
+            try:
+                _native.check_weight(*self.operands())
+            except ARGUMENT_ERRORS as error:
+                raise in_callers_words(error) from None
         return self
 
     def operands(self):
@@ -243,7 +246,10 @@ class QuantizedWeight:
         """smlora.dequantize of it."""
         if dtype not in DECODED_TYPES:
             raise ValueError(f"dtype: expected bfloat16, float16 or float32, got {dtype}")
-        values = dequantize_op.call(*self.operands(), dtype)
+        try:
+            values = dequantize_op.call(*self.operands(), dtype)
+        except ARGUMENT_ERRORS as error:
+            raise in_callers_words(error) from None
         return values.transpose(1, 2) if self.transposed else values
 
 

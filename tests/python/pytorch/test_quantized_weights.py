@@ -1,0 +1,396 @@
+"""QuantizedWeight: its constructors, quantize and dequantize, and what it is for torch."""
+
+import copy
+
+import pytest
+import smlora
+import torch
+from quantised import OPTIONS, VALUES, QuantState, digest, golden_entries, golden_weight, random_weight, read_golden, same_bits
+from smlora.quantized import QuantizedParameters
+from torch.library import opcheck
+from torch.utils import _pytree as pytree
+
+
+# ---- golden vectors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", golden_entries(), ids=lambda entry: entry["file"].partition(".")[0])
+def test_decodes_to_the_bits_of_the_library_behind_the_format(device, entry):
+    roles = read_golden(entry, device)
+    weight = golden_weight(entry, roles)
+    assert weight.encoding == entry["encoding"] and list(weight.shape) == entry["shape"]
+    assert weight.codes.data_ptr() == roles["codes"].data_ptr()
+    names = [name for name in VALUES if name in roles]
+    assert names
+    for name in names:
+        assert same_bits(smlora.dequantize(weight, VALUES[name]), roles[name]), name
+        assert same_bits(weight.transpose(1, 2).dequantize(VALUES[name]), roles[name].transpose(1, 2)), name
+
+
+def test_golden_vectors_have_every_encoding():
+    assert {entry["encoding"] for entry in golden_entries()} == {name.removesuffix("_double") for name in OPTIONS}
+
+
+# ---- constructors -----------------------------------------------------------------------------------------------------
+
+
+def first_golden(encoding, **wanted):
+    for entry in golden_entries():
+        if entry["encoding"] == encoding and all(entry.get(key) == value for key, value in wanted.items()):
+            return entry, read_golden(entry)
+    raise AssertionError(f"no golden {encoding} with {wanted}")
+
+
+def test_lists_of_experts_are_stacked():
+    entry, roles = first_golden("mxfp4")
+    whole = golden_weight(entry, roles)
+    listed = smlora.from_mxfp4(list(roles["codes"]), list(roles["scales"]))
+    assert digest(listed) == digest(whole) and listed.format == whole.format
+
+
+def test_parts_of_experts_are_joined():
+    entry, roles = first_golden("nvfp4", parts=2)
+    whole = golden_weight(entry, roles)
+    halves = {name: [list(expert.chunk(2)) for expert in roles[name]] for name in ("codes", "scales")}
+    scales = [[scale.reshape(()) for scale in expert] for expert in roles["global_scales"]]
+    divisor = entry["global_scale"] == "divisor"
+    joined = smlora.from_nvfp4(halves["codes"], halves["scales"], scales, divisor)
+    assert joined.parts == 2 and digest(joined) == digest(whole)
+    with pytest.raises(ValueError, match="parts: expected 2, as many as each expert has tensors, got 3"):
+        smlora.from_nvfp4(halves["codes"], halves["scales"], scales, divisor, parts=3)
+
+
+@pytest.mark.parametrize("scale", [0.5, torch.tensor(0.5), torch.tensor([0.5]), "E", "E11", "parts"])
+def test_global_scales_for_all_for_experts_and_for_parts(scale):
+    weight = random_weight("nvfp4", 3, 4, 32)
+    full = {"E": torch.full((3,), 0.5), "E11": torch.full((3, 1, 1), 0.5), "parts": torch.full((3, 2), 0.5)}
+    scale = full[scale] if isinstance(scale, str) else scale
+    made = smlora.from_nvfp4(weight.codes, weight.scales, scale, parts=2)
+    expected = smlora.from_nvfp4(weight.codes, weight.scales, full["parts"], parts=2)
+    assert made.global_scales.shape == (3, 2)
+    assert same_bits(made.dequantize(torch.float32), expected.dequantize(torch.float32))
+
+
+def test_experts_of_bitsandbytes_are_stacked():
+    experts = [random_weight(name, 1, 8, 64) for name in ("nf4", "nf4", "nf4")]
+    states = [QuantState("nf4", torch.Size((8, 64)), 64, expert.scales, expert.table) for expert in experts]
+    stacked = smlora.from_bnb([expert.codes for expert in experts], states)
+    expected = torch.cat([expert.dequantize(torch.float32) for expert in experts])
+    assert same_bits(stacked.dequantize(torch.float32), expected)
+
+
+def test_experts_whose_scales_are_quantised_are_stacked_with_plain_scales():
+    experts = [random_weight("nf4_double", 1, 8, 64) for _ in range(3)]
+    states = []
+    for expert in experts:
+        inner = QuantState(None, None, expert.outer_block, expert.outer_scales, expert.outer_table)
+        states.append(QuantState("nf4", torch.Size((8, 64)), 64, expert.scales, expert.table, inner, expert.outer_offset))
+    stacked = smlora.from_bnb([expert.codes for expert in experts], states)
+    assert stacked.scales.dtype == torch.float32 and stacked.outer_scales is None
+    expected = torch.cat([expert.dequantize(torch.float32) for expert in experts])
+    assert same_bits(stacked.dequantize(torch.float32), expected)
+
+
+def test_codes_in_storage_of_another_type():
+    weight = random_weight("nf4", 2, 8, 64)
+    state = QuantState("nf4", weight.shape, 64, weight.scales, weight.table)
+    made = smlora.from_bnb(weight.codes.view(torch.bfloat16), state)
+    assert made.codes.data_ptr() == weight.codes.data_ptr() and digest(made) == digest(weight)
+
+
+def test_a_shape_that_the_state_does_not_have():
+    weight = random_weight("nf4", 2, 8, 64)
+    state = QuantState("nf4", torch.Size((16, 64)), 64, weight.scales, weight.table)
+    with pytest.raises(ValueError, match=r"shape: expected \[E, rows, columns\], which the weight does not say, got \[16, 64\]"):
+        smlora.from_bnb(weight.codes, state)
+    assert digest(smlora.from_bnb(weight.codes, state, shape=(2, 8, 64))) == digest(weight)
+    parameter = torch.nn.Parameter(weight.codes, requires_grad=False)
+    parameter.quant_state, parameter._original_shape = state, torch.Size((2, 8, 64))
+    assert digest(smlora.from_bnb(parameter)) == digest(weight)
+
+
+NF4_OF_RAMP = "44444444445555555556666666667777788899aaabbbccccddddeeeeeeefffff"
+FP4_OF_RAMP = "bbbbbbaaaaaaaadddddccccffeeee99911166667744445555522222222333333"
+
+MXFP4 = random_weight("mxfp4", 2, 4, 64)
+FP8 = random_weight("fp8", 2, 6, 64)
+NF4 = random_weight("nf4", 2, 8, 64)
+INT4 = random_weight("int4", 2, 4, 64)
+NVFP4 = random_weight("nvfp4", 2, 4, 64)
+STATE = QuantState("nf4", NF4.shape, 64, NF4.scales, NF4.table)
+
+WRONG = [
+    (lambda: smlora.from_mxfp4(MXFP4.codes, MXFP4.scales[:, :, :1]),
+     r"weight.scales: expected \[E, rows, columns / block\] = \[2, 4, 2\], got \[2, 4, 1\]"),
+    (lambda: smlora.from_mxfp4(MXFP4.codes.float(), MXFP4.scales), "weight.codes: expected uint8 or int8, got fp32"),
+    (lambda: smlora.from_mxfp4(MXFP4.codes[0], MXFP4.scales), r"blocks: expected a tensor \[E, rows, columns / 2\], got \[4, 32\]"),
+    (lambda: smlora.from_mxfp4("x", MXFP4.scales), "blocks: expected a tensor or a list of them.*, got 'x' of type str"),
+    (lambda: smlora.from_mxfp4([], MXFP4.scales), "blocks: expected a tensor or a list of them"),
+    (lambda: smlora.from_mxfp4([MXFP4.codes[0], MXFP4.codes[1, :2]], MXFP4.scales), r"blocks\[1\]: expected \[4, 32\].*got \[2, 32\]"),
+    (lambda: smlora.from_mxfp4([MXFP4.codes[0], 7], MXFP4.scales), r"blocks\[1\]: expected a tensor, got 7 of type int"),
+    (lambda: smlora.from_mxfp4(MXFP4.codes.transpose(0, 1).contiguous().transpose(0, 1), MXFP4.scales),
+     "weight.codes: expected .*contiguous"),
+    (lambda: smlora.from_fp8(FP8.codes, FP8.scales, 128, 2), r"weight.scales: expected \[E, parts ceil.*got \[2, 2, 3\]"),
+    (lambda: smlora.from_fp8(FP8.codes, FP8.scales, [128, 64], 2), r"block: expected a number or two that are the same, got \[128, 64\]"),
+    (lambda: smlora.from_fp8(FP8.codes, FP8.scales, 24, 4), "weight.parts: expected a divisor of rows = 6, got 4"),
+    (lambda: smlora.from_nvfp4(NVFP4.codes, NVFP4.scales, torch.ones(3)), r"global_scale: expected float32.*\[E\] = \[2\].*got \[3\]"),
+    (lambda: smlora.from_nvfp4(NVFP4.codes, NVFP4.scales, None), "global_scale: expected a number, got None"),
+    (lambda: smlora.from_nvfp4([[NVFP4.codes[0], NVFP4.codes[0, :, :3]]], [NVFP4.scales[0]], 1.0), r"packed\[0\]: expected parts of the same"),
+    (lambda: smlora.from_compressed_tensors(INT4.codes, INT4.scales[:, :, :0]), "weight_scale: expected .*groups"),
+    (lambda: smlora.from_compressed_tensors(INT4.codes, INT4.scales, weight_zero_point=INT4.codes), "weight_zero_point: expected None"),
+    (lambda: smlora.from_compressed_tensors(INT4.codes, INT4.scales, weight_g_idx=INT4.codes), "weight_g_idx: expected None"),
+    (lambda: smlora.from_bnb(NF4.codes), "quant_state: expected one, as param_or_codes has none of its own, got None"),
+    (lambda: smlora.from_bnb(NF4.codes, 3), "quant_state: expected a QuantState of nf4 or fp4, got 3 of type int"),
+    (lambda: smlora.from_bnb(7), "param_or_codes: expected a tensor or a list of them.*got 7 of type int"),
+    (lambda: smlora.from_bnb([NF4.codes], [STATE, STATE]), "quant_state: expected a list of 1"),
+    (lambda: smlora.from_bnb(NF4.codes[:5], STATE), "weight.codes: expected ceil.E rows columns / 2. = 512 .*, got"),
+    (lambda: smlora.from_bnb(NF4.codes.view(torch.int8).view(2, 8, 32), torch.ones(3)), r"quant_state: expected the scales \[E, rows\]"),
+    (lambda: smlora.from_bnb([NF4.codes] * 2, [QuantState("nf4", torch.Size((7, 9)), 64, NF4.scales, NF4.table)] * 2),
+     r"param_or_codes: expected experts of a multiple of 64 values, the block, got \[7, 9\]"),
+    (lambda: smlora.from_bnb([NF4.codes] * 2, [STATE, QuantState("fp4", NF4.shape, 64, NF4.scales, NF4.table)]), r"quant_state\[1\]: expected nf4"),
+    (lambda: smlora.from_torchao(torch.zeros(2, 4, 64)), "tensor: expected one of torchao's MXTensor, NVFP4Tensor, Float8Tensor"),
+    (lambda: smlora.dequantize(torch.zeros(2), torch.float32), r"weight: expected a QuantizedWeight, got \[2\]"),
+    (lambda: MXFP4.dequantize(torch.float64), "dtype: expected bfloat16, float16 or float32, got torch.float64"),
+    (lambda: MXFP4.transpose(0, 1), "dim0, dim1: expected 1 and 2.*got 0 and 1"),
+    (lambda: smlora.QuantizedWeight("nf5", 2, 4, 64, MXFP4.codes, MXFP4.scales).check(), "weight.encoding: expected one of nf4.*got 'nf5'"),
+    (lambda: smlora.QuantizedWeight("mxfp4", 2, 4, 64, MXFP4.codes, None).check(), "weight.scales: expected a tensor.*got None"),
+    (lambda: smlora.QuantizedWeight("mxfp4", 2, 4, 64, MXFP4.codes, MXFP4.scales, block=32, table=NF4.table).check(),
+     "weight.table: expected None with encoding mxfp4"),
+    (lambda: smlora.QuantizedWeight("nvfp4", 2, 4, 64, NVFP4.codes, NVFP4.scales, 16, 2, global_scales=NVFP4.global_scales,
+                                    global_scale="times").check(), "weight.global_scale: expected \"factor\" or \"divisor\", got 'times'"),
+    (lambda: smlora.QuantizedWeight("mxfp4", 2, 4, 64, MXFP4.codes, MXFP4.scales.to("meta"), block=32).check(),
+     "weight.scales: expected a tensor on cpu, where weight.codes is, got one on meta"),
+]
+
+
+@pytest.mark.parametrize("make, message", WRONG)
+def test_errors_name_what_is_wrong(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# ---- quantize ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_values_come_back_to_within_a_step(device, name, dtype):
+    values = torch.randn(3, 10, 96, dtype=torch.float64).to(device, dtype)
+    encoding = name.removesuffix("_double")
+    weight = smlora.quantize(values, encoding, **OPTIONS[name])
+    assert weight.device == values.device and weight.encoding == encoding
+    error = (weight.dequantize(torch.float32).double() - values.double()).norm() / values.double().norm()
+    bounds = {"int8": 0.01, "fp8": 0.035, "mxfp8": 0.035, "nvfp4": 0.11, "nf4": 0.11, "nf4_double": 0.11, "int4": 0.13}
+    assert 1e-4 < error < bounds.get(name, 0.14)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_values_that_the_encoding_has_come_back_unchanged(device, name):
+    """But for nf4 and int8, whose products round, they also give the same codes."""
+    encoding = name.removesuffix("_double")
+    once = random_weight(name, 2, 8, 64, device).dequantize(torch.float32)
+    twice = smlora.quantize(once, encoding, **OPTIONS[name]).dequantize(torch.float32)
+    exact = name in ("mxfp4", "mxfp8")
+    torch.testing.assert_close(twice, once, rtol=0 if exact else 2e-2, atol=0 if exact else 2e-3)
+
+
+@pytest.mark.parametrize("encoding", ["mxfp4", "mxfp8", "nvfp4"])
+def test_powers_of_two_of_any_size_are_exact(device, encoding):
+    values = torch.ones(1, 4, 32, device=device) * torch.tensor([2.0**-120, 1.0, -(2.0**120), 0.0], device=device).view(1, 4, 1)
+    if encoding == "nvfp4":
+        values = values.sign()
+    weight = smlora.quantize(values, encoding)
+    torch.testing.assert_close(weight.dequantize(torch.float32), values, rtol=1e-6, atol=0)
+
+
+def test_codes_of_halves_go_to_the_even_neighbour():
+    """e2m1 has 0, 1/2, 1, 3/2, 2, 3, 4 and 6; 6 sets the scale to 1."""
+    values = torch.zeros(1, 1, 32)
+    values[0, 0, :8] = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0])
+    values[0, 0, 8:16] = -values[0, 0, :8]
+    expected = torch.zeros(32)
+    expected[:8] = torch.tensor([0.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 6.0])
+    expected[8:16] = -expected[:8]
+    assert torch.equal(smlora.quantize(values, "mxfp4").dequantize(torch.float32)[0, 0], expected)
+
+
+@pytest.mark.parametrize("encoding", ["mxfp4", "mxfp8"])
+def test_what_is_not_finite_becomes_not_a_number(encoding):
+    values = torch.ones(1, 2, 64)
+    values[0, 0, 3], values[0, 1, 40] = float("inf"), float("nan")
+    nan = smlora.quantize(values, encoding).dequantize(torch.float32).isnan()
+    assert nan[0, 0, :32].all() and nan[0, 1, 32:].all() and nan.sum() == 64
+
+
+def test_blocks_that_straddle_experts_are_those_of_the_whole():
+    """Pieces of whole blocks are quantised one after the other; a block may begin in one expert and end in the next."""
+    values = torch.randn(3, 5, 33)
+    weight = smlora.quantize(values, "nf4")
+    blocks = torch.nn.functional.pad(values.flatten(), (0, -values.numel() % 64)).view(-1, 64)
+    assert torch.equal(weight.scales, blocks.abs().amax(1))
+    table = weight.table
+    nearest = (blocks / weight.scales.unsqueeze(1)).unsqueeze(2).sub(table).abs().argmin(2).flatten()[: values.numel()]
+    expected = table[nearest] * weight.scales.repeat_interleave(64)[: values.numel()]
+    torch.testing.assert_close(weight.dequantize(torch.float32).flatten(), expected, rtol=0, atol=0)
+
+
+def test_golden_codes_of_bitsandbytes():
+    """What bitsandbytes 0.50.2 gives for these values, on a CPU."""
+    ramp = torch.linspace(-1, 1, 64).view(1, 2, 32) * torch.tensor([1.0, 3.0]).view(1, 2, 1)
+    nf4, fp4 = smlora.quantize(ramp, "nf4"), smlora.quantize(ramp, "fp4", block=32)
+    assert bytes(nf4.codes.tolist()).hex() == NF4_OF_RAMP
+    assert bytes(fp4.codes.tolist()).hex() == FP4_OF_RAMP
+    assert nf4.scales.tolist() == [3.0] and fp4.scales.tolist() == [1.0, 3.0]
+
+
+def test_parts_have_squares_and_scales_of_their_own():
+    values = torch.randn(2, 6, 32)
+    values[:, :3] *= 100
+    for encoding, options in (("fp8", {"block": 2}), ("nvfp4", {})):
+        both = smlora.quantize(values, encoding, parts=2, **options).dequantize(torch.float32)
+        apart = [smlora.quantize(part.contiguous(), encoding, **options) for part in values.chunk(2, 1)]
+        assert torch.equal(both, torch.cat([part.dequantize(torch.float32) for part in apart], 1))
+
+
+def test_a_transposed_weight_is_quantised_as_it_is_stored():
+    values = torch.randn(2, 8, 64)
+    stored, view = smlora.quantize(values, "mxfp4"), smlora.quantize(values.transpose(1, 2), "mxfp4")
+    assert view.shape == (2, 64, 8) and view.transposed and digest(view) == digest(stored)
+
+
+WRONG_TO_QUANTIZE = [
+    (dict(encoding="int3"), "encoding: expected one of nf4, .*got 'int3'"),
+    (dict(weight=torch.zeros(4, 64)), r"weight: expected a tensor \[E, rows, columns\], got \[4, 64\]"),
+    (dict(weight=torch.zeros(2, 4, 64, dtype=torch.int8)), "weight: expected bfloat16.*got torch.int8"),
+    (dict(weight=torch.zeros(0, 4, 64)), r"weight: expected values, got \[0, 4, 64\]"),
+    (dict(weight=torch.zeros(2, 4, 33)), "weight: expected a multiple of 32 columns for mxfp4, got 33"),
+    (dict(block=64), "block: expected None for mxfp4, which has no other than its own, got 64"),
+    (dict(double=True), "double: expected False for mxfp4"),
+    (dict(double="yes", encoding="nf4"), "double: expected True or False"),
+    (dict(parts=3), "parts: expected a divisor of rows = 4, got 3"),
+    (dict(parts=0), "parts: expected 1 to 4, got 0"),
+    (dict(encoding="nf4", block=48), "weight.block: expected a power of two from 32 to 4096 for nf4, got 48"),
+    (dict(encoding="int4", block=48), "weight: expected a multiple of 48 columns for int4, got 64"),
+]
+
+
+@pytest.mark.parametrize("wrong, message", WRONG_TO_QUANTIZE)
+def test_quantize_names_what_is_wrong(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        smlora.quantize(**dict(weight=torch.zeros(2, 4, 64), encoding="mxfp4") | wrong)
+
+
+# ---- what it is for torch ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_slices_of_experts_share_the_memory(name):
+    weight = random_weight(name, 4, 256, 64)
+    values = weight.dequantize(torch.float32)
+    for experts in (slice(1, 3), slice(2, None), slice(None, 3), slice(-1, None), slice(None)):
+        part = weight[experts]
+        assert same_bits(part.dequantize(torch.float32), values[experts])
+        assert part.codes.untyped_storage().data_ptr() == weight.codes.untyped_storage().data_ptr()
+        assert same_bits(part.transpose(1, 2).dequantize(torch.float32), values[experts].transpose(1, 2))
+
+
+def test_slices_that_cut_a_block_are_refused():
+    weight = smlora.quantize(torch.randn(3, 5, 33), "nf4")
+    for experts in (slice(1, 3), slice(0, 2)):
+        with pytest.raises(ValueError, match="experts: expected a range that begins and ends with a block, got .*64 values"):
+            weight[experts]
+    assert digest(weight[:]) == digest(weight)
+    double = random_weight("nf4_double", 4, 32, 64)
+    with pytest.raises(ValueError, match="a block of blocks of 16384 values goes on from expert 0 to expert 1"):
+        double[1:]
+    odd = smlora.quantize(torch.randn(2, 5, 65), "nf4")
+    with pytest.raises(ValueError, match="a byte of 2 values goes on"):
+        odd[1:]
+    for experts in (1, slice(0, 3, 2), slice(2, 1), slice(3, None), "a"):
+        with pytest.raises(ValueError, match="experts: expected "):
+            weight[experts]
+
+
+def test_it_is_a_node_of_pytrees():
+    weight = random_weight("nvfp4", 3, 4, 32).transpose(1, 2)
+    leaves, spec = pytree.tree_flatten({"a": [weight, 1]})
+    assert len(leaves) == 4 and all(leaf is tensor for leaf, tensor in zip(leaves, weight.tensors().values()))
+    again = pytree.tree_unflatten(leaves, spec)["a"][0]
+    assert again.format == weight.format and digest(again) == digest(weight)
+    keys = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(weight)[0]]
+    assert keys == [".codes", ".scales", ".global_scales"]
+    meta = pytree.tree_map(lambda tensor: tensor.to("meta"), weight)
+    assert meta.shape == weight.shape and meta.device.type == "meta"
+
+
+def test_it_says_what_it_is_without_its_values():
+    weight = random_weight("nf4_double", 2, 8, 64).transpose(1, 2)
+    assert repr(weight) == (
+        "QuantizedWeight(nf4, shape=[2, 64, 8], block=64, outer_block=256, transposed=True, device='cpu')"
+    )
+    assert weight.size() == weight.shape == (2, 64, 8) and weight.size(1) == 64 and weight.E == 2
+    assert weight.nbytes == 2 * 8 * 64 // 2 + 16 + 4 + 16 * 4 + 256 * 4 + 4
+    assert weight.transpose(-1, 1).shape == (2, 8, 64)
+
+
+def test_it_cannot_be_changed():
+    weight = random_weight("mxfp4", 2, 4, 64)
+    with pytest.raises(AttributeError):
+        weight.codes = None
+
+
+def test_moving_it(device):
+    weight = random_weight("nvfp4", 2, 4, 64)
+    moved = weight.to(device)
+    assert moved.device.type == device.type and digest(moved) == digest(weight)
+    assert all(tensor.device.type == device.type for tensor in moved.tensors().values())
+
+
+def test_opcheck_of_dequantize(device):
+    for name in OPTIONS:
+        weight = random_weight(name, 2, 8, 64, device)
+        opcheck(torch.ops.smlora.dequantize.default, (*weight.operands(), torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_dequantize_within_a_compiled_function(device, name):
+    torch._dynamo.reset()
+    weight = random_weight(name, 2, 8, 64, device)
+    compiled = torch.compile(lambda weight: weight.transpose(1, 2).dequantize(torch.float32) + 1, fullgraph=True)
+    assert torch.equal(compiled(weight), weight.dequantize(torch.float32).transpose(1, 2) + 1)
+
+
+# ---- as a part of a module --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_parameters_are_bytes_that_give_the_weight(device, name):
+    weight = random_weight(name, 4, 256, 64, device)
+    module = torch.nn.ModuleDict({"weight": QuantizedParameters(weight)})
+    assert all(tensor.dtype == torch.uint8 and tensor.shape[0] == 4 for tensor in module.parameters())
+    assert not any(tensor.requires_grad for tensor in module.parameters())
+    for made in (module, copy.deepcopy(module), module.to(torch.bfloat16)):
+        assert digest(made["weight"]()) == digest(weight) and made["weight"]().format == weight.format
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_state_dict_comes_back(name):
+    weight, other = random_weight(name, 4, 256, 64), random_weight(name, 4, 256, 64)
+    state = QuantizedParameters(weight).state_dict()
+    for assign in (False, True):
+        module = QuantizedParameters(other.to("meta") if assign else other)
+        assert module.load_state_dict(state, assign=assign).missing_keys == []
+        assert digest(module()) == digest(weight)
+
+
+def test_a_state_dict_of_another_format_is_refused():
+    factor = random_weight("nvfp4", 2, 4, 64)
+    divisor = smlora.from_nvfp4(factor.codes, factor.scales, factor.global_scales, divisor=True, parts=2)
+    with pytest.raises(RuntimeError, match="format: expected .*the weight is stored otherwise"):
+        QuantizedParameters(factor).load_state_dict(QuantizedParameters(divisor).state_dict())
+
+
+def test_a_weight_whose_blocks_straddle_experts_is_stored_whole():
+    weight = smlora.quantize(torch.randn(3, 5, 33), "nf4")
+    module = QuantizedParameters(weight)
+    assert module.codes.dim() == 1 and digest(module()) == digest(weight)
