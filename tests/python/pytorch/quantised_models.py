@@ -81,6 +81,9 @@ class Params4bit(torch.nn.Parameter):
             self._original_shape = original_shape
         return self
 
+    def __deepcopy__(self, memo):
+        return type(self)(self.data.clone(), self.quant_state, getattr(self, "_original_shape", None))
+
 
 def params4bit(**options):
     """Unsloth's, quantised as one matrix."""
