@@ -7,7 +7,6 @@ from smlora._library import Error
 from smlora._mlp import moe_lora_mlp
 from smlora._prewarm import mlp_problems, prewarm
 from smlora._routing import route
-from smlora.quantized import QuantizedWeight
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import PARAMETERS, PLAIN, bias_of, is_quantized, quantized_weight, weight_of
 
@@ -138,10 +137,6 @@ def _weight(module, parameter):
     return weight if module.is_transposed else weight.transpose(1, 2)
 
 
-def _decoded_until_the_library_takes_it(weight, dtype):
-    return weight.dequantize(dtype) if isinstance(weight, QuantizedWeight) else weight
-
-
 def _bias(module, parameter, dtype):
     """[E, out]; as plain Transformers keeps some in fp32."""
     return bias_of(module, parameter).to(dtype) if module.has_bias else None
@@ -181,8 +176,8 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
         compile_the_step(module, x, gates, top_k_index.shape[1], adapters)
     out = moe_lora_mlp(
         x,
-        _decoded_until_the_library_takes_it(_weight(module, "gate_up_proj"), dtype),
-        _decoded_until_the_library_takes_it(_weight(module, "down_proj"), dtype),
+        _weight(module, "gate_up_proj"),
+        _weight(module, "down_proj"),
         route(top_k_index, module.num_experts),
         gates,
         activation=activation,
