@@ -28,6 +28,7 @@ def register(quantize_experts=None):
     from transformers.integrations import finegrained_fp8
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
+    from smlora.transformers._checkpoints import register_checkpoints
     from smlora.transformers._quantizers import register_quantizers
 
     if quantize_experts is not None:
@@ -37,4 +38,5 @@ def register(quantize_experts=None):
     if hasattr(finegrained_fp8, "ALL_FP8_EXPERTS_FUNCTIONS"):
         finegrained_fp8.ALL_FP8_EXPERTS_FUNCTIONS.register(NAME, experts_forward)
     register_quantizers(quantize_experts)
+    register_checkpoints()
     register_peft()

@@ -72,4 +72,22 @@ def dequantize_experts(model, dtype=torch.bfloat16):
             values = weight.dequantize(dtype).contiguous()
             _forget(module, name)
             module.register_parameter(name, torch.nn.Parameter(values, requires_grad=False))
+    for module in model.modules():
+        # What Transformers saves says no longer that experts are quantised.
+        quantizer = getattr(module, "hf_quantizer", None)
+        if getattr(quantizer, "experts_alone", False):
+            quantizer.remove_quantization_config(module)
     return model
+
+
+def reason_not_to_save(model):
+    """Why what Transformers would write of the model could not be read again, or None."""
+    for path, module in model.named_modules():
+        for name in PARAMETERS:
+            held = isinstance(module._modules.get(name), QuantizedParameters) or f"{name}_blocks" in module._parameters
+            if held or (parametrizations_of(module, name) is not None and quantized_weight(module, name) is not None):
+                return (
+                    f"{path}.{name} is quantised, which Transformers cannot save; save the adapters alone, or decode the experts "
+                    "first, with smlora.transformers.dequantize_experts(model)"
+                )
+    return None

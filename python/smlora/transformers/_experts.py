@@ -4,6 +4,7 @@ import torch
 
 from smlora._activation import Activation, gated_activation
 from smlora._library import Error
+from smlora._linear import moe_lora_linear
 from smlora._mlp import moe_lora_mlp
 from smlora._prewarm import mlp_problems, prewarm
 from smlora._routing import route
@@ -11,6 +12,9 @@ from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import PARAMETERS, PLAIN, bias_of, is_quantized, quantized_weight, weight_of
 
 NAME = "smlora"
+
+_BY_THE_MODEL = object()
+"""An activation that is the module's _apply_gate, between two operations."""
 
 # ---- what a module computes -------------------------------------------------------------------------------------------
 
@@ -73,20 +77,25 @@ def _find_out(module):
     activation, reason = None, _reason_against(module)
     if reason is None:
         activation = _activation_of(module)
-        if activation is None:
+        if activation is None and is_quantized(module):
+            activation = _BY_THE_MODEL
+        elif activation is None:
             reason = f"the activation of {type(module).__name__} is none that smlora has"
     if reason is not None:
-        if any(parameter not in module._parameters for parameter in PARAMETERS) and is_quantized(module):
-            # Only where another library decodes on access can the model's own code read the weights.
-            if "parametrizations" not in module._modules:
-                raise NotImplementedError(f"{reason}; its experts are quantised, which the model's own code cannot read")
+        if not _model_can_read(module):
+            raise NotImplementedError(f"{reason}; its experts are quantised, and the model's own code cannot read them")
         warn_once(f"{reason}; its experts run in eager mode")
     module._smlora_activation = activation
 
 
+def _model_can_read(module):
+    """Whether the model's own code finds what it takes for a tensor: not where smlora holds the weights."""
+    return all(isinstance(getattr(type(module), name, None), property) or name in module._parameters for name in PARAMETERS)
+
+
 def activation_or_none(module):
-    """The module's Activation, or None, with one warning, if it is not supported. The first call finds it out, which breaks
-    the graph of a compiler."""
+    """The module's Activation, or None, with one warning, if it is not supported. _BY_THE_MODEL if its experts are quantised
+    and its activation is its own. The first call finds it out, which breaks the graph of a compiler."""
     if not hasattr(module, "_smlora_activation"):
         _find_out(module)
     return module._smlora_activation
@@ -152,6 +161,17 @@ def _adapter(adapter, dtype):
     return adapter._replace(lora_A=A, lora_B=B, scaling=scaling)
 
 
+def _by_the_model(module, x, weights, biases, lora, routing, gates):
+    """The two projections, with the model's own code between them."""
+
+    def projection(x, i, **rows):
+        A, B, scaling = lora[i] or (None, None, 1.0)
+        return moe_lora_linear(x, weights[i], routing, A, B, scaling=scaling, bias=biases[i], **rows)
+
+    h = projection(x, 0, y_rows="grouped")
+    return projection(module._apply_gate(h), 1, gates=gates, x_rows="grouped", y_rows="token")
+
+
 def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     """What Transformers calls for experts_implementation="smlora". hidden_states [.., K], top_k_index and top_k_weights
     [T, top_k]; an index outside the module's experts belongs to another rank."""
@@ -174,16 +194,13 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
         and not is_quantized(module)
     ):
         compile_the_step(module, x, gates, top_k_index.shape[1], adapters)
-    out = moe_lora_mlp(
-        x,
-        _weight(module, "gate_up_proj"),
-        _weight(module, "down_proj"),
-        route(top_k_index, module.num_experts),
-        gates,
-        activation=activation,
-        gate_up_lora=adapters.get("gate_up_proj"),
-        down_lora=adapters.get("down_proj"),
-        gate_up_bias=_bias(module, "gate_up_proj", x.dtype),
-        down_bias=_bias(module, "down_proj", x.dtype),
-    )
+    routing = route(top_k_index, module.num_experts)
+    weights = [_weight(module, name) for name in PARAMETERS]
+    biases = [_bias(module, name, x.dtype) for name in PARAMETERS]
+    lora = [adapters.get(name) for name in PARAMETERS]
+    if activation is _BY_THE_MODEL:
+        out = _by_the_model(module, x, weights, biases, lora, routing, gates)
+    else:
+        out = moe_lora_mlp(x, *weights, routing, gates, activation=activation, gate_up_lora=lora[0], down_lora=lora[1],
+                           gate_up_bias=biases[0], down_bias=biases[1])
     return out.reshape(hidden_states.shape).to(hidden_states.dtype)

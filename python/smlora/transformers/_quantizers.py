@@ -8,7 +8,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from smlora.transformers._conversion import hold, plain_experts, quantize_experts, quantized
+from smlora.transformers._conversion import hold, plain_experts, quantize_experts, quantized, reason_not_to_save
 from smlora.transformers._experts import NAME
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import PARAMETERS, PLAIN
@@ -20,8 +20,8 @@ chosen = None
 """The encoding of register(quantize_experts=..)."""
 
 
-def is_ours(model):
-    return getattr(model.config.get_text_config(), "_experts_implementation", None) == NAME
+def is_ours(config):
+    return getattr(config.get_text_config(), "_experts_implementation", None) == NAME
 
 
 def _is_plain_expert(model, path):
@@ -89,10 +89,10 @@ class _ExpertsConfig(QuantizationConfigMixin):
 class _Nothing(HfQuantizer):
     """For a model that is not quantised otherwise."""
 
-    is_trainable = True
+    is_trainable = experts_alone = True
 
     def is_serializable(self):
-        return False
+        return True
 
     def get_quantize_ops(self):
         return None
@@ -115,10 +115,7 @@ def _get_hf_quantizer(original):
     @functools.wraps(original)
     def get_hf_quantizer(config, *arguments, **named):
         quantizer, config, device_map = original(config, *arguments, **named)
-        implementation = getattr(config, "_experts_implementation", None)
-        if isinstance(implementation, dict):  # of the parts of a composite model
-            implementation = implementation.get("text_config", implementation.get(""))
-        encoding = chosen if implementation == NAME else None
+        encoding = chosen if is_ours(config) else None
         if quantizer is None:
             if encoding is not None:
                 quantizer = _with_experts(_Nothing(_ExpertsConfig(), pre_quantized=False), encoding)
@@ -130,9 +127,24 @@ def _get_hf_quantizer(original):
     return get_hf_quantizer
 
 
+def _save_pretrained(original):
+    @functools.wraps(original)
+    def save_pretrained(self, *arguments, **named):
+        # Of a model with Transformers' own adapters only these are saved.
+        reason = None if getattr(self, "_hf_peft_config_loaded", False) else reason_not_to_save(self)
+        if reason is not None:
+            raise NotImplementedError(reason)
+        return original(self, *arguments, **named)
+
+    save_pretrained._smlora = True
+    return save_pretrained
+
+
 def register_quantizers(encoding):
     global chosen
     chosen = encoding
     loading = transformers.modeling_utils
     if not getattr(loading.get_hf_quantizer, "_smlora", False):
         loading.get_hf_quantizer = _get_hf_quantizer(loading.get_hf_quantizer)
+    if not getattr(loading.PreTrainedModel.save_pretrained, "_smlora", False):
+        loading.PreTrainedModel.save_pretrained = _save_pretrained(loading.PreTrainedModel.save_pretrained)
