@@ -90,15 +90,24 @@ class _ReadsExperts:
         updated = super().update_weight_conversions(weight_conversions, model)
         if not self.reads_experts(model):
             return updated
-        replaced, _, names = [], *_READERS[self.method]
+        _, names = _READERS[self.method]
+        plain, readers = {tuple(converter.target_patterns): converter for converter in weight_conversions}, []
+        self._replaced = {}
         for converter in updated:
             stems = _stems(converter)
             if stems is not None:
                 sources = [f"{stem}.{name}" for name in names for stem in stems]
                 converter = converter.copy(sources, converter._original_target_patterns,
                                            operations=[_ReadExperts(self, self.method)])
-            replaced.append(converter)
-        return replaced
+                self._replaced[id(converter)] = plain[tuple(converter.target_patterns)]
+            readers.append(converter)
+        return readers
+
+    def _process_model_after_weight_loading(self, model, **named):
+        # As Transformers saves a model by the reverse of what loaded it: decoded experts are plain ones.
+        if self.reads_experts(model):
+            model._weight_conversions = [self._replaced.get(id(used), used) for used in model._weight_conversions]
+        return super()._process_model_after_weight_loading(model, **named)
 
     def reads_experts(self, model):
         return self.pre_quantized and is_ours(model.config)
@@ -121,6 +130,11 @@ class _Fp8(_ReadsExperts, FineGrainedFP8HfQuantizer):
 
     def reads_experts(self, model):
         return super().reads_experts(model) and self._cannot_keep
+
+
+def _without(conversions, operation):
+    """Those that Transformers can reverse: decoded weights are saved as they are."""
+    return [used for used in conversions if not any(isinstance(step, operation) for step in getattr(used, "operations", ()))]
 
 
 # ---- gpt-oss ------------------------------------------------------------------------------------------------------------
@@ -163,6 +177,11 @@ class _Mxfp4(Mxfp4HfQuantizer):
         if not self._keeps:
             return super().get_weight_conversions()
         return [WeightConverter(names, name, [_KeepBlocks(self)]) for name, names in self.serialized_names.items()]
+
+    def _process_model_after_weight_loading(self, model, **named):
+        if self._keeps:
+            model._weight_conversions = _without(model._weight_conversions, _KeepBlocks)
+        return super()._process_model_after_weight_loading(model, **named)
 
     def get_state_dict_and_metadata(self, model):
         return (None, {}) if self._keeps else super().get_state_dict_and_metadata(model)
@@ -214,6 +233,11 @@ class _Modelopt(_ReadsExperts, HfQuantizer):
                 'experts_implementation: expected "smlora", which alone computes experts that modelopt quantised, got '
                 f"{model.config._experts_implementation!r}"
             )
+        return model
+
+    def _process_model_after_weight_loading(self, model, **named):
+        super()._process_model_after_weight_loading(model, **named)
+        model._weight_conversions = _without(model._weight_conversions, _DecodeLinear)
         return model
 
     def get_weight_conversions(self):

@@ -51,7 +51,8 @@ def _forget(module, name):
     if parametrizations_of(module, name) is not None:
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     module._modules.pop(name, None)
-    for stored in (name, f"{name}_blocks", f"{name}_scales", f"{name}_scale_inv"):
+    # FP8Experts keep their scales, which they take for parameters of theirs but do not use with plain weights.
+    for stored in (name, f"{name}_blocks", f"{name}_scales"):
         module._parameters.pop(stored, None)
     linears = module._modules.pop(f"{name}s", None)
     if linears is not None and linears[0].bias is not None:

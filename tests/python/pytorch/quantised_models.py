@@ -16,7 +16,7 @@ SIZES = {
 
 
 def plain(model="qwen3_moe", **options):
-    return build(model, "smlora", **SIZES[model], **options)
+    return build(model, "smlora", **(SIZES[model] | options))
 
 
 def experts_of(model):
