@@ -92,18 +92,20 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
 
 
 def _quantized_parameters(weight, shape):
+    made = weight if isinstance(weight, QuantizedParameters) else None
+    weight = weight if made is None else made()
     if not isinstance(weight, QuantizedWeight) or weight.shape != shape:
         got = weight if isinstance(weight, QuantizedWeight) else described(weight)
         raise ValueError(f"weight: expected a QuantizedWeight {list(shape)}, got {got}")
-    return QuantizedParameters(weight)
+    return QuantizedParameters(weight) if made is None else made
 
 
 class MoELoRALinear(torch.nn.Module):
     """`moe_lora_linear` with parameters: a frozen `weight` [E, out_features, in_features] as Hugging Face stores it, a
     frozen `bias` [E, out_features] if asked for, and `lora_A` [E, rank, in_features] and `lora_B` [E, out_features, rank]
     to be trained. rank 0: no adapter. lora_A starts as torch.nn.Linear's weights do and lora_B as zero, so that the module
-    starts as its base; scaling is lora_alpha / rank. weight: a `QuantizedWeight` of that shape instead, which becomes the
-    module's `QuantizedParameters`."""
+    starts as its base; scaling is lora_alpha / rank. weight: a `QuantizedWeight` of that shape instead, or
+    `QuantizedParameters`, which the module's `weight` is then."""
 
     def __init__(self, num_experts, in_features, out_features, rank, *, lora_alpha=None, bias=False, dtype=None,
                  device=None, adapter_dtype=None, weight=None):

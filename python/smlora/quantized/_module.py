@@ -10,25 +10,32 @@ _KNOWN_TYPES = DTYPES + PACKED_DTYPES
 
 
 class QuantizedParameters(torch.nn.Module):
-    """The tensors of a `QuantizedWeight` as bytes: what casts the parameters of a model or shards them along their first
-    dimension, as FSDP2 does, leaves them whole. Called, it gives the weight, of the same memory.
+    """The tensors of a `QuantizedWeight` as frozen parameters of bytes. Called, it gives the weight, of the same memory. No cast
+    of the module changes them, and what shards parameters along their first dimension shards them along the experts.
 
-    Tensors with a value for each expert are parameters of uint8, [E, bytes], or [bytes] where a block of nf4 or fp4 holds values
-    of two experts. Those for all experts are buffers, and so is `format`: loading a state_dict of another format is an error."""
+    Tensors with values for each expert are parameters [E, bytes], or [bytes] where a block of nf4 or fp4 holds values of two
+    experts. Those for all experts are buffers, and so is `format`: loading a state_dict of another format is an error.
+    storage: uint8, or the type that the bytes are seen as. FSDP2 takes parameters of floating point alone: give it the
+    param_dtype of its MixedPrecisionPolicy, else bfloat16."""
 
-    def __init__(self, weight):
+    def __init__(self, weight, *, storage=torch.uint8):
         super().__init__()
         self._format, self._types = weight.format, {}
+        whole = _straddles(weight)
         for name, tensor in weight.tensors().items():
-            rows = weight.E if name not in _OF_ALL_EXPERTS and tensor.numel() % weight.E == 0 and not _straddles(weight) else 0
-            # Of one expert, or of all.
-            self._types[name] = tensor.dtype, tuple(tensor.shape[1:]) if rows and tensor.shape[0] == rows else None
+            by_expert = not whole and name not in _OF_ALL_EXPERTS
+            # The extents of one expert; None where they do not begin with the experts.
+            self._types[name] = tensor.dtype, tuple(tensor.shape[1:]) if by_expert and tensor.shape[0] == weight.E else None
             stored = tensor.detach().contiguous().view(-1).view(torch.uint8)
-            stored = stored.view(rows, -1) if rows else stored
+            stored = stored.view(weight.E, -1) if by_expert else stored
             if name in _OF_ALL_EXPERTS:
                 self.register_buffer(name, stored)
-            else:
-                self.register_parameter(name, torch.nn.Parameter(stored, requires_grad=False))
+                continue
+            if stored.shape[-1] % storage.itemsize:
+                raise ValueError(
+                    f"storage: expected a type whose size divides the {stored.shape[-1]} bytes of weight.{name}, got {storage}"
+                )
+            self.register_parameter(name, torch.nn.Parameter(stored.view(storage), requires_grad=False))
         self.register_buffer("format", torch.tensor(self._numbers()))
 
     def _numbers(self):
@@ -42,9 +49,13 @@ class QuantizedParameters(torch.nn.Module):
             stored = getattr(self, name)
             if stored.dim() == 2:
                 E = stored.shape[0]
-            values = stored.view(dtype)
+            values = stored.view(torch.uint8).view(dtype)
             tensors[name] = values if shape is None else values.view(-1, *shape)
         return QuantizedWeight.from_tensors(self._format._replace(E=E), tensors)
+
+    def _apply(self, fn, recurse=True):
+        """Bytes that are seen as numbers must not be cast as those."""
+        return super()._apply(lambda tensor: fn(tensor.view(torch.uint8)).view(tensor.dtype), recurse)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
         stored = state_dict.get(f"{prefix}format")

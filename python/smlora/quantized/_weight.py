@@ -209,14 +209,13 @@ class QuantizedWeight:
         holds values of two experts at one of the borders."""
         if not isinstance(experts, slice) or experts.step not in (None, 1):
             raise ValueError(f"experts: expected a slice e0:e1, got {experts!r}")
-        first, last, _ = experts.indices(self.E)
+        chosen = range(self.E)[experts]
+        first, last = chosen.start, chosen.stop
         if first >= last:
             raise ValueError(f"experts: expected one or more of {self.E}, got {experts.start}:{experts.stop}")
         if self.table is not None:
             return self._flat_slice(first, last)
-        cut = {
-            name: tensor[first:last] for name, tensor in self.tensors().items()
-        }
+        cut = {name: tensor[first:last] for name, tensor in self.tensors().items()}
         return QuantizedWeight.from_tensors(self.format._replace(E=last - first), cut)
 
     def _flat_slice(self, first, last):
@@ -224,7 +223,7 @@ class QuantizedWeight:
         values = self.rows * self.columns
         cut = dict(self.tensors())
 
-        def range_of(name, block, what):
+        def keep(name, block, what):
             """Of a tensor whose elements stand for `block` values each."""
             for expert in (first, last):
                 if expert * values % block and expert != self.E:
@@ -234,10 +233,10 @@ class QuantizedWeight:
                     )
             cut[name] = cut[name].reshape(-1)[first * values // block : -(-last * values // block)]
 
-        range_of("codes", 2, "a byte")
-        range_of("scales", self.block, "a block")
+        keep("scales", self.block, "a block")
         if self.outer_scales is not None:
-            range_of("outer_scales", self.block * self.outer_block, "a block of blocks")
+            keep("outer_scales", self.block * self.outer_block, "a block of blocks")
+        keep("codes", 2, "a byte")
         return QuantizedWeight.from_tensors(self.format._replace(E=last - first), cut)
 
     # ---- values ----

@@ -184,9 +184,9 @@ def test_values_come_back_to_within_a_step(device, name, dtype):
     assert 1e-4 < error < bounds.get(name, 0.14)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "int4"])
 def test_values_that_the_encoding_has_come_back_unchanged(device, name):
-    """But for nf4 and int8, whose products round, they also give the same codes."""
+    """But for roundings of the scale. int4 has values that no largest value of a group gives the scale of."""
     encoding = name.removesuffix("_double")
     once = random_weight(name, 2, 8, 64, device).dequantize(torch.float32)
     twice = smlora.quantize(once, encoding, **OPTIONS[name]).dequantize(torch.float32)
@@ -303,9 +303,6 @@ def test_slices_that_cut_a_block_are_refused():
     double = random_weight("nf4_double", 4, 32, 64)
     with pytest.raises(ValueError, match="a block of blocks of 16384 values goes on from expert 0 to expert 1"):
         double[1:]
-    odd = smlora.quantize(torch.randn(2, 5, 65), "nf4")
-    with pytest.raises(ValueError, match="a byte of 2 values goes on"):
-        odd[1:]
     for experts in (1, slice(0, 3, 2), slice(2, 1), slice(3, None), "a"):
         with pytest.raises(ValueError, match="experts: expected "):
             weight[experts]
@@ -347,7 +344,7 @@ def test_moving_it(device):
 
 
 def test_opcheck_of_dequantize(device):
-    for name in OPTIONS:
+    for name in ("nf4", "nf4_double", "fp4", "int8", "int4"):  # opcheck cannot compare tensors of float8
         weight = random_weight(name, 2, 8, 64, device)
         opcheck(torch.ops.smlora.dequantize.default, (*weight.operands(), torch.bfloat16))
 
@@ -363,14 +360,46 @@ def test_dequantize_within_a_compiled_function(device, name):
 # ---- as a part of a module --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_parameters_are_bytes_that_give_the_weight(device, name):
-    weight = random_weight(name, 4, 256, 64, device)
-    module = torch.nn.ModuleDict({"weight": QuantizedParameters(weight)})
-    assert all(tensor.dtype == torch.uint8 and tensor.shape[0] == 4 for tensor in module.parameters())
-    assert not any(tensor.requires_grad for tensor in module.parameters())
-    for made in (module, copy.deepcopy(module), module.to(torch.bfloat16)):
-        assert digest(made["weight"]()) == digest(weight) and made["weight"]().format == weight.format
+def test_parameters_are_bytes_that_give_the_weight(device, name, storage):
+    for E in (4, 1):
+        weight = random_weight(name, E, 256, 64, device)
+        module = torch.nn.ModuleDict({"weight": QuantizedParameters(weight, storage=storage)})
+        assert all(tensor.dtype == storage and tensor.shape[0] == E for tensor in module.parameters())
+        assert not any(tensor.requires_grad for tensor in module.parameters())
+        for made in (module, copy.deepcopy(module), module.to(torch.float16), module.double()):
+            assert digest(made["weight"]()) == digest(weight) and made["weight"]().format == weight.format
+    assert repr(module["weight"]) == f"QuantizedParameters({weight!r})"
+
+
+def test_parameters_share_the_memory_of_the_weight():
+    weight = random_weight("mxfp4", 4, 8, 64)
+    assert QuantizedParameters(weight).codes.data_ptr() == weight.codes.data_ptr()
+    assert QuantizedParameters(weight)().scales.data_ptr() == weight.scales.data_ptr()
+
+
+def test_storage_that_the_bytes_do_not_fill_is_refused():
+    odd = smlora.quantize(torch.randn(2, 3, 33), "int8")
+    with pytest.raises(ValueError, match="storage: expected a type whose size divides the 99 bytes of weight.codes, got torch.bfloat16"):
+        QuantizedParameters(odd, storage=torch.bfloat16)
+    assert digest(QuantizedParameters(odd)()) == digest(odd)
+
+
+def test_fsdp2_shards_it(tmp_path):
+    """In one process: it still makes its own parameters and gathers them."""
+    distributed = pytest.importorskip("torch.distributed")
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    weight = random_weight("nf4_double", 4, 256, 64)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+        for policy in (fsdp.MixedPrecisionPolicy(), fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16)):
+            module = QuantizedParameters(weight, storage=torch.bfloat16)
+            fsdp.fully_shard(module, mesh=mesh, mp_policy=policy)
+            assert digest(module()) == digest(weight)
+    finally:
+        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", OPTIONS)
