@@ -12,7 +12,7 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of lora_rows, a multiple of 8; 0: none), TOP_K, ROWS, OUT_ROWS,
 // WEIGHT_MAJOR and LORA_MAJOR (0: reduction contiguous, 1: output contiguous), WEIGHT_ROW_STRIDE (0: args tell),
-// HAS_BIAS, HAS_GATES, BAND, TILE_M, TILE_N, TILE_K, WARPS_M, WARPS_N, STAGES; types Element, Weight
+// HAS_BIAS, HAS_GATES, SLICE, TILE_M, TILE_N, TILE_K, WARPS_M, WARPS_N, STAGES; types Element, Weight
 // (weight/plain.cuh), Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 

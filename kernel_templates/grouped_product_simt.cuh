@@ -8,7 +8,7 @@
 // args/grouped_product_simt.h.
 //
 // Compile-time (struct C): E, RED, OUT, RANK (columns of lora_rows that count), RANK_STRIDE, TOP_K, ROWS, OUT_ROWS,
-// OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES, BAND; types Element, Weight (weight/plain.cuh), Gate,
+// OUT_WEIGHT, WEIGHT_MAJOR, LORA_MAJOR, HAS_BIAS, HAS_GATES, SLICE; types Element, Weight (weight/plain.cuh), Gate,
 // Index. OUT is what is written: for a rank-sized product the padded rank, of which OUT_WEIGHT columns have weights and
 // the rest are zero.
 #pragma once

@@ -1,13 +1,13 @@
-// The groups of rows that a product multiplies: those of all experts, or of a band of them.
+// The groups of rows that a product multiplies: those of all experts, or of a slice of them.
 #pragma once
 
 #include "groups.cuh"
 
 namespace smlora {
 
-/// Groups of a band of E experts, whose table stands in the place of expert_offsets: see UnpackWeightsArgs::band.
+/// Groups of a slice of E experts, whose table stands in the place of expert_offsets: see UnpackWeightsArgs::slice.
 template <class C>
-struct BandGroups : Groups<C, true> {
+struct SliceGroups : Groups<C, true> {
     [[nodiscard]] __device__ __forceinline__ int first_row(int group) const {
         return static_cast<int>(this->expert_offsets[group]);
     }
@@ -17,17 +17,17 @@ struct BandGroups : Groups<C, true> {
     [[nodiscard]] __device__ __forceinline__ int rows(int group) const { return end_row(group) - first_row(group); }
 };
 
-template <class C, bool BAND>
+template <class C, bool SLICE>
 struct ProductGroupsOf {
     using type = Groups<C, true>;
 };
 template <class C>
 struct ProductGroupsOf<C, true> {
-    using type = BandGroups<C>;
+    using type = SliceGroups<C>;
 };
 
-/// Of C: BAND too, whether it is a band. The last group, entries that were left out, has rows in the last band only.
+/// Of C: SLICE too, whether it is a slice. The last group, entries that were left out, has rows in the last slice only.
 template <class C>
-using ProductGroups = typename ProductGroupsOf<C, C::BAND != 0>::type;
+using ProductGroups = typename ProductGroupsOf<C, C::SLICE != 0>::type;
 
 }  // namespace smlora

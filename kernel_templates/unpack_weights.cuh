@@ -95,12 +95,12 @@ __device__ __forceinline__ float decoded(float value, float scale) {
     return product;
 }
 
-/// Entry `i` of the band's table.
+/// Entry `i` of the slice's table.
 template <class Index>
-__device__ __forceinline__ Index band_entry(const Args& args, int i) {
+__device__ __forceinline__ Index slice_entry(const Args& args, int i) {
     const auto* const offsets = static_cast<const Index*>(args.expert_offsets);
-    const bool is_last = args.first_expert + args.band_experts >= args.all_experts;
-    if (i > args.band_experts && is_last) return static_cast<Index>(args.M);
+    const bool is_last = args.first_expert + args.slice_experts >= args.all_experts;
+    if (i > args.slice_experts && is_last) return static_cast<Index>(args.M);
     const int before = args.first_expert + (i < args.experts ? i : args.experts);
     return before == 0 ? Index{0} : offsets[before - 1];
 }
@@ -125,10 +125,10 @@ __device__ __forceinline__ void run(const Args& args) {
         if (threadIdx.x < 16) values[threadIdx.x] = nibble_value<C>(args, static_cast<int>(threadIdx.x));
         __syncthreads();
     }
-    if (args.band != nullptr && blockIdx.x == 0) {
+    if (args.slice != nullptr && blockIdx.x == 0) {
         using Index = typename C::Index;
-        for (int i = static_cast<int>(threadIdx.x); i < args.band_experts + 2; i += static_cast<int>(blockDim.x)) {
-            static_cast<Index*>(args.band)[i] = band_entry<Index>(args, i);
+        for (int i = static_cast<int>(threadIdx.x); i < args.slice_experts + 2; i += static_cast<int>(blockDim.x)) {
+            static_cast<Index*>(args.slice)[i] = slice_entry<Index>(args, i);
         }
     }
     const auto* const offsets = static_cast<const typename C::Index*>(args.expert_offsets);

@@ -6,7 +6,7 @@ namespace smlora {
 /// out_row(i) = g (scale (row(i) weight_e) + lora_rows(i) lora_weight_e) + bias_e for every sorted position i of
 /// expert e; zero rows for positions at and after expert_offsets[E - 1]. Strides count elements.
 ///
-/// With BAND, for a band of E of the experts: what has an expert dimension begins with the first of them, and in the
+/// With SLICE, for a slice of E of the experts: what has an expert dimension begins with the first of them, and in the
 /// place of expert_offsets is what unpack_weights makes of it.
 struct GroupedProductArgs {
     const void* rows;  ///< left operand, RED columns, in the order ROWS
@@ -21,7 +21,7 @@ struct GroupedProductArgs {
     const void* bias;            ///< [E, OUT]; HAS_BIAS
     const void* gates;           ///< [M] by flat entry, the factor g; HAS_GATES
     const void* scattered_idxs;  ///< [M]
-    const void* expert_offsets;  ///< [E]; BAND: [E + 2], see UnpackWeightsArgs::band
+    const void* expert_offsets;  ///< [E]; SLICE: [E + 2], see UnpackWeightsArgs::slice
     void* out;                   ///< OUT columns, in the order OUT_ROWS (scattered or grouped)
     long long out_stride;
     float scale;

@@ -10,10 +10,11 @@ struct RowSegments {
     int count;   ///< of a row
 };
 
-/// A row of `units` units in segments of 32 lanes x `unroll` units: `wanted_unroll`, or fewer if the row has fewer.
-constexpr RowSegments row_segments(int units, int wanted_unroll) {
-    const int unroll = greatest_of(1, least_of(ceil_div(units, 32), wanted_unroll));
-    return {unroll, ceil_div(units, 32 * unroll)};
+/// A row of `units` units in segments of 32 lanes x `unroll` units, of `most_unroll` or fewer: as few segments as there
+/// can be, and of those the shortest, so that none is much emptier than the others.
+constexpr RowSegments row_segments(int units, int most_unroll) {
+    const int count = greatest_of(1, ceil_div(units, 32 * most_unroll));
+    return {greatest_of(1, ceil_div(units, 32 * count)), count};
 }
 
 }  // namespace smlora

@@ -24,8 +24,8 @@ constexpr RowSegments segments(int units) { return row_segments(units, 8); }
 /// experts. With expert_offsets, which are the routing's, matrices of experts without rows are left as they are.
 /// What each encoding decodes to: smlora/weight.hpp.
 ///
-/// A `band` is what a product of these experts takes in the place of expert_offsets: where the rows of each begin, the
-/// last one's end where those of entries that were left out begin, and their end. These belong to the last band alone,
+/// A `slice` is what a product of these experts takes in the place of expert_offsets: where the rows of each begin, the
+/// last one's end where those of entries that were left out begin, and their end. These belong to the last slice alone,
 /// and so do experts that it lacks, without rows.
 ///
 /// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes
@@ -42,12 +42,12 @@ struct UnpackWeightsArgs {
     long long outer_part_stride;
     const void* expert_offsets;  ///< [E] of Index, or null: all experts
     void* out;                   ///< [experts, ROWS, COLUMNS]
-    void* band;                  ///< [band_experts + 2] of Index, or null: not wanted
+    void* slice;                 ///< [slice_experts + 2] of Index, or null: not wanted
     int first_expert;
     int experts;
-    int band_experts;  ///< `experts`, or more of the last band
-    int all_experts;   ///< E
-    int M;             ///< rows of the routing
+    int slice_experts;  ///< `experts`, or more of the last slice
+    int all_experts;    ///< E
+    int M;              ///< rows of the routing
 };
 
 }  // namespace smlora

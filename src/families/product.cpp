@@ -62,7 +62,7 @@ Product yb_product(const Problem& problem) {
 }
 
 std::int64_t launched_experts(const ProductWork& work) {
-    return work.product.band > 0 ? work.product.band : work.problem.E;
+    return work.product.slice > 0 ? work.product.slice : work.problem.E;
 }
 
 std::int64_t rank_columns(const ProductWork& work) { return work.product.rank > 0 ? padded_rank(work.problem) : 0; }
@@ -101,7 +101,7 @@ std::vector<jit::Constant> product_constants(const ProductWork& work) {
         {"LORA_MAJOR", product.lora_out_contiguous},
         {"HAS_BIAS", product.bias},
         {"HAS_GATES", product.gates},
-        {"BAND", product.band > 0},
+        {"SLICE", product.slice > 0},
         {"Element", type_name(problem.dtype)},
         {"Weight", plain_weight},
         {"Gate", gate_type_name(problem, product.gates)},

@@ -27,7 +27,7 @@ struct Product {
     bool lora_out_contiguous = false;
     bool bias = false;
     bool gates = false;
-    std::int64_t band = 0;  ///< experts of a launch, see GroupedProductArgs; 0: all of the problem's
+    std::int64_t slice = 0;  ///< experts of a launch, see GroupedProductArgs; 0: all of the problem's
 };
 
 /// y_i = x_i W_e + xa_i B_e^T + b_e.

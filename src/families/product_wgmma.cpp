@@ -347,7 +347,7 @@ Step step_of(const ProductWork& work, const tuning::Configuration& configuration
         {"RANK_MAJOR", !shape.rank_red_contiguous()},
         {"HAS_BIAS", work.product.bias},
         {"HAS_GATES", work.product.gates},
-        {"BAND", work.product.band > 0},
+        {"SLICE", work.product.slice > 0},
         {"MAKES_RANK_ROWS", blocking.makes_rank_rows},
         {"COLUMN_TILES", step.column_tiles},
         {"CLUSTER", blocking.cluster},

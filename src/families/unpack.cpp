@@ -54,11 +54,11 @@ std::int64_t unpacked_bytes(const Problem& problem, std::int64_t experts) {
     return experts * problem.K * problem.N * static_cast<std::int64_t>(size_of(problem.dtype));
 }
 
-std::int64_t band_experts(const Problem& problem, std::uint64_t limit) {
+std::int64_t slice_experts(const Problem& problem, std::uint64_t limit) {
     const std::uint64_t fit = limit / static_cast<std::uint64_t>(unpacked_bytes(problem, 1));
     const std::int64_t most = std::clamp<std::int64_t>(static_cast<std::int64_t>(fit), 1, problem.E);
-    const std::int64_t bands = (problem.E + most - 1) / most;
-    return (problem.E + bands - 1) / bands;
+    const std::int64_t slices = (problem.E + most - 1) / most;
+    return (problem.E + slices - 1) / slices;
 }
 
 Step unpack_step(const Problem& problem, const UnpackWork& work) {
@@ -92,7 +92,7 @@ UnpackWeightsArgs unpack_args(const Weight& weight, void* out) {
     args.outer_expert_stride = weight.global_scales.strides[0];
     args.outer_part_stride = weight.global_scales.strides[1];
     args.out = out;
-    args.experts = args.band_experts = args.all_experts = static_cast<int>(weight.E);
+    args.experts = args.slice_experts = args.all_experts = static_cast<int>(weight.E);
     return args;
 }
 

@@ -31,8 +31,8 @@ struct UnpackWork {
 inline constexpr std::uint64_t default_unpack_limit = std::uint64_t{256} << 20;
 
 /// Experts whose matrices are unpacked at once, so that these take at most `limit` bytes, or one of them: a number for
-/// equal bands, of which the last may lack some.
-[[nodiscard]] std::int64_t band_experts(const Problem& problem, std::uint64_t limit);
+/// equal slices, of which the last may lack some.
+[[nodiscard]] std::int64_t slice_experts(const Problem& problem, std::uint64_t limit);
 
 /// Bytes of the matrices of so many experts.
 [[nodiscard]] std::int64_t unpacked_bytes(const Problem& problem, std::int64_t experts);

@@ -41,7 +41,7 @@ ProjectionScratch projection_scratch(const Problem& problem, std::int64_t M, Dir
 
 /// Experts of a launch of the product.
 std::int64_t experts_at_once(const Problem& problem, const plan::Unpack& unpack) {
-    return unpack.band > 0 ? unpack.band : problem.E;
+    return unpack.slice > 0 ? unpack.slice : problem.E;
 }
 
 /// The matrices of the experts from `first` on.
@@ -88,7 +88,7 @@ std::size_t projection_workspace(const Engine& engine, const Problem& problem, s
     families::Packing packing;
     if (problem.R > 0) packing = {families::Fastest::inner, families::Fastest::inner};
     const bool quantised = problem.weights.encoding != Encoding::plain;
-    const std::int64_t unpacked = quantised ? families::band_experts(problem, engine.impl().unpack_limit) : 0;
+    const std::int64_t unpacked = quantised ? families::slice_experts(problem, engine.impl().unpack_limit) : 0;
     return projection_scratch(problem, T * problem.top_k, direction, packing, false, unpacked).memory.bytes();
 }
 
@@ -137,7 +137,7 @@ GroupedProductArgs ProjectionCall::launch_product() const {
     const families::ProductSteps steps{.rank_rows = plan_.find(forward ? Role::xa : Role::yb),
                                        .product = plan_.find(Role::product)};
     if (unpack_) {
-        launch_bands(steps, args);
+        launch_slices(steps, args);
         return args;
     }
     args.weight = projection_.W.codes.data;
@@ -146,19 +146,19 @@ GroupedProductArgs ProjectionCall::launch_product() const {
     return args;
 }
 
-void ProjectionCall::launch_bands(const families::ProductSteps& steps, GroupedProductArgs all) const {
+void ProjectionCall::launch_slices(const families::ProductSteps& steps, GroupedProductArgs all) const {
     const families::Adapter adapter = this->adapter();
     families::launch_rank_rows(launcher_, steps, problem_, projection_.rows, adapter, all);
     families::set_operands(all, projection_.rows, adapter);
     const std::int64_t experts = experts_at_once(problem_, *unpack_);
     UnpackWeightsArgs unpacking = families::unpack_args(projection_.W, scratch_.memory.at(scratch_.weights));
     unpacking.expert_offsets = all.expert_offsets;
-    unpacking.band_experts = static_cast<int>(experts);
+    unpacking.slice_experts = static_cast<int>(experts);
     unpacking.M = all.M;
-    GroupedProductArgs band = all;
-    band.weight = unpacking.out;
-    band.weight_expert_stride = problem_.K * problem_.N;
-    if (unpack_->band > 0) band.expert_offsets = unpacking.band = scratch_.memory.at(scratch_.band);
+    GroupedProductArgs slice = all;
+    slice.weight = unpacking.out;
+    slice.weight_expert_stride = problem_.K * problem_.N;
+    if (unpack_->slice > 0) slice.expert_offsets = unpacking.slice = scratch_.memory.at(scratch_.slice);
     for (std::int64_t first = 0; first < problem_.E; first += experts) {
         unpacking.first_expert = static_cast<int>(first);
         unpacking.experts = static_cast<int>(std::min(experts, problem_.E - first));
@@ -166,9 +166,9 @@ void ProjectionCall::launch_bands(const families::ProductSteps& steps, GroupedPr
 
         families::Adapter lora = adapter;
         lora.ranked = from_expert(adapter.ranked, first, problem_.dtype);
-        band.lora_weight = element_of(all.lora_weight, problem_.dtype, first * all.lora_expert_stride);
-        band.bias = element_of(all.bias, problem_.dtype, first * problem_.N);
-        steps.product->product_launch->launch(launcher_, *steps.product, band, lora, gpu::Begin::after_earlier_work);
+        slice.lora_weight = element_of(all.lora_weight, problem_.dtype, first * all.lora_expert_stride);
+        slice.bias = element_of(all.bias, problem_.dtype, first * problem_.N);
+        steps.product->product_launch->launch(launcher_, *steps.product, slice, lora, gpu::Begin::after_earlier_work);
     }
 }
 

@@ -84,9 +84,9 @@ class ProjectionCall {
 
  private:
     [[nodiscard]] families::Adapter adapter() const;
-    /// Of quantised weights: unpacks those of a band of experts, multiplies its rows, and goes on with the next one.
+    /// Of quantised weights: unpacks those of a slice of experts, multiplies its rows, and goes on with the next one.
     /// `all`: the arguments of the product as if it were one.
-    void launch_bands(const families::ProductSteps& steps, GroupedProductArgs all) const;
+    void launch_slices(const families::ProductSteps& steps, GroupedProductArgs all) const;
 
     const families::Launcher& launcher_;
     const plan::Plan& plan_;

@@ -21,7 +21,7 @@ ProjectionScratch::ProjectionScratch(const Problem& problem, std::int64_t M, con
     if (needs.partials_b) partials_b = memory.reserve(families::partials_bytes(problem, problem.N, M));
     if (needs.unpacked_experts > 0) {
         weights = memory.reserve(families::unpacked_bytes(problem, needs.unpacked_experts));
-        band = memory.reserve((needs.unpacked_experts + 2) * static_cast<std::int64_t>(size_of(problem.index_dtype)));
+        slice = memory.reserve((needs.unpacked_experts + 2) * static_cast<std::int64_t>(size_of(problem.index_dtype)));
     }
 }
 

@@ -28,7 +28,7 @@ struct ProjectionScratch {
     ProjectionScratch(const Problem& problem, std::int64_t M, const ScratchNeeds& needs);
 
     engine::Scratch memory;
-    engine::Scratch::Piece product, xa, yb, rows, packed_a, packed_b, partials_a, partials_b, weights, band;
+    engine::Scratch::Piece product, xa, yb, rows, packed_a, packed_b, partials_a, partials_b, weights, slice;
 };
 
 }  // namespace smlora::ops

@@ -3,8 +3,8 @@
 namespace smlora::plan {
 
 Unpack unpack_request(const Problem& problem, const families::UnpackWork& work, std::uint64_t limit) {
-    const std::int64_t band = families::band_experts(problem, limit);
-    return {.work = work, .band = band < problem.E ? band : 0};
+    const std::int64_t slice = families::slice_experts(problem, limit);
+    return {.work = work, .slice = slice < problem.E ? slice : 0};
 }
 
 const Unpack* unpack_of(const Request& request) {

@@ -47,12 +47,12 @@ struct CombineBackward {
 /// How quantised weights become plain ones, which a product reads.
 struct Unpack {
     families::UnpackWork work;
-    std::int64_t band = 0;  ///< experts at once; 0: all, in one launch of the product
+    std::int64_t slice = 0;  ///< experts at once; 0: all, in one launch of the product
 
     friend bool operator==(const Unpack&, const Unpack&) = default;
 };
 
-/// In bands of the experts whose matrices fit `limit` bytes.
+/// In slices of the experts whose matrices fit `limit` bytes.
 [[nodiscard]] Unpack unpack_request(const Problem& problem, const families::UnpackWork& work, std::uint64_t limit);
 
 struct Forward {

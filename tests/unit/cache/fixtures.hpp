@@ -3,6 +3,7 @@
 
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
+#include "support/environment.hpp"
 #include "util/hash.hpp"
 #include "util/log.hpp"
 
@@ -65,29 +66,7 @@ class RecordingLog {
     util::Logger logger;
 };
 
-/// An environment variable for the length of a scope; null: unset.
-class ScopedVariable {
- public:
-    ScopedVariable(const char* name, const char* value) : name_(name) {
-        if (const char* before = ::getenv(name)) before_ = before;
-        set(value);
-    }
-    ~ScopedVariable() { set(before_ ? before_->c_str() : nullptr); }
-    ScopedVariable(const ScopedVariable&) = delete;
-    ScopedVariable& operator=(const ScopedVariable&) = delete;
-
- private:
-    void set(const char* value) {
-        if (value == nullptr) {
-            ::unsetenv(name_);
-        } else {
-            ::setenv(name_, value, 1);
-        }
-    }
-
-    const char* name_;
-    std::optional<std::string> before_;
-};
+using test::ScopedVariable;
 
 /// Begins as a cubin does: ELF, 64 bits, little-endian, machine 190.
 inline std::string fake_cubin(std::size_t bytes, char fill) {

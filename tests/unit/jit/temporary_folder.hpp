@@ -1,6 +1,8 @@
 // A folder for one test, removed at its end.
 #pragma once
 
+#include "support/environment.hpp"
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -41,28 +43,6 @@ class TemporaryFolder {
 
  private:
     std::filesystem::path path_;
-};
-
-/// Sets an environment variable, or unsets it for a null value, and puts it back.
-class ScopedVariable {
- public:
-    ScopedVariable(const char* name, const char* value) : name_(name) {
-        if (const char* old = std::getenv(name)) {
-            old_ = old;
-            had_ = true;
-        }
-        set(value);
-    }
-    ~ScopedVariable() { set(had_ ? old_.c_str() : nullptr); }
-    ScopedVariable(const ScopedVariable&) = delete;
-    ScopedVariable& operator=(const ScopedVariable&) = delete;
-
- private:
-    void set(const char* value) { value == nullptr ? unsetenv(name_) : setenv(name_, value, 1); }
-
-    const char* name_;
-    std::string old_;
-    bool had_ = false;
 };
 
 }  // namespace smlora::test

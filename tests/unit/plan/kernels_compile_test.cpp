@@ -88,6 +88,19 @@ TEST_P(KernelsCompile, WithoutTensorCores) {
     expect_compiled(odd, 64, GetParam());
 }
 
+TEST_P(KernelsCompile, QuantisedWeightsInSlices) {
+    Problem down = problem(128, 768, 2048, 16, 8);
+    down.weight_layout = WeightLayout::enk;
+    down.x_rows = RowOrder::grouped;
+    down.y_rows = RowOrder::token;
+    down.gates = true;
+    down.weights = usual_format(Encoding::nf4);
+    expect_compiled(down, 16384, GetParam());
+    Problem odd = problem(5, 37, 64, 3, 2);
+    odd.weights = usual_format(Encoding::mxfp4);
+    expect_compiled(odd, 64, GetParam());
+}
+
 INSTANTIATE_TEST_SUITE_P(ForArch, KernelsCompile,
                          testing::Values("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"),
                          [](const auto& arch) { return std::string(arch.param); });

@@ -1,4 +1,4 @@
-// Quantised weights against the plain weights that they are decoded to, unpacked at once and in bands of experts: bit
+// Quantised weights against the plain weights that they are decoded to, unpacked at once and in slices of experts: bit
 // by bit.
 #include "operations/cases.hpp"
 #include "support/checks.hpp"
@@ -47,9 +47,9 @@ void expect_same(const Projection& p, const Results& got, const Results& wanted)
     }
 }
 
-class Bands : public OnCases {};
+class Slices : public OnCases {};
 
-TEST_P(Bands, HaveTheBitsOfThePlainWeights) {
+TEST_P(Slices, HaveTheBitsOfThePlainWeights) {
     Projection p(engine(), test_case());
     const Problem quantised = p.problem;
     p.problem.weights = {};
@@ -59,16 +59,16 @@ TEST_P(Bands, HaveTheBitsOfThePlainWeights) {
     EXPECT_TRUE(p.encoded->is_unchanged());
 
     const auto expert = static_cast<std::uint64_t>(p.problem.K * p.problem.N) * size_of(p.problem.dtype);
-    // One expert at a time, also where the limit is below that; and bands of which the last lacks experts.
+    // One expert at a time, also where the limit is below that; and slices of which the last lacks experts.
     for (const std::uint64_t limit : {std::uint64_t{0}, expert, 3 * expert + 1}) {
         SCOPED_TRACE(fmt::format("unpacking at most {} bytes", limit));
-        const Projection banded(engine_with_limit(backend(), limit), test_case());
-        expect_same(banded, run_both(banded, banded.weight()), plain);
-        EXPECT_TRUE(banded.encoded->is_unchanged());
+        const Projection sliced(engine_with_limit(backend(), limit), test_case());
+        expect_same(sliced, run_both(sliced, sliced.weight()), plain);
+        EXPECT_TRUE(sliced.encoded->is_unchanged());
     }
 }
 
-SMLORA_ON_CASES(Quantised, Bands, quantised_cases());
+SMLORA_ON_CASES(Quantised, Slices, quantised_cases());
 
 }  // namespace
 }  // namespace smlora::test
