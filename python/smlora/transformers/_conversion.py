@@ -5,6 +5,7 @@ from torch.nn.utils import parametrize
 
 from smlora._arguments import check_choice
 from smlora.quantized import QuantizedParameters, quantize
+from smlora.transformers._experts import find_out_anew
 from smlora.transformers._weights import PARAMETERS, PLAIN, forget, parametrizations_of, quantized_weight
 
 ENCODINGS = ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")
@@ -22,6 +23,7 @@ def plain_experts(model):
 def hold(module, name, weight):
     """Puts a QuantizedWeight in the place of a plain parameter. Transformers shall not initialise what is there now."""
     del module._parameters[name]
+    find_out_anew(module)
     held = QuantizedParameters(weight)
     module.add_module(name, held)
     module._is_hf_initialized = held._is_hf_initialized = True
@@ -48,6 +50,7 @@ def quantize_experts(model, encoding):
 def _forget(module, name):
     """Removes what held the quantised weight."""
     forget(module, name)
+    find_out_anew(module)
     if parametrizations_of(module, name) is not None:
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     module._modules.pop(name, None)

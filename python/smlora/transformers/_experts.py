@@ -88,6 +88,11 @@ def _find_out(module):
     module._smlora_activation = activation
 
 
+def find_out_anew(module):
+    """After another way to keep its weights."""
+    vars(module).pop("_smlora_activation", None)
+
+
 def _model_can_read(module):
     """Whether the model's own code finds what it takes for a tensor: not where smlora holds the weights."""
     return all(isinstance(getattr(type(module), name, None), property) or name in module._parameters for name in PARAMETERS)

@@ -120,6 +120,9 @@ _MADE = "_smlora_weights"
 def quantized_weight(module, name):
     """The QuantizedWeight of the module's parameter `name`, of the shape that the parameter would have, or None. Raises
     ValueError that says why if it is quantised in a way that smlora has not."""
+    parameter = module._parameters.get(name)
+    if type(parameter) is torch.nn.Parameter and parameter.dtype in PLAIN:
+        return None
     own = module._modules.get(name)
     if isinstance(own, QuantizedParameters):
         return own()
