@@ -1,5 +1,7 @@
 """Experts of checkpoints that are quantised already, read as they lie in the files."""
 
+import inspect
+
 import torch
 from transformers.core_model_loading import ConversionOps, WeightConverter
 from transformers.quantizers import auto
@@ -33,11 +35,18 @@ def _first(nested):
     return _first(nested[0]) if isinstance(nested, list) else nested
 
 
+def _matrices(nested):
+    """Numbers as [1, 1]."""
+    return [_matrices(entry) for entry in nested] if isinstance(nested, list) else nested.reshape(1, 1)
+
+
 def _fp8(config, weight, weight_scale_inv, activation_scale=None):
     if _first(weight).dtype == torch.int8:
         return from_mxfp4(weight, weight_scale_inv)
     if list(config.weight_block_size or ()) == [1, 32]:
         return from_mxfp8(weight, weight_scale_inv)
+    if config.weight_block_size is None:
+        return from_fp8(weight, _matrices(weight_scale_inv), max(_first(weight).shape))
     return from_fp8(weight, weight_scale_inv, config.weight_block_size)
 
 
@@ -245,6 +254,9 @@ class _Modelopt(_ReadsExperts, HfQuantizer):
 
 
 def register_checkpoints():
+    # Transformers 5.22
+    if "model" not in inspect.signature(HfQuantizer.update_weight_conversions).parameters:
+        return
     auto.AUTO_QUANTIZER_MAPPING.update({
         "compressed-tensors": _CompressedTensors, "fp8": _Fp8, "mxfp8": _Fp8, "mxfp4": _Mxfp4, "modelopt": _Modelopt,
     })

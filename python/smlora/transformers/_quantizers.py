@@ -111,6 +111,12 @@ def _with_experts(quantizer, encoding):
     return extended
 
 
+def _decodes(quantizer):
+    """Whether it is Transformers' own, of a method that smlora has where it can."""
+    methods = ("compressed-tensors", "fp8", "mxfp8", "mxfp4")
+    return quantizer.quantization_config.quant_method in methods and type(quantizer).__module__.startswith("transformers.")
+
+
 def _get_hf_quantizer(original):
     @functools.wraps(original)
     def get_hf_quantizer(config, *arguments, **named):
@@ -121,6 +127,11 @@ def _get_hf_quantizer(original):
                 quantizer = _with_experts(_Nothing(_ExpertsConfig(), pre_quantized=False), encoding)
         elif quantizer.quantization_config.quant_method == "bitsandbytes" or (encoding and not quantizer.pre_quantized):
             quantizer = _with_experts(quantizer, encoding)
+        elif quantizer.pre_quantized and is_ours(config) and _decodes(quantizer):
+            warn_once(
+                "this version of Transformers decodes the experts of quantised checkpoints; from 5.22 on smlora reads them as they "
+                "are"
+            )
         return quantizer, config, device_map
 
     get_hf_quantizer._smlora = True

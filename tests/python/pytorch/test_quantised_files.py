@@ -58,6 +58,8 @@ def stored_values(folder):
             )
         elif "weight_scale_2" in of:
             weight = smlora.from_nvfp4(of["weight"], of["weight_scale"], of["weight_scale_2"])
+        elif block is None:
+            weight = smlora.from_fp8(of["weight"], of["weight_scale_inv"].view(1, 1, 1), max(of["weight"].shape))
         else:
             scales = of["scale"] if "scale" in of else of["weight_scale_inv"]
             if of["weight"].dtype == torch.int8:
