@@ -107,6 +107,21 @@ def test_what_could_not_be_read_again_is_not_saved(folder, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.parametrize("name", ["fp8", "fp8, bf16 scales", "fp8, two half blocks", "mxfp8", "DeepSeek-V4's fp4"])
+def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp_path, monkeypatch):
+    """As on a GPU of compute capability 8.9."""
+    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
+
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda self, *arguments, **named: None)
+    folder = FILES[name](tmp_path)
+    model = load(folder)
+    assert {type(module).__name__ for module in experts_of(model)} == {"FP8Experts"}
+    for path, expected in stored_values(folder).items():
+        module, _, parameter = path.rpartition(".")
+        assert torch.equal(quantized_weight(model.get_submodule(module), parameter).dequantize(torch.float32), expected)
+    compare(adapted(decoded(model)), adapted(model), tokens())
+
+
 def test_decoded_experts_can_be_saved(tmp_path):
     for name in ("gpt-oss", "NVFP4 of modelopt"):
         model = st.dequantize_experts(load(FILES[name](tmp_path / name)), torch.float32)
