@@ -28,10 +28,9 @@ smlora_dtype dtype_of(PyObject* tensor, const char* argument, Types types) {
     for (std::size_t i = 0; i < count; ++i) {
         if (known.dtypes[i] == dtype.get()) return static_cast<smlora_dtype>(i);
     }
-    PyErr_Format(PyExc_ValueError, "%s: expected a tensor of bfloat16, float16, float32, float64, int32%s, got %S",
-                 argument,
-                 types == Types::packed ? ", int64, uint8, int8, float8_e4m3fn or float8_e8m0fnu" : " or int64",
-                 dtype.get());
+    PyErr_Format(
+        PyExc_ValueError, "%s: expected a tensor of bfloat16, float16, float32, float64, int32%s, got %S", argument,
+        types == Types::packed ? ", int64, uint8, int8, float8_e4m3fn or float8_e8m0fnu" : " or int64", dtype.get());
     throw PythonError{};
 }
 

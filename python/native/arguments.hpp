@@ -94,8 +94,8 @@ class Arguments {
     Py_ssize_t count_;
 };
 
-/// dtypes: a list of torch's dtypes in the order of smlora_dtype, None for those that torch lacks. error: what check() raises for a status that Python
-/// has no exception of its own for.
+/// dtypes: a list of torch's dtypes in the order of smlora_dtype, None for those that torch lacks. error: what check()
+/// raises for a status that Python has no exception of its own for.
 void set_known_types(PyObject* dtypes, PyObject* error);
 
 /// Throws PythonError with the library's message: ValueError, NotImplementedError, MemoryError or the class that

@@ -49,8 +49,8 @@ PyObject* padded_rank(Arguments arguments) {
     return PyLong_FromLongLong(smlora_padded_rank(R));
 }
 
-/// set_torch(dtypes: list, error: type): torch's dtypes in the order of smlora_dtype, None for those that it lacks, and the class of errors that are
-/// neither of a value nor of memory.
+/// set_torch(dtypes: list, error: type): torch's dtypes in the order of smlora_dtype, None for those that it lacks, and
+/// the class of errors that are neither of a value nor of memory.
 PyObject* set_torch(Arguments arguments) {
     PyObject* const dtypes = arguments.next();
     PyObject* const error = arguments.next();

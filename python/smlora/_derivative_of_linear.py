@@ -49,11 +49,6 @@ class Projection(NamedTuple):
     def orders(self):
         return self.x_rows, self.y_rows
 
-    @property
-    def quantized(self):
-        return self.weight_parts, self.weight_format
-
-
 class Wants(NamedTuple):
     """Which gradients of a projection are wanted; also the gradients themselves."""
 
@@ -79,11 +74,6 @@ def kept_for_backward(x, p, wants, *, x_is_kept=False):
     )
 
 
-def kept_parts(p, wants):
-    """The weight_parts, if the weight is kept and has any."""
-    return p.weight_parts or () if wants.x or wants.gates else ()
-
-
 # ---- by the library's kernels -----------------------------------------------------------------------------------------
 #
 # `run`: of raw_calls.
@@ -93,7 +83,7 @@ def gradients_of_input(run, dy, x, p, wants):
     """(dx, yb, dgates); x is read for dgates alone."""
     return run(
         backward_input, dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if wants.gates else None, p.bias, p.top_k,
-        *p.orders, p.scaling, wants.A, wants.gates, *p.quantized
+        *p.orders, p.scaling, wants.A, wants.gates, p.weight_parts, p.weight_format
     )
 
 
@@ -204,7 +194,7 @@ def _differentiable_gradients(dy, x, p, wants):
     rows = dy if p.y_rows == GROUPED else group_op.call(dy, p.gates, *routing, p.y_rows)
     if wants.x:
         A, B = (None, None) if p.A is None else (p.B.transpose(1, 2), p.A.transpose(1, 2))
-        W, *quantized = transposed_operands(p.W, *p.quantized)
+        W, *quantized = transposed_operands(p.W, p.weight_parts, p.weight_format)
         dx = linear.call(rows, W, A, B, None, None, *routing, GROUPED, p.x_rows, p.scaling, *quantized)
     if wants.W or wants.A or wants.B:
         sorted_x = x if p.x_rows == GROUPED else group_op.call(x, None, *routing, p.x_rows)
@@ -257,28 +247,27 @@ def gradients(run, dy, x, p, wants, xa):
 
 
 class _Linear(Derivative):
+    """The tensors of a quantised weight beside its codes, which nothing differentiates, are kept as they are."""
+
     @staticmethod
     def forward(ctx, keys, x, *projection):
         p, wants = Projection(*projection), Wants(*ctx.needs_input_grad[1:7])
         y, xa = forward.below_autograd(keys, x, *projection[:11], wants.B, *projection[11:])
-        ctx.save_for_backward(
-            *kept_for_backward(x, p, wants), p.scattered, p.offsets, xa if wants.B else None, *kept_parts(p, wants)
-        )
-        save_for_tangents(ctx, x, *projection[:7], *(p.weight_parts or ()))
-        ctx.keys, ctx.numbers, ctx.weight_format = keys, projection[7:11], p.weight_format
+        ctx.save_for_backward(*kept_for_backward(x, p, wants), p.scattered, p.offsets, xa if wants.B else None)
+        save_for_tangents(ctx, x, *projection[:7])
+        ctx.keys, ctx.numbers = keys, projection[7:]
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, *tensors = ctx.saved_tensors
-        p = Projection(*tensors[:7], *ctx.numbers, tensors[8:], ctx.weight_format)
-        wants = Wants(*ctx.needs_input_grad[1:7])
-        return None, *gradients(raw_calls(ctx, dy), dy, x, p, wants, tensors[7]), *[None] * 8
+        x, *tensors, xa = ctx.saved_tensors
+        p, wants = Projection(*tensors, *ctx.numbers), Wants(*ctx.needs_input_grad[1:7])
+        return None, *gradients(raw_calls(ctx, dy), dy, x, p, wants, xa), *[None] * 8
 
     @tangent_rule
     def jvp(ctx, saved, *tangents):
         x, *tensors = saved
-        return tangent(x, Projection(*tensors[:7], *ctx.numbers, tensors[7:], ctx.weight_format), tangents[:6])
+        return tangent(x, Projection(*tensors, *ctx.numbers), tangents[:6])
 
 
 linear.differentiable(_Linear, over=forward, flag_at=SAVE_XA)

@@ -7,7 +7,7 @@ import torch
 from smlora import _native
 from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
 from smlora._arguments import ARGUMENT_ERRORS, INT64_MAX, check_number, check_tensor, check_whole, described, in_callers_words
-from smlora._projection import ROW_ORDERS, linear, unit_columns, weight_operands
+from smlora._projection import ROW_ORDERS, linear, quantized_operands, unit_columns
 from smlora._routing import check_routing
 from smlora.quantized import QuantizedParameters, QuantizedWeight
 
@@ -75,16 +75,22 @@ def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0
     float64 on the CPU. Under torch.autocast x, weight and bias are cast, adapters are not. Raises ValueError that names the
     argument, and NotImplementedError for what the device cannot do."""
     check_tensor("x", x, ("rows", "K"))
-    operands = weight_operands("weight", weight)
+    quantized = ()
+    if isinstance(weight, QuantizedWeight):
+        weight, *quantized = quantized_operands("weight", weight)
+    else:
+        check_tensor("weight", weight, ("E", "K", "N"))
     check_adapter("lora_A", lora_A, "lora_B", lora_B)
     check_routing(routing)
     if gates is not None and y_rows != "token":
         raise ValueError(f'gates: expected none unless y_rows is "token", got some with y_rows={y_rows!r}')
     arguments = (
-        unit_columns(x), operands[0], lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
+        unit_columns(x), weight, lora_A, lora_B, bias, None if gates is None else gates.contiguous(),
         routing.sorted_scattered_idxs, routing.expert_offsets, routing.top_k, _row_order("x_rows", x_rows),
-        _row_order("y_rows", y_rows), check_number("scaling", scaling), *operands[1:]
+        _row_order("y_rows", y_rows), check_number("scaling", scaling)
     )
+    if quantized:
+        arguments += tuple(quantized)
     try:
         return linear.call(*arguments)
     except ARGUMENT_ERRORS as error:

@@ -22,13 +22,13 @@ from smlora._derivative_of_linear import (
     gradients_of_input,
     gradients_of_parameters,
     kept_for_backward,
-    kept_parts,
     tangent,
 )
 from smlora._linear import check_adapter
 from smlora._operator import Derivative, Operator, raw_calls, save_for_tangents, tangent_rule
-from smlora._projection import GROUPED, TOKEN, extents, forward, unit_columns, weight_operands
+from smlora._projection import GROUPED, TOKEN, extents, forward, quantized_operands, unit_columns
 from smlora._routing import check_routing
+from smlora.quantized import QuantizedWeight
 
 
 class Adapter(NamedTuple):
@@ -79,11 +79,11 @@ def _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, scattered, offsets, top_
 def _run(project, activate, x, up, down, activation, save_xa1=False, save_xa2=False):
     """(out, h, xa1, xa2)"""
     try:
-        h, xa1 = project(x, *up[:11], save_xa1, *up.quantized)
+        h, xa1 = project(x, *up[:11], save_xa1, *up[11:])
     except ARGUMENT_ERRORS as error:
         raise in_callers_words(error, _GATE_UP) from None
     try:
-        out, xa2 = project(activate(h, *activation), *down[:11], save_xa2, *down.quantized)
+        out, xa2 = project(activate(h, *activation), *down[:11], save_xa2, *down[11:])
     except ARGUMENT_ERRORS as error:
         raise in_callers_words(error, _DOWN) from None
     return out, h, xa1, xa2
@@ -139,22 +139,18 @@ class _Mlp(Derivative):
         )
         ctx.save_for_backward(
             *kept_for_backward(x, up, wants_up), *kept_for_backward(h, down, wants_down, x_is_kept=wants_down.x),
-            up.scattered, up.offsets, xa1 if wants_up.B else None, xa2 if wants_down.B else None,
-            *kept_parts(up, wants_up), *kept_parts(down, wants_down)
+            up.scattered, up.offsets, xa1 if wants_up.B else None, xa2 if wants_down.B else None
         )
-        save_for_tangents(ctx, h, x, *rest[:11], *(up.weight_parts or ()), *(down.weight_parts or ()))
-        ctx.keys, ctx.numbers, ctx.formats = keys, rest[11:18], (up.weight_format, down.weight_format)
-        ctx.parts_of_up = len(up.weight_parts or ())
+        save_for_tangents(ctx, h, x, *rest[:11])
+        ctx.keys, ctx.numbers = keys, rest[11:]
         ctx.set_materialize_grads(False)  # dh is almost always none
         return out, h
 
     @staticmethod
     def backward(ctx, dout, dh):
-        x, W1, A1, B1, bias1, _, h, W2, A2, B2, bias2, gates, *rest = ctx.saved_tensors
-        routing, xa1, xa2 = rest[:2], rest[2], rest[3]
+        x, W1, A1, B1, bias1, _, h, W2, A2, B2, bias2, gates, *routing, xa1, xa2 = ctx.saved_tensors
+        up, down, activation = _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, *routing, *ctx.numbers)
         wants_up, wants_down = _wants(ctx)
-        quantized = _quantized(ctx, rest[4:], wants_up.x)
-        up, down, activation = _parts(W1, A1, B1, bias1, W2, A2, B2, bias2, gates, *routing, *ctx.numbers, *quantized)
         run = raw_calls(ctx, dout, dh)
         of_up = of_down = Wants()
         if dout is not None:
@@ -167,18 +163,11 @@ class _Mlp(Derivative):
     @tangent_rule
     def jvp(ctx, saved, *tangents):
         h, x, *tensors = saved
-        up, down, activation = _parts(*tensors[:11], *ctx.numbers, *_quantized(ctx, tensors[11:], True))
+        up, down, activation = _parts(*tensors, *ctx.numbers)
         th = tangent(x, up, (*tangents[:5], None))
         ta = None if th is None else activation_tangent(h, th, *activation)
         t_out = tangent(activation_op.call(h, *activation), down, (ta, *tangents[5:10]))
         return t_out, torch.zeros_like(h) if th is None else th
-
-
-def _quantized(ctx, parts, of_both):
-    """What the operator takes last, of the weight_parts that were kept: of both projections or of the second alone."""
-    up, down = ctx.formats
-    count = ctx.parts_of_up if of_both else 0
-    return parts[:count], up, parts[count:], down
 
 
 def _wants(ctx):
@@ -207,7 +196,8 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
 
     x [T, K]; gate_up [E, K, 2 * I] and down [E, I, N], each a tensor or a `QuantizedWeight` with either of its last two
     dimensions contiguous (what Hugging Face stores, [E, out, in], is its transpose(1, 2)); gates [T, top_k], of x's type or
-    fp32; gate_up_bias [E, 2 * I], down_bias [E, N]; adapters: (lora_A, lora_B, scaling) as `Adapter`. activation: a name or an `Activation`.
+    fp32; gate_up_bias [E, 2 * I], down_bias [E, N]; adapters: (lora_A, lora_B, scaling) as `Adapter`. activation: a name or an
+    `Activation`.
 
     Returns [T, N]. Kept for backward beside the inputs: h = x W1 + b1 [M, 2 * I] and, for each lora_B that is trained,
     M * R values. No rows are permuted in memory, none of the width N is kept for the gates' gradient, and the activation
@@ -217,20 +207,26 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
     check_tensor("x", x, ("T", "K"))
     A1, B1, scaling1 = _adapter("gate_up_lora", gate_up_lora)
     A2, B2, scaling2 = _adapter("down_lora", down_lora)
-    dims = ("E", "in", "out")
-    operands1, operands2 = weight_operands("gate_up", gate_up, dims), weight_operands("down", down, dims)
+    for name, weight in (("gate_up", gate_up), ("down", down)):
+        if not isinstance(weight, QuantizedWeight):
+            check_tensor(name, weight, ("E", "in", "out"))
     check_routing(routing)
     if gate_up.shape[2] != 2 * down.shape[1]:
         raise ValueError(
             f"gate_up: expected [E, K, 2 * I] with I = {down.shape[1]} (down [E, I, N]), got {list(gate_up.shape)}"
         )
+    quantized1 = quantized2 = ()
+    if isinstance(gate_up, QuantizedWeight):
+        gate_up, *quantized1 = quantized_operands("gate_up", gate_up)
+    if isinstance(down, QuantizedWeight):
+        down, *quantized2 = quantized_operands("down", down)
     arguments = (
-        unit_columns(x), operands1[0], A1, B1, gate_up_bias, operands2[0], A2, B2, down_bias,
+        unit_columns(x), gate_up, A1, B1, gate_up_bias, down, A2, B2, down_bias,
         None if gates is None else gates.contiguous(), routing.sorted_scattered_idxs, routing.expert_offsets,
         routing.top_k, scaling1, scaling2, *as_activation(activation).numbers()
     )
-    if operands1[1:] or operands2[1:]:
-        arguments += (*(operands1[1:] or (None, None)), *operands2[1:])
+    if quantized1 or quantized2:
+        arguments += (*(quantized1 or (None, None)), *quantized2)
     try:
         return mlp.call(*arguments)
     except ARGUMENT_ERRORS as error:

@@ -222,9 +222,12 @@ class Operator:
             if _wants_derivative(arguments):
                 result = _apply(function, keys, *arguments)
             else:
-                if flag_at is not None:
-                    arguments = (*arguments[:flag_at], False, *arguments[flag_at:])
-                result = over.below_autograd(keys, *arguments)
+                if flag_at is None:
+                    result = over.below_autograd(keys, *arguments)
+                elif flag_at == len(arguments):
+                    result = over.below_autograd(keys, *arguments, False)
+                else:
+                    result = over.below_autograd(keys, *arguments[:flag_at], False, *arguments[flag_at:])
             return result[0] if isinstance(result, tuple) else result
 
         _library.impl(self.name, autograd, "Autograd", with_keyset=True)
@@ -286,11 +289,12 @@ def library_operator(name, outputs):
     code = outputs.__code__
     assert code.co_varnames[: code.co_argcount] == names, f"{name}: expected the arguments {names}"
     alone = len(results) == 1
-    left_out = [(None,) * (len(names) - given) for given in range(len(names) + 1)]
+    absent = (None,) * len(outputs.__defaults__ or ())
+    count = len(names) - len(absent)
 
     def kernel(*arguments):
         made = outputs(*arguments)
-        native(*place(arguments[0]), *arguments, *left_out[len(arguments)], *made)
+        native(*place(arguments[0]), *arguments, *absent[len(arguments) - count :], *made)
         return made[0] if alone else made
 
     def fake(*arguments):

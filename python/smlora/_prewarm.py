@@ -10,6 +10,7 @@ from smlora import _native
 from smlora._arguments import INT32_MAX, INT64_MAX, check_choice, check_flag, check_number, check_whole, described
 from smlora._library import DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
+from smlora.quantized import QuantizedWeight
 
 _LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
 _SKEWS = {name: value for value, name in enumerate(_native.tune_skews)}
@@ -52,12 +53,19 @@ class Problem(NamedTuple):
         ]
 
 
+def _columns_are_inputs(weight):
+    """Of a weight [E, K, N]: whether K is contiguous. A quantised one is decoded as it is stored."""
+    if isinstance(weight, QuantizedWeight):
+        return weight.transposed
+    return weight.stride(2) != 1 and weight.stride(1) == 1
+
+
 def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtype, biases=(False, False)):
     """The two projections of `moe_lora_mlp`, weights and ranks as it takes them."""
 
     def problem(weight, R, bias, **orders):
         E, K, N = weight.shape
-        layout = "enk" if weight.stride(2) != 1 and weight.stride(1) == 1 else "ekn"
+        layout = "enk" if _columns_are_inputs(weight) else "ekn"
         return Problem(E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, layout, bias=bias, **orders)
 
     return [

@@ -16,11 +16,9 @@ padded_rank = _native.padded_rank
 """The row stride of xa and yb for a rank."""
 
 
-def weight_operands(name, weight, dims=("E", "K", "N")):
-    """What operators take for a weight [E, K, N]: (W,) of a tensor, (codes, weight_parts, weight_format) of a QuantizedWeight."""
-    if not isinstance(weight, QuantizedWeight):
-        check_tensor(name, weight, dims)
-        return (weight,)
+def quantized_operands(name, weight):
+    """(codes, weight_parts, weight_format) of a QuantizedWeight. The last two, which operators lack for a plain W, cost a call
+    nothing where they are left out."""
     if torch.is_grad_enabled():
         for field, tensor in weight.tensors().items():
             if tensor.requires_grad:
@@ -29,6 +27,14 @@ def weight_operands(name, weight, dims=("E", "K", "N")):
                     "requires_grad=True; call its requires_grad_(False)"
                 )
     return weight.operands()
+
+
+def weight_operands(name, weight):
+    """(W, *quantized) of a weight [E, K, N], a tensor or a QuantizedWeight."""
+    if isinstance(weight, QuantizedWeight):
+        return quantized_operands(name, weight)
+    check_tensor(name, weight, ("E", "K", "N"))
+    return (weight,)
 
 
 def transposed_operands(W, weight_parts, weight_format):
@@ -52,14 +58,14 @@ def _rank_rows(like, wanted, A, M):
 def _forward_outputs(x, W, A, B, bias, gates, sorted_scattered_idxs, expert_offsets, top_k, x_rows, y_rows, scaling,
                      save_xa, weight_parts=None, weight_format=None):
     M = sorted_scattered_idxs.shape[0]
-    N = extents(W, weight_format)[2]
+    N = (W.shape if weight_format is None else shape_of_view(weight_format))[2]
     return x.new_empty((rows_in(y_rows, M, top_k), N)), _rank_rows(x, save_xa, A, M)
 
 
 def _backward_input_outputs(dy, W, A, B, gates, sorted_scattered_idxs, expert_offsets, x, bias, top_k, x_rows, y_rows,
                             scaling, save_yb, want_dgates, weight_parts=None, weight_format=None):
     M = sorted_scattered_idxs.shape[0]
-    dx = dy.new_empty((rows_in(x_rows, M, top_k), extents(W, weight_format)[1]))
+    dx = dy.new_empty((rows_in(x_rows, M, top_k), (W.shape if weight_format is None else shape_of_view(weight_format))[1]))
     dgates = torch.empty_like(gates) if want_dgates else dy.new_empty((0,))
     return dx, _rank_rows(dy, save_yb, A, M), dgates
 

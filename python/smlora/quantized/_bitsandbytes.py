@@ -12,8 +12,6 @@ from smlora.quantized._weight import QuantizedWeight
 def _shape_of(codes, state, shape):
     """[E, rows, columns]. What is quantised as one matrix has to be told where experts begin."""
     if shape is None:
-        shape = getattr(codes, "_original_shape", None)
-    if shape is None:
         shape = codes.shape if state is None else state.shape
     shape = tuple(shape)
     if len(shape) != 3:
@@ -67,14 +65,14 @@ def _four_bits_of_experts(params, states, shape):
         alike = state.quant_type == first.quant_type and state.blocksize == first.blocksize and state.shape == first.shape
         if not alike:
             raise ValueError(
-                f"quant_state[{e}]: expected {first.quant_type} {list(first.shape)} in blocks of {first.blocksize}, as of expert "
-                f"0, got {state.quant_type} {list(state.shape)} in blocks of {state.blocksize}"
+                f"quant_state[{e}]: expected {first.quant_type} {list(first.shape)} in blocks of {first.blocksize}, as of "
+                f"expert 0, got {state.quant_type} {list(state.shape)} in blocks of {state.blocksize}"
             )
     if values % first.blocksize:
         raise ValueError(
             f"param_or_codes: expected experts of a multiple of {first.blocksize} values, the block, got {list(matrix)}"
         )
-    codes = stacked("param_or_codes", [param.detach().as_subclass(torch.Tensor).view(torch.uint8) for param in params])
+    codes = stacked("param_or_codes", [param.view(torch.uint8) for param in params])
     scales = torch.cat([_plain_scales(state).detach().reshape(-1).to(codes.device) for state in states])
     return QuantizedWeight(
         first.quant_type, len(states), *matrix, codes, scales, block=first.blocksize,
@@ -96,26 +94,39 @@ def from_bnb(param_or_codes, quant_state=None, shape=None):
     param_or_codes: a Params4bit or Int8Params; or the codes alone with their `quant_state`, a QuantState, or for int8 the fp32
     scale of each row (SCB). Of a module that replace_parameter_4bit changed, these are `module.parametrizations[name].original`
     and `module.parametrizations[name][0].quant_state`: `module.name` itself would decode it. Or a list of these, one for each
-    expert ([linear.weight for linear in ..]), which is stacked; its scales are then fp32 also where each expert's were quantised.
+    expert ([linear.weight for linear in ..]), which is stacked; scales that are quantised become fp32 then.
     shape: [E, rows, columns], where the weight was quantised as one matrix. Nothing else is copied but scales that are on
     another device than the codes. Raises ValueError that names the argument."""
     if isinstance(param_or_codes, (list, tuple)) and param_or_codes:
-        states = quant_state
-        if states is None:
-            states = [_state_of(param) for param in param_or_codes]
-        if not isinstance(states, (list, tuple)) or len(states) != len(param_or_codes):
-            raise ValueError(f"quant_state: expected a list of {len(param_or_codes)}, as of param_or_codes, got {described(states)}")
-        if param_or_codes[0].dtype == torch.int8:
-            codes = stacked("param_or_codes", [param.detach().as_subclass(torch.Tensor) for param in param_or_codes])
-            return _eight_bits(codes, torch.stack(list(states)), shape)
-        return _four_bits_of_experts(param_or_codes, states, shape)
-    if not isinstance(param_or_codes, torch.Tensor):
-        raise ValueError(f"param_or_codes: expected a tensor or a list of them, one for each expert, got {described(param_or_codes)}")
+        return _of_experts(param_or_codes, quant_state, shape)
+    _check_tensor("param_or_codes", param_or_codes)
     state = _state_of(param_or_codes) if quant_state is None else quant_state
     if shape is None:
         shape = getattr(param_or_codes, "_original_shape", None)
-    codes = param_or_codes.detach().as_subclass(torch.Tensor)
+    codes = _plain(param_or_codes)
     return _eight_bits(codes, state, shape) if codes.dtype == torch.int8 else _four_bits(codes, state, shape)
+
+
+def _of_experts(params, states, shape):
+    for e, param in enumerate(params):
+        _check_tensor(f"param_or_codes[{e}]", param)
+    states = [_state_of(param) for param in params] if states is None else states
+    if not isinstance(states, (list, tuple)) or len(states) != len(params):
+        raise ValueError(f"quant_state: expected a list of {len(params)}, as of param_or_codes, got {described(states)}")
+    codes = [_plain(param) for param in params]
+    if codes[0].dtype == torch.int8:
+        return _eight_bits(stacked("param_or_codes", codes), stacked("quant_state", states), shape)
+    return _four_bits_of_experts(codes, states, shape)
+
+
+def _check_tensor(name, value):
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {described(value)}")
+
+
+def _plain(param):
+    """Without what a subclass makes of it."""
+    return param.detach().as_subclass(torch.Tensor)
 
 
 def _state_of(param):

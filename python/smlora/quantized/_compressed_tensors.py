@@ -25,8 +25,8 @@ def from_compressed_tensors(weight_packed, weight_scale, *, weight_global_scale=
 
     With weight_global_scale (nvfp4-pack-quantized): as `from_nvfp4` with a divisor. Without it (pack-quantized, int4):
     weight_packed int32 [E, rows, columns / 8], weight_scale bfloat16, float16 or float32 [E, rows, columns / group],
-    weight_shape as the checkpoint has it. Each may be a list with an entry for each expert, or with a list of its parts, such as
-    gate and up; these are stacked. Nothing else is copied. Other widths than 4 bits, zero points and reordered groups
+    weight_shape as the checkpoint has it. Each may be a list with an entry for each expert, or with a list of its parts, such
+    as gate and up; these are stacked. Nothing else is copied. Other widths than 4 bits, zero points and reordered groups
     (weight_g_idx) are refused. Raises ValueError that names the argument."""
     for name, value in (("weight_zero_point", weight_zero_point), ("weight_g_idx", weight_g_idx)):
         if value is not None:

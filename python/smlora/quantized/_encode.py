@@ -15,7 +15,6 @@ def _nonzero(scale):
 
 def pack(codes):
     """Two codes in a byte, the low nibble first."""
-    codes = codes.to(torch.uint8)
     return codes[..., ::2] | codes[..., 1::2] << 4
 
 
@@ -24,7 +23,8 @@ def _e2m1(values):
     bounds = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], device=values.device)
     upper = torch.tensor([False, True, False, True, False, True, False], device=values.device)
     bounds = torch.where(upper, torch.nextafter(bounds, torch.zeros_like(bounds)), bounds)
-    return torch.bucketize(values.abs(), bounds, out_int32=True) + 8 * torch.signbit(values)
+    magnitudes = torch.bucketize(values.abs(), bounds, out_int32=True).to(torch.uint8)
+    return magnitudes | torch.signbit(values).to(torch.uint8) << 3
 
 
 def _e4m3(values):
@@ -77,7 +77,7 @@ def int8(matrix, **_):
 def int4(matrix, *, block, dtype, **_):
     groups = matrix.unflatten(1, (-1, block))
     scales = _nonzero((groups.abs().amax(2) / 7.5).to(dtype))
-    codes = (groups / scales.float().unsqueeze(2)).round().clamp(-8, 7) + 8
+    codes = ((groups / scales.float().unsqueeze(2)).round().clamp(-8, 7) + 8).to(torch.uint8)
     return {"codes": pack(codes.flatten(1)), "scales": scales}
 
 

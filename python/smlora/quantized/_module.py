@@ -10,8 +10,8 @@ _KNOWN_TYPES = DTYPES + PACKED_DTYPES
 
 
 class QuantizedParameters(torch.nn.Module):
-    """The tensors of a `QuantizedWeight` as frozen parameters of bytes. Called, it gives the weight, of the same memory. No cast
-    of the module changes them, and what shards parameters along their first dimension shards them along the experts.
+    """The tensors of a `QuantizedWeight` as frozen parameters of bytes. Called, it gives the weight, of the same memory. No
+    cast of the module changes them, and what shards parameters along their first dimension shards them along the experts.
 
     Tensors with values for each expert are parameters [E, bytes], or [bytes] where a block of nf4 or fp4 holds values of two
     experts. Those for all experts are buffers, and so is `format`: loading a state_dict of another format is an error.
@@ -60,7 +60,9 @@ class QuantizedParameters(torch.nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
         stored = state_dict.get(f"{prefix}format")
         if stored is not None and stored.tolist() != self._numbers():
-            error_msgs.append(f"{prefix}format: expected {self._numbers()}, got {stored.tolist()}: the weight is stored otherwise")
+            error_msgs.append(
+                f"{prefix}format: expected {self._numbers()}, got {stored.tolist()}: the weight is stored otherwise"
+            )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
     def extra_repr(self):

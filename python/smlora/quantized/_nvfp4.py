@@ -19,7 +19,7 @@ def global_scales_of(name, value, E, parts, device):
             f"{name}: expected float32, one number, [E] = [{E}] or [E, parts] = [{E}, {parts}], got {described(value)} of "
             f"{value.dtype}"
         )
-    value = value.detach().to(device)
+    value = value.to(device)
     return value.reshape(E if value.numel() > 1 else 1, -1).expand(E, parts)
 
 

@@ -22,7 +22,7 @@ def _nearest_in_blocks(values, block, table):
     scales = blocks.abs().amax(1)
     scaled = (blocks * (1 / scales.clamp(min=1e-38)).unsqueeze(1)).clamp(-1, 1)
     ascending, order = table.sort(stable=True)
-    codes = order[torch.bucketize(scaled, (ascending[:-1] + ascending[1:]) / 2, out_int32=True)]
+    codes = order.to(torch.uint8)[torch.bucketize(scaled, (ascending[:-1] + ascending[1:]) / 2, out_int32=True)]
     return codes.view(-1)[: values.numel()], scales
 
 
@@ -30,12 +30,12 @@ def _double(scales):
     """The fields of scales that are quantised themselves."""
     table, offset = dynamic_table(scales.device), scales.mean()
     codes, outer = _nearest_in_blocks(scales - offset, _OUTER_BLOCK, table)
-    return {"scales": codes.to(torch.uint8), "outer_scales": outer, "outer_table": table.clone(),
+    return {"scales": codes, "outer_scales": outer, "outer_table": table,
             "outer_offset": offset.view(1), "outer_block": _OUTER_BLOCK}
 
 
 def _bitsandbytes(weight, encoding, block, double):
-    """Blocks count along all values, so that they are taken in pieces of whole blocks, as large as an expert or a little larger."""
+    """Blocks count along all values, which are taken in pieces of whole blocks that are hardly larger than an expert."""
     flat, table = weight.reshape(-1), table_of(encoding, weight.device)
     piece = -(-flat.numel() // weight.shape[0] // block) * block
     codes = weight.new_empty((flat.numel() + 1) // 2, dtype=torch.uint8)
@@ -47,7 +47,7 @@ def _bitsandbytes(weight, encoding, block, double):
         codes[first // 2 : first // 2 + packed.shape[0]] = packed.view(-1)
         scales[first // block : first // block + of_blocks.numel()] = of_blocks
     fields = _double(scales) if double else {"scales": scales}
-    return {"codes": codes, "table": table.clone(), **fields}
+    return {"codes": codes, "table": table, **fields}
 
 
 def _expert_by_expert(weight, encoding, block, parts):

@@ -11,7 +11,7 @@ def _joined(name, parts):
             raise ValueError(f"{name}: expected a tensor, got {described(part)}")
     if len(parts) == 1:
         return parts[0]
-    if any((part.shape[1:], part.dtype, part.device) != (parts[0].shape[1:], parts[0].dtype, parts[0].device) for part in parts):
+    if len({(part.shape[1:], part.dtype, part.device) for part in parts}) > 1:
         shapes = ", ".join(f"{list(part.shape)} of {part.dtype}" for part in parts)
         raise ValueError(f"{name}: expected parts of the same type and columns, got {shapes}")
     return torch.cat(parts)
@@ -21,12 +21,12 @@ def stacked(name, value):
     """A tensor as it is. Those of a list, one for each expert, become one with the experts first; an entry that is a list
     itself has the parts of an expert, which follow each other along its rows."""
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        return value
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError(f"{name}: expected a tensor or a list of them, one for each expert, got {described(value)}")
     experts = []
     for e, entry in enumerate(value):
-        expert = _joined(f"{name}[{e}]", entry if isinstance(entry, (list, tuple)) else [entry]).detach()
+        expert = _joined(f"{name}[{e}]", entry if isinstance(entry, (list, tuple)) else [entry])
         experts.append(expert)
         if (expert.shape, expert.dtype, expert.device) != (experts[0].shape, experts[0].dtype, experts[0].device):
             raise ValueError(

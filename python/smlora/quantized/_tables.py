@@ -1,7 +1,5 @@
 """The values of bitsandbytes' codes."""
 
-import functools
-
 import torch
 
 # Quantiles of the normal distribution, zero among them (QLoRA, appendix E).
@@ -13,7 +11,6 @@ _NF4 = [
 _FP4 = [0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0]  # twelfths; negative ones follow
 
 
-@functools.cache
 def table_of(encoding, device):
     """fp32 [16] of nf4 or fp4."""
     if encoding == "nf4":
@@ -22,7 +19,6 @@ def table_of(encoding, device):
     return (twelfths / 12).to(device)
 
 
-@functools.cache
 def dynamic_table(device):
     """fp32 [256], ascending: of signed numbers up to 1 with a decimal exponent whose length gives the number of their
     fraction's steps ("8-bit optimizers via block-wise quantization"); what double quantisation has for scales."""

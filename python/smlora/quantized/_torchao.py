@@ -57,7 +57,9 @@ def from_torchao(tensor):
     if kind not in _MAKERS:
         raise ValueError(f"tensor: expected one of torchao's {', '.join(_MAKERS)}, got {described(tensor)} of type {kind}")
     if getattr(tensor, "is_swizzled_scales", False):
-        raise ValueError("tensor: expected scales in the order of the values, got is_swizzled_scales=True; quantise it with False")
+        raise ValueError(
+            "tensor: expected scales in the order of the values, got is_swizzled_scales=True; quantise it with False"
+        )
     codes, scales, transposed = _stored(tensor)
     weight = _MAKERS[kind](tensor, codes, scales)
     return weight.transpose(1, 2) if transposed else weight

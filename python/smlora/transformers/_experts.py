@@ -196,7 +196,6 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
         and not torch.compiler.is_compiling()
         and torch.is_grad_enabled()
         and getattr(module, "_smlora_prewarmed", None) != x.shape[0].bit_length()
-        and not is_quantized(module)
     ):
         compile_the_step(module, x, gates, top_k_index.shape[1], adapters)
     routing = route(top_k_index, module.num_experts)

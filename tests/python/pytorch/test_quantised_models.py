@@ -13,6 +13,7 @@ import smlora.transformers as st  # noqa: E402
 from models import TARGETS, compare, loss_of, randomise, tokens, with_adapter  # noqa: E402
 from quantised_models import KINDS, experts_of, fp8_experts, own, parametrised, plain  # noqa: E402
 from reference import assert_close, error  # noqa: E402
+from smlora.transformers import _experts  # noqa: E402
 from smlora.transformers._weights import PARAMETERS, quantized_weight  # noqa: E402
 
 
@@ -188,6 +189,19 @@ def test_an_activation_of_the_models_own_stays_its_own(make):
         module.act_fn = torch.nn.Mish()
     twin.set_experts_implementation("eager")
     compare(adapted(twin), adapted(model), tokens())
+
+
+@pytest.mark.parametrize("make, layout", [(parametrised, "enk"), (KINDS["gpt-oss blocks"], "enk"),
+                                          (KINDS["nf4 parametrised [E, in, out]"], "ekn")])
+def test_a_first_step_compiles_the_kernels_of_the_decoded_weights(make, layout, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_experts, "prewarm", lambda problems, tokens: asked.extend(problems))
+    monkeypatch.setattr(_experts, "_prewarmed", set())
+    module = experts_of(make())[0]
+    _experts.compile_the_step(module, torch.zeros(38, 64), torch.zeros(38, 2), 2, {})
+    assert [(problem.E, problem.K, problem.N, problem.weight_layout) for problem in asked] == [
+        (6, 64, 192, layout), (6, 96, 64, layout)
+    ]
 
 
 def test_linear_layers_keep_their_parameters_as_views_of_the_stack():

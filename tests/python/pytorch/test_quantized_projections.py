@@ -141,7 +141,8 @@ def test_base_product_without_an_adapter(device):
     weight, layer = views("int4", device, False), layer_of(device)
     routing = smlora.route(layer.choices, E)
     with torch.no_grad():
-        got, expected = (smlora.moe_lora_linear(layer.x, operand, routing) for operand in (weight, weight.dequantize(torch.float32)))
+        got = smlora.moe_lora_linear(layer.x, weight, routing)
+        expected = smlora.moe_lora_linear(layer.x, weight.dequantize(torch.float32), routing)
     compare([[got], [expected]], device, torch.float32)
 
 
@@ -348,8 +349,9 @@ def test_the_module_trains_and_comes_back_from_its_state(device, name):
     before = digest(module.weight())
     optimiser = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1)
     first = module(x, routing)
-    expected = smlora.moe_lora_linear(x, weight.dequantize(torch.float32).transpose(1, 2), routing, module.lora_A, module.lora_B,
-                                      scaling=module.scaling, bias=module.bias)
+    values = weight.dequantize(torch.float32).transpose(1, 2)
+    expected = smlora.moe_lora_linear(x, values, routing, module.lora_A, module.lora_B, scaling=module.scaling,
+                                      bias=module.bias)
     compare([[first], [expected]], device, torch.float32)
     first.square().sum().backward()
     optimiser.step()
@@ -364,7 +366,8 @@ def test_the_module_trains_and_comes_back_from_its_state(device, name):
 
 def test_the_module_compiled_whole(device):
     torch._dynamo.reset()
-    module = smlora.MoELoRALinear(E, K, N, R, weight=random_weight("mxfp4", E, N, K, device), dtype=torch.float32, device=device)
+    weight = random_weight("mxfp4", E, N, K, device)
+    module = smlora.MoELoRALinear(E, K, N, R, weight=weight, dtype=torch.float32, device=device)
     routing = smlora.route(random_choices(T, TOP_K, E, device), E)
     x = torch.randn(T, K, device=device)
     torch.testing.assert_close(torch.compile(module, fullgraph=True)(x, routing), module(x, routing))
@@ -397,9 +400,9 @@ def test_the_drop_in_takes_quantised_weights(device, name):
 
 
 def test_a_gradient_of_a_quantised_weight_is_refused(device):
-    weight, layer = views("fp8", device, True), layer_of(device)
-    message = "codes: expected a tensor that needs no gradient, as a quantised weight is frozen, got one with requires_grad=True"
-    weight.codes.requires_grad_()
+    stored, layer = random_weight("fp8", E, N, K, device), layer_of(device)
+    weight = smlora.from_fp8(stored.codes.requires_grad_(), stored.scales, stored.block, stored.parts).transpose(1, 2)
+    message = "codes: expected a tensor that needs no gradient, as a quantised weight is frozen, got .*requires_grad=True"
     with pytest.raises(ValueError, match=f"weight.{message}"):
         linear(layer, weight)
     up, down = mlp_weights("fp8", device)
@@ -416,7 +419,7 @@ def test_errors_name_the_argument(device):
     with pytest.raises(ValueError, match=r"x: expected K = 32 columns for a weight \[E, K, N\], got 64; .*transpose\(1, 2\)"):
         smlora.moe_lora_linear(layer.x, weight.transpose(1, 2), routing)
     broken = smlora.QuantizedWeight("mxfp4", E, N, K, weight.codes, weight.scales[:, :, :1], block=32).transpose(1, 2)
-    with pytest.raises(ValueError, match=r"weight.scales: expected \[E, rows, columns / block\] = \[5, 32, 2\], got \[5, 32, 1\]"):
+    with pytest.raises(ValueError, match=r"weight.scales: expected \[E, rows, columns / block\] = \[5, 32, 2\], got"):
         smlora.moe_lora_linear(layer.x, broken, routing)
     with pytest.raises(ValueError, match=r"gate_up.scales: expected \[E, rows"):
         smlora.moe_lora_mlp(layer.x, broken, mlp_weights("nf4", device, I=16)[1], routing)
@@ -430,7 +433,7 @@ def test_errors_name_the_argument(device):
 
 def test_the_module_names_what_is_wrong():
     weight = random_weight("mxfp4", E, N, K)
-    with pytest.raises(ValueError, match=r"weight: expected a QuantizedWeight \[5, 64, 32\], got QuantizedWeight\(mxfp4, shape=\[5, 32, 64\]"):
+    with pytest.raises(ValueError, match=r"weight: expected a QuantizedWeight \[5, 64, 32\], got .*shape=\[5, 32, 64\]"):
         smlora.MoELoRALinear(E, N, K, R, weight=weight)
     with pytest.raises(ValueError, match=r"weight: expected a QuantizedWeight .*, got \[5, 32, 64\]"):
         smlora.MoELoRALinear(E, K, N, R, weight=torch.zeros(E, N, K))

@@ -149,7 +149,15 @@ TEST_F(COperations, Dequantize) {
         ASSERT_EQ(smlora_dequantize(c_engine, nullptr, &c_args), SMLORA_OK) << smlora_last_error();
         EXPECT_TRUE(from_c.same_bits(from_cpp));
         EXPECT_TRUE(from_c.untouched_outside());
+        EXPECT_EQ(smlora_validate_weight(&c_args.W), SMLORA_OK) << smlora_last_error();
+        c_args.W.rows += 1;
+        EXPECT_EQ(smlora_validate_weight(&c_args.W), SMLORA_INVALID_ARGUMENT);
+        EXPECT_EQ(std::string(smlora_last_error()).substr(0, 2), "W.") << smlora_last_error();
     }
+    smlora_weight weight{};
+    EXPECT_EQ(smlora_validate_weight(&weight), SMLORA_INVALID_ARGUMENT);
+    EXPECT_EQ(smlora_validate_weight(nullptr), SMLORA_INVALID_ARGUMENT);
+    EXPECT_STREQ(smlora_last_error(), "weight: expected a pointer, got null");
     for (smlora_encoding encoding = SMLORA_ENCODING_PLAIN; encoding <= SMLORA_ENCODING_INT4; ++encoding) {
         smlora_encoding back = -1;
         EXPECT_EQ(smlora_encoding_from_name(smlora_encoding_name(encoding), &back), SMLORA_OK);
