@@ -1,7 +1,9 @@
 """Trains a small Mixture-of-Experts language model from scratch, then adapts it to another text with LoRA on its experts:
 once with eager's loop over experts, once with smlora, from the same start and on the same batches.
 
-    python examples/finetune.py [--device cuda|cpu] [--seconds 60] [--steps 100] [--picture finetune.png]
+    python examples/finetune.py [--device cuda|cpu] [--seconds 60] [--steps 100] [--picture finetune.png] [--weights nf4]
+
+With --weights the experts are quantised before they are adapted: smlora trains them as they are then, eager what they decode to.
 
 Both texts come with the repository: its prose (docs/, README.md) to learn from scratch, its CUDA (kernel_templates/) to adapt
 to. Prints the losses on text that was held back, the speed and, on a GPU, the memory of both, and draws their curves, which
@@ -82,9 +84,20 @@ def train_from_scratch(model, text, seconds):
     return steps
 
 
-def adapt(model, implementation, text, steps):
-    """(adapted model, losses, tokens per second, peak MiB on the GPU or None)"""
+def experts(model, implementation, weights):
+    """A copy of the model for the implementation, with experts of this encoding, or of what they decode to for eager, which
+    knows plain ones alone."""
+    model = copy.deepcopy(model)
     model.set_experts_implementation(implementation)
+    if weights is not None:
+        smlora.transformers.quantize_experts(model, weights)
+        if implementation == "eager":
+            smlora.transformers.dequantize_experts(model, torch.float32)
+    return model
+
+
+def adapt(model, text, steps):
+    """(adapted model, losses, tokens per second, peak MiB on the GPU or None)"""
     torch.manual_seed(2)
     model = get_peft_model(model, LoraConfig(
         r=8, lora_alpha=16, target_modules=[],
@@ -111,6 +124,10 @@ def adapt(model, implementation, text, steps):
     return model, losses, BATCH * LENGTH / middle, memory
 
 
+def mebibytes_of_experts(model):
+    return sum(tensor.nbytes for name, tensor in model.state_dict().items() if ".experts." in name) / 2**20
+
+
 def draw(curves, path):
     figure, axes = plt.subplots(figsize=(7, 4))
     for (name, losses), style in zip(curves.items(), ("-", "--"), strict=True):
@@ -127,6 +144,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=60, help="of training from scratch")
     parser.add_argument("--steps", type=int, default=100, help="of LoRA, with each implementation")
     parser.add_argument("--picture", default="finetune.png")
+    parser.add_argument("--weights", choices=("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4"),
+                        help="of the experts that are adapted; plain ones unless given")
     arguments = parser.parse_args()
 
     smlora.transformers.register()
@@ -138,10 +157,15 @@ def main():
     print(f"from scratch: {steps} steps in {arguments.seconds:g} s, loss {test_loss(model, prose):.3f} on prose, "
           f"{test_loss(model, cuda):.3f} on CUDA")
 
+    if arguments.weights is not None:
+        sizes = [mebibytes_of_experts(experts(model, "smlora", weights)) for weights in (None, arguments.weights)]
+        print(f"experts: {sizes[0]:.2f} MiB, quantised ({arguments.weights}) {sizes[1]:.2f} MiB")
     curves = {}
     print(f"{'experts':8} {'loss on CUDA':>13} {'tokens/s':>9} {'memory':>10}")
     for implementation in ("eager", "smlora"):
-        adapted, losses, speed, memory = adapt(copy.deepcopy(model), implementation, cuda, arguments.steps)
+        adapted, losses, speed, memory = adapt(
+            experts(model, implementation, arguments.weights), cuda, arguments.steps
+        )
         curves[implementation] = losses
         shown = "-" if memory is None else f"{memory:.0f} MiB"
         print(f"{implementation:8} {test_loss(adapted, cuda):13.3f} {speed:9.0f} {shown:>10}")

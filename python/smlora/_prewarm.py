@@ -81,16 +81,22 @@ class Problem(NamedTuple):
         ]
 
 
+def _columns_are_inputs(weight):
+    """Of a weight [E, K, N]: whether K is contiguous. A quantised one is decoded as it is stored."""
+    if isinstance(weight, QuantizedWeight):
+        return weight.transposed
+    return weight.stride(2) != 1 and weight.stride(1) == 1
+
+
 def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtype, biases=(False, False)):
     """The two projections of `moe_lora_mlp`, weights and ranks as it takes them."""
 
     def problem(weight, R, bias, **orders):
         E, K, N = weight.shape
-        quantized = isinstance(weight, QuantizedWeight)
-        rows_are_outputs = weight.transposed if quantized else weight.stride(2) != 1 and weight.stride(1) == 1
+        layout = "enk" if _columns_are_inputs(weight) else "ekn"
+        weights = _stored(weight) if isinstance(weight, QuantizedWeight) else "plain"
         return Problem(
-            E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, "enk" if rows_are_outputs else "ekn", bias=bias,
-            weights=_stored(weight) if quantized else "plain", **orders
+            E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, layout, bias=bias, weights=weights, **orders
         )
 
     return [

@@ -10,92 +10,9 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 import smlora  # noqa: E402
-import smlora.transformers as st  # noqa: E402
+from models import CONFIGS, TARGETS, both, build, compare, loss_of, randomise, tokens, with_adapter  # noqa: E402
 from reference import assert_close, error  # noqa: E402
-
-st.register()
-
-SIZES = dict(vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-             max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=2)
-CONFIGS = {
-    "qwen2_moe": ("Qwen2Moe", dict(intermediate_size=48, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2,
-                                   shared_expert_intermediate_size=24)),
-    "qwen3_moe": ("Qwen3Moe", dict(intermediate_size=48, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2,
-                                   head_dim=8, norm_topk_prob=True)),
-    "qwen3_next": ("Qwen3Next", dict(intermediate_size=48, moe_intermediate_size=24, num_experts=6,
-                                     num_experts_per_tok=2, head_dim=8, shared_expert_intermediate_size=24,
-                                     linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8,
-                                     linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"])),
-    "olmoe": ("Olmoe", dict(intermediate_size=24, num_experts=6, num_experts_per_tok=2)),
-    "mixtral": ("Mixtral", dict(intermediate_size=24, num_local_experts=6, num_experts_per_tok=2)),
-    "deepseek_v3": ("DeepseekV3", dict(intermediate_size=48, moe_intermediate_size=24, n_routed_experts=6,
-                                       num_experts_per_tok=2, n_group=2, topk_group=1, first_k_dense_replace=1,
-                                       q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8,
-                                       v_head_dim=8, num_key_value_heads=4)),
-    "gpt_oss": ("GptOss", dict(intermediate_size=24, num_local_experts=6, num_experts_per_tok=2, head_dim=8,
-                               layer_types=["full_attention", "full_attention"])),
-}
-TARGETS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
-
-
-def build(name, implementation, device="cpu", dtype=torch.float32):
-    prefix, particular = CONFIGS[name]
-    config = getattr(transformers, f"{prefix}Config")(**(SIZES | particular))
-    config._experts_implementation = implementation
-    config._attn_implementation = "eager"
-    torch.manual_seed(5)
-    model = getattr(transformers, f"{prefix}ForCausalLM")(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model.to(device, dtype)
-
-
-def with_adapter(model, adapter="default", **changes):
-    config = peft.LoraConfig(**(dict(r=4, lora_alpha=8, target_modules=[], target_parameters=TARGETS) | changes))
-    model = peft.get_peft_model(model, config, adapter_name=adapter)
-    randomise(model)
-    return model
-
-
-def randomise(model):
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.1)
-
-
-def both(name, prepare=lambda model: model, **options):
-    models = []
-    for implementation in ("eager", "smlora"):
-        model = build(name, implementation, **options)
-        torch.manual_seed(6)
-        models.append(prepare(model).train())
-    return models
-
-
-def tokens(device="cpu"):
-    return torch.randint(3, 97, (2, 19), device=device)
-
-
-def loss_of(model, ids):
-    return model(input_ids=ids, labels=ids).loss
-
-
-def compare(eager, fused, ids):
-    losses = [loss_of(model, ids) for model in (eager, fused)]
-    assert_close(losses[1], losses[0], torch.float32, "loss")
-    for loss in losses:
-        loss.backward()
-    expected = {name: parameter.grad for name, parameter in eager.named_parameters() if parameter.requires_grad}
-    got = {name: parameter.grad for name, parameter in fused.named_parameters() if parameter.requires_grad}
-    assert got.keys() == expected.keys() and any("experts" in name for name in got)
-    for name, gradient in expected.items():
-        if gradient is None:
-            assert got[name] is None, name
-        else:
-            # Through every layer, and rounded in both models.
-            assert_close(got[name], gradient, torch.float32, name, factor=2)
+from smlora.transformers import _experts, _peft, _warnings  # noqa: E402
 
 
 @pytest.fixture
@@ -104,7 +21,7 @@ def materialised(monkeypatch):
     from peft.tuners.lora.layer import ParamWrapper
 
     calls = []
-    for method in ("get_delta_weight", "get_delta_factors"):
+    for method in {"get_delta_weight", "get_delta_factors"} & vars(ParamWrapper).keys():
         original = getattr(ParamWrapper, method)
 
         def record(self, *arguments, original=original, **named):
@@ -119,13 +36,13 @@ def materialised(monkeypatch):
 def called(monkeypatch):
     """How many times the experts were one operation."""
     calls = []
-    original = st.moe_lora_mlp
+    original = _experts.moe_lora_mlp
 
     def record(*arguments, **named):
         calls.append(named.get("gate_up_lora") is not None)
         return original(*arguments, **named)
 
-    monkeypatch.setattr(st, "moe_lora_mlp", record)
+    monkeypatch.setattr(_experts, "moe_lora_mlp", record)
     return calls
 
 
@@ -203,15 +120,15 @@ def test_bf16_with_adapters_in_fp32_under_autocast(device, name, choices):
 
 def test_a_first_step_compiles_the_kernels_of_its_problems_at_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(st, "prewarm", lambda problems, tokens: asked.append((problems, tokens)))
-    monkeypatch.setattr(st, "_prewarmed", set())
+    monkeypatch.setattr(_experts, "prewarm", lambda problems, tokens: asked.append((problems, tokens)))
+    monkeypatch.setattr(_experts, "_prewarmed", set())
     _, fused = both("qwen3_moe", with_adapter, dtype=torch.bfloat16)
     for layer in fused.base_model.model.model.layers:
         experts = layer.mlp.experts
         wrappers = {experts.parameter_name: experts, experts.base_layer.parameter_name: experts.base_layer}
-        adapters = {name: st._adapter_of(wrapper, "default") for name, wrapper in wrappers.items()}
+        adapters = {name: _peft.adapter_of(wrapper, "default") for name, wrapper in wrappers.items()}
         module = experts.get_base_layer()
-        st._compile_the_step(module, torch.zeros(38, 32, dtype=torch.bfloat16),
+        _experts.compile_the_step(module, torch.zeros(38, 32, dtype=torch.bfloat16),
                              torch.zeros(38, 2, dtype=torch.bfloat16), 2, adapters)
     types = torch.bfloat16, torch.float32, torch.bfloat16, torch.int32, "enk"
     assert asked == [([
@@ -286,7 +203,7 @@ def test_two_active_adapters_fall_back_with_a_warning():
         return model
 
     eager, fused = both("qwen3_moe", prepare)
-    st._warned.clear()
+    _warnings.warned.clear()
     with pytest.warns(UserWarning, match="smlora: 2 adapters are active at once"):
         compare(eager, fused, tokens())
 
@@ -349,7 +266,7 @@ def test_an_unknown_activation_falls_back_with_one_warning():
     for layer in reference.model.layers:
         layer.mlp.experts.act_fn = torch.nn.Mish()
     ids = tokens()
-    st._warned.clear()
+    _warnings.warned.clear()
     with pytest.warns(UserWarning, match="smlora: the activation of Qwen3MoeExperts is none that smlora has") as seen:
         loss = loss_of(model, ids)
     assert len([w for w in seen if "smlora" in str(w.message)]) == 1

@@ -1,0 +1,97 @@
+"""Quantised experts of plain ones, and the reverse."""
+
+import torch
+from torch.nn.utils import parametrize
+
+from smlora._arguments import check_choice
+from smlora.quantized import QuantizedParameters, quantize
+from smlora.transformers._experts import find_out_anew
+from smlora.transformers._weights import PARAMETERS, PLAIN, forget, parametrizations_of, quantized_weight
+
+ENCODINGS = ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")
+
+
+def plain_experts(model):
+    """(path, module, name) of every plain weight of experts that Transformers can compute in several ways."""
+    for path, module in model.named_modules():
+        for name in PARAMETERS:
+            weight = module._parameters.get(name)
+            if hasattr(module, "is_transposed") and weight is not None and weight.dim() == 3 and weight.dtype in PLAIN:
+                yield path, module, name
+
+
+def hold(module, name, weight):
+    """Puts a QuantizedWeight in the place of a plain parameter. Transformers shall not initialise what is there now."""
+    del module._parameters[name]
+    find_out_anew(module)
+    held = QuantizedParameters(weight)
+    module.add_module(name, held)
+    module._is_hf_initialized = held._is_hf_initialized = True
+
+
+def quantized(module, name, values, encoding):
+    """The QuantizedWeight of `values`, those of the module's parameter `name`."""
+    # Of gate and up in one weight each has scales of its own, as in files that have them apart.
+    apart = name == "gate_up_proj" and encoding in ("fp8", "nvfp4") and not module.is_transposed
+    return quantize(values, encoding, parts=2 if apart else 1)
+
+
+@torch.no_grad()
+def quantize_experts(model, encoding):
+    """Quantises every plain weight of experts in `model`, one after the other, and returns the model: what
+    register(quantize_experts=encoding) does while a model is loaded. encoding: as `smlora.quantize` takes it. Adapters come
+    after it."""
+    check_choice("encoding", encoding, ENCODINGS)
+    for _, module, name in list(plain_experts(model)):
+        hold(module, name, quantized(module, name, module._parameters[name].detach(), encoding))
+    return model
+
+
+def _forget(module, name):
+    """Removes what held the quantised weight."""
+    forget(module, name)
+    find_out_anew(module)
+    if parametrizations_of(module, name) is not None:
+        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+    module._modules.pop(name, None)
+    # FP8Experts keep their scales, which they take for parameters of theirs but do not use with plain weights.
+    for stored in (name, f"{name}_blocks", f"{name}_scales"):
+        module._parameters.pop(stored, None)
+    linears = module._modules.pop(f"{name}s", None)
+    if linears is not None and linears[0].bias is not None:
+        bias = torch.stack([linear.bias for linear in linears])
+        module.register_parameter(f"{name}_bias", torch.nn.Parameter(bias, requires_grad=False))
+
+
+@torch.no_grad()
+def dequantize_experts(model, dtype=torch.bfloat16):
+    """Replaces every quantised weight of experts in `model` by a plain, frozen parameter of its values, one after the other, and
+    returns the model. It is then as large as if it had never been quantised. PEFT's adapters stay, and can be merged afterwards
+    with merge_and_unload."""
+    for module in model.modules():
+        for name in PARAMETERS:
+            weight = quantized_weight(module, name)
+            if weight is None:
+                continue
+            values = weight.dequantize(dtype).contiguous()
+            _forget(module, name)
+            module.register_parameter(name, torch.nn.Parameter(values, requires_grad=False))
+    for module in model.modules():
+        # What Transformers saves says no longer that experts are quantised.
+        quantizer = getattr(module, "hf_quantizer", None)
+        if getattr(quantizer, "experts_alone", False):
+            quantizer.remove_quantization_config(module)
+    return model
+
+
+def reason_not_to_save(model):
+    """Why what Transformers would write of the model could not be read again, or None."""
+    for path, module in model.named_modules():
+        for name in PARAMETERS:
+            held = isinstance(module._modules.get(name), QuantizedParameters) or f"{name}_blocks" in module._parameters
+            if held or (parametrizations_of(module, name) is not None and quantized_weight(module, name) is not None):
+                return (
+                    f"{path}.{name} is quantised, which Transformers cannot save; save the adapters alone, or decode the experts "
+                    "first, with smlora.transformers.dequantize_experts(model)"
+                )
+    return None

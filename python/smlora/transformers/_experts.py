@@ -1,0 +1,210 @@
+"""The forward of a module of experts, as one operation."""
+
+import torch
+
+from smlora._activation import Activation, gated_activation
+from smlora._library import Error
+from smlora._linear import moe_lora_linear
+from smlora._mlp import moe_lora_mlp
+from smlora._prewarm import mlp_problems, prewarm
+from smlora._routing import route
+from smlora.transformers._warnings import warn_once
+from smlora.transformers._weights import PARAMETERS, PLAIN, bias_of, is_quantized, quantized_weight, weight_of
+
+NAME = "smlora"
+
+_BY_THE_MODEL = object()
+"""An activation that is the module's _apply_gate, between two operations."""
+
+# ---- what a module computes -------------------------------------------------------------------------------------------
+
+
+def _candidates(module):
+    """The activations that a module may have."""
+    for interleaved in (False, True):
+        for kind in ("swiglu", "geglu", "geglu_tanh", "reglu"):
+            yield Activation(kind, interleaved)
+        alpha, limit = (getattr(module, name, getattr(module, f"swiglu_{name}", None)) for name in ("alpha", "limit"))
+        if isinstance(alpha, (int, float)) and isinstance(limit, (int, float)) and limit > 0:
+            yield Activation("swiglu_clamped", interleaved, float(alpha), float(limit))
+
+
+@torch.no_grad()
+def _activation_of(module):
+    """The Activation that the module's _apply_gate is, found out by trying it on numbers; None if no Activation
+    gives the same."""
+    # Ordinary values, and values beyond every clamp.
+    spread = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    points = torch.cat([spread, spread * 40])
+    gates, values = torch.meshgrid(points, points, indexing="ij")
+    halves = torch.stack([gates.reshape(-1, 61), values.reshape(-1, 61)], 1).flatten(1)
+    try:
+        expected = module._apply_gate(halves)
+    except Exception:  # whatever a model's own code may raise
+        return None
+    for candidate in _candidates(module):
+        got = gated_activation(halves, candidate)
+        # alpha and limit are kept in fp32.
+        if got.shape == expected.shape and torch.allclose(got, expected.double(), rtol=1e-6, atol=1e-9):
+            return candidate
+    return None
+
+
+def _reason_against(module):
+    """Why smlora cannot compute this module's experts, whatever their activation is, or None."""
+    name = type(module).__name__
+    if not getattr(module, "has_gate", True):
+        return f"{name} has no gate projection"
+    if getattr(module, "has_post_expert_norm", False):
+        return f"{name} normalises the output of each expert"
+    for parameter in PARAMETERS:
+        try:
+            weight = quantized_weight(module, parameter)
+        except ValueError as error:
+            return f"{name}.{parameter} is quantised as smlora cannot take it: {error}"
+        if weight is not None:
+            continue
+        weight = getattr(module, parameter, None)
+        if not isinstance(weight, torch.Tensor) or weight.dim() != 3:
+            return f"{name} has no parameter {parameter} [experts, .., ..]"
+        if weight.dtype not in PLAIN:
+            return f"{name}.{parameter} is of {weight.dtype}, without the scales that smlora knows"
+    return None
+
+
+@torch.compiler.disable
+def _find_out(module):
+    activation, reason = None, _reason_against(module)
+    if reason is None:
+        activation = _activation_of(module)
+        if activation is None and is_quantized(module):
+            activation = _BY_THE_MODEL
+        elif activation is None:
+            reason = f"the activation of {type(module).__name__} is none that smlora has"
+    if reason is not None:
+        if not _model_can_read(module):
+            raise NotImplementedError(f"{reason}; its experts are quantised, and the model's own code cannot read them")
+        warn_once(f"{reason}; its experts run in eager mode")
+    module._smlora_activation = activation
+
+
+def find_out_anew(module):
+    """After another way to keep its weights."""
+    vars(module).pop("_smlora_activation", None)
+
+
+def _model_can_read(module):
+    """Whether the model's own code finds what it takes for a tensor: not where smlora holds the weights."""
+    return all(isinstance(getattr(type(module), name, None), property) or name in module._parameters for name in PARAMETERS)
+
+
+def activation_or_none(module):
+    """The module's Activation, or None, with one warning, if it is not supported. _BY_THE_MODEL if its experts are quantised
+    and its activation is its own. The first call finds it out, which breaks the graph of a compiler."""
+    if not hasattr(module, "_smlora_activation"):
+        _find_out(module)
+    return module._smlora_activation
+
+
+# ---- the first step ---------------------------------------------------------------------------------------------------
+
+_prewarmed = set()
+
+
+def compile_the_step(module, x, gates, top_k, adapters):
+    """At the first training call on a GPU with about so many tokens: everything that a step needs, compiled at once instead
+    of one kernel after the other, each when it is first wanted."""
+    T = x.shape[0]
+    module._smlora_prewarmed = T.bit_length()
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    adapted = [adapters.get(parameter) for parameter in PARAMETERS]
+    types = [adapter.lora_A.dtype for adapter in adapted if adapter is not None] or [dtype]
+    problems = mlp_problems(
+        _weight(module, "gate_up_proj"), _weight(module, "down_proj"), top_k, dtype,
+        ranks=[0 if adapter is None else adapter.lora_A.shape[1] for adapter in adapted],
+        adapter_dtype=types[0] if types[0] in (dtype, torch.float32) else dtype,
+        gate_dtype=gates.dtype if gates.dtype in (dtype, torch.float32) else dtype,
+        biases=(module.has_bias, module.has_bias),
+    )
+    key = (*problems, T.bit_length())
+    if T == 0 or key in _prewarmed:
+        return
+    _prewarmed.add(key)
+    try:
+        prewarm(problems, [T])
+    except (Error, ValueError, NotImplementedError):
+        # A kernel that is wanted fails again where it is wanted, and is named there.
+        pass
+
+
+# ---- the experts ------------------------------------------------------------------------------------------------------
+
+
+def _eager(module, *arguments):
+    """The forward of the model's own code, below the decorator that chose ours."""
+    return type(module).forward.__wrapped__(module, *arguments)
+
+
+def _weight(module, parameter):
+    """[E, in, out]"""
+    weight = weight_of(module, parameter)
+    return weight if module.is_transposed else weight.transpose(1, 2)
+
+
+def _bias(module, parameter, dtype):
+    """[E, out]; as plain Transformers keeps some in fp32."""
+    return bias_of(module, parameter).to(dtype) if module.has_bias else None
+
+
+def _adapter(adapter, dtype):
+    """With both factors in `dtype` or fp32."""
+    if adapter is None:
+        return None
+    A, B, scaling = adapter
+    if not (A.dtype == B.dtype and A.dtype in (dtype, torch.float32)):
+        A, B = A.float(), B.float()
+    return adapter._replace(lora_A=A, lora_B=B, scaling=scaling)
+
+
+def _by_the_model(module, x, weights, biases, lora, routing, gates):
+    """The two projections, with the model's own code between them."""
+
+    def projection(x, i, **rows):
+        A, B, scaling = lora[i] or (None, None, 1.0)
+        return moe_lora_linear(x, weights[i], routing, A, B, scaling=scaling, bias=biases[i], **rows)
+
+    h = projection(x, 0, y_rows="grouped")
+    return projection(module._apply_gate(h), 1, gates=gates, x_rows="grouped", y_rows="token")
+
+
+def experts_forward(module, hidden_states, top_k_index, top_k_weights):
+    """What Transformers calls for experts_implementation="smlora". hidden_states [.., K], top_k_index and top_k_weights
+    [T, top_k]; an index outside the module's experts belongs to another rank."""
+    activation = activation_or_none(module)
+    if activation is None:
+        return _eager(module, hidden_states, top_k_index, top_k_weights)
+    x = hidden_states.reshape(-1, hidden_states.shape[-1])
+    device_type = x.device.type
+    dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
+    adapters = getattr(module, "_smlora_adapters", {})
+    adapters = {name: _adapter(adapter, dtype) for name, adapter in adapters.items()}
+    gates = top_k_weights
+    if gates.dtype not in (x.dtype, torch.float32):
+        gates = gates.float()
+    if (
+        x.is_cuda
+        and not torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
+        and getattr(module, "_smlora_prewarmed", None) != x.shape[0].bit_length()
+    ):
+        compile_the_step(module, x, gates, top_k_index.shape[1], adapters)
+    routing = route(top_k_index, module.num_experts)
+    weights = [_weight(module, name) for name in PARAMETERS]
+    biases = [_bias(module, name, x.dtype) for name in PARAMETERS]
+    lora = [adapters.get(name) for name in PARAMETERS]
+    if activation is _BY_THE_MODEL:
+        out = _by_the_model(module, x, weights, biases, lora, routing, gates)
+    else:
+        out = moe_lora_mlp(x, *weights, routing, gates, activation=activation, gate_up_lora=lora[0], down_lora=lora[1],
+                           gate_up_bias=biases[0], down_bias=biases[1])
+    return out.reshape(hidden_states.shape).to(hidden_states.dtype)

@@ -1,0 +1,164 @@
+"""PEFT's adapters on the parameters of experts (target_parameters), inside the operation instead of added to the weights."""
+
+import contextlib
+import functools
+
+from smlora._linear import adapter_views
+from smlora._mlp import Adapter
+from smlora.transformers._experts import NAME, activation_or_none
+from smlora.transformers._warnings import warn_once
+from smlora.transformers._weights import PARAMETERS, is_quantized, quantized_weight, stand_in
+
+
+def _is_fused(module):
+    """Whether smlora computes this module."""
+    implementation = getattr(getattr(module, "config", None), "_experts_implementation", None)
+    return implementation == NAME and activation_or_none(module) is not None
+
+
+def adapter_of(wrapper, name):
+    """Adapter `name` of PEFT's wrapper of one parameter, as views."""
+    module = wrapper.get_base_layer()
+    lora_A, lora_B = wrapper.lora_A[name].weight, wrapper.lora_B[name].weight
+    # Parameters that are stored [E, out, in] were wrapped with the two swapped before PEFT 0.19.1.
+    swapped = not module.is_transposed and not getattr(wrapper, "_did_swap_in_out_features", False)
+    A, B = adapter_views(lora_A, lora_B, wrapper.num_experts, layout="peft_transposed" if swapped else "peft")
+    return Adapter(A, B, wrapper.scaling[name])
+
+
+def _reason_to_materialise(wrapper, names):
+    if not _is_fused(wrapper.get_base_layer()):
+        return f'{type(wrapper.get_base_layer()).__name__} is not computed by experts_implementation="{NAME}"'
+    if wrapper.parameter_name not in PARAMETERS:
+        return f"PEFT adapts {wrapper.parameter_name}, which smlora does not fuse"
+    if len(names) > 1:
+        return f"{len(names)} adapters are active at once on {wrapper.parameter_name}"
+    rank = wrapper.r[names[0]]
+    if rank > 256:
+        return f"an adapter of rank {rank} on {wrapper.parameter_name}; the largest that is fused is 256"
+    return None
+
+
+def _quantized(wrapper):
+    """The QuantizedWeight that PEFT wraps, or None."""
+    module = wrapper.get_base_layer()
+    return quantized_weight(module, wrapper.parameter_name) if wrapper.parameter_name in PARAMETERS else None
+
+
+def _refuse(wrapper, reason, instead):
+    weight = _quantized(wrapper)
+    if weight is not None:
+        raise NotImplementedError(f"{wrapper.parameter_name} is quantised ({weight.encoding}): {reason}; {instead}")
+
+
+def _activate(original):
+    @contextlib.contextmanager
+    def activate(self, active_adapters):
+        names = [name for name in active_adapters or [] if name in self.lora_A]
+        reason = _reason_to_materialise(self, names) if names else None
+        if reason is not None:
+            _refuse(self, f"{reason}, and an adapter cannot be added to packed values",
+                    "keep one adapter active and experts_implementation=\"smlora\", or decode the experts with "
+                    "smlora.transformers.dequantize_experts(model)")
+            if _is_fused(self.get_base_layer()):
+                warn_once(f"{reason}; PEFT adds it to the weights in memory")
+        if not names or reason is not None:
+            with original(self, active_adapters):
+                yield
+            return
+        module = self.get_base_layer()
+        if not hasattr(module, "_smlora_adapters"):
+            module._smlora_adapters = {}
+        adapters = module._smlora_adapters
+        adapters[self.parameter_name] = adapter_of(self, names[0])
+        try:
+            yield
+        finally:
+            del adapters[self.parameter_name]
+
+    return activate
+
+
+def _get_param(original):
+    """PEFT asks it for shape, type and device alone, but where it adds an adapter to it."""
+
+    @functools.wraps(original)
+    def get_param(self):
+        module = self.get_base_layer()
+        parameter = stand_in(module, self.parameter_name) if self.parameter_name in PARAMETERS else None
+        return original(self) if parameter is None else parameter
+
+    return get_param
+
+
+def _merge(original):
+    @functools.wraps(original)
+    def merge(self, *arguments, **named):
+        _refuse(self, "merged into packed values the adapter would be rounded away",
+                "decode the experts first, with smlora.transformers.dequantize_experts(model), or keep the adapter")
+        return original(self, *arguments, **named)
+
+    return merge
+
+
+# ---- what PEFT sees of a model when it looks for its targets ----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _as_plain_parameters(model):
+    """Quantised weights of experts are seen as parameters of their decoded shape, so that target_parameters match by suffix
+    and no attribute is read that would decode one."""
+    changed = []
+    try:
+        for module in list(model.modules()):
+            if not is_quantized(module):
+                continue
+            changed.append((module, dict(module._parameters), dict(module._modules)))
+            shown = {name: stand_in(module, name) for name in PARAMETERS}
+            for name, parameter in shown.items():
+                if parameter is not None:
+                    module._modules.pop(name, None)
+                    module._parameters[name] = parameter
+            module._modules.pop("parametrizations", None)
+        yield
+    finally:
+        for module, parameters, modules in changed:
+            for held, before in ((module._parameters, parameters), (module._modules, modules)):
+                held.clear()
+                held.update(before)
+
+
+def _inject_parameters(original):
+    @functools.wraps(original)
+    def inject(self, peft_config, model, *arguments, **named):
+        with _as_plain_parameters(model):
+            return original(self, peft_config, model, *arguments, **named)
+
+    return inject
+
+
+# ---- registration -----------------------------------------------------------------------------------------------------
+
+
+def _patch(owner, name, around):
+    method = getattr(owner, name)
+    if not getattr(method, "_smlora", False):
+        patched = around(method)
+        patched._smlora = True
+        setattr(owner, name, patched)
+
+
+def register_peft():
+    try:
+        from peft.tuners.lora.layer import ParamWrapper
+        from peft.tuners.tuners_utils import BaseTuner
+    except ImportError:
+        return
+    if not hasattr(ParamWrapper, "_activate_lora"):
+        warn_once("this version of PEFT activates adapters in an unknown way; it adds them to the weights in memory")
+        return
+    _patch(ParamWrapper, "_activate_lora", _activate)
+    _patch(ParamWrapper, "get_param", _get_param)
+    _patch(ParamWrapper, "merge", _merge)
+    if hasattr(BaseTuner, "_inject_parameters"):
+        _patch(BaseTuner, "_inject_parameters", _inject_parameters)

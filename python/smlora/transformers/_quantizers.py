@@ -1,0 +1,161 @@
+"""Quantisation of experts while Transformers loads a model, one tensor after the other."""
+
+import functools
+
+import transformers.modeling_utils
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers.base import HfQuantizer
+from transformers.quantizers.quantizers_utils import get_module_from_name
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from smlora.transformers._conversion import hold, plain_experts, quantize_experts, quantized, reason_not_to_save
+from smlora.transformers._experts import NAME
+from smlora.transformers._warnings import warn_once
+from smlora.transformers._weights import PARAMETERS, PLAIN
+
+_BYTES = {"nf4": 0.5625, "fp4": 0.5625, "mxfp4": 0.53125, "nvfp4": 0.5625, "int4": 0.5625, "fp8": 1.0, "mxfp8": 1.03125, "int8": 1.0}
+"""Of a value with its scales."""
+
+chosen = None
+"""The encoding of register(quantize_experts=..)."""
+
+
+def is_ours(config):
+    return getattr(config.get_text_config(), "_experts_implementation", None) == NAME
+
+
+def _is_plain_expert(model, path):
+    module, name = get_module_from_name(model, path)
+    weight = module._parameters.get(name) if name in PARAMETERS and hasattr(module, "is_transposed") else None
+    return weight is not None and weight.dim() == 3 and weight.dtype in PLAIN
+
+
+class _QuantizeExperts(ConversionOps):
+    """Of values that were read, converted and moved to their device: the last step before they would become parameters."""
+
+    def __init__(self, encoding, otherwise):
+        self.encoding, self.otherwise = encoding, otherwise
+
+    def convert(self, input_dict, *, model, full_layer_name, missing_keys, **named):
+        if not _is_plain_expert(model, full_layer_name):
+            return self.otherwise.convert(
+                input_dict, model=model, full_layer_name=full_layer_name, missing_keys=missing_keys, **named
+            )
+        (values,) = input_dict.values()
+        module, name = get_module_from_name(model, full_layer_name)
+        values = values[0] if isinstance(values, list) else values
+        hold(module, name, quantized(module, name, values, self.encoding))
+        missing_keys.discard(full_layer_name)
+        return {}
+
+
+class _WithExperts:
+    """Before the class of a quantiser: weights of experts are quantised, too."""
+
+    def param_needs_quantization(self, model, param_name, **named):
+        if self.encoding is not None and _is_plain_expert(model, param_name):
+            return True
+        return super().param_needs_quantization(model, param_name, **named)
+
+    def param_element_size(self, model, param_name, param):
+        if self.encoding is not None and _is_plain_expert(model, param_name):
+            return _BYTES[self.encoding]
+        return super().param_element_size(model, param_name, param)
+
+    def get_quantize_ops(self):
+        return _QuantizeExperts(self.encoding, super().get_quantize_ops())
+
+    def _process_model_after_weight_loading(self, model, **named):
+        """What is left is in a file whose other layers were quantised before, or was not asked for."""
+        left = next(plain_experts(model), None)
+        if left is not None and self.encoding is not None:
+            quantize_experts(model, self.encoding)
+        elif left is not None:
+            _, module, name = left
+            method = getattr(self.quantization_config.quant_method, "value", self.quantization_config.quant_method)
+            warn_once(
+                f"the experts of {type(model).__name__} are in {module._parameters[name].dtype}, as {method} quantises linear "
+                'layers alone; smlora.transformers.register(quantize_experts="nf4") and then '
+                f'from_pretrained(.., experts_implementation="{NAME}") quantise them, too'
+            )
+        return super()._process_model_after_weight_loading(model, **named)
+
+
+class _ExpertsConfig(QuantizationConfigMixin):
+    def __init__(self):
+        self.quant_method = "smlora"
+
+
+class _Nothing(HfQuantizer):
+    """For a model that is not quantised otherwise."""
+
+    is_trainable = experts_alone = True
+
+    def is_serializable(self):
+        return True
+
+    def get_quantize_ops(self):
+        return None
+
+    def postprocess_model(self, model, **named):
+        # config.json says nothing of it: what is saved of such a model are adapters, which belong to the model as it was.
+        return self._process_model_after_weight_loading(model, **named)
+
+
+def _with_experts(quantizer, encoding):
+    """The same quantiser, of a class that quantises experts, too."""
+    kind = type(quantizer)
+    kind = type(kind.__name__, (_WithExperts, kind), {"encoding": encoding})
+    extended = kind.__new__(kind)
+    vars(extended).update(vars(quantizer))
+    return extended
+
+
+def _decodes(quantizer):
+    """Whether it is Transformers' own, of a method that smlora has where it can."""
+    methods = ("compressed-tensors", "fp8", "mxfp8", "mxfp4")
+    return quantizer.quantization_config.quant_method in methods and type(quantizer).__module__.startswith("transformers.")
+
+
+def _get_hf_quantizer(original):
+    @functools.wraps(original)
+    def get_hf_quantizer(config, *arguments, **named):
+        quantizer, config, device_map = original(config, *arguments, **named)
+        encoding = chosen if is_ours(config) else None
+        if quantizer is None:
+            if encoding is not None:
+                quantizer = _with_experts(_Nothing(_ExpertsConfig(), pre_quantized=False), encoding)
+        elif quantizer.quantization_config.quant_method == "bitsandbytes" or (encoding and not quantizer.pre_quantized):
+            quantizer = _with_experts(quantizer, encoding)
+        elif quantizer.pre_quantized and is_ours(config) and _decodes(quantizer):
+            warn_once(
+                "this version of Transformers decodes the experts of quantised checkpoints; from 5.22 on smlora reads them as they "
+                "are"
+            )
+        return quantizer, config, device_map
+
+    get_hf_quantizer._smlora = True
+    return get_hf_quantizer
+
+
+def _save_pretrained(original):
+    @functools.wraps(original)
+    def save_pretrained(self, *arguments, **named):
+        # Of a model with Transformers' own adapters only these are saved.
+        reason = None if getattr(self, "_hf_peft_config_loaded", False) else reason_not_to_save(self)
+        if reason is not None:
+            raise NotImplementedError(reason)
+        return original(self, *arguments, **named)
+
+    save_pretrained._smlora = True
+    return save_pretrained
+
+
+def register_quantizers(encoding):
+    global chosen
+    chosen = encoding
+    loading = transformers.modeling_utils
+    if not getattr(loading.get_hf_quantizer, "_smlora", False):
+        loading.get_hf_quantizer = _get_hf_quantizer(loading.get_hf_quantizer)
+    if not getattr(loading.PreTrainedModel.save_pretrained, "_smlora", False):
+        loading.PreTrainedModel.save_pretrained = _save_pretrained(loading.PreTrainedModel.save_pretrained)

@@ -1,0 +1,288 @@
+"""Quantised checkpoints, and quantisation while a checkpoint is loaded."""
+
+import json
+import logging
+import weakref
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+import smlora  # noqa: E402
+import smlora.transformers as st  # noqa: E402
+from models import loss_of, tokens  # noqa: E402
+from quantised_files import FILES, modelopt  # noqa: E402
+from quantised_models import experts_of, plain  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from smlora.transformers import _warnings  # noqa: E402
+from smlora.transformers._weights import PARAMETERS, quantized_weight  # noqa: E402
+from test_quantised_models import adapted, compare, decoded, digest  # noqa: E402
+from transformers.trainer_utils import validate_quantization_for_training  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def nothing_chosen():
+    """As after smlora.transformers.register()."""
+    yield
+    st.register()
+
+
+@pytest.fixture(params=FILES)
+def folder(request, tmp_path):
+    if "compressed" in request.param or "int4" in request.param:
+        pytest.importorskip("compressed_tensors", reason="Transformers needs it for these files")
+    return FILES[request.param](tmp_path / "quantised")
+
+
+def load(folder, **options):
+    options = dict(experts_implementation="smlora", dtype=torch.float32) | options
+    model, found = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    assert not found["missing_keys"] and not found["mismatched_keys"]
+    return model
+
+
+def stored_values(folder):
+    """{path of a parameter of the model: its values}, of what lies in the folder, matrix by matrix."""
+    block = json.loads((folder / "config.json").read_text())["quantization_config"].get("weight_block_size")
+    matrices, files = {}, load_file(folder / "model.safetensors")
+
+    def value(stem):
+        of = {name.removeprefix(stem): tensor[None] for name, tensor in files.items() if name.startswith(stem)}
+        if "_blocks" in of:
+            return smlora.from_mxfp4(of["_blocks"][0], of["_scales"][0]).transpose(1, 2).dequantize(torch.float32)
+        if "weight_packed" in of:
+            weight = smlora.from_compressed_tensors(
+                of["weight_packed"], of["weight_scale"], weight_global_scale=of.get("weight_global_scale")
+            )
+        elif "weight_scale_2" in of:
+            weight = smlora.from_nvfp4(of["weight"], of["weight_scale"], of["weight_scale_2"])
+        elif block is None:
+            weight = smlora.from_fp8(of["weight"], of["weight_scale_inv"].view(1, 1, 1), max(of["weight"].shape))
+        else:
+            scales = of["scale"] if "scale" in of else of["weight_scale_inv"]
+            if of["weight"].dtype == torch.int8:
+                weight = smlora.from_mxfp4(of["weight"], scales)
+            else:
+                weight = smlora.from_mxfp8(of["weight"], scales) if block == [1, 32] else smlora.from_fp8(of["weight"], scales, block)
+        return weight.dequantize(torch.float32)[0]
+
+    for layer in range(2):
+        path = f"model.layers.{layer}.mlp.experts."
+        if f"{path}gate_up_proj_blocks" in files:
+            matrices |= {path + name: value(path + name) for name in PARAMETERS}
+            continue
+        of = {name: [value(f"{path}{e}.{name}.") for e in range(6)] for name in ("gate_proj", "up_proj", "down_proj")}
+        gate_up = [torch.cat(pair) for pair in zip(of["gate_proj"], of["up_proj"])]
+        matrices |= {f"{path}gate_up_proj": torch.stack(gate_up), f"{path}down_proj": torch.stack(of["down_proj"])}
+    return matrices
+
+
+def test_experts_are_read_as_they_lie_in_the_files(folder):
+    model = load(folder)
+    values = stored_values(folder)
+    for path, expected in values.items():
+        module, _, name = path.rpartition(".")
+        weight = quantized_weight(model.get_submodule(module), name)
+        assert torch.equal(weight.dequantize(torch.float32), expected), path
+    assert len(values) == 4
+
+
+def test_loss_and_gradients_are_those_of_the_decoded_model(folder):
+    model = load(folder)
+    before = digest(model)
+    compare(adapted(decoded(model)), adapted(model), tokens())
+    assert digest(model) == before
+
+
+def test_the_trainer_takes_such_a_model_with_adapters(folder):
+    validate_quantization_for_training(adapted(load(folder)))
+
+
+def test_what_could_not_be_read_again_is_not_saved(folder, tmp_path):
+    model = load(folder)
+    with pytest.raises(NotImplementedError, match=r"experts\.\w+_proj is quantised, which Transformers cannot save"):
+        model.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8, bf16 scales", "fp8, two half blocks", "mxfp8", "DeepSeek-V4's fp4"])
+def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp_path, monkeypatch):
+    """As on a GPU of compute capability 8.9."""
+    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
+
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda self, *arguments, **named: None)
+    folder = FILES[name](tmp_path)
+    model = load(folder)
+    assert {type(module).__name__ for module in experts_of(model)} == {"FP8Experts"}
+    for path, expected in stored_values(folder).items():
+        module, _, parameter = path.rpartition(".")
+        assert torch.equal(quantized_weight(model.get_submodule(module), parameter).dequantize(torch.float32), expected)
+    compare(adapted(decoded(model)), adapted(model), tokens())
+
+
+def test_decoded_experts_can_be_saved(tmp_path):
+    for name in ("gpt-oss", "NVFP4 of modelopt"):
+        model = st.dequantize_experts(load(FILES[name](tmp_path / name)), torch.float32)
+        model.save_pretrained(tmp_path / "again")
+        ids = tokens()
+        assert torch.equal(loss_of(load(tmp_path / "again"), ids), loss_of(model, ids))
+
+
+def test_gpt_oss_is_decoded_as_before_for_another_implementation(tmp_path):
+    folder = FILES["gpt-oss"](tmp_path)
+    model = load(folder, experts_implementation="eager")
+    for path, expected in stored_values(folder).items():
+        assert torch.equal(model.get_parameter(path), expected)
+    asked = load(folder, quantization_config=transformers.Mxfp4Config(dequantize=True))
+    assert all(quantized_weight(module, name) is None for module in experts_of(asked) for name in PARAMETERS)
+
+
+def test_modelopt_needs_smlora(tmp_path):
+    with pytest.raises(ValueError, match='experts_implementation: expected "smlora"'):
+        load(modelopt(tmp_path), experts_implementation="eager")
+
+
+def test_another_algorithm_of_modelopt_is_refused(tmp_path):
+    folder = modelopt(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["quant_algo"] = "W4A8_AWQ"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="quantization_config.quant_algo: expected NVFP4, got 'W4A8_AWQ'"):
+        load(folder)
+
+
+def test_zero_points_are_refused(tmp_path, caplog, monkeypatch):
+    pytest.importorskip("compressed_tensors", reason="Transformers needs it for these files")
+    folder = FILES["int4 in groups of 32"](tmp_path)
+    stored = load_file(folder / "model.safetensors")
+    for name in [name for name in stored if name.endswith("weight_packed")]:
+        stored[name.replace("packed", "zero_point")] = torch.zeros(1, dtype=torch.int32)
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    with pytest.raises(RuntimeError, match="conversion of the weights"):
+        load(folder)
+    assert "weight_zero_point: expected None" in caplog.text
+
+
+# ---- quantisation while loading ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4"])
+def test_quantising_while_loading_gives_what_it_gives_afterwards(encoding, tmp_path):
+    plain().save_pretrained(tmp_path)
+    st.register(quantize_experts=encoding)
+    model, expected = load(tmp_path), st.quantize_experts(plain(), encoding)
+    assert {quantized_weight(module, name).encoding for module in experts_of(model) for name in PARAMETERS} == {encoding}
+    states = model.state_dict(), expected.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert getattr(model.config, "quantization_config", None) is None
+    validate_quantization_for_training(adapted(model))
+
+
+def test_one_tensor_of_experts_is_plain_at_a_time(tmp_path, monkeypatch):
+    """Of all that Transformers reads of experts, no more is in memory than the tensor that is quantised and what it was made
+    from."""
+    from transformers import core_model_loading
+
+    from smlora.transformers import _conversion
+
+    plain().save_pretrained(tmp_path)
+    read, stacked = [], []
+    materialise, quantize = core_model_loading._materialize_copy, _conversion.quantize
+
+    def bytes_of(references):
+        return sum(tensor.nbytes for tensor in (reference() for reference in references) if tensor is not None)
+
+    def recorded(*arguments, **named):
+        tensor = materialise(*arguments, **named)
+        if tensor.shape[-1] == 96 or tensor.shape == (96, 64):  # of experts alone
+            read.append(weakref.ref(tensor))
+        return tensor
+
+    def quantised(values, *arguments, **named):
+        assert bytes_of(stacked) == 0 and bytes_of(read) <= values.nbytes
+        stacked.append(weakref.ref(values))
+        return quantize(values, *arguments, **named)
+
+    monkeypatch.setattr(core_model_loading, "_materialize_copy", recorded)
+    monkeypatch.setattr(_conversion, "quantize", quantised)
+    st.register(quantize_experts="nf4")
+    load(tmp_path)
+    assert len(stacked) == 4 and len(read) == 36
+
+
+def test_other_models_are_loaded_as_before(tmp_path):
+    plain().save_pretrained(tmp_path)
+    st.register(quantize_experts="nf4")
+    eager = load(tmp_path, experts_implementation="eager")
+    st.register()
+    for model in (eager, load(tmp_path)):
+        assert all(quantized_weight(module, name) is None for module in experts_of(model) for name in PARAMETERS)
+        assert not getattr(model, "is_quantized", False)
+
+
+# ---- with the libraries themselves ------------------------------------------------------------------------------------
+
+
+def load_in_4bit(folder, **options):
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+    config = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    return load(folder, quantization_config=config, **options)
+
+
+def test_load_in_4bit_quantises_experts_too(tmp_path):
+    plain().save_pretrained(tmp_path)
+    st.register(quantize_experts="nf4")
+    model = load_in_4bit(tmp_path)
+    assert type(model.model.layers[0].self_attn.q_proj).__name__ == "Linear4bit"
+    assert {quantized_weight(module, name).encoding for module in experts_of(model) for name in PARAMETERS} == {"nf4"}
+    twin = decoded(model)
+    model = adapted(model)
+    validate_quantization_for_training(model)
+    compare(adapted(twin), model, tokens())
+
+
+def test_load_in_4bit_says_that_experts_were_left(tmp_path):
+    plain().save_pretrained(tmp_path)
+    _warnings.warned.clear()
+    with pytest.warns(UserWarning, match=r"smlora: the experts of Qwen3MoeForCausalLM are in torch.float32, as bitsandbytes "
+                                         r"quantises linear layers alone; .*quantize_experts=\"nf4\"") as seen:
+        load_in_4bit(tmp_path)
+        load_in_4bit(tmp_path)
+    assert len([warning for warning in seen if "smlora" in str(warning.message)]) == 1
+
+
+def test_bitsandbytes_parametrisation(tmp_path):
+    parametrize = pytest.importorskip("bitsandbytes.nn.parametrize", reason="needs bitsandbytes")
+    model = plain()
+    for module in experts_of(model):
+        for name in PARAMETERS:
+            parametrize.replace_parameter_4bit(module, name, compress_statistics=True, quant_type="nf4")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    compare(adapted(decoded(model)), adapted(model), tokens())
+    with pytest.raises(NotImplementedError, match="is quantised, which Transformers cannot save"):
+        model.save_pretrained(tmp_path)
+    left = {name.replace(".base_layer", ""): tensor for name, tensor in model.state_dict().items() if "lora" not in name}
+    assert left.keys() == state.keys() and all(torch.equal(left[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("kind", ["mx", "nvfp4"])
+def test_torchao_tensors(kind):
+    pytest.importorskip("torchao", reason="needs torchao")
+    model = plain(hidden_size=64, moe_intermediate_size=64)
+    for module in experts_of(model):
+        for name in PARAMETERS:
+            values = module._parameters[name].detach().bfloat16()
+            if kind == "mx":
+                from torchao.prototype.mx_formats.mx_tensor import MXTensor
+
+                tensor = MXTensor.to_mx(values, torch.float8_e4m3fn, 32)
+            else:
+                from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
+
+                tensor = NVFP4Tensor.to_nvfp4(values, is_swizzled_scales=False)
+            module._parameters[name] = torch.nn.Parameter(tensor, requires_grad=False)
+    compare(adapted(decoded(model)), adapted(model), tokens())

@@ -1,0 +1,240 @@
+"""Models with quantised experts against the same models with the decoded experts, in loss and in every adapter's gradient."""
+
+import copy
+import hashlib
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+import smlora.transformers as st  # noqa: E402
+from models import TARGETS, compare, loss_of, randomise, tokens, with_adapter  # noqa: E402
+from quantised_models import KINDS, experts_of, fp8_experts, own, parametrised, plain  # noqa: E402
+from reference import assert_close, error  # noqa: E402
+from smlora.transformers import _experts  # noqa: E402
+from smlora.transformers._weights import PARAMETERS, quantized_weight  # noqa: E402
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+def decoded(model, dtype=torch.float32):
+    """The same with plain experts; test_transformers.py has those against eager."""
+    return st.dequantize_experts(copy.deepcopy(model), dtype)
+
+
+def adapted(model):
+    torch.manual_seed(6)
+    return with_adapter(model).train()
+
+
+def digest(model):
+    """Of the bytes of all experts."""
+    hashed = hashlib.sha256()
+    for module in experts_of(model):
+        for name in PARAMETERS:
+            for tensor in quantized_weight(module, name).tensors().values():
+                hashed.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def test_loss_and_gradients_are_those_of_the_decoded_model(kind, device):
+    model = kind().to(device)
+    twin = decoded(model)
+    assert all(quantized_weight(module, name) is None for module in experts_of(twin) for name in PARAMETERS)
+    before = digest(model)
+    compare(adapted(twin), adapted(model), tokens(device))
+    assert digest(model) == before
+
+
+def test_targets_match_by_suffix_and_adapters_have_the_decoded_sizes(kind):
+    model = kind()
+    shapes = [
+        {name: parameter.shape for name, parameter in adapted(which).named_parameters() if parameter.requires_grad}
+        for which in (decoded(model), model)
+    ]
+    assert shapes[0] == shapes[1] and len(shapes[0]) == 8
+
+
+def test_training_saving_loading_and_disabling(kind, tmp_path):
+    model, ids = kind(), tokens()
+    base = loss_of(copy.deepcopy(model), ids).detach()
+    model = adapted(model)
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
+    history = []
+    for _ in range(6):
+        loss = loss_of(model, ids)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        history.append(float(loss.detach()))
+    assert history[-1] < history[0] - 0.02
+    with model.disable_adapter():
+        assert torch.equal(loss_of(model, ids), base)
+    model.save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(kind(), tmp_path)
+    assert torch.equal(loss_of(loaded, ids), loss_of(model, ids))
+
+
+def test_merging_needs_decoded_experts(kind):
+    model, ids = adapted(kind()), tokens()
+    expected = loss_of(model, ids)
+    before = digest(model)
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(NotImplementedError, match=r"proj is quantised \(\w+\): merged into packed values .*dequantize_experts"):
+            merge()
+    assert digest(model) == before
+    st.dequantize_experts(model, torch.float32)
+    merged = model.merge_and_unload()
+    assert_close(loss_of(merged, ids), expected, torch.float32, factor=2)
+    assert error(loss_of(decoded(kind()), ids), expected) > 1e-4
+
+
+@pytest.mark.parametrize("make", [parametrised, fp8_experts, lambda: own("nf4")])
+def test_two_active_adapters_are_refused(make):
+    model = adapted(make())
+    model.add_adapter("second", peft.LoraConfig(r=4, lora_alpha=8, target_modules=[], target_parameters=TARGETS))
+    randomise(model)
+    model.base_model.set_adapter(["default", "second"])
+    with pytest.raises(NotImplementedError, match="proj is quantised .*: 2 adapters are active at once"):
+        loss_of(model, tokens())
+
+
+@pytest.mark.parametrize("make", [parametrised, fp8_experts])
+def test_another_implementation_is_refused_with_adapters(make):
+    model = adapted(make())
+    model.set_experts_implementation("eager")
+    with pytest.raises(NotImplementedError, match='proj is quantised .*: .* is not computed by experts_implementation="smlora"'):
+        loss_of(model, tokens())
+
+
+def test_both_adapters_of_a_parametrised_module_count_and_none_is_left_behind():
+    """PEFT by itself leaves its parametrisation of one step to the next, and loses the adapter of down_proj."""
+    model, ids = adapted(parametrised()), tokens()
+    loss_of(model, ids).backward()
+    second = loss_of(model, ids)
+    second.backward()
+    for module in experts_of(model):
+        assert [len(module.parametrizations[name]) for name in PARAMETERS] == [1, 1]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad.abs().max() > 0, name
+    for parameter_name in PARAMETERS:
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            for module in other.modules():
+                if getattr(module, "parameter_name", None) == parameter_name:
+                    module.lora_B["default"].weight.mul_(100)
+        assert abs(loss_of(other, ids) - second) > 1e-3
+
+
+def test_what_peft_left_behind_before_is_removed():
+    from peft.tuners.lora import layer
+
+    model, ids = parametrised(), tokens()
+    expected = loss_of(model, ids)
+    experts = experts_of(model)[0]
+    proxy = layer._LoraParameterProxy(torch.ones(1))
+    torch.nn.utils.parametrize.register_parametrization(experts, "down_proj", proxy, unsafe=True)
+    assert torch.equal(loss_of(model, ids), expected)
+    assert len(experts.parametrizations["down_proj"]) == 1
+
+
+def test_fp8_gradients_are_those_in_double_on_the_decoded_weights():
+    model = fp8_experts()
+    twin = decoded(model)
+    model, exact, ids = adapted(model), adapted(twin).double(), tokens()
+    exact.set_experts_implementation("eager")
+    for which in (model, exact):
+        loss_of(which, ids).backward()
+    expected = dict(exact.named_parameters())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert_close(parameter.grad, expected[name].grad, torch.float32, name, factor=4)
+            assert expected[name].grad.abs().max() > 0
+    for module in experts_of(model):
+        assert not any(parameter.requires_grad for name, parameter in module.named_parameters() if "proj" in name)
+
+
+@pytest.mark.parametrize("make", [parametrised, lambda: own("mxfp4")])
+def test_gradient_checkpointing(make):
+    model = make()
+    twin = decoded(model)
+    for which in (model, twin):
+        which.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        which.enable_input_require_grads()
+    compare(adapted(twin), adapted(model), tokens())
+
+
+@pytest.mark.parametrize("make", [parametrised, fp8_experts, lambda: own("nf4")])
+def test_experts_compile_whole_after_a_first_call(make):
+    torch._dynamo.reset()
+    experts = experts_of(make())[0]
+    arguments = torch.randn(9, 64), torch.randint(0, 6, (9, 2)), torch.rand(9, 2)
+    expected = experts(*arguments)
+    compiled = torch.compile(experts, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*arguments), expected, torch.float32)
+
+
+@pytest.mark.parametrize("make", [parametrised, lambda: own("nf4")])
+def test_an_activation_of_the_models_own_stays_its_own(make):
+    """As that of DeepSeek-V4, which clamps."""
+    model = make()
+    twin = decoded(model)
+    for module in experts_of(model) + experts_of(twin):
+        module.act_fn = torch.nn.Mish()
+    twin.set_experts_implementation("eager")
+    compare(adapted(twin), adapted(model), tokens())
+
+
+@pytest.mark.parametrize("make, layout", [(parametrised, "enk"), (KINDS["gpt-oss blocks"], "enk"),
+                                          (KINDS["nf4 parametrised [E, in, out]"], "ekn")])
+def test_a_first_step_compiles_the_kernels_of_the_decoded_weights(make, layout, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_experts, "prewarm", lambda problems, tokens: asked.extend(problems))
+    monkeypatch.setattr(_experts, "_prewarmed", set())
+    module = experts_of(make())[0]
+    _experts.compile_the_step(module, torch.zeros(38, 64), torch.zeros(38, 2), 2, {})
+    assert [(problem.E, problem.K, problem.N, problem.weight_layout) for problem in asked] == [
+        (6, 64, 192, layout), (6, 96, 64, layout)
+    ]
+
+
+def test_linear_layers_keep_their_parameters_as_views_of_the_stack():
+    model = KINDS["list of Linear4bit"]()
+    experts = experts_of(model)[0]
+    before = [linear.weight.clone() for linear in experts.down_projs]
+    weight = quantized_weight(experts, "down_proj")
+    for linear, codes in zip(experts.down_projs, before):
+        assert linear.weight.untyped_storage().data_ptr() == weight.codes.untyped_storage().data_ptr()
+        assert torch.equal(linear.weight, codes)
+
+
+def test_weights_follow_the_model_to_another_device():
+    model, ids = parametrised(), tokens()
+    expected = loss_of(model, ids)
+    for module in experts_of(model):
+        for name in PARAMETERS:
+            original = module.parametrizations[name].original
+            original.data = original.data.clone()
+            assert quantized_weight(module, name).codes.data_ptr() == original.data_ptr()
+    assert torch.equal(loss_of(model, ids), expected)
+
+
+def test_an_unknown_quantisation_is_named():
+    model = parametrised()
+    for module in experts_of(model):
+        module.parametrizations["down_proj"][0].quant_state.quant_type = "af4"
+    with pytest.raises(ValueError, match="quant_state: expected a QuantState of nf4 or fp4"):
+        adapted(model)
+
+
+def test_an_unknown_encoding_is_named():
+    with pytest.raises(ValueError, match="encoding: expected one of nf4, .*, got 'nf3'"):
+        st.quantize_experts(plain(), "nf3")
+    with pytest.raises(ValueError, match="quantize_experts: expected one of nf4, .*, got 'nf3'"):
+        st.register(quantize_experts="nf3")
