@@ -2,6 +2,7 @@
 the packages around it, which do, stay out."""
 
 import importlib
+import logging
 import pathlib
 import sys
 import types
@@ -31,6 +32,11 @@ def load(folder):
         if parent is not None:
             setattr(parent, part, module)
         parent = module
+    # All that the package takes from the rest of axolotl.
+    logs = types.ModuleType("axolotl.utils.logging")
+    logs.get_logger = logging.getLogger
+    sys.modules["axolotl.utils"] = types.ModuleType("axolotl.utils")
+    sys.modules["axolotl.utils.logging"] = logs
 
 
 def _is_among_the_few(config):
