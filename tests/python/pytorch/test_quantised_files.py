@@ -65,7 +65,8 @@ def stored_values(folder):
             if of["weight"].dtype == torch.int8:
                 weight = smlora.from_mxfp4(of["weight"], scales)
             else:
-                weight = smlora.from_mxfp8(of["weight"], scales) if block == [1, 32] else smlora.from_fp8(of["weight"], scales, block)
+                mxfp8 = block == [1, 32]
+                weight = smlora.from_mxfp8(of["weight"], scales) if mxfp8 else smlora.from_fp8(of["weight"], scales, block)
         return weight.dequantize(torch.float32)[0]
 
     for layer in range(2):
@@ -137,6 +138,13 @@ def test_gpt_oss_is_decoded_as_before_for_another_implementation(tmp_path):
         assert torch.equal(model.get_parameter(path), expected)
     asked = load(folder, quantization_config=transformers.Mxfp4Config(dequantize=True))
     assert all(quantized_weight(module, name) is None for module in experts_of(asked) for name in PARAMETERS)
+
+
+def test_a_checkpoint_whose_quantisation_is_hidden_is_warned_of(tmp_path):
+    folder = FILES["gpt-oss"](tmp_path)
+    _warnings.warned.clear()
+    with pytest.warns(UserWarning, match="smlora: quantization_config=None hides .* leave it out"):
+        transformers.AutoModelForCausalLM.from_pretrained(folder, experts_implementation="smlora", quantization_config=None)
 
 
 def test_modelopt_needs_smlora(tmp_path):
