@@ -144,8 +144,8 @@ bool add_constants(PyObject* created) {
     return add("version", PyUnicode_FromString(smlora_version())) && add("schemas", schemas()) &&
            add("row_orders", names_of(smlora_row_order_name)) &&
            add("weight_layouts", names_of(smlora_weight_layout_name)) &&
-           add("encodings", names_of(smlora_encoding_name)) &&
-           add("activations", names_of(smlora_activation_name)) && add("tune_skews", names_of(smlora_tune_skew_name)) &&
+           add("encodings", names_of(smlora_encoding_name)) && add("activations", names_of(smlora_activation_name)) &&
+           add("tune_skews", names_of(smlora_tune_skew_name)) &&
            add("max_experts", PyLong_FromLong(SMLORA_MAX_EXPERTS)) &&
            add("max_rank", PyLong_FromLong(SMLORA_MAX_RANK)) && add("max_top_k", PyLong_FromLong(SMLORA_MAX_TOP_K));
 }

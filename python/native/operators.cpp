@@ -63,6 +63,11 @@ smlora_weight quantized_weight(PyObject* codes, PyObject* part_list, PyObject* f
         }
     }
     if (weight.encoding == SMLORA_ENCODING_NVFP4) weight.global_scales = parts.tensor("W.global_scales");
+    if (parts.any_left()) {
+        PyErr_Format(PyExc_ValueError, "W: expected no more tensors than those that %s has, got others as well",
+                     smlora_encoding_name(weight.encoding));
+        throw PythonError{};
+    }
     return weight;
 }
 

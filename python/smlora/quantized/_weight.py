@@ -70,8 +70,8 @@ class QuantizedWeight:
     [E, N, K] is passed as `weight.transpose(1, 2)`, as a plain tensor is. What it is decoded to is the type of the rows that it
     is multiplied with, or the argument of `dequantize`.
 
-    encoding: "nf4", "fp4", "int8" (bitsandbytes), "mxfp4", "fp8", "mxfp8", "nvfp4" or "int4"; smlora/weight.hpp has the
-    formula of each, and shape and type of each tensor.
+    encoding: "nf4", "fp4", "int8" (bitsandbytes), "mxfp4", "fp8", "mxfp8", "nvfp4" or "int4"; smlora/encoding.hpp has
+    the formula of each, smlora/weight.hpp shape and type of each tensor.
     E, rows, columns: as stored, columns contiguous.
     block: values of a row that share a scale; of fp8 a square.
     parts: equal ranges of rows that were quantised apart, such as gate and up.
@@ -122,10 +122,11 @@ class QuantizedWeight:
         return QuantizedWeight.from_tensors(self.format._replace(transposed=not self.transposed), self.tensors())
 
     def to(self, device):
-        """The same on another device; itself if it is there."""
+        """The same on another device. Tensors that are there already are not copied."""
         return self._of({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def detach(self):
+        """The same memory, without what asks for a gradient."""
         return self._of({name: tensor.detach() for name, tensor in self.tensors().items()})
 
     @property
@@ -189,7 +190,7 @@ class QuantizedWeight:
                     f"weight.{name}: expected a tensor on {self.codes.device}, where weight.codes is, got one on "
                     f"{tensor.device}"
                 )
-        if self.codes.device.type in ("cpu", "cuda"):
+        if self.codes.device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
             try:
                 _native.check_weight(*self.operands())
             except ARGUMENT_ERRORS as error:

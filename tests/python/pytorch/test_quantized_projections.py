@@ -276,6 +276,14 @@ def test_a_compiled_function_may_give_a_weight_back(device):
     assert part.format == weight[1:3].transpose(1, 2).format and digest(part) == digest(weight[1:3])
 
 
+def test_a_compiled_function_may_make_a_weight(device):
+    torch._dynamo.reset()
+    weight = random_weight("mxfp4", E, N, K, device)
+    compiled = torch.compile(lambda codes, scales: smlora.from_mxfp4(codes, scales).dequantize(torch.float32), fullgraph=True,
+                             backend="aot_eager")
+    assert torch.equal(compiled(weight.codes, weight.scales), weight.dequantize(torch.float32))
+
+
 def test_the_mlp_compiled_whole(device):
     torch._dynamo.reset()
     layer, weights = Mlp(device), mlp_weights("nf4_double", device)
@@ -421,6 +429,9 @@ def test_errors_name_the_argument(device):
     broken = smlora.QuantizedWeight("mxfp4", E, N, K, weight.codes, weight.scales[:, :, :1], block=32).transpose(1, 2)
     with pytest.raises(ValueError, match=r"weight.scales: expected \[E, rows, columns / block\] = \[5, 32, 2\], got"):
         smlora.moe_lora_linear(layer.x, broken, routing)
+    unchecked = smlora.QuantizedWeight("mxfp4", E, N, K, weight.codes, weight.scales, block=32, table=layer.x[0, :16].detach())
+    with pytest.raises(ValueError, match="weight: expected no more tensors than those that mxfp4 has"):
+        smlora.moe_lora_linear(layer.x, unchecked.transpose(1, 2), routing)
     with pytest.raises(ValueError, match=r"gate_up.scales: expected \[E, rows"):
         smlora.moe_lora_mlp(layer.x, broken, mlp_weights("nf4", device, I=16)[1], routing)
     with pytest.raises(ValueError, match=r"lora_A: expected \[E, R, K\] = \[5, 3, 64\], got \[5, 3, 63\]"):
