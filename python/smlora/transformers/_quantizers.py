@@ -11,6 +11,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from smlora.transformers._conversion import hold, is_plain, plain_experts, quantize_experts, quantized, reason_not_to_save
 from smlora.transformers._experts import NAME
 from smlora.transformers._warnings import warn_once
+from smlora.transformers._weights import is_quantized
 
 _BYTES = {
     "nf4": 0.5625, "fp4": 0.5625, "mxfp4": 0.53125, "nvfp4": 0.5625, "int4": 0.5625, "fp8": 1.0, "mxfp8": 1.03125, "int8": 1.0
@@ -98,7 +99,10 @@ class _Nothing(HfQuantizer):
 
     def postprocess_model(self, model, **named):
         # config.json says nothing of it: what is saved of such a model are adapters, which belong to the model as it was.
-        return self._process_model_after_weight_loading(model, **named)
+        self._process_model_after_weight_loading(model, **named)
+        if not any(is_quantized(module) for module in model.modules()):
+            self.remove_quantization_config(model)
+        return model
 
 
 def _with_experts(quantizer, encoding):

@@ -232,6 +232,16 @@ def test_other_models_are_loaded_as_before(tmp_path):
         assert not getattr(model, "is_quantized", False)
 
 
+def test_a_model_without_experts_counts_as_plain(tmp_path):
+    config = transformers.Qwen3Config(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+                                      num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+    transformers.Qwen3ForCausalLM(config).save_pretrained(tmp_path)
+    st.register(quantize_experts="nf4")
+    model = load(tmp_path)
+    assert not model.is_quantized and not hasattr(model, "hf_quantizer")
+    validate_quantization_for_training(model)
+
+
 # ---- with the libraries themselves ------------------------------------------------------------------------------------
 
 
