@@ -123,6 +123,32 @@ def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp
     compare(adapted(decoded(model)), adapted(model), tokens())
 
 
+def test_what_was_read_does_not_stay_beside_what_was_made_of_it(tmp_path, monkeypatch):
+    from smlora.transformers import _checkpoints
+    from transformers import core_model_loading
+
+    folder = modelopt(tmp_path)
+    read, left = [], []
+    materialise, hold = core_model_loading._materialize_copy, _checkpoints.hold
+
+    def recorded(*arguments, **named):
+        tensor = materialise(*arguments, **named)
+        if tensor.dtype == torch.uint8:  # codes
+            read.append(weakref.ref(tensor))
+        return tensor
+
+    def held(module, name, weight):
+        left.append((weight.codes.nbytes, sum(reference().nbytes for reference in read if reference() is not None)))
+        hold(module, name, weight)
+
+    monkeypatch.setattr(core_model_loading, "_materialize_copy", recorded)
+    monkeypatch.setattr(_checkpoints, "hold", held)
+    load(folder)
+    assert len(read) == 36 and len(left) == 4
+    for i, (_, alive) in enumerate(left):
+        assert alive <= sum(codes for codes, _ in left[i:])
+
+
 def test_decoded_experts_can_be_saved(tmp_path):
     for name in ("gpt-oss", "NVFP4 of modelopt"):
         model = st.dequantize_experts(load(FILES[name](tmp_path / name)), torch.float32)

@@ -191,6 +191,23 @@ def test_an_activation_of_the_models_own_stays_its_own(make):
     compare(adapted(twin), adapted(model), tokens())
 
 
+def test_experts_of_deepseek_v4_keep_their_clamp():
+    modeling = pytest.importorskip("transformers.models.deepseek_v4.modeling_deepseek_v4", reason="needs a newer Transformers")
+    config = transformers.DeepseekV4Config(
+        hidden_size=64, moe_intermediate_size=96, n_routed_experts=6, num_experts_per_tok=2, swiglu_limit=0.5
+    )
+    config._experts_implementation = "smlora"
+    experts = modeling.DeepseekV4Experts(config)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    model = st.quantize_experts(torch.nn.ModuleList([experts]), "mxfp4")
+    exact = st.dequantize_experts(copy.deepcopy(model), torch.float32).double()[0]
+    exact.config = copy.copy(config)
+    exact.config._experts_implementation = "eager"
+    x, index, gates = torch.randn(9, 64), torch.randint(0, 6, (9, 2)), torch.rand(9, 2)
+    assert_close(experts(x, index, gates), exact(x.double(), index, gates.double()), torch.float32, factor=2)
+
+
 @pytest.mark.parametrize("make, layout", [(parametrised, "enk"), (KINDS["gpt-oss blocks"], "enk"),
                                           (KINDS["nf4 parametrised [E, in, out]"], "ekn")])
 def test_a_first_step_compiles_the_kernels_of_the_decoded_weights(make, layout, monkeypatch):
