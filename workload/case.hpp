@@ -33,7 +33,8 @@ struct Case {
     std::int64_t shift = 0;       ///< elements by which the tensors start off a 256-byte boundary
     std::int64_t expert_gap = 0;  ///< unused elements after each matrix of W
     float scaling = 2.0F;
-    bool weight = true;  ///< false: there is no W; the case is for backward_lora, which does not read it
+    bool weight = true;   ///< false: there is no W; the case is for backward_lora, which does not read it
+    bool decoded = true;  ///< false: nobody asks what quantised weights are decoded to, which takes time and memory
 
     [[nodiscard]] std::int64_t tokens(Backend backend) const {
         return backend == Backend::cpu && T_on_cpu >= 0 ? T_on_cpu : T;

@@ -238,6 +238,12 @@ std::vector<double> decoded(const Weight& on_host, DType dtype) {
     return out.values();
 }
 
+std::size_t EncodedWeight::bytes() const {
+    std::size_t sum = 0;
+    for (const Buffer& buffer : buffers_) sum += buffer.bytes();
+    return sum;
+}
+
 bool EncodedWeight::is_unchanged() const {
     Weight given = on_host_;
     auto buffer = buffers_.begin();

@@ -41,6 +41,7 @@ class EncodedWeight {
 
     [[nodiscard]] const Weight& weight() const { return weight_; }    ///< in the engine's memory
     [[nodiscard]] const Weight& on_host() const { return on_host_; }  ///< the same bytes
+    [[nodiscard]] std::size_t bytes() const;                          ///< of the engine's memory
     /// Whether the engine's memory has still the bytes that it was given.
     [[nodiscard]] bool is_unchanged() const;
 

@@ -101,11 +101,14 @@ Projection::Projection(const Engine& engine_, const Case& c, const Draws& draws,
     if (c.weight) {
         const bool ekn = problem.weight_layout == WeightLayout::ekn;
         const std::int64_t height = ekn ? K : N, width = ekn ? N : K;
-        W = Array(engine, problem.dtype, {{E, height, width}, {height * width + c.expert_gap, width, 1}, c.shift});
-        if (problem.weights.encoding == Encoding::plain) {
+        const bool quantised = problem.weights.encoding != Encoding::plain;
+        if (quantised) encoded.emplace(engine, encoded_shape(problem), draws("W"));
+        if (!quantised || c.decoded) {
+            W = Array(engine, problem.dtype, {{E, height, width}, {height * width + c.expert_gap, width, 1}, c.shift});
+        }
+        if (!quantised) {
             fill_experts(W, "W", inverse_root(K), height);
-        } else {
-            encoded.emplace(engine, encoded_shape(problem), draws("W"));
+        } else if (c.decoded) {
             const std::vector<double> values = decoded(encoded->on_host(), problem.dtype);
             W.fill([&](std::int64_t i) { return values[index(i)]; });
         }

@@ -77,7 +77,7 @@ class Projection {
     HostRouting host_routing;
     RoutingArrays routing;
     Array x, dy, A, B, bias, gates;
-    Array W;                                    ///< plain, or what the quantised one is decoded to
+    Array W;                                    ///< plain, or what the quantised one is decoded to if the case asks
     std::optional<EncodedWeight> encoded = {};  ///< what the operations take then
 };
 

@@ -25,7 +25,23 @@ PyObject* text_of(char* text) {
     return result;
 }
 
-/// Of a list of numbers, in the order of the fields below.
+/// Of a list of numbers: that of an encoding alone, whose usual format is meant, or it and the fields below.
+smlora_weight_format format_of(PyObject* fields) {
+    const std::vector<PyObject*> items = items_of(fields);
+    Arguments arguments(items.data(), static_cast<Py_ssize_t>(items.size()));
+    smlora_weight_format format;
+    check(smlora_usual_format(static_cast<smlora_encoding>(arguments.integer()), &format));
+    if (items.size() == 1) return format;
+    format.scales = static_cast<smlora_dtype>(arguments.integer());
+    format.block = arguments.integer();
+    format.parts = arguments.integer();
+    format.outer_block = arguments.integer();
+    format.global_scale = static_cast<smlora_global_scale>(arguments.integer());
+    arguments.end();
+    return format;
+}
+
+/// Of a list of numbers and a format, in the order of the fields below.
 smlora_problem problem_of(PyObject* fields) {
     const std::vector<PyObject*> numbers = items_of(fields);
     Arguments arguments(numbers.data(), static_cast<Py_ssize_t>(numbers.size()));
@@ -45,6 +61,7 @@ smlora_problem problem_of(PyObject* fields) {
     problem.y_rows = static_cast<smlora_row_order>(arguments.integer());
     problem.bias = static_cast<int32_t>(arguments.integer());
     problem.gates = static_cast<int32_t>(arguments.integer());
+    problem.weights = format_of(arguments.next());
     arguments.end();
     return problem;
 }

@@ -8,19 +8,46 @@ import torch
 
 from smlora import _native
 from smlora._arguments import INT32_MAX, INT64_MAX, check_choice, check_flag, check_number, check_whole, described
-from smlora._library import DTYPES, cuda_engine
+from smlora._library import DTYPES, PACKED_DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
-from smlora.quantized import QuantizedWeight
+from smlora.quantized._weight import ENCODINGS, GLOBAL_SCALES, QuantizedWeight
 
 _LAYOUTS = {name: value for value, name in enumerate(_native.weight_layouts)}
 _SKEWS = {name: value for value, name in enumerate(_native.tune_skews)}
+
+
+class _Stored(NamedTuple):
+    """All of a QuantizedWeight that kernels are compiled for, as the library takes it."""
+
+    encoding: int
+    scales: int
+    block: int
+    parts: int
+    outer_block: int
+    global_scale: int
+
+
+def _stored(weight):
+    return _Stored(ENCODINGS[weight.encoding], (DTYPES + PACKED_DTYPES).index(weight.scales.dtype), weight.block, weight.parts,
+                   weight.outer_block, GLOBAL_SCALES.index(weight.global_scale))
+
+
+def _format(weights):
+    """The numbers of a QuantizedWeight, or that of an encoding in its usual form."""
+    if isinstance(weights, _Stored):
+        return list(weights)
+    if isinstance(weights, QuantizedWeight):
+        return list(_stored(weights))
+    return [ENCODINGS[check_choice("weights", weights, ENCODINGS)]]
 
 
 class Problem(NamedTuple):
     """A projection: E experts, K inputs, N outputs, rank R (0: no adapter), top_k experts of a token.
 
     adapter_dtype and gate_dtype: those of `dtype` unless given. weight_layout: "ekn" if N is contiguous in the weight
-    [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them."""
+    [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them.
+    weights: how the weight is stored: "plain", an encoding such as "nf4" in its usual form, or a QuantizedWeight to take the
+    form from."""
 
     E: int
     K: int
@@ -36,6 +63,7 @@ class Problem(NamedTuple):
     y_rows: str = "scattered"
     bias: bool = False
     gates: bool = False
+    weights: object = "plain"
 
     def numbers(self):
         """As the library takes it."""
@@ -49,7 +77,7 @@ class Problem(NamedTuple):
                 raise ValueError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
         return [
             *sizes, *map(DTYPES.index, types), _LAYOUTS[self.weight_layout], ROW_ORDERS[self.x_rows],
-            ROW_ORDERS[self.y_rows], check_flag("bias", self.bias), check_flag("gates", self.gates)
+            ROW_ORDERS[self.y_rows], check_flag("bias", self.bias), check_flag("gates", self.gates), _format(self.weights)
         ]
 
 
@@ -66,7 +94,10 @@ def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtyp
     def problem(weight, R, bias, **orders):
         E, K, N = weight.shape
         layout = "enk" if _columns_are_inputs(weight) else "ekn"
-        return Problem(E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, layout, bias=bias, **orders)
+        weights = _stored(weight) if isinstance(weight, QuantizedWeight) else "plain"
+        return Problem(
+            E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, layout, bias=bias, weights=weights, **orders
+        )
 
     return [
         problem(gate_up, ranks[0], biases[0], x_rows="token", y_rows="grouped"),

@@ -28,6 +28,13 @@ bool fits_vectors(const UnpackWork& work, DType dtype) {
     return work.columns % elements == 0 && one_scale;
 }
 
+/// 1 where parts that were quantised apart are decoded as if they were not, so that one kernel serves both.
+std::int64_t parts_that_differ(const UnpackWork& work) {
+    const WeightFormat& format = work.format;
+    const bool ragged = format.encoding == Encoding::fp8 && work.rows / format.parts % format.block != 0;
+    return ragged || format.encoding == Encoding::nvfp4 ? format.parts : 1;
+}
+
 bool is_multiple(const void* pointer, std::int64_t bytes) {
     return reinterpret_cast<std::uintptr_t>(pointer) % static_cast<std::uintptr_t>(bytes) == 0;
 }
@@ -67,7 +74,7 @@ Step unpack_step(const Problem& problem, const UnpackWork& work) {
                                             {"ROWS", work.rows},
                                             {"COLUMNS", work.columns},
                                             {"BLOCK", format.block},
-                                            {"PARTS", format.parts},
+                                            {"PARTS", parts_that_differ(work)},
                                             {"VECTOR", work.vectors},
                                             {"DOUBLE", format.outer_block != 0},
                                             {"OUTER_BLOCK", format.outer_block},

@@ -1,6 +1,39 @@
 #include "models/model_shape.hpp"
 
+#include <algorithm>
+
 namespace smlora::models {
+namespace {
+
+/// Their makers quantise along the inputs of a linear layer, whatever the model's class multiplies by.
+bool is_along_inputs(Encoding encoding) {
+    switch (encoding) {
+        case Encoding::plain:
+        case Encoding::nf4:
+        case Encoding::fp4:
+        case Encoding::int8:
+            return false;
+        case Encoding::mxfp4:
+        case Encoding::fp8:
+        case Encoding::mxfp8:
+        case Encoding::nvfp4:
+        case Encoding::int4:
+            break;
+    }
+    return true;
+}
+
+/// Interleaved rows of gate and up are no ranges.
+std::int64_t parts_of_gate_up(const ModelShape& model) {
+    const WeightFormat& weights = model.weights;
+    const bool ragged =
+        weights.encoding == Encoding::fp8 && weights.block > 0 && model.intermediate_size % weights.block != 0;
+    const bool apart = weights.encoding == Encoding::nvfp4 || ragged;
+    const std::int64_t least = apart && model.gate_layout == GateLayout::halves ? 2 : 1;
+    return std::max(weights.parts, least);
+}
+
+}  // namespace
 
 std::vector<Projection> projections(const ModelShape& model, std::int64_t rank) {
     Problem common;
@@ -9,7 +42,9 @@ std::vector<Projection> projections(const ModelShape& model, std::int64_t rank) 
     common.top_k = model.top_k;
     common.dtype = model.dtype;
     common.adapter_dtype = model.dtype;
-    common.weight_layout = model.weight_layout;
+    common.weight_layout = is_along_inputs(model.weights.encoding) ? WeightLayout::enk : model.weight_layout;
+    common.weights = model.weights;
+    common.weights.parts = 1;
     common.bias = model.bias;
 
     Problem gate_up = common;
@@ -17,6 +52,7 @@ std::vector<Projection> projections(const ModelShape& model, std::int64_t rank) 
     gate_up.N = 2 * model.intermediate_size;
     gate_up.x_rows = RowOrder::token;
     gate_up.y_rows = RowOrder::grouped;
+    gate_up.weights.parts = parts_of_gate_up(model);
 
     Problem down = common;
     down.K = model.intermediate_size;

@@ -22,6 +22,7 @@ struct ModelShape {
     DType dtype = DType::bf16;
     Activation activation = Activation::swiglu;  ///< between gate_up and down
     GateLayout gate_layout = GateLayout::halves;
+    WeightFormat weights = {};  ///< of both projections
 
     friend bool operator==(const ModelShape&, const ModelShape&) = default;
 };
@@ -34,6 +35,9 @@ struct Projection {
 
 /// gate_up takes the tokens as they are and leaves its rows grouped for the activation; down takes grouped rows and
 /// sums a token's experts, weighted by their gates. K and N follow: hidden -> 2 * intermediate -> hidden.
+/// Quantised weights are [E, N, K] unless bitsandbytes made them, which keeps the layout. Gate and up are quantised
+/// apart where that is not the same: each has a global scale (nvfp4), and squares of its own if they do not divide it
+/// (fp8).
 [[nodiscard]] std::vector<Projection> projections(const ModelShape& model, std::int64_t rank);
 
 }  // namespace smlora::models

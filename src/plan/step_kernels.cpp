@@ -56,11 +56,6 @@ bool rows_are_whole_vectors(const Problem& problem) {
 
 bool on_tensor_cores(const Problem& problem) { return rows_are_whole_vectors(problem) && size_of(problem.dtype) == 2; }
 
-std::optional<Unpack> aligned_unpack(const Problem& problem, std::uint64_t limit) {
-    if (problem.weights.encoding == Encoding::plain) return std::nullopt;
-    return unpack_request(problem, families::aligned_unpack_work(problem), limit);
-}
-
 Forward aligned_forward(const Problem& problem, std::int64_t T) {
     return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
@@ -86,6 +81,11 @@ BackwardLora aligned_backward_lora(const Problem& problem, std::int64_t T) {
 }
 
 }  // namespace
+
+std::optional<Unpack> aligned_unpack(const Problem& problem, std::uint64_t limit) {
+    if (problem.weights.encoding == Encoding::plain) return std::nullopt;
+    return unpack_request(problem, families::aligned_unpack_work(problem), limit);
+}
 
 std::vector<Request> step_requests(const Problem& problem, std::int64_t T) {
     std::vector<Request> requests{aligned_forward(problem, T), aligned_backward_input(problem, T, problem.gates)};

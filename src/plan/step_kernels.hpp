@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace smlora::plan {
@@ -22,6 +23,10 @@ using KnownChoices = std::function<Choices(const Request&)>;
 [[nodiscard]] std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T,
                                                         const gpu::DeviceFacts& facts, const KnownChoices& choices = {},
                                                         std::uint64_t unpack_limit = families::default_unpack_limit);
+
+/// How a step unpacks the weights of a problem, whose memory is aligned to 16 bytes, to at most `limit` bytes at once;
+/// nothing for plain ones.
+[[nodiscard]] std::optional<Unpack> aligned_unpack(const Problem& problem, std::uint64_t limit);
 
 /// The kernels of activation and activation_backward on rows of `width` numbers, 16-byte aligned where the width
 /// allows it.

@@ -112,6 +112,19 @@ TEST_F(EmulatedTuning, TunesOnceAndThenFindsItsRecord) {
         << "though uniform was asked for";
 }
 
+TEST_F(EmulatedTuning, QuantisedWeightsAreTunedAsPlainOnesAndFindTheirRecord) {
+    std::vector<std::string> quantised = tune;
+    quantised.insert(quantised.end(), {"--weights", "nf4", "--weight-layout", "ekn"});
+    const Outcome outcome = run_emulated(quantised);
+    for (const auto& [slot, work] : works(outcome)) EXPECT_EQ(work["outcome"], "tuned") << slot;
+    EXPECT_EQ(outcome.json()["cases"][0]["weights"], "nf4 block 64");
+    EXPECT_NE(outcome.err.find("what is tuned and recorded are the products of plain weights"), std::string::npos)
+        << outcome.err;
+    ASSERT_EQ(records().size(), 1u);
+    EXPECT_EQ(records().begin()->second.find("nf4"), std::string::npos);
+    for (const auto& [slot, work] : works(run_emulated(tune))) EXPECT_EQ(work["outcome"], "recorded") << slot;
+}
+
 TEST_F(EmulatedTuning, WorkThatIsLeftWithoutAMeasuredChoiceFails) {
     std::vector<std::string> memory = tune;
     memory.insert(memory.end(), {"--memory", "1K"});

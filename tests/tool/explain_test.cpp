@@ -33,6 +33,36 @@ TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
     }
 }
 
+TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsAreThoseOfPlainOnes) {
+    const std::string winner = plant_record();
+    std::vector<std::string> quantised = explain;
+    quantised.insert(quantised.end(), {"--weights", "mxfp4", "--weight-layout", "ekn"});
+    const nlohmann::json document = run(with(quantised, "--json")).json();
+    const auto& done = document["cases"][0];
+    EXPECT_EQ(done["weights"], "mxfp4 block 32");
+    EXPECT_EQ(done["unpack"]["slice_experts"], 8);
+    EXPECT_EQ(done["unpack"]["slices"], 1);
+    EXPECT_EQ(done["unpack"]["slice_bytes"], 8 * 256 * 512 * 2);
+    EXPECT_EQ(done["unpack"]["packed_bytes"], 8 * 256 * 512 * 17 / 32);
+    EXPECT_GT(done["unpack"]["floor_seconds"], 0);
+    const nlohmann::json plainly = run(with(explain, "--json")).json();
+    for (const char* slot : {"forward", "xa", "dx", "yb", "gradients"}) {
+        EXPECT_EQ(work_called(document, slot)["used"], work_called(plainly, slot)["used"]) << slot;
+        EXPECT_EQ(work_called(document, slot)["record"], work_called(plainly, slot)["record"]) << slot;
+        EXPECT_EQ(work_called(document, slot)["floor_seconds"], work_called(plainly, slot)["floor_seconds"]) << slot;
+    }
+    EXPECT_EQ(work_called(document, "forward")["used"], winner);
+    EXPECT_FALSE(plainly["cases"][0].contains("unpack"));
+
+    const std::string text = run(quantised).out;
+    EXPECT_NE(text.find("unpack  weights: mxfp4 block 32, 544.0 KiB\n  all 8 experts at once, unpacked to 2.0 MiB"),
+              std::string::npos)
+        << text;
+    EXPECT_NE(text.find("their tiles are those chosen for plain weights"), std::string::npos) << text;
+    const std::string sliced = run(quantised, {{"SMLORA_UNPACK_LIMIT", "800K"}}).out;
+    EXPECT_NE(sliced.find("3 slices of 3 experts, unpacked to 768.0 KiB"), std::string::npos) << sliced;
+}
+
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
     const auto nvrtc = run({"info", "--json"}).json()["nvrtc"];
     if (!nvrtc["found"].get<bool>()) GTEST_SKIP() << "no NVRTC, whose version is compared";

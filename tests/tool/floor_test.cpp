@@ -1,6 +1,8 @@
 // The floor of an operation, against the figures of docs/lab/2026-11-23-portable.md: one H200, R = 16, bf16.
 #include "smlora_tune/floor.hpp"
 
+#include "workload/encoded.hpp"
+
 #include <gtest/gtest.h>
 
 namespace smlora::tool {
@@ -121,9 +123,68 @@ TEST(Floor, RowOperationsReadAndWriteOnce) {
     EXPECT_EQ(work(Op::combine_backward, problem, load).bytes, 2 * N * (2 * entries + 2048) + 8 * entries);
 }
 
+/// The bytes that a weight of this format really has, of its codes and scales.
+double bytes_of(const Engine& engine, const Problem& problem) {
+    const workload::EncodedWeight encoded(engine, workload::encoded_shape(problem), workload::Random(1));
+    const Weight& weight = encoded.weight();
+    double sum = 0;
+    for (const Tensor* tensor :
+         {&weight.codes, &weight.scales, &weight.double_quantization.scales, &weight.global_scales}) {
+        if (!tensor->given()) continue;
+        sum += static_cast<double>(tensor->numel()) * static_cast<double>(size_of(tensor->dtype));
+    }
+    return sum;
+}
+
+TEST(Floor, CountsQuantisedWeightsAsTheyAreStored) {
+    EngineOptions options;
+    options.backend = Backend::cpu;
+    const Engine engine(options);
+    Problem problem;
+    problem.E = 6;
+    problem.K = 128;
+    problem.N = 320;
+    problem.weight_layout = WeightLayout::enk;
+    WeightFormat doubled = usual_format(Encoding::nf4);
+    doubled.scales = DType::uint8;
+    doubled.outer_block = 256;
+    WeightFormat ragged = usual_format(Encoding::fp8);
+    ragged.scales = DType::bf16;
+    ragged.block = 96;
+    ragged.parts = 2;
+    WeightFormat apart = usual_format(Encoding::nvfp4);
+    apart.parts = 2;
+    for (const WeightFormat& format :
+         {usual_format(Encoding::nf4), doubled, usual_format(Encoding::fp4), usual_format(Encoding::int8),
+          usual_format(Encoding::mxfp4), usual_format(Encoding::fp8), ragged, usual_format(Encoding::mxfp8), apart,
+          usual_format(Encoding::int4)}) {
+        for (const WeightLayout layout : {WeightLayout::enk, WeightLayout::ekn}) {
+            problem.weights = format;
+            problem.weight_layout = layout;
+            EXPECT_EQ(6 * packed_bytes(problem), bytes_of(engine, problem)) << to_string(problem);
+        }
+    }
+}
+
+TEST(Floor, OfQuantisedWeightsDiffersByTheWeightsAlone) {
+    Problem problem = problem_of(figures[3]);
+    problem.weight_layout = WeightLayout::enk;
+    const Load load{2048, 16384, 100};
+    const Work plain_base = work(Op::base, problem, load);
+    const Work plain_gradients = work(Op::lora_grad, problem, load);
+    problem.weights = usual_format(Encoding::mxfp4);
+    const double values = 2048.0 * 1536;
+    const Work base = work(Op::base, problem, load);
+    EXPECT_EQ(base.flop, plain_base.flop);
+    EXPECT_EQ(plain_base.bytes - base.bytes, 100 * values * (2 - 17.0 / 32)) << "of active experts";
+    EXPECT_EQ(work(Op::lora_grad, problem, load).bytes, plain_gradients.bytes) << "which read no weights";
+    EXPECT_EQ(work(Op::unpack, problem, load).bytes, 128 * values * (2 + 17.0 / 32)) << "of all experts";
+    EXPECT_EQ(work(Op::unpack, problem, load).flop, 0);
+}
+
 TEST(Op, NamesGoBothWays) {
     for (const Op op : {Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step, Op::activation, Op::activation_backward,
-                        Op::route, Op::group, Op::combine, Op::combine_backward}) {
+                        Op::route, Op::group, Op::combine, Op::combine_backward, Op::unpack}) {
         EXPECT_EQ(op_from_name(name(op)), op);
     }
     EXPECT_EQ(op_from_name("backward"), std::nullopt);

@@ -69,6 +69,64 @@ TEST_F(Verify, WithoutAnAdapterChecksTheBaseProduct) {
     EXPECT_EQ(names.count("backward_lora"), 0U);
 }
 
+TEST_F(Verify, TakesEveryEncoding) {
+    for (const char* weights : {"nf4", "nf4:32:double", "fp4:128", "int8", "mxfp4:uint8", "fp8:48:bf16:parts2", "mxfp8",
+                                "nvfp4:divisor:parts2", "int4:64:fp16", "plain"}) {
+        const Outcome outcome = run({"verify", "--device", "cpu", "--shape", "5,64,48,3,2", "--tokens", "17",
+                                     "--weights", weights, "--dtype", "fp16", "--json"});
+        ASSERT_EQ(outcome.exit_code, 0) << weights << outcome.out << outcome.err;
+        const nlohmann::json done = outcome.json()["cases"][0];
+        const std::set<std::string> names = operations_of(done["checks"]);
+        const bool plain = std::string(weights) == "plain";
+        EXPECT_EQ(names.count("dequantize"), plain ? 0U : 1U) << weights;
+        EXPECT_EQ(names.count("backward_input"), 1U);
+        const std::string encoding = std::string(weights).substr(0, std::string(weights).find(':'));
+        EXPECT_EQ(done["weights"].get<std::string>().rfind(encoding, 0), 0U) << done["weights"];
+    }
+}
+
+TEST_F(Verify, TakesTheEncodingOfAConfig) {
+    const auto config = [&](const std::string& quantization) {
+        return write("config.json", R"({"model_type": "qwen3_moe", "num_experts": 4, "hidden_size": 64,
+            "moe_intermediate_size": 32, "num_experts_per_tok": 2, "quantization_config": )" +
+                                        quantization + "}");
+    };
+    const auto verify = [&](const std::string& path, std::vector<std::string> more) {
+        std::vector<std::string> command{"verify", "--device", "cpu", "--config", path, "--rank", "3", "--tokens", "9"};
+        command.insert(command.end(), more.begin(), more.end());
+        return run(command);
+    };
+    const std::string nf4 = config(R"({"quant_method": "bitsandbytes", "load_in_4bit": true,
+        "bnb_4bit_quant_type": "nf4"})");
+    const Outcome taken = verify(nf4, {});
+    EXPECT_EQ(taken.exit_code, 0) << taken.err;
+    EXPECT_NE(taken.out.find("qwen3_moe gate_up weights: nf4 block 64, 9 tokens"), std::string::npos) << taken.out;
+    EXPECT_NE(
+        taken.err.find("config.json: quantization_config of bitsandbytes: weights are nf4 block 64; Transformers by "
+                       "itself leaves fused experts plain: --weights plain\n"),
+        std::string::npos)
+        << taken.err;
+    const Outcome plain = verify(nf4, {"--weights", "plain"});
+    EXPECT_NE(plain.out.find("qwen3_moe gate_up, 9 tokens"), std::string::npos) << plain.out;
+    EXPECT_EQ(plain.err.find("quantization_config"), std::string::npos) << plain.err;
+
+    const std::string gptq = config(R"({"quant_method": "gptq", "bits": 4})");
+    const Outcome refused = verify(gptq, {});
+    EXPECT_EQ(refused.exit_code, 2);
+    EXPECT_NE(refused.err.find("got \"gptq\"; --weights says how the experts are stored"), std::string::npos)
+        << refused.err;
+    EXPECT_EQ(verify(gptq, {"--weights", "int4:32"}).exit_code, 0);
+
+    const Outcome ragged = verify(config(R"({"quant_method": "compressed-tensors", "format": "pack-quantized",
+        "config_groups": {"a": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "strategy": "group",
+        "group_size": 64, "symmetric": true}}}})"),
+                                  {});
+    EXPECT_EQ(ragged.exit_code, 2);
+    EXPECT_NE(ragged.err.find("qwen3_moe down: problem.weights.block: expected a divisor of columns = 32, got 64"),
+              std::string::npos)
+        << ragged.err;
+}
+
 TEST_F(Bench, TellsTimesCeilingsAndTheFloor) {
     const Outcome outcome = run({"bench", "--device", "cpu", "--shape", "8,64,48,4,2", "--tokens", "32", "--json"});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
@@ -168,6 +226,39 @@ TEST_F(Bench, RowOperationsAreTimedWhenAskedForInEveryRowOrder) {
         EXPECT_EQ(results[3]["op"], "combine_backward");
         for (const auto& result : results) EXPECT_GT(result["floor_seconds"].get<double>(), 0);
     }
+}
+
+TEST_F(Bench, TimesUnpackingBesideTheProductsOfQuantisedWeights) {
+    const std::vector<std::string> command{
+        "bench", "--device",      "cpu", "--shape",   "4,64,48,2,2", "--tokens", "8", "--ceiling-tflops",
+        "0.5",   "--ceiling-gbs", "20",  "--weights", "nf4"};
+    std::vector<std::string> as_json = command;
+    as_json.emplace_back("--json");
+    const Outcome outcome = run(as_json);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    const auto json = outcome.json();
+    const auto& done = json["cases"][0];
+    EXPECT_EQ(done["weights"], "nf4 block 64");
+    EXPECT_TRUE(done["workspace_bytes"]["forward"].is_number()) << done;
+    EXPECT_TRUE(done["workspace_bytes"]["dx"].is_number());
+    const auto& unpack = done["results"].back();
+    EXPECT_EQ(unpack["op"], "unpack");
+    const double bytes = 4 * 64 * 48 * (2 + 0.5 + 4.0 / 64);
+    EXPECT_EQ(unpack["bytes"], bytes);
+    EXPECT_NEAR(unpack["floor_seconds"].get<double>(), bytes / 20e9, 1e-6 * bytes / 20e9);
+    EXPECT_GT(unpack["median_seconds"], 0);
+
+    const Outcome text = run(command);
+    EXPECT_NE(text.out.find("\nunpack "), std::string::npos) << text.out;
+    EXPECT_NE(text.out.find("memory while they run: forward "), std::string::npos) << text.out;
+
+    std::vector<std::string> plain = command;
+    plain.back() = "plain";
+    EXPECT_EQ(run(plain).out.find("unpack"), std::string::npos);
+    plain.insert(plain.end(), {"--op", "unpack"});
+    const Outcome refused = run(plain);
+    EXPECT_EQ(refused.exit_code, 2);
+    EXPECT_NE(refused.err.find("--op: unpack needs quantised weights"), std::string::npos) << refused.err;
 }
 
 TEST_F(Bench, TableIsOnStdoutAndContextOnStderr) {

@@ -143,6 +143,49 @@ TEST(Resolve, RankOfAShapeIsItsFourthNumber) {
     EXPECT_NE(error_of(options).find("--rank"), std::string::npos);
 }
 
+TEST(Resolve, WeightsAreThoseOfTheOption) {
+    ShapeOptions options;
+    options.shapes = {"8,64,32,4,2"};
+    options.weights = "nf4:double";
+    const NamedProblem shape = resolve(options, Backend::cuda)[0];
+    EXPECT_EQ(to_string(shape.problem.weights), "nf4 block 64 double 256");
+    EXPECT_EQ(shape.problem.weight_layout, WeightLayout::enk) << "as checkpoints have it";
+    EXPECT_EQ(title_of(shape), shape.name) << "which says it already";
+    EXPECT_EQ(json_of(shape)["weights"], "nf4 block 64 double 256");
+    options.weight_layout = "ekn";
+    EXPECT_EQ(resolve(options, Backend::cuda)[0].problem.weight_layout, WeightLayout::ekn);
+    options.weight_layout.clear();
+    options.weights = "plain";
+    EXPECT_EQ(resolve(options, Backend::cuda)[0].problem.weight_layout, WeightLayout::ekn);
+
+    ShapeOptions model;
+    model.models = {"qwen3-30b-a3b"};
+    EXPECT_EQ(title_of(resolve(model, Backend::cuda)[0]), "qwen3-30b-a3b gate_up");
+    model.weights = "nvfp4:divisor";
+    const auto both = resolve(model, Backend::cuda);
+    EXPECT_EQ(title_of(both[0]), "qwen3-30b-a3b gate_up weights: nvfp4 block 16 parts 2 divisor");
+    EXPECT_EQ(case_text(both[1], 7, 1), "qwen3-30b-a3b down weights: nvfp4 block 16 divisor, 7 tokens");
+}
+
+TEST(Resolve, WeightsThatDoNotFitAreRefusedWithBothNumbers) {
+    ShapeOptions options;
+    options.shapes = {"8,100,32,4,2"};
+    options.weights = "mxfp4";
+    EXPECT_EQ(error_of(options), "problem.weights.block: expected a divisor of columns = 100, got 32");
+    options.weights = "nf4:48";
+    EXPECT_EQ(error_of(options), "problem.weights.block: expected a power of two from 32 to 4096 for nf4, got 48");
+    options.weights = "int4:50:uint8";
+    EXPECT_EQ(error_of(options), "problem.weights.scales: expected bf16 or fp16 or fp32, got uint8");
+    options.weights = "nf4";
+    options.dtype = "fp64";
+    EXPECT_EQ(error_of(options, Backend::cpu),
+              "problem.dtype: expected bf16, fp16 or fp32 with quantised weights, got fp64");
+    ShapeOptions model;
+    model.models = {"olmoe"};
+    model.weights = "int4:96";
+    EXPECT_EQ(error_of(model), "olmoe gate_up: problem.weights.block: expected a divisor of columns = 2048, got 96");
+}
+
 TEST(Resolve, UnknownModelListsTheKnownOnes) {
     ShapeOptions options;
     options.models = {"gpt-9"};

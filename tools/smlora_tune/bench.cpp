@@ -40,14 +40,16 @@ constexpr const char* footer =
     R"(Burst protocol: 120 ms idle, 3 calls unmeasured, 20 measured, twice; CUDA events on the GPU.
 The floor is max(flop / ceiling, bytes / ceiling) with every input read once and every output written once. "of floor"
 is floor / time: 1 is the best there can be. The ceilings are measured in the same run. Inputs rotate over more than
-three times the L2 cache where they are small.
+three times the L2 cache where they are small. Quantised weights count as they are stored: codes and scales of the
+experts that have rows. "unpack" decodes all of them to memory; its "of floor" is the share of the copy's bandwidth.
 The kernels are those that are recorded to be fastest, or predicted to be where there is no record: run smlora-tune
 tune first to have them measured. SMLORA_TUNING=first-use measures them here before anything is timed, for up to 10 s
 per problem and number of tokens.
 
 Examples:
   smlora-tune bench --shape 128,2048,1536,16,8 --tokens 2048,16384
-  smlora-tune bench --model olmoe --op forward,step --ceiling-tflops 796 --json)";
+  smlora-tune bench --model olmoe --op forward,step --ceiling-tflops 796 --json
+  smlora-tune bench --model qwen3-30b-a3b --weights nf4:64:double --tokens 8192)";
 
 constexpr std::int64_t default_tokens_gpu = 2048;
 constexpr std::int64_t default_tokens_cpu = 128;
@@ -63,6 +65,8 @@ struct Case {
     NamedProblem item;
     Load load;
     std::size_t sets = 0;
+    std::size_t forward_workspace = 0;  ///< bytes that an operation takes while it runs
+    std::size_t dx_workspace = 0;
     const MeasuredCeilings* ceilings = nullptr;
     std::vector<Result> results;
 };
@@ -74,7 +78,7 @@ std::vector<Op> parse_ops(const std::vector<std::string>& names) {
         if (!op)
             throw UsageError(fmt::format(
                 "--op: expected base, forward, dx, lora_grad, step, activation, activation_backward, route, group, "
-                "combine or combine_backward, got '{}'",
+                "combine, combine_backward or unpack, got '{}'",
                 text));
         ops.push_back(*op);
     }
@@ -127,6 +131,8 @@ void run_op(Session& session, Op op, const Operands& operands) {
             return combine(engine, stream, problem, operands.combine_args());
         case Op::combine_backward:
             return combine_backward(engine, stream, problem, operands.combine_backward_args());
+        case Op::unpack:
+            return dequantize(engine, stream, operands.dequantize_args());
         case Op::step:
             break;
     }
@@ -139,10 +145,17 @@ Case bench_case(Session& session, Timer& timer, const NamedProblem& item, const 
                 const std::vector<Op>& ops, const MeasuredCeilings& ceilings, ProgressLine& line) {
     const Problem& problem = item.problem;
     const std::deque<Operands> sets = make_sets(session, problem, options);
-    Case result{item, sets.front().load(), sets.size(), &ceilings, {}};
+    const Engine& engine = session.engine();
+    Case result{item,
+                sets.front().load(),
+                sets.size(),
+                forward_workspace(engine, problem, options.T),
+                backward_input_workspace(engine, problem, options.T),
+                &ceilings,
+                {}};
     for (const Operands& operands : sets) {
         // The routing, and xa and yb for the gradients.
-        route(session.engine(), session.stream(), problem, operands.route_args());
+        route(engine, session.stream(), problem, operands.route_args());
         run_op(session, Op::forward, operands);
         run_op(session, Op::dx, operands);
     }
@@ -177,9 +190,12 @@ nlohmann::ordered_json to_json(const Result& result) {
 }
 
 nlohmann::ordered_json to_json(const Case& done) {
-    nlohmann::ordered_json json{
-        {"name", done.item.name}, {"problem", to_string(done.item.problem)},    {"tokens", done.load.tokens},
-        {"rows", done.load.rows}, {"active_experts", done.load.active_experts}, {"rotated_sets", done.sets}};
+    nlohmann::ordered_json json = json_of(done.item);
+    json["tokens"] = done.load.tokens;
+    json["rows"] = done.load.rows;
+    json["active_experts"] = done.load.active_experts;
+    json["rotated_sets"] = done.sets;
+    json["workspace_bytes"] = {{"forward", done.forward_workspace}, {"dx", done.dx_workspace}};
     json["ceilings"] = {{"tflops", done.ceilings->value.flop_per_second * 1e-12},
                         {"tflops_source", done.ceilings->flop_source},
                         {"gbs", done.ceilings->value.bytes_per_second * 1e-9},
@@ -190,7 +206,7 @@ nlohmann::ordered_json to_json(const Case& done) {
 }
 
 void print_text(const Case& done, bool on_gpu) {
-    print_results("{}, {} tokens\n", done.item.name, done.load.tokens);
+    print_results("{}, {} tokens\n", title_of(done.item), done.load.tokens);
     std::vector<Table::Column> columns{{"op"},
                                        {"median", Align::right},
                                        {"min", Align::right},
@@ -214,20 +230,35 @@ void print_text(const Case& done, bool on_gpu) {
         if (on_gpu) cells.push_back(seconds_text(median(result.timings.host_seconds)));
         table.add(std::move(cells));
     }
-    print_results("{}\n", table.text());
+    print_results("{}", table.text());
+    print_results("memory while they run: forward {}, dx {}\n\n", bytes_text(done.forward_workspace),
+                  bytes_text(done.dx_workspace));
+}
+
+/// What is timed unless --op says otherwise.
+std::vector<Op> usual_ops(bool lora, bool quantised) {
+    std::vector<Op> ops{Op::base, Op::dx};
+    if (lora) ops = {Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step};
+    if (quantised) ops.push_back(Op::unpack);
+    return ops;
 }
 
 ExitCode run_bench(const BenchCommand& command) {
     const DeviceChoice device = parse_device(command.device.device);
     const std::vector<NamedProblem> problems = resolve(command.shape, device.backend);
     const bool lora = std::all_of(problems.begin(), problems.end(), [](const auto& p) { return p.problem.R > 0; });
+    const bool quantised = std::all_of(problems.begin(), problems.end(),
+                                       [](const auto& p) { return p.problem.weights.encoding != Encoding::plain; });
     std::vector<Op> ops = parse_ops(command.ops);
     if (ops.empty()) {
-        ops =
-            lora ? std::vector{Op::base, Op::forward, Op::dx, Op::lora_grad, Op::step} : std::vector{Op::base, Op::dx};
+        ops = usual_ops(lora, quantised);
     } else if (!lora &&
                std::any_of(ops.begin(), ops.end(), [](Op op) { return op == Op::lora_grad || op == Op::step; })) {
         throw UsageError("--op: lora_grad and step need a rank of at least 1, got 0");
+    }
+    const bool unpacking = std::find(ops.begin(), ops.end(), Op::unpack) != ops.end();
+    if (unpacking && !quantised) {
+        throw UsageError("--op: unpack needs quantised weights; expected --weights with an encoding other than plain");
     }
     const bool activations = std::any_of(ops.begin(), ops.end(),
                                          [](Op op) { return op == Op::activation || op == Op::activation_backward; });
@@ -242,6 +273,8 @@ ExitCode run_bench(const BenchCommand& command) {
         throw UsageError("--tokens: expected at least 1, got 0");
     }
     OperandOptions options = operand_options(command.operands);
+    options.unpacking = unpacking;
+    options.compared = false;
     options.row_operations = std::any_of(ops.begin(), ops.end(), [](Op op) {
         return op == Op::group || op == Op::combine || op == Op::combine_backward;
     });
@@ -295,8 +328,8 @@ void add_bench(CLI::App& app, Run& run) {
     add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
     sub->add_option(
            "--op", command->ops,
-           "Operations: base, forward, dx, lora_grad, step [these]; activation, activation_backward, route, group, "
-           "combine, combine_backward")
+           "Operations: base, forward, dx, lora_grad, step, and unpack if weights are quantised [these]; activation, "
+           "activation_backward, route, group, combine, combine_backward")
         ->type_name("OP,..")
         ->delimiter(',')
         ->allow_extra_args(false);

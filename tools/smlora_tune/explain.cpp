@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 
 namespace smlora::tool {
 namespace {
@@ -34,14 +35,36 @@ constexpr const char* footer =
     R"(Needs no GPU: without one, predictions are for a typical GPU of --arch, or for the one that --gpu names. Measured
 times come from the records of that GPU. Kernels that are not in the cache are compiled, for the registers that they use.
 The floor is max(flop / ceiling, bytes / ceiling) with every input read once and every output written once.
-"of floor" is floor / time: 1 is the best there can be.
+"of floor" is floor / time: 1 is the best there can be. Quantised weights are unpacked first, in slices of experts where
+all of them would take too much memory; products are chosen, timed and compared with floors as those of plain weights.
 
 Examples:
   smlora-tune explain --shape 128,2048,1536,16,8 --tokens 2048 --arch sm_90a
-  smlora-tune explain --model olmoe --rank 16 --tokens 2048 --gpu H100)";
+  smlora-tune explain --model olmoe --rank 16 --tokens 2048 --gpu H100
+  smlora-tune explain --model gpt-oss-20b --weights mxfp4 --tokens 8192 --gpu H200)";
 
 double share(const Explanation& explanation, double seconds) {
     return seconds > 0 ? explanation.floor_seconds / seconds : 0;
+}
+
+nlohmann::ordered_json to_json(const Unpacking& unpacking) {
+    return {{"weights", to_string(unpacking.weights)},
+            {"slice_experts", unpacking.experts},
+            {"slices", unpacking.slices},
+            {"slice_bytes", unpacking.bytes},
+            {"packed_bytes", unpacking.packed_bytes},
+            {"floor_seconds", unpacking.floor_seconds}};
+}
+
+void print_text(const Unpacking& unpacking, const Style& style) {
+    const std::string experts = unpacking.slices == 1
+                                    ? fmt::format("all {} experts at once", unpacking.experts)
+                                    : fmt::format("{} slices of {} experts", unpacking.slices, unpacking.experts);
+    print_results("{}  weights: {}, {}\n", style.bold("unpack"), to_string(unpacking.weights),
+                  bytes_text(static_cast<std::uint64_t>(unpacking.packed_bytes)));
+    print_results("  {}, unpacked to {}; floor of all {}\n", experts,
+                  bytes_text(static_cast<std::uint64_t>(unpacking.bytes)), seconds_text(unpacking.floor_seconds));
+    print_results("  the products below read what is unpacked; their tiles are those chosen for plain weights\n\n");
 }
 
 nlohmann::ordered_json to_json(const Explanation& explanation) {
@@ -175,9 +198,15 @@ ExitCode run_explain(const ExplainCommand& command) {
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
             const std::vector<Explanation> explanations = explain(engine, item.problem, T, facts, ceilings);
-            nlohmann::ordered_json json{{"name", item.name}, {"problem", to_string(item.problem)}, {"tokens", T}};
+            const std::optional<Unpacking> unpacking = explain_unpacking(engine, item.problem, ceilings);
+            nlohmann::ordered_json json = json_of(item);
+            json["tokens"] = T;
+            if (unpacking) json["unpack"] = to_json(*unpacking);
             json["works"] = nlohmann::ordered_json::array();
-            if (!command.common.json) print_results("{}\n\n", case_text(item, T, explanations.size()));
+            if (!command.common.json) {
+                print_results("{}\n\n", case_text(item, T, explanations.size()));
+                if (unpacking) print_text(*unpacking, style);
+            }
             for (const Explanation& one : explanations) {
                 json["works"].push_back(to_json(one));
                 if (!command.common.json) print_text(one, command.all, style);

@@ -2,6 +2,8 @@
 
 #include "autotune/tuner.hpp"
 #include "engine/engine_impl.hpp"
+#include "families/unpack.hpp"
+#include "plan/request.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
 #include "tuning/bucket.hpp"
@@ -12,6 +14,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <variant>
 
 namespace smlora::tool {
 namespace {
@@ -90,26 +93,50 @@ void leave_records(autotune::KnownWork& work) {
     work.begun.reset();
 }
 
+/// The same with quantised weights that are unpacked.
+plan::Request with_unpacking(plan::Request request, const std::optional<plan::Unpack>& unpack) {
+    std::visit(
+        [&](auto& one) {
+            if constexpr (requires { one.unpack; }) one.unpack = unpack;
+        },
+        request);
+    return request;
+}
+
 }  // namespace
+
+std::optional<Unpacking> explain_unpacking(const Engine& engine, const Problem& problem, const Ceilings& ceilings) {
+    const auto unpack = plan::aligned_unpack(problem, engine.impl().unpack_limit);
+    if (!unpack) return std::nullopt;
+    const std::int64_t experts = unpack->slice > 0 ? unpack->slice : problem.E;
+    return Unpacking{.weights = problem.weights,
+                     .experts = experts,
+                     .slices = (problem.E + experts - 1) / experts,
+                     .bytes = families::unpacked_bytes(problem, experts),
+                     .packed_bytes = static_cast<double>(problem.E) * packed_bytes(problem),
+                     .floor_seconds = floor_seconds(Op::unpack, problem, {}, ceilings)};
+}
 
 std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
                                  const gpu::DeviceFacts& facts, const Ceilings& ceilings) {
     std::vector<Explanation> explanations;
-    for (const plan::Request& request : plan::step_requests(problem, T)) {
+    const Problem plain = plan::with_plain_weights(problem);
+    const auto unpack = plan::aligned_unpack(problem, engine.impl().unpack_limit);
+    for (const plan::Request& request : plan::step_requests(plain, T)) {
         plan::Choices choices;
-        std::vector<autotune::KnownWork> works = autotune::tuner_of(engine).look_up(problem, request, facts);
+        std::vector<autotune::KnownWork> works = autotune::tuner_of(engine).look_up(plain, request, facts);
         for (autotune::KnownWork& work : works) {
             if (engine.impl().options.tuning == TuningPolicy::off) leave_records(work);
             choices.set(work.role, work.choice());
         }
-        const plan::Plan plan = plan::make_plan(problem, request, facts, choices);
+        const plan::Plan plan = plan::make_plan(problem, with_unpacking(request, unpack), facts, choices);
         for (autotune::KnownWork& work : works) {
             Explanation one;
             one.source = source_of(work, autotune::tuner_of(engine).why_unfit(work));
-            const tuning::Configuration used = plan::configuration_for(problem, request, work.role, facts, choices);
+            const tuning::Configuration used = plan::configuration_for(plain, request, work.role, facts, choices);
             one.lines = standings(work, used);
             if (const tuning::Candidate* candidate = tuning::find_legal(work.space, used)) one.used = candidate->name;
-            one.floor_seconds = floor_of(work, problem, T, ceilings);
+            one.floor_seconds = floor_of(work, plain, T, ceilings);
             one.work = std::move(work);
             add_kernels(one, engine, plan, facts.arch);
             explanations.push_back(std::move(one));

@@ -11,6 +11,7 @@
 #include <smlora/problem.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,23 @@ struct Explanation {
     double floor_seconds = 0;
 };
 
+/// How quantised weights are unpacked for a product.
+struct Unpacking {
+    WeightFormat weights;
+    std::int64_t experts = 0;  ///< at once: all, or a slice of them
+    std::int64_t slices = 0;
+    std::int64_t bytes = 0;    ///< that so many experts are unpacked to
+    double packed_bytes = 0;   ///< of all experts
+    double floor_seconds = 0;  ///< to unpack all experts
+};
+
+/// Nothing for plain weights.
+[[nodiscard]] std::optional<Unpacking> explain_unpacking(const Engine& engine, const Problem& problem,
+                                                         const Ceilings& ceilings);
+
 /// On this GPU, with an even routing of T tokens. Compiles the kernels that are used, unless the cache has them.
+/// Products of quantised weights are chosen as those of plain ones, which they read once unpacked: choices, times and
+/// floors are theirs.
 [[nodiscard]] std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
                                                const gpu::DeviceFacts& facts, const Ceilings& ceilings);
 

@@ -8,9 +8,20 @@ namespace smlora::tool {
 namespace {
 
 constexpr std::array all_ops{
-    Op::base,  Op::forward, Op::dx,      Op::lora_grad,       Op::step, Op::activation, Op::activation_backward,
-    Op::route, Op::group,   Op::combine, Op::combine_backward};
+    Op::base,  Op::forward, Op::dx,      Op::lora_grad,        Op::step,  Op::activation, Op::activation_backward,
+    Op::route, Op::group,   Op::combine, Op::combine_backward, Op::unpack};
 constexpr std::array step_ops{Op::forward, Op::dx, Op::lora_grad};
+
+double quotient_up(std::int64_t value, std::int64_t divisor) {
+    return static_cast<double>((value + divisor - 1) / divisor);
+}
+
+/// Of one expert.
+double weight_bytes(const Problem& problem) {
+    if (problem.weights.encoding != Encoding::plain) return packed_bytes(problem);
+    return static_cast<double>(size_of(problem.dtype)) * static_cast<double>(problem.K) *
+           static_cast<double>(problem.N);
+}
 
 }  // namespace
 
@@ -38,6 +49,8 @@ std::string_view name(Op op) {
             return "combine";
         case Op::combine_backward:
             return "combine_backward";
+        case Op::unpack:
+            return "unpack";
     }
     throw std::logic_error("name: unknown operation");
 }
@@ -47,6 +60,39 @@ std::optional<Op> op_from_name(std::string_view text) {
         if (name(op) == text) return op;
     }
     return std::nullopt;
+}
+
+double packed_bytes(const Problem& problem) {
+    const WeightFormat& format = problem.weights;
+    const bool enk = problem.weight_layout == WeightLayout::enk;
+    const std::int64_t rows = enk ? problem.N : problem.K;
+    const std::int64_t columns = enk ? problem.K : problem.N;
+    const auto values = static_cast<double>(rows) * static_cast<double>(columns);
+    const auto scale = static_cast<double>(size_of(format.scales));
+    const auto block = static_cast<double>(format.block);
+    constexpr double fp32 = 4;
+    switch (format.encoding) {
+        case Encoding::nf4:
+        case Encoding::fp4: {
+            const double outer = format.outer_block > 0 ? fp32 / static_cast<double>(format.outer_block) : 0;
+            return values / 2 + values / block * (scale + outer);
+        }
+        case Encoding::int8:
+            return values + static_cast<double>(rows) * scale;
+        case Encoding::fp8:
+            return values + static_cast<double>(format.parts) * quotient_up(rows / format.parts, format.block) *
+                                quotient_up(columns, format.block) * scale;
+        case Encoding::mxfp8:
+            return values + values / block * scale;
+        case Encoding::mxfp4:
+        case Encoding::int4:
+            return values / 2 + values / block * scale;
+        case Encoding::nvfp4:
+            return values / 2 + values / block * scale + static_cast<double>(format.parts) * fp32;
+        case Encoding::plain:
+            break;
+    }
+    throw std::logic_error("packed_bytes: a plain weight is not packed");
 }
 
 Work work(Op op, const Problem& problem, const Load& load) {
@@ -61,7 +107,7 @@ Work work(Op op, const Problem& problem, const Load& load) {
 
     const double x = element * K * (problem.x_rows == RowOrder::token ? T : M);
     const double y = element * N * (problem.y_rows == RowOrder::token ? T : M);
-    const double weights = element * active * K * N;
+    const double weights = active * weight_bytes(problem);
     const double adapters = adapter_element * active * R * (K + N);
     const double gradients = adapter_element * static_cast<double>(problem.E) * R * (K + N);
     const double entries = T * static_cast<double>(problem.top_k);
@@ -88,6 +134,8 @@ Work work(Op op, const Problem& problem, const Load& load) {
             return {0, element * N * (entries + T) + gates};
         case Op::combine_backward:
             return {0, element * N * (2 * entries + T) + 2 * gates};
+        case Op::unpack:
+            return {0, static_cast<double>(problem.E) * (packed_bytes(problem) + element * K * N)};
         case Op::step:
             break;
     }

@@ -22,6 +22,7 @@ enum class Op {
     group,                ///< x's rows into expert order
     combine,              ///< rows of width N, gated and summed over a token's choices
     combine_backward,     ///< both of its gradients
+    unpack,               ///< dequantize: all experts of a quantised weight
 };
 
 [[nodiscard]] std::string_view name(Op op);
@@ -52,8 +53,13 @@ struct Work {
 ///   group                 0              flop;  s K (rows of x, not more than P, + P)
 ///   combine               0              flop;  s N (P + T) + g P
 ///   combine_backward      0              flop;  s N (2 P + T) + 2 g P
-/// A and B count E' experts, dA and dB all of them. Not defined for `step`, whose floor is a sum of floors.
+///   unpack                0              flop;  W as stored + s E K N
+/// Quantised weights count as they are stored (packed_bytes) instead of s E' K N. A and B count E' experts, dA and dB
+/// all of them. Not defined for `step`, whose floor is a sum of floors.
 [[nodiscard]] Work work(Op op, const Problem& problem, const Load& load);
+
+/// Codes and scales of one expert of a quantised weight, of both levels.
+[[nodiscard]] double packed_bytes(const Problem& problem);
 
 /// What the machine can do at best.
 struct Ceilings {

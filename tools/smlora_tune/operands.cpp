@@ -11,7 +11,7 @@ using workload::Array;
 constexpr std::size_t most_kept_bytes = std::size_t{64} << 20;
 
 workload::Case case_of(const Problem& problem, const OperandOptions& options) {
-    return {.problem = problem, .T = options.T, .adapter = options.adapter};
+    return {.problem = problem, .T = options.T, .adapter = options.adapter, .decoded = options.compared};
 }
 
 }  // namespace
@@ -37,6 +37,10 @@ Operands::Operands(const Engine& engine, const Problem& p, const OperandOptions&
         sums.fill_normal(draws("sums"));
         row_gates = workload::random_gates(engine, p, options.T, draws("row gates"));
         row_dgates = inputs.make_dgates();
+    }
+    if (options.unpacking && inputs.encoded) {
+        const Weight& W = inputs.encoded->weight();
+        unpacked = Array(engine, p.dtype, {{W.E, W.rows, W.columns}});
     }
     if (p.gates) dgates = inputs.make_dgates();
     if (p.R > 0) {
@@ -126,6 +130,8 @@ CombineBackwardArgs Operands::combine_backward_args() const {
     return args;
 }
 
+DequantizeArgs Operands::dequantize_args() const { return {inputs.weight(), unpacked.view()}; }
+
 Load Operands::load() const {
     Load result;
     result.tokens = inputs.T;
@@ -140,13 +146,14 @@ Load Operands::load() const {
 }
 
 std::size_t Operands::bytes() const {
-    std::size_t sum = 0;
+    std::size_t sum = inputs.encoded ? inputs.encoded->bytes() : 0;
     for (const Array* array : {&top_idx,
                                &inputs.routing.sorted_expert_idxs,
                                &inputs.routing.sorted_scattered_idxs,
                                &inputs.routing.expert_offsets,
                                &inputs.x,
                                &inputs.W,
+                               &unpacked,
                                &inputs.A,
                                &inputs.B,
                                &inputs.bias,

@@ -20,6 +20,8 @@ struct OperandOptions {
     double left_out = 0;
     std::uint64_t seed = 0;
     bool row_operations = false;  ///< with what group, combine and combine_backward need besides
+    bool unpacking = false;       ///< with what dequantize needs besides, if weights are quantised
+    bool compared = true;         ///< with what quantised weights are decoded to
 };
 
 /// Inputs are those of workload::Projection; outputs are poisoned. xa, yb and the routing are outputs of one operation
@@ -43,6 +45,9 @@ class Operands {
     [[nodiscard]] CombineArgs combine_args() const;
     [[nodiscard]] CombineBackwardArgs combine_backward_args() const;
 
+    /// Only with OperandOptions::unpacking, of quantised weights.
+    [[nodiscard]] DequantizeArgs dequantize_args() const;
+
     [[nodiscard]] Load load() const;
     [[nodiscard]] std::size_t bytes() const;
 
@@ -50,6 +55,7 @@ class Operands {
     workload::Projection inputs;
     workload::Array top_idx;
     workload::Array y, xa, dx, yb, dgates, dA, dB;
+    workload::Array unpacked;
     workload::Array a;  ///< [rows of y, N / 2] where N is even
     // Of the row operations: [M, K]; [M, N] twice, [T, N]; [T, top_k] twice.
     workload::Array grouped_x, rows, drows, sums, row_gates, row_dgates;

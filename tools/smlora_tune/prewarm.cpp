@@ -43,13 +43,14 @@ not summed.
 The types must be those of the training job, or it compiles others. PEFT keeps adapters in fp32 unless told otherwise,
 and the gates of most models are bf16: add --adapter-dtype fp32 --gate-dtype bf16 for such a job.
 
-Example:
-  smlora-tune prewarm --model qwen3-30b-a3b --rank 16 --tokens 4096,16384 --arch sm_90a)";
+Examples:
+  smlora-tune prewarm --model qwen3-30b-a3b --rank 16 --tokens 4096,16384 --arch sm_90a
+  smlora-tune prewarm --model gpt-oss-20b --weights mxfp4:uint8 --adapter-dtype fp32 --gate-dtype bf16)";
 
 nlohmann::ordered_json to_json(const std::vector<NamedProblem>& problems, const PrewarmReport& report) {
     nlohmann::ordered_json document = json_document("prewarm");
     for (const NamedProblem& item : problems) {
-        document["problems"].push_back({{"name", item.name}, {"problem", to_string(item.problem)}});
+        document["problems"].push_back(json_of(item));
     }
     document["kernels"] = report.kernels;
     document["compiled"] = report.compiled;

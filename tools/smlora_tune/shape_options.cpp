@@ -1,10 +1,13 @@
 #include "smlora_tune/shape_options.hpp"
 
 #include "models/hf_config.hpp"
+#include "models/hf_quantization.hpp"
 #include "models/model_table.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/exit_code.hpp"
 #include "smlora_tune/number_checks.hpp"
+#include "smlora_tune/output.hpp"
+#include "smlora_tune/weights_option.hpp"
 
 #include <smlora/error.hpp>
 
@@ -57,11 +60,48 @@ Problem with_options(Problem problem, const ShapeOptions& options) {
     return problem;
 }
 
-void add_model(std::vector<NamedProblem>& problems, const models::ModelShape& model, const ShapeOptions& options) {
+/// A projection on its own. Checkpoints store quantised weights as [E, N, K].
+Problem problem_of(const std::string& shape, const ShapeOptions& options) {
+    Problem problem = parse_shape(shape);
+    if (options.weights.empty()) return problem;
+    problem.weights = parse_weights(options.weights);
+    if (problem.weights.encoding != Encoding::plain) problem.weight_layout = WeightLayout::enk;
+    return problem;
+}
+
+/// What a config says, in a line on stderr if it says anything.
+WeightFormat weights_of_config(const std::string& path) {
+    const models::StoredExperts stored = [&] {
+        try {
+            return models::read_hf_quantization(path);
+        } catch (const Error& error) {
+            if (error.code() != ErrorCode::invalid_argument) throw;
+            throw UsageError(fmt::format("{}; --weights says how the experts are stored", error.what()));
+        }
+    }();
+    if (!stored.source.empty()) {
+        print_remark("{}: {}: weights are {}{}\n", path, stored.source, to_string(stored.format),
+                     stored.assumption.empty() ? "" : fmt::format("; {}: --weights plain", stored.assumption));
+    }
+    return stored.format;
+}
+
+void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, const WeightFormat& weights,
+               const ShapeOptions& options) {
+    model.weights = weights;
     for (const models::Projection& projection : models::projections(model, options.rank.value_or(default_rank))) {
         if (options.projection != "both" && options.projection != projection.name) continue;
         problems.push_back({fmt::format("{} {}", model.name, projection.name), projection.problem});
         if (projection.name == "gate_up") problems.back().activation = {model.activation, model.gate_layout};
+    }
+}
+
+/// With the name of what does not fit.
+void validate_named(const NamedProblem& item) {
+    try {
+        validate(item.problem);
+    } catch (const Error& error) {
+        throw UsageError(item.name.empty() ? error.what() : fmt::format("{}: {}", item.name, error.what()));
     }
 }
 
@@ -119,7 +159,7 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->type_name("TYPE")
         ->group(group);
     app.add_option("--weight-layout", options.weight_layout,
-                   "W as [E, K, N] or [E, N, K] [ekn for --shape, else the model's own]")
+                   "W as [E, K, N] or [E, N, K] [ekn for --shape, enk if quantised; else the model's own]")
         ->check(CLI::IsMember({"ekn", "enk"}).description(""))
         ->type_name("LAYOUT")
         ->group(group);
@@ -131,13 +171,31 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->check(CLI::IsMember(row_order_names).description(""))
         ->type_name("ORDER")
         ->group(group);
+    app.add_option("--weights", options.weights,
+                   "How W is stored: plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4 or int4. Behind colons, where the "
+                   "encoding has such: the block, the type of the scales, double (nf4, fp4: scales are quantised), "
+                   "divisor (nvfp4 of compressed-tensors), parts2 (fp8, nvfp4: gate and up were quantised apart, which "
+                   "is known of models) [what --config says, else plain]")
+        ->type_name("ENCODING[:..]")
+        ->group(group);
     app.add_flag("--bias", options.bias, "Add a bias")->group(group);
     app.add_flag("--gates", options.gates, "Weight the experts of a token by gates; needs --y-rows token")
         ->group(group);
 }
 
+std::string title_of(const NamedProblem& item) {
+    const WeightFormat& weights = item.problem.weights;
+    // A name that is the problem's text says it already.
+    if (weights.encoding == Encoding::plain || item.name == to_string(item.problem)) return item.name;
+    return fmt::format("{} weights: {}", item.name, to_string(weights));
+}
+
+nlohmann::ordered_json json_of(const NamedProblem& item) {
+    return {{"name", item.name}, {"problem", to_string(item.problem)}, {"weights", to_string(item.problem.weights)}};
+}
+
 std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works) {
-    return fmt::format("{}, {} tokens{}", item.name, T,
+    return fmt::format("{}, {} tokens{}", title_of(item), T,
                        works == 0 ? ": there is one kernel for each purpose, and nothing to choose" : "");
 }
 
@@ -179,21 +237,27 @@ std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) 
     std::vector<NamedProblem> problems;
     try {
         for (const std::string& shape : options.shapes) {
-            problems.push_back({"", parse_shape(shape)});
+            problems.push_back({"", problem_of(shape, options)});
             problems.back().activation.emplace();
         }
         if (!problems.empty() && options.rank) {
             throw UsageError(
                 "--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
         }
-        for (const std::string& model : options.models) add_model(problems, models::model_by_name(model), options);
-        for (const std::string& path : options.configs) add_model(problems, models::read_hf_config(path), options);
+        const WeightFormat weights = options.weights.empty() ? WeightFormat{} : parse_weights(options.weights);
+        for (const std::string& model : options.models) {
+            add_model(problems, models::model_by_name(model), weights, options);
+        }
+        for (const std::string& path : options.configs) {
+            const models::ModelShape model = models::read_hf_config(path);
+            add_model(problems, model, options.weights.empty() ? weights_of_config(path) : weights, options);
+        }
         if (problems.empty()) {
             throw UsageError("expected --shape E,K,N,R,top_k, --model NAME or --config PATH to say what to work on");
         }
         for (NamedProblem& item : problems) {
             item.problem = with_options(item.problem, options);
-            validate(item.problem);
+            validate_named(item);
             if (item.problem.top_k > item.problem.E) {
                 throw UsageError(
                     fmt::format("{}: top_k: expected at most E = {}, as a token has that many experts, got {}",

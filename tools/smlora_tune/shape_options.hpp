@@ -6,6 +6,7 @@
 #include <smlora/problem.hpp>
 
 #include <CLI/App.hpp>
+#include <nlohmann/json.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -30,6 +31,7 @@ struct ShapeOptions {
     std::string weight_layout;
     std::string x_rows;
     std::string y_rows;
+    std::string weights;  ///< empty: what --config says, else plain
     bool bias = false;
     bool gates = false;
     bool has_device = false;  ///< the command has the option --device, and so can compute in fp64, on the CPU
@@ -45,6 +47,12 @@ struct NamedProblem {
     std::optional<PrewarmActivation> activation = {};
 };
 
+/// "olmoe gate_up"; of quantised weights "olmoe gate_up weights: nf4 block 64".
+[[nodiscard]] std::string title_of(const NamedProblem& item);
+
+/// Name, problem and weights, to be filled further.
+[[nodiscard]] nlohmann::ordered_json json_of(const NamedProblem& item);
+
 /// "olmoe gate_up, 2048 tokens", and that there is nothing to choose if none of its kernels has alternatives.
 [[nodiscard]] std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works);
 
@@ -54,7 +62,8 @@ struct NamedProblem {
 /// "E,K,N,R,top_k" with token -> scattered rows. Throws UsageError.
 [[nodiscard]] Problem parse_shape(const std::string& text);
 
-/// The problems in the order of the command line, validated for `backend`. Throws UsageError.
+/// The problems in the order of the command line, validated for `backend`. What a --config says of its weights is told
+/// on stderr. Throws UsageError.
 [[nodiscard]] std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend);
 
 }  // namespace smlora::tool

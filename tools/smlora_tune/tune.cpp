@@ -12,6 +12,7 @@
 #include "smlora_tune/units.hpp"
 
 #include "engine/engine_impl.hpp"
+#include "plan/request.hpp"
 #include "plan/step_kernels.hpp"
 #include "tuning/bucket.hpp"
 #include "tuning/shard.hpp"
@@ -176,11 +177,11 @@ class CaseTuner {
         tuning::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
         const autotune::MeasuredRows rows{.T = done.T, .skew = skew_};
-        for (const plan::Request& request : plan::step_requests(done.item.problem, done.T)) {
-            for (autotune::Comparison& comparison :
-                 autotune::tuner_of(session_.engine())
-                     .compare(done.item.problem, request, session_.facts(), rows, thorough,
-                              [&](const tuning::Progress& p) { show(done, p); })) {
+        const Problem problem = plan::with_plain_weights(done.item.problem);
+        for (const plan::Request& request : plan::step_requests(problem, done.T)) {
+            for (autotune::Comparison& comparison : autotune::tuner_of(session_.engine())
+                                                        .compare(problem, request, session_.facts(), rows, thorough,
+                                                                 [&](const tuning::Progress& p) { show(done, p); })) {
                 done.comparisons.push_back(std::move(comparison));
             }
         }
@@ -239,13 +240,18 @@ ExitCode run_tune(const TuneCommand& command) {
     std::vector<TunedCase> cases;
     std::vector<TunedRequest> requests;
     for (const NamedProblem& item : problems) {
+        const Problem plain = plan::with_plain_weights(item.problem);
+        if (!(plain == item.problem)) {
+            print_remark("{}: what is tuned and recorded are the products of plain weights, which quantised ones use\n",
+                         title_of(item));
+        }
         for (const std::int64_t T : tokens) {
-            const tuning::RecordName record{session.facts().name, to_string(item.problem), tuning::bucket_of(T)};
+            const tuning::RecordName record{session.facts().name, to_string(plain), tuning::bucket_of(T)};
             // By the record: the shard that has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
-            for (const plan::Request& request : plan::step_requests(item.problem, T)) {
-                requests.push_back({item.problem, request});
+            for (const plan::Request& request : plan::step_requests(plain, T)) {
+                requests.push_back({plain, request});
             }
         }
     }

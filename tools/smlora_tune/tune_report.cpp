@@ -49,8 +49,8 @@ nlohmann::ordered_json to_json(const autotune::Comparison& comparison) {
 }  // namespace
 
 nlohmann::ordered_json to_json(const TunedCase& done) {
-    nlohmann::ordered_json json{
-        {"name", done.item.name}, {"problem", to_string(done.item.problem)}, {"tokens", done.T}};
+    nlohmann::ordered_json json = json_of(done.item);
+    json["tokens"] = done.T;
     json["works"] = nlohmann::ordered_json::array();
     for (const TunedWork& work : done.works) {
         json["works"].push_back({{"slot", work.work},

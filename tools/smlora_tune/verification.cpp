@@ -101,6 +101,7 @@ class Verification {
         tell_("reference");
         compute_entries();
         check_route();
+        if (operands.inputs.encoded) check_dequantize();
         check_group();
         check_forward();
         check_backward_input();
@@ -240,6 +241,19 @@ class Verification {
               {output("sorted_expert_idxs", arrays.sorted_expert_idxs, routing.sorted_expert_idxs),
                output("sorted_scattered_idxs", arrays.sorted_scattered_idxs, routing.sorted_scattered_idxs),
                output("expert_offsets", arrays.expert_offsets, routing.expert_offsets)});
+    }
+
+    /// To the bits that the host decodes.
+    void check_dequantize() {
+        const DequantizeArgs args = operands.dequantize_args();
+        const Array& W = operands.inputs.W;
+        check("dequantize", [&] { dequantize(session_.engine(), session_.stream(), args); },
+              {{"W", &operands.unpacked,
+                [&] {
+                    const auto elements = index(W.numel());
+                    return exactly(scan(operands.unpacked, elements).hash == scan(W, elements).hash);
+                },
+                true}});
     }
 
     [[nodiscard]] Array random_rows(RowOrder order, std::int64_t width, std::string_view role) const {

@@ -29,14 +29,16 @@ constexpr const char* footer =
     R"(Runs every operation twice on random inputs and compares the results with the formulas, computed in fp64 on the
 inputs as rounded. The relative error in the Euclidean norm may be 4e-3 in bf16, 1e-3 in fp16, 1e-6 in fp32 (growing
 with the square root of the length of the sums beyond 1024) and 1e-12 in fp64, three times that for results of less
-than 64 numbers; that of a single row may be ten times as large. route, group and scaling 0 must be exact. Both runs
-must give the same bits, and every element must be written. The exit code is 1 if anything is wrong.
+than 64 numbers; that of a single row may be ten times as large. route, group, scaling 0 and the decoding of quantised
+weights must be exact. Both runs must give the same bits, and every element must be written. The exit code is 1 if
+anything is wrong.
 The kernels are those that are recorded to be fastest, or predicted to be where there is no record. Nothing is tuned
 unless SMLORA_TUNING=first-use.
 
 Examples:
   smlora-tune verify --shape 128,2048,1536,16,8 --tokens 1,2048
-  smlora-tune verify --model gpt-oss-20b --device cpu --skew zipf --left-out 0.1)";
+  smlora-tune verify --model gpt-oss-20b --device cpu --skew zipf --left-out 0.1
+  smlora-tune verify --shape 128,2048,1536,16,8 --weights nf4:64:double)";
 
 constexpr std::int64_t default_tokens_gpu = 2048;
 constexpr std::int64_t default_tokens_cpu = 128;
@@ -60,10 +62,9 @@ std::string verdict(const Check& check) {
 }
 
 nlohmann::ordered_json to_json(const Case& done) {
-    nlohmann::ordered_json json{{"name", done.item.name},
-                                {"problem", to_string(done.item.problem)},
-                                {"tokens", done.tokens},
-                                {"ok", done.ok()}};
+    nlohmann::ordered_json json = json_of(done.item);
+    json["tokens"] = done.tokens;
+    json["ok"] = done.ok();
     json["checks"] = nlohmann::ordered_json::array();
     for (const Check& check : done.checks) {
         // JSON has no infinity: the library writes null for it.
@@ -81,7 +82,7 @@ nlohmann::ordered_json to_json(const Case& done) {
 }
 
 void print_text(const Case& done, const Style& style) {
-    print_results("{}, {} tokens\n", done.item.name, done.tokens);
+    print_results("{}, {} tokens\n", title_of(done.item), done.tokens);
     Table table({{"operation"},
                  {"output"},
                  {"error", Align::right},
@@ -104,6 +105,7 @@ ExitCode run_verify(const VerifyCommand& command) {
     std::vector<std::int64_t> tokens = command.shape.tokens;
     if (tokens.empty()) tokens.push_back(device.backend == Backend::cpu ? default_tokens_cpu : default_tokens_gpu);
     OperandOptions options = operand_options(command.operands);
+    options.unpacking = true;
 
     ProgressLine line(stderr);
     const auto log = [&line](const std::string& text) { line.print(text); };

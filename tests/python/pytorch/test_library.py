@@ -97,6 +97,52 @@ def test_a_wrong_problem_is_named(wrong):
         smlora.prewarm([problem], [64])
 
 
+@pytest.mark.parametrize("weights, message", [
+    ("nf5", "weights: expected one of plain, nf4, .*, got 'nf5'"),
+    (4, "weights: expected one of plain, nf4, .*, got 4"),
+    ("mxfp4", "problem.*weights.block: expected a divisor of columns = 40, got 32"),
+])
+def test_wrong_weights_are_named(weights, message):
+    problem = smlora.Problem(4, 40, 64, 8, 2, weight_layout="enk", weights=weights)
+    with pytest.raises(ValueError, match=message):
+        smlora.prewarm([problem], [64])
+
+
+def test_prewarming_compiles_what_decodes_quantised_weights(tmp_path):
+    """In a process of its own, with an empty cache: one kernel for each way in which weights are stored."""
+    if not smlora.system_info()["nvrtc"]["found"]:
+        pytest.skip("needs NVRTC")
+    script = """
+import json, smlora, torch
+problem = smlora.Problem(4, 64, 32, 0, 2, torch.float32, weight_layout="enk")
+of = lambda **options: smlora.quantize(torch.randn(4, 32, 64), "nf4", **options)
+print(json.dumps([smlora.prewarm([problem._replace(weights=weights)], [64])
+                  for weights in ("plain", "nf4", of(), of(double=True), of(block=128), "mxfp4")]))
+"""
+    path = ":".join(entry for entry in sys.path if entry)
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True,
+                            env=dict(os.environ, PYTHONPATH=path, SMLORA_CACHE_DIR=str(tmp_path / "cache"))).stdout
+    compiled = [report["compiled"] for report in json.loads(output)]
+    assert compiled[0] > 0
+    assert compiled[1:] == [1, 0, 1, 1, 1]
+
+
+def test_the_problems_of_an_mlp_say_how_its_weights_are_stored():
+    """Layers of the same shapes have equal problems, which keep no tensor alive."""
+    from smlora._prewarm import mlp_problems
+
+    def problems():
+        gate_up = smlora.quantize(torch.randn(4, 96, 64), "nf4", double=True).transpose(1, 2)
+        return mlp_problems(gate_up, torch.empty(4, 48, 64), 2, torch.bfloat16, ranks=(8, 8), adapter_dtype=None,
+                            gate_dtype=None)
+
+    gate_up, down = problems()
+    assert (gate_up.E, gate_up.K, gate_up.N, gate_up.weight_layout) == (4, 64, 96, "enk")
+    assert gate_up.numbers()[-1] == [1, 6, 64, 1, 256, 0]  # nf4, uint8
+    assert (down.weight_layout, down.weights) == ("ekn", "plain")
+    assert {*problems()} == {gate_up, down}
+
+
 def test_the_shipped_records_are_a_layer():
     layers = {layer["root"]: layer for layer in smlora.cache_stats("cpu")["layers"]}
     shipped = pathlib.Path(smlora.__file__).parent / "cache"

