@@ -3,7 +3,7 @@ once with eager's loop over experts, once with smlora, from the same start and o
 
     python examples/finetune.py [--device cuda|cpu] [--seconds 60] [--steps 100] [--picture finetune.png] [--weights nf4]
 
-With --weights the experts are quantised before they are adapted: smlora trains them as they are then, eager what they decode to.
+With --weights the experts are quantised before they are adapted: smlora trains them as they are, eager what they decode to.
 
 Both texts come with the repository: its prose (docs/, README.md) to learn from scratch, its CUDA (kernel_templates/) to adapt
 to. Prints the losses on text that was held back, the speed and, on a GPU, the memory of both, and draws their curves, which

@@ -70,7 +70,8 @@ class _ReadExperts(ConversionOps):
     def convert(self, input_dict, *, source_patterns, model, full_layer_name, missing_keys, **_):
         found = {}
         for name in self.names:
-            parts = [input_dict[pattern] for pattern in source_patterns if pattern.endswith(f".{name}") and pattern in input_dict]
+            patterns = [pattern for pattern in source_patterns if pattern.endswith(f".{name}") and pattern in input_dict]
+            parts = [input_dict[pattern] for pattern in patterns]
             if parts:
                 found[name] = parts[0] if len(parts) == 1 else [list(expert) for expert in zip(*parts, strict=True)]
         module, name = get_module_from_name(model, full_layer_name)

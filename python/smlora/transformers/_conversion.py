@@ -5,19 +5,32 @@ from torch.nn.utils import parametrize
 
 from smlora._arguments import check_choice
 from smlora.quantized import QuantizedParameters, quantize
-from smlora.transformers._experts import find_out_anew
+from smlora.transformers._experts import find_out_anew, reason_against
+from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import PARAMETERS, PLAIN, forget, parametrizations_of, quantized_weight
 
 ENCODINGS = ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")
 
 
+def is_plain(module, name):
+    """Whether it is a weight of experts that can be quantised: smlora alone computes these afterwards."""
+    weight = module._parameters.get(name) if name in PARAMETERS and hasattr(module, "is_transposed") else None
+    return weight is not None and weight.dim() == 3 and weight.dtype in PLAIN and reason_against(module) is None
+
+
 def plain_experts(model):
-    """(path, module, name) of every plain weight of experts that Transformers can compute in several ways."""
-    for path, module in model.named_modules():
+    """(module, name) of every such weight."""
+    for module in model.modules():
         for name in PARAMETERS:
-            weight = module._parameters.get(name)
-            if hasattr(module, "is_transposed") and weight is not None and weight.dim() == 3 and weight.dtype in PLAIN:
-                yield path, module, name
+            if is_plain(module, name):
+                yield module, name
+
+
+def warn_of_others(model):
+    """Of experts that stay plain although they were to be quantised."""
+    for module in model.modules():
+        if hasattr(module, "is_transposed") and reason_against(module) is not None:
+            warn_once(f"{reason_against(module)}; its experts are not quantised")
 
 
 def hold(module, name, weight):
@@ -38,12 +51,13 @@ def quantized(module, name, values, encoding):
 
 @torch.no_grad()
 def quantize_experts(model, encoding):
-    """Quantises every plain weight of experts in `model`, one after the other, and returns the model: what
+    """Quantises every plain weight of experts in `model` that smlora computes, one after the other, and returns the model: what
     register(quantize_experts=encoding) does while a model is loaded. encoding: as `smlora.quantize` takes it. Adapters come
     after it."""
     check_choice("encoding", encoding, ENCODINGS)
-    for _, module, name in list(plain_experts(model)):
+    for module, name in list(plain_experts(model)):
         hold(module, name, quantized(module, name, module._parameters[name].detach(), encoding))
+    warn_of_others(model)
     return model
 
 
@@ -65,9 +79,9 @@ def _forget(module, name):
 
 @torch.no_grad()
 def dequantize_experts(model, dtype=torch.bfloat16):
-    """Replaces every quantised weight of experts in `model` by a plain, frozen parameter of its values, one after the other, and
-    returns the model. It is then as large as if it had never been quantised. PEFT's adapters stay, and can be merged afterwards
-    with merge_and_unload."""
+    """Replaces every quantised weight of experts in `model` by a plain, frozen parameter of its values, one after the other,
+    and returns the model. It is then as large as if it had never been quantised. PEFT's adapters stay, and can be merged
+    afterwards with merge_and_unload."""
     for module in model.modules():
         for name in PARAMETERS:
             weight = quantized_weight(module, name)
@@ -88,10 +102,9 @@ def reason_not_to_save(model):
     """Why what Transformers would write of the model could not be read again, or None."""
     for path, module in model.named_modules():
         for name in PARAMETERS:
-            held = isinstance(module._modules.get(name), QuantizedParameters) or f"{name}_blocks" in module._parameters
-            if held or (parametrizations_of(module, name) is not None and quantized_weight(module, name) is not None):
+            if quantized_weight(module, name) is not None and name not in module._parameters:
                 return (
-                    f"{path}.{name} is quantised, which Transformers cannot save; save the adapters alone, or decode the experts "
-                    "first, with smlora.transformers.dequantize_experts(model)"
+                    f"{path}.{name} is quantised, which Transformers cannot save; save the adapters alone, or decode the "
+                    "experts first, with smlora.transformers.dequantize_experts(model)"
                 )
     return None

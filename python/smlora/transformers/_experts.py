@@ -9,7 +9,7 @@ from smlora._mlp import moe_lora_mlp
 from smlora._prewarm import mlp_problems, prewarm
 from smlora._routing import route
 from smlora.transformers._warnings import warn_once
-from smlora.transformers._weights import PARAMETERS, PLAIN, bias_of, is_quantized, quantized_weight, weight_of
+from smlora.transformers._weights import PARAMETERS, PLAIN, bias_of, is_held, is_quantized, quantized_weight, weight_of
 
 NAME = "smlora"
 
@@ -50,7 +50,7 @@ def _activation_of(module):
     return None
 
 
-def _reason_against(module):
+def reason_against(module):
     """Why smlora cannot compute this module's experts, whatever their activation is, or None."""
     name = type(module).__name__
     if not getattr(module, "has_gate", True):
@@ -74,7 +74,7 @@ def _reason_against(module):
 
 @torch.compiler.disable
 def _find_out(module):
-    activation, reason = None, _reason_against(module)
+    activation, reason = None, reason_against(module)
     if reason is None:
         activation = _activation_of(module)
         if activation is None and is_quantized(module):
@@ -82,7 +82,7 @@ def _find_out(module):
         elif activation is None:
             reason = f"the activation of {type(module).__name__} is none that smlora has"
     if reason is not None:
-        if not _model_can_read(module):
+        if any(is_held(module, name) for name in PARAMETERS):
             raise NotImplementedError(f"{reason}; its experts are quantised, and the model's own code cannot read them")
         warn_once(f"{reason}; its experts run in eager mode")
     module._smlora_activation = activation
@@ -91,11 +91,6 @@ def _find_out(module):
 def find_out_anew(module):
     """After another way to keep its weights."""
     vars(module).pop("_smlora_activation", None)
-
-
-def _model_can_read(module):
-    """Whether the model's own code finds what it takes for a tensor: not where smlora holds the weights."""
-    return all(isinstance(getattr(type(module), name, None), property) or name in module._parameters for name in PARAMETERS)
 
 
 def activation_or_none(module):

@@ -8,12 +8,14 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from smlora.transformers._conversion import hold, plain_experts, quantize_experts, quantized, reason_not_to_save
+from smlora.transformers._conversion import hold, is_plain, plain_experts, quantize_experts, quantized, reason_not_to_save
 from smlora.transformers._experts import NAME
 from smlora.transformers._warnings import warn_once
-from smlora.transformers._weights import PARAMETERS, PLAIN
+from smlora.transformers._weights import is_quantized
 
-_BYTES = {"nf4": 0.5625, "fp4": 0.5625, "mxfp4": 0.53125, "nvfp4": 0.5625, "int4": 0.5625, "fp8": 1.0, "mxfp8": 1.03125, "int8": 1.0}
+_BYTES = {
+    "nf4": 0.5625, "fp4": 0.5625, "mxfp4": 0.53125, "nvfp4": 0.5625, "int4": 0.5625, "fp8": 1.0, "mxfp8": 1.03125, "int8": 1.0
+}
 """Of a value with its scales."""
 
 chosen = None
@@ -24,10 +26,8 @@ def is_ours(config):
     return getattr(config.get_text_config(), "_experts_implementation", None) == NAME
 
 
-def _is_plain_expert(model, path):
-    module, name = get_module_from_name(model, path)
-    weight = module._parameters.get(name) if name in PARAMETERS and hasattr(module, "is_transposed") else None
-    return weight is not None and weight.dim() == 3 and weight.dtype in PLAIN
+def _is_plain(model, path):
+    return is_plain(*get_module_from_name(model, path))
 
 
 class _QuantizeExperts(ConversionOps):
@@ -37,7 +37,7 @@ class _QuantizeExperts(ConversionOps):
         self.encoding, self.otherwise = encoding, otherwise
 
     def convert(self, input_dict, *, model, full_layer_name, missing_keys, **named):
-        if not _is_plain_expert(model, full_layer_name):
+        if not _is_plain(model, full_layer_name):
             return self.otherwise.convert(
                 input_dict, model=model, full_layer_name=full_layer_name, missing_keys=missing_keys, **named
             )
@@ -53,12 +53,12 @@ class _WithExperts:
     """Before the class of a quantiser: weights of experts are quantised, too."""
 
     def param_needs_quantization(self, model, param_name, **named):
-        if self.encoding is not None and _is_plain_expert(model, param_name):
+        if self.encoding is not None and _is_plain(model, param_name):
             return True
         return super().param_needs_quantization(model, param_name, **named)
 
     def param_element_size(self, model, param_name, param):
-        if self.encoding is not None and _is_plain_expert(model, param_name):
+        if self.encoding is not None and _is_plain(model, param_name):
             return _BYTES[self.encoding]
         return super().param_element_size(model, param_name, param)
 
@@ -68,10 +68,10 @@ class _WithExperts:
     def _process_model_after_weight_loading(self, model, **named):
         """What is left is in a file whose other layers were quantised before, or was not asked for."""
         left = next(plain_experts(model), None)
-        if left is not None and self.encoding is not None:
+        if self.encoding is not None:
             quantize_experts(model, self.encoding)
         elif left is not None:
-            _, module, name = left
+            module, name = left
             method = getattr(self.quantization_config.quant_method, "value", self.quantization_config.quant_method)
             warn_once(
                 f"the experts of {type(model).__name__} are in {module._parameters[name].dtype}, as {method} quantises linear "
@@ -99,7 +99,10 @@ class _Nothing(HfQuantizer):
 
     def postprocess_model(self, model, **named):
         # config.json says nothing of it: what is saved of such a model are adapters, which belong to the model as it was.
-        return self._process_model_after_weight_loading(model, **named)
+        self._process_model_after_weight_loading(model, **named)
+        if not any(is_quantized(module) for module in model.modules()):
+            self.remove_quantization_config(model)
+        return model
 
 
 def _with_experts(quantizer, encoding):
@@ -123,14 +126,20 @@ def _get_hf_quantizer(original):
         quantizer, config, device_map = original(config, *arguments, **named)
         encoding = chosen if is_ours(config) else None
         if quantizer is None:
+            # config.json had one, or there would be no attribute.
+            if is_ours(config) and getattr(config, "quantization_config", "") is None:
+                warn_once(
+                    "quantization_config=None hides from Transformers that the checkpoint is quantised; leave it out, or "
+                    "experts are random numbers"
+                )
             if encoding is not None:
                 quantizer = _with_experts(_Nothing(_ExpertsConfig(), pre_quantized=False), encoding)
         elif quantizer.quantization_config.quant_method == "bitsandbytes" or (encoding and not quantizer.pre_quantized):
             quantizer = _with_experts(quantizer, encoding)
         elif quantizer.pre_quantized and is_ours(config) and _decodes(quantizer):
             warn_once(
-                "this version of Transformers decodes the experts of quantised checkpoints; from 5.22 on smlora reads them as they "
-                "are"
+                "this version of Transformers decodes the experts of quantised checkpoints; from 5.22 on smlora reads them "
+                "as they are"
             )
         return quantizer, config, device_map
 

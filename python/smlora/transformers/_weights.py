@@ -176,6 +176,12 @@ def is_quantized(module):
     return False
 
 
+def is_held(module, name):
+    """Whether a quantised weight lies where the model's own code would not find it."""
+    held = isinstance(module._modules.get(name), QuantizedParameters) or f"{name}_blocks" in module._parameters
+    return held or isinstance(module._modules.get(f"{name}s"), torch.nn.ModuleList)
+
+
 def stand_in(module, name):
     """A parameter with shape, type and device of the decoded weight and no memory of that size: what PEFT needs to know of
     it. None if the weight is plain."""

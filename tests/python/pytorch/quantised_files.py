@@ -43,7 +43,8 @@ def gpt_oss(folder, **options):
 
 def fp8(folder, encoding="fp8", block=(128, 128), scale_type=torch.float32, scale="weight_scale_inv", **options):
     def change(matrix):
-        fields = _one(matrix, encoding, **(dict(block=block[0] if block else max(matrix.shape)) if encoding == "fp8" else {}))
+        side = dict(block=block[0] if block else max(matrix.shape)) if encoding == "fp8" else {}
+        fields = _one(matrix, encoding, **side)
         codes = fields["codes"].view(torch.int8) if encoding == "mxfp4" else fields["codes"]
         scales = fields["scales"].to(scale_type) if encoding == "fp8" else fields["scales"].view(scale_type)
         scales = scales if block else scales.view(())
@@ -53,7 +54,9 @@ def fp8(folder, encoding="fp8", block=(128, 128), scale_type=torch.float32, scal
         "quant_method": "mxfp8" if encoding == "mxfp8" else "fp8", "activation_scheme": "dynamic",
         "weight_block_size": block and list(block), "scale_fmt": "float" if encoding == "fp8" else "ue8m0",
         "expert_dtype": "fp4" if encoding == "mxfp4" else "fp8",
-        "modules_to_not_convert": ["lm_head", *(f"model.layers.{i}.{name}" for i in (0, 1) for name in ("self_attn", "mlp.gate"))],
+        "modules_to_not_convert": [
+            "lm_head", *(f"model.layers.{i}.{name}" for i in (0, 1) for name in ("self_attn", "mlp.gate"))
+        ],
     })
 
 

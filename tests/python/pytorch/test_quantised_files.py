@@ -65,7 +65,8 @@ def stored_values(folder):
             if of["weight"].dtype == torch.int8:
                 weight = smlora.from_mxfp4(of["weight"], scales)
             else:
-                weight = smlora.from_mxfp8(of["weight"], scales) if block == [1, 32] else smlora.from_fp8(of["weight"], scales, block)
+                mxfp8 = block == [1, 32]
+                weight = smlora.from_mxfp8(of["weight"], scales) if mxfp8 else smlora.from_fp8(of["weight"], scales, block)
         return weight.dequantize(torch.float32)[0]
 
     for layer in range(2):
@@ -122,6 +123,32 @@ def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp
     compare(adapted(decoded(model)), adapted(model), tokens())
 
 
+def test_what_was_read_does_not_stay_beside_what_was_made_of_it(tmp_path, monkeypatch):
+    from smlora.transformers import _checkpoints
+    from transformers import core_model_loading
+
+    folder = modelopt(tmp_path)
+    read, left = [], []
+    materialise, hold = core_model_loading._materialize_copy, _checkpoints.hold
+
+    def recorded(*arguments, **named):
+        tensor = materialise(*arguments, **named)
+        if tensor.dtype == torch.uint8:  # codes
+            read.append(weakref.ref(tensor))
+        return tensor
+
+    def held(module, name, weight):
+        left.append((weight.codes.nbytes, sum(reference().nbytes for reference in read if reference() is not None)))
+        hold(module, name, weight)
+
+    monkeypatch.setattr(core_model_loading, "_materialize_copy", recorded)
+    monkeypatch.setattr(_checkpoints, "hold", held)
+    load(folder)
+    assert len(read) == 36 and len(left) == 4
+    for i, (_, alive) in enumerate(left):
+        assert alive <= sum(codes for codes, _ in left[i:])
+
+
 def test_decoded_experts_can_be_saved(tmp_path):
     for name in ("gpt-oss", "NVFP4 of modelopt"):
         model = st.dequantize_experts(load(FILES[name](tmp_path / name)), torch.float32)
@@ -137,6 +164,13 @@ def test_gpt_oss_is_decoded_as_before_for_another_implementation(tmp_path):
         assert torch.equal(model.get_parameter(path), expected)
     asked = load(folder, quantization_config=transformers.Mxfp4Config(dequantize=True))
     assert all(quantized_weight(module, name) is None for module in experts_of(asked) for name in PARAMETERS)
+
+
+def test_a_checkpoint_whose_quantisation_is_hidden_is_warned_of(tmp_path):
+    folder = FILES["gpt-oss"](tmp_path)
+    _warnings.warned.clear()
+    with pytest.warns(UserWarning, match="smlora: quantization_config=None hides .* leave it out"):
+        transformers.AutoModelForCausalLM.from_pretrained(folder, experts_implementation="smlora", quantization_config=None)
 
 
 def test_modelopt_needs_smlora(tmp_path):
@@ -222,6 +256,16 @@ def test_other_models_are_loaded_as_before(tmp_path):
     for model in (eager, load(tmp_path)):
         assert all(quantized_weight(module, name) is None for module in experts_of(model) for name in PARAMETERS)
         assert not getattr(model, "is_quantized", False)
+
+
+def test_a_model_without_experts_counts_as_plain(tmp_path):
+    config = transformers.Qwen3Config(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+                                      num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+    transformers.Qwen3ForCausalLM(config).save_pretrained(tmp_path)
+    st.register(quantize_experts="nf4")
+    model = load(tmp_path)
+    assert not model.is_quantized and not hasattr(model, "hf_quantizer")
+    validate_quantization_for_training(model)
 
 
 # ---- with the libraries themselves ------------------------------------------------------------------------------------
