@@ -19,7 +19,7 @@ constexpr const char* source = R"(
 using namespace smlora;
 struct C {
     static constexpr int E = 7, RED = 256, OUT = 1280, RANK = 16, TOP_K = 2, ROWS = 0, OUT_ROWS = 1, WEIGHT_MAJOR = 1,
-                         LORA_MAJOR = 0, RANK_MAJOR = 0, HAS_BIAS = 0, HAS_GATES = 0, MAKES_RANK_ROWS = 1,
+                         LORA_MAJOR = 0, RANK_MAJOR = 0, HAS_BIAS = 0, HAS_GATES = 0, SLICE = 0, MAKES_RANK_ROWS = 1,
                          COLUMN_TILES = 5, CLUSTER = 2, TILE_ROWS = 144, ROW_STEP = 8, STAGES = 4, STAGING_ROWS = 32;
     using Index = int;
     using Element = bf16;
