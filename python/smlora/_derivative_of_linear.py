@@ -252,7 +252,10 @@ class _Linear(Derivative):
     @staticmethod
     def forward(ctx, keys, x, *projection):
         p, wants = Projection(*projection), Wants(*ctx.needs_input_grad[1:7])
-        y, xa = forward.below_autograd(keys, x, *projection[:11], wants.B, *projection[11:])
+        arguments = (*projection, wants.B)
+        if len(projection) > SAVE_XA - 1:
+            arguments = (*projection[: SAVE_XA - 1], wants.B, *projection[SAVE_XA - 1 :])
+        y, xa = forward.below_autograd(keys, x, *arguments)
         ctx.save_for_backward(*kept_for_backward(x, p, wants), p.scattered, p.offsets, xa if wants.B else None)
         save_for_tangents(ctx, x, *projection[:7])
         ctx.keys, ctx.numbers = keys, projection[7:]

@@ -289,12 +289,12 @@ def library_operator(name, outputs):
     code = outputs.__code__
     assert code.co_varnames[: code.co_argcount] == names, f"{name}: expected the arguments {names}"
     alone = len(results) == 1
-    absent = (None,) * len(outputs.__defaults__ or ())
-    count = len(names) - len(absent)
+    # What is None where only so many arguments are given.
+    absent = {len(names) - count: (None,) * count for count in range(len(outputs.__defaults__ or ()) + 1)}
 
     def kernel(*arguments):
         made = outputs(*arguments)
-        native(*place(arguments[0]), *arguments, *absent[len(arguments) - count :], *made)
+        native(*place(arguments[0]), *arguments, *absent[len(arguments)], *made)
         return made[0] if alone else made
 
     def fake(*arguments):

@@ -39,11 +39,17 @@ class Evolving(ctypes.Structure):
             setattr(self, name, value)
 
 
+class WeightFormat(ctypes.Structure):
+    _fields_ = [("encoding", c_int32), ("scales", c_int32), ("block", c_int64), ("parts", c_int64),
+                ("outer_block", c_int64), ("global_scale", c_int32), ("reserved", c_int32)]
+
+
 class Problem(Evolving):
     init = "smlora_problem_init"
     _fields_ = [("struct_size", c_size_t), *[(name, c_int64) for name in ("E", "K", "N", "R", "top_k")],
                 *[(name, c_int32) for name in ("dtype", "adapter_dtype", "gate_dtype", "index_dtype", "weight_layout",
-                                               "x_rows", "y_rows", "bias", "gates", "reserved")]]
+                                               "x_rows", "y_rows", "bias", "gates", "reserved")],
+                ("weights", WeightFormat)]
 
 
 LogCallback = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
@@ -54,24 +60,28 @@ class EngineOptions(Evolving):
     _fields_ = [("struct_size", c_size_t), ("backend", c_int32), ("device", c_int32), ("cache_root", c_char_p),
                 ("cache_layers", POINTER(c_char_p)), ("cache_layer_count", c_size_t), ("cache_limit_bytes", c_uint64),
                 ("threads", c_int32), ("tuning", c_int32), ("log", LogCallback), ("log_user", c_void_p),
-                ("tuning_seconds", c_double), ("tuning_memory_bytes", c_uint64), ("shipped_layer", c_char_p)]
+                ("tuning_seconds", c_double), ("tuning_memory_bytes", c_uint64), ("shipped_layer", c_char_p),
+                ("unpack_limit_bytes", c_uint64)]
 
 
-def args_struct(operation, members, scaling):
+def args_struct(operation, members, scaling, quantized=False):
     fields = [("struct_size", c_size_t)]
     for name in members.split():
         fields.append((name, Routing if name == "routing" else Tensor))
     fields.append(("workspace", Workspace))
     if scaling:
         fields += [("scaling", c_float), ("reserved", c_int32)]
+    if quantized:
+        fields.append(("quantized", c_void_p))
     return type(operation, (Evolving,), {"init": f"smlora_{operation}_args_init", "_fields_": fields})
 
 
 RouteArgs = args_struct("route", "top_idx routing", scaling=False)
 GroupArgs = args_struct("group", "x gates routing out", scaling=False)
 CombineArgs = args_struct("combine", "y gates out", scaling=False)
-ForwardArgs = args_struct("forward", "x W A B bias gates routing y xa", scaling=True)
-BackwardInputArgs = args_struct("backward_input", "dy W A B gates routing dx yb dgates x bias", scaling=True)
+ForwardArgs = args_struct("forward", "x W A B bias gates routing y xa", scaling=True, quantized=True)
+BackwardInputArgs = args_struct("backward_input", "dy W A B gates routing dx yb dgates x bias", scaling=True,
+                                quantized=True)
 BackwardLoraArgs = args_struct("backward_lora", "x dy A B gates routing xa yb dA dB", scaling=True)
 
 
