@@ -6,7 +6,14 @@ from torch.nn.utils import parametrize
 from smlora._arguments import check_choice
 from smlora.quantized import QuantizedParameters, quantize
 from smlora.transformers._experts import find_out_anew
-from smlora.transformers._weights import PARAMETERS, PLAIN, forget, parametrizations_of, quantized_weight
+from smlora.transformers._weights import (
+    PARAMETERS,
+    PLAIN,
+    forget,
+    mark_as_decoded,
+    parametrizations_of,
+    quantized_weight,
+)
 
 ENCODINGS = ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")
 
@@ -50,6 +57,7 @@ def quantize_experts(model, encoding):
 def _forget(module, name):
     """Removes what held the quantised weight."""
     forget(module, name)
+    mark_as_decoded(module)
     find_out_anew(module)
     if parametrizations_of(module, name) is not None:
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
