@@ -10,12 +10,17 @@ from smlora.transformers._weights import (
     PARAMETERS,
     PLAIN,
     forget,
+    is_marked_as_decoded,
     mark_as_decoded,
     parametrizations_of,
     quantized_weight,
 )
 
 ENCODINGS = ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")
+
+
+_OF_EXPERTS = ("compressed-tensors", "fp8", "mxfp8")
+"""Methods of checkpoints whose experts Transformers would not read if they were plain."""
 
 
 def plain_experts(model):
@@ -94,6 +99,14 @@ def dequantize_experts(model, dtype=torch.bfloat16):
 
 def reason_not_to_save(model):
     """Why what Transformers would write of the model could not be read again, or None."""
+    config = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
+    method = getattr(config, "quant_method", None)
+    method = getattr(method, "value", method)
+    if method in _OF_EXPERTS and any(is_marked_as_decoded(module) for module in model.modules()):
+        return (
+            f"the experts were decoded, but config.json would say that they are stored as {method}; save the adapters alone, before "
+            "they are merged"
+        )
     for path, module in model.named_modules():
         for name in PARAMETERS:
             held = isinstance(module._modules.get(name), QuantizedParameters) or f"{name}_blocks" in module._parameters

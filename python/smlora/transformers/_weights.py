@@ -154,6 +154,10 @@ def mark_as_decoded(module):
     setattr(module, _DECODED, True)
 
 
+def is_marked_as_decoded(module):
+    return hasattr(module, _DECODED)
+
+
 def forget(module, name):
     """What was made of the parameter before."""
     if name in getattr(module, _MADE, {}):
@@ -166,7 +170,7 @@ def _place(tensor):
 
 def _check_for_casts(module, name, weight):
     """Codes of FP8 are floating point: model.to(dtype) makes plain numbers of them."""
-    if f"{name}_scale_inv" in module._parameters and not hasattr(module, _DECODED):
+    if f"{name}_scale_inv" in module._parameters and not is_marked_as_decoded(module):
         raise ValueError(
             f"{name}: expected codes of torch.float8_e4m3fn beside {name}_scale_inv, got {weight.dtype}, to which the "
             "model was cast; load it with dtype= instead"
