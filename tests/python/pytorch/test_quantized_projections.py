@@ -450,6 +450,12 @@ def test_errors_name_the_argument(device):
                 call()
     with pytest.raises(ValueError, match=r"gate_up.scales: expected \[E, rows"):
         smlora.moe_lora_mlp(layer.x, broken, mlp_weights("nf4", device, I=16)[1], routing)
+    parts = dataclasses.replace(weight, parts=5)
+    with pytest.raises(ValueError, match="^weight.parts: expected a divisor of rows = 32, got 5"):
+        smlora.moe_lora_linear(layer.x, parts, routing)
+    with pytest.raises(ValueError, match="^down.parts: expected a divisor of rows = 64, got 5"):
+        up, down = mlp_weights("mxfp4", device)
+        smlora.moe_lora_mlp(layer.x, up, dataclasses.replace(down, parts=5), routing)
     with pytest.raises(ValueError, match=r"lora_A: expected \[E, R, K\] = \[5, 3, 64\], got \[5, 3, 63\]"):
         smlora.moe_lora_linear(layer.x, weight, routing, layer.A[:, :, 1:], layer.B)
     with pytest.raises(ValueError, match="expected .*bf16, fp16 or fp32.*fp64"):
