@@ -47,6 +47,9 @@ def warn_of_others(model):
 
 def hold(module, name, weight):
     """Puts a QuantizedWeight in the place of a plain parameter. Transformers shall not initialise what is there now."""
+    shape = module._parameters[name].shape
+    if weight.shape != shape:
+        raise ValueError(f"{name}: expected a weight {list(shape)}, got {weight}")
     del module._parameters[name]
     find_out_anew(module)
     held = QuantizedParameters(weight)

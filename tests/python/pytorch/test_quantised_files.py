@@ -90,6 +90,17 @@ def test_experts_are_read_as_they_lie_in_the_files(folder):
     assert len(values) == 4
 
 
+@pytest.mark.parametrize("lacking", [".0.mlp.experts.5.", ".0.mlp.experts.{}.up_proj."])
+def test_files_that_lack_experts_are_not_loaded(lacking, tmp_path):
+    folder = FILES["NVFP4 of modelopt"](tmp_path)
+    stored = load_file(folder / "model.safetensors")
+    left = {name: tensor for name, tensor in stored.items() if not any(lacking.format(e) in name for e in range(6))}
+    assert 0 < len(left) < len(stored)
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RuntimeError, match="conversion of the weights"):
+        load(folder)
+
+
 def test_loss_and_gradients_are_those_of_the_decoded_model(folder):
     model = load(folder)
     before = digest(model)
