@@ -31,13 +31,17 @@ def _double(state, device):
     }
 
 
+def decoded_scales(codes, table, scales, block, offset):
+    """fp32, the values that bitsandbytes takes for scales that are quantised, with a rounding after the product and one after
+    the sum."""
+    return table[codes.long()] * scales.repeat_interleave(block)[: codes.numel()] + offset
+
+
 def _plain_scales(state):
-    """fp32; of quantised ones the values that bitsandbytes takes, with a rounding after the product and one after the sum."""
     if not state.nested:
         return state.absmax
     inner = state.state2
-    factors = inner.absmax.repeat_interleave(inner.blocksize)[: state.absmax.numel()]
-    return inner.code[state.absmax.long()] * factors + state.offset
+    return decoded_scales(state.absmax, inner.code, inner.absmax, inner.blocksize, state.offset)
 
 
 def _check_state(state):

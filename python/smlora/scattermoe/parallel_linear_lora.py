@@ -3,7 +3,7 @@
 import torch
 
 from smlora._projection import GROUPED, forward, unit_columns
-from smlora.scattermoe._calls import adapters_as, not_differentiable, projection, routing_arrays
+from smlora.scattermoe._calls import adapters_as, not_differentiable, projection, routing_arrays, unwrapped
 from smlora.scattermoe.parallel_experts import parallel_linear
 
 
@@ -16,7 +16,8 @@ class ScatterMoELoRA:
               expert_biases=None, gates=None, grouped_in=False, grouped_out=False, use_fused_dX=False,
               use_fused_gather=False):
         bias = None if expert_biases is None else expert_biases.detach()
-        return projection(x, expert_weights.detach(), k, sorted_scattered_idxs, expert_offsets, (lora_A, lora_B), scaling,
+        weights = unwrapped(expert_weights).detach()
+        return projection(x, weights, k, sorted_scattered_idxs, expert_offsets, (lora_A, lora_B), scaling,
                           bias, gates, grouped_in, grouped_out)
 
 
