@@ -3,6 +3,7 @@
 import pytest
 import smlora.scattermoe
 import torch
+import torch.utils.checkpoint
 from quantised import QuantState, random_weight, same_bits
 from reference import assert_close, random_choices
 from smlora.scattermoe import ScatterMoELoRA, flatten_sort_count, parallel_linear, parallel_linear_lora
@@ -10,6 +11,7 @@ from smlora.scattermoe import mx_weights, selective_dequant
 from smlora.scattermoe._experts import chosen_experts
 from smlora.scattermoe.kernels import lora_ops
 from smlora.scattermoe.selective_dequant_kernel import selective_dequant_nf4_triton
+from torch.multiprocessing.reductions import StorageWeakRef
 
 E, K, N, R, T, TOP_K, SCALING = 5, 96, 22, 3, 11, 2, 1.5
 M = T * TOP_K
@@ -164,7 +166,8 @@ def test_mx_weights_of_bytes(device):
     (dict(scale_is_linear=True), "block_size: expected 16 with scale_is_linear=True, got 32"),
     (dict(scale_is_linear=True, block_size=16, scales=torch.ones(E, N, K // 16)),
      "scales: expected float8_e4m3fn with scale_is_linear=True, .* per_tensor_scale, got torch.float32"),
-    (dict(scales=torch.ones(E, N, 2, dtype=torch.uint8)), r"scales: expected \[E, rows, columns / block\] = \[5, 22, 3\], got \[5, 22, 2\]"),
+    (dict(scales=torch.ones(E, N, 2, dtype=torch.uint8)),
+     r"scales: expected \[E, rows, columns / block\] = \[5, 22, 3\], got \[5, 22, 2\]"),
 ])
 def test_wrong_mx_weights(changes, message):
     tensor = mx_tensor("cpu")
@@ -345,3 +348,61 @@ def test_a_step_through_its_tangents(device):
 
     x = case.x.detach()
     assert_close(torch.func.jvp(step, (x,), (x.sin(),))[1], step(x.sin()), torch.float32)
+
+
+def weights_with_recipe(kind, device, made):
+    """Weights of all experts as axolotl's layer makes them, and `made` of a number for each time that they are made."""
+    tensor, plain = mx_tensor(device), torch.randn(E, N, K, device=device)
+
+    def make():
+        made.append(1)
+        if kind == "mx":
+            return mx_weights.MXWeights(tensor.qdata.clone(), tensor.scale.clone(), K=K, N=N)
+        return (plain.double() if kind == "cast" else plain.clone()).transpose(1, 2)
+
+    weights = make()
+    weights.recipe = make
+    return weights
+
+
+@pytest.mark.parametrize("kind", ["mx", "plain", "cast"])
+def test_weights_with_a_recipe_are_not_kept(device, kind):
+    case, made = Case(device, torch.float32), []
+    weights = weights_with_recipe(kind, device, made)
+    arguments = TOP_K, case.experts, case.scattered, case.offsets
+    adapter = dict(lora_A=case.A, lora_B=case.B, scaling=SCALING, gates=case.gates)
+    without = weights.quantized if kind == "mx" else weights.detach()
+    expected = results(case, parallel_linear_lora(case.x, without, *arguments, **adapter))
+    for through in ("", "hooks", "checkpoint"):
+        packed, made[:] = [], []
+
+        def step(x, A, B, gates):
+            return parallel_linear_lora(x, weights, *arguments, lora_A=A, lora_B=B, scaling=SCALING, gates=gates)
+
+        if through == "checkpoint":
+            y = torch.utils.checkpoint.checkpoint(step, *case.leaves, use_reentrant=False)
+        elif through == "hooks":
+            hooks = lambda kept: packed.append(kept.shape) or [kept], lambda kept: kept[0]
+            with torch.autograd.graph.saved_tensors_hooks(*hooks):
+                y = step(*case.leaves)
+            assert case.x.shape in packed and (E, K, N) not in packed and (E, N, K // 2) not in packed
+        else:
+            y = step(*case.leaves)
+        assert made == []
+        for result, wanted in zip(results(case, y), expected, strict=True):
+            assert torch.equal(result, wanted)
+        assert made == [1]
+
+
+@pytest.mark.parametrize("kind", ["mx", "plain"])
+@pytest.mark.parametrize("with_recipe", [False, True])
+def test_the_memory_of_weights_with_a_recipe_is_free_after_forward(device, kind, with_recipe):
+    case = Case(device, torch.float32)
+    weights = weights_with_recipe(kind, device, [])
+    if not with_recipe:
+        del weights.recipe
+    memory = StorageWeakRef((weights.packed if kind == "mx" else weights).untyped_storage())
+    y = parallel_linear_lora(case.x, weights, TOP_K, case.experts, case.scattered, case.offsets, lora_A=case.A, lora_B=case.B)
+    assert y.requires_grad
+    del weights
+    assert memory.expired() == with_recipe
