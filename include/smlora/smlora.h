@@ -581,6 +581,9 @@ typedef struct smlora_weight {
 /* SMLORA_INVALID_ARGUMENT with the field, its value and what was expected, or SMLORA_OK. */
 SMLORA_API smlora_status smlora_validate_weight(const smlora_weight* weight);
 
+/* What the problem of an operation that is given this weight has in `weights`. */
+SMLORA_API smlora_status smlora_format_of(const smlora_weight* weight, smlora_weight_format* format);
+
 /* The arguments of smlora_dequantize. */
 typedef struct smlora_dequantize_args {
     size_t struct_size;

@@ -126,13 +126,7 @@ struct Call {
         problem.K = transposed ? quantized.columns : quantized.rows;
         problem.N = transposed ? quantized.rows : quantized.columns;
         problem.dtype = rows.dtype;
-        problem.weights = {.encoding = quantized.encoding,
-                           .scales = quantized.scales.dtype,
-                           .block = quantized.block,
-                           .parts = quantized.parts,
-                           .outer_block = quantized.double_quantization.block,
-                           .global_scale = quantized.global_scale,
-                           .reserved = 0};
+        check(smlora_format_of(&quantized, &problem.weights));
     }
 
     /// A view [E, K, N] in either layout; sets E, K, N and dtype.

@@ -89,6 +89,10 @@ smlora_status smlora_validate_weight(const smlora_weight* weight) {
     return guarded([&] { validate(to_weight(weight)); });
 }
 
+smlora_status smlora_format_of(const smlora_weight* weight, smlora_weight_format* format) {
+    return guarded([&] { required(format, "format") = to_c(format_of(to_weight(weight))); });
+}
+
 int64_t smlora_padded_rank(int64_t R) {
     if (R < 0 || R > max_rank) return 0;
     Problem problem;

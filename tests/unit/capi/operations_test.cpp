@@ -291,8 +291,10 @@ TEST_F(COperations, QuantisedWeightsTakeThePlaceOfW) {
     Case quantised = spec;
     quantised.problem.weights = usual_format(Encoding::int8);
     const workload::Projection q{engine(), quantised, fresh, top_idx};
-    const auto c_quantised = to_c<smlora_problem>(q.problem);
-    const auto weight = to_c(q.weight(), smlora_weight{});
+    auto c_quantised = to_c<smlora_problem>(q.problem);
+    auto weight = to_c(q.weight(), smlora_weight{});
+    weight.block = 7;  // which int8 does not look at
+    ASSERT_EQ(smlora_format_of(&weight, &c_quantised.weights), SMLORA_OK) << smlora_last_error();
     const Twice y([&] { return q.make_y(); });
     ForwardArgs args = q.forward_args();
     args.y = y.cpp.view();
