@@ -176,6 +176,10 @@ void check_weight(const Problem& problem, const Weight& W) {
     const bool enk = problem.weight_layout == WeightLayout::enk;
     const Extent rows = enk ? Extent{"N", problem.N} : Extent{"K", problem.K};
     const Extent columns = enk ? Extent{"K", problem.K} : Extent{"N", problem.N};
+    // The type of scales that are not given says nothing.
+    if (W.encoding == problem.weights.encoding && W.encoding != Encoding::plain && !W.scales.given()) {
+        check_type_of("W.scales", W.scales, scale_types(problem.weights));
+    }
     check_format_is(format_of(W), problem.weights);
     if (W.encoding == Encoding::plain) {
         return check_tensor("W", W.codes, problem.dtype, {{"E", problem.E}, rows, columns}, Strides::matrices);

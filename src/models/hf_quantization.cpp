@@ -75,7 +75,7 @@ class Reader {
         }
         if (method == "bitsandbytes") {
             stored.format = bitsandbytes();
-            stored.assumption = "Transformers by itself leaves fused experts plain";
+            stored.assumption = "where Transformers alone loads the model, fused experts stay plain";
         } else if (method == "mxfp4") {
             stored.format = usual_format(Encoding::mxfp4);
             stored.format.scales = DType::uint8;
@@ -89,7 +89,7 @@ class Reader {
             stored.format = modelopt();
         } else if (method == "torchao") {
             stored.format = torchao();
-            stored.assumption = "Transformers by itself leaves fused experts plain";
+            stored.assumption = "where Transformers alone loads the model, fused experts stay plain";
         } else {
             fail("quant_method",
                  "bitsandbytes, mxfp4, mxfp8, fp8, compressed-tensors, modelopt or torchao, whose experts smlora reads",

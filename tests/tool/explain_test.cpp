@@ -61,6 +61,8 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
     EXPECT_NE(text.find("their tiles are those chosen for plain weights"), std::string::npos) << text;
     const std::string sliced = run(quantised, {{"SMLORA_UNPACK_LIMIT", "800K"}}).out;
     EXPECT_NE(sliced.find("3 slices of 3 experts, unpacked to 768.0 KiB"), std::string::npos) << sliced;
+    const std::string single = run(quantised, {{"SMLORA_UNPACK_LIMIT", "1"}}).out;
+    EXPECT_NE(single.find("8 slices of 1 expert, unpacked to 256.0 KiB"), std::string::npos) << single;
 }
 
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {

@@ -102,8 +102,8 @@ TEST_F(Verify, TakesTheEncodingOfAConfig) {
     EXPECT_EQ(taken.exit_code, 0) << taken.err;
     EXPECT_NE(taken.out.find("qwen3_moe gate_up weights: nf4 block 64, 9 tokens"), std::string::npos) << taken.out;
     EXPECT_NE(
-        taken.err.find("config.json: quantization_config of bitsandbytes: weights are nf4 block 64; Transformers by "
-                       "itself leaves fused experts plain: --weights plain\n"),
+        taken.err.find("config.json: quantization_config of bitsandbytes: weights are nf4 block 64; where "
+                       "Transformers alone loads the model, fused experts stay plain: give --weights plain for that\n"),
         std::string::npos)
         << taken.err;
     const Outcome plain = verify(nf4, {"--weights", "plain"});

@@ -41,7 +41,7 @@ all of them would take too much memory; products are chosen, timed and compared 
 Examples:
   smlora-tune explain --shape 128,2048,1536,16,8 --tokens 2048 --arch sm_90a
   smlora-tune explain --model olmoe --rank 16 --tokens 2048 --gpu H100
-  smlora-tune explain --model gpt-oss-20b --weights mxfp4 --tokens 8192 --gpu H200)";
+  smlora-tune explain --model gpt-oss-20b --weights mxfp4:uint8 --tokens 8192 --gpu H200)";
 
 double share(const Explanation& explanation, double seconds) {
     return seconds > 0 ? explanation.floor_seconds / seconds : 0;
@@ -59,7 +59,8 @@ nlohmann::ordered_json to_json(const Unpacking& unpacking) {
 void print_text(const Unpacking& unpacking, const Style& style) {
     const std::string experts = unpacking.slices == 1
                                     ? fmt::format("all {} experts at once", unpacking.experts)
-                                    : fmt::format("{} slices of {} experts", unpacking.slices, unpacking.experts);
+                                    : fmt::format("{} slices of {} expert{}", unpacking.slices, unpacking.experts,
+                                                  unpacking.experts == 1 ? "" : "s");
     print_results("{}  weights: {}, {}\n", style.bold("unpack"), to_string(unpacking.weights),
                   bytes_text(static_cast<std::uint64_t>(unpacking.packed_bytes)));
     print_results("  {}, unpacked to {}; floor of all {}\n", experts,

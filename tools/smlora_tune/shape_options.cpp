@@ -80,8 +80,9 @@ WeightFormat weights_of_config(const std::string& path) {
         }
     }();
     if (!stored.source.empty()) {
-        print_remark("{}: {}: weights are {}{}\n", path, stored.source, to_string(stored.format),
-                     stored.assumption.empty() ? "" : fmt::format("; {}: --weights plain", stored.assumption));
+        print_remark(
+            "{}: {}: weights are {}{}\n", path, stored.source, to_string(stored.format),
+            stored.assumption.empty() ? "" : fmt::format("; {}: give --weights plain for that", stored.assumption));
     }
     return stored.format;
 }

@@ -114,7 +114,7 @@ class Words {
         if (choices.parts) known.emplace_back("partsN");
         throw UsageError(
             fmt::format("--weights: expected {} behind {}, got '{}' in '{}'",
-                        known.empty() ? "nothing" : fmt::format("each of {} once at most", fmt::join(known, ", ")),
+                        known.empty() ? "nothing" : fmt::format("{}, each once at most,", fmt::join(known, " or ")),
                         name(format_.encoding), word, text_));
     }
 

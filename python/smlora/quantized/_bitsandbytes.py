@@ -61,9 +61,12 @@ def _four_bits(codes, state, shape):
 
 def _four_bits_of_experts(params, states, shape):
     """Blocks of a weight count along all experts, which those of single ones do if no block is cut off."""
+    for state in states:
+        _check_state(state)
     first = states[0]
-    _check_state(first)
-    matrix = tuple(first.shape if shape is None else shape)[-2:]
+    E, *matrix = _shape_of(None, None, (len(states), *first.shape[-2:]) if shape is None else shape)
+    if E != len(states):
+        raise ValueError(f"shape: expected {len(states)} experts, as many as param_or_codes has, got {list(shape)}")
     values = math.prod(matrix)
     for e, state in enumerate(states):
         alike = state.quant_type == first.quant_type and state.blocksize == first.blocksize and state.shape == first.shape

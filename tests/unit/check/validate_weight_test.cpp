@@ -246,6 +246,7 @@ TEST(ValidateWeight, OfAProjectionIsThatOfTheProblem) {
          }},
         {"W: expected mxfp4 block 32 (problem.weights), got mxfp4 block 32 uint8",
          [](Call& c) { c.args.W.scales.dtype = DType::uint8; }},
+        {"W.scales: expected uint8 or e8m0, not given", [](Call& c) { c.args.W.scales = {}; }},
         {"W.E: expected E = 4 (problem), got 5", [](Call& c) { c.args.W.E = 5; }},
         {"W.rows: expected K = 24 (problem), got 25", [](Call& c) { c.args.W.rows = 25; }},
         {"W.columns: expected N = 64 (problem), got 96", [](Call& c) { c.args.W.columns = 96; }},
