@@ -22,7 +22,7 @@ def _fields_of_blocks(weight, experts):
     }
 
 
-def has_blocks_of_two_experts(weight):
+def _has_blocks_of_two_experts(weight):
     return weight.table is not None and weight.rows * weight.columns % weight.block != 0
 
 
@@ -30,7 +30,7 @@ def chosen_experts(weight, experts):
     """The QuantizedWeight of the experts whose indices are given: a copy, unless they are all."""
     if _are_all(experts, weight.E):
         return weight
-    if has_blocks_of_two_experts(weight):
+    if _has_blocks_of_two_experts(weight):
         raise ValueError(
             f"weight: expected experts of a multiple of {weight.block} values, the block, got {list(weight.shape)}"
         )
@@ -43,6 +43,6 @@ def chosen_experts(weight, experts):
 
 def decoded_experts(weight, experts, dtype):
     """Their values. Others are decoded only where a block has values of two experts."""
-    if has_blocks_of_two_experts(weight):
+    if _has_blocks_of_two_experts(weight):
         return weight.dequantize(dtype)[experts]
     return chosen_experts(weight, experts).dequantize(dtype)
