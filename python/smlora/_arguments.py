@@ -101,4 +101,6 @@ def in_callers_words(error, names=LINEAR_NAMES):
     name, colon, rest = str(error).partition(":")
     if name.startswith("W."):  # of a quantised one
         name = names["W"] + name.removeprefix("W").replace("double_quantization.", "outer_")
+    elif name.startswith("problem.weights."):  # its format
+        name = names["W"] + name.removeprefix("problem.weights")
     return type(error)(names.get(name, name) + colon + rest.replace("(problem.dtype)", "(the type of the rows)"))

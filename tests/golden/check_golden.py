@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks the golden vectors: decodes them by the formulas of README.md and compares bit by bit.
 
-    check_golden.py [FOLDER]        default: the folder of this file
+    check_golden.py [FOLDER]        files in a folder instead of golden.tar.xz
 
 Uses numpy alone, so that none of the libraries that wrote the vectors takes part. Prints what differs and exits with 1;
 exits with 77 (skipped) where numpy is missing."""
@@ -10,6 +10,8 @@ import json
 import pathlib
 import sys
 import typing
+
+import archive
 
 try:
     import numpy as np
@@ -29,8 +31,7 @@ class Tensor(typing.NamedTuple):
     values: np.ndarray
 
 
-def read_safetensors(path):
-    content = path.read_bytes()
+def read_safetensors(content):
     begin = 8 + int.from_bytes(content[:8], "little")
     tensors = {}
     for name, entry in json.loads(content[8:begin]).items():
@@ -193,17 +194,20 @@ def complaints(entry, stored):
 
 
 def main():
-    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent
-    entries = json.loads((folder / "index.json").read_text())["files"]
+    if len(sys.argv) > 1:
+        contents = {path.name: path.read_bytes() for path in pathlib.Path(sys.argv[1]).iterdir()}
+    else:
+        contents = archive.read()
+    entries = json.loads(contents["index.json"])["files"]
     found, compared = [], 0
-    listed, present = {entry["file"] for entry in entries}, {path.name for path in folder.glob("*.safetensors")}
-    found += [f"{file}: not both in index.json and in {folder}" for file in sorted(listed ^ present)]
+    listed, present = {entry["file"] for entry in entries}, {name for name in contents if name.endswith(".safetensors")}
+    found += [f"{file}: not both in index.json and beside it" for file in sorted(listed ^ present)]
     missing = ENCODINGS - {entry["encoding"] for entry in entries}
     found += [f"no file for {encoding}" for encoding in sorted(missing)]
     with np.errstate(all="ignore"):
         for entry in entries:
             if entry["file"] in present:
-                sentences, count = complaints(entry, read_safetensors(folder / entry["file"]))
+                sentences, count = complaints(entry, read_safetensors(contents[entry["file"]]))
                 found += [f"{entry['file']}: {sentence}" for sentence in sentences]
                 compared += count
     for complaint in found:

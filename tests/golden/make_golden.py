@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the golden vectors: quantised weights, and what the library that made them decodes them to.
 
-    make_golden.py [FOLDER]         default: the folder of this file
+    make_golden.py [FOLDER]         as files in a folder instead of golden.tar.xz
 
 README.md says which libraries it needs and what index.json holds. The same versions write the same bytes."""
 
@@ -9,7 +9,9 @@ import importlib.metadata
 import json
 import pathlib
 import sys
+import tempfile
 
+import archive
 import torch
 from bitsandbytes import functional as bnb
 from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
@@ -25,7 +27,7 @@ from torchao.quantization.quantize_.workflows.int8.int8_tensor import Int8Tensor
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize, _dequantize_fp8_weight
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-FOLDER = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent
+FOLDER = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "compressed-tensors", "torchao", "safetensors")
 VERSIONS = {name: importlib.metadata.version(name) for name in LIBRARIES}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -357,6 +359,8 @@ def main():
     (FOLDER / "index.json").write_text(f'{{"versions": {json.dumps(VERSIONS)},\n"files": [\n{lines}\n]}}\n')
     size = sum(path.stat().st_size for path in FOLDER.glob("*.safetensors"))
     print(f"{len(INDEX)} files, {size} bytes")
+    if len(sys.argv) == 1:
+        archive.write(FOLDER)
 
 
 if __name__ == "__main__":

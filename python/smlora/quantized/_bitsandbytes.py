@@ -31,13 +31,17 @@ def _double(state, device):
     }
 
 
+def decoded_scales(codes, table, scales, block, offset):
+    """fp32, the values that bitsandbytes takes for scales that are quantised, with a rounding after the product and one after
+    the sum."""
+    return table[codes.long()] * scales.repeat_interleave(block)[: codes.numel()] + offset
+
+
 def _plain_scales(state):
-    """fp32; of quantised ones the values that bitsandbytes takes, with a rounding after the product and one after the sum."""
     if not state.nested:
         return state.absmax
     inner = state.state2
-    factors = inner.absmax.repeat_interleave(inner.blocksize)[: state.absmax.numel()]
-    return inner.code[state.absmax.long()] * factors + state.offset
+    return decoded_scales(state.absmax, inner.code, inner.absmax, inner.blocksize, state.offset)
 
 
 def _check_state(state):
@@ -57,9 +61,12 @@ def _four_bits(codes, state, shape):
 
 def _four_bits_of_experts(params, states, shape):
     """Blocks of a weight count along all experts, which those of single ones do if no block is cut off."""
+    for state in states:
+        _check_state(state)
     first = states[0]
-    _check_state(first)
-    matrix = tuple(first.shape if shape is None else shape)[-2:]
+    E, *matrix = _shape_of(None, None, (len(states), *first.shape[-2:]) if shape is None else shape)
+    if E != len(states):
+        raise ValueError(f"shape: expected {len(states)} experts, as many as param_or_codes has, got {list(shape)}")
     values = math.prod(matrix)
     for e, state in enumerate(states):
         alike = state.quant_type == first.quant_type and state.blocksize == first.blocksize and state.shape == first.shape

@@ -52,7 +52,7 @@ def mxfp8(matrix, **_):
 
 
 def nvfp4(matrix, *, parts, **_):
-    of_parts = _nonzero(matrix.view(parts, -1).abs().amax(1) / (_E2M1 * _E4M3))
+    of_parts = _nonzero(matrix.reshape(parts, -1).abs().amax(1) / (_E2M1 * _E4M3))
     factor = of_parts.repeat_interleave(matrix.shape[0] // parts).view(-1, 1)
     blocks = matrix.unflatten(1, (-1, 16))
     scales = (blocks.abs().amax(2) / _E2M1 / factor).clamp(_E4M3_LEAST, _E4M3).to(torch.float8_e4m3fn)

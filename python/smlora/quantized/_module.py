@@ -55,7 +55,14 @@ class QuantizedParameters(torch.nn.Module):
 
     def _apply(self, fn, recurse=True):
         """Bytes that are seen as numbers must not be cast as those."""
-        return super()._apply(lambda tensor: fn(tensor.view(torch.uint8)).view(tensor.dtype), recurse)
+
+        def apply(tensor):
+            stored = tensor.view(torch.uint8)
+            changed = fn(stored)
+            # Module.type casts what no other cast does.
+            return (changed if changed.dtype == torch.uint8 else stored).view(tensor.dtype)
+
+        return super()._apply(apply, recurse)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
         stored = state_dict.get(f"{prefix}format")

@@ -2,7 +2,7 @@
 
 import torch
 
-from smlora._arguments import check_number, described
+from smlora._arguments import check_flag, check_number, described
 from smlora.quantized._stack import matrices, parts_of, stacked
 from smlora.quantized._weight import QuantizedWeight
 
@@ -31,11 +31,11 @@ def from_nvfp4(packed, scales, global_scale, divisor=False, parts=1):
     `weight_scale_2` and torchao's `per_tensor_scale` are factors, compressed-tensors' `weight_global_scale` is a divisor.
     Each may be a list with an entry for each expert, or with a list for its parts; these are stacked. Nothing else is copied.
     Raises ValueError that names the argument."""
-    parts = parts_of(packed, parts)
+    parts, divides = parts_of(packed, parts), check_flag("divisor", divisor)
     packed, scales = stacked("packed", packed), stacked("scales", scales)
     E, rows, columns = matrices("packed", packed, 2)
     return QuantizedWeight(
         "nvfp4", E, rows, columns, packed, scales, block=16, parts=parts,
         global_scales=global_scales_of("global_scale", global_scale, E, parts, packed.device),
-        global_scale="divisor" if divisor else "factor"
+        global_scale="divisor" if divides else "factor"
     ).check()

@@ -97,6 +97,8 @@ def quantize(weight, encoding, *, block=None, double=False, parts=1):
     if encoding not in ("nf4", "fp4"):
         if check_flag("double", double):
             raise ValueError(f"double: expected False for {encoding}, whose scales are not quantised, got True")
+        if encoding == "int4" and block % 2:
+            raise ValueError(f"block: expected an even number for int4, got {block}")
         if encoding != "fp8" and block and columns % block:
             raise ValueError(f"weight: expected a multiple of {block} columns for {encoding}, got {columns}")
         fields = _expert_by_expert(weight.detach(), encoding, block, parts)

@@ -24,7 +24,7 @@ def dynamic_table(device):
     fraction's steps ("8-bit optimizers via block-wise quantization"); what double quantisation has for scales."""
     values = [0.0, 1.0]
     for exponent in range(7):
-        ends = torch.linspace(0.1, 1, 2**exponent + 1)
+        ends = torch.linspace(0.1, 1, 2**exponent + 1, device="cpu")
         magnitudes = 10 ** (exponent - 6) * ((ends[:-1] + ends[1:]) / 2)
         values += [*magnitudes.tolist(), *(-magnitudes).tolist()]
     return torch.tensor(sorted(values), device=device)

@@ -55,7 +55,7 @@ def from_torchao(tensor):
     if kind in _REFUSED:
         raise ValueError(f"tensor: an {kind} cannot be described, as {_REFUSED[kind]}")
     if kind not in _MAKERS:
-        raise ValueError(f"tensor: expected one of torchao's {', '.join(_MAKERS)}, got {described(tensor)} of type {kind}")
+        raise ValueError(f"tensor: expected one of torchao's {', '.join(_MAKERS)}, got {described(tensor)}, a {kind}")
     if getattr(tensor, "is_swizzled_scales", False):
         raise ValueError(
             "tensor: expected scales in the order of the values, got is_swizzled_scales=True; quantise it with False"

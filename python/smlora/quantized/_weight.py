@@ -11,6 +11,7 @@ from smlora._arguments import ARGUMENT_ERRORS, described, in_callers_words
 from smlora.quantized._dequantize import dequantize_op
 
 ENCODINGS = {name: value for value, name in enumerate(_native.encodings)}
+_QUANTISED = tuple(name for name in ENCODINGS if name != "plain")
 GLOBAL_SCALES = ("factor", "divisor")
 DECODED_TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -170,11 +171,15 @@ class QuantizedWeight:
     def _of(self, tensors):
         return QuantizedWeight.from_tensors(self.format, tensors)
 
-    def check(self):
-        """Returns itself. Raises ValueError that names the field, its value and what was expected. Operations check it, too."""
-        if self.encoding not in ENCODINGS or self.encoding == "plain":
-            known = ", ".join(name for name in ENCODINGS if name != "plain")
-            raise ValueError(f"weight.encoding: expected one of {known}, got {self.encoding!r}")
+    def _has_the_fields(self, given):
+        """Whether _check_fields has nothing to say, at the cost of a comparison."""
+        expected = _fields_of(self.encoding, "outer_scales" in given)
+        return tuple(given) == expected and self.encoding in _QUANTISED and self.global_scale in GLOBAL_SCALES
+
+    def _check_fields(self):
+        """What the library is told by numbers, and which tensors are given."""
+        if self.encoding not in _QUANTISED:
+            raise ValueError(f"weight.encoding: expected one of {', '.join(_QUANTISED)}, got {self.encoding!r}")
         if self.global_scale not in GLOBAL_SCALES:
             raise ValueError(f'weight.global_scale: expected "factor" or "divisor", got {self.global_scale!r}')
         expected = _fields_of(self.encoding, any(getattr(self, name) is not None for name in _OUTER))
@@ -185,6 +190,11 @@ class QuantizedWeight:
             if not isinstance(tensor, torch.Tensor) or name not in expected:
                 what = "a tensor" if name in expected else "None"
                 raise ValueError(f"weight.{name}: expected {what} with encoding {self.encoding}, got {described(tensor)}")
+
+    def check(self):
+        """Returns itself. Raises ValueError that names the field, its value and what was expected. Operations check it, too."""
+        self._check_fields()
+        for name, tensor in self.tensors().items():
             if tensor.device != self.codes.device:
                 raise ValueError(
                     f"weight.{name}: expected a tensor on {self.codes.device}, where weight.codes is, got one on "
@@ -200,6 +210,8 @@ class QuantizedWeight:
     def operands(self):
         """(codes, the other tensors, the format's numbers), as operators take them."""
         given = self.tensors()
+        if not self._has_the_fields(given):
+            self._check_fields()
         codes = given.pop("codes")
         return codes, list(given.values()), self.format.numbers()
 

@@ -4,7 +4,8 @@
     smlora.scattermoe.install()
 
 after which `axolotl.integrations.kernels.libs.scattermoe_lora` and its modules `kernels` and all in it, `parallel_experts`,
-`parallel_linear_lora`, `lora_ops` and `multi_lora` are those of this package, whether axolotl is installed or not.
+`parallel_linear_lora`, `lora_ops`, `multi_lora`, `mx_weights`, `selective_dequant` and `selective_dequant_kernel` are those of
+this package, whether axolotl is installed or not.
 Weights are [E, K, N], lora_A [E * R, K] and lora_B [N, E * R] with column e * R + r. What concerned Triton alone, such as
 `int64_indices` and `use_fused_dX`, is taken and has no effect: offsets are always 64 bits, and no path materialises more."""
 

@@ -11,6 +11,7 @@ from smlora._linear import adapter_views
 from smlora._projection import GROUPED, SCATTERED, TOKEN, linear, unit_columns, weight_operands
 from smlora._rows import combine
 from smlora.quantized import QuantizedWeight
+from smlora.scattermoe.mx_weights import MXWeights
 
 
 def not_differentiable(function):
@@ -61,6 +62,11 @@ def adapters_as(dtype, lora_A, lora_B, E):
         allowed = torch.float32 if lora_A.dtype == lora_B.dtype == torch.float32 else dtype
         lora_A, lora_B = lora_A.to(allowed), lora_B.to(allowed)
     return adapter_views(lora_A, lora_B, E)
+
+
+def unwrapped(weight):
+    """Of MXWeights the QuantizedWeight."""
+    return weight.quantized if isinstance(weight, MXWeights) else weight
 
 
 def weight_as(dtype, weight):

@@ -9,7 +9,7 @@ import sys
 _PACKAGE = "axolotl.integrations.kernels.libs.scattermoe_lora"
 _MODULES = (
     "kernels", "kernels.ops", "kernels.lora_ops", "kernels.grouped_gram", "kernels.single", "parallel_experts",
-    "parallel_linear_lora", "lora_ops", "multi_lora",
+    "parallel_linear_lora", "lora_ops", "multi_lora", "mx_weights", "selective_dequant", "selective_dequant_kernel",
 )
 _PARENTS = [_PACKAGE.rsplit(".", depth)[0] for depth in range(1, _PACKAGE.count(".") + 1)]
 

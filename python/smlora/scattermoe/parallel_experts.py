@@ -5,7 +5,7 @@ from torch.autograd import forward_ad
 
 from smlora._routing import route
 from smlora.scattermoe import kernels
-from smlora.scattermoe._calls import projection, weight_as
+from smlora.scattermoe._calls import projection, unwrapped, weight_as
 
 _INT_MAX = 2**31 - 1
 
@@ -33,7 +33,8 @@ def parallel_linear(inputs, expert_weights, k, sorted_expert_idxs, sorted_scatte
                     expert_biases=None, gates=None, grouped_in=False, grouped_out=False):
     """y_i = x_i W_e + b_e for inputs [M / k, K], or [M, K] with grouped_in, and expert_weights [E, K, N]. Returns [M, N], in
     expert order with grouped_out; with gates [T, top_k] the rows of a token are summed, [T, N]. Differentiable in all of
-    them."""
+    them, but for quantised weights, which are frozen."""
+    expert_weights = unwrapped(expert_weights)
     if gates is None and not torch.is_grad_enabled() and forward_ad._current_level < 0:
         weights = weight_as(inputs.dtype, expert_weights)
         bias = None if expert_biases is None else expert_biases.to(inputs.dtype)

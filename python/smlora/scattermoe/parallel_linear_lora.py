@@ -3,21 +3,30 @@
 import torch
 
 from smlora._projection import GROUPED, forward, unit_columns
-from smlora.scattermoe._calls import adapters_as, not_differentiable, projection, routing_arrays
+from smlora.scattermoe._calls import adapters_as, not_differentiable, projection, routing_arrays, unwrapped, weight_as
+from smlora.scattermoe._recipe import made_anew
 from smlora.scattermoe.parallel_experts import parallel_linear
+
+
+def _frozen(dtype, weight):
+    return weight_as(dtype, unwrapped(weight).detach())
 
 
 class ScatterMoELoRA:
     """`apply` as of an autograd.Function. Differentiable in x, lora_A, lora_B and gates; the weights and their biases are
-    frozen."""
+    frozen. expert_weights.recipe, if a caller has set it, is a function that makes them again: then the backward pass calls it,
+    and they are not kept."""
 
     @staticmethod
     def apply(x, expert_weights, k, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets, lora_A, lora_B, scaling,
               expert_biases=None, gates=None, grouped_in=False, grouped_out=False, use_fused_dX=False,
               use_fused_gather=False):
         bias = None if expert_biases is None else expert_biases.detach()
-        return projection(x, expert_weights.detach(), k, sorted_scattered_idxs, expert_offsets, (lora_A, lora_B), scaling,
-                          bias, gates, grouped_in, grouped_out)
+        recipe, dtype = getattr(expert_weights, "recipe", None), x.dtype
+        weights = _frozen(dtype, expert_weights)
+        with made_anew(weights, recipe and (lambda: _frozen(dtype, recipe()))):
+            return projection(x, weights, k, sorted_scattered_idxs, expert_offsets, (lora_A, lora_B), scaling, bias, gates,
+                              grouped_in, grouped_out)
 
 
 def parallel_linear_lora(inputs, expert_weights, k, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets,

@@ -4,6 +4,7 @@ import inspect
 
 import torch
 from transformers.core_model_loading import ConversionOps, WeightConverter
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.quantizers import auto
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizer_compressed_tensors import CompressedTensorsHfQuantizer
@@ -91,6 +92,11 @@ def _stems(converter):
     return list(dict.fromkeys(source.rpartition(".")[0] for source in sources))
 
 
+def _without(conversions, operation):
+    """Those that Transformers can reverse: decoded weights are saved as they are."""
+    return [used for used in conversions if not any(isinstance(step, operation) for step in getattr(used, "operations", ()))]
+
+
 class _ReadsExperts:
     """Before the class of a quantiser: experts are read as they are, if smlora computes them."""
 
@@ -141,10 +147,11 @@ class _Fp8(_ReadsExperts, FineGrainedFP8HfQuantizer):
     def reads_experts(self, model):
         return super().reads_experts(model) and self._cannot_keep
 
-
-def _without(conversions, operation):
-    """Those that Transformers can reverse: decoded weights are saved as they are."""
-    return [used for used in conversions if not any(isinstance(step, operation) for step in getattr(used, "operations", ()))]
+    def _process_model_after_weight_loading(self, model, **named):
+        # Its reverse would encode the other layers, of which the saved config.json says nothing.
+        if self.reads_experts(model):
+            model._weight_conversions = _without(model._weight_conversions, Fp8Dequantize)
+        return super()._process_model_after_weight_loading(model, **named)
 
 
 # ---- gpt-oss ------------------------------------------------------------------------------------------------------------

@@ -7,9 +7,21 @@ from smlora._arguments import check_choice
 from smlora.quantized import QuantizedParameters, quantize
 from smlora.transformers._experts import find_out_anew, reason_against
 from smlora.transformers._warnings import warn_once
-from smlora.transformers._weights import PARAMETERS, PLAIN, forget, parametrizations_of, quantized_weight
+from smlora.transformers._weights import (
+    PARAMETERS,
+    PLAIN,
+    forget,
+    is_marked_as_decoded,
+    mark_as_decoded,
+    parametrizations_of,
+    quantized_weight,
+)
 
 ENCODINGS = ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")
+
+
+_OF_EXPERTS = ("compressed-tensors", "fp8", "mxfp8")
+"""Methods of checkpoints whose experts Transformers would not read if they were plain."""
 
 
 def is_plain(module, name):
@@ -35,6 +47,9 @@ def warn_of_others(model):
 
 def hold(module, name, weight):
     """Puts a QuantizedWeight in the place of a plain parameter. Transformers shall not initialise what is there now."""
+    shape = module._parameters[name].shape
+    if weight.shape != shape:
+        raise ValueError(f"{name}: expected a weight {list(shape)}, got {weight}")
     del module._parameters[name]
     find_out_anew(module)
     held = QuantizedParameters(weight)
@@ -64,6 +79,7 @@ def quantize_experts(model, encoding):
 def _forget(module, name):
     """Removes what held the quantised weight."""
     forget(module, name)
+    mark_as_decoded(module)
     find_out_anew(module)
     if parametrizations_of(module, name) is not None:
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
@@ -100,6 +116,14 @@ def dequantize_experts(model, dtype=torch.bfloat16):
 
 def reason_not_to_save(model):
     """Why what Transformers would write of the model could not be read again, or None."""
+    config = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
+    method = getattr(config, "quant_method", None)
+    method = getattr(method, "value", method)
+    if method in _OF_EXPERTS and any(is_marked_as_decoded(module) for module in model.modules()):
+        return (
+            f"the experts were decoded, but config.json would say that they are stored as {method}; save the adapters alone, before "
+            "they are merged"
+        )
     for path, module in model.named_modules():
         for name in PARAMETERS:
             if quantized_weight(module, name) is not None and name not in module._parameters:

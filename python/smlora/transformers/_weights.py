@@ -63,6 +63,12 @@ def _linears(module, name):
     weights = [linear.weight for linear in linears]
     if any(getattr(weight, "quant_state", None) is None for weight in weights):
         return None
+    adapted = next((linear for linear in linears if hasattr(linear, "base_layer")), None)
+    if adapted is not None:
+        raise ValueError(
+            f"{name}s: expected linear layers without adapters of their own, which one operation for all experts would leave "
+            f'out, got {type(adapted).__name__}; PEFT adapts them together with target_parameters=["{name}"]'
+        )
 
     def stack():
         """The modules keep their parameters, as views of what was stacked: nothing stays in memory twice."""
@@ -114,6 +120,8 @@ _SOURCES = (_parametrised, _params4bit, _linears, _blocks, _fp8, _torchao)
 _MADE = "_smlora_weights"
 """{name: (place of the codes, QuantizedWeight)} of a module: making one costs more than looking at it."""
 
+_DECODED = "_smlora_decoded"
+
 # ---- what others ask for ----------------------------------------------------------------------------------------------
 
 
@@ -141,6 +149,15 @@ def quantized_weight(module, name):
     return None
 
 
+def mark_as_decoded(module):
+    """The module's weights are plain, whatever scales it still has."""
+    setattr(module, _DECODED, True)
+
+
+def is_marked_as_decoded(module):
+    return hasattr(module, _DECODED)
+
+
 def forget(module, name):
     """What was made of the parameter before."""
     if name in getattr(module, _MADE, {}):
@@ -151,10 +168,23 @@ def _place(tensor):
     return tensor.data_ptr(), tensor.device
 
 
+def _check_for_casts(module, name, weight):
+    """Codes of FP8 are floating point: model.to(dtype) makes plain numbers of them."""
+    if f"{name}_scale_inv" in module._parameters and not is_marked_as_decoded(module):
+        raise ValueError(
+            f"{name}: expected codes of torch.float8_e4m3fn beside {name}_scale_inv, got {weight.dtype}, to which the "
+            "model was cast; load it with dtype= instead"
+        )
+
+
 def weight_of(module, name):
     """The QuantizedWeight, or the parameter."""
     weight = quantized_weight(module, name)
-    return getattr(module, name) if weight is None else weight
+    if weight is not None:
+        return weight
+    weight = getattr(module, name)
+    _check_for_casts(module, name, weight)
+    return weight
 
 
 def bias_of(module, name):

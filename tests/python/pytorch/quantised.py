@@ -1,13 +1,15 @@
 """Quantised weights for tests: the golden vectors of tests/golden, and random ones of every encoding."""
 
+import functools
 import hashlib
 import json
 import pathlib
+import tarfile
 
 import smlora
 import torch
 
-_GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
+_GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden" / "golden.tar.xz"
 _STORED_AS = {
     "U8": torch.uint8, "I8": torch.int8, "I32": torch.int32, "F32": torch.float32, "F16": torch.float16,
     "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu,
@@ -15,15 +17,21 @@ _STORED_AS = {
 VALUES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
+@functools.cache
+def _golden_files():
+    with tarfile.open(_GOLDEN) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}
+
+
 def golden_entries():
     """Of index.json, but for a row divisor that smlora does not have."""
-    entries = json.loads((_GOLDEN / "index.json").read_text())["files"]
+    entries = json.loads(_golden_files()["index.json"])["files"]
     return [entry for entry in entries if entry.get("row_divisor", 127) == 127]
 
 
 def read_golden(entry, device="cpu"):
     """{role: tensor} of an entry."""
-    content = bytearray((_GOLDEN / entry["file"]).read_bytes())
+    content = bytearray(_golden_files()[entry["file"]])
     begin = 8 + int.from_bytes(content[:8], "little")
     stored = {}
     for name, tensor in json.loads(content[8:begin]).items():

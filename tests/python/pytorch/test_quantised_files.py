@@ -90,6 +90,17 @@ def test_experts_are_read_as_they_lie_in_the_files(folder):
     assert len(values) == 4
 
 
+@pytest.mark.parametrize("lacking", [".0.mlp.experts.5.", ".0.mlp.experts.{}.up_proj."])
+def test_files_that_lack_experts_are_not_loaded(lacking, tmp_path):
+    folder = FILES["NVFP4 of modelopt"](tmp_path)
+    stored = load_file(folder / "model.safetensors")
+    left = {name: tensor for name, tensor in stored.items() if not any(lacking.format(e) in name for e in range(6))}
+    assert 0 < len(left) < len(stored)
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RuntimeError, match="conversion of the weights"):
+        load(folder)
+
+
 def test_loss_and_gradients_are_those_of_the_decoded_model(folder):
     model = load(folder)
     before = digest(model)
@@ -150,11 +161,25 @@ def test_what_was_read_does_not_stay_beside_what_was_made_of_it(tmp_path, monkey
 
 
 def test_decoded_experts_can_be_saved(tmp_path):
-    for name in ("gpt-oss", "NVFP4 of modelopt"):
+    for name in ("gpt-oss", "NVFP4 of modelopt", "fp8", "fp8, one scale", "mxfp8", "DeepSeek-V4's fp4"):
         model = st.dequantize_experts(load(FILES[name](tmp_path / name)), torch.float32)
         model.save_pretrained(tmp_path / "again")
-        ids = tokens()
-        assert torch.equal(loss_of(load(tmp_path / "again"), ids), loss_of(model, ids))
+        again, ids = load(tmp_path / "again"), tokens()
+        assert again.state_dict().keys() == model.state_dict().keys()
+        assert torch.equal(loss_of(again, ids), loss_of(model, ids))
+
+
+@pytest.mark.parametrize("name", ["int4 in groups of 32", "NVFP4 of compressed-tensors", "fp8"])
+def test_decoded_experts_whose_config_says_otherwise_are_not_saved(name, tmp_path, monkeypatch):
+    if name != "fp8":
+        pytest.importorskip("compressed_tensors", reason="Transformers needs it for these files")
+    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
+
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda self, *arguments, **named: None)
+    model = st.dequantize_experts(load(FILES[name](tmp_path)), torch.float32)
+    with pytest.raises(NotImplementedError, match="experts were decoded, but config.json would say that they are stored as"):
+        model.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_gpt_oss_is_decoded_as_before_for_another_implementation(tmp_path):

@@ -231,6 +231,37 @@ def test_linear_layers_keep_their_parameters_as_views_of_the_stack():
         assert torch.equal(linear.weight, codes)
 
 
+class Adapted(torch.nn.Module):
+    """As PEFT wraps a linear layer."""
+
+    def __init__(self, base_layer):
+        super().__init__()
+        self.base_layer = base_layer
+
+    @property
+    def weight(self):
+        return self.base_layer.weight
+
+
+def test_adapters_of_single_experts_are_refused():
+    model, ids = KINDS["list of Linear4bit"](), tokens()
+    loss_of(model, ids)
+    linears = experts_of(model)[0].down_projs
+    linears[1] = Adapted(linears[1])
+    with pytest.raises(ValueError, match=r'down_projs: expected linear .*, got Adapted; .*target_parameters=\["down_proj"\]'):
+        loss_of(model, ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_codes_that_were_cast_to_numbers_are_refused(dtype):
+    model, ids = fp8_experts(), tokens()
+    plain_model = decoded(model).to(dtype)
+    loss_of(model, ids)
+    with pytest.raises(ValueError, match=f"gate_up_proj: expected codes of torch.float8_e4m3fn .*, got {dtype}, to which"):
+        loss_of(model.to(dtype), ids)
+    assert loss_of(plain_model, ids).isfinite()
+
+
 def test_weights_follow_the_model_to_another_device():
     model, ids = parametrised(), tokens()
     expected = loss_of(model, ids)

@@ -1,5 +1,7 @@
 """Projections of quantised weights against the same call on the decoded weight."""
 
+import dataclasses
+
 import pytest
 import smlora
 import smlora.scattermoe as scattermoe
@@ -202,8 +204,9 @@ def test_second_derivatives_of_the_mlp(device):
     compare([second(weights), second([weight.dequantize(torch.float32) for weight in weights])], device, torch.float32)
 
 
-def test_forward_mode_and_transforms_of_torch_func(device):
-    weight, layer = views("nf4_double", device, True), layer_of(device)
+@pytest.mark.parametrize("name", ["nf4_double", "fp8"])
+def test_forward_mode_and_transforms_of_torch_func(device, name):
+    weight, layer = views(name, device, True), layer_of(device)
     routing = smlora.route(layer.choices, E)
     primals = tuple(leaf.detach() for leaf in (layer.x, layer.A, layer.B))
     tangents = tuple(torch.randn_like(primal) for primal in primals)
@@ -430,10 +433,29 @@ def test_errors_name_the_argument(device):
     with pytest.raises(ValueError, match=r"weight.scales: expected \[E, rows, columns / block\] = \[5, 32, 2\], got"):
         smlora.moe_lora_linear(layer.x, broken, routing)
     unchecked = smlora.QuantizedWeight("mxfp4", E, N, K, weight.codes, weight.scales, block=32, table=layer.x[0, :16].detach())
-    with pytest.raises(ValueError, match="weight: expected no more tensors than those that mxfp4 has"):
+    with pytest.raises(ValueError, match=r"weight.table: expected None with encoding mxfp4, got \[16\]"):
         smlora.moe_lora_linear(layer.x, unchecked.transpose(1, 2), routing)
+    double = views("nf4_double", device, False)
+    for changes, message in [
+        ({"table": None}, "weight.table: expected a tensor with encoding nf4, got None"),
+        ({"outer_scales": None}, "weight.outer_scales: expected a tensor with encoding nf4, got None"),
+        ({"codes": None}, "weight.codes: expected a tensor with encoding nf4, got None"),
+        ({"encoding": "nf5"}, "weight.encoding: expected one of nf4, fp4, .*, got 'nf5'"),
+        ({"encoding": "plain"}, "weight.encoding: expected one of nf4, fp4, .*, got 'plain'"),
+        ({"global_scale": "product"}, 'weight.global_scale: expected "factor" or "divisor", got \'product\''),
+    ]:
+        wrong = dataclasses.replace(double, **changes)
+        for call in (lambda: smlora.moe_lora_linear(layer.x, wrong, routing), lambda: smlora.dequantize(wrong, torch.float32)):
+            with pytest.raises(ValueError, match=message):
+                call()
     with pytest.raises(ValueError, match=r"gate_up.scales: expected \[E, rows"):
         smlora.moe_lora_mlp(layer.x, broken, mlp_weights("nf4", device, I=16)[1], routing)
+    parts = dataclasses.replace(weight, parts=5)
+    with pytest.raises(ValueError, match="^weight.parts: expected a divisor of rows = 32, got 5"):
+        smlora.moe_lora_linear(layer.x, parts, routing)
+    with pytest.raises(ValueError, match="^down.parts: expected a divisor of rows = 64, got 5"):
+        up, down = mlp_weights("mxfp4", device)
+        smlora.moe_lora_mlp(layer.x, up, dataclasses.replace(down, parts=5), routing)
     with pytest.raises(ValueError, match=r"lora_A: expected \[E, R, K\] = \[5, 3, 64\], got \[5, 3, 63\]"):
         smlora.moe_lora_linear(layer.x, weight, routing, layer.A[:, :, 1:], layer.B)
     with pytest.raises(ValueError, match="expected .*bf16, fp16 or fp32.*fp64"):

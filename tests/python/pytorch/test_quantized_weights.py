@@ -160,8 +160,13 @@ WRONG = [
      r"param_or_codes: expected experts of a multiple of 64 values, the block, got \[7, 9\]"),
     (lambda: smlora.from_bnb([NF4.codes] * 2, [STATE, QuantState("fp4", NF4.shape, 64, NF4.scales, NF4.table)]),
      r"quant_state\[1\]: expected nf4"),
+    (lambda: smlora.from_bnb([NF4.codes] * 2, [STATE, torch.ones(2)]), "quant_state: expected a QuantState of nf4 or fp4, got"),
+    (lambda: smlora.from_bnb([NF4.codes] * 2, [STATE] * 2, shape=[3, 8, 64]), r"shape: expected 2 experts, .*, got \[3, 8, 64\]"),
+    (lambda: smlora.from_bnb([NF4.codes], [QuantState("nf4", torch.Size((1024,)), 64, NF4.scales, NF4.table)]),
+     r"shape: expected \[E, rows, columns\], which the weight does not say, got \[1, 1024\]"),
+    (lambda: smlora.from_nvfp4(NVFP4.codes, NVFP4.scales, 1.0, divisor="no"), "divisor: expected True or False, got 'no'"),
     (lambda: smlora.from_torchao(torch.zeros(2, 4, 64)),
-     "tensor: expected one of torchao's MXTensor, NVFP4Tensor, Float8Tensor"),
+     r"tensor: expected one of torchao's MXTensor, NVFP4Tensor, Float8Tensor, got \[2, 4, 64\], a Tensor"),
     (lambda: smlora.dequantize(torch.zeros(2), torch.float32), r"weight: expected a QuantizedWeight, got \[2\]"),
     (lambda: MXFP4.dequantize(torch.float64), "dtype: expected bfloat16, float16 or float32, got torch.float64"),
     (lambda: MXFP4.transpose(0, 1), "dim0, dim1: expected 1 and 2.*got 0 and 1"),
@@ -274,6 +279,20 @@ def test_a_transposed_weight_is_quantised_as_it_is_stored():
     assert view.shape == (2, 64, 8) and view.transposed and digest(view) == digest(stored)
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_part_of_a_weight_is_quantised_as_its_copy(name):
+    part = torch.randn(2, 16, 130)[:, ::2, 1:65]
+    options = OPTIONS[name]
+    got, expected = (smlora.quantize(values, name.removesuffix("_double"), **options) for values in (part, part.contiguous()))
+    assert digest(got) == digest(expected)
+
+
+def test_the_default_device_may_be_another():
+    with torch.device("meta"):
+        weight = smlora.quantize(torch.empty(2, 4, 64), "nf4", double=True)
+    assert weight.device.type == "meta" and weight.outer_table.shape == (256,)
+
+
 WRONG_TO_QUANTIZE = [
     (dict(encoding="int3"), "encoding: expected one of nf4, .*got 'int3'"),
     (dict(weight=torch.zeros(4, 64)), r"weight: expected a tensor \[E, rows, columns\], got \[4, 64\]"),
@@ -286,6 +305,7 @@ WRONG_TO_QUANTIZE = [
     (dict(parts=3), "parts: expected a divisor of rows = 4, got 3"),
     (dict(parts=0), "parts: expected 1 to 4, got 0"),
     (dict(encoding="nf4", block=48), "weight.block: expected a power of two from 32 to 4096 for nf4, got 48"),
+    (dict(weight=torch.zeros(2, 4, 33), encoding="int4", block=3), "block: expected an even number for int4, got 3"),
     (dict(encoding="int4", block=48), "weight: expected a multiple of 48 columns for int4, got 64"),
 ]
 
@@ -384,7 +404,7 @@ def test_parameters_are_bytes_that_give_the_weight(device, name, storage):
         module = torch.nn.ModuleDict({"weight": QuantizedParameters(weight, storage=storage)})
         assert all(tensor.dtype == storage and tensor.shape[0] == E for tensor in module.parameters())
         assert not any(tensor.requires_grad for tensor in module.parameters())
-        for made in (module, copy.deepcopy(module), module.to(torch.float16), module.double()):
+        for made in (module, copy.deepcopy(module), module.to(torch.float16), module.double(), module.type(torch.float16)):
             assert digest(made["weight"]()) == digest(weight) and made["weight"]().format == weight.format
     assert repr(module["weight"]) == f"QuantizedParameters({weight!r})"
 

@@ -307,6 +307,9 @@ from axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linear_lora impo
 from axolotl.integrations.kernels.libs.scattermoe_lora import ParallelExperts, parallel_linear_lora
 from axolotl.integrations.kernels.libs.scattermoe_lora.kernels.single import single2scatter
 from axolotl.integrations.kernels.libs.scattermoe_lora.multi_lora import scatter2scatter_multilora
+from axolotl.integrations.kernels.libs.scattermoe_lora.mx_weights import MXWeights, selective_nvfp4_weights_fwd
+from axolotl.integrations.kernels.libs.scattermoe_lora.selective_dequant import selective_expert_weights
+from axolotl.integrations.kernels.libs.scattermoe_lora.selective_dequant_kernel import selective_dequant_nf4_triton
 import axolotl.integrations.kernels.libs.scattermoe_lora.kernels.lora_ops as again
 import axolotl.integrations.kernels.libs.scattermoe_lora
 import axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linear_lora
@@ -314,6 +317,8 @@ assert callable(axolotl.integrations.kernels.libs.scattermoe_lora.parallel_linea
 assert parallel_linear_lora.__name__ == "parallel_linear_lora" and callable(parallel_linear_lora)
 assert again is lora_ops and lora_ops.__name__ == "smlora.scattermoe.kernels.lora_ops"
 assert axolotl.integrations.kernels.libs.scattermoe_lora.kernels.ops is base_ops
+assert MXWeights.__module__ == "smlora.scattermoe.mx_weights"
+assert selective_expert_weights.__module__ == "smlora.scattermoe.selective_dequant"
 assert flatten_sort_count.__module__ == "smlora.scattermoe.parallel_experts"
 """
 

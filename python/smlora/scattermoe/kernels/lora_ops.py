@@ -101,6 +101,20 @@ def scatter2scatter_lora_dX(DY, W, sorted_expert_idxs, sorted_scattered_idxs, k,
     return written_to(out, dx)
 
 
+def scatter2scatter_lora_mx(X, W_mx, sorted_expert_idxs, sorted_scattered_idxs, k, lora_A, lora_B, scaling, b=None,
+                            x_grouped=False, y_grouped=False, out=None, int64_indices=False):
+    """scatter2scatter_lora with MXWeights."""
+    return scatter2scatter_lora(X, W_mx.quantized, sorted_expert_idxs, sorted_scattered_idxs, k, lora_A, lora_B, scaling, b,
+                                x_grouped, y_grouped, out, int64_indices)
+
+
+def scatter2scatter_lora_dX_mx(DY, W_mx, sorted_expert_idxs, sorted_scattered_idxs, k, lora_A, lora_B, scaling,
+                               dy_grouped=True, dx_grouped=False, out=None, int64_indices=False):
+    """scatter2scatter_lora_dX with MXWeights."""
+    return scatter2scatter_lora_dX(DY, W_mx.quantized, sorted_expert_idxs, sorted_scattered_idxs, k, lora_A, lora_B, scaling,
+                                   dy_grouped, dx_grouped, out, int64_indices)
+
+
 def _gradients(DY, X, lora_A, lora_B, expert_offsets, scattered, E, k, scaling, x_order, y_order):
     A, B = adapters_as(X.dtype, lora_A, lora_B, E)
     scattered, offsets = routing_arrays(scattered, expert_offsets, E)
