@@ -35,6 +35,8 @@ def from_compressed_tensors(weight_packed, weight_scale, *, weight_global_scale=
         return from_nvfp4(weight_packed, weight_scale, weight_global_scale, divisor=True, parts=parts)
     parts = parts_of(weight_packed, parts)
     packed, scale = stacked("weight_packed", weight_packed), stacked("weight_scale", weight_scale)
+    if scale.dtype == torch.float8_e4m3fn:
+        raise ValueError("weight_global_scale: expected a tensor, as weight_scale is of float8_e4m3fn (nvfp4), got None")
     E, rows, _ = matrices("weight_packed", packed, 8)
     columns = _columns_of(weight_shape, packed)
     if scale.dim() != 3 or scale.shape[2] < 1 or columns % scale.shape[2]:

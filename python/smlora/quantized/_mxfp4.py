@@ -18,6 +18,11 @@ def from_mxfp4(blocks, scales):
         columns = groups * 32
     else:
         E, rows, columns = matrices("blocks", blocks, 2)
+    if columns % 32 or (blocks.dim() == 4 and blocks.shape[3] != 16):
+        raise ValueError(
+            "blocks: expected [E, rows, columns / 32, 16] or [E, rows, columns / 2] with columns a multiple of 32, got "
+            f"{list(blocks.shape)}"
+        )
     return QuantizedWeight("mxfp4", E, rows, columns, blocks, scales, block=32).check()
 
 
