@@ -108,7 +108,7 @@ def dequantize_experts(model, dtype=torch.bfloat16):
             module.register_parameter(name, torch.nn.Parameter(values, requires_grad=False))
     for module in model.modules():
         # What Transformers saves says no longer that experts are quantised.
-        quantizer = getattr(module, "hf_quantizer", None)
+        quantizer = vars(module).get("hf_quantizer")  # its own: wrappers such as PEFT's pass on what they do not have
         if getattr(quantizer, "experts_alone", False):
             quantizer.remove_quantization_config(module)
     return model

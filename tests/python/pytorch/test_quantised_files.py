@@ -182,6 +182,22 @@ def test_decoded_experts_whose_config_says_otherwise_are_not_saved(name, tmp_pat
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.parametrize("chosen", [None, "nf4"])
+def test_experts_below_adapters_can_be_decoded_merged_and_saved(chosen, tmp_path):
+    st.register(chosen)
+    folder = tmp_path / "model"
+    if chosen is None:
+        FILES["gpt-oss"](folder)
+    else:
+        plain().save_pretrained(folder)
+    model, ids = adapted(load(folder)), tokens()
+    merged = st.dequantize_experts(model, torch.float32).merge_and_unload()
+    assert getattr(merged.config, "quantization_config", None) is None
+    merged.save_pretrained(tmp_path / "merged")
+    st.register()
+    assert torch.equal(loss_of(load(tmp_path / "merged"), ids), loss_of(merged, ids))
+
+
 def test_gpt_oss_is_decoded_as_before_for_another_implementation(tmp_path):
     folder = FILES["gpt-oss"](tmp_path)
     model = load(folder, experts_implementation="eager")
