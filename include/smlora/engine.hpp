@@ -58,8 +58,8 @@ struct EngineOptions {
     /// With first_use: device memory that measuring may take meanwhile. Unset: an eighth of what is free.
     std::optional<std::uint64_t> tuning_memory_bytes;
     /// Device memory that quantised weights are unpacked to, at most, unless one expert's matrix is larger: forward and
-    /// backward_input go through the experts in slices that fit. Less than what an L2 cache holds several times over
-    /// costs speed. Unset: SMLORA_UNPACK_LIMIT (as SMLORA_CACHE_LIMIT), else 256 MiB.
+    /// backward_input go through the experts in slices that fit. A limit below several times the L2 cache costs speed.
+    /// Unset: SMLORA_UNPACK_LIMIT (as SMLORA_CACHE_LIMIT), else 256 MiB.
     std::optional<std::uint64_t> unpack_limit_bytes;
     /// Threads of the CPU backend, and of compiling; 0: one for each core that this process may use.
     int threads = 0;
