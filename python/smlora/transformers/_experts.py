@@ -182,7 +182,7 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     device_type = x.device.type
     dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
     adapters = getattr(module, "_smlora_adapters", {})
-    adapters = {name: _adapter(adapter, dtype) for name, adapter in adapters.items()}
+    adapters = {name: _adapter(active[-1], dtype) for name, active in adapters.items() if active}
     gates = top_k_weights
     if gates.dtype not in (x.dtype, torch.float32):
         gates = gates.float()

@@ -69,12 +69,13 @@ def _activate(original):
         module = self.get_base_layer()
         if not hasattr(module, "_smlora_adapters"):
             module._smlora_adapters = {}
-        adapters = module._smlora_adapters
-        adapters[self.parameter_name] = adapter_of(self, names[0])
+        # Threads that share a model activate the same adapter, each for itself; appending and removing are atomic.
+        active = module._smlora_adapters.setdefault(self.parameter_name, [])
+        active.append(adapter_of(self, names[0]))
         try:
             yield
         finally:
-            del adapters[self.parameter_name]
+            active.pop()
 
     return activate
 

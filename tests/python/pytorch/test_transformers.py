@@ -1,5 +1,6 @@
 """experts_implementation="smlora" against eager, in loss and in every gradient, on small random models."""
 
+import concurrent.futures
 import copy
 import warnings
 
@@ -162,6 +163,15 @@ def test_gradient_checkpointing():
         return with_adapter(model)
 
     compare(*both("qwen3_moe", prepare), tokens())
+
+
+def test_threads_share_a_model_with_adapters():
+    model, ids = with_adapter(build("qwen3_moe", "smlora")), torch.arange(40).view(4, 10)
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: model(input_ids=ids).logits, range(24)))
+    assert all(torch.equal(result, expected) for result in results)
 
 
 @pytest.mark.parametrize("targets", [TARGETS[:1], TARGETS[1:]])
