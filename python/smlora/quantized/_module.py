@@ -53,6 +53,15 @@ class QuantizedParameters(torch.nn.Module):
             tensors[name] = values if shape is None else values.view(-1, *shape)
         return QuantizedWeight.from_tensors(self._format._replace(E=E), tensors)
 
+    def _is_no_tensor(self, *_arguments, **_named):
+        raise NotImplementedError(
+            "a quantised weight that a module holds is no tensor; call it for its QuantizedWeight. Of Transformers' implementations of "
+            'experts smlora\'s alone computes with it: model.set_experts_implementation("smlora")'
+        )
+
+    # What the others do first with a weight of experts.
+    __getitem__ = transpose = _is_no_tensor
+
     def _apply(self, fn, recurse=True):
         """Bytes that are seen as numbers must not be cast as those."""
 

@@ -307,3 +307,13 @@ def test_held_experts_that_smlora_cannot_compute_are_refused():
         module.has_post_expert_norm = True
     with pytest.raises(NotImplementedError, match="normalises the output of each expert; its experts are quantised"):
         loss_of(model, tokens())
+
+
+@pytest.mark.parametrize("implementation", ["eager", "grouped_mm", "batched_mm"])
+def test_another_implementation_says_what_computes_with_quantised_experts(implementation):
+    model = st.quantize_experts(plain(), "nf4")
+    model.set_experts_implementation(implementation)
+    with pytest.raises(NotImplementedError, match=r'set_experts_implementation\("smlora"\)'):
+        loss_of(model, tokens())
+    model.set_experts_implementation("smlora")
+    assert torch.isfinite(loss_of(model, tokens()))
