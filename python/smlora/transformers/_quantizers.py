@@ -26,6 +26,11 @@ def is_ours(config):
     return getattr(config.get_text_config(), "_experts_implementation", None) == NAME
 
 
+def _has_experts(config):
+    counts = ("num_experts", "num_local_experts", "n_routed_experts")
+    return any(getattr(config.get_text_config(), name, None) for name in counts)
+
+
 def _is_plain(model, path):
     return is_plain(*get_module_from_name(model, path))
 
@@ -125,6 +130,11 @@ def _get_hf_quantizer(original):
     def get_hf_quantizer(config, *arguments, **named):
         quantizer, config, device_map = original(config, *arguments, **named)
         encoding = chosen if is_ours(config) else None
+        if chosen is not None and encoding is None and _has_experts(config):
+            warn_once(
+                f'register(quantize_experts="{chosen}") quantises the experts of models that are loaded with '
+                f'experts_implementation="{NAME}"; this one is not, and its experts stay as they are'
+            )
         if quantizer is None:
             # config.json had one, or there would be no attribute.
             if is_ours(config) and getattr(config, "quantization_config", "") is None:

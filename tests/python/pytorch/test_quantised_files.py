@@ -198,6 +198,16 @@ def test_experts_below_adapters_can_be_decoded_merged_and_saved(chosen, tmp_path
     assert torch.equal(loss_of(load(tmp_path / "merged"), ids), loss_of(merged, ids))
 
 
+def test_experts_of_another_implementation_are_not_quantised_and_it_is_said(tmp_path):
+    plain().save_pretrained(tmp_path)
+    st.register("nf4")
+    _warnings.warned.clear()
+    with pytest.warns(UserWarning, match='quantize_experts="nf4".*experts_implementation="smlora"; this one is not'):
+        model = load(tmp_path, experts_implementation="eager")
+    st.register()
+    assert not any(quantized_weight(module, name) for module in experts_of(model) for name in PARAMETERS)
+
+
 def test_gpt_oss_is_decoded_as_before_for_another_implementation(tmp_path):
     folder = FILES["gpt-oss"](tmp_path)
     model = load(folder, experts_implementation="eager")
