@@ -145,8 +145,8 @@ def main():
             continue
         experts = result["ms"] - results["nothing:bf16"]["ms"]
         result["experts_ms"] = experts
-        print(f"{who + ':' + weights:16} step {result['ms']:8.2f} ms   experts {experts:8.2f} ms   held {result['held_gib']:6.2f} GiB"
-              f"   peak {result['peak_gib']:6.2f} GiB   loss {result['loss'][0]:.4f} .. {result['loss'][1]:.4f}", flush=True)
+        print(f"{who + ':' + weights:16} step {result['ms']:8.2f} ms   experts {experts:8.2f} ms"
+              f"   held {result['held_gib']:6.2f} GiB   peak {result['peak_gib']:6.2f} GiB   loss {result['loss'][0]:.4f} .. {result['loss'][1]:.4f}", flush=True)
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(results, file, indent=1)

@@ -55,8 +55,8 @@ class QuantizedParameters(torch.nn.Module):
 
     def _is_no_tensor(self, *_arguments, **_named):
         raise NotImplementedError(
-            "a quantised weight that a module holds is no tensor; call it for its QuantizedWeight. Of Transformers' implementations of "
-            'experts smlora\'s alone computes with it: model.set_experts_implementation("smlora")'
+            "a quantised weight that a module holds is no tensor; call it for its QuantizedWeight. Of Transformers' "
+            'implementations of experts smlora\'s alone computes with it: model.set_experts_implementation("smlora")'
         )
 
     # What the others do first with a weight of experts.

@@ -121,8 +121,8 @@ def reason_not_to_save(model):
     method = getattr(method, "value", method)
     if method in _OF_EXPERTS and any(is_marked_as_decoded(module) for module in model.modules()):
         return (
-            f"the experts were decoded, but config.json would say that they are stored as {method}; save the adapters alone, before "
-            "they are merged"
+            f"the experts were decoded, but config.json would say that they are stored as {method}; save the adapters alone, "
+            "before they are merged"
         )
     for path, module in model.named_modules():
         for name in PARAMETERS:
