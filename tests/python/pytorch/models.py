@@ -93,3 +93,16 @@ def compare(eager, fused, ids):
         else:
             # Through every layer, and rounded in both models.
             assert_close(got[name], gradient, torch.float32, name, factor=2)
+
+
+def train(model, ids, steps):
+    """The loss before each step of AdamW."""
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
+    history = []
+    for _ in range(steps):
+        loss = loss_of(model, ids)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        history.append(float(loss.detach()))
+    return history

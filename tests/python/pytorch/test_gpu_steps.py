@@ -62,7 +62,7 @@ def drop_in_step():
 
 def experts_step():
     """Of a Transformers model's experts with PEFT's adapters."""
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="needs peft")
     from test_transformers import both, with_adapter
 
     _, model = both("qwen3_moe", with_adapter, device="cuda", dtype=torch.bfloat16)

@@ -121,7 +121,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_numbers(name):
-    numpy = pytest.importorskip("numpy")
+    numpy = pytest.importorskip("numpy", reason="needs numpy")
     for call in WHOLE[name]:
         for good in (3, numpy.int64(3), torch.tensor(3)):
             call(good)
@@ -135,7 +135,7 @@ def test_whole_numbers(name):
 
 @pytest.mark.parametrize("name", ["E", "K", "N", "R", "top_k"])
 def test_the_sizes_of_a_problem(name):
-    numpy = pytest.importorskip("numpy")
+    numpy = pytest.importorskip("numpy", reason="needs numpy")
     problem = smlora.Problem(4, 16, 16, 4, 2)
     assert problem._replace(**{name: numpy.int32(7)}).numbers() == problem._replace(**{name: 7}).numbers()
     for wrong, expected in (("7", "a whole number"), (7.0, "a whole number"), (-1, "[01] or more"),

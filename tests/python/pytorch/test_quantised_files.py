@@ -7,8 +7,8 @@ import weakref
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+peft = pytest.importorskip("peft", reason="needs peft")
 
 import smlora  # noqa: E402
 import smlora.transformers as st  # noqa: E402

@@ -6,11 +6,11 @@ import hashlib
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+peft = pytest.importorskip("peft", reason="needs peft")
 
 import smlora.transformers as st  # noqa: E402
-from models import TARGETS, compare, loss_of, randomise, tokens, with_adapter  # noqa: E402
+from models import TARGETS, compare, loss_of, randomise, tokens, train, with_adapter  # noqa: E402
 from quantised_models import KINDS, experts_of, fp8_experts, own, parametrised, plain  # noqa: E402
 from reference import assert_close, error  # noqa: E402
 from smlora.transformers import _experts, _warnings  # noqa: E402
@@ -64,14 +64,7 @@ def test_training_saving_loading_and_disabling(kind, tmp_path):
     model, ids = kind(), tokens()
     base = loss_of(copy.deepcopy(model), ids).detach()
     model = adapted(model)
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
-    history = []
-    for _ in range(6):
-        loss = loss_of(model, ids)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        history.append(float(loss.detach()))
+    history = train(model, ids, steps=6)
     assert history[-1] < history[0] - 0.02
     with model.disable_adapter():
         assert torch.equal(loss_of(model, ids), base)

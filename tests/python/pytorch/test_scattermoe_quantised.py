@@ -311,8 +311,8 @@ def test_shards_share_what_is_decoded(device, monkeypatch):
 
 
 def test_tensors_of_torchao(device):
-    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor").MXTensor
-    nv = pytest.importorskip("torchao.prototype.mx_formats.nvfp4_tensor").NVFP4Tensor
+    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor", reason="needs torchao").MXTensor
+    nv = pytest.importorskip("torchao.prototype.mx_formats.nvfp4_tensor", reason="needs torchao").NVFP4Tensor
     values, active = torch.randn(E, N, K, device=device, dtype=torch.bfloat16), torch.tensor([0, 3], device=device)
     for tensor, select in (
         (mx.to_mx(values, E2M1, 32), mx_weights.selective_mx_weights_fwd),
@@ -329,7 +329,7 @@ def test_tensors_of_torchao(device):
 
 @pytest.mark.parametrize("double", [False, True])
 def test_a_parameter_of_bitsandbytes(device, double):
-    functional = pytest.importorskip("bitsandbytes").functional
+    functional = pytest.importorskip("bitsandbytes", reason="needs bitsandbytes").functional
     flat = torch.randn(E * N * K, device=device, dtype=torch.bfloat16)
     codes, state = functional.quantize_4bit(flat, blocksize=64, quant_type="nf4", compress_statistics=double)
     active = torch.tensor([0, 3], device=device)

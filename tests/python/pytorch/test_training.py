@@ -5,8 +5,8 @@ import statistics
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+peft = pytest.importorskip("peft", reason="needs peft")
 
 import smlora.transformers as st  # noqa: E402
 

@@ -17,15 +17,13 @@ namespace {
 constexpr std::uint64_t mebibyte = 1 << 20;
 
 Problem qwen3_gate_up() {
-    Problem problem;
-    problem.E = 128;
-    problem.K = 2048;
-    problem.N = 1536;
-    problem.R = 16;
-    problem.top_k = 8;
-    problem.weight_layout = WeightLayout::enk;
-    problem.weights = usual_format(Encoding::nf4);
-    return problem;
+    return {.E = 128,
+            .K = 2048,
+            .N = 1536,
+            .R = 16,
+            .top_k = 8,
+            .weight_layout = WeightLayout::enk,
+            .weights = usual_format(Encoding::nf4)};
 }
 
 gpu::DeviceFacts h200() { return gpu::facts_of(gpu::arch_from_name("sm_90a")); }

@@ -6,63 +6,9 @@ import pytest
 import smlora
 import smlora.scattermoe as scattermoe
 import torch
-import torch.utils.checkpoint
 from quantised import OPTIONS, digest, random_weight
-from reference import Layer, OperatorsSeen, random_choices
-from torch.library import opcheck
-
-E, K, N, R, T, TOP_K = 5, 64, 32, 3, 11, 2
-
-
-def layer_of(device, **changes):
-    return Layer(E=E, K=K, N=N, R=R, T=T, top_k=TOP_K, device=device, **changes)
-
-
-def linear(layer, weight, **changes):
-    arguments = dict(scaling=layer.scaling, bias=layer.bias, gates=layer.gates if layer.uses_gates else None,
-                     x_rows=layer.x_rows, y_rows=layer.y_rows)
-    return smlora.moe_lora_linear(layer.x, weight, smlora.route(layer.choices, E), layer.A, layer.B, **(arguments | changes))
-
-
-def trained(layer):
-    return [leaf for name, leaf in layer.leaves().items() if name != "W"]
-
-
-def views(name, device, enk):
-    """A quantised weight [E, K, N], stored so or as [E, N, K]."""
-    return random_weight(name, E, N, K, device).transpose(1, 2) if enk else random_weight(name, E, K, N, device)
-
-
-class Mlp:
-    """The arguments of moe_lora_mlp but for the weights."""
-
-    def __init__(self, device, dtype=torch.float32, I=32):
-        def leaf(*shape):
-            return (torch.randn(shape, dtype=torch.float64) * shape[-1] ** -0.5).to(device, dtype).requires_grad_()
-
-        self.x = leaf(T, K)
-        self.gates = torch.rand(T, TOP_K, device=device).requires_grad_()
-        self.adapters = [leaf(E, R, K), leaf(E, 2 * I, R), leaf(E, R, I), leaf(E, K, R)]
-        self.biases = [leaf(E, 2 * I), leaf(E, K)]
-        self.choices = random_choices(T, TOP_K, E, device)
-
-    def leaves(self):
-        return [self.x, self.gates, *self.adapters, *self.biases]
-
-    def __call__(self, up, down):
-        A1, B1, A2, B2 = self.adapters
-        return smlora.moe_lora_mlp(
-            self.x, up, down, smlora.route(self.choices, E), self.gates, gate_up_lora=(A1, B1, 2.0), down_lora=(A2, B2, 0.5),
-            gate_up_bias=self.biases[0], down_bias=self.biases[1]
-        )
-
-
-def mlp_weights(name, device, I=32):
-    return (random_weight(name, E, 2 * I, K, device).transpose(1, 2), random_weight(name, E, K, I, device).transpose(1, 2))
-
-
-def same(got, expected):
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+from quantised_layers import E, K, N, R, T, TOP_K, Mlp, compare, layer_of, linear, mlp_weights, same, trained, views
+from reference import random_choices
 
 
 # ---- outputs and gradients --------------------------------------------------------------------------------------------
@@ -79,16 +25,6 @@ def test_linear_is_that_of_the_decoded_weight(device, name, dtype, enk):
         y = linear(layer, operand)
         results.append((y, *torch.autograd.grad(y.float().square().sum(), trained(layer))))
     compare(results, device, dtype)
-
-
-def compare(results, device, dtype):
-    """The CPU computes the same sums; a GPU's kernels of quantised weights may order them otherwise."""
-    for got, expected in zip(*results, strict=True):
-        if device.type == "cpu":
-            assert torch.equal(got, expected)
-        else:
-            error = (got - expected).double().norm() / expected.double().norm()
-            assert error <= {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 1e-3}[dtype]
 
 
 @pytest.mark.parametrize("x_rows, y_rows", [("token", "grouped"), ("scattered", "scattered"), ("grouped", "token")])
@@ -247,103 +183,6 @@ def test_gradients_of_a_batch(device):
     for i, dy in enumerate(batch):
         torch.testing.assert_close([gradient[i] for gradient in batched],
                                    list(torch.autograd.grad(y, trained(layer), dy, retain_graph=True)))
-
-
-# ---- compilers, checkpoints, autocast ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("name", OPTIONS)
-def test_compiled_whole_with_the_weight_as_an_argument(device, name, backend):
-    torch._dynamo.reset()
-    weight, layer = random_weight(name, E, N, K, device), layer_of(device, y_rows="token")
-
-    def step(x, A, B, gates, choices, weight):
-        routing = smlora.route(choices, E)
-        return smlora.moe_lora_linear(x, weight.transpose(1, 2), routing, A, B, scaling=2.0, gates=gates, y_rows="token").sin()
-
-    arguments = layer.x, layer.A, layer.B, layer.gates
-    compiled = torch.compile(step, fullgraph=True, backend=backend)
-    results = []
-    for function in (compiled, step):
-        y = function(*arguments, layer.choices, weight)
-        results.append((y, *torch.autograd.grad(y.square().sum(), arguments)))
-    torch.testing.assert_close(*results)
-
-
-def test_a_compiled_function_may_give_a_weight_back(device):
-    torch._dynamo.reset()
-    weight = random_weight("nvfp4", E, N, K, device)
-    compiled = torch.compile(lambda weight: weight[1:3].transpose(1, 2), fullgraph=True, backend="aot_eager")
-    part = compiled(weight)
-    assert part.format == weight[1:3].transpose(1, 2).format and digest(part) == digest(weight[1:3])
-
-
-def test_a_compiled_function_may_make_a_weight(device):
-    torch._dynamo.reset()
-    weight = random_weight("mxfp4", E, N, K, device)
-    compiled = torch.compile(lambda codes, scales: smlora.from_mxfp4(codes, scales).dequantize(torch.float32), fullgraph=True,
-                             backend="aot_eager")
-    assert torch.equal(compiled(weight.codes, weight.scales), weight.dequantize(torch.float32))
-
-
-def test_the_mlp_compiled_whole(device):
-    torch._dynamo.reset()
-    layer, weights = Mlp(device), mlp_weights("nf4_double", device)
-    compiled = torch.compile(lambda up, down: layer(up, down), fullgraph=True, backend="inductor")
-    results = []
-    for function in (compiled, layer):
-        out = function(*weights)
-        results.append((out, *torch.autograd.grad(out.square().sum(), layer.leaves())))
-    torch.testing.assert_close(*results)
-
-
-@pytest.mark.parametrize("use_reentrant", [True, False])
-def test_checkpointing(device, use_reentrant):
-    weight, layer = views("mxfp8", device, True), layer_of(device)
-
-    def projection(x, A, B, weight):
-        return smlora.moe_lora_linear(x, weight, smlora.route(layer.choices, E), A, B).sin()
-
-    arguments = layer.x, layer.A, layer.B
-    results = []
-    for y in (projection(*arguments, weight),
-              torch.utils.checkpoint.checkpoint(projection, *arguments, weight, use_reentrant=use_reentrant)):
-        for leaf in arguments:
-            leaf.grad = None
-        y.square().sum().backward()
-        results.append([y, *(leaf.grad for leaf in arguments)])
-    same(*results)
-
-
-def test_autocast_decodes_to_its_type(device):
-    weight, layer = views("fp8", device, True), layer_of(device, dtype=torch.float32)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        got, expected = linear(layer, weight), linear(layer, weight.dequantize(torch.bfloat16))
-    assert got.dtype == torch.bfloat16
-    compare([[got], [expected]], device, torch.bfloat16)
-
-
-def test_opcheck(device):
-    layer = layer_of(device, y_rows="token")
-    weight = views("nf4_double", device, True)
-    codes, parts, numbers = weight.operands()
-    _, scattered, offsets, k = smlora.route(layer.choices, E)
-    x, A, B, bias, gates = trained(layer)
-    opcheck(torch.ops.smlora.linear.default, (x, codes, A, B, bias, gates, scattered, offsets, k, 0, 0, 0.5, parts, numbers))
-    x, A, B, bias, gates = (leaf.detach() for leaf in trained(layer))
-    dy = torch.randn(T, N, device=device)
-    opcheck(torch.ops.smlora.forward.default,
-            (x, codes, A, B, bias, gates, scattered, offsets, k, 0, 0, 0.5, True, parts, numbers))
-    opcheck(torch.ops.smlora.backward_input.default,
-            (dy, codes, A, B, gates, scattered, offsets, x, bias, k, 0, 0, 0.5, True, True, parts, numbers))
-
-
-def test_operators_get_the_codes(device):
-    weight, layer = views("nf4", device, True), layer_of(device)
-    with OperatorsSeen() as seen:
-        linear(layer, weight)
-    assert "dequantize" not in seen.results and "forward" in seen.results
 
 
 # ---- the module -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from quantised import digest, same_bits
 
 @pytest.fixture
 def bitsandbytes():
-    return pytest.importorskip("bitsandbytes")
+    return pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 64), (2, 6, 80), (2, 5, 33)])
@@ -45,7 +45,7 @@ def test_a_linear4bit_for_each_expert(bitsandbytes, double):
 
 @pytest.mark.parametrize("double", [False, True])
 def test_a_parameter_that_was_replaced(bitsandbytes, double):
-    parametrize = pytest.importorskip("bitsandbytes.nn.parametrize")
+    parametrize = pytest.importorskip("bitsandbytes.nn.parametrize", reason="needs bitsandbytes")
     module = torch.nn.Module()
     module.experts = torch.nn.Parameter(torch.randn(3, 32, 64).bfloat16())
     parametrize.replace_parameter_4bit(module, "experts", compress_statistics=double, quant_type="nf4")
@@ -77,7 +77,7 @@ def test_int8_rows(bitsandbytes):
 
 
 def test_mx_tensors_of_torchao():
-    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor")
+    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor", reason="needs torchao")
     values = torch.randn(3, 32, 64)
     for encoding, dtype in (("mxfp8", torch.float8_e4m3fn), ("mxfp4", torch.float4_e2m1fn_x2)):
         tensor = mx.MXTensor.to_mx(values, dtype, 32)
@@ -93,7 +93,7 @@ def test_mx_tensors_of_torchao():
 
 @pytest.mark.parametrize("scale", [None, torch.tensor(0.01), "experts"])
 def test_nvfp4_tensors_of_torchao(scale):
-    nvfp4 = pytest.importorskip("torchao.prototype.mx_formats.nvfp4_tensor")
+    nvfp4 = pytest.importorskip("torchao.prototype.mx_formats.nvfp4_tensor", reason="needs torchao")
     scale = torch.rand(3, 1, 1) * 0.01 + 0.001 if scale == "experts" else scale
     tensor = nvfp4.NVFP4Tensor.to_nvfp4(torch.randn(3, 32, 64).bfloat16(), 16, per_tensor_scale=scale)
     weight = smlora.from_torchao(tensor)
@@ -102,8 +102,8 @@ def test_nvfp4_tensors_of_torchao(scale):
 
 
 def test_float8_tensors_of_torchao():
-    quantization = pytest.importorskip("torchao.quantization")
-    granularity = pytest.importorskip("torchao.quantization.granularity")
+    quantization = pytest.importorskip("torchao.quantization", reason="needs torchao")
+    granularity = pytest.importorskip("torchao.quantization.granularity", reason="needs torchao")
     tensor = quantization.Float8Tensor.from_hp(torch.randn(3, 32, 64), granularity=granularity.PerBlock([1, 16, 16]))
     weight = smlora.from_torchao(tensor)
     assert same_bits(weight.dequantize(torch.float32), tensor.dequantize(torch.float32))
@@ -113,7 +113,7 @@ def test_float8_tensors_of_torchao():
 
 
 def test_integer_tensors_of_torchao_are_refused():
-    quantization = pytest.importorskip("torchao.quantization")
+    quantization = pytest.importorskip("torchao.quantization", reason="needs torchao")
     linear = torch.nn.Linear(64, 32)
     quantization.quantize_(linear, quantization.Int8WeightOnlyConfig(version=2))
     with pytest.raises(ValueError, match="tensor: an Int8Tensor cannot be described, as its scales are the steps themselves"):
@@ -122,8 +122,8 @@ def test_integer_tensors_of_torchao_are_refused():
 
 @pytest.mark.parametrize("group", [32, 128])
 def test_int4_of_compressed_tensors(group):
-    compressors = pytest.importorskip("compressed_tensors.compressors")
-    quantization = pytest.importorskip("compressed_tensors.quantization")
+    compressors = pytest.importorskip("compressed_tensors.compressors", reason="needs compressed-tensors")
+    quantization = pytest.importorskip("compressed_tensors.quantization", reason="needs compressed-tensors")
     arguments = quantization.QuantizationArgs(num_bits=4, type="int", strategy="group", group_size=group, symmetric=True)
     scheme = quantization.QuantizationScheme(targets=["Linear"], weights=arguments)
     experts = []
@@ -139,8 +139,8 @@ def test_int4_of_compressed_tensors(group):
 
 
 def test_nvfp4_of_compressed_tensors_with_gate_and_up_apart():
-    compressors = pytest.importorskip("compressed_tensors.compressors")
-    quantization = pytest.importorskip("compressed_tensors.quantization")
+    compressors = pytest.importorskip("compressed_tensors.compressors", reason="needs compressed-tensors")
+    quantization = pytest.importorskip("compressed_tensors.quantization", reason="needs compressed-tensors")
     arguments = quantization.QuantizationArgs(num_bits=4, type="float", strategy="tensor_group", group_size=16, symmetric=True,
                                               dynamic=False)
     scheme = quantization.QuantizationScheme(targets=["Linear"], weights=arguments)

@@ -1,0 +1,74 @@
+"""QuantizedParameters: a quantised weight as a part of a module."""
+
+import copy
+
+import pytest
+import smlora
+import torch
+from quantised import OPTIONS, digest, random_weight
+from smlora.quantized import QuantizedParameters
+
+
+@pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_parameters_are_bytes_that_give_the_weight(device, name, storage):
+    for E in (4, 1):
+        weight = random_weight(name, E, 256, 64, device)
+        module = torch.nn.ModuleDict({"weight": QuantizedParameters(weight, storage=storage)})
+        assert all(tensor.dtype == storage and tensor.shape[0] == E for tensor in module.parameters())
+        assert not any(tensor.requires_grad for tensor in module.parameters())
+        for made in (module, copy.deepcopy(module), module.to(torch.float16), module.double(), module.type(torch.float16)):
+            assert digest(made["weight"]()) == digest(weight) and made["weight"]().format == weight.format
+    assert repr(module["weight"]) == f"QuantizedParameters({weight!r})"
+
+
+def test_parameters_share_the_memory_of_the_weight():
+    weight = random_weight("mxfp4", 4, 8, 64)
+    assert QuantizedParameters(weight).codes.data_ptr() == weight.codes.data_ptr()
+    assert QuantizedParameters(weight)().scales.data_ptr() == weight.scales.data_ptr()
+
+
+def test_storage_that_the_bytes_do_not_fill_is_refused():
+    odd = smlora.quantize(torch.randn(2, 3, 33), "int8")
+    with pytest.raises(ValueError, match="storage: expected a type whose size divides the 99 bytes of weight.codes"):
+        QuantizedParameters(odd, storage=torch.bfloat16)
+    assert digest(QuantizedParameters(odd)()) == digest(odd)
+
+
+def test_fsdp2_shards_it(tmp_path):
+    """In one process: it still makes its own parameters and gathers them."""
+    distributed = pytest.importorskip("torch.distributed", reason="needs torch")
+    fsdp = pytest.importorskip("torch.distributed.fsdp", reason="needs torch")
+    weight = random_weight("nf4_double", 4, 256, 64)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+        for policy in (fsdp.MixedPrecisionPolicy(), fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16)):
+            module = QuantizedParameters(weight, storage=torch.bfloat16)
+            fsdp.fully_shard(module, mesh=mesh, mp_policy=policy)
+            assert digest(module()) == digest(weight)
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_state_dict_comes_back(name):
+    weight, other = random_weight(name, 4, 256, 64), random_weight(name, 4, 256, 64)
+    state = QuantizedParameters(weight).state_dict()
+    for assign in (False, True):
+        module = QuantizedParameters(other.to("meta") if assign else other)
+        assert module.load_state_dict(state, assign=assign).missing_keys == []
+        assert digest(module()) == digest(weight)
+
+
+def test_a_state_dict_of_another_format_is_refused():
+    factor = random_weight("nvfp4", 2, 4, 64)
+    divisor = smlora.from_nvfp4(factor.codes, factor.scales, factor.global_scales, divisor=True, parts=2)
+    with pytest.raises(RuntimeError, match="format: expected .*the weight is stored otherwise"):
+        QuantizedParameters(factor).load_state_dict(QuantizedParameters(divisor).state_dict())
+
+
+def test_a_weight_whose_blocks_straddle_experts_is_stored_whole():
+    weight = smlora.quantize(torch.randn(3, 5, 33), "nf4")
+    module = QuantizedParameters(weight)
+    assert module.codes.dim() == 1 and digest(module()) == digest(weight)
