@@ -80,8 +80,7 @@ enum {
 
 /* Bytes of one element; 0 for any other value. */
 SMLORA_API size_t smlora_dtype_size(smlora_dtype dtype);
-/* "bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0"; null for any other value. Static.
- */
+/* "bf16", "fp16", "fp32", "fp64", "int32", "int64", "uint8", "int8", "e4m3", "e8m0"; else null. Static. */
 SMLORA_API const char* smlora_dtype_name(smlora_dtype dtype);
 /* The inverse, which also takes "bfloat16", "float16", "half", "float32", "float", "float64" and "double". */
 SMLORA_API smlora_status smlora_dtype_from_name(const char* text, smlora_dtype* dtype);

@@ -35,8 +35,9 @@ class Parts {
     Device& device_;
 };
 
-/// As QuantizedWeight.operands() gives it.
-smlora_weight quantized_weight(PyObject* codes, PyObject* part_list, PyObject* format, Device& device) {
+/// As QuantizedWeight.operands() gives it. `transposed`: whether it is passed as the view [E, columns, rows].
+smlora_weight quantized_weight(PyObject* codes, PyObject* part_list, PyObject* format, Device& device,
+                               bool* transposed = nullptr) {
     smlora_weight weight{};
     const std::vector<PyObject*> numbers = items_of(format);
     Arguments fields(numbers.data(), static_cast<Py_ssize_t>(numbers.size()));
@@ -48,7 +49,8 @@ smlora_weight quantized_weight(PyObject* codes, PyObject* part_list, PyObject* f
     weight.parts = fields.integer();
     weight.double_quantization.block = fields.integer();
     weight.global_scale = static_cast<smlora_global_scale>(fields.integer());
-    fields.integer();  // which way round the view is
+    const bool view = fields.integer() != 0;
+    if (transposed != nullptr) *transposed = view;
     fields.end();
     device.check(codes, "W.codes");
     weight.codes = to_tensor(codes, "W.codes", Types::packed);
@@ -118,9 +120,9 @@ struct Call {
             args.W = plain_weight(a.W);
             return;
         }
-        quantized = quantized_weight(a.W, a.weight_parts, a.weight_format, device);
+        bool transposed = false;
+        quantized = quantized_weight(a.W, a.weight_parts, a.weight_format, device, &transposed);
         args.quantized = &quantized;
-        const bool transposed = integers_of(a.weight_format).back() != 0;
         problem.weight_layout = transposed ? SMLORA_WEIGHT_ENK : SMLORA_WEIGHT_EKN;
         problem.E = quantized.E;
         problem.K = transposed ? quantized.columns : quantized.rows;
