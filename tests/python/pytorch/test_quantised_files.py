@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from smlora.transformers import _warnings  # noqa: E402
 from smlora.transformers._weights import PARAMETERS, quantized_weight  # noqa: E402
 from test_quantised_models import adapted, compare, decoded, digest  # noqa: E402
+from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer  # noqa: E402
 from transformers.trainer_utils import validate_quantization_for_training  # noqa: E402
 
 
@@ -27,6 +28,22 @@ def nothing_chosen():
     """As after smlora.transformers.register()."""
     yield
     st.register()
+
+
+@pytest.fixture(autouse=True)
+def without_fp8(monkeypatch):
+    """Transformers decodes FP8 checkpoints, as it does on the CPU and below compute capability 8.9."""
+
+    def decode(self, *arguments, **named):
+        self.quantization_config.dequantize = True
+
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", decode)
+
+
+@pytest.fixture
+def with_fp8(without_fp8, monkeypatch):
+    """Transformers keeps FP8 checkpoints, as it does on a GPU of compute capability 8.9."""
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda self, *arguments, **named: None)
 
 
 @pytest.fixture(params=FILES)
@@ -120,11 +137,7 @@ def test_what_could_not_be_read_again_is_not_saved(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fp8", "fp8, bf16 scales", "fp8, two half blocks", "mxfp8", "DeepSeek-V4's fp4"])
-def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp_path, monkeypatch):
-    """As on a GPU of compute capability 8.9."""
-    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
-
-    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda self, *arguments, **named: None)
+def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp_path, with_fp8):
     folder = FILES[name](tmp_path)
     model = load(folder)
     assert {type(module).__name__ for module in experts_of(model)} == {"FP8Experts"}
@@ -170,12 +183,9 @@ def test_decoded_experts_can_be_saved(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["int4 in groups of 32", "NVFP4 of compressed-tensors", "fp8"])
-def test_decoded_experts_whose_config_says_otherwise_are_not_saved(name, tmp_path, monkeypatch):
+def test_decoded_experts_whose_config_says_otherwise_are_not_saved(name, tmp_path, with_fp8):
     if name != "fp8":
         pytest.importorskip("compressed_tensors", reason="Transformers needs it for these files")
-    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
-
-    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda self, *arguments, **named: None)
     model = st.dequantize_experts(load(FILES[name](tmp_path)), torch.float32)
     with pytest.raises(NotImplementedError, match="experts were decoded, but config.json would say that they are stored as"):
         model.save_pretrained(tmp_path / "again")
@@ -337,7 +347,7 @@ def test_load_in_4bit_quantises_experts_too(tmp_path):
     twin = decoded(model)
     model = adapted(model)
     validate_quantization_for_training(model)
-    compare(adapted(twin), model, tokens())
+    compare(adapted(twin), model, tokens().to(model.device))
 
 
 def test_load_in_4bit_says_that_experts_were_left(tmp_path):
