@@ -13,24 +13,33 @@ class QuantizedParameters(torch.nn.Module):
     """The tensors of a `QuantizedWeight` as frozen parameters of bytes. Called, it gives the weight, of the same memory. No
     cast of the module changes them, and what shards parameters along their first dimension shards them along the experts.
 
-    Tensors with values for each expert are parameters [E, bytes], or [bytes] where a block of nf4 or fp4 holds values of two
-    experts. Those for all experts are buffers, and so is `format`: loading a state_dict of another format is an error.
-    storage: uint8, or the type that the bytes are seen as. FSDP2 takes parameters of floating point alone: give it the
+    Tensors with values for each expert are parameters [E, .., bytes], or [bytes] where a block of nf4 or fp4 holds values of
+    two experts. Those for all experts are buffers, and so is `format`: loading a state_dict of another format is an error.
+    storage: uint8, or the type that the bytes are seen as, [E, ..]. FSDP2 takes parameters of floating point alone: give it the
     param_dtype of its MixedPrecisionPolicy, else bfloat16."""
 
     def __init__(self, weight, *, storage=torch.uint8):
         super().__init__()
-        self._format, self._types = weight.format, {}
+        self._format, self._types, self._views = weight.format, {}, {}
         whole = _straddles(weight)
+        self._by_expert = not whole
         for name, tensor in weight.tensors().items():
-            by_expert = not whole and name not in _OF_ALL_EXPERTS
-            # The extents of one expert; None where they do not begin with the experts.
-            self._types[name] = tensor.dtype, tuple(tensor.shape[1:]) if by_expert and tensor.shape[0] == weight.E else None
-            stored = tensor.detach().contiguous().view(-1).view(torch.uint8)
-            stored = stored.view(weight.E, -1) if by_expert else stored
+            self._types[name] = tensor.dtype
+            stored = tensor.detach().contiguous()
+            if whole or name in _OF_ALL_EXPERTS:
+                stored = stored.view(-1)
+            elif stored.dim() == 1 or stored.shape[0] != weight.E:
+                stored = stored.view(weight.E, -1)
+            shape, stored = (-1, *stored.shape[1:]), stored.view(torch.uint8)
             if name in _OF_ALL_EXPERTS:
+                self._views[name] = _steps(torch.uint8, tensor.dtype)
                 self.register_buffer(name, stored)
                 continue
+            self._views[name] = _steps(storage, tensor.dtype)
+            if storage != torch.uint8:
+                # The bytes of a row may be no multiple of its size.
+                stored = stored.view(-1) if whole else stored.view(weight.E, -1)
+                self._views[name] = (*self._views[name], shape)
             if stored.shape[-1] % storage.itemsize:
                 raise ValueError(
                     f"storage: expected a type whose size divides the {stored.shape[-1]} bytes of weight.{name}, got {storage}"
@@ -41,17 +50,24 @@ class QuantizedParameters(torch.nn.Module):
     def _numbers(self):
         """What has to be the same to read the bytes in the same way."""
         encoding, _, *rest = self._format.numbers()
-        return [encoding, *rest, *(_KNOWN_TYPES.index(dtype) for dtype, _ in self._types.values())]
+        return [encoding, *rest, *(_KNOWN_TYPES.index(dtype) for dtype in self._types.values())]
 
     def forward(self):
-        tensors, E = {}, self._format.E
-        for name, (dtype, shape) in self._types.items():
-            stored = getattr(self, name)
-            if stored.dim() == 2:
-                E = stored.shape[0]
-            values = stored.view(torch.uint8).view(dtype)
-            tensors[name] = values if shape is None else values.view(-1, *shape)
-        return QuantizedWeight.from_tensors(self._format._replace(E=E), tensors)
+        # Neither tensors nor views of them are kept from one call to the next: others may have taken their place.
+        tensors, parameters, buffers = {}, self._parameters, self._buffers
+        for name, steps in self._views.items():
+            values = parameters.get(name)
+            if values is None:
+                values = buffers.get(name)
+            if values is None:  # an attribute of what shards or parametrises it
+                values = getattr(self, name)
+            for step in steps:
+                values = values.view(step)
+            tensors[name] = values
+        format = self._format
+        if self._by_expert and tensors["codes"].shape[0] != format.E:  # one of several shards
+            format = format._replace(E=tensors["codes"].shape[0])
+        return QuantizedWeight.from_tensors(format, tensors)
 
     def _is_no_tensor(self, *_arguments, **_named):
         raise NotImplementedError(
@@ -83,6 +99,13 @@ class QuantizedParameters(torch.nn.Module):
 
     def extra_repr(self):
         return repr(self())
+
+
+def _steps(stored, dtype):
+    """The views that make values of `dtype` of what is stored as bytes that are seen as `stored`."""
+    if stored == dtype:
+        return ()
+    return (dtype,) if torch.uint8 in (stored, dtype) else (torch.uint8, dtype)
 
 
 def _straddles(weight):

@@ -1,6 +1,7 @@
 """QuantizedParameters: a quantised weight as a part of a module."""
 
 import copy
+import weakref
 
 import pytest
 import smlora
@@ -28,11 +29,100 @@ def test_parameters_share_the_memory_of_the_weight():
     assert QuantizedParameters(weight)().scales.data_ptr() == weight.scales.data_ptr()
 
 
+def _assigned(module, other):
+    module.load_state_dict(other.state_dict(), assign=True)
+    return module()
+
+
+def _put_into_data(module, other):
+    for name, parameter in module.named_parameters():
+        parameter.data = other.get_parameter(name).data
+    for name, buffer in module.named_buffers():
+        buffer.data = other.get_buffer(name)
+    return module()
+
+
+def _registered(module, other):
+    for name, parameter in other.named_parameters():
+        setattr(module, name, torch.nn.Parameter(parameter.detach(), requires_grad=False))
+    for name, buffer in other.named_buffers():
+        setattr(module, name, buffer)
+    return module()
+
+
+def _as_attributes(module, other):
+    """As FSDP1 does it."""
+    for name, parameter in other.named_parameters():
+        del module._parameters[name]
+        setattr(module, name, parameter.detach())
+    return _put_into_data(module, other)
+
+
+def _functionally(module, other):
+    return torch.func.functional_call(module, other.state_dict())
+
+
+REPLACED = {
+    "load_state_dict": lambda module, other: (module.load_state_dict(other.state_dict()), module())[1],
+    "load_state_dict, assign": _assigned, "data": _put_into_data, "register": _registered, "attributes": _as_attributes,
+    "functional_call": _functionally,
+}
+
+
+@pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16])
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("how", REPLACED)
+def test_tensors_that_take_the_place_of_others_are_seen(how, name, storage):
+    weights = [random_weight(name, 4, 256, 64) for _ in range(2)]
+    module, other = (QuantizedParameters(weight, storage=storage) for weight in weights)
+    assert digest(module()) == digest(weights[0]) != digest(weights[1])
+    assert digest(REPLACED[how](module, other)) == digest(weights[1])
+    if how == "functional_call":
+        assert digest(module()) == digest(weights[0])
+
+
+def test_a_compiled_function_sees_tensors_that_take_the_place_of_others():
+    torch._dynamo.reset()
+    weights = [random_weight("nf4_double", 4, 256, 64) for _ in range(2)]
+    module, other = map(QuantizedParameters, weights)
+    compiled = torch.compile(lambda: module().dequantize(torch.float32) + 1, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(), weights[0].dequantize(torch.float32) + 1)
+    for replace in (_put_into_data, _assigned):
+        replace(module, other)
+        assert torch.equal(compiled(), weights[1].dequantize(torch.float32) + 1)
+        _put_into_data(module, QuantizedParameters(weights[0]))
+        assert torch.equal(compiled(), weights[0].dequantize(torch.float32) + 1)
+
+
+def test_a_call_keeps_nothing_of_what_takes_the_place_of_it():
+    """What swaps weights in and out of a device's memory frees the old ones by dropping them."""
+    module = QuantizedParameters(random_weight("mxfp8", 4, 8, 64))
+    module()
+    codes = weakref.ref(module.codes.untyped_storage())
+    module.codes.data = torch.empty(0, dtype=torch.uint8)
+    assert codes() is None
+
+
+def test_shards_are_weights_of_some_experts():
+    weight = random_weight("nf4_double", 4, 256, 64)
+    module, expected = QuantizedParameters(weight), weight[1:3]
+    for parameter in module.parameters():
+        parameter.data = parameter[1:3]
+    assert module().E == 2 and digest(module()) == digest(expected)
+
+
 def test_storage_that_the_bytes_do_not_fill_is_refused():
     odd = smlora.quantize(torch.randn(2, 3, 33), "int8")
     with pytest.raises(ValueError, match="storage: expected a type whose size divides the 99 bytes of weight.codes"):
         QuantizedParameters(odd, storage=torch.bfloat16)
     assert digest(QuantizedParameters(odd)()) == digest(odd)
+
+
+def test_rows_that_the_storage_does_not_fill():
+    """An expert does."""
+    odd = smlora.quantize(torch.randn(2, 4, 96), "mxfp8")
+    module = QuantizedParameters(odd, storage=torch.bfloat16)
+    assert module.scales.shape == (2, 6) and digest(module()) == digest(odd) and module().format == odd.format
 
 
 def test_fsdp2_shards_it(tmp_path):
