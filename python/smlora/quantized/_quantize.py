@@ -60,14 +60,32 @@ def _expert_by_expert(weight, encoding, block, parts):
     return fields
 
 
-def _block_of(encoding, block, columns):
+def _check_of_the_library(encoding, block):
+    """Of blocks along all values, with the smallest weight."""
+    codes, scales, table = (torch.empty(n, dtype=dtype, device="cpu")
+                            for n, dtype in ((1, torch.uint8), (1, torch.float32), (16, torch.float32)))
+    try:
+        QuantizedWeight(encoding, 1, 1, 2, codes, scales, block=block, table=table).check()
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("weight.")) from None
+
+
+def check_options(encoding, block, double):
+    """(block, double) of `quantize`, as numbers."""
+    double = check_flag("double", double)
     if block is None:
-        return _BLOCKS[encoding]
-    if encoding not in _ANY_BLOCK:
-        if block != _BLOCKS[encoding]:
-            raise ValueError(f"block: expected None for {encoding}, which has no other than its own, got {block}")
-        return block
-    return check_whole("block", block, 1, INT32_MAX)
+        block = _BLOCKS[encoding]
+    elif encoding in _ANY_BLOCK:
+        block = check_whole("block", block, 1, INT32_MAX)
+    elif block != _BLOCKS[encoding]:
+        raise ValueError(f"block: expected None for {encoding}, which has no other than its own, got {block}")
+    if encoding in ("nf4", "fp4"):
+        _check_of_the_library(encoding, block)
+    elif double:
+        raise ValueError(f"double: expected False for {encoding}, whose scales are not quantised, got True")
+    elif encoding == "int4" and block % 2:
+        raise ValueError(f"block: expected an even number for int4, got {block}")
+    return block, double
 
 
 @torch.no_grad()
@@ -91,17 +109,13 @@ def quantize(weight, encoding, *, block=None, double=False, parts=1):
     E, rows, columns = weight.shape
     if weight.numel() == 0:
         raise ValueError(f"weight: expected values, got {list(weight.shape)}")
-    block, parts = _block_of(encoding, block, columns), check_whole("parts", parts, 1, rows)
+    parts, (block, double) = check_whole("parts", parts, 1, rows), check_options(encoding, block, double)
     if rows % parts:
         raise ValueError(f"parts: expected a divisor of rows = {rows}, got {parts}")
-    if encoding not in ("nf4", "fp4"):
-        if check_flag("double", double):
-            raise ValueError(f"double: expected False for {encoding}, whose scales are not quantised, got True")
-        if encoding == "int4" and block % 2:
-            raise ValueError(f"block: expected an even number for int4, got {block}")
+    if encoding in ("nf4", "fp4"):
+        fields = _bitsandbytes(weight.detach(), encoding, block, double)
+    else:
         if encoding != "fp8" and block and columns % block:
             raise ValueError(f"weight: expected a multiple of {block} columns for {encoding}, got {columns}")
         fields = _expert_by_expert(weight.detach(), encoding, block, parts)
-    else:
-        fields = _bitsandbytes(weight.detach(), encoding, block, check_flag("double", double))
     return QuantizedWeight(encoding, E, rows, columns, block=block, parts=parts, **fields).check()

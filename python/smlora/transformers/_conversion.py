@@ -1,10 +1,14 @@
 """Quantised experts of plain ones, and the reverse."""
 
+import functools
+from typing import NamedTuple, Optional
+
 import torch
 from torch.nn.utils import parametrize
 
 from smlora._arguments import check_choice
 from smlora.quantized import QuantizedParameters, quantize
+from smlora.quantized._quantize import check_options
 from smlora.transformers._experts import find_out_anew, reason_against
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import (
@@ -18,6 +22,21 @@ from smlora.transformers._weights import (
 )
 
 ENCODINGS = ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")
+
+
+class Quantisation(NamedTuple):
+    """What `smlora.quantize` is told, but for what the weight itself says."""
+
+    encoding: str
+    block: Optional[int] = None
+    double: bool = False
+
+
+def checked(name, encoding, block, double):
+    """The Quantisation. `name`: what the caller calls the encoding."""
+    check_choice(name, encoding, ENCODINGS)
+    check_options(encoding, block, double)
+    return Quantisation(encoding, block, double)
 
 
 _OF_EXPERTS = ("compressed-tensors", "fp8", "mxfp8")
@@ -57,21 +76,35 @@ def hold(module, name, weight):
     module._is_hf_initialized = held._is_hf_initialized = True
 
 
-def quantized(module, name, values, encoding):
-    """The QuantizedWeight of `values`, those of the module's parameter `name`."""
-    # Of gate and up in one weight each has scales of its own, as in files that have them apart.
-    apart = name == "gate_up_proj" and encoding in ("fp8", "nvfp4") and not module.is_transposed
-    return quantize(values, encoding, parts=2 if apart else 1)
+def _parts_of(module, name, encoding):
+    """Of gate and up in one weight each has scales of its own, as in files that have them apart."""
+    return 2 if name == "gate_up_proj" and encoding in ("fp8", "nvfp4") and not module.is_transposed else 1
+
+
+def quantized(module, name, values, how):
+    """The QuantizedWeight of `values`, those of the module's parameter `name`, by a Quantisation."""
+    return quantize(values, how.encoding, block=how.block, double=how.double, parts=_parts_of(module, name, how.encoding))
+
+
+@functools.cache
+def _bytes_of_value(shape, parts, how):
+    values = torch.empty(shape, device="meta")
+    return quantize(values, how.encoding, block=how.block, double=how.double, parts=parts).nbytes / values.numel()
+
+
+def bytes_of_value(module, name, how):
+    """Of a value of the module's parameter `name` with its share of the scales, once it is quantised."""
+    return _bytes_of_value(module._parameters[name].shape, _parts_of(module, name, how.encoding), how)
 
 
 @torch.no_grad()
-def quantize_experts(model, encoding):
+def quantize_experts(model, encoding, *, block=None, double=False):
     """Quantises every plain weight of experts in `model` that smlora computes, one after the other, and returns the model: what
-    register(quantize_experts=encoding) does while a model is loaded. encoding: as `smlora.quantize` takes it. Adapters come
-    after it."""
-    check_choice("encoding", encoding, ENCODINGS)
+    register(quantize_experts=encoding) does while a model is loaded. encoding, block, double: as `smlora.quantize` takes them.
+    Adapters come after it."""
+    how = checked("encoding", encoding, block, double)
     for module, name in list(plain_experts(model)):
-        hold(module, name, quantized(module, name, module._parameters[name].detach(), encoding))
+        hold(module, name, quantized(module, name, module._parameters[name].detach(), how))
     warn_of_others(model)
     return model
 

@@ -8,18 +8,21 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from smlora.transformers._conversion import hold, is_plain, plain_experts, quantize_experts, quantized, reason_not_to_save
+from smlora.transformers._conversion import (
+    bytes_of_value,
+    hold,
+    is_plain,
+    plain_experts,
+    quantize_experts,
+    quantized,
+    reason_not_to_save,
+)
 from smlora.transformers._experts import NAME
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import is_quantized
 
-_BYTES = {
-    "nf4": 0.5625, "fp4": 0.5625, "mxfp4": 0.53125, "nvfp4": 0.5625, "int4": 0.5625, "fp8": 1.0, "mxfp8": 1.03125, "int8": 1.0
-}
-"""Of a value with its scales."""
-
 chosen = None
-"""The encoding of register(quantize_experts=..)."""
+"""The Quantisation of register(quantize_experts=..)."""
 
 
 def is_ours(config):
@@ -38,8 +41,8 @@ def _is_plain(model, path):
 class _QuantizeExperts(ConversionOps):
     """Of values that were read, converted and moved to their device: the last step before they would become parameters."""
 
-    def __init__(self, encoding, otherwise):
-        self.encoding, self.otherwise = encoding, otherwise
+    def __init__(self, how, otherwise):
+        self.how, self.otherwise = how, otherwise
 
     def convert(self, input_dict, *, model, full_layer_name, missing_keys, **named):
         if not _is_plain(model, full_layer_name):
@@ -49,7 +52,7 @@ class _QuantizeExperts(ConversionOps):
         (values,) = input_dict.values()
         module, name = get_module_from_name(model, full_layer_name)
         values = values[0] if isinstance(values, list) else values
-        hold(module, name, quantized(module, name, values, self.encoding))
+        hold(module, name, quantized(module, name, values, self.how))
         missing_keys.discard(full_layer_name)
         return {}
 
@@ -58,23 +61,23 @@ class _WithExperts:
     """Before the class of a quantiser: weights of experts are quantised, too."""
 
     def param_needs_quantization(self, model, param_name, **named):
-        if self.encoding is not None and _is_plain(model, param_name):
+        if self.how is not None and _is_plain(model, param_name):
             return True
         return super().param_needs_quantization(model, param_name, **named)
 
     def param_element_size(self, model, param_name, param):
-        if self.encoding is not None and _is_plain(model, param_name):
-            return _BYTES[self.encoding]
+        if self.how is not None and _is_plain(model, param_name):
+            return bytes_of_value(*get_module_from_name(model, param_name), self.how)
         return super().param_element_size(model, param_name, param)
 
     def get_quantize_ops(self):
-        return _QuantizeExperts(self.encoding, super().get_quantize_ops())
+        return _QuantizeExperts(self.how, super().get_quantize_ops())
 
     def _process_model_after_weight_loading(self, model, **named):
         """What is left is in a file whose other layers were quantised before, or was not asked for."""
         left = next(plain_experts(model), None)
-        if self.encoding is not None:
-            quantize_experts(model, self.encoding)
+        if self.how is not None:
+            quantize_experts(model, **self.how._asdict())
         elif left is not None:
             module, name = left
             method = getattr(self.quantization_config.quant_method, "value", self.quantization_config.quant_method)
@@ -110,10 +113,10 @@ class _Nothing(HfQuantizer):
         return model
 
 
-def _with_experts(quantizer, encoding):
+def _with_experts(quantizer, how):
     """The same quantiser, of a class that quantises experts, too."""
     kind = type(quantizer)
-    kind = type(kind.__name__, (_WithExperts, kind), {"encoding": encoding})
+    kind = type(kind.__name__, (_WithExperts, kind), {"how": how})
     extended = kind.__new__(kind)
     vars(extended).update(vars(quantizer))
     return extended
@@ -129,10 +132,10 @@ def _get_hf_quantizer(original):
     @functools.wraps(original)
     def get_hf_quantizer(config, *arguments, **named):
         quantizer, config, device_map = original(config, *arguments, **named)
-        encoding = chosen if is_ours(config) else None
-        if chosen is not None and encoding is None and _has_experts(config):
+        how = chosen if is_ours(config) else None
+        if chosen is not None and how is None and _has_experts(config):
             warn_once(
-                f'register(quantize_experts="{chosen}") quantises the experts of models that are loaded with '
+                f'register(quantize_experts="{chosen.encoding}") quantises the experts of models that are loaded with '
                 f'experts_implementation="{NAME}"; this one is not, and its experts stay as they are'
             )
         if quantizer is None:
@@ -142,10 +145,10 @@ def _get_hf_quantizer(original):
                     "quantization_config=None hides from Transformers that the checkpoint is quantised; leave it out, or "
                     "experts are random numbers"
                 )
-            if encoding is not None:
-                quantizer = _with_experts(_Nothing(_ExpertsConfig(), pre_quantized=False), encoding)
-        elif quantizer.quantization_config.quant_method == "bitsandbytes" or (encoding and not quantizer.pre_quantized):
-            quantizer = _with_experts(quantizer, encoding)
+            if how is not None:
+                quantizer = _with_experts(_Nothing(_ExpertsConfig(), pre_quantized=False), how)
+        elif quantizer.quantization_config.quant_method == "bitsandbytes" or (how and not quantizer.pre_quantized):
+            quantizer = _with_experts(quantizer, how)
         elif quantizer.pre_quantized and is_ours(config) and _decodes(quantizer):
             warn_once(
                 "this version of Transformers decodes the experts of quantised checkpoints; from 5.22 on smlora reads them "
@@ -170,9 +173,9 @@ def _save_pretrained(original):
     return save_pretrained
 
 
-def register_quantizers(encoding):
+def register_quantizers(how):
     global chosen
-    chosen = encoding
+    chosen = how
     loading = transformers.modeling_utils
     if not getattr(loading.get_hf_quantizer, "_smlora", False):
         loading.get_hf_quantizer = _get_hf_quantizer(loading.get_hf_quantizer)

@@ -264,17 +264,44 @@ def test_zero_points_are_refused(tmp_path, caplog, monkeypatch):
 # ---- quantisation while loading ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4"])
-def test_quantising_while_loading_gives_what_it_gives_afterwards(encoding, tmp_path):
+CHOICES = [
+    *((encoding, {}) for encoding in ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")),
+    ("nf4", dict(block=128, double=True)), ("fp4", dict(block=32)), ("fp8", dict(block=24)), ("int4", dict(block=16)),
+]
+"""What register and quantize_experts take."""
+
+
+@pytest.mark.parametrize("encoding, options", CHOICES)
+def test_quantising_while_loading_gives_what_it_gives_afterwards(encoding, options, tmp_path):
     plain().save_pretrained(tmp_path)
-    st.register(quantize_experts=encoding)
-    model, expected = load(tmp_path), st.quantize_experts(plain(), encoding)
-    assert {quantized_weight(module, name).encoding for module in experts_of(model) for name in PARAMETERS} == {encoding}
+    st.register(quantize_experts=encoding, **options)
+    model, expected = load(tmp_path), st.quantize_experts(plain(), encoding, **options)
+    weights = [quantized_weight(module, name) for module in experts_of(model) for name in PARAMETERS]
+    assert {weight.encoding for weight in weights} == {encoding} and len(weights) == 4
+    assert all(weight.block == options.get("block", weight.block) for weight in weights)
+    assert all((weight.outer_scales is not None) == options.get("double", False) for weight in weights)
     states = model.state_dict(), expected.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert getattr(model.config, "quantization_config", None) is None
     validate_quantization_for_training(adapted(model))
+
+
+@pytest.mark.parametrize("model", ["qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize("encoding, options", CHOICES)
+def test_transformers_is_told_how_large_experts_will_be(encoding, options, model):
+    """By which it decides where layers go with device_map="auto"."""
+    model = plain(model)
+    st.register(quantize_experts=encoding, **options)
+    quantizer, *_ = transformers.modeling_utils.get_hf_quantizer(model.config, None, None, {}, {})
+    module = experts_of(model)[0]
+    path = next(path for path, found in model.named_modules() if found is module)
+    told = {name: quantizer.param_element_size(model, f"{path}.{name}", module._parameters[name]) for name in PARAMETERS}
+    sizes = {name: module._parameters[name].numel() for name in PARAMETERS}
+    st.quantize_experts(model, encoding, **options)
+    assert {name: told[name] * sizes[name] for name in PARAMETERS} == {
+        name: quantized_weight(module, name).nbytes for name in PARAMETERS
+    }
 
 
 def test_one_tensor_of_experts_is_plain_at_a_time(tmp_path, monkeypatch):

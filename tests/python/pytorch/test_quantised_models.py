@@ -281,6 +281,30 @@ def test_an_unknown_encoding_is_named():
         st.register(quantize_experts="nf3")
 
 
+WRONG_OPTIONS = [
+    (dict(encoding="nf4", block=48), "^block: expected a power of two from 32 to 4096 for nf4, got 48"),
+    (dict(encoding="nf4", block="64"), "^block: expected a whole number, got '64'"),
+    (dict(encoding="mxfp4", block=64), "^block: expected None for mxfp4, which has no other than its own, got 64"),
+    (dict(encoding="int4", block=33), "^block: expected an even number for int4, got 33"),
+    (dict(encoding="int8", double=True), "^double: expected False for int8, whose scales are not quantised, got True"),
+    (dict(encoding="nf4", double="no"), "^double: expected True or False, got 'no'"),
+]
+
+
+@pytest.mark.parametrize("options, message", WRONG_OPTIONS)
+def test_options_that_the_encoding_has_not_are_named_before_a_model_is_loaded(options, message):
+    with pytest.raises(ValueError, match=message):
+        st.quantize_experts(torch.nn.Module(), **options)
+    with pytest.raises(ValueError, match=message):
+        st.register(quantize_experts=options["encoding"], **{name: options[name] for name in options if name != "encoding"})
+
+
+@pytest.mark.parametrize("options", [dict(block=64), dict(double=True)])
+def test_options_without_an_encoding_are_refused(options):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}: expected it together with quantize_experts, got .* alone"):
+        st.register(**options)
+
+
 def test_experts_that_only_the_model_computes_stay_plain():
     model = plain()
     for module in experts_of(model):

@@ -120,7 +120,9 @@ WRONG_TO_QUANTIZE = [
     (dict(double="yes", encoding="nf4"), "double: expected True or False"),
     (dict(parts=3), "parts: expected a divisor of rows = 4, got 3"),
     (dict(parts=0), "parts: expected 1 to 4, got 0"),
-    (dict(encoding="nf4", block=48), "weight.block: expected a power of two from 32 to 4096 for nf4, got 48"),
+    (dict(encoding="nf4", block=48), "^block: expected a power of two from 32 to 4096 for nf4, got 48"),
+    (dict(encoding="fp4", block=8192), "^block: expected a power of two from 32 to 4096 for fp4, got 8192"),
+    (dict(encoding="fp8", block=0), "^block: expected 1 or more, got 0"),
     (dict(weight=torch.zeros(2, 4, 33), encoding="int4", block=3), "block: expected an even number for int4, got 3"),
     (dict(encoding="int4", block=48), "weight: expected a multiple of 48 columns for int4, got 64"),
 ]
