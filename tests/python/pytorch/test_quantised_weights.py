@@ -106,6 +106,17 @@ def test_a_shape_that_the_state_does_not_have():
     assert digest(smlora.from_bnb(parameter)) == digest(weight)
 
 
+@pytest.mark.parametrize("shape", [
+    None, (8, 64), torch.tensor([8, 64]), torch.tensor([[8, 64]] * 3), [torch.tensor([8, 64])] * 3, [[8, 64]] * 3,
+    [[torch.tensor([2, 64]), torch.tensor([6, 64])]] * 3, torch.tensor([[[2, 64], [6, 64]]] * 3),
+])
+def test_shapes_of_compressed_tensors(shape):
+    weight = random_weight("int4", 3, 8, 64)
+    codes = [[expert[:4], expert[4:]] for expert in weight.codes]
+    made = smlora.from_compressed_tensors(codes, weight.scales, weight_shape=shape)
+    assert made.parts == 2 and digest(made) == digest(weight)
+
+
 MXFP4 = random_weight("mxfp4", 2, 4, 64)
 FP8 = random_weight("fp8", 2, 6, 64)
 NF4 = random_weight("nf4", 2, 8, 64)
@@ -138,6 +149,21 @@ WRONG = [
     (lambda: smlora.from_nvfp4([[NVFP4.codes[0], NVFP4.codes[0, :, :3]]], [NVFP4.scales[0]], 1.0),
      r"packed\[0\]: expected parts of the same"),
     (lambda: smlora.from_compressed_tensors(INT4.codes, INT4.scales[:, :, :0]), "weight_scale: expected .*groups"),
+    *((lambda shape=shape: smlora.from_compressed_tensors(INT4.codes, INT4.scales, weight_shape=shape), f"^weight_shape: {message}")
+      for shape, message in [
+          ([5, 64], r"expected 4 rows, as weight_packed has, and 64 columns for expert 0, got \[5, 64\]"),
+          ([torch.tensor([4, 64]), torch.tensor([3, 64])], r"expected 4 rows, .* for expert 1, got \[3, 64\]"),
+          ([torch.tensor([4, 64]), torch.tensor([4, 62])], r"expected 4 rows, .* 64 columns for expert 1, got \[4, 62\]"),
+          ([[2, 64]] * 4, "expected 1 or 2 pairs of rows and columns, got 4"),
+          ([4, 32], r"expected 63 to 64 columns, which weight_packed \[2, 4, 32\] holds, got 32"),
+          ([4, 66], "expected 63 to 64 columns"),
+          ([4], r"expected \[rows, columns\] of one matrix or of each, got \[4\] of type list"),
+          ([], r"expected \[rows, columns\]"),
+          ([4, 64.5], "expected a whole number, got 64.5 of type float"),
+      ]),
+    (lambda: smlora.from_compressed_tensors([[INT4.codes[0, :1], INT4.codes[0, 1:]]], INT4.scales[:1],
+                                            weight_shape=[[torch.tensor([2, 64]), torch.tensor([3, 64])]]),
+     r"^weight_shape: expected 4 rows, .* for expert 0, got \[\[2, 64\], \[3, 64\]\]"),
     (lambda: smlora.from_compressed_tensors(NVFP4.codes, NVFP4.scales), "weight_global_scale: expected a tensor.*got None"),
     (lambda: smlora.from_compressed_tensors(INT4.codes, INT4.scales, weight_zero_point=INT4.codes),
      "weight_zero_point: expected None"),
