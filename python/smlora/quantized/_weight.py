@@ -298,3 +298,7 @@ _pytree.register_pytree_node(
     QuantizedWeight, _flatten, _unflatten, flatten_with_keys_fn=_flatten_with_keys,
     serialized_type_name="smlora.QuantizedWeight"
 )
+
+# In files it has its public name. It is numbers, names and tensors, which operations check, whatever a file says.
+QuantizedWeight.__module__ = "smlora.quantized"
+torch.serialization.add_safe_globals([QuantizedWeight])

@@ -266,6 +266,27 @@ def test_it_cannot_be_changed():
         weight.codes = None
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_files_of_it_are_read_as_weights_only(name, tmp_path):
+    weight = random_weight(name, 2, 8, 64).transpose(1, 2)
+    torch.save({"experts": [weight], "step": 3}, tmp_path / "weight.pt")
+    stored = torch.load(tmp_path / "weight.pt", weights_only=True)
+    made = stored["experts"][0]
+    assert stored["step"] == 3 and made.format == weight.format and digest(made) == digest(weight)
+    assert same_bits(made.dequantize(torch.float32), weight.dequantize(torch.float32))
+    part = torch.load(tmp_path / "weight.pt", weights_only=True, map_location="meta")["experts"][0]
+    assert part.device.type == "meta" and part.format == weight.format
+
+
+def test_what_files_say_is_checked_when_it_is_used(tmp_path):
+    weight = random_weight("mxfp4", 2, 8, 64)
+    vars(weight)["E"] = 3
+    torch.save(weight, tmp_path / "weight.pt")
+    assert b"smlora.quantized\nQuantizedWeight" in (tmp_path / "weight.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"weight.codes: expected \[E, .* = \[3, .*got \[2, 8, 32\]"):
+        torch.load(tmp_path / "weight.pt", weights_only=True).dequantize(torch.float32)
+
+
 def test_moving_it(device):
     weight = random_weight("nvfp4", 2, 4, 64)
     moved = weight.to(device)
