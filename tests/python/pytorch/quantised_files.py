@@ -41,18 +41,20 @@ def gpt_oss(folder, **options):
     return write(folder, plain("gpt_oss", **options), change, {"quant_method": "mxfp4"})
 
 
-def fp8(folder, encoding="fp8", block=(128, 128), scale_type=torch.float32, scale="weight_scale_inv", **options):
+def fp8(folder, encoding="fp8", block=(128, 128), scale_type=torch.float32, scale="weight_scale_inv", scale_fmt=None,
+        powers_of_two=False, **options):
     def change(matrix):
         side = dict(block=block[0] if block else max(matrix.shape)) if encoding == "fp8" else {}
         fields = _one(matrix, encoding, **side)
         codes = fields["codes"].view(torch.int8) if encoding == "mxfp4" else fields["codes"]
         scales = fields["scales"].to(scale_type) if encoding == "fp8" else fields["scales"].view(scale_type)
+        scales = torch.exp2(scales.log2().ceil()) if powers_of_two else scales
         scales = scales if block else scales.view(())
         return {"weight": codes, scale: scales}
 
     return write(folder, plain(**options), change, {
         "quant_method": "mxfp8" if encoding == "mxfp8" else "fp8", "activation_scheme": "dynamic",
-        "weight_block_size": block and list(block), "scale_fmt": "float" if encoding == "fp8" else "ue8m0",
+        "weight_block_size": block and list(block), "scale_fmt": scale_fmt or ("float" if encoding == "fp8" else "ue8m0"),
         "expert_dtype": "fp4" if encoding == "mxfp4" else "fp8",
         "modules_to_not_convert": [
             "lm_head", *(f"model.layers.{i}.{name}" for i in (0, 1) for name in ("self_attn", "mlp.gate"))
@@ -101,6 +103,7 @@ FILES = {
     "gpt-oss": gpt_oss,
     "fp8": fp8,
     "fp8, bf16 scales": lambda folder: fp8(folder, scale_type=torch.bfloat16),
+    "fp8, fp32 scales that were rounded": lambda folder: fp8(folder, scale_fmt="ue8m0", powers_of_two=True),
     "fp8 in blocks of 64, ragged": lambda folder: fp8(folder, block=(64, 64)),
     "fp8, two half blocks": lambda folder: fp8(folder, moe_intermediate_size=64),
     "fp8, one scale": lambda folder: fp8(folder, block=None),

@@ -13,7 +13,7 @@ peft = pytest.importorskip("peft", reason="needs peft")
 import smlora  # noqa: E402
 import smlora.transformers as st  # noqa: E402
 from models import loss_of, tokens  # noqa: E402
-from quantised_files import FILES, modelopt  # noqa: E402
+from quantised_files import FILES, fp8, modelopt  # noqa: E402
 from quantised_models import experts_of, plain  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from smlora.transformers import _warnings  # noqa: E402
@@ -107,6 +107,20 @@ def test_experts_are_read_as_they_lie_in_the_files(folder):
     assert len(values) == 4
 
 
+@pytest.mark.parametrize("powers_of_two", [True, False])
+def test_scales_are_of_the_type_that_is_stored_whatever_the_config_says(powers_of_two, tmp_path):
+    """DeepSeek-V3.1 says how its scales were rounded, which are stored as fp32."""
+    folder = fp8(tmp_path, scale_fmt="ue8m0", powers_of_two=powers_of_two)
+    model, values = load(folder), stored_values(folder)
+    for path, expected in values.items():
+        module, _, name = path.rpartition(".")
+        weight = quantized_weight(model.get_submodule(module), name)
+        assert weight.scales.dtype == torch.float32
+        assert torch.equal(weight.scales, torch.exp2(weight.scales.log2().round())) == powers_of_two
+        assert torch.equal(weight.dequantize(torch.float32), expected)
+    assert len(values) == 4
+
+
 @pytest.mark.parametrize("lacking", [".0.mlp.experts.5.", ".0.mlp.experts.{}.up_proj."])
 def test_files_that_lack_experts_are_not_loaded(lacking, tmp_path):
     folder = FILES["NVFP4 of modelopt"](tmp_path)
@@ -136,7 +150,8 @@ def test_what_could_not_be_read_again_is_not_saved(folder, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-@pytest.mark.parametrize("name", ["fp8", "fp8, bf16 scales", "fp8, two half blocks", "mxfp8", "DeepSeek-V4's fp4"])
+@pytest.mark.parametrize("name", ["fp8", "fp8, bf16 scales", "fp8, fp32 scales that were rounded", "fp8, two half blocks",
+                                  "mxfp8", "DeepSeek-V4's fp4"])
 def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp_path, with_fp8):
     folder = FILES[name](tmp_path)
     model = load(folder)
