@@ -8,9 +8,10 @@ from smlora.quantized._mxfp4 import from_mxfp4, from_mxfp8
 from smlora.quantized._nvfp4 import from_nvfp4
 
 _REFUSED = {
-    "Int8Tensor": "its scales are the steps themselves, which the row's largest value / 127 does not give to the bit",
-    "Int4Tensor": "its groups have zero points",
+    "Int8Tensor": ", whose scales are the steps themselves, which a row's largest value / 127 does not give to the bit",
+    "Int4Tensor": ", whose groups have zero points",
 }
+"""What smlora's encodings cannot say of them."""
 
 
 def _stored(tensor):
@@ -52,13 +53,15 @@ def from_torchao(tensor):
     blocks. It keeps torchao's own memory; a view with exchanged dimensions gives one. Others, and swizzled scales, are refused.
     Raises ValueError that says why."""
     kind = type(tensor).__name__
-    if kind in _REFUSED:
-        raise ValueError(f"tensor: an {kind} cannot be described, as {_REFUSED[kind]}")
     if kind not in _MAKERS:
-        raise ValueError(f"tensor: expected one of torchao's {', '.join(_MAKERS)}, got {described(tensor)}, a {kind}")
+        raise ValueError(
+            f"tensor: expected one of torchao's {', '.join(_MAKERS)}, got {described(tensor)} of type {kind}"
+            f"{_REFUSED.get(kind, '')}"
+        )
     if getattr(tensor, "is_swizzled_scales", False):
         raise ValueError(
-            "tensor: expected scales in the order of the values, got is_swizzled_scales=True; quantise it with False"
+            f"tensor: expected scales in the order of the values, got {kind} with is_swizzled_scales=True; quantise it with "
+            "is_swizzled_scales=False"
         )
     codes, scales, transposed = _stored(tensor)
     weight = _MAKERS[kind](tensor, codes, scales)

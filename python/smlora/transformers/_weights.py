@@ -9,7 +9,6 @@ PARAMETERS = ("gate_up_proj", "down_proj")
 PLAIN = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 _PROXIES_OF_PEFT = ("_LoraParameterProxy", "_LoraFactorsProxy")
-_TORCHAO = ("MXTensor", "NVFP4Tensor", "Float8Tensor", "Int8Tensor", "Int4Tensor")
 
 # ---- sources ----------------------------------------------------------------------------------------------------------
 #
@@ -110,9 +109,9 @@ def _fp8(module, name):
 def _torchao(module, name):
     parameter = module._parameters.get(name)
     tensor = getattr(parameter, "data", None)
-    if type(tensor).__name__ not in _TORCHAO:
+    if not type(tensor).__module__.startswith("torchao."):
         return None
-    return tensor.qdata, lambda: from_torchao(tensor)
+    return getattr(tensor, "qdata", tensor), lambda: from_torchao(tensor)
 
 
 _SOURCES = (_parametrised, _params4bit, _linears, _blocks, _fp8, _torchao)

@@ -87,8 +87,6 @@ def test_mx_tensors_of_torchao():
         assert digest(smlora.quantize(values, encoding)) == digest(weight)
     with pytest.raises(ValueError, match="tensor: expected an MXTensor of float8_e4m3fn or .*got torch.float8_e5m2"):
         smlora.from_torchao(mx.MXTensor.to_mx(values, torch.float8_e5m2, 32))
-    with pytest.raises(ValueError, match="tensor: expected scales in the order of the values, got is_swizzled_scales=True"):
-        smlora.from_torchao(mx.MXTensor.to_mx(torch.randn(128, 128), torch.float8_e4m3fn, 32, is_swizzled_scales=True))
 
 
 @pytest.mark.parametrize("scale", [None, torch.tensor(0.01), "experts"])
@@ -112,12 +110,53 @@ def test_float8_tensors_of_torchao():
         smlora.from_torchao(rows)
 
 
-def test_integer_tensors_of_torchao_are_refused():
-    quantization = pytest.importorskip("torchao.quantization", reason="needs torchao")
-    linear = torch.nn.Linear(64, 32)
-    quantization.quantize_(linear, quantization.Int8WeightOnlyConfig(version=2))
-    with pytest.raises(ValueError, match="tensor: an Int8Tensor cannot be described, as its scales are the steps themselves"):
-        smlora.from_torchao(linear.weight.data)
+class Torchao:
+    """Tensors [3, 128, 64] that smlora cannot describe."""
+
+    def __init__(self):
+        self.quantization = pytest.importorskip("torchao.quantization", reason="needs torchao")
+        self.values = torch.randn(3, 128, 64)
+
+    def swizzled_mx(self):
+        from torchao.prototype.mx_formats.mx_tensor import MXTensor
+
+        return MXTensor.to_mx(self.values, torch.float8_e4m3fn, 32, is_swizzled_scales=True)
+
+    def swizzled_nvfp4(self):
+        from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
+
+        return NVFP4Tensor.to_nvfp4(self.values.bfloat16(), is_swizzled_scales=True)
+
+    def int8(self):
+        return self.quantization.Int8Tensor.from_hp(self.values, granularity=self.quantization.PerRow())
+
+    def int4(self):
+        scales = torch.ones(3, 2, 128)
+        codes = torch.zeros(3, 128, 32, dtype=torch.int8)
+        return self.quantization.Int4Tensor(codes, scales, scales - 1, [1, 1, 32], self.values.shape)
+
+    def intx(self):
+        """Of a kind that smlora knows nothing about."""
+        codes, scales = torch.zeros(3, 128, 64, dtype=torch.int8), torch.ones(3, 128, 1)
+        return self.quantization.IntxUnpackedToInt8Tensor(codes, scales, scales - 1, torch.int4, (1, 1, 64), torch.float32, None)
+
+
+_KNOWN = r"^tensor: expected one of torchao's MXTensor, NVFP4Tensor, Float8Tensor, got \[3, 128, 64\] of type "
+_IN_ORDER = "^tensor: expected scales in the order of the values, got {} with is_swizzled_scales=True; quantise it with "
+REFUSED = {
+    "swizzled_mx": _IN_ORDER.format("MXTensor") + "is_swizzled_scales=False",
+    "swizzled_nvfp4": _IN_ORDER.format("NVFP4Tensor") + "is_swizzled_scales=False",
+    "int8": f"{_KNOWN}Int8Tensor, whose scales are the steps themselves",
+    "int4": f"{_KNOWN}Int4Tensor, whose groups have zero points",
+    "intx": f"{_KNOWN}IntxUnpackedToInt8Tensor$",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_tensors_of_torchao_are_refused_by_name(name):
+    tensor = getattr(Torchao(), name)()
+    with pytest.raises(ValueError, match=REFUSED[name]):
+        smlora.from_torchao(tensor)
 
 
 @pytest.mark.parametrize("group", [32, 128])

@@ -18,6 +18,7 @@ from quantised_models import experts_of, plain  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from smlora.transformers import _warnings  # noqa: E402
 from smlora.transformers._weights import PARAMETERS, quantized_weight  # noqa: E402
+from test_quantised_by_others import REFUSED, Torchao  # noqa: E402
 from test_quantised_models import adapted, compare, decoded, digest  # noqa: E402
 from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer  # noqa: E402
 from transformers.trainer_utils import validate_quantization_for_training  # noqa: E402
@@ -433,3 +434,15 @@ def test_torchao_tensors(kind):
                 tensor = NVFP4Tensor.to_nvfp4(values, is_swizzled_scales=False)
             module._parameters[name] = torch.nn.Parameter(tensor, requires_grad=False)
     compare(adapted(decoded(model)), adapted(model), tokens())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_torchao_tensors_that_smlora_has_not_are_not_taken_for_plain_ones(name):
+    model, tensor = plain(hidden_size=128, moe_intermediate_size=64, num_experts=3), getattr(Torchao(), name)()
+    for module in experts_of(model):
+        assert module.down_proj.shape == tensor.shape
+        module._parameters["down_proj"] = torch.nn.Parameter(tensor, requires_grad=False)
+        with pytest.raises(ValueError, match=REFUSED[name]):
+            quantized_weight(module, "down_proj")
+    with pytest.raises(ValueError, match=REFUSED[name]):
+        adapted(model)

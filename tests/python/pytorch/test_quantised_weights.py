@@ -186,7 +186,7 @@ WRONG = [
      r"shape: expected \[E, rows, columns\], which the weight does not say, got \[1, 1024\]"),
     (lambda: smlora.from_nvfp4(NVFP4.codes, NVFP4.scales, 1.0, divisor="no"), "divisor: expected True or False, got 'no'"),
     (lambda: smlora.from_torchao(torch.zeros(2, 4, 64)),
-     r"tensor: expected one of torchao's MXTensor, NVFP4Tensor, Float8Tensor, got \[2, 4, 64\], a Tensor"),
+     r"tensor: expected one of torchao's MXTensor, NVFP4Tensor, Float8Tensor, got \[2, 4, 64\] of type Tensor"),
     (lambda: smlora.dequantize(torch.zeros(2), torch.float32), r"weight: expected a QuantizedWeight, got \[2\]"),
     (lambda: MXFP4.dequantize(torch.float64), "dtype: expected bfloat16, float16 or float32, got torch.float64"),
     (lambda: MXFP4.transpose(0, 1), "dim0, dim1: expected 1 and 2.*got 0 and 1"),
