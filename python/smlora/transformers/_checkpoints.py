@@ -262,7 +262,7 @@ class _Modelopt(_ReadsExperts, HfQuantizer):
 
 
 def register_checkpoints():
-    # Transformers 5.22
+    # Transformers 5.21
     if "model" not in inspect.signature(HfQuantizer.update_weight_conversions).parameters:
         return
     auto.AUTO_QUANTIZER_MAPPING.update({

@@ -151,7 +151,7 @@ def _get_hf_quantizer(original):
             quantizer = _with_experts(quantizer, how)
         elif quantizer.pre_quantized and is_ours(config) and _decodes(quantizer):
             warn_once(
-                "this version of Transformers decodes the experts of quantised checkpoints; from 5.22 on smlora reads them "
+                "this version of Transformers decodes the experts of quantised checkpoints; from 5.21 on smlora reads them "
                 "as they are"
             )
         return quantizer, config, device_map

@@ -1,6 +1,7 @@
 """Small models whose experts are quantised in each of the ways in which models keep them, made by smlora.quantize: no other
 library is needed, and what it would decode fails instead."""
 
+import inspect
 import types
 
 import smlora
@@ -132,10 +133,14 @@ def blocks(**options):
     return _for_each(plain("gpt_oss", **options), change)
 
 
-def _fp8_experts(config, **options):
+def _fp8_experts(config, expert_dtype, **options):
     from transformers.integrations.finegrained_fp8 import ALL_FP8_EXPERTS_FUNCTIONS, FP8Experts
     from transformers.integrations.moe import use_experts_implementation
 
+    if "expert_dtype" in inspect.signature(FP8Experts).parameters:
+        options["expert_dtype"] = expert_dtype
+    else:  # older versions look for it there
+        config.expert_dtype = expert_dtype
     kind = type("FP8Experts", (FP8Experts,), {})
     kind = use_experts_implementation(kind, experts_interface=ALL_FP8_EXPERTS_FUNCTIONS)
     return kind(config, activation_scheme="dynamic", **options)
@@ -147,7 +152,7 @@ def fp8_experts(encoding="fp8", block=(32, 32), scale_type=torch.float32, **opti
     for layer in model.model.layers:
         before = layer.mlp.experts
         expert_dtype, scale_fmt = ("fp4" if encoding == "mxfp4" else "fp8"), ("float" if encoding == "fp8" else "ue8m0")
-        after = _fp8_experts(model.config, block_size=block, scale_fmt=scale_fmt, expert_dtype=expert_dtype)
+        after = _fp8_experts(model.config, expert_dtype, block_size=block, scale_fmt=scale_fmt)
         for name in PARAMETERS:
             values = getattr(before, name).detach()
             parts = 2 if name == "gate_up_proj" and encoding == "fp8" else 1

@@ -20,7 +20,9 @@ from smlora.transformers import _warnings  # noqa: E402
 from smlora.transformers._weights import PARAMETERS, quantized_weight  # noqa: E402
 from test_quantised_by_others import REFUSED, Torchao  # noqa: E402
 from test_quantised_models import adapted, compare, decoded, digest  # noqa: E402
+from transformers.quantizers import auto  # noqa: E402
 from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer  # noqa: E402
+from transformers.quantizers.quantizer_mxfp4 import Mxfp4HfQuantizer  # noqa: E402
 from transformers.trainer_utils import validate_quantization_for_training  # noqa: E402
 
 
@@ -47,7 +49,13 @@ def with_fp8(without_fp8, monkeypatch):
     monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda self, *arguments, **named: None)
 
 
-@pytest.fixture(params=FILES)
+reads_experts = pytest.mark.skipif(
+    tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 21),
+    reason="needs Transformers 5.21, the first in which smlora reads quantised checkpoints as they are"
+)
+
+
+@pytest.fixture(params=[pytest.param(name, marks=reads_experts) for name in FILES])
 def folder(request, tmp_path):
     if "compressed" in request.param or "int4" in request.param:
         pytest.importorskip("compressed_tensors", reason="Transformers needs it for these files")
@@ -108,6 +116,7 @@ def test_experts_are_read_as_they_lie_in_the_files(folder):
     assert len(values) == 4
 
 
+@reads_experts
 @pytest.mark.parametrize("powers_of_two", [True, False])
 def test_scales_are_of_the_type_that_is_stored_whatever_the_config_says(powers_of_two, tmp_path):
     """DeepSeek-V3.1 says how its scales were rounded, which are stored as fp32."""
@@ -122,6 +131,7 @@ def test_scales_are_of_the_type_that_is_stored_whatever_the_config_says(powers_o
     assert len(values) == 4
 
 
+@reads_experts
 @pytest.mark.parametrize("lacking", [".0.mlp.experts.5.", ".0.mlp.experts.{}.up_proj."])
 def test_files_that_lack_experts_are_not_loaded(lacking, tmp_path):
     folder = FILES["NVFP4 of modelopt"](tmp_path)
@@ -151,6 +161,7 @@ def test_what_could_not_be_read_again_is_not_saved(folder, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+@reads_experts
 @pytest.mark.parametrize("name", ["fp8", "fp8, bf16 scales", "fp8, fp32 scales that were rounded", "fp8, two half blocks",
                                   "mxfp8", "DeepSeek-V4's fp4"])
 def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp_path, with_fp8):
@@ -163,6 +174,7 @@ def test_where_transformers_keeps_fp8_its_own_modules_hold_the_experts(name, tmp
     compare(adapted(decoded(model)), adapted(model), tokens())
 
 
+@reads_experts
 def test_what_was_read_does_not_stay_beside_what_was_made_of_it(tmp_path, monkeypatch):
     from smlora.transformers import _checkpoints
     from transformers import core_model_loading
@@ -189,6 +201,7 @@ def test_what_was_read_does_not_stay_beside_what_was_made_of_it(tmp_path, monkey
         assert alive <= sum(codes for codes, _ in left[i:])
 
 
+@reads_experts
 def test_decoded_experts_can_be_saved(tmp_path):
     for name in ("gpt-oss", "NVFP4 of modelopt", "fp8", "fp8, one scale", "mxfp8", "DeepSeek-V4's fp4"):
         model = st.dequantize_experts(load(FILES[name](tmp_path / name)), torch.float32)
@@ -198,6 +211,7 @@ def test_decoded_experts_can_be_saved(tmp_path):
         assert torch.equal(loss_of(again, ids), loss_of(model, ids))
 
 
+@reads_experts
 @pytest.mark.parametrize("name", ["int4 in groups of 32", "NVFP4 of compressed-tensors", "fp8"])
 def test_decoded_experts_whose_config_says_otherwise_are_not_saved(name, tmp_path, with_fp8):
     if name != "fp8":
@@ -208,7 +222,7 @@ def test_decoded_experts_whose_config_says_otherwise_are_not_saved(name, tmp_pat
     assert not (tmp_path / "again").exists()
 
 
-@pytest.mark.parametrize("chosen", [None, "nf4"])
+@pytest.mark.parametrize("chosen", [pytest.param(None, marks=reads_experts), "nf4"])
 def test_experts_below_adapters_can_be_decoded_merged_and_saved(chosen, tmp_path):
     st.register(chosen)
     folder = tmp_path / "model"
@@ -243,6 +257,18 @@ def test_gpt_oss_is_decoded_as_before_for_another_implementation(tmp_path):
     assert all(quantized_weight(module, name) is None for module in experts_of(asked) for name in PARAMETERS)
 
 
+@pytest.mark.parametrize("name", ["gpt-oss", "fp8"])
+def test_versions_that_decode_experts_are_warned_of(name, tmp_path, monkeypatch):
+    folder = FILES[name](tmp_path)
+    for method, quantizer in (("mxfp4", Mxfp4HfQuantizer), ("fp8", FineGrainedFP8HfQuantizer)):
+        monkeypatch.setitem(auto.AUTO_QUANTIZER_MAPPING, method, quantizer)
+    _warnings.warned.clear()
+    with pytest.warns(UserWarning, match="smlora: this version of Transformers decodes the experts .*; from 5.21 on smlora reads"):
+        model = load(folder)
+    for path, expected in stored_values(folder).items():
+        assert torch.equal(model.get_parameter(path), expected)
+
+
 def test_a_checkpoint_whose_quantisation_is_hidden_is_warned_of(tmp_path):
     folder = FILES["gpt-oss"](tmp_path)
     _warnings.warned.clear()
@@ -250,11 +276,13 @@ def test_a_checkpoint_whose_quantisation_is_hidden_is_warned_of(tmp_path):
         transformers.AutoModelForCausalLM.from_pretrained(folder, experts_implementation="smlora", quantization_config=None)
 
 
+@reads_experts
 def test_modelopt_needs_smlora(tmp_path):
     with pytest.raises(ValueError, match='experts_implementation: expected "smlora"'):
         load(modelopt(tmp_path), experts_implementation="eager")
 
 
+@reads_experts
 def test_another_algorithm_of_modelopt_is_refused(tmp_path):
     folder = modelopt(tmp_path)
     config = json.loads((folder / "config.json").read_text())
@@ -264,6 +292,7 @@ def test_another_algorithm_of_modelopt_is_refused(tmp_path):
         load(folder)
 
 
+@reads_experts
 def test_zero_points_are_refused(tmp_path, caplog, monkeypatch):
     pytest.importorskip("compressed_tensors", reason="Transformers needs it for these files")
     folder = FILES["int4 in groups of 32"](tmp_path)
