@@ -17,9 +17,8 @@ def _matrix_shapes(shape):
     """[(rows, columns), ..] of a weight_shape, that of a matrix or of several."""
     entries = list(_flat([shape]))
     if entries and all(isinstance(entry, torch.Tensor) for entry in entries):
-        numbers = torch.cat([entry.reshape(-1) for entry in entries]).tolist()
-    else:
-        numbers = [check_whole("weight_shape", entry, 0, INT64_MAX) for entry in entries]
+        entries = torch.cat([entry.reshape(-1) for entry in entries]).tolist()  # waits for a GPU once
+    numbers = [check_whole("weight_shape", entry, 0, INT64_MAX) for entry in entries]
     if not numbers or len(numbers) % 2:
         raise ValueError(f"weight_shape: expected [rows, columns] of one matrix or of each, got {described(shape)}")
     return list(zip(numbers[::2], numbers[1::2]))
@@ -59,9 +58,10 @@ def from_compressed_tensors(weight_packed, weight_scale, *, weight_global_scale=
 
     With weight_global_scale (nvfp4-pack-quantized): as `from_nvfp4` with a divisor. Without it (pack-quantized, int4):
     weight_packed int32 [E, rows, columns / 8], weight_scale bfloat16, float16 or float32 [E, rows, columns / group],
-    weight_shape as the checkpoint has it, [rows, columns] of an expert or of each of its parts, for one or for all. Each may be a list with an entry for each expert, or with a list of its parts, such
-    as gate and up; these are stacked. Nothing else is copied. Other widths than 4 bits, zero points and reordered groups
-    (weight_g_idx) are refused. Raises ValueError that names the argument."""
+    weight_shape as the checkpoint has it: [rows, columns] of an expert, or of each expert or part. Each may be a list with an
+    entry for each expert, or with a list of its parts, such as gate and up; these are stacked. Nothing else is copied. Other
+    widths than 4 bits, zero points and reordered groups (weight_g_idx) are refused. Raises ValueError that names the argument.
+    """
     for name, value in (("weight_zero_point", weight_zero_point), ("weight_g_idx", weight_g_idx)):
         if value is not None:
             raise ValueError(f"{name}: expected None, as smlora has symmetric groups in order alone, got {described(value)}")

@@ -14,9 +14,9 @@ class QuantizedParameters(torch.nn.Module):
     cast of the module changes them, and what shards parameters along their first dimension shards them along the experts.
 
     Tensors with values for each expert are parameters [E, .., bytes], or [bytes] where a block of nf4 or fp4 holds values of
-    two experts. Those for all experts are buffers, and so is `format`: loading a state_dict of another format is an error.
-    storage: uint8, or the type that the bytes are seen as, [E, ..]. FSDP2 takes parameters of floating point alone: give it the
-    param_dtype of its MixedPrecisionPolicy, else bfloat16."""
+    two experts. Those for all experts are buffers of their own type, and so is `format`: loading a state_dict of another format
+    is an error. storage: uint8, or the type that the bytes are seen as, [E, ..]. FSDP2 takes parameters of floating point alone:
+    give it the param_dtype of its MixedPrecisionPolicy, else bfloat16."""
 
     def __init__(self, weight, *, storage=torch.uint8):
         super().__init__()
@@ -24,17 +24,16 @@ class QuantizedParameters(torch.nn.Module):
         whole = _straddles(weight)
         self._by_expert = not whole
         for name, tensor in weight.tensors().items():
-            self._types[name] = tensor.dtype
+            self._types[name], self._views[name] = tensor.dtype, ()
             stored = tensor.detach().contiguous()
-            if whole or name in _OF_ALL_EXPERTS:
+            if name in _OF_ALL_EXPERTS:
+                self.register_buffer(name, stored)
+                continue
+            if whole:
                 stored = stored.view(-1)
             elif stored.dim() == 1 or stored.shape[0] != weight.E:
                 stored = stored.view(weight.E, -1)
             shape, stored = (-1, *stored.shape[1:]), stored.view(torch.uint8)
-            if name in _OF_ALL_EXPERTS:
-                self._views[name] = _steps(torch.uint8, tensor.dtype)
-                self.register_buffer(name, stored)
-                continue
             self._views[name] = _steps(storage, tensor.dtype)
             if storage != torch.uint8:
                 # The bytes of a row may be no multiple of its size.

@@ -87,14 +87,15 @@ def quantized(module, name, values, how):
 
 
 @functools.cache
-def _bytes_of_value(shape, parts, how):
-    values = torch.empty(shape, device="meta")
+def _bytes_of_value(shape, dtype, parts, how):
+    values = torch.empty(shape, dtype=dtype, device="meta")
     return quantize(values, how.encoding, block=how.block, double=how.double, parts=parts).nbytes / values.numel()
 
 
 def bytes_of_value(module, name, how):
     """Of a value of the module's parameter `name` with its share of the scales, once it is quantised."""
-    return _bytes_of_value(module._parameters[name].shape, _parts_of(module, name, how.encoding), how)
+    parameter = module._parameters[name]
+    return _bytes_of_value(parameter.shape, parameter.dtype, _parts_of(module, name, how.encoding), how)
 
 
 @torch.no_grad()

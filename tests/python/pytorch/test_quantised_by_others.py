@@ -138,7 +138,7 @@ class Torchao:
     def intx(self):
         """Of a kind that smlora knows nothing about."""
         codes, scales = torch.zeros(3, 128, 64, dtype=torch.int8), torch.ones(3, 128, 1)
-        return self.quantization.IntxUnpackedToInt8Tensor(codes, scales, scales - 1, torch.int4, (1, 1, 64), torch.float32, None)
+        return self.quantization.IntxUnpackedToInt8Tensor(codes, scales, scales - 1, torch.int4, (1, 1, 64), scales.dtype, None)
 
 
 _KNOWN = r"^tensor: expected one of torchao's MXTensor, NVFP4Tensor, Float8Tensor, got \[3, 128, 64\] of type "

@@ -185,7 +185,8 @@ def test_an_activation_of_the_models_own_stays_its_own(make):
 
 
 def test_experts_of_deepseek_v4_keep_their_clamp():
-    modeling = pytest.importorskip("transformers.models.deepseek_v4.modeling_deepseek_v4", reason="needs a Transformers that has DeepSeek-V4")
+    path = "transformers.models.deepseek_v4.modeling_deepseek_v4"
+    modeling = pytest.importorskip(path, reason="needs a Transformers that has DeepSeek-V4")
     config = transformers.DeepseekV4Config(
         hidden_size=64, moe_intermediate_size=96, n_routed_experts=6, num_experts_per_tok=2, swiglu_limit=0.5
     )

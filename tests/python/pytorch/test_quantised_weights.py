@@ -124,6 +124,20 @@ INT4 = random_weight("int4", 2, 4, 64)
 NVFP4 = random_weight("nvfp4", 2, 4, 64)
 STATE = QuantState("nf4", NF4.shape, 64, NF4.scales, NF4.table)
 
+WRONG_SHAPES = [
+    ([5, 64], r"^weight_shape: expected 4 rows, as weight_packed has, and 64 columns for expert 0, got \[5, 64\]"),
+    ([torch.tensor([4, 64]), torch.tensor([3, 64])], r"^weight_shape: expected 4 rows, .* for expert 1, got \[3, 64\]"),
+    ([torch.tensor([4, 64]), torch.tensor([4, 62])], r"^weight_shape: .* rows, .* 64 columns for expert 1, got \[4, 62\]"),
+    ([[2, 64]] * 4, "^weight_shape: expected 1 or 2 pairs of rows and columns, got 4"),
+    ([4, 32], r"^weight_shape: expected 63 to 64 columns, which weight_packed \[2, 4, 32\] holds, got 32"),
+    ([4, 66], "^weight_shape: expected 63 to 64 columns"),
+    ([4], r"^weight_shape: expected \[rows, columns\] of one matrix or of each, got \[4\] of type list"),
+    ([], r"^weight_shape: expected \[rows, columns\]"),
+    (torch.tensor([4.0, 64.0]), "^weight_shape: expected a whole number, got 4.0 of type float"),
+    ([4, 64.5], "^weight_shape: expected a whole number, got 64.5 of type float"),
+]
+"""Of INT4, and what is said of weight_shape."""
+
 WRONG = [
     (lambda: smlora.from_mxfp4(MXFP4.codes, MXFP4.scales[:, :, :1]),
      r"weight.scales: expected \[E, rows, columns / block\] = \[2, 4, 2\], got \[2, 4, 1\]"),
@@ -149,18 +163,8 @@ WRONG = [
     (lambda: smlora.from_nvfp4([[NVFP4.codes[0], NVFP4.codes[0, :, :3]]], [NVFP4.scales[0]], 1.0),
      r"packed\[0\]: expected parts of the same"),
     (lambda: smlora.from_compressed_tensors(INT4.codes, INT4.scales[:, :, :0]), "weight_scale: expected .*groups"),
-    *((lambda shape=shape: smlora.from_compressed_tensors(INT4.codes, INT4.scales, weight_shape=shape), f"^weight_shape: {message}")
-      for shape, message in [
-          ([5, 64], r"expected 4 rows, as weight_packed has, and 64 columns for expert 0, got \[5, 64\]"),
-          ([torch.tensor([4, 64]), torch.tensor([3, 64])], r"expected 4 rows, .* for expert 1, got \[3, 64\]"),
-          ([torch.tensor([4, 64]), torch.tensor([4, 62])], r"expected 4 rows, .* 64 columns for expert 1, got \[4, 62\]"),
-          ([[2, 64]] * 4, "expected 1 or 2 pairs of rows and columns, got 4"),
-          ([4, 32], r"expected 63 to 64 columns, which weight_packed \[2, 4, 32\] holds, got 32"),
-          ([4, 66], "expected 63 to 64 columns"),
-          ([4], r"expected \[rows, columns\] of one matrix or of each, got \[4\] of type list"),
-          ([], r"expected \[rows, columns\]"),
-          ([4, 64.5], "expected a whole number, got 64.5 of type float"),
-      ]),
+    *((lambda shape=shape: smlora.from_compressed_tensors(INT4.codes, INT4.scales, weight_shape=shape), message)
+      for shape, message in WRONG_SHAPES),
     (lambda: smlora.from_compressed_tensors([[INT4.codes[0, :1], INT4.codes[0, 1:]]], INT4.scales[:1],
                                             weight_shape=[[torch.tensor([2, 64]), torch.tensor([3, 64])]]),
      r"^weight_shape: expected 4 rows, .* for expert 0, got \[\[2, 64\], \[3, 64\]\]"),
