@@ -19,7 +19,8 @@ struct StoredExperts {
 /// What the `quantization_config` of a config.json says of the routed experts:
 ///   bitsandbytes         load_in_4bit: nf4 or fp4 in blocks of 64, with double quantisation or not; load_in_8bit: int8
 ///   mxfp4, mxfp8         gpt-oss's scales are uint8, those of mxfp8 e8m0
-///   fp8                  squares of weight_block_size, scales as scale_fmt says; mxfp4 with expert_dtype fp4
+///   fp8                  squares of weight_block_size, scales as scale_fmt says; a null weight_block_size is a square
+///                        that holds a whole matrix, [1, 32] is mxfp8; mxfp4 with expert_dtype fp4
 ///   compressed-tensors   the group of the experts, else of Linear: int4, nvfp4, mxfp4, fp8 in blocks
 ///   modelopt             nvfp4
 ///   torchao              nvfp4, mxfp4, mxfp8
