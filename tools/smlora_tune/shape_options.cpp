@@ -61,17 +61,16 @@ Problem with_options(Problem problem, const ShapeOptions& options) {
 }
 
 /// A projection on its own. Checkpoints store quantised weights as [E, N, K].
-Problem problem_of(const std::string& shape, const ShapeOptions& options) {
+Problem problem_of(const std::string& shape, const WeightFormat& weights) {
     Problem problem = parse_shape(shape);
-    if (options.weights.empty()) return problem;
-    problem.weights = parse_weights(options.weights);
+    problem.weights = weights;
     if (problem.weights.encoding != Encoding::plain) problem.weight_layout = WeightLayout::enk;
     return problem;
 }
 
 /// What a config says, in a line on stderr if it says anything.
-WeightFormat weights_of_config(const std::string& path) {
-    const models::StoredExperts stored = [&] {
+models::StoredExperts weights_of_config(const std::string& path) {
+    models::StoredExperts stored = [&] {
         try {
             return models::read_hf_quantization(path);
         } catch (const Error& error) {
@@ -81,18 +80,20 @@ WeightFormat weights_of_config(const std::string& path) {
     }();
     if (!stored.source.empty()) {
         print_remark(
-            "{}: {}: weights are {}{}\n", path, stored.source, to_string(stored.format),
+            "{}: {}: weights are {}{}{}\n", path, stored.source, to_string(stored.format),
+            stored.other_scales.empty() ? "" : "; " + scales_text(stored.format, stored.other_scales),
             stored.assumption.empty() ? "" : fmt::format("; {}: give --weights plain for that", stored.assumption));
     }
-    return stored.format;
+    return stored;
 }
 
-void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, const WeightFormat& weights,
+void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, const models::StoredExperts& weights,
                const ShapeOptions& options) {
-    model.weights = weights;
+    model.weights = weights.format;
     for (const models::Projection& projection : models::projections(model, options.rank.value_or(default_rank))) {
         if (options.projection != "both" && options.projection != projection.name) continue;
         problems.push_back({fmt::format("{} {}", model.name, projection.name), projection.problem});
+        problems.back().other_scales = weights.other_scales;
         if (projection.name == "gate_up") problems.back().activation = {model.activation, model.gate_layout};
     }
 }
@@ -184,6 +185,12 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->group(group);
 }
 
+std::string scales_text(const WeightFormat& format, const std::vector<DType>& other_scales) {
+    std::vector<std::string_view> names{name(format.scales)};
+    for (const DType dtype : other_scales) names.push_back(name(dtype));
+    return fmt::format("the scales are {}: prewarm compiles for each", fmt::join(names, " or "));
+}
+
 std::string title_of(const NamedProblem& item) {
     const WeightFormat& weights = item.problem.weights;
     // A name that is the problem's text says it already.
@@ -237,15 +244,17 @@ Problem parse_shape(const std::string& text) {
 std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) {
     std::vector<NamedProblem> problems;
     try {
+        const models::StoredExperts weights =
+            options.weights.empty() ? models::StoredExperts() : parse_weights(options.weights);
         for (const std::string& shape : options.shapes) {
-            problems.push_back({"", problem_of(shape, options)});
+            problems.push_back({"", problem_of(shape, weights.format)});
+            problems.back().other_scales = weights.other_scales;
             problems.back().activation.emplace();
         }
         if (!problems.empty() && options.rank) {
             throw UsageError(
                 "--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
         }
-        const WeightFormat weights = options.weights.empty() ? WeightFormat{} : parse_weights(options.weights);
         for (const std::string& model : options.models) {
             add_model(problems, models::model_by_name(model), weights, options);
         }
