@@ -9,6 +9,7 @@
 #include <array>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace smlora::models {
 namespace {
@@ -61,6 +62,14 @@ bool leaves_experts(const json& quantization) {
     });
 }
 
+/// scale_fmt says how scales were rounded, not how they are stored. DeepSeek-V3.1 has powers of two in fp32, Qwen3 has
+/// bf16, and MXFP8 has bytes; where Transformers keeps FP8, it makes fp32 of bf16 and e8m0 of bytes.
+std::vector<DType> other_scales_of(const WeightFormat& format) {
+    if (format.encoding == Encoding::mxfp8) return {DType::uint8};
+    if (format.encoding == Encoding::fp8) return {format.scales == DType::e8m0 ? DType::fp32 : DType::bf16};
+    return {};
+}
+
 /// Reads one quantization_config.
 class Reader {
  public:
@@ -97,6 +106,7 @@ class Reader {
                  "bitsandbytes, mxfp4, mxfp8, fp8, compressed-tensors, modelopt or torchao, whose experts smlora reads",
                  member(quantization_, "quant_method"));
         }
+        if (method != "torchao") stored.other_scales = other_scales_of(stored.format);
         return stored;
     }
 

@@ -122,6 +122,28 @@ TEST(HfQuantization, Fp8WithoutABlockIsReadAsTransformersDoes) {
     }
 }
 
+TEST(HfQuantization, WhatAConfigDoesNotSayOfScalesIsLeftOpen) {
+    using Types = std::vector<DType>;
+    const auto others = [](const std::string& quantization) { return stored(quantization).other_scales; };
+    EXPECT_EQ(others(R"({"quant_method": "fp8", "weight_block_size": [128, 128]})"), Types{DType::bf16});
+    EXPECT_EQ(others(R"({"quant_method": "fp8", "weight_block_size": [128, 128], "scale_fmt": "ue8m0"})"),
+              Types{DType::fp32});
+    EXPECT_EQ(others(R"({"quant_method": "mxfp8"})"), Types{DType::uint8});
+    EXPECT_EQ(others(R"({"quant_method": "fp8", "weight_block_size": [1, 32]})"), Types{DType::uint8});
+    EXPECT_EQ(others(R"({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"a":
+        {"targets": ["Linear"], "weights": {"strategy": "block", "block_structure": [128, 128]}}}})"),
+              Types{DType::bf16});
+    for (const char* known :
+         {R"({"quant_method": "mxfp4"})", R"({"quant_method": "fp8", "expert_dtype": "fp4", "scale_fmt": "ue8m0"})",
+          R"({"quant_method": "bitsandbytes", "load_in_4bit": true})",
+          R"({"quant_method": "modelopt", "quant_algo": "NVFP4"})",
+          R"({"quant_method": "torchao", "quant_type": {"default": {"_type": "MXConfig", "_data": {"weight_dtype":
+              {"_type": "torch.dtype", "_data": "float8_e4m3fn"}}}}})",
+          R"({"quant_method": "fp8", "modules_to_not_convert": ["mlp.experts"]})"}) {
+        EXPECT_EQ(others(known), Types()) << known;
+    }
+}
+
 std::string compressed(const std::string& weights, const std::string& format, const std::string& targets) {
     return R"({"targets": [")" + targets + R"("], "format": ")" + format + R"(", "weights": )" + weights + "}";
 }
