@@ -122,7 +122,8 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->allow_extra_args(false)
         ->group(group);
     app.add_option("--config", options.configs,
-                   "Both projections of any other Hugging Face model, from its config.json; repeatable")
+                   "Both projections of any other Hugging Face model, from its config.json, which also says how its "
+                   "experts are stored; repeatable")
         ->type_name("PATH")
         ->allow_extra_args(false)
         ->group(group);
@@ -161,7 +162,7 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->type_name("TYPE")
         ->group(group);
     app.add_option("--weight-layout", options.weight_layout,
-                   "W as [E, K, N] or [E, N, K] [ekn for --shape, enk if quantised; else the model's own]")
+                   "W as [E, K, N] or [E, N, K] [ekn for --shape, or enk if quantised; else as the model stores it]")
         ->check(CLI::IsMember({"ekn", "enk"}).description(""))
         ->type_name("LAYOUT")
         ->group(group);
@@ -174,10 +175,13 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->type_name("ORDER")
         ->group(group);
     app.add_option("--weights", options.weights,
-                   "How W is stored: plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4 or int4. Behind colons, where the "
-                   "encoding has such: the block, the type of the scales, double (nf4, fp4: scales are quantised), "
-                   "divisor (nvfp4 of compressed-tensors), parts2 (fp8, nvfp4: gate and up were quantised apart, which "
-                   "is known of models) [what --config says, else plain]")
+                   "How W is stored: plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4 or int4 [what --config says, else "
+                   "plain]\nWords may follow, each after a colon, such as nf4:128:double:\n"
+                   "  a number  the block of nf4 and fp4 [64], fp8 [128] or int4 [32]\n"
+                   "  a type    that of the scales of mxfp4 and mxfp8 [e8m0], fp8 [fp32] or int4 [bf16]\n"
+                   "  double    nf4, fp4: the scales are quantised, too\n"
+                   "  divisor   nvfp4: the global scale divides, as in compressed-tensors\n"
+                   "  parts2    fp8, nvfp4: gate and up were quantised apart; known of --model and --config")
         ->type_name("ENCODING[:..]")
         ->group(group);
     app.add_flag("--bias", options.bias, "Add a bias")->group(group);
