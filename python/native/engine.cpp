@@ -152,6 +152,13 @@ PyObject* cache_stats(Arguments arguments) {
     return text_of(text);
 }
 
+PyObject* check_problem(Arguments arguments) {
+    const smlora_problem problem = problem_of(arguments.next());
+    arguments.end();
+    check(smlora_validate(&problem));
+    return none();
+}
+
 PyObject* prewarm(Arguments arguments) {
     smlora_engine* const engine = engine_of(arguments.next());
     std::vector<smlora_problem> problems;

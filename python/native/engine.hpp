@@ -22,6 +22,9 @@ PyObject* system_info(Arguments arguments);
 /// (engine) -> str, JSON
 PyObject* cache_stats(Arguments arguments);
 
+/// (problem: list) -> None
+PyObject* check_problem(Arguments arguments);
+
 /// (engine, problems: list[list[int]], tokens: list[int]) -> str, JSON
 PyObject* prewarm(Arguments arguments);
 

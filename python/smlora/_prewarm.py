@@ -1,6 +1,7 @@
 """Compiling and tuning before the first step what it needs."""
 
 import ctypes
+import functools
 import json
 from typing import NamedTuple
 
@@ -38,17 +39,12 @@ def _format(weights):
         return list(weights)
     if isinstance(weights, QuantizedWeight):
         return list(_stored(weights))
-    return [ENCODINGS[check_choice("weights", weights, ENCODINGS)]]
+    if isinstance(weights, str) and weights in ENCODINGS:
+        return [ENCODINGS[weights]]
+    raise ValueError(f"weights: expected one of {', '.join(ENCODINGS)} or a QuantizedWeight, got {weights!r:.80}")
 
 
-class Problem(NamedTuple):
-    """A projection: E experts, K inputs, N outputs, rank R (0: no adapter), top_k experts of a token.
-
-    adapter_dtype and gate_dtype: those of `dtype` unless given. weight_layout: "ekn" if N is contiguous in the weight
-    [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them.
-    weights: how the weight is stored: "plain", an encoding such as "nf4" in its usual form, or a QuantizedWeight to take the
-    form from."""
-
+class _ProblemFields(NamedTuple):
     E: int
     K: int
     N: int
@@ -65,8 +61,25 @@ class Problem(NamedTuple):
     gates: bool = False
     weights: object = "plain"
 
+
+class Problem(_ProblemFields):
+    """A projection: E experts, K inputs, N outputs, rank R (0: no adapter), top_k experts of a token.
+
+    adapter_dtype and gate_dtype: those of `dtype` unless given. weight_layout: "ekn" if N is contiguous in the weight
+    [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them.
+    weights: how the weight is stored: "plain", an encoding such as "nf4" in its usual form, or a QuantizedWeight to take the
+    form from. Raises ValueError that names the field."""
+
+    __slots__ = ()
+
+    @functools.wraps(_ProblemFields.__new__)
+    def __new__(cls, *fields, **named):
+        problem = super().__new__(cls, *fields, **named)
+        problem.numbers()
+        return problem
+
     def numbers(self):
-        """As the library takes it."""
+        """As the library takes it. Checked here too, as `_replace` makes a problem of any fields."""
         for name, known in (("weight_layout", _LAYOUTS), ("x_rows", ROW_ORDERS), ("y_rows", ROW_ORDERS)):
             check_choice(name, getattr(self, name), known)
         sizes = [check_whole(name, getattr(self, name), 0 if name == "R" else 1, INT64_MAX)
@@ -75,10 +88,12 @@ class Problem(NamedTuple):
         for dtype in types:
             if dtype not in DTYPES:
                 raise ValueError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
-        return [
+        numbers = [
             *sizes, *map(DTYPES.index, types), _LAYOUTS[self.weight_layout], ROW_ORDERS[self.x_rows],
             ROW_ORDERS[self.y_rows], check_flag("bias", self.bias), check_flag("gates", self.gates), _format(self.weights)
         ]
+        _native.check_problem(numbers)
+        return numbers
 
 
 def _columns_are_inputs(weight):
@@ -89,15 +104,16 @@ def _columns_are_inputs(weight):
 
 
 def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtype, biases=(False, False)):
-    """The two projections of `moe_lora_mlp`, weights and ranks as it takes them."""
+    """The two projections of `moe_lora_mlp`, weights and ranks as it takes them. Unchecked: the operation names what is wrong
+    in its caller's words."""
 
     def problem(weight, R, bias, **orders):
         E, K, N = weight.shape
         layout = "enk" if _columns_are_inputs(weight) else "ekn"
         weights = _stored(weight) if isinstance(weight, QuantizedWeight) else "plain"
-        return Problem(
+        return Problem._make(_ProblemFields(
             E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, layout, bias=bias, weights=weights, **orders
-        )
+        ))
 
     return [
         problem(gate_up, ranks[0], biases[0], x_rows="token", y_rows="grouped"),

@@ -1,5 +1,6 @@
 #include "models/hf_quantization.hpp"
 
+#include "models/hf_config.hpp"
 #include "models/hf_json.hpp"
 
 #include <fmt/format.h>
@@ -8,6 +9,7 @@
 #include <array>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace smlora::models {
 namespace {
@@ -60,11 +62,20 @@ bool leaves_experts(const json& quantization) {
     });
 }
 
+/// scale_fmt says how scales were rounded, not how they are stored. DeepSeek-V3.1 has powers of two in fp32, Qwen3 has
+/// bf16, and MXFP8 has bytes; where Transformers keeps FP8, it makes fp32 of bf16 and e8m0 of bytes.
+std::vector<DType> other_scales_of(const WeightFormat& format) {
+    if (format.encoding == Encoding::mxfp8) return {DType::uint8};
+    if (format.encoding == Encoding::fp8) return {format.scales == DType::e8m0 ? DType::fp32 : DType::bf16};
+    return {};
+}
+
 /// Reads one quantization_config.
 class Reader {
  public:
-    Reader(const json& quantization, const json& config, const json& outer, const std::string& origin)
-        : quantization_(quantization), config_(config), outer_(outer), origin_(origin) {}
+    Reader(const json& quantization, const json& config, const json& outer, std::string_view text,
+           const std::string& origin)
+        : quantization_(quantization), config_(config), outer_(outer), text_(text), origin_(origin) {}
 
     [[nodiscard]] StoredExperts read() const {
         const std::string method = method_of();
@@ -95,6 +106,7 @@ class Reader {
                  "bitsandbytes, mxfp4, mxfp8, fp8, compressed-tensors, modelopt or torchao, whose experts smlora reads",
                  member(quantization_, "quant_method"));
         }
+        if (method != "torchao") stored.other_scales = other_scales_of(stored.format);
         return stored;
     }
 
@@ -125,20 +137,32 @@ class Reader {
         return format;
     }
 
-    /// Of two numbers that are the same.
-    [[nodiscard]] std::int64_t square(const std::string& key, const json& sides) const {
+    /// Of two numbers that are the same; `others` is what the key may be instead.
+    [[nodiscard]] std::int64_t square(const std::string& key, const json& sides, const std::string& others = "") const {
         const bool fits = sides.is_array() && sides.size() == 2 && sides[0].is_number_integer() &&
                           sides[0] == sides[1] && sides[0] > 0 && sides[0] <= 1 << 16;
-        if (!fits) fail(key, "the two sides of a square, such as [128, 128]", sides);
+        if (!fits) fail(key, "the two sides of a square, such as [128, 128]" + others, sides);
         return sides[0].get<std::int64_t>();
+    }
+
+    /// The side of a square that any matrix of an expert fits.
+    [[nodiscard]] std::int64_t longest_side() const {
+        const ModelShape model = parse_hf_config(text_, origin_);
+        return std::max(model.hidden_size, model.intermediate_size);
     }
 
     [[nodiscard]] WeightFormat fp8() const {
         const std::string experts = text_or(quantization_, "expert_dtype", text_or(config_, "expert_dtype", "fp8"));
         if (experts == "fp4") return usual_format(Encoding::mxfp4);
         if (experts != "fp8") fail("expert_dtype", "fp8 or fp4", experts);
+        constexpr const char* key = "weight_block_size";
+        const json& sides = member(quantization_, key);
+        if (sides == json::array({1, 32})) return usual_format(Encoding::mxfp8);
         WeightFormat format = usual_format(Encoding::fp8);
-        format.block = square("weight_block_size", member(quantization_, "weight_block_size"));
+        // As FineGrainedFP8Config of Transformers: a key that is missing stands for the usual block, null for none.
+        if (quantization_.contains(key)) {
+            format.block = sides.is_null() ? longest_side() : square(key, sides, ", or [1, 32], or null");
+        }
         const std::string scales = text_or(quantization_, "scale_fmt", "float");
         if (scales != "float" && scales != "ue8m0") fail("scale_fmt", "float or ue8m0", scales);
         if (scales == "ue8m0") format.scales = DType::e8m0;
@@ -232,6 +256,7 @@ class Reader {
     const json& quantization_;
     const json& config_;
     const json& outer_;
+    std::string_view text_;
     const std::string& origin_;
 };
 
@@ -246,7 +271,7 @@ StoredExperts parse_hf_quantization(std::string_view json_text, const std::strin
         if (!quantization.is_object()) {
             refuse(origin, fmt::format("quantization_config: expected an object, got {}", quantization.dump()));
         }
-        return Reader(quantization, config, outer, origin).read();
+        return Reader(quantization, config, outer, json_text, origin).read();
     }
     return {};
 }

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace smlora::tool {
 namespace {
@@ -72,6 +75,24 @@ TEST_F(Cache, PrewarmCompilesTheActivationThatIsAskedFor) {
     EXPECT_EQ(kernels_with({"--activation", "none"}), 0);
     EXPECT_EQ(kernels_with({"--y-rows", "token"}), 0) << "of what is summed there is none";
     EXPECT_EQ(run({"prewarm", "--shape", "2,16,16,0,1", "--activation", "tanh"}).exit_code, 2);
+}
+
+TEST_F(Cache, HasAKernelForEachTypeThatScalesMayHave) {
+    if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "there is no NVRTC";
+    const auto prewarmed = [&](const std::string& weights) {
+        const nlohmann::json report = run({"prewarm", "--shape", "2,64,32,0,1", "--tokens", "8", "--arch", "sm_90a",
+                                           "--json", "--weights", weights})
+                                          .json();
+        std::vector<std::string> stored;
+        for (const auto& problem : report["problems"]) stored.push_back(problem["weights"]);
+        return std::pair(stored, report["compiled"].get<int>());
+    };
+    using Formats = std::vector<std::string>;
+    EXPECT_EQ(prewarmed("mxfp4").first, (Formats{"mxfp4 block 32", "mxfp4 block 32 uint8"}));
+    EXPECT_EQ(prewarmed("mxfp4:uint8"), std::pair(Formats{"mxfp4 block 32 uint8"}, 0));
+    EXPECT_EQ(prewarmed("mxfp4:e8m0"), std::pair(Formats{"mxfp4 block 32"}, 0));
+    EXPECT_EQ(prewarmed("fp8:32:bf16"), std::pair(Formats{"fp8 block 32 bf16"}, 1)) << "products are there";
+    EXPECT_EQ(prewarmed("fp8:32"), std::pair(Formats{"fp8 block 32", "fp8 block 32 bf16", "fp8 block 32 e8m0"}, 2));
 }
 
 TEST_F(Cache, HoldsWhatPrewarmCompiledUntilItIsCleared) {

@@ -75,6 +75,24 @@ TEST_F(CommandLine, WhatIsMistypedIsNamedInTheOrderGivenWithTheNearestName) {
               "smlora-tune: unexpected arguments: --shpe 4,64,32,8,5; did you mean --shape?");
 }
 
+TEST_F(CommandLine, AnEmptyArgumentIsNotAnOptionThatIsNotGiven) {
+    const std::vector<std::string> shape{"--shape", "8,64,32,4,2"};
+    const std::pair<const char*, const char*> options[] = {
+        {"prewarm", "--weights"}, {"prewarm", "--config"}, {"prewarm", "--cache-dir"}, {"explain", "--arch"},
+        {"explain", "--gpu"},     {"tune", "--memory"},    {"tune", "--shard"},        {"tune", "--device"},
+    };
+    for (const auto& [command, option] : options) {
+        std::vector<std::string> arguments{command, option, ""};
+        arguments.insert(arguments.end(), shape.begin(), shape.end());
+        const Outcome outcome = run(arguments);
+        EXPECT_EQ(outcome.exit_code, 2) << command << ' ' << option << outcome.err;
+        EXPECT_EQ(outcome.err.rfind("smlora-tune: " + std::string(option) + ": expected a value, got ''", 0), 0U)
+            << outcome.err;
+    }
+    EXPECT_EQ(run({"cache", "stats", "--cache-dir", ""}).exit_code, 2);
+    EXPECT_EQ(run({"export", ""}).err.rfind("smlora-tune: file: expected a value, got ''", 0), 0U);
+}
+
 TEST_F(CommandLine, ModelsAreListed) {
     const Outcome text = run({"models"});
     EXPECT_EQ(text.exit_code, 0);

@@ -45,6 +45,7 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
     EXPECT_EQ(done["unpack"]["slice_bytes"], 8 * 256 * 512 * 2);
     EXPECT_EQ(done["unpack"]["packed_bytes"], 8 * 256 * 512 * 17 / 32);
     EXPECT_GT(done["unpack"]["floor_seconds"], 0);
+    EXPECT_EQ(done["unpack"]["other_scales"], nlohmann::json({"uint8"}));
     const nlohmann::json plainly = run(with(explain, "--json")).json();
     for (const char* slot : {"forward", "xa", "dx", "yb", "gradients"}) {
         EXPECT_EQ(work_called(document, slot)["used"], work_called(plainly, slot)["used"]) << slot;
@@ -55,8 +56,11 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
     EXPECT_FALSE(plainly["cases"][0].contains("unpack"));
 
     const std::string text = run(quantised).out;
-    EXPECT_NE(text.find("unpack  weights: mxfp4 block 32, 544.0 KiB\n  all 8 experts at once, unpacked to 2.0 MiB"),
-              std::string::npos)
+    EXPECT_NE(
+        text.find(
+            "unpack  weights: mxfp4 block 32, 544.0 KiB\n"
+            "  the scales are e8m0 or uint8: prewarm compiles for each\n  all 8 experts at once, unpacked to 2.0 MiB"),
+        std::string::npos)
         << text;
     EXPECT_NE(text.find("their tiles are those chosen for plain weights"), std::string::npos) << text;
     const std::string sliced = run(quantised, {{"SMLORA_UNPACK_LIMIT", "800K"}}).out;

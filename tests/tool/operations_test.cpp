@@ -110,6 +110,15 @@ TEST_F(Verify, TakesTheEncodingOfAConfig) {
     EXPECT_NE(plain.out.find("qwen3_moe gate_up, 9 tokens"), std::string::npos) << plain.out;
     EXPECT_EQ(plain.err.find("quantization_config"), std::string::npos) << plain.err;
 
+    const Outcome rounded = verify(config(R"({"quant_method": "fp8", "weight_block_size": [32, 32],
+        "scale_fmt": "ue8m0"})"),
+                                   {});
+    EXPECT_EQ(rounded.exit_code, 0) << rounded.err;
+    EXPECT_NE(rounded.err.find("config.json: quantization_config of fp8: weights are fp8 block 32 e8m0; the scales are "
+                               "e8m0 or fp32: prewarm compiles for each\n"),
+              std::string::npos)
+        << rounded.err;
+
     const std::string gptq = config(R"({"quant_method": "gptq", "bits": 4})");
     const Outcome refused = verify(gptq, {});
     EXPECT_EQ(refused.exit_code, 2);

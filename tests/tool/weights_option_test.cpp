@@ -7,6 +7,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 namespace smlora::tool {
 namespace {
@@ -23,7 +24,7 @@ std::string error_of(const std::string& text) {
 TEST(Weights, AnEncodingAloneIsTheUsualOne) {
     for (const Encoding encoding : {Encoding::plain, Encoding::nf4, Encoding::fp4, Encoding::int8, Encoding::mxfp4,
                                     Encoding::fp8, Encoding::mxfp8, Encoding::nvfp4, Encoding::int4}) {
-        EXPECT_EQ(parse_weights(std::string(name(encoding))), usual_format(encoding)) << name(encoding);
+        EXPECT_EQ(parse_weights(std::string(name(encoding))).format, usual_format(encoding)) << name(encoding);
     }
 }
 
@@ -40,7 +41,20 @@ TEST(Weights, WhatFollowsChangesIt) {
         {"nvfp4:parts2:divisor", "nvfp4 block 16 parts 2 divisor"},
         {"int4:128:fp16", "int4 block 128 fp16"},
     };
-    for (const auto& [text, format] : texts) EXPECT_EQ(to_string(parse_weights(text)), format) << text;
+    for (const auto& [text, format] : texts) EXPECT_EQ(to_string(parse_weights(text).format), format) << text;
+}
+
+TEST(Weights, WithoutATypeOfScalesThereAreThoseOfOtherCheckpoints) {
+    using Types = std::vector<DType>;
+    for (const char* text : {"mxfp4", "mxfp8"})
+        EXPECT_EQ(parse_weights(text).other_scales, Types{DType::uint8}) << text;
+    for (const char* text : {"fp8", "fp8:64:parts2"}) {
+        EXPECT_EQ(parse_weights(text).other_scales, (Types{DType::bf16, DType::e8m0})) << text;
+    }
+    for (const char* text : {"mxfp4:uint8", "mxfp4:e8m0", "mxfp8:e8m0", "fp8:fp32", "fp8:64:bf16", "plain", "nf4",
+                             "fp4", "nf4:double", "int8", "nvfp4", "int4", "int4:64"}) {
+        EXPECT_EQ(parse_weights(text).other_scales, Types()) << text;
+    }
 }
 
 TEST(Weights, NonsenseIsRefusedWithWhatWasExpected) {

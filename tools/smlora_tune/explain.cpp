@@ -17,6 +17,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <vector>
 
 namespace smlora::tool {
 namespace {
@@ -41,28 +42,32 @@ all of them would take too much memory; products are chosen, timed and compared 
 Examples:
   smlora-tune explain --shape 128,2048,1536,16,8 --tokens 2048 --arch sm_90a
   smlora-tune explain --model olmoe --rank 16 --tokens 2048 --gpu H100
-  smlora-tune explain --model gpt-oss-20b --weights mxfp4:uint8 --tokens 8192 --gpu H200)";
+  smlora-tune explain --model gpt-oss-20b --weights mxfp4 --tokens 8192 --gpu H200)";
 
 double share(const Explanation& explanation, double seconds) {
     return seconds > 0 ? explanation.floor_seconds / seconds : 0;
 }
 
-nlohmann::ordered_json to_json(const Unpacking& unpacking) {
-    return {{"weights", to_string(unpacking.weights)},
-            {"slice_experts", unpacking.experts},
-            {"slices", unpacking.slices},
-            {"slice_bytes", unpacking.bytes},
-            {"packed_bytes", unpacking.packed_bytes},
-            {"floor_seconds", unpacking.floor_seconds}};
+nlohmann::ordered_json to_json(const Unpacking& unpacking, const std::vector<DType>& other_scales) {
+    nlohmann::ordered_json json{{"weights", to_string(unpacking.weights)},
+                                {"slice_experts", unpacking.experts},
+                                {"slices", unpacking.slices},
+                                {"slice_bytes", unpacking.bytes},
+                                {"packed_bytes", unpacking.packed_bytes},
+                                {"floor_seconds", unpacking.floor_seconds},
+                                {"other_scales", nlohmann::ordered_json::array()}};
+    for (const DType dtype : other_scales) json["other_scales"].push_back(name(dtype));
+    return json;
 }
 
-void print_text(const Unpacking& unpacking, const Style& style) {
+void print_text(const Unpacking& unpacking, const std::vector<DType>& other_scales, const Style& style) {
     const std::string experts = unpacking.slices == 1
                                     ? fmt::format("all {} experts at once", unpacking.experts)
                                     : fmt::format("{} slices of {} expert{}", unpacking.slices, unpacking.experts,
                                                   unpacking.experts == 1 ? "" : "s");
     print_results("{}  weights: {}, {}\n", style.bold("unpack"), to_string(unpacking.weights),
                   bytes_text(static_cast<std::uint64_t>(unpacking.packed_bytes)));
+    if (!other_scales.empty()) print_results("  {}\n", scales_text(unpacking.weights, other_scales));
     print_results("  {}, unpacked to {}; floor of all {}\n", experts,
                   bytes_text(static_cast<std::uint64_t>(unpacking.bytes)), seconds_text(unpacking.floor_seconds));
     print_results("  the products below read what is unpacked; their tiles are those chosen for plain weights\n\n");
@@ -202,11 +207,11 @@ ExitCode run_explain(const ExplainCommand& command) {
             const std::optional<Unpacking> unpacking = explain_unpacking(engine, item.problem, ceilings);
             nlohmann::ordered_json json = json_of(item);
             json["tokens"] = T;
-            if (unpacking) json["unpack"] = to_json(*unpacking);
+            if (unpacking) json["unpack"] = to_json(*unpacking, item.other_scales);
             json["works"] = nlohmann::ordered_json::array();
             if (!command.common.json) {
                 print_results("{}\n\n", case_text(item, T, explanations.size()));
-                if (unpacking) print_text(*unpacking, style);
+                if (unpacking) print_text(*unpacking, item.other_scales, style);
             }
             for (const Explanation& one : explanations) {
                 json["works"].push_back(to_json(one));

@@ -44,6 +44,15 @@ int complain(ExitCode exit, const std::string& what) {
     return code(exit);
 }
 
+/// So that none, such as a variable of the shell that is not set, passes for an option that is not given.
+void refuse_empty_arguments(CLI::App& app) {
+    for (CLI::Option* option : app.get_options()) {
+        option->check(
+            [](const std::string& text) { return text.empty() ? "expected a value, got ''" : std::string(); });
+    }
+    for (CLI::App* command : app.get_subcommands({})) refuse_empty_arguments(*command);
+}
+
 int run(int argc, char** argv) {
     CLI::App app{"Kernels for LoRA training of Mixture-of-Experts models: compile, check, measure.", "smlora-tune"};
     app.footer(footer);
@@ -66,6 +75,7 @@ int run(int argc, char** argv) {
     add_export(app, command);
     add_import(app, command);
     add_carry(app, command);
+    refuse_empty_arguments(app);
     try {
         try {
             std::vector<std::string> arguments = spelled_out({argv + 1, argv + argc}, app);

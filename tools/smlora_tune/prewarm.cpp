@@ -38,14 +38,29 @@ constexpr const char* footer =
     R"(Needs NVRTC, but no GPU. Kernels that the cache has are not compiled again. For each shape the kernels are compiled
 that are recorded to be fastest, or predicted to be where there is no record. The activation that follows the gate_up
 projection of a model is compiled too, and so is one after a --shape with an even number of outputs whose rows are
-not summed.
+not summed. What decodes weights of mxfp4, mxfp8 or fp8 is compiled for each type that checkpoints have their scales in,
+unless --weights or the config says which.
 
 The types must be those of the training job, or it compiles others. PEFT keeps adapters in fp32 unless told otherwise,
 and the gates of most models are bf16: add --adapter-dtype fp32 --gate-dtype bf16 for such a job.
 
 Examples:
   smlora-tune prewarm --model qwen3-30b-a3b --rank 16 --tokens 4096,16384 --arch sm_90a
-  smlora-tune prewarm --model gpt-oss-20b --weights mxfp4:uint8 --adapter-dtype fp32 --gate-dtype bf16)";
+  smlora-tune prewarm --model gpt-oss-20b --weights mxfp4 --adapter-dtype fp32 --gate-dtype bf16)";
+
+/// What decodes weights is compiled for the type of their scales, so each that these may have is a problem of its own.
+std::vector<NamedProblem> with_other_scales(const std::vector<NamedProblem>& items) {
+    std::vector<NamedProblem> all;
+    for (const NamedProblem& item : items) {
+        all.push_back(item);
+        for (const DType scales : item.other_scales) {
+            NamedProblem& other = all.emplace_back(item);
+            other.problem.weights.scales = scales;
+            if (item.name == to_string(item.problem)) other.name = to_string(other.problem);
+        }
+    }
+    return all;
+}
 
 nlohmann::ordered_json to_json(const std::vector<NamedProblem>& problems, const PrewarmReport& report) {
     nlohmann::ordered_json document = json_document("prewarm");
@@ -64,7 +79,7 @@ nlohmann::ordered_json to_json(const std::vector<NamedProblem>& problems, const 
 
 ExitCode run_prewarm(const PrewarmCommand& command) {
     PrewarmOptions options;
-    const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
+    const std::vector<NamedProblem> problems = with_other_scales(resolve(command.shape, Backend::cuda));
     for (const NamedProblem& item : problems) {
         options.problems.push_back(item.problem);
         if (!item.activation || command.activation == "none") continue;

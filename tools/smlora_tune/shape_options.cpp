@@ -61,17 +61,16 @@ Problem with_options(Problem problem, const ShapeOptions& options) {
 }
 
 /// A projection on its own. Checkpoints store quantised weights as [E, N, K].
-Problem problem_of(const std::string& shape, const ShapeOptions& options) {
+Problem problem_of(const std::string& shape, const WeightFormat& weights) {
     Problem problem = parse_shape(shape);
-    if (options.weights.empty()) return problem;
-    problem.weights = parse_weights(options.weights);
+    problem.weights = weights;
     if (problem.weights.encoding != Encoding::plain) problem.weight_layout = WeightLayout::enk;
     return problem;
 }
 
 /// What a config says, in a line on stderr if it says anything.
-WeightFormat weights_of_config(const std::string& path) {
-    const models::StoredExperts stored = [&] {
+models::StoredExperts weights_of_config(const std::string& path) {
+    models::StoredExperts stored = [&] {
         try {
             return models::read_hf_quantization(path);
         } catch (const Error& error) {
@@ -81,18 +80,20 @@ WeightFormat weights_of_config(const std::string& path) {
     }();
     if (!stored.source.empty()) {
         print_remark(
-            "{}: {}: weights are {}{}\n", path, stored.source, to_string(stored.format),
+            "{}: {}: weights are {}{}{}\n", path, stored.source, to_string(stored.format),
+            stored.other_scales.empty() ? "" : "; " + scales_text(stored.format, stored.other_scales),
             stored.assumption.empty() ? "" : fmt::format("; {}: give --weights plain for that", stored.assumption));
     }
-    return stored.format;
+    return stored;
 }
 
-void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, const WeightFormat& weights,
+void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, const models::StoredExperts& weights,
                const ShapeOptions& options) {
-    model.weights = weights;
+    model.weights = weights.format;
     for (const models::Projection& projection : models::projections(model, options.rank.value_or(default_rank))) {
         if (options.projection != "both" && options.projection != projection.name) continue;
         problems.push_back({fmt::format("{} {}", model.name, projection.name), projection.problem});
+        problems.back().other_scales = weights.other_scales;
         if (projection.name == "gate_up") problems.back().activation = {model.activation, model.gate_layout};
     }
 }
@@ -121,7 +122,8 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->allow_extra_args(false)
         ->group(group);
     app.add_option("--config", options.configs,
-                   "Both projections of any other Hugging Face model, from its config.json; repeatable")
+                   "Both projections of any other Hugging Face model, from its config.json, which also says how its "
+                   "experts are stored; repeatable")
         ->type_name("PATH")
         ->allow_extra_args(false)
         ->group(group);
@@ -160,7 +162,7 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->type_name("TYPE")
         ->group(group);
     app.add_option("--weight-layout", options.weight_layout,
-                   "W as [E, K, N] or [E, N, K] [ekn for --shape, enk if quantised; else the model's own]")
+                   "W as [E, K, N] or [E, N, K] [ekn for --shape, or enk if quantised; else as the model stores it]")
         ->check(CLI::IsMember({"ekn", "enk"}).description(""))
         ->type_name("LAYOUT")
         ->group(group);
@@ -173,15 +175,24 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->type_name("ORDER")
         ->group(group);
     app.add_option("--weights", options.weights,
-                   "How W is stored: plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4 or int4. Behind colons, where the "
-                   "encoding has such: the block, the type of the scales, double (nf4, fp4: scales are quantised), "
-                   "divisor (nvfp4 of compressed-tensors), parts2 (fp8, nvfp4: gate and up were quantised apart, which "
-                   "is known of models) [what --config says, else plain]")
+                   "How W is stored: plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4 or int4 [what --config says, else "
+                   "plain]\nWords may follow, each after a colon, such as nf4:128:double:\n"
+                   "  a number  the block of nf4 and fp4 [64], fp8 [128] or int4 [32]\n"
+                   "  a type    that of the scales of mxfp4 and mxfp8 [e8m0], fp8 [fp32] or int4 [bf16]\n"
+                   "  double    nf4, fp4: the scales are quantised, too\n"
+                   "  divisor   nvfp4: the global scale divides, as in compressed-tensors\n"
+                   "  parts2    fp8, nvfp4: gate and up were quantised apart; known of --model and --config")
         ->type_name("ENCODING[:..]")
         ->group(group);
     app.add_flag("--bias", options.bias, "Add a bias")->group(group);
     app.add_flag("--gates", options.gates, "Weight the experts of a token by gates; needs --y-rows token")
         ->group(group);
+}
+
+std::string scales_text(const WeightFormat& format, const std::vector<DType>& other_scales) {
+    std::vector<std::string_view> names{name(format.scales)};
+    for (const DType dtype : other_scales) names.push_back(name(dtype));
+    return fmt::format("the scales are {}: prewarm compiles for each", fmt::join(names, " or "));
 }
 
 std::string title_of(const NamedProblem& item) {
@@ -237,15 +248,17 @@ Problem parse_shape(const std::string& text) {
 std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) {
     std::vector<NamedProblem> problems;
     try {
+        const models::StoredExperts weights =
+            options.weights.empty() ? models::StoredExperts() : parse_weights(options.weights);
         for (const std::string& shape : options.shapes) {
-            problems.push_back({"", problem_of(shape, options)});
+            problems.push_back({"", problem_of(shape, weights.format)});
+            problems.back().other_scales = weights.other_scales;
             problems.back().activation.emplace();
         }
         if (!problems.empty() && options.rank) {
             throw UsageError(
                 "--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
         }
-        const WeightFormat weights = options.weights.empty() ? WeightFormat{} : parse_weights(options.weights);
         for (const std::string& model : options.models) {
             add_model(problems, models::model_by_name(model), weights, options);
         }

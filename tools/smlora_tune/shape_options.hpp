@@ -45,7 +45,11 @@ struct NamedProblem {
     Problem problem;
     /// Follows the projection; nothing follows a down projection.
     std::optional<PrewarmActivation> activation = {};
+    std::vector<DType> other_scales = {};  ///< of weights, where nothing says that they have those of `problem`
 };
+
+/// "the scales are fp32 or bf16: prewarm compiles for each", with the type of the format first.
+[[nodiscard]] std::string scales_text(const WeightFormat& format, const std::vector<DType>& other_scales);
 
 /// "olmoe gate_up"; of quantised weights "olmoe gate_up weights: nf4 block 64".
 [[nodiscard]] std::string title_of(const NamedProblem& item);

@@ -59,12 +59,20 @@ Choices choices_of(Encoding encoding) {
             .parts = fp8 || nvfp4};
 }
 
+/// Those of checkpoints that have the scales in another type than the usual one. int4 is not among them: its scales
+/// have the type of the model.
+std::vector<DType> other_scales_of(Encoding encoding) {
+    if (encoding == Encoding::mxfp4 || encoding == Encoding::mxfp8) return {DType::uint8};
+    if (encoding == Encoding::fp8) return {DType::bf16, DType::e8m0};
+    return {};
+}
+
 /// Takes one word after the other into a format.
 class Words {
  public:
     explicit Words(const std::string& text) : text_(text) {}
 
-    [[nodiscard]] WeightFormat read() {
+    [[nodiscard]] models::StoredExperts read() {
         const std::vector<std::string_view> words = split(text_);
         try {
             format_ = usual_format(encoding_from_name(words[0]));
@@ -75,7 +83,8 @@ class Words {
         for (std::size_t i = 1; i < words.size(); ++i) {
             if (!take(words[i])) fail(words[i]);
         }
-        return format_;
+        return {.format = format_,
+                .other_scales = open_.scales ? other_scales_of(format_.encoding) : std::vector<DType>()};
     }
 
  private:
@@ -125,6 +134,6 @@ class Words {
 
 }  // namespace
 
-WeightFormat parse_weights(const std::string& text) { return Words(text).read(); }
+models::StoredExperts parse_weights(const std::string& text) { return Words(text).read(); }
 
 }  // namespace smlora::tool

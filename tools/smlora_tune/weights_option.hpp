@@ -1,7 +1,7 @@
 // --weights: how frozen weights are stored.
 #pragma once
 
-#include <smlora/encoding.hpp>
+#include "models/hf_quantization.hpp"
 
 #include <string>
 
@@ -9,8 +9,9 @@ namespace smlora::tool {
 
 /// ENCODING[:BLOCK][:SCALES][:double][:divisor][:partsN], what follows the encoding in any order and each once at most:
 /// "plain", "nf4", "nf4:128:double", "fp8:128:bf16", "fp8:parts2", "nvfp4:divisor". What is not said is as in
-/// usual_format. Throws UsageError, but not for a block or a type of scales that the encoding cannot have: validate()
+/// usual_format; without a type of scales, the others that checkpoints of mxfp4, mxfp8 and fp8 have are other_scales.
+/// Throws UsageError, but not for a block or a type of scales that the encoding cannot have: validate()
 /// of the problem does.
-[[nodiscard]] WeightFormat parse_weights(const std::string& text);
+[[nodiscard]] models::StoredExperts parse_weights(const std::string& text);
 
 }  // namespace smlora::tool

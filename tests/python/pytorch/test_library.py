@@ -1,9 +1,11 @@
 """What lies around the operations: NVRTC, the package and its records, prewarming and tuning."""
 
 import importlib
+import inspect
 import json
 import os
 import pathlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -90,22 +92,37 @@ print(json.dumps([smlora.prewarm(problems, [64]) for _ in range(2)]))
     assert second["found"] == second["kernels"] == first["kernels"]
 
 
-@pytest.mark.parametrize("wrong", [dict(weight_layout="nke"), dict(x_rows="rows"), dict(dtype=torch.int8), dict(E=0)])
+@pytest.mark.parametrize("wrong", [dict(weight_layout="nke"), dict(x_rows="rows"), dict(dtype=torch.int8), dict(E=0),
+                                   dict(E=1025), dict(gates=True), dict(adapter_dtype=torch.float16)])
 def test_a_wrong_problem_is_named(wrong):
-    problem = smlora.Problem(4, 64, 32, 8, 2)._replace(**wrong)
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        smlora.prewarm([problem], [64])
+    name = next(iter(wrong))
+    with pytest.raises(ValueError, match=name):
+        smlora.Problem(**{**dict(E=4, K=64, N=32, R=8, top_k=2), **wrong})
+    with pytest.raises(ValueError, match=name):
+        smlora.prewarm([smlora.Problem(4, 64, 32, 8, 2)._replace(**wrong)], [64])
 
 
 @pytest.mark.parametrize("weights, message", [
-    ("nf5", "weights: expected one of plain, nf4, .*, got 'nf5'"),
+    ("nf5", "^weights: expected one of plain, nf4, .* or a QuantizedWeight, got 'nf5'"),
+    ("nf4:double", "^weights: expected one of plain, nf4, .* or a QuantizedWeight, got 'nf4:double'"),
     (4, "weights: expected one of plain, nf4, .*, got 4"),
     ("mxfp4", "problem.*weights.block: expected a divisor of columns = 40, got 32"),
 ])
 def test_wrong_weights_are_named(weights, message):
-    problem = smlora.Problem(4, 40, 64, 8, 2, weight_layout="enk", weights=weights)
+    right = smlora.Problem(4, 40, 64, 8, 2, weight_layout="enk")
     with pytest.raises(ValueError, match=message):
-        smlora.prewarm([problem], [64])
+        smlora.Problem(*right._replace(weights=weights))
+    # Before the first is compiled or measured, and on any machine.
+    for function in (smlora.prewarm, smlora.tune):
+        with pytest.raises(ValueError, match=message):
+            function([right, right._replace(weights=weights)], [64])
+
+
+def test_the_parameters_of_a_problem_are_its_fields():
+    assert tuple(inspect.signature(smlora.Problem).parameters) == smlora.Problem._fields
+    problem = smlora.Problem(4, 40, 64, 8, 2, weights="nf4")
+    assert pickle.loads(pickle.dumps(problem)) == problem
+    assert repr(problem).startswith("Problem(E=4, K=40, ")
 
 
 def test_prewarming_compiles_what_decodes_quantised_weights(tmp_path):

@@ -1,6 +1,8 @@
 // What the quantization_config of a checkpoint says of its experts.
 #include "models/hf_quantization.hpp"
 
+#include "models/hf_config.hpp"
+
 #include <smlora/error.hpp>
 
 #include <gtest/gtest.h>
@@ -9,6 +11,8 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <tuple>
+#include <vector>
 
 namespace smlora::models {
 namespace {
@@ -77,10 +81,10 @@ TEST(HfQuantization, Fp8HasSquaresAndTwoKindsOfScales) {
               "mxfp4 block 32");
     EXPECT_EQ(text(R"({"quant_method": "fp8", "weight_block_size": [128, 128]})", R"(, "expert_dtype": "fp4")"),
               "mxfp4 block 32");
-    for (const char* sides : {"null", "[128, 64]", "[128]", "128", "[0, 0]", "[\"a\", \"a\"]"}) {
+    for (const char* sides : {"\"\"", "[128, 64]", "[32, 1]", "[128]", "128", "[0, 0]", "[\"a\", \"a\"]"}) {
         EXPECT_EQ(error_of(std::string(R"({"quant_method": "fp8", "weight_block_size": )") + sides + "}")
                       .rfind("model/config.json: quantization_config: weight_block_size: expected the two sides of a "
-                             "square, such as [128, 128], got ",
+                             "square, such as [128, 128], or [1, 32], or null, got ",
                              0),
                   0U)
             << sides;
@@ -89,6 +93,55 @@ TEST(HfQuantization, Fp8HasSquaresAndTwoKindsOfScales) {
               "model/config.json: quantization_config: scale_fmt: expected float or ue8m0, got \"e4m3\"");
     EXPECT_EQ(error_of(R"({"quant_method": "fp8", "weight_block_size": [128, 128], "expert_dtype": "fp6"})"),
               "model/config.json: quantization_config: expert_dtype: expected fp8 or fp4, got \"fp6\"");
+}
+
+TEST(HfQuantization, Fp8WithoutABlockIsReadAsTransformersDoes) {
+    EXPECT_EQ(text(R"({"quant_method": "fp8", "activation_scheme": "dynamic"})"), "fp8 block 128");
+    EXPECT_EQ(text(R"({"quant_method": "fp8", "weight_block_size": [1, 32], "scale_fmt": "ue8m0"})"), "mxfp8 block 32");
+    // One scale a matrix.
+    const auto sizes = [](int hidden, int intermediate) {
+        return R"(, "num_experts": 8, "num_experts_per_tok": 2, "hidden_size": )" + std::to_string(hidden) +
+               R"(, "moe_intermediate_size": )" + std::to_string(intermediate);
+    };
+    const std::string none = R"({"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": null})";
+    EXPECT_EQ(text(none, sizes(200, 72)), "fp8 block 200");
+    EXPECT_EQ(text(none, sizes(72, 200)), "fp8 block 200");
+    EXPECT_NE(error_of(none).find("model/config.json: not a Mixture-of-Experts model"), std::string::npos);
+
+    // The scales of gate and up are apart unless the rows of one are the square's side.
+    for (const auto& [hidden, intermediate, parts] : {std::tuple{200, 72, 2}, {72, 200, 1}}) {
+        const std::string config = config_of(none, sizes(hidden, intermediate));
+        ModelShape model = parse_hf_config(config, "config.json");
+        model.weights = parse_hf_quantization(config, "config.json").format;
+        const std::vector<Projection> both = projections(model, 4);
+        EXPECT_EQ(both[0].problem.weights.parts, parts);
+        for (const Projection& one : both) {
+            EXPECT_NO_THROW(validate(one.problem)) << one.name;
+            EXPECT_EQ(one.problem.weights.block, 200);
+        }
+    }
+}
+
+TEST(HfQuantization, WhatAConfigDoesNotSayOfScalesIsLeftOpen) {
+    using Types = std::vector<DType>;
+    const auto others = [](const std::string& quantization) { return stored(quantization).other_scales; };
+    EXPECT_EQ(others(R"({"quant_method": "fp8", "weight_block_size": [128, 128]})"), Types{DType::bf16});
+    EXPECT_EQ(others(R"({"quant_method": "fp8", "weight_block_size": [128, 128], "scale_fmt": "ue8m0"})"),
+              Types{DType::fp32});
+    EXPECT_EQ(others(R"({"quant_method": "mxfp8"})"), Types{DType::uint8});
+    EXPECT_EQ(others(R"({"quant_method": "fp8", "weight_block_size": [1, 32]})"), Types{DType::uint8});
+    EXPECT_EQ(others(R"({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"a":
+        {"targets": ["Linear"], "weights": {"strategy": "block", "block_structure": [128, 128]}}}})"),
+              Types{DType::bf16});
+    for (const char* known :
+         {R"({"quant_method": "mxfp4"})", R"({"quant_method": "fp8", "expert_dtype": "fp4", "scale_fmt": "ue8m0"})",
+          R"({"quant_method": "bitsandbytes", "load_in_4bit": true})",
+          R"({"quant_method": "modelopt", "quant_algo": "NVFP4"})",
+          R"({"quant_method": "torchao", "quant_type": {"default": {"_type": "MXConfig", "_data": {"weight_dtype":
+              {"_type": "torch.dtype", "_data": "float8_e4m3fn"}}}}})",
+          R"({"quant_method": "fp8", "modules_to_not_convert": ["mlp.experts"]})"}) {
+        EXPECT_EQ(others(known), Types()) << known;
+    }
 }
 
 std::string compressed(const std::string& weights, const std::string& format, const std::string& targets) {
