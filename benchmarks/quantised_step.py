@@ -33,6 +33,7 @@ def parse_arguments():
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--adapters", choices=("fp32", "bf16"), default="fp32", help="their type [fp32, as PEFT makes them]")
     parser.add_argument("--axolotl", metavar="FOLDER", help="a checkout of axolotl to take its kernels from")
     parser.add_argument("--json", metavar="FILE")
     arguments = parser.parse_args()
@@ -80,6 +81,8 @@ def make(who, weights, arguments):
     torch.manual_seed(0)
     with torch.device("cuda"):
         model = Qwen3MoeForCausalLM(config).to(torch.bfloat16)
+    # Tokens stay as different as in a trained model: else later layers leave experts without rows, more of them with each step.
+    torch.nn.init.normal_(model.model.embed_tokens.weight)
     quantise(model, who, weights)
     model.config._experts_implementation = implementation
     targets = {"target_modules": ["q_proj"]}
@@ -87,7 +90,8 @@ def make(who, weights, arguments):
         paths = [f"model.layers.{i}.mlp.experts.{name}" for i in range(arguments.layers) for name in PROJECTIONS]
         targets = {"target_modules": [], "target_parameters": paths}
     model = peft.get_peft_model(
-        model, peft.LoraConfig(r=arguments.rank, lora_alpha=2 * arguments.rank, lora_dropout=0.0, **targets))
+        model, peft.LoraConfig(r=arguments.rank, lora_alpha=2 * arguments.rank, lora_dropout=0.0, **targets),
+        autocast_adapter_dtype=arguments.adapters == "fp32")
     model.enable_input_require_grads()
     return model.train()
 
@@ -128,7 +132,8 @@ def measure(who, weights, arguments):
 def main():
     arguments = parse_arguments()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers {transformers.__version__}, "
-          f"peft {peft.__version__}; {arguments.layers} layers, {arguments.tokens} tokens, rank {arguments.rank}")
+          f"peft {peft.__version__}; {arguments.layers} layers, {arguments.tokens} tokens, rank {arguments.rank}, "
+          f"adapters in {arguments.adapters}")
     register(arguments.axolotl)
     results = {}
     for who, weights in [("nothing", "bf16"), *arguments.run]:

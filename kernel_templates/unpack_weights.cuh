@@ -1,8 +1,9 @@
 // Decodes quantised weights into the type that products compute in: memory-bound, codes and scales are read once and
 // values written once.
 //
-// Roles: a warp takes a segment of a row, 32 lanes x UNROLL units; the codes of a thread's units are under way at once.
-// The values of 4-bit codes stand in shared memory, one for each bank, so that no two lanes wait for each other.
+// Roles: a warp takes a segment of a matrix, `unroll` times 32 units beside each other; the codes and scales of a thread's
+// units are under way at once. The values of 4-bit codes stand in shared memory, one for each bank, so that no two lanes
+// wait for each other.
 //
 // Compile-time (struct C): ENCODING, ROWS, COLUMNS, BLOCK, PARTS, VECTOR (1: `out` and the codes of every unit aligned,
 // COLUMNS and BLOCK multiples of a unit; 0: single elements), DOUBLE and OUTER_BLOCK (nf4, fp4), GLOBAL_DIVIDES
@@ -115,7 +116,7 @@ __device__ __forceinline__ void run(const Args& args) {
     constexpr int code_bits = nibbles ? 4 : 8;
     constexpr int unit_bytes = ceil_div(elements * code_bits, 8);
     constexpr int units = units_of<Unit>(C::COLUMNS);
-    constexpr RowSegments shape = segments(units);
+    constexpr int64 matrix_segments = segments(C::ROWS, units);
     using Codes = typename CodesOf<unit_bytes>::type;
     static_assert(C::COLUMNS % elements == 0, "whole units");
     static_assert(C::ENCODING == int8 || C::BLOCK % elements == 0, "a unit has one scale");
@@ -134,49 +135,50 @@ __device__ __forceinline__ void run(const Args& args) {
     const auto* const offsets = static_cast<const typename C::Index*>(args.expert_offsets);
     const int lane = static_cast<int>(threadIdx.x % 32);
     const int64 warps = static_cast<int64>(gridDim.x) * (blockDim.x / 32);
-    const int64 items = static_cast<int64>(args.experts) * C::ROWS * shape.count;
+    const int64 items = args.experts * matrix_segments;
 
     for (int64 item = static_cast<int64>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32; item < items;
          item += warps) {
-        const int64 line = item / shape.count;
-        const int expert = args.first_expert + static_cast<int>(line / C::ROWS);
-        const int row = static_cast<int>(line % C::ROWS);
-        const int first = static_cast<int>(item % shape.count) * 32 * shape.unroll + lane;
+        const int matrix = static_cast<int>(item / matrix_segments);
+        const int expert = args.first_expert + matrix;
         if (offsets != nullptr && offsets[expert] == (expert == 0 ? 0 : offsets[expert - 1])) continue;
+        const int64 first = item % matrix_segments * (32 * unroll);
+        const int first_row = static_cast<int>(first / units);
+        const int first_unit = static_cast<int>(first % units) + lane;
 
-        const int64 begin = (static_cast<int64>(expert) * C::ROWS + row) * C::COLUMNS;
-        Codes codes[shape.unroll] = {};
+        const int64 begin = static_cast<int64>(expert) * C::ROWS * C::COLUMNS + (first + lane) * elements;
+        Codes codes[unroll] = {};
+        float scales[unroll] = {};
 #pragma unroll
-        for (int u = 0; u < shape.unroll; ++u) {
-            const int unit = first + 32 * u;
-            if (unit < units) {
+        for (int u = 0; u < unroll; ++u) {
+            const int unit = first_unit + 32 * u;
+            const int row = first_row + unit / units;
+            if (row < C::ROWS) {
                 codes[u] = *reinterpret_cast<const Codes*>(static_cast<const unsigned char*>(args.codes) +
-                                                           (begin + unit * elements) * code_bits / 8);
+                                                           (begin + 32 * u * elements) * code_bits / 8);
+                scales[u] = scale_of<C>(args, expert, row, unit % units * elements);
             }
         }
+        auto* const out = static_cast<typename C::Element*>(args.out) + static_cast<int64>(matrix) * C::ROWS * C::COLUMNS;
 #pragma unroll
-        for (int u = 0; u < shape.unroll; ++u) {
-            const int unit = first + 32 * u;
-            if (unit >= units) continue;
-            const int column = unit * elements;
-            const float scale = scale_of<C>(args, expert, row, column);
+        for (int u = 0; u < unroll; ++u) {
+            if (first_row + (first_unit + 32 * u) / units >= C::ROWS) continue;
             float unpacked[elements];
 #pragma unroll
             for (int i = 0; i < elements; ++i) {
                 if constexpr (nibbles) {
                     // Of a single element: whether it is the first of its byte is known from where it is.
-                    const int at = C::VECTOR ? i : static_cast<int>((begin + column) % 2);
+                    const int at = C::VECTOR ? i : static_cast<int>((begin + 32 * u) % 2);
                     const int nibble = high_first ? at ^ 1 : at;
-                    unpacked[i] = decoded<C>(values[static_cast<uint32>(codes[u] >> (4 * nibble)) & 15U], scale);
+                    unpacked[i] = decoded<C>(values[static_cast<uint32>(codes[u] >> (4 * nibble)) & 15U], scales[u]);
                 } else {
                     const auto code = static_cast<unsigned char>(codes[u] >> (8 * i));
                     const float value =
                         C::ENCODING == int8 ? static_cast<float>(static_cast<signed char>(code)) : to_float(e4m3{code});
-                    unpacked[i] = decoded<C>(value, scale);
+                    unpacked[i] = decoded<C>(value, scales[u]);
                 }
             }
-            auto* const out = static_cast<typename C::Element*>(args.out) + line * C::COLUMNS;
-            reinterpret_cast<Raw*>(out)[unit] = Unit::pack(unpacked);
+            reinterpret_cast<Raw*>(out)[first + lane + 32 * u] = Unit::pack(unpacked);
         }
     }
 }

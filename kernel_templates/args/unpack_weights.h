@@ -1,7 +1,7 @@
 // Arguments of unpack_weights, shared by the host and the kernel.
 #pragma once
 
-#include "args/row_segments.h"
+#include "args/integers.h"
 
 namespace smlora {
 
@@ -15,8 +15,13 @@ constexpr bool is_nibbles(int encoding) {
     return encoding == nf4 || encoding == fp4 || encoding == mxfp4 || encoding == nvfp4 || encoding == int4;
 }
 
-/// A row of `units` units (of 16 bytes written, or of one element) in segments.
-constexpr RowSegments segments(int units) { return row_segments(units, 8); }
+/// Units of a lane in one segment. A unit is 16 bytes of `out`, or one element where these are not aligned.
+inline constexpr int unroll = 4;
+
+/// Segments of a matrix, which follow each other across its rows.
+constexpr long long segments(long long rows, int row_units) {
+    return (rows * row_units + 32 * unroll - 1) / (32 * unroll);
+}
 
 }  // namespace unpack_weights
 
@@ -28,9 +33,9 @@ constexpr RowSegments segments(int units) { return row_segments(units, 8); }
 /// last one's end where those of entries that were left out begin, and their end. These belong to the last slice alone,
 /// and so do experts that it lacks, without rows.
 ///
-/// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes
-/// (row, segment) pairs. A unit is 16 bytes of `out` (VECTOR) or one element:
-///     grid = min(ceil(experts * ROWS * SEGMENTS / (threads / 32)), 32 multiprocessors)
+/// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes a segment
+/// of an expert's matrix:
+///     grid = min(ceil(experts * segments(ROWS, UNITS) / (threads / 32)), 16 times the blocks that are resident at once)
 struct UnpackWeightsArgs {
     const void* codes;
     const void* scales;

@@ -20,6 +20,9 @@ class Launcher {
     [[nodiscard]] const gpu::DeviceFacts& facts() const noexcept { return facts_; }
     [[nodiscard]] CUstream stream() const noexcept { return stream_; }
 
+    /// Blocks of a step that the GPU holds at once.
+    [[nodiscard]] std::int64_t resident(const Step& step) const;
+
     /// Launches a kernel that walks over `items` items by itself: as many blocks as the GPU holds at once, and no more
     /// than there are items.
     template <class Args>

@@ -15,7 +15,7 @@ inline constexpr int row_threads = 256;
     step.spec.family = family;
     step.spec.constants = std::move(constants);
     step.spec.threads = row_threads;
-    step.tile_rows = row_threads / 32;  // a warp takes a row, or a segment of one
+    step.tile_rows = row_threads / 32;  // a warp takes a row or a matrix, or a segment of one
     step.column_tiles = 1;
     return step;
 }

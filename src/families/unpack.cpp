@@ -82,8 +82,10 @@ Step unpack_step(const Problem& problem, const UnpackWork& work) {
                                             {"Element", type_name(problem.dtype)},
                                             {"Scale", type_name(format.scales)},
                                             {"Index", type_name(problem.index_dtype)}});
+    step.spec.min_blocks = 8;  // all threads of a multiprocessor: what is read and written needs many of them at once
     const auto elements = work.vectors ? 16 / static_cast<std::int64_t>(size_of(problem.dtype)) : 1;
-    step.column_tiles = unpack_weights::segments(static_cast<int>(work.columns / elements)).count;
+    step.column_tiles =
+        static_cast<int>(unpack_weights::segments(work.rows, static_cast<int>(work.columns / elements)));
     return step;
 }
 
@@ -101,6 +103,14 @@ UnpackWeightsArgs unpack_args(const Weight& weight, void* out) {
     args.out = out;
     args.experts = args.slice_experts = args.all_experts = static_cast<int>(weight.E);
     return args;
+}
+
+void launch_unpack(const Launcher& launcher, const Step& step, const UnpackWeightsArgs& args) {
+    // Several blocks for each that is resident, one after the other: the loads of a new one begin while the stores of others
+    // drain. More would take longer where few experts have rows.
+    constexpr std::int64_t turns = 16;
+    const std::int64_t items = (args.experts * std::int64_t{step.column_tiles} + step.tile_rows - 1) / step.tile_rows;
+    launcher.launch_grid(step, std::clamp<std::int64_t>(items, 1, turns * launcher.resident(step)), 1, args);
 }
 
 }  // namespace smlora::families

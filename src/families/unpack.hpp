@@ -2,6 +2,7 @@
 #pragma once
 
 #include "args/unpack_weights.h"
+#include "families/launcher.hpp"
 #include "families/step.hpp"
 
 #include <smlora/problem.hpp>
@@ -42,5 +43,7 @@ inline constexpr std::uint64_t default_unpack_limit = std::uint64_t{256} << 20;
 
 /// All experts into `out`. A caller that wants some of them says so.
 [[nodiscard]] UnpackWeightsArgs unpack_args(const Weight& weight, void* out);
+
+void launch_unpack(const Launcher& launcher, const Step& step, const UnpackWeightsArgs& args);
 
 }  // namespace smlora::families

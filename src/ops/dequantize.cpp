@@ -14,8 +14,7 @@ void dequantize_cuda(const Engine& engine, Stream stream, const Weight& weight, 
     Problem problem;
     problem.dtype = out.dtype;
     const plan::Plan& plan = call.plan(problem, plan::Dequantize{families::unpack_work(weight, out.data, out.dtype)});
-    call.launcher().launch_rows(plan.at(plan::Role::unpack), weight.E * weight.rows,
-                                families::unpack_args(weight, out.data));
+    families::launch_unpack(call.launcher(), plan.at(plan::Role::unpack), families::unpack_args(weight, out.data));
 }
 
 }  // namespace

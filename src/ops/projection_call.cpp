@@ -162,7 +162,7 @@ void ProjectionCall::launch_slices(const families::ProductSteps& steps, GroupedP
     for (std::int64_t first = 0; first < problem_.E; first += experts) {
         unpacking.first_expert = static_cast<int>(first);
         unpacking.experts = static_cast<int>(std::min(experts, problem_.E - first));
-        launcher_.launch_rows(plan_.at(Role::unpack), unpacking.experts * projection_.W.rows, unpacking);
+        families::launch_unpack(launcher_, plan_.at(Role::unpack), unpacking);
 
         families::Adapter lora = adapter;
         lora.ranked = from_expert(adapter.ranked, first, problem_.dtype);
