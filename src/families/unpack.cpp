@@ -106,8 +106,8 @@ UnpackWeightsArgs unpack_args(const Weight& weight, void* out) {
 }
 
 void launch_unpack(const Launcher& launcher, const Step& step, const UnpackWeightsArgs& args) {
-    // Several blocks for each that is resident, one after the other: the loads of a new one begin while the stores of others
-    // drain. More would take longer where few experts have rows.
+    // Several blocks for each that is resident, one after the other: the loads of a new one begin while the stores of
+    // others drain. More would take longer where few experts have rows.
     constexpr std::int64_t turns = 16;
     const std::int64_t items = (args.experts * std::int64_t{step.column_tiles} + step.tile_rows - 1) / step.tile_rows;
     launcher.launch_grid(step, std::clamp<std::int64_t>(items, 1, turns * launcher.resident(step)), 1, args);
