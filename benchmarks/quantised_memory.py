@@ -2,8 +2,8 @@
 """GPU memory of a LoRA step of a whole model with quantised experts, beside the arithmetic of its tensors: published sizes, random
 weights, adapters on all experts in fp32 with AdamW, gradient checkpointing, logits of 1024 tokens at a time.
 
-    python benchmarks/quantised_memory.py                      qwen3-30b:nf4:16 gpt-oss-20b:mxfp4:16 gpt-oss-120b:mxfp4:8
-    python benchmarks/quantised_memory.py qwen3-30b:int4:8     MODEL:ENCODING:RANK
+    python benchmarks/quantised_memory.py                          the three runs of docs/quantised.md
+    python benchmarks/quantised_memory.py qwen3-30b-a3b:int4:8     MODEL:ENCODING:RANK
 
 Needs a GPU, Transformers, PEFT and smlora's package."""
 
@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 import smlora.transformers
 
 PROJECTIONS = ("gate_up_proj", "down_proj")
-RUNS = ["qwen3-30b:nf4:16", "gpt-oss-20b:mxfp4:16", "gpt-oss-120b:mxfp4:8"]
+RUNS = ["qwen3-30b-a3b:nf4:16", "gpt-oss-20b:mxfp4:16", "gpt-oss-120b:mxfp4:8"]
 LOGITS_AT_ONCE = 1024
 
 
@@ -30,7 +30,7 @@ def gpt_oss(layers, experts):
 
 
 MODELS = {
-    "qwen3-30b": lambda: transformers.Qwen3MoeConfig(
+    "qwen3-30b-a3b": lambda: transformers.Qwen3MoeConfig(
         vocab_size=151936, hidden_size=2048, intermediate_size=6144, moe_intermediate_size=768, num_experts=128,
         num_experts_per_tok=8, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4, head_dim=128,
         norm_topk_prob=True, decoder_sparse_step=1),
@@ -41,11 +41,16 @@ MODELS = {
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", nargs="*", default=RUNS, metavar="MODEL:ENCODING:RANK")
+    parser.add_argument("run", nargs="*", default=RUNS, metavar="MODEL:ENCODING:RANK",
+                        help=f"MODEL is one of {', '.join(MODELS)}")
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--json", metavar="FILE")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for run in arguments.run:
+        if run.count(":") != 2 or run.split(":")[0] not in MODELS:
+            parser.error(f"{run}: expected MODEL:ENCODING:RANK with one of {', '.join(MODELS)}")
+    return arguments
 
 
 def fill(module):
@@ -130,7 +135,7 @@ def main():
         model, encoding, rank = run.split(":")
         result = results[run] = measure(model, encoding, int(rank), arguments.tokens, arguments.steps)
         parts = ", ".join(f"{name} {size:.1f}" for name, size in result["gib"].items())
-        print(f"{run:22} peak {result['peak_gib']:6.2f} GiB (reserved {result['reserved_gib']:.2f})   tensors {result['sum_gib']:6.2f}: "
+        print(f"{run:26} peak {result['peak_gib']:6.2f} GiB (reserved {result['reserved_gib']:.2f})   tensors {result['sum_gib']:6.2f}: "
               f"{parts}   loss {result['loss']:.3f}, {result['seconds']:.0f} s", flush=True)
         gc.collect()
         torch.cuda.empty_cache()

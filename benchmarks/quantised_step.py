@@ -2,8 +2,8 @@
 """Times a training step of a Qwen3-30B-A3B-like model of a few layers with random weights, its experts plain or quantised, and
 its memory: smlora in bf16 and on quantised weights, beside axolotl's path for bitsandbytes' experts.
 
-    python benchmarks/quantised_step.py                                  bf16, nf4 and mxfp4 on smlora
-    python benchmarks/quantised_step.py --run smlora:bf16,smlora:fp8
+    python benchmarks/quantised_step.py                                  bf16, nf4, mxfp4 and fp8 on smlora
+    python benchmarks/quantised_step.py --run smlora:bf16,smlora:int8
     python benchmarks/quantised_step.py --axolotl ~/axolotl              also axolotl in bf16 and on nf4; needs bitsandbytes
 
 "experts" is the step less that of a model whose experts do nothing. Needs a GPU, Transformers, PEFT and smlora's package."""
@@ -24,11 +24,12 @@ import axolotl_kernels
 import smlora.transformers
 
 PROJECTIONS = ("gate_up_proj", "down_proj")
+RUNS = "smlora:bf16,smlora:nf4,smlora:mxfp4,smlora:fp8"
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="WHO:WEIGHTS, separated by commas [smlora:bf16,smlora:nf4,smlora:mxfp4]", default="")
+    parser.add_argument("--run", help=f"WHO:WEIGHTS, separated by commas [{RUNS}]", default="")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--rank", type=int, default=16)
@@ -37,7 +38,7 @@ def parse_arguments():
     parser.add_argument("--axolotl", metavar="FOLDER", help="a checkout of axolotl to take its kernels from")
     parser.add_argument("--json", metavar="FILE")
     arguments = parser.parse_args()
-    runs = arguments.run or "smlora:bf16,smlora:nf4,smlora:mxfp4" + (",axolotl:bf16,axolotl:nf4" if arguments.axolotl else "")
+    runs = arguments.run or RUNS + (",axolotl:bf16,axolotl:nf4" if arguments.axolotl else "")
     arguments.run = [tuple(run.split(":")) for run in runs.split(",")]
     return arguments
 

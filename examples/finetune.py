@@ -3,7 +3,7 @@ once with eager's loop over experts, once with smlora, from the same start and o
 
     python examples/finetune.py [--device cuda|cpu] [--seconds 60] [--steps 100] [--picture finetune.png] [--weights nf4]
 
-With --weights the experts are quantised before they are adapted: smlora trains them as they are, eager what they decode to.
+With --weights the experts are quantised before they are adapted: smlora computes with the codes, eager with decoded values.
 
 Both texts come with the repository: its prose (docs/, README.md) to learn from scratch, its CUDA (kernel_templates/) to adapt
 to. Prints the losses on text that was held back, the speed and, on a GPU, the memory of both, and draws their curves, which
@@ -139,13 +139,13 @@ def draw(curves, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=60, help="of training from scratch")
     parser.add_argument("--steps", type=int, default=100, help="of LoRA, with each implementation")
     parser.add_argument("--picture", default="finetune.png")
     parser.add_argument("--weights", choices=("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4"),
-                        help="of the experts that are adapted; plain ones unless given")
+                        help="encoding of the experts that are adapted [plain]")
     arguments = parser.parse_args()
 
     smlora.transformers.register()
