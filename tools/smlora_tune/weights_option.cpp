@@ -122,8 +122,8 @@ class Words {
         if (choices.global_scale) known.emplace_back("divisor");
         if (choices.parts) known.emplace_back("partsN");
         throw UsageError(
-            fmt::format("--weights: expected {} behind {}, got '{}' in '{}'",
-                        known.empty() ? "nothing" : fmt::format("{}, each once at most,", fmt::join(known, " or ")),
+            fmt::format("--weights: expected {} after {}, got '{}' in '{}'",
+                        known.empty() ? "nothing" : fmt::format("{}, each at most once,", fmt::join(known, " or ")),
                         name(format_.encoding), word, text_));
     }
 

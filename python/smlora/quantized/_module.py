@@ -70,8 +70,8 @@ class QuantizedParameters(torch.nn.Module):
 
     def _is_no_tensor(self, *_arguments, **_named):
         raise NotImplementedError(
-            "a quantised weight that a module holds is no tensor; call it for its QuantizedWeight. Of Transformers' "
-            'implementations of experts smlora\'s alone computes with it: model.set_experts_implementation("smlora")'
+            "this weight is quantised, and not a tensor: only smlora's experts compute with it. Call "
+            'model.set_experts_implementation("smlora"); in code of your own, calling the weight gives its QuantizedWeight'
         )
 
     # What the others do first with a weight of experts.

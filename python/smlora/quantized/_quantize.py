@@ -78,7 +78,7 @@ def check_options(encoding, block, double):
     elif encoding in _ANY_BLOCK:
         block = check_whole("block", block, 1, INT32_MAX)
     elif block != _BLOCKS[encoding]:
-        raise ValueError(f"block: expected None for {encoding}, which has no other than its own, got {block}")
+        raise ValueError(f"block: expected None for {encoding}, whose block is fixed, got {block}")
     if encoding in ("nf4", "fp4"):
         _check_of_the_library(encoding, block)
     elif double:

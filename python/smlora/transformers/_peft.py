@@ -57,7 +57,7 @@ def _activate(original):
         names = [name for name in active_adapters or [] if name in self.lora_A]
         reason = _reason_to_materialise(self, names) if names else None
         if reason is not None:
-            _refuse(self, f"{reason}, and an adapter cannot be added to packed values",
+            _refuse(self, f"{reason}, and PEFT cannot add an adapter to quantised weights",
                     "keep one adapter active and experts_implementation=\"smlora\", or decode the experts with "
                     "smlora.transformers.dequantize_experts(model)")
             if _is_fused(self.get_base_layer()):
@@ -95,7 +95,7 @@ def _get_param(original):
 def _merge(original):
     @functools.wraps(original)
     def merge(self, *arguments, **named):
-        _refuse(self, "merged into packed values the adapter would be rounded away",
+        _refuse(self, "merging would round the adapter away",
                 "decode the experts first, with smlora.transformers.dequantize_experts(model), or keep the adapter")
         return original(self, *arguments, **named)
 

@@ -115,7 +115,7 @@ WRONG_TO_QUANTIZE = [
     (dict(weight=torch.zeros(2, 4, 64, dtype=torch.int8)), "weight: expected bfloat16.*got torch.int8"),
     (dict(weight=torch.zeros(0, 4, 64)), r"weight: expected values, got \[0, 4, 64\]"),
     (dict(weight=torch.zeros(2, 4, 33)), "weight: expected a multiple of 32 columns for mxfp4, got 33"),
-    (dict(block=64), "block: expected None for mxfp4, which has no other than its own, got 64"),
+    (dict(block=64), "block: expected None for mxfp4, whose block is fixed, got 64"),
     (dict(double=True), "double: expected False for mxfp4"),
     (dict(double="yes", encoding="nf4"), "double: expected True or False"),
     (dict(parts=3), "parts: expected a divisor of rows = 4, got 3"),
