@@ -68,7 +68,8 @@ class Problem(_ProblemFields):
     adapter_dtype and gate_dtype: those of `dtype` unless given. weight_layout: "ekn" if N is contiguous in the weight
     [E, K, N], "enk" if K is (what Hugging Face stores). x_rows, y_rows: as `moe_lora_linear` takes them.
     weights: how the weight is stored: "plain", an encoding such as "nf4" in its usual form, or a QuantizedWeight to take the
-    form from. Raises ValueError that names the field."""
+    form from. Give a QuantizedWeight if the block or the type of the scales is another: gpt-oss's are uint8, those of "mxfp4"
+    float8_e8m0fnu. Raises ValueError that names the field."""
 
     __slots__ = ()
 

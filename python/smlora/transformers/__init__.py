@@ -22,9 +22,9 @@ def register(quantize_experts=None, *, block=None, double=False):
     adapters of which one is active, disable_adapter, merging, saving and loading. Safe to call again.
 
     quantize_experts: "nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8" or "int4": from_pretrained quantises the weights of
-    experts of models with experts_implementation="smlora" while it loads them, one tensor after the other, with and without a
-    BitsAndBytesConfig for the other layers. block, double: as `smlora.quantize` takes them: register("nf4", block=64,
-    double=True) is bitsandbytes' nf4 with bnb_4bit_use_double_quant. The last call holds."""
+    experts of models with experts_implementation="smlora" while it loads them, one tensor after the other, on the device that
+    device_map names, with and without a BitsAndBytesConfig for the other layers. block, double: as `smlora.quantize` takes
+    them: register("nf4", block=64, double=True) is bitsandbytes' nf4 with bnb_4bit_use_double_quant. The last call holds."""
     from transformers.integrations import finegrained_fp8
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 

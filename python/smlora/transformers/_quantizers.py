@@ -143,7 +143,7 @@ def _get_hf_quantizer(original):
             if is_ours(config) and getattr(config, "quantization_config", "") is None:
                 warn_once(
                     "quantization_config=None hides from Transformers that the checkpoint is quantised; leave it out, or "
-                    "experts are random numbers"
+                    "its experts are wrong"
                 )
             if how is not None:
                 quantizer = _with_experts(_Nothing(_ExpertsConfig(), pre_quantized=False), how)
