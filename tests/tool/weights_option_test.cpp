@@ -65,7 +65,7 @@ TEST(Weights, NonsenseIsRefusedWithWhatWasExpected) {
               "--weights: expected a block or double, each at most once, after nf4, got '128' in 'nf4:64:128'");
     EXPECT_EQ(
         error_of("fp8:double"),
-        "--weights: expected a block or a type of scales or partsN, each at most once, after fp8, got 'double' in "
+        "--weights: expected a block or a type of scales or parts2, each at most once, after fp8, got 'double' in "
         "'fp8:double'");
     EXPECT_EQ(error_of("plain:64"), "--weights: expected nothing after plain, got '64' in 'plain:64'");
     for (const char* text : {"",

@@ -120,7 +120,7 @@ class Words {
         if (choices.scales) known.emplace_back("a type of scales");
         if (choices.outer_scales) known.emplace_back("double");
         if (choices.global_scale) known.emplace_back("divisor");
-        if (choices.parts) known.emplace_back("partsN");
+        if (choices.parts) known.emplace_back("parts2");
         throw UsageError(
             fmt::format("--weights: expected {} after {}, got '{}' in '{}'",
                         known.empty() ? "nothing" : fmt::format("{}, each at most once,", fmt::join(known, " or ")),
