@@ -92,14 +92,33 @@ def _get_param(original):
     return get_param
 
 
+def _refuse_to_merge(wrapper):
+    _refuse(wrapper, "merging would round the adapter away",
+            "decode the experts first, with smlora.transformers.dequantize_experts(model), or keep the adapter")
+
+
 def _merge(original):
     @functools.wraps(original)
     def merge(self, *arguments, **named):
-        _refuse(self, "merging would round the adapter away",
-                "decode the experts first, with smlora.transformers.dequantize_experts(model), or keep the adapter")
+        _refuse_to_merge(self)
         return original(self, *arguments, **named)
 
     return merge
+
+
+def _check_merge_allowed(original):
+    """What PEFT asks before it merges layer by layer. Refused by a later layer, it would have merged the earlier ones."""
+
+    @functools.wraps(original)
+    def check(self):
+        from peft.tuners.lora.layer import ParamWrapper
+
+        original(self)
+        for module in self.model.modules():
+            if isinstance(module, ParamWrapper):
+                _refuse_to_merge(module)
+
+    return check
 
 
 # ---- what PEFT sees of a model when it looks for its targets ----------------------------------------------------------
@@ -161,5 +180,6 @@ def register_peft():
     _patch(ParamWrapper, "_activate_lora", _activate)
     _patch(ParamWrapper, "get_param", _get_param)
     _patch(ParamWrapper, "merge", _merge)
+    _patch(BaseTuner, "_check_merge_allowed", _check_merge_allowed)
     if hasattr(BaseTuner, "_inject_parameters"):
         _patch(BaseTuner, "_inject_parameters", _inject_parameters)

@@ -87,6 +87,17 @@ def test_merging_needs_decoded_experts(kind):
     assert error(loss_of(decoded(kind()), ids), expected) > 1e-4
 
 
+@pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
+def test_a_refused_merge_leaves_the_adapters_of_other_layers(merge):
+    model = peft.get_peft_model(own("nf4"), peft.LoraConfig(
+        r=4, target_modules=["q_proj"], target_parameters=TARGETS, init_lora_weights=False))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(NotImplementedError, match="merging would "):
+        getattr(model, merge)()
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
 @pytest.mark.parametrize("make", [parametrised, fp8_experts, lambda: own("nf4")])
 def test_two_active_adapters_are_refused(make):
     model = adapted(make())
