@@ -135,8 +135,8 @@ def main():
         model, encoding, rank = run.split(":")
         result = results[run] = measure(model, encoding, int(rank), arguments.tokens, arguments.steps)
         parts = ", ".join(f"{name} {size:.1f}" for name, size in result["gib"].items())
-        print(f"{run:26} peak {result['peak_gib']:6.2f} GiB (reserved {result['reserved_gib']:.2f})   tensors {result['sum_gib']:6.2f}: "
-              f"{parts}   loss {result['loss']:.3f}, {result['seconds']:.0f} s", flush=True)
+        print(f"{run:26} peak {result['peak_gib']:6.2f} GiB (reserved {result['reserved_gib']:.2f})   "
+              f"tensors {result['sum_gib']:6.2f}: {parts}   loss {result['loss']:.3f}, {result['seconds']:.0f} s", flush=True)
         gc.collect()
         torch.cuda.empty_cache()
     if arguments.json:
