@@ -22,10 +22,10 @@ struct StoredExperts {
 ///   bitsandbytes         load_in_4bit: nf4 or fp4 in blocks of 64, with double quantisation or not; load_in_8bit: int8
 ///   mxfp4, mxfp8         gpt-oss's scales are uint8, those of mxfp8 e8m0 or uint8
 ///   fp8                  squares of weight_block_size, where null is a square that holds a whole matrix; [1, 32] is
-///                        mxfp8; mxfp4 with expert_dtype fp4. Scales are fp32 or bf16, with scale_fmt ue8m0 e8m0 or
-///                        fp32
-///   compressed-tensors   the group of the experts, else of Linear: int4, nvfp4, mxfp4, fp8 in blocks (scales as of
-///   fp8) modelopt             nvfp4 torchao              nvfp4, mxfp4, mxfp8
+///                        mxfp8; mxfp4 with expert_dtype fp4. Scales: fp32 or bf16; with scale_fmt ue8m0 e8m0 or fp32
+///   compressed-tensors   the group of the experts, else of Linear: int4, nvfp4, mxfp4, fp8 in blocks
+///   modelopt             nvfp4
+///   torchao              nvfp4, mxfp4, mxfp8
 /// Plain without a `quantization_config`, or if it leaves the experts out. Throws Error{invalid_argument} that names
 /// `origin`, the key, its value and what was expected for everything else.
 [[nodiscard]] StoredExperts parse_hf_quantization(std::string_view json_text, const std::string& origin);
