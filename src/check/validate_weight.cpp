@@ -167,6 +167,9 @@ void check_extent(const char* member, std::int64_t value, const char* symbol, st
 
 void check_format_is(const WeightFormat& format, const WeightFormat& expected) {
     if (format == expected) return;
+    if (format.encoding == expected.encoding && format.scales != expected.scales) {
+        fail("W.scales: expected {} (problem.weights.scales), got {}", name(expected.scales), name(format.scales));
+    }
     fail("W: expected {} (problem.weights), got {}", to_string(expected), to_string(format));
 }
 

@@ -244,7 +244,7 @@ TEST(ValidateWeight, OfAProjectionIsThatOfTheProblem) {
          [](Call& c) {
              c.args.W = tensor(DType::fp16, {E, K, 64});
          }},
-        {"W: expected mxfp4 block 32 (problem.weights), got mxfp4 block 32 uint8",
+        {"W.scales: expected e8m0 (problem.weights.scales), got uint8",
          [](Call& c) { c.args.W.scales.dtype = DType::uint8; }},
         {"W.scales: expected uint8 or e8m0, not given", [](Call& c) { c.args.W.scales = {}; }},
         {"W.E: expected E = 4 (problem), got 5", [](Call& c) { c.args.W.E = 5; }},
