@@ -94,7 +94,18 @@ class QuantizedParameters(torch.nn.Module):
             error_msgs.append(
                 f"{prefix}format: expected {self._numbers()}, got {stored.tolist()}: the weight is stored otherwise"
             )
+        state_dict = state_dict | self._seen_as_here(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+    def _seen_as_here(self, state_dict, prefix):
+        """Of parameters that were saved with another `storage`: their bytes, which must not be cast as numbers."""
+        seen = {}
+        for name, parameter in self._parameters.items():
+            stored = state_dict.get(f"{prefix}{name}")
+            if stored is not None and stored.dtype != parameter.dtype and stored.nbytes == parameter.nbytes:
+                flat = stored.contiguous().view(-1).view(torch.uint8).view(parameter.dtype)
+                seen[f"{prefix}{name}"] = flat.view(parameter.shape)
+        return seen
 
     def extra_repr(self):
         return repr(self())

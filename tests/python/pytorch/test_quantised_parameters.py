@@ -1,6 +1,7 @@
 """QuantizedParameters: a quantised weight as a part of a module."""
 
 import copy
+import itertools
 import weakref
 
 import pytest
@@ -150,6 +151,17 @@ def test_a_state_dict_comes_back_from_a_file(name, tmp_path):
         module = QuantizedParameters(other.to("meta") if assign else other)
         assert module.load_state_dict(state, assign=assign).missing_keys == []
         assert digest(module()) == digest(weight)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_state_dict_of_another_storage_is_the_same_bytes(name, assign):
+    weight = random_weight(name, 4, 256, 64)
+    types = (torch.uint8, torch.bfloat16, torch.float16)
+    for saved, own in itertools.permutations(types, 2):
+        module = QuantizedParameters(random_weight(name, 4, 256, 64), storage=own)
+        module.load_state_dict(QuantizedParameters(weight, storage=saved).state_dict(), assign=assign)
+        assert digest(module()) == digest(weight) and module.codes.dtype == own
 
 
 def test_a_state_dict_of_another_format_is_refused():
