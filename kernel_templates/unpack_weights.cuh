@@ -67,11 +67,12 @@ __device__ __forceinline__ float scale_of(const Args& args, int expert, int row,
     } else if constexpr (C::ENCODING == int8) {
         return to_float(scales[line]);
     } else if constexpr (C::ENCODING == fp8) {
-        constexpr int part_blocks = ceil_div(part_rows, C::BLOCK);
+        // Not ceil_div: a block may be larger than an int.
+        constexpr int part_blocks = (part_rows - 1) / C::BLOCK + 1;
+        constexpr int row_blocks = (C::COLUMNS - 1) / C::BLOCK + 1;
         const int block_row = row / part_rows * part_blocks + row % part_rows / C::BLOCK;
-        return to_float(
-            scales[(static_cast<int64>(expert) * C::PARTS * part_blocks + block_row) * ceil_div(C::COLUMNS, C::BLOCK) +
-                   column / C::BLOCK]);
+        return to_float(scales[(static_cast<int64>(expert) * C::PARTS * part_blocks + block_row) * row_blocks +
+                               column / C::BLOCK]);
     } else {
         const Scale scale = scales[line * (C::COLUMNS / C::BLOCK) + column / C::BLOCK];
         if constexpr (C::ENCODING == mxfp4) {
