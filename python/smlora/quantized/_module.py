@@ -103,8 +103,9 @@ class QuantizedParameters(torch.nn.Module):
         for name, parameter in self._parameters.items():
             stored = state_dict.get(f"{prefix}{name}")
             if stored is not None and stored.dtype != parameter.dtype and stored.nbytes == parameter.nbytes:
-                flat = stored.contiguous().view(-1).view(torch.uint8).view(parameter.dtype)
-                seen[f"{prefix}{name}"] = flat.view(parameter.shape)
+                # Copied, as in a file they may begin where no number of that type can.
+                flat = stored.reshape(-1).view(torch.uint8).clone()
+                seen[f"{prefix}{name}"] = flat.view(parameter.dtype).view(parameter.shape)
         return seen
 
     def extra_repr(self):

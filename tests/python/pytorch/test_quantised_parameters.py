@@ -164,6 +164,15 @@ def test_a_state_dict_of_another_storage_is_the_same_bytes(name, assign):
         assert digest(module()) == digest(weight) and module.codes.dtype == own
 
 
+def test_a_state_dict_of_another_storage_may_begin_anywhere():
+    weight = random_weight("mxfp4", 4, 8, 64)
+    state = QuantizedParameters(weight).state_dict()
+    state["codes"] = torch.cat([torch.zeros(1, dtype=torch.uint8), state["codes"].view(-1)])[1:].view(weight.codes.shape)
+    module = QuantizedParameters(random_weight("mxfp4", 4, 8, 64), storage=torch.bfloat16)
+    module.load_state_dict(state)
+    assert digest(module()) == digest(weight)
+
+
 def test_a_state_dict_of_another_format_is_refused():
     factor = random_weight("nvfp4", 2, 4, 64)
     divisor = smlora.from_nvfp4(factor.codes, factor.scales, factor.global_scales, divisor=True, parts=2)
