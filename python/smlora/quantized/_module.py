@@ -2,6 +2,7 @@
 
 import torch
 
+from smlora._arguments import described
 from smlora._library import DTYPES, PACKED_DTYPES
 from smlora.quantized._weight import QuantizedWeight
 
@@ -19,6 +20,10 @@ class QuantizedParameters(torch.nn.Module):
     give it the param_dtype of its MixedPrecisionPolicy, else bfloat16."""
 
     def __init__(self, weight, *, storage=torch.uint8):
+        if not isinstance(weight, QuantizedWeight):
+            raise ValueError(f"weight: expected a QuantizedWeight, got {described(weight)}")
+        if not isinstance(storage, torch.dtype):
+            raise ValueError(f"storage: expected a type of torch, got {described(storage)}")
         super().__init__()
         self._format, self._types, self._views = weight.format, {}, {}
         whole = _straddles(weight)

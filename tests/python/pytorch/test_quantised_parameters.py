@@ -119,6 +119,14 @@ def test_storage_that_the_bytes_do_not_fill_is_refused():
     assert digest(QuantizedParameters(odd)()) == digest(odd)
 
 
+def test_arguments_of_other_types_are_refused():
+    weight = random_weight("mxfp4", 2, 8, 64)
+    with pytest.raises(ValueError, match="storage: expected a type of torch, got 'bfloat16' of type str"):
+        QuantizedParameters(weight, storage="bfloat16")
+    with pytest.raises(ValueError, match=r"weight: expected a QuantizedWeight, got \[2, 8, 64\]"):
+        QuantizedParameters(weight.dequantize(torch.bfloat16))
+
+
 def test_rows_that_the_storage_does_not_fill():
     """An expert does."""
     odd = smlora.quantize(torch.randn(2, 4, 96), "mxfp8")
