@@ -1,9 +1,9 @@
 // Decodes quantised weights into the type that products compute in: memory-bound, codes and scales are read once and
 // values written once.
 //
-// Roles: a warp takes a segment of a matrix, `unroll` times 32 units beside each other; the codes and scales of a thread's
-// units are under way at once. The values of 4-bit codes stand in shared memory, one for each bank, so that no two lanes
-// wait for each other.
+// Roles: a warp takes a segment of a matrix, `unroll` times 32 units beside each other; the codes and scales of a
+// thread's units are under way at once. The values of 4-bit codes stand in shared memory, one for each bank, so that no
+// two lanes wait for each other.
 //
 // Compile-time (struct C): ENCODING, ROWS, COLUMNS, BLOCK, PARTS, VECTOR (1: `out` and the codes of every unit aligned,
 // COLUMNS and BLOCK multiples of a unit; 0: single elements), DOUBLE and OUTER_BLOCK (nf4, fp4), GLOBAL_DIVIDES
@@ -67,11 +67,12 @@ __device__ __forceinline__ float scale_of(const Args& args, int expert, int row,
     } else if constexpr (C::ENCODING == int8) {
         return to_float(scales[line]);
     } else if constexpr (C::ENCODING == fp8) {
-        constexpr int part_blocks = ceil_div(part_rows, C::BLOCK);
+        // Not ceil_div: a block may be larger than an int.
+        constexpr int part_blocks = (part_rows - 1) / C::BLOCK + 1;
+        constexpr int row_blocks = (C::COLUMNS - 1) / C::BLOCK + 1;
         const int block_row = row / part_rows * part_blocks + row % part_rows / C::BLOCK;
         return to_float(
-            scales[(static_cast<int64>(expert) * C::PARTS * part_blocks + block_row) * ceil_div(C::COLUMNS, C::BLOCK) +
-                   column / C::BLOCK]);
+            scales[(static_cast<int64>(expert) * C::PARTS * part_blocks + block_row) * row_blocks + column / C::BLOCK]);
     } else {
         const Scale scale = scales[line * (C::COLUMNS / C::BLOCK) + column / C::BLOCK];
         if constexpr (C::ENCODING == mxfp4) {
@@ -159,7 +160,8 @@ __device__ __forceinline__ void run(const Args& args) {
                 scales[u] = scale_of<C>(args, expert, row, unit % units * elements);
             }
         }
-        auto* const out = static_cast<typename C::Element*>(args.out) + static_cast<int64>(matrix) * C::ROWS * C::COLUMNS;
+        auto* const out =
+            static_cast<typename C::Element*>(args.out) + static_cast<int64>(matrix) * C::ROWS * C::COLUMNS;
 #pragma unroll
         for (int u = 0; u < unroll; ++u) {
             if (first_row + (first_unit + 32 * u) / units >= C::ROWS) continue;

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <cstdint>
 #include <vector>
 
 namespace smlora::test {
@@ -36,6 +37,8 @@ std::vector<EncodedShape> shapes() {
         {.encoding = Encoding::fp8, .E = 2, .rows = 160, .columns = 320},
         {.encoding = Encoding::fp8, .E = 2, .rows = 384, .columns = 96, .parts = 2, .scales = DType::bf16},
         {.encoding = Encoding::fp8, .E = 3, .rows = 10, .columns = 21, .block = 4, .scales = DType::e8m0},
+        {.encoding = Encoding::fp8, .E = 2, .rows = 10, .columns = 24, .block = (std::int64_t{1} << 31) - 1},
+        {.encoding = Encoding::fp8, .E = 2, .rows = 10, .columns = 24, .block = std::int64_t{1} << 31},
         {.encoding = Encoding::nvfp4, .E = 3, .rows = 20, .columns = 80},
         {.encoding = Encoding::nvfp4,
          .E = 2,

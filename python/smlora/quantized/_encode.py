@@ -20,7 +20,7 @@ def pack(codes):
 
 def _e2m1(values):
     """The nearest codes, of even mantissa where two are as near."""
-    bounds = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], device=values.device)
+    bounds = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], dtype=torch.float32, device=values.device)
     upper = torch.tensor([False, True, False, True, False, True, False], device=values.device)
     bounds = torch.where(upper, torch.nextafter(bounds, torch.zeros_like(bounds)), bounds)
     magnitudes = torch.bucketize(values.abs(), bounds, out_int32=True).to(torch.uint8)

@@ -2,6 +2,7 @@
 
 import torch
 
+from smlora._arguments import described
 from smlora._library import DTYPES, PACKED_DTYPES
 from smlora.quantized._weight import QuantizedWeight
 
@@ -19,6 +20,10 @@ class QuantizedParameters(torch.nn.Module):
     give it the param_dtype of its MixedPrecisionPolicy, else bfloat16."""
 
     def __init__(self, weight, *, storage=torch.uint8):
+        if not isinstance(weight, QuantizedWeight):
+            raise ValueError(f"weight: expected a QuantizedWeight, got {described(weight)}")
+        if not isinstance(storage, torch.dtype):
+            raise ValueError(f"storage: expected a type of torch, got {described(storage)}")
         super().__init__()
         self._format, self._types, self._views = weight.format, {}, {}
         whole = _straddles(weight)
@@ -94,7 +99,19 @@ class QuantizedParameters(torch.nn.Module):
             error_msgs.append(
                 f"{prefix}format: expected {self._numbers()}, got {stored.tolist()}: the weight is stored otherwise"
             )
+        state_dict = state_dict | self._seen_as_here(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+    def _seen_as_here(self, state_dict, prefix):
+        """Of parameters that were saved with another `storage`: their bytes, which must not be cast as numbers."""
+        seen = {}
+        for name, parameter in self._parameters.items():
+            stored = state_dict.get(f"{prefix}{name}")
+            if stored is not None and stored.dtype != parameter.dtype and stored.nbytes == parameter.nbytes:
+                # Copied, as in a file they may begin where no number of that type can.
+                flat = stored.reshape(-1).view(torch.uint8).clone()
+                seen[f"{prefix}{name}"] = flat.view(parameter.dtype).view(parameter.shape)
+        return seen
 
     def extra_repr(self):
         return repr(self())

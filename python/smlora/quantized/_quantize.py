@@ -97,7 +97,8 @@ def quantize(weight, encoding, *, block=None, double=False, parts=1):
     for nf4 and fp4, a square of 128 x 128 for fp8 and 32 for int4 unless given. double: of nf4 and fp4, whether their scales
     are quantised, too. parts: equal ranges of rows that are quantised apart, such as gate and up (nvfp4, fp8).
 
-    nf4, fp4 and int8 give the codes that bitsandbytes gives. Runs on the weight's device, expert by expert. Has no derivative.
+    nf4, fp4 and int8 give the codes that bitsandbytes gives; in a last block that is not whole, values in the middle between two of
+    fp4 may go to the other. Runs on the weight's device, expert by expert. Has no derivative.
     Raises ValueError that names the argument."""
     check_tensor("weight", weight, ("E", "rows", "columns"))
     if weight.dtype not in _TYPES:

@@ -14,8 +14,8 @@ _FP4 = [0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0]  # twelfths; negative ones f
 def table_of(encoding, device):
     """fp32 [16] of nf4 or fp4."""
     if encoding == "nf4":
-        return torch.tensor(_NF4, device=device)
-    twelfths = torch.tensor([*_FP4, 0.0, *[-value for value in _FP4[1:]]])
+        return torch.tensor(_NF4, dtype=torch.float32, device=device)
+    twelfths = torch.tensor([*_FP4, 0.0, *[-value for value in _FP4[1:]]], dtype=torch.float32)
     return (twelfths / 12).to(device)
 
 
@@ -24,7 +24,7 @@ def dynamic_table(device):
     fraction's steps ("8-bit optimizers via block-wise quantization"); what double quantisation has for scales."""
     values = [0.0, 1.0]
     for exponent in range(7):
-        ends = torch.linspace(0.1, 1, 2**exponent + 1, device="cpu")
+        ends = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32, device="cpu")
         magnitudes = 10 ** (exponent - 6) * ((ends[:-1] + ends[1:]) / 2)
         values += [*magnitudes.tolist(), *(-magnitudes).tolist()]
-    return torch.tensor(sorted(values), device=device)
+    return torch.tensor(sorted(values), dtype=torch.float32, device=device)

@@ -54,10 +54,8 @@ def from_torchao(tensor):
     Raises ValueError that says why."""
     kind = type(tensor).__name__
     if kind not in _MAKERS:
-        raise ValueError(
-            f"tensor: expected one of torchao's {', '.join(_MAKERS)}, got {described(tensor)} of type {kind}"
-            f"{_REFUSED.get(kind, '')}"
-        )
+        got = f"{list(tensor.shape)} of type {kind}" if isinstance(tensor, torch.Tensor) else described(tensor)
+        raise ValueError(f"tensor: expected one of torchao's {', '.join(_MAKERS)}, got {got}{_REFUSED.get(kind, '')}")
     if getattr(tensor, "is_swizzled_scales", False):
         raise ValueError(
             f"tensor: expected scales in the order of the values, got {kind} with is_swizzled_scales=True; quantise it with "

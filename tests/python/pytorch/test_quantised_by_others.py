@@ -21,7 +21,11 @@ def test_codes_are_those_of_bitsandbytes(bitsandbytes, shape, dtype, quant_type)
         codes, state = bitsandbytes.functional.quantize_4bit(values, blocksize=block, quant_type=quant_type)
         theirs, ours = smlora.from_bnb(codes, state), smlora.quantize(values, quant_type, block=block)
         assert theirs.codes.data_ptr() == codes.data_ptr()
-        assert digest(ours) == digest(theirs)
+        # In a last block that is not whole bitsandbytes divides, elsewhere it multiplies with 1 / scale: halves between two
+        # values of fp4 then go to either.
+        whole = values.numel() // block * block // 2 if quant_type == "fp4" else codes.numel()
+        assert torch.equal(ours.codes.view(-1)[:whole], theirs.codes.view(-1)[:whole])
+        assert torch.equal(ours.scales, theirs.scales) and torch.equal(ours.table, theirs.table)
 
 
 def test_scales_of_double_quantisation_are_within_a_step_of_bitsandbytes(bitsandbytes):

@@ -1,6 +1,7 @@
 """QuantizedParameters: a quantised weight as a part of a module."""
 
 import copy
+import itertools
 import weakref
 
 import pytest
@@ -118,6 +119,14 @@ def test_storage_that_the_bytes_do_not_fill_is_refused():
     assert digest(QuantizedParameters(odd)()) == digest(odd)
 
 
+def test_arguments_of_other_types_are_refused():
+    weight = random_weight("mxfp4", 2, 8, 64)
+    with pytest.raises(ValueError, match="storage: expected a type of torch, got 'bfloat16' of type str"):
+        QuantizedParameters(weight, storage="bfloat16")
+    with pytest.raises(ValueError, match=r"weight: expected a QuantizedWeight, got \[2, 8, 64\]"):
+        QuantizedParameters(weight.dequantize(torch.bfloat16))
+
+
 def test_rows_that_the_storage_does_not_fill():
     """An expert does."""
     odd = smlora.quantize(torch.randn(2, 4, 96), "mxfp8")
@@ -150,6 +159,26 @@ def test_a_state_dict_comes_back_from_a_file(name, tmp_path):
         module = QuantizedParameters(other.to("meta") if assign else other)
         assert module.load_state_dict(state, assign=assign).missing_keys == []
         assert digest(module()) == digest(weight)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_state_dict_of_another_storage_is_the_same_bytes(name, assign):
+    weight = random_weight(name, 4, 256, 64)
+    types = (torch.uint8, torch.bfloat16, torch.float16)
+    for saved, own in itertools.permutations(types, 2):
+        module = QuantizedParameters(random_weight(name, 4, 256, 64), storage=own)
+        module.load_state_dict(QuantizedParameters(weight, storage=saved).state_dict(), assign=assign)
+        assert digest(module()) == digest(weight) and module.codes.dtype == own
+
+
+def test_a_state_dict_of_another_storage_may_begin_anywhere():
+    weight = random_weight("mxfp4", 4, 8, 64)
+    state = QuantizedParameters(weight).state_dict()
+    state["codes"] = torch.cat([torch.zeros(1, dtype=torch.uint8), state["codes"].view(-1)])[1:].view(weight.codes.shape)
+    module = QuantizedParameters(random_weight("mxfp4", 4, 8, 64), storage=torch.bfloat16)
+    module.load_state_dict(state)
+    assert digest(module()) == digest(weight)
 
 
 def test_a_state_dict_of_another_format_is_refused():

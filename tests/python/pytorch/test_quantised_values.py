@@ -103,6 +103,19 @@ def test_a_part_of_a_weight_is_quantised_as_its_copy(name):
     assert digest(got) == digest(expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_default_type_may_be_another(name, dtype):
+    values, encoding, options = torch.randn(2, 48, 96), name.removesuffix("_double"), OPTIONS[name]
+    expected = smlora.quantize(values, encoding, **options)
+    torch.set_default_dtype(dtype)
+    try:
+        weight = smlora.quantize(values, encoding, **options)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert digest(weight) == digest(expected)
+
+
 def test_the_default_device_may_be_another():
     with torch.device("meta"):
         weight = smlora.quantize(torch.empty(2, 4, 64), "nf4", double=True)

@@ -174,6 +174,7 @@ WRONG = [
     (lambda: smlora.from_compressed_tensors(INT4.codes, INT4.scales, weight_g_idx=INT4.codes), "weight_g_idx: expected None"),
     (lambda: smlora.from_bnb(NF4.codes), "quant_state: expected one, as param_or_codes has none of its own, got None"),
     (lambda: smlora.from_bnb(NF4.codes, 3), "quant_state: expected a QuantState of nf4 or fp4, got 3 of type int"),
+    (lambda: smlora.from_torchao(7), "tensor: expected one of torchao's .*, got 7 of type int$"),
     (lambda: smlora.from_bnb(7), "param_or_codes: expected a tensor, got 7 of type int"),
     (lambda: smlora.from_bnb([NF4.codes, 7]), r"param_or_codes\[1\]: expected a tensor, got 7 of type int"),
     (lambda: smlora.from_bnb([NF4.codes], [STATE, STATE]), "quant_state: expected a list of 1"),
