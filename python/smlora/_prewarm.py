@@ -89,12 +89,25 @@ class Problem(_ProblemFields):
         for dtype in types:
             if dtype not in DTYPES:
                 raise ValueError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
+        self._check_extents()
         numbers = [
             *sizes, *map(DTYPES.index, types), _LAYOUTS[self.weight_layout], ROW_ORDERS[self.x_rows],
             ROW_ORDERS[self.y_rows], check_flag("bias", self.bias), check_flag("gates", self.gates), _format(self.weights)
         ]
         _native.check_problem(numbers)
         return numbers
+
+    def _check_extents(self):
+        weight = self.weights
+        if not isinstance(weight, QuantizedWeight):
+            return
+        names = ("E", "N", "K") if self.weight_layout == "enk" else ("E", "K", "N")
+        expected = [getattr(self, name) for name in names]
+        if expected != [weight.E, weight.rows, weight.columns]:
+            raise ValueError(
+                f"weights: expected [{', '.join(names)}] = {expected}, as the weight_layout is {self.weight_layout}, "
+                f"got {list(weight.shape)}"
+            )
 
 
 def _columns_are_inputs(weight):

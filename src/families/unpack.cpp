@@ -68,7 +68,7 @@ std::int64_t slice_experts(const Problem& problem, std::uint64_t limit) {
     return (problem.E + slices - 1) / slices;
 }
 
-Step unpack_step(const Problem& problem, const UnpackWork& work) {
+Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::DeviceFacts& facts) {
     const WeightFormat& format = work.format;
     Step step = row_step("unpack_weights", {{"ENCODING", static_cast<int>(format.encoding)},
                                             {"ROWS", work.rows},
@@ -82,7 +82,9 @@ Step unpack_step(const Problem& problem, const UnpackWork& work) {
                                             {"Element", type_name(problem.dtype)},
                                             {"Scale", type_name(format.scales)},
                                             {"Index", type_name(problem.index_dtype)}});
-    step.spec.min_blocks = 8;  // all threads of a multiprocessor: what is read and written needs many of them at once
+    // As many threads as a multiprocessor holds keep more bytes under way than more registers for each would. Elsewhere
+    // some kernels would spill, or fewer threads fit.
+    if (facts.arch.number() == 90) step.spec.min_blocks = 8;
     const auto elements = work.vectors ? 16 / static_cast<std::int64_t>(size_of(problem.dtype)) : 1;
     step.column_tiles =
         static_cast<int>(unpack_weights::segments(work.rows, static_cast<int>(work.columns / elements)));

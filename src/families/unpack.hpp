@@ -4,6 +4,7 @@
 #include "args/unpack_weights.h"
 #include "families/launcher.hpp"
 #include "families/step.hpp"
+#include "gpu/device.hpp"
 
 #include <smlora/problem.hpp>
 #include <smlora/weight.hpp>
@@ -39,7 +40,7 @@ inline constexpr std::uint64_t default_unpack_limit = std::uint64_t{256} << 20;
 [[nodiscard]] std::int64_t unpacked_bytes(const Problem& problem, std::int64_t experts);
 
 /// To problem.dtype; with the routing of problem.index_dtype.
-[[nodiscard]] Step unpack_step(const Problem& problem, const UnpackWork& work);
+[[nodiscard]] Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::DeviceFacts& facts);
 
 /// All experts into `out`. A caller that wants some of them says so.
 [[nodiscard]] UnpackWeightsArgs unpack_args(const Weight& weight, void* out);

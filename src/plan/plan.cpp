@@ -96,7 +96,9 @@ class Planner {
         plan_.set(Role::activation, families::activation_step(problem_, request.rows, request.work));
     }
 
-    void add(const Dequantize& request) { plan_.set(Role::unpack, families::unpack_step(problem_, request.work)); }
+    void add(const Dequantize& request) {
+        plan_.set(Role::unpack, families::unpack_step(problem_, request.work, facts_));
+    }
 
     void add_packing(const families::Packing& packing) {
         if (packing.a) plan_.set(Role::pack_a, families::pack_a_step(problem_, *packing.a));
@@ -104,7 +106,7 @@ class Planner {
     }
 
     void add_unpack(const std::optional<Unpack>& unpack) {
-        if (unpack) plan_.set(Role::unpack, families::unpack_step(problem_, unpack->work));
+        if (unpack) plan_.set(Role::unpack, families::unpack_step(problem_, unpack->work, facts_));
     }
 
     /// The sum of a token's rows, each times its gate.

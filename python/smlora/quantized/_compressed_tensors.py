@@ -66,7 +66,9 @@ def from_compressed_tensors(weight_packed, weight_scale, *, weight_global_scale=
         if value is not None:
             raise ValueError(f"{name}: expected None, as smlora has symmetric groups in order alone, got {described(value)}")
     if weight_global_scale is not None:
-        return from_nvfp4(weight_packed, weight_scale, weight_global_scale, divisor=True, parts=parts)
+        weight = from_nvfp4(weight_packed, weight_scale, weight_global_scale, divisor=True, parts=parts)
+        _columns_of(weight_shape, weight.E, weight.rows, weight.parts, weight.codes)
+        return weight
     parts = parts_of(weight_packed, parts)
     packed, scale = stacked("weight_packed", weight_packed), stacked("weight_scale", weight_scale)
     if scale.dtype == torch.float8_e4m3fn:

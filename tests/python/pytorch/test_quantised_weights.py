@@ -139,6 +139,12 @@ WRONG_SHAPES = [
 """Of INT4, and what is said of weight_shape."""
 
 WRONG = [
+    (lambda: smlora.from_compressed_tensors(NVFP4.codes, NVFP4.scales, weight_global_scale=torch.ones(1), weight_shape=[5, 64]),
+     r"^weight_shape: expected 4 rows, as weight_packed has, and 64 columns for expert 0, got \[5, 64\]"),
+    (lambda: smlora.Problem(2, 64, 6, 0, 1, weight_layout="enk", weights=NVFP4),
+     r"^weights: expected \[E, N, K\] = \[2, 6, 64\], as the weight_layout is enk, got \[2, 4, 64\]"),
+    (lambda: smlora.Problem(2, 64, 4, 0, 1, weights=NVFP4),
+     r"^weights: expected \[E, K, N\] = \[2, 64, 4\], as the weight_layout is ekn, got \[2, 4, 64\]"),
     (lambda: smlora.from_mxfp4(MXFP4.codes, MXFP4.scales[:, :, :1]),
      r"weight.scales: expected \[E, rows, columns / block\] = \[2, 4, 2\], got \[2, 4, 1\]"),
     (lambda: smlora.from_mxfp4(MXFP4.codes.float(), MXFP4.scales), "weight.codes: expected uint8 or int8, got fp32"),
