@@ -5,8 +5,16 @@ import math
 import torch
 
 from smlora._arguments import described
+from smlora.quantized._names import names_arguments
 from smlora.quantized._stack import stacked
 from smlora.quantized._weight import QuantizedWeight
+
+
+_of_a_state = names_arguments(
+    codes="param_or_codes", scales="quant_state.absmax", table="quant_state.code", block="quant_state.blocksize",
+    outer_scales="quant_state.state2.absmax", outer_table="quant_state.state2.code", outer_offset="quant_state.offset",
+    outer_block="quant_state.state2.blocksize"
+)
 
 
 def _shape_of(codes, state, shape):
@@ -49,6 +57,7 @@ def _check_state(state):
         raise ValueError(f"quant_state: expected a QuantState of nf4 or fp4, got {described(state)}")
 
 
+@_of_a_state
 def _four_bits(codes, state, shape):
     _check_state(state)
     E, rows, columns = _shape_of(codes, state, shape)
@@ -59,6 +68,7 @@ def _four_bits(codes, state, shape):
     ).check()
 
 
+@_of_a_state
 def _four_bits_of_experts(params, states, shape):
     """Blocks of a weight count along all experts, which those of single ones do if no block is cut off."""
     for state in states:
@@ -87,6 +97,7 @@ def _four_bits_of_experts(params, states, shape):
     ).check()
 
 
+@names_arguments(codes="param_or_codes", scales="quant_state")
 def _eight_bits(codes, scales, shape):
     E, rows, columns = _shape_of(codes, None, shape)
     if not isinstance(scales, torch.Tensor) or scales.numel() != E * rows:

@@ -3,7 +3,8 @@
 import torch
 
 from smlora._arguments import INT64_MAX, check_whole, described
-from smlora.quantized._nvfp4 import from_nvfp4
+from smlora.quantized._names import names_arguments
+from smlora.quantized._nvfp4 import nvfp4_of
 from smlora.quantized._stack import matrices, parts_of, stacked
 from smlora.quantized._weight import QuantizedWeight
 
@@ -52,6 +53,7 @@ def _columns_of(shape, E, rows, parts, packed):
     return columns
 
 
+@names_arguments(codes="weight_packed", scales="weight_scale", global_scales="weight_global_scale", parts="parts")
 def from_compressed_tensors(weight_packed, weight_scale, *, weight_global_scale=None, weight_shape=None,
                             weight_zero_point=None, weight_g_idx=None, parts=1):
     """A `QuantizedWeight` [E, rows, columns] of the tensors that a checkpoint has for each Linear, by their names there.
@@ -66,7 +68,8 @@ def from_compressed_tensors(weight_packed, weight_scale, *, weight_global_scale=
         if value is not None:
             raise ValueError(f"{name}: expected None, as smlora has symmetric groups in order alone, got {described(value)}")
     if weight_global_scale is not None:
-        weight = from_nvfp4(weight_packed, weight_scale, weight_global_scale, divisor=True, parts=parts)
+        names = ("weight_packed", "weight_scale", "weight_global_scale")
+        weight = nvfp4_of(names, weight_packed, weight_scale, weight_global_scale, True, parts)
         _columns_of(weight_shape, weight.E, weight.rows, weight.parts, weight.codes)
         return weight
     parts = parts_of(weight_packed, parts)

@@ -1,6 +1,7 @@
 """Weights of e4m3 values with a scale for each square: DeepSeek-V3, Qwen3-FP8."""
 
 from smlora._arguments import INT32_MAX, check_whole
+from smlora.quantized._names import names_arguments
 from smlora.quantized._stack import matrices, parts_of, stacked
 from smlora.quantized._weight import QuantizedWeight
 
@@ -14,6 +15,7 @@ def _square(block):
     return check_whole("block", block, 1, INT32_MAX)
 
 
+@names_arguments(codes="weight", scales="scale_inv", block="block", parts="parts")
 def from_fp8(weight, scale_inv, block=128, parts=1):
     """A `QuantizedWeight` [E, rows, columns] of FP8 with a scale for each square of `block` x `block` values.
 

@@ -3,6 +3,7 @@
 import torch
 
 from smlora._arguments import check_flag, check_number, described
+from smlora.quantized._names import names_arguments
 from smlora.quantized._stack import matrices, parts_of, stacked
 from smlora.quantized._weight import QuantizedWeight
 
@@ -23,6 +24,19 @@ def global_scales_of(name, value, E, parts, device):
     return value.reshape(E if value.numel() > 1 else 1, -1).expand(E, parts)
 
 
+def nvfp4_of(names, packed, scales, global_scale, divides, parts):
+    """What `from_nvfp4` gives. names: of the three tensors, for errors."""
+    parts = parts_of(packed, parts)
+    packed, scales = stacked(names[0], packed), stacked(names[1], scales)
+    E, rows, columns = matrices(names[0], packed, 2)
+    return QuantizedWeight(
+        "nvfp4", E, rows, columns, packed, scales, block=16, parts=parts,
+        global_scales=global_scales_of(names[2], global_scale, E, parts, packed.device),
+        global_scale="divisor" if divides else "factor"
+    ).check()
+
+
+@names_arguments(codes="packed", scales="scales", global_scales="global_scale", parts="parts")
 def from_nvfp4(packed, scales, global_scale, divisor=False, parts=1):
     """A `QuantizedWeight` [E, rows, columns] of NVFP4.
 
@@ -31,11 +45,5 @@ def from_nvfp4(packed, scales, global_scale, divisor=False, parts=1):
     `weight_scale_2` and torchao's `per_tensor_scale` are factors, compressed-tensors' `weight_global_scale` is a divisor.
     Each may be a list with an entry for each expert, or with a list for its parts; these are stacked. Nothing else is copied.
     Raises ValueError that names the argument."""
-    parts, divides = parts_of(packed, parts), check_flag("divisor", divisor)
-    packed, scales = stacked("packed", packed), stacked("scales", scales)
-    E, rows, columns = matrices("packed", packed, 2)
-    return QuantizedWeight(
-        "nvfp4", E, rows, columns, packed, scales, block=16, parts=parts,
-        global_scales=global_scales_of("global_scale", global_scale, E, parts, packed.device),
-        global_scale="divisor" if divides else "factor"
-    ).check()
+    divides = check_flag("divisor", divisor)
+    return nvfp4_of(("packed", "scales", "global_scale"), packed, scales, global_scale, divides, parts)
