@@ -2,7 +2,6 @@
 #include "families/family.hpp"
 #include "families/gradient_bulk.hpp"
 #include "families/gradient_mma.hpp"
-#include "families/gradient_wgmma.hpp"
 #include "families/product_mma.hpp"
 #include "families/product_simt.hpp"
 #include "families/product_wgmma.hpp"
@@ -28,7 +27,6 @@ const ProductFamily* const product_families[] = {
 const GradientFamily* const gradient_families[] = {
     &gradient_bulk,
     &gradient_mma,
-    &gradient_wgmma,
 };
 
 template <class Families>
