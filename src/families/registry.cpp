@@ -2,6 +2,7 @@
 #include "families/family.hpp"
 #include "families/gradient_bulk.hpp"
 #include "families/gradient_mma.hpp"
+#include "families/gradient_wgmma.hpp"
 #include "families/product_mma.hpp"
 #include "families/product_simt.hpp"
 #include "families/product_wgmma.hpp"
@@ -27,6 +28,7 @@ const ProductFamily* const product_families[] = {
 const GradientFamily* const gradient_families[] = {
     &gradient_bulk,
     &gradient_mma,
+    &gradient_wgmma,
 };
 
 template <class Families>

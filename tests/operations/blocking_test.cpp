@@ -1,7 +1,8 @@
-// Every blocking of the product on wgmma, not only the one that the cost model prefers, against the plain reference
-// kernel: as the tuner checks its candidates.
+// Every blocking on wgmma of the product and of the adapter's gradients, not only the one that the cost model prefers,
+// against the plain reference kernel: as the tuner checks its candidates.
 #include "autotune/measurer.hpp"
 #include "engine/engine_impl.hpp"
+#include "families/gradient_wgmma.hpp"
 #include "families/product_wgmma.hpp"
 #include "operations/cases.hpp"
 #include "plan/search_space.hpp"
@@ -10,6 +11,7 @@
 #include "util/thread_pool.hpp"
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace smlora::test {
@@ -17,21 +19,29 @@ namespace {
 
 class Blocking : public OnCases {
  protected:
+    void SetUp() override {
+        OnCases::SetUp();
+        if (IsSkipped()) return;
+        if (backend() == Backend::cpu) GTEST_SKIP() << "the CPU backend has no tiles";
+        if (facts().arch.name() != "sm_90a") GTEST_SKIP() << "needs sm_90a, not " << facts().arch.name();
+    }
+
+    [[nodiscard]] const gpu::DeviceFacts& facts() const { return gpu::device_facts(engine().impl().options.device); }
+
     /// Legal on the engine's GPU.
-    tuning::SearchSpace blockings(const autotune::MeasuredCase& measured, const gpu::DeviceFacts& facts) const {
+    tuning::SearchSpace blockings(const autotune::MeasuredCase& measured, std::string_view family) const {
         tuning::SearchSpace found;
-        for (auto& candidate : plan::search_space(measured.problem, measured.request, measured.role, facts)) {
-            if (candidate.configuration.family == families::product_wgmma.name && candidate.refusal.empty()) {
+        for (auto& candidate : plan::search_space(measured.problem, measured.request, measured.role, facts())) {
+            if (candidate.configuration.family == family && candidate.refusal.empty()) {
                 found.push_back(std::move(candidate));
             }
         }
         return found;
     }
 
-    void expect_right(const autotune::MeasuredCase& measured, const gpu::DeviceFacts& facts,
-                      std::size_t* checked) const {
+    void expect_right(const autotune::MeasuredCase& measured, std::string_view family, std::size_t* checked) const {
         autotune::Measurer measurer(engine().impl(), measured);
-        const tuning::SearchSpace space = blockings(measured, facts);
+        const tuning::SearchSpace space = blockings(measured, family);
         std::vector<tuning::Preparation> prepared(space.size() * measurer.parts());
         util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(prepared.size()), [&](std::int64_t i) {
             const auto at = static_cast<std::size_t>(i);
@@ -48,21 +58,30 @@ class Blocking : public OnCases {
     }
 };
 
-TEST_P(Blocking, GivesWhatTheReferenceGives) {
-    if (backend() == Backend::cpu) GTEST_SKIP() << "the CPU backend has no tiles";
-    const gpu::DeviceFacts& facts = gpu::device_facts(engine().impl().options.device);
-    if (facts.arch.name() != "sm_90a") GTEST_SKIP() << "needs sm_90a, not " << facts.arch.name();
-    const Problem& problem = test_case().problem;
+TEST_P(Blocking, OfTheProductGivesWhatTheReferenceGives) {
     std::size_t checked = 0;
-    for (const plan::Request& request : plan::step_requests(problem, test_case().T)) {
+    for (const plan::Request& request : plan::step_requests(test_case().problem, test_case().T)) {
         if (std::holds_alternative<plan::BackwardLora>(request)) continue;
         autotune::MeasuredCase measured;
-        measured.problem = problem;
+        measured.problem = test_case().problem;
         measured.request = request;
         measured.rows.T = test_case().T;
-        expect_right(measured, facts, &checked);
+        expect_right(measured, families::product_wgmma.name, &checked);
     }
     EXPECT_GE(checked, 10U) << "blockings of forward and dX";
+}
+
+class GradientBlocking : public Blocking {};
+
+TEST_P(GradientBlocking, GivesWhatTheReferenceGives) {
+    autotune::MeasuredCase measured;
+    measured.problem = test_case().problem;
+    measured.request = plan::step_requests(test_case().problem, test_case().T).back();
+    measured.role = plan::Role::gradients;
+    measured.rows.T = test_case().T;
+    std::size_t checked = 0;
+    expect_right(measured, families::gradient_wgmma.name, &checked);
+    EXPECT_GE(checked, 2U);
 }
 
 /// Reductions of two steps, where a tile's copies begin while the tile before is stored; ranks of every depth; several
@@ -81,6 +100,28 @@ Cases blocking_cases() {
 }
 
 SMLORA_ON_CASES(Wgmma, Blocking, blocking_cases());
+
+/// Ranks of one instruction and of two, whole blocks of 64 and not; spans that end within a block; experts that are
+/// cut, that end within a step, that have nothing or everything; gates; every order of rows and type of gradients.
+Cases gradient_blocking_cases() {
+    using enum RowOrder;
+    return {
+        {.name = "R32", .problem = shape(3, 128, 600, 32, 2), .T = 500},
+        {.name = "R24_few", .problem = shape(8, 96, 80, 24, 2), .T = 37},
+        {.name = "R64_gates",
+         .problem = with_gates(with_rows(shape(3, 136, 520, 64, 2), grouped, token), DType::fp32),
+         .T = 400},
+        {.name = "R64_fp32", .problem = with_adapter(shape(3, 136, 520, 64, 2), DType::fp32), .T = 300},
+        {.name = "R100", .problem = shape(3, 200, 72, 100, 2), .T = 300},
+        {.name = "R128_rows", .problem = with_rows(shape(5, 328, 136, 128, 2), scattered, grouped), .T = 300},
+        {.name = "R200_gates",
+         .problem = with_gates(with_rows(shape(3, 96, 200, 200, 2), grouped, token), DType::fp32),
+         .T = 200},
+        {.name = "R256", .problem = shape(3, 136, 264, 256, 1), .T = 600},
+    };
+}
+
+SMLORA_ON_CASES(Wgmma, GradientBlocking, gradient_blocking_cases());
 
 }  // namespace
 }  // namespace smlora::test
