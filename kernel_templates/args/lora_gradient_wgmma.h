@@ -15,6 +15,9 @@ struct Blocking {
     int stages;
 };
 
+/// Blocks times ranks that a warpgroup can sum: half as many registers of a thread.
+constexpr int most_sums = 256;
+
 /// Columns of an item.
 constexpr int span(const Blocking& blocking) { return warpgroups * blocking.blocks * block_columns; }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lora_gradient_wgmma/layout.cuh"
+#include "lora_gradient_wgmma/writer.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/synchronise.cuh"
 #include "ptx/wgmma.cuh"
@@ -9,19 +10,6 @@
 #include "wgmma_operand.cuh"
 
 namespace smlora::lora_gradient_wgmma {
-
-/// Two neighbours of a column or of a row of the output, or each for itself.
-template <class Output>
-__device__ __forceinline__ void store_pair(Output* to, int64 step, float first, float second, bool has_second) {
-    if constexpr (sizeof(Output) == 2) {
-        if (has_second && step == 1 && reinterpret_cast<uint64>(to) % 4 == 0) {
-            *reinterpret_cast<uint32*>(to) = pack2<Output>(first, second);
-            return;
-        }
-    }
-    to[0] = from_float<Output>(first);
-    if (has_second) to[step] = from_float<Output>(second);
-}
 
 /// One multiplying warpgroup.
 template <class C>
@@ -68,48 +56,6 @@ struct Consumer {
         ptx::wgmma_commit();
     }
 
-    /// Sums of 64 columns from `block_column` on, and of ranks from `first_rank` on.
-    template <int COUNT>
-    __device__ __forceinline__ void write(const float (&sums)[COUNT], const Item& item, int block_column,
-                                          int first_rank) const {
-        const bool a = item.side == side_a;
-        const LoraGradientArgs& side = a ? args.a : args.b;
-        const int64 wide = a ? C::WIDE_A : C::WIDE_B;
-        const int lane = static_cast<int>(threadIdx.x) % 32;
-        const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
-        const int end = item.column + item.width;
-        const bool odd = lane / 4 % 2 != 0;
-#pragma unroll
-        for (int i = 0; i < COUNT / 2; ++i) {
-            const int column = block_column + warp * 16 + lane / 4 + i % 2 * 8;
-            const int rank = first_rank + i / 2 * 8 + lane % 4 * 2;
-            const float first = sums[i * 2];
-            const float second = sums[i * 2 + 1];
-            if (item.slot >= 0) {
-                if (column >= end) continue;
-                auto* const to = static_cast<float*>(side.partials) +
-                                 (static_cast<int64>(item.slot) * C::RANK + rank) * wide + column;
-                if (rank < C::RANK) store_pair(to, wide, first, second, rank + 1 < C::RANK);
-                continue;
-            }
-            auto* const out =
-                static_cast<Output*>(side.out) + GradientGroups<C>::adapter_of(item.group) * side.out_expert_stride;
-            if (sizeof(Output) == 2 && side.out_wide_stride == 1) {
-                // Of two lanes with neighbouring columns one takes the first rank and the other the second.
-                const float other = __shfl_xor_sync(0xffffffffU, odd ? first : second, 4);
-                const int own_rank = rank + (odd ? 1 : 0);
-                const int own_column = column - (odd ? 1 : 0);
-                if (own_column >= end || own_rank >= C::RANK) continue;
-                store_pair(out + own_rank * side.out_rank_stride + own_column, 1, odd ? other : first,
-                           odd ? second : other, true);
-            } else {
-                if (column >= end || rank >= C::RANK) continue;
-                store_pair(out + column * side.out_wide_stride + rank * side.out_rank_stride, side.out_rank_stride,
-                           first, second, rank + 1 < C::RANK);
-            }
-        }
-    }
-
     __device__ __forceinline__ void run(const Item& item) {
         float low[C::BLOCKS][low_sums] = {};
         float high[C::BLOCKS][high_sums] = {};
@@ -133,12 +79,9 @@ struct Consumer {
             ptx::wgmma_hold(low[m]);
             if constexpr (L::high_ranks > 0) ptx::wgmma_hold(high[m]);
         }
-#pragma unroll
-        for (int m = 0; m < C::BLOCKS; ++m) {
-            const int column = item.column + (first_block + m) * block_columns;
-            write(low[m], item, column, 0);
-            if constexpr (L::high_ranks > 0) write(high[m], item, column, L::low_ranks);
-        }
+        const Writer<C> writer{item, args, item.column + first_block * block_columns};
+        writer.template write<L::low_ranks>(low, 0);
+        if constexpr (L::high_ranks > 0) writer.template write<L::high_ranks>(high, L::low_ranks);
     }
 };
 
@@ -146,8 +89,8 @@ template <class C>
 __device__ __forceinline__ void consume(const Items<C>& items, const LoraGradientPair& args, unsigned base,
                                         int warpgroup) {
     Consumer<C> consumer{args, base, warpgroup * C::BLOCKS};
-    const int count = items.count();
-    for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x)) consumer.run(items.at(i));
+    OwnItems<C> own(items);
+    for (Item item; own.next(item);) consumer.run(item);
 }
 
 }  // namespace smlora::lora_gradient_wgmma

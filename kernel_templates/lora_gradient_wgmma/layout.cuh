@@ -22,8 +22,8 @@ struct Layout {
     static constexpr int high_ranks = ranks - low_ranks;
 
     /// Registers of a thread that copies or multiplies; with gates, rank rows go through those that copy.
-    static constexpr int copying_registers = C::HAS_GATES != 0 ? 88 : 56;
-    static constexpr int multiplying_registers = C::HAS_GATES != 0 ? 208 : 224;
+    static constexpr int copying_registers = C::HAS_GATES == 0 ? 56 : ranks <= 128 ? 88 : 120;
+    static constexpr int multiplying_registers = (504 - copying_registers) / 2;
     static_assert(copying_registers + warpgroups * multiplying_registers <= 504,
                   "those that a block of three warpgroups begins with");
 
@@ -31,7 +31,7 @@ struct Layout {
     static constexpr unsigned filling_arrivals = C::HAS_GATES != 0 ? 256 : 128;
 
     static_assert(C::STEP_ROWS % 16 == 0, "whole instructions, and whole passes of the threads that copy");
-    static_assert(C::BLOCKS * ranks <= 256, "the sums of a warpgroup fit its registers");
+    static_assert(C::BLOCKS * ranks <= most_sums, "the sums of a warpgroup fit its registers");
 
     static __device__ __forceinline__ unsigned filled(unsigned base, int stage) {
         return base + memory.barriers + stage * 8;
@@ -77,7 +77,7 @@ struct Items {
         // Rows that are read for several experts should still be in L2 when they are read again: those of one span may
         // be.
         const int chunks = prefix[C::E];
-        const bool by_span = (a ? args.a.by_span : args.b.by_span) != 0 && chunks == C::E;
+        const bool by_span = (a ? args.a.by_span : args.b.by_span) != 0;
         const int chunk = by_span ? index % chunks : index / spans;
         const int wide = a ? C::WIDE_A : C::WIDE_B;
         item.width = a ? span_width<C::WIDE_A, L::spans_a> : span_width<C::WIDE_B, L::spans_b>;
@@ -92,6 +92,43 @@ struct Items {
         item.begin = rows.begin;
         item.end = rows.end;
         return item;
+    }
+};
+
+/// A block's items, one after the other. Each lane finds one of the next 32, as finding one takes a chain of loads.
+template <class C>
+struct OwnItems {
+    const Items<C>& items;
+    int count;
+    int number;  ///< of the next item
+    int turn = 0;
+    Item of_lane{};
+
+    __device__ __forceinline__ explicit OwnItems(const Items<C>& all)
+        : items(all), count(all.count()), number(static_cast<int>(blockIdx.x)) {}
+
+    /// Whether there is another; then `item` is it. Called by whole warps.
+    __device__ __forceinline__ bool next(Item& item) {
+        if (number >= count) return false;
+        if (turn % 32 == 0) {
+            const int own = number + static_cast<int>(threadIdx.x % 32 * gridDim.x);
+            if (own < count) of_lane = items.at(own);
+        }
+        item.side = of_turn(of_lane.side);
+        item.group = of_turn(of_lane.group);
+        item.slot = of_turn(of_lane.slot);
+        item.column = of_turn(of_lane.column);
+        item.width = of_turn(of_lane.width);
+        item.begin = of_turn(of_lane.begin);
+        item.end = of_turn(of_lane.end);
+        number += static_cast<int>(gridDim.x);
+        ++turn;
+        return true;
+    }
+
+ private:
+    [[nodiscard]] __device__ __forceinline__ int of_turn(int value) const {
+        return __shfl_sync(0xffffffffU, value, turn % 32);
     }
 };
 

@@ -11,123 +11,190 @@
 
 namespace smlora::lora_gradient_wgmma {
 
+/// A producer is bound by its instructions: 128 threads copy all that 256 multiply. So places in a stage are constants
+/// beside one address, and what a step needs is looked up while the step before is copied, across items.
 template <class C>
 struct Producer {
     using L = Layout<C>;
     using Element = typename C::Element;
 
     /// Eight threads copy 128 bytes of a row, 16 rows a pass.
-    static constexpr int passes = C::STEP_ROWS / 16;
+    static constexpr int pass_rows = 16;
+    static constexpr int passes = C::STEP_ROWS / pass_rows;
+    static constexpr int wide_blocks = warpgroups * C::BLOCKS;
     static constexpr int rank_blocks = ceil_div(L::ranks, block_columns);
 
+    /// What a thread copies of a step's rows, one of each pass.
+    struct Sources {
+        const Element* wide[passes];
+    };
+
+    /// Its part of the rank rows and their gates, where those are multiplied.
+    struct Gated {
+        float gates[passes];
+        Vec16 ranks[passes][rank_blocks];
+    };
+
+    OwnItems<C> items;
     const LoraGradientPair& args;
     unsigned base;
     int chunk;    ///< of a row's 128 bytes
     int own_row;  ///< of a pass
+
+    Item item{};
+    int first = 0;  ///< sorted position of the step
     Ring<C::STAGES> ring;
 
-    /// The flat entries of this thread's rows of a step, 0 beyond the end.
-    __device__ __forceinline__ void look_up(int (&flat)[passes], int first, int end) const {
+    __device__ __forceinline__ Producer(const Items<C>& all, const LoraGradientPair& gradients, unsigned shared)
+        : items(all),
+          args(gradients),
+          base(shared),
+          chunk(static_cast<int>(threadIdx.x) & 7),
+          own_row((static_cast<int>(threadIdx.x) & 127) >> 3) {}
+
+    [[nodiscard]] __device__ __forceinline__ const LoraGradientArgs& side() const {
+        return item.side == side_a ? args.a : args.b;
+    }
+
+    /// To the first step of the next item that has rows. Whether there is one.
+    __device__ __forceinline__ bool next_item() {
+        while (items.next(item)) {
+            first = item.begin;
+            if (first < item.end) return true;
+        }
+        return false;
+    }
+
+    __device__ __forceinline__ bool next_step() {
+        first += C::STEP_ROWS;
+        return first < item.end || next_item();
+    }
+
+    /// The flat entries of this thread's rows of the step, 0 beyond the end.
+    __device__ __forceinline__ void look_up(int (&flat)[passes]) const {
         const auto* const scattered = static_cast<const typename C::Index*>(args.a.scattered_idxs);
 #pragma unroll
         for (int pass = 0; pass < passes; ++pass) {
-            const int position = first + own_row + pass * 16;
-            flat[pass] = position < end ? static_cast<int>(scattered[position]) : 0;
+            const int position = first + own_row + pass * pass_rows;
+            flat[pass] = position < item.end ? static_cast<int>(scattered[position]) : 0;
         }
     }
 
-    /// Where this thread's chunk of a row lies in block `block` of what begins at `target`.
-    [[nodiscard]] __device__ __forceinline__ unsigned place(unsigned target, int block, int pass) const {
-        return target + static_cast<unsigned>(block * L::memory.block_bytes) + swizzled<8>(own_row + pass * 16, chunk);
+    [[nodiscard]] __device__ __forceinline__ Sources sources(const int (&flat)[passes]) const {
+        const bool a = item.side == side_a;
+        const auto* const wide = static_cast<const Element*>(side().wide) + item.column + chunk * 8;
+        const int64 pitch = side().wide_stride;
+        Sources sources;
+#pragma unroll
+        for (int pass = 0; pass < passes; ++pass) {
+            const int position = first + own_row + pass * pass_rows;
+            const int row = a ? RowsA<C>::index(position, flat[pass]) : RowsB<C>::index(position, flat[pass]);
+            sources.wide[pass] = position < item.end ? wide + row * pitch : wide;
+        }
+        return sources;
     }
 
-    /// Rows beyond the end are zeros: what lies there is multiplied, too.
-    __device__ __forceinline__ void copy_ranks(unsigned target, const Element* rank_rows, int first, int end) const {
+    /// Where this thread's chunk of the rows of a stage lies in the first block.
+    [[nodiscard]] __device__ __forceinline__ unsigned own_place() const {
+        return base + static_cast<unsigned>(ring.stage * L::memory.stage_bytes) + swizzled<8>(own_row, chunk);
+    }
+
+    /// From there, in bytes.
+    static constexpr unsigned place(int block, int pass) {
+        return static_cast<unsigned>(block * L::memory.block_bytes + pass * pass_rows * 128);
+    }
+
+    /// The rank rows of a step, those beyond the end as zeros: what lies there is multiplied, too.
+    __device__ __forceinline__ void copy_ranks(unsigned to, const Element* rank_rows, int position, int end) const {
 #pragma unroll
-        for (int block = 0; block < rank_blocks; ++block) {
-            const int rank = block * block_columns + chunk * 8;
-            if (rank >= L::ranks) continue;  // never read
+        for (int pass = 0; pass < passes; ++pass, position += pass_rows) {
+            const bool inside = position < end;
+            const Element* const from =
+                rank_rows + (inside ? static_cast<int64>(position) * C::RANK_STRIDE + chunk * 8 : 0);
 #pragma unroll
-            for (int pass = 0; pass < passes; ++pass) {
-                const int position = first + own_row + pass * 16;
-                const bool inside = position < end;
-                const Element* const from =
-                    inside ? rank_rows + static_cast<int64>(position) * C::RANK_STRIDE + rank : rank_rows;
-                ptx::cp_async_16(place(target, block, pass), from, inside ? 16U : 0U);
+            for (int block = 0; block < rank_blocks; ++block) {
+                // Ranks past the last are never read.
+                if (block * block_columns + chunk * 8 < L::ranks) {
+                    ptx::cp_async_16(to + place(block, pass), from + block * block_columns, inside ? 16U : 0U);
+                }
             }
         }
     }
 
-    /// The same, times the gates of the rows.
-    __device__ __forceinline__ void store_ranks(unsigned target, const Element* rank_rows, const int (&flat)[passes],
-                                                int first, int end) const {
+    /// Loaded before the stage is waited for: nothing else hides what it takes.
+    __device__ __forceinline__ void load_gated(Gated& gated, const int (&flat)[passes]) const {
         const auto* const gates = static_cast<const typename C::Gate*>(args.a.gates);
+        const auto* const rank_rows = static_cast<const Element*>(side().rank_rows) + chunk * 8;
 #pragma unroll
         for (int pass = 0; pass < passes; ++pass) {
-            const int position = first + own_row + pass * 16;
-            const bool inside = position < end;
-            const float gate = inside ? to_float(gates[flat[pass]]) : 0.0F;
+            const int position = first + own_row + pass * pass_rows;
+            const bool inside = position < item.end;
+            gated.gates[pass] = inside ? to_float(gates[flat[pass]]) : 0.0F;
 #pragma unroll
             for (int block = 0; block < rank_blocks; ++block) {
-                const int rank = block * block_columns + chunk * 8;
-                if (rank >= L::ranks) continue;
-                Vec16 values{};
-                if (inside) {
-                    values = *reinterpret_cast<const Vec16*>(rank_rows + static_cast<int64>(position) * C::RANK_STRIDE +
-                                                             rank);
+                gated.ranks[pass][block] = {};
+                if (inside && block * block_columns + chunk * 8 < L::ranks) {
+                    gated.ranks[pass][block] = *reinterpret_cast<const Vec16*>(
+                        rank_rows + static_cast<int64>(position) * C::RANK_STRIDE + block * block_columns);
                 }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void store_gated(unsigned to, Gated& gated) const {
+#pragma unroll
+        for (int pass = 0; pass < passes; ++pass) {
+#pragma unroll
+            for (int block = 0; block < rank_blocks; ++block) {
+                if (block * block_columns + chunk * 8 >= L::ranks) continue;
+                Vec16& values = gated.ranks[pass][block];
 #pragma unroll
                 for (int w = 0; w < 4; ++w) {
                     const float low = to_float(Element{static_cast<uint16>(values.word[w] & 0xffffU)});
                     const float high = to_float(Element{static_cast<uint16>(values.word[w] >> 16)});
-                    values.word[w] = pack2<Element>(low * gate, high * gate);
+                    values.word[w] = pack2<Element>(low * gated.gates[pass], high * gated.gates[pass]);
                 }
-                ptx::store_shared(place(target, block, pass), values.word);
+                ptx::store_shared(to + place(block, pass), values.word);
             }
         }
     }
 
-    __device__ __forceinline__ void copy(const Item& item) {
-        const bool a = item.side == side_a;
-        const LoraGradientArgs& side = a ? args.a : args.b;
-        const auto* const wide = static_cast<const Element*>(side.wide) + item.column + chunk * 8;
-        const auto* const rank_rows = static_cast<const Element*>(side.rank_rows);
-        const int64 pitch = side.wide_stride;
+    __device__ __forceinline__ void run() {
         int flat[passes];
-        look_up(flat, item.begin, item.end);
-        for (int first = item.begin; first < item.end; first += C::STEP_ROWS) {
-            const Element* from[passes];
-            bool inside[passes];
-#pragma unroll
-            for (int pass = 0; pass < passes; ++pass) {
-                const int position = first + own_row + pass * 16;
-                inside[pass] = position < item.end;
-                const int row = a ? RowsA<C>::index(position, flat[pass]) : RowsB<C>::index(position, flat[pass]);
-                from[pass] = inside[pass] ? wide + row * pitch : wide;
-            }
-            const unsigned stage = base + static_cast<unsigned>(ring.stage * L::memory.stage_bytes);
+        bool more = next_item();
+        if (more) look_up(flat);
+        while (more) {
+            const Sources from = sources(flat);
+            [[maybe_unused]] Gated gated;
+            if constexpr (C::HAS_GATES != 0) load_gated(gated, flat);
+            const auto* const rank_rows = static_cast<const Element*>(side().rank_rows);
+            const int position = first + own_row;
+            const int end = item.end;
+            const int columns = item.width - chunk * 8;  // of the span, from this thread's on
+            more = next_step();
+            if (more) look_up(flat);
+
             const unsigned barrier = L::filled(base, ring.stage);
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
+            const unsigned to = own_place();
 #pragma unroll
-            for (int block = 0; block < warpgroups * C::BLOCKS; ++block) {
-                const bool has_columns = block * block_columns + chunk * 8 < item.width;
+            for (int block = 0; block < wide_blocks; ++block) {
+                // Columns past the last make sums that are not written.
+                if (block * block_columns >= columns) continue;
 #pragma unroll
                 for (int pass = 0; pass < passes; ++pass) {
-                    const bool there = has_columns && inside[pass];
-                    ptx::cp_async_16(place(stage, block, pass), there ? from[pass] + block * block_columns : rank_rows,
-                                     there ? 16U : 0U);
+                    ptx::cp_async_16(to + place(block, pass), from.wide[pass] + block * block_columns,
+                                     position + pass * pass_rows < end ? 16U : 0U);
                 }
             }
-            const unsigned ranks = stage + static_cast<unsigned>(L::memory.stage_ranks);
+            const unsigned ranks_to = to + static_cast<unsigned>(L::memory.stage_ranks);
             if constexpr (C::HAS_GATES != 0) {
-                store_ranks(ranks, rank_rows, flat, first, item.end);
-                ptx::fence_proxy_async();
+                store_gated(ranks_to, gated);
                 ptx::mbarrier_arrive(barrier);
             } else {
-                copy_ranks(ranks, rank_rows, first, item.end);
+                copy_ranks(ranks_to, rank_rows, position, end);
             }
             ptx::cp_async_arrive(barrier);
-            look_up(flat, first + C::STEP_ROWS, item.end);
             ring.next();
         }
     }
@@ -135,10 +202,7 @@ struct Producer {
 
 template <class C>
 __device__ __forceinline__ void produce(const Items<C>& items, const LoraGradientPair& args, unsigned base) {
-    const int thread = static_cast<int>(threadIdx.x) & 127;
-    Producer<C> producer{args, base, thread & 7, thread >> 3};
-    const int count = items.count();
-    for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x)) producer.copy(items.at(i));
+    Producer<C>(items, args, base).run();
 }
 
 }  // namespace smlora::lora_gradient_wgmma

@@ -6,7 +6,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 namespace smlora::families {
@@ -16,9 +18,6 @@ using lora_gradient_wgmma::Blocking;
 
 constexpr const char* family_name = "lora_gradient_wgmma";
 
-/// Below it, the wide operands are read once by the other families, too.
-constexpr std::int64_t least_rank = 24;
-
 unsigned shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank) {
     return static_cast<unsigned>(
         lora_gradient_wgmma::shared_memory(blocking, static_cast<int>(E), static_cast<int>(rank)).bytes);
@@ -27,19 +26,35 @@ unsigned shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t ran
 std::string refusal_of(const Blocking& blocking, const GradientSize& size, unsigned bytes,
                        const gpu::DeviceFacts& facts) {
     if (facts.arch.name() != "sm_90a") return "wgmma is an instruction of sm_90a, not of " + facts.arch.name();
-    if (blocking.blocks * size.padded_rank > 256) return "a warpgroup's sums do not fit its registers";
+    if (blocking.blocks * size.padded_rank > lora_gradient_wgmma::most_sums)
+        return "a warpgroup's sums do not fit its registers";
     return shared_memory_refusal(bytes, 1, facts);
+}
+
+/// Fitted to an H200, ranks 1 to 256 and 1 to 65,536 tokens: docs/lab/2026-11-29-gradients.md.
+double predicted(const GradientWork& work, const GradientSize& size, const Blocking& blocking,
+                 const gpu::DeviceFacts& facts) {
+    constexpr double seconds_of_item = 0.2e-6;
+    constexpr double seconds_of_block = 0.14e-6;  // more, of each that is written
+    constexpr double seconds_of_step = 0.2e-6;    // of the warpgroup that copies
+    constexpr double seconds_of_pass = 0.1e-6;    // more, of each 16 rows
+    constexpr double cost_of_l2 = 0.35;           // of a byte read again, beside one of memory
+    const double spans = gradient_tiles(work, lora_gradient_wgmma::span(blocking), work.problem.R);
+    const auto experts = static_cast<double>(size.E);
+    const double rows = size.rows_per_expert * experts;
+    const double busy = experts * (1 - std::exp(-size.rows_per_expert));
+    const double steps = std::max(rows / blocking.step_rows + busy / 2, busy);
+    const double seconds = spans * (experts * (seconds_of_item + seconds_of_block * blocking.blocks) +
+                                    steps * (seconds_of_step + seconds_of_pass * blocking.step_rows / 16));
+    const double ranks_again = 2 * rows * static_cast<double>(size.padded_rank) * std::max(0.0, spans - 2);
+    return predicted_seconds(seconds / facts.multiprocessors, size.bytes + cost_of_l2 * ranks_again, facts);
 }
 
 tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
     const GradientSize size = gradient_size(work, facts);
     tuning::SearchSpace space;
-    if (size.padded_rank < least_rank) return space;
-    // No GPU has measured them yet: only tuning chooses them.
-    constexpr double efficiency = 0.1;
     constexpr std::array blockings{
-        Blocking{4, 64, 3}, Blocking{4, 32, 6}, Blocking{2, 64, 5}, Blocking{2, 64, 4},
-        Blocking{2, 32, 8}, Blocking{1, 64, 6}, Blocking{1, 64, 4}, Blocking{1, 32, 8},
+        Blocking{8, 32, 3}, Blocking{4, 64, 3}, Blocking{4, 32, 6}, Blocking{2, 64, 4}, Blocking{1, 64, 4},
     };
     for (const Blocking& blocking : blockings) {
         tuning::Candidate candidate;
@@ -47,8 +62,7 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
             fmt::format("wgmma_{}x{}_s{}", lora_gradient_wgmma::span(blocking), blocking.step_rows, blocking.stages);
         candidate.configuration = {
             family_name, {{"BLOCKS", blocking.blocks}, {"STEP_ROWS", blocking.step_rows}, {"STAGES", blocking.stages}}};
-        candidate.predicted_seconds =
-            predicted_seconds(0, bytes_moved(size, static_cast<int>(size.padded_rank)) / efficiency, facts);
+        candidate.predicted_seconds = predicted(work, size, blocking, facts);
         candidate.shared_bytes = shared_bytes(blocking, size.E, size.padded_rank);
         candidate.refusal = refusal_of(blocking, size, static_cast<unsigned>(candidate.shared_bytes), facts);
         space.push_back(std::move(candidate));

@@ -50,8 +50,10 @@ GradientSize gradient_size(const GradientWork& work, const gpu::DeviceFacts& fac
     size.rows_per_expert = rows / static_cast<double>(problem.E);
     const auto add = [&](std::int64_t width, RowOrder order) {
         if (width == 0) return;
-        size.bytes += 2 * ((order == RowOrder::token ? work.tokens : rows) * static_cast<double>(width) +
-                           rows * static_cast<double>(padded_rank(problem))) +
+        // A token's row is read for each of its experts, from memory once.
+        constexpr double cost_of_l2 = 0.4;
+        const double rows_read = order == RowOrder::token ? work.tokens + cost_of_l2 * (rows - work.tokens) : rows;
+        size.bytes += 2 * (rows_read * static_cast<double>(width) + rows * static_cast<double>(padded_rank(problem))) +
                       gradient * static_cast<double>(width);
         size.by_span = size.by_span || read_by_span(problem, order, width, work.tokens, facts);
     };
@@ -63,7 +65,8 @@ GradientSize gradient_size(const GradientWork& work, const gpu::DeviceFacts& fac
 double bytes_moved(const GradientSize& size, int ranks) {
     const auto rank_tiles = static_cast<double>((size.R + ranks - 1) / ranks);
     const double idle = std::max(0.0, static_cast<double>(ranks) / static_cast<double>(size.R) - 1);
-    return size.bytes * rank_tiles * (1 + 0.1 * idle);
+    constexpr double share_of_memory_speed = 0.75;  // by the records of Hopper
+    return size.bytes * rank_tiles * (1 + 0.1 * idle) / share_of_memory_speed;
 }
 
 std::vector<jit::Constant> gradient_pair_constants(const GradientWork& work) {

