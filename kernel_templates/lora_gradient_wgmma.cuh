@@ -4,12 +4,13 @@
 // wgmma's m side are 64 columns of the wide operand and its n side all ranks. Both operands lie in shared memory with
 // the reduction strided, a row of the operand after the other, as they are in global memory.
 //
-// Blocks of a persistent grid walk the items (expert, chunk of its rows, span of columns), the last fastest, or the
-// span slowest where the arguments ask for it. An expert with many rows is cut into chunks, whose sums go to `partials`
-// in fp32; lora_gradient_reduce adds them in order. No atomics: results are bitwise repeatable.
+// Blocks of a persistent grid take the items (expert, chunk of its rows, span of columns), the last fastest, or the
+// span slowest where the arguments ask for it: in turn or, from a counter, as they get done. An expert with many rows
+// is cut into chunks, whose sums go to `partials` in fp32; lora_gradient_reduce adds them in order. So results are
+// bitwise repeatable, whichever block makes which.
 //
-// Roles: a warpgroup copies STEP_ROWS rows a stage and runs ahead across items; two others multiply and write, BLOCKS x
-// 64 columns each. Shared memory: args/lora_gradient_wgmma.h.
+// Roles: a warpgroup takes items, copies STEP_ROWS rows a stage and runs ahead across items, which it announces; two
+// others multiply and write, BLOCKS x 64 columns each. Shared memory: args/lora_gradient_wgmma.h.
 //
 // Compile-time (struct C): E, WIDE_A and WIDE_B (columns; 0: that gradient is not wanted), ROWS_A, ROWS_B, RANK,
 // RANK_STRIDE (at most 256), TOP_K, HAS_GATES, BLOCKS, STEP_ROWS, STAGES; types Element, Output, Gate, Index. The
@@ -54,10 +55,11 @@ __device__ __forceinline__ void run(const Args& args) {
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;
     if (warpgroup == 0) {
         ptx::give_registers_up<L::copying_registers>();
-        produce<C>(items, args, base);
+        Producer<C>(items, args, shared).run();
     } else {
         ptx::take_registers<L::multiplying_registers>();
-        consume<C>(items, args, base, warpgroup - 1);
+        const auto* const announced = reinterpret_cast<const Item*>(shared + L::memory.items);
+        Consumer<C>{args, base, announced, (warpgroup - 1) * C::BLOCKS}.run();
     }
 }
 

@@ -26,6 +26,8 @@ struct LoraGradientArgs {
 struct LoraGradientPair {
     LoraGradientArgs a;
     LoraGradientArgs b;
+    int*
+        taken;  ///< lora_gradient_wgmma: items that blocks took besides their first, zero at first; null: dealt in turn
 };
 
 }  // namespace smlora

@@ -22,7 +22,8 @@ struct Consumer {
 
     const LoraGradientPair& args;
     unsigned base;
-    int first_block;  ///< of the span's blocks, of BLOCKS
+    const Item* announced;  ///< in shared memory: a ring
+    int first_block;        ///< of the span's blocks, of BLOCKS
     Ring<C::STAGES> ring;
 
     /// Operand of k16 step `k` of the block at `target`.
@@ -56,13 +57,18 @@ struct Consumer {
         ptx::wgmma_commit();
     }
 
-    __device__ __forceinline__ void run(const Item& item) {
+    __device__ __forceinline__ void wait_filled() const {
+        ptx::mbarrier_wait(L::filled(base, ring.stage), ring.parity);
+    }
+
+    /// All sums of an item whose first step is there, and what becomes of them.
+    __device__ __forceinline__ void do_item(const Item& item) {
         float low[C::BLOCKS][low_sums] = {};
         float high[C::BLOCKS][high_sums] = {};
         int last = -1;
 #pragma unroll 1
         for (int row = item.begin; row < item.end; row += C::STEP_ROWS) {
-            ptx::mbarrier_wait(L::filled(base, ring.stage), ring.parity);
+            wait_filled();
             // The rows came through the generic proxy.
             ptx::fence_proxy_async();
             multiply(low, high);
@@ -73,7 +79,11 @@ struct Consumer {
             ring.next();
         }
         ptx::wgmma_wait<0>();
-        if (last >= 0) give_back(last);
+        if (last < 0) {
+            last = ring.stage;
+            ring.next();
+        }
+        give_back(last);
 #pragma unroll
         for (int m = 0; m < C::BLOCKS; ++m) {
             ptx::wgmma_hold(low[m]);
@@ -83,14 +93,16 @@ struct Consumer {
         writer.template write<L::low_ranks>(low, 0);
         if constexpr (L::high_ranks > 0) writer.template write<L::high_ranks>(high, L::low_ranks);
     }
-};
 
-template <class C>
-__device__ __forceinline__ void consume(const Items<C>& items, const LoraGradientPair& args, unsigned base,
-                                        int warpgroup) {
-    Consumer<C> consumer{args, base, warpgroup * C::BLOCKS};
-    OwnItems<C> own(items);
-    for (Item item; own.next(item);) consumer.run(item);
-}
+    __device__ __forceinline__ void run() {
+        for (int place = 0;; place = place + 1 == taken_items(C::STAGES) ? 0 : place + 1) {
+            wait_filled();
+            const Item item = announced[place];
+            if (item.group < 0) return;
+            __syncwarp();  // all lanes have it before the first gives the stage back
+            do_item(item);
+        }
+    }
+};
 
 }  // namespace smlora::lora_gradient_wgmma

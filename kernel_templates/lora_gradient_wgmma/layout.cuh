@@ -22,13 +22,14 @@ struct Layout {
     static constexpr int high_ranks = ranks - low_ranks;
 
     /// Registers of a thread that copies or multiplies; with gates, rank rows go through those that copy.
-    static constexpr int copying_registers = C::HAS_GATES == 0 ? 56 : ranks <= 128 ? 88 : 120;
+    static constexpr int copying_registers = C::HAS_GATES == 0 ? 56 : ranks <= 128 ? 88 : 136;
     static constexpr int multiplying_registers = (504 - copying_registers) / 2;
     static_assert(copying_registers + warpgroups * multiplying_registers <= 504,
                   "those that a block of three warpgroups begins with");
 
-    /// Every thread that copies arrives with its asynchronous copies and, with gates, for what it has stored.
-    static constexpr unsigned filling_arrivals = C::HAS_GATES != 0 ? 256 : 128;
+    /// Every thread that copies arrives with its asynchronous copies and, with gates, for what it has stored; without,
+    /// the first does for the item.
+    static constexpr unsigned filling_arrivals = C::HAS_GATES != 0 ? 256 : 129;
 
     static_assert(C::STEP_ROWS % 16 == 0, "whole instructions, and whole passes of the threads that copy");
     static_assert(C::BLOCKS * ranks <= most_sums, "the sums of a warpgroup fit its registers");
@@ -43,17 +44,18 @@ struct Layout {
 
 struct Item {
     int side;
-    int group;
+    int group;          ///< -1: there is none
     int slot;           ///< in `partials`, -1: the expert's sums are complete
     int column, width;  ///< of the span
-    int begin, end;     ///< sorted positions
+    int begin, end;     ///< sorted positions; none for an expert without rows
 };
+static_assert(sizeof(Item) <= item_bytes, "as the host reserves");
 
 /// Columns of each of the SPANS spans of WIDE columns: about even, whole blocks.
 template <int WIDE, int SPANS>
 constexpr int span_width = SPANS == 0 ? 0 : round_up(ceil_div(WIDE, SPANS == 0 ? 1 : SPANS), block_columns);
 
-/// The list that every role walks.
+/// The list of all items.
 template <class C>
 struct Items {
     using L = Layout<C>;
@@ -92,43 +94,6 @@ struct Items {
         item.begin = rows.begin;
         item.end = rows.end;
         return item;
-    }
-};
-
-/// A block's items, one after the other. Each lane finds one of the next 32, as finding one takes a chain of loads.
-template <class C>
-struct OwnItems {
-    const Items<C>& items;
-    int count;
-    int number;  ///< of the next item
-    int turn = 0;
-    Item of_lane{};
-
-    __device__ __forceinline__ explicit OwnItems(const Items<C>& all)
-        : items(all), count(all.count()), number(static_cast<int>(blockIdx.x)) {}
-
-    /// Whether there is another; then `item` is it. Called by whole warps.
-    __device__ __forceinline__ bool next(Item& item) {
-        if (number >= count) return false;
-        if (turn % 32 == 0) {
-            const int own = number + static_cast<int>(threadIdx.x % 32 * gridDim.x);
-            if (own < count) of_lane = items.at(own);
-        }
-        item.side = of_turn(of_lane.side);
-        item.group = of_turn(of_lane.group);
-        item.slot = of_turn(of_lane.slot);
-        item.column = of_turn(of_lane.column);
-        item.width = of_turn(of_lane.width);
-        item.begin = of_turn(of_lane.begin);
-        item.end = of_turn(of_lane.end);
-        number += static_cast<int>(gridDim.x);
-        ++turn;
-        return true;
-    }
-
- private:
-    [[nodiscard]] __device__ __forceinline__ int of_turn(int value) const {
-        return __shfl_sync(0xffffffffU, value, turn % 32);
     }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lora_gradient_wgmma/layout.cuh"
+#include "lora_gradient_wgmma/own_items.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/shared.cuh"
@@ -38,17 +39,20 @@ struct Producer {
     OwnItems<C> items;
     const LoraGradientPair& args;
     unsigned base;
-    int chunk;    ///< of a row's 128 bytes
-    int own_row;  ///< of a pass
+    Item* announced;  ///< in shared memory, for those that multiply: a ring
+    int chunk;        ///< of a row's 128 bytes
+    int own_row;      ///< of a pass
 
     Item item{};
     int first = 0;  ///< sorted position of the step
+    int place_announced = 0;
     Ring<C::STAGES> ring;
 
-    __device__ __forceinline__ Producer(const Items<C>& all, const LoraGradientPair& gradients, unsigned shared)
-        : items(all),
+    __device__ __forceinline__ Producer(const Items<C>& all, const LoraGradientPair& gradients, unsigned char* shared)
+        : items(all, gradients.taken, reinterpret_cast<int*>(shared + L::memory.turns)),
           args(gradients),
-          base(shared),
+          base(ptx::shared_address(shared)),
+          announced(reinterpret_cast<Item*>(shared + L::memory.items)),
           chunk(static_cast<int>(threadIdx.x) & 7),
           own_row((static_cast<int>(threadIdx.x) & 127) >> 3) {}
 
@@ -56,18 +60,18 @@ struct Producer {
         return item.side == side_a ? args.a : args.b;
     }
 
-    /// To the first step of the next item that has rows. Whether there is one.
-    __device__ __forceinline__ bool next_item() {
-        while (items.next(item)) {
-            first = item.begin;
-            if (first < item.end) return true;
-        }
-        return false;
+    /// Those that multiply see it with the item's first step.
+    __device__ __forceinline__ void next_item() {
+        item = items.next();
+        first = item.begin;
+        if (threadIdx.x == 0) announced[place_announced] = item;
+        if (++place_announced == taken_items(C::STAGES)) place_announced = 0;
     }
 
-    __device__ __forceinline__ bool next_step() {
+    /// An item without rows, and the one that says that there is no other, has one step, too.
+    __device__ __forceinline__ void next_step() {
         first += C::STEP_ROWS;
-        return first < item.end || next_item();
+        if (first >= item.end) next_item();
     }
 
     /// The flat entries of this thread's rows of the step, 0 beyond the end.
@@ -159,11 +163,16 @@ struct Producer {
         }
     }
 
+    __device__ __forceinline__ void arrive(unsigned barrier) const {
+        if (C::HAS_GATES != 0 || threadIdx.x == 0) ptx::mbarrier_arrive(barrier);
+        ptx::cp_async_arrive(barrier);
+    }
+
     __device__ __forceinline__ void run() {
         int flat[passes];
-        bool more = next_item();
-        if (more) look_up(flat);
-        while (more) {
+        next_item();
+        look_up(flat);
+        for (bool more = true; more;) {
             const Sources from = sources(flat);
             [[maybe_unused]] Gated gated;
             if constexpr (C::HAS_GATES != 0) load_gated(gated, flat);
@@ -171,10 +180,12 @@ struct Producer {
             const int position = first + own_row;
             const int end = item.end;
             const int columns = item.width - chunk * 8;  // of the span, from this thread's on
-            more = next_step();
-            if (more) look_up(flat);
+            more = item.group >= 0;
+            if (more) {
+                next_step();
+                look_up(flat);
+            }
 
-            const unsigned barrier = L::filled(base, ring.stage);
             ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
             const unsigned to = own_place();
 #pragma unroll
@@ -190,19 +201,13 @@ struct Producer {
             const unsigned ranks_to = to + static_cast<unsigned>(L::memory.stage_ranks);
             if constexpr (C::HAS_GATES != 0) {
                 store_gated(ranks_to, gated);
-                ptx::mbarrier_arrive(barrier);
             } else {
                 copy_ranks(ranks_to, rank_rows, position, end);
             }
-            ptx::cp_async_arrive(barrier);
+            arrive(L::filled(base, ring.stage));
             ring.next();
         }
     }
 };
-
-template <class C>
-__device__ __forceinline__ void produce(const Items<C>& items, const LoraGradientPair& args, unsigned base) {
-    Producer<C>(items, args, base).run();
-}
 
 }  // namespace smlora::lora_gradient_wgmma

@@ -82,6 +82,7 @@ Step step_of(const GradientWork& work, const tuning::Configuration& configuratio
     spec.constants.emplace_back("BLOCKS", blocking.blocks);
     spec.constants.emplace_back("STEP_ROWS", blocking.step_rows);
     spec.constants.emplace_back("STAGES", blocking.stages);
+    step.takes_items = true;
     step.column_tiles = gradient_tiles(work, lora_gradient_wgmma::span(blocking), work.problem.R);
     return step;
 }

@@ -2,6 +2,7 @@
 
 #include "args/lora_gradient_reduce.h"
 #include "families/type_names.hpp"
+#include "gpu/driver.hpp"
 
 #include <algorithm>
 
@@ -26,6 +27,30 @@ std::int64_t uncut_rows(const Problem& problem, std::int64_t M) {
 
 /// Of the experts that are cut, together: one of r > u rows has at most 2 r / u + 1 chunks, less than 3 r / u.
 std::int64_t most_chunks(std::int64_t M, std::int64_t uncut) { return 3 * M / uncut; }
+
+/// Of an item with many steps a block has a few only, so that an uneven routing would leave some blocks with most of
+/// the work; of those with few steps it has so many that they even out, and a counter would have to be zeroed.
+bool taken_as_done(const Problem& problem, std::int64_t M) {
+    constexpr std::int64_t many_rows = 256;  // of an expert
+    return M >= many_rows * problem.E;
+}
+
+/// After the partial sums.
+constexpr std::int64_t counter_bytes = 16;
+
+std::int64_t sums_bytes(const Problem& problem, std::int64_t width, std::int64_t M) {
+    return most_chunks(M, uncut_rows(problem, M)) * problem.R * width * 4;
+}
+
+/// Zeroed: see LoraGradientPair.
+int* zeroed_counter(const Launcher& launcher, const Problem& problem, const LoraGradientPair& pair) {
+    const bool a = pair.a.partials != nullptr;
+    char* const after_sums = static_cast<char*>(a ? pair.a.partials : pair.b.partials) +
+                             sums_bytes(problem, a ? problem.K : problem.N, pair.a.M);
+    auto* const counter = reinterpret_cast<int*>(after_sums);
+    SMLORA_CUDA(cuMemsetD32Async, reinterpret_cast<CUdeviceptr>(counter), 0, 1, launcher.stream());
+    return counter;
+}
 
 /// Whether a wide operand, whose rows are read for each of their token's experts, is too large to stay in L2 as a
 /// whole, so that only a span of its columns may.
@@ -116,7 +141,7 @@ Step gradients_reduce_step(const GradientWork& work) {
 }
 
 std::int64_t partials_bytes(const Problem& problem, std::int64_t width, std::int64_t M) {
-    return most_chunks(M, uncut_rows(problem, M)) * problem.R * width * 4;
+    return width == 0 ? 0 : sums_bytes(problem, width, M) + counter_bytes;
 }
 
 void launch_gradients(const Launcher& launcher, const GradientSteps& steps, const Problem& problem,
@@ -130,6 +155,7 @@ void launch_gradients(const Launcher& launcher, const GradientSteps& steps, cons
     const auto tokens = static_cast<double>(M / problem.top_k);
     pair.a.by_span = read_by_span(problem, problem.x_rows, problem.K, tokens, launcher.facts()) ? 1 : 0;
     pair.b.by_span = read_by_span(problem, problem.y_rows, problem.N, tokens, launcher.facts()) ? 1 : 0;
+    if (steps.both->takes_items && taken_as_done(problem, M)) pair.taken = zeroed_counter(launcher, problem, pair);
     launcher.launch(*steps.both, (most_chunks(M, uncut) + problem.E) * steps.both->column_tiles, pair);
     if (M > uncut) {
         const std::int64_t most_cut = std::min(problem.E, M / uncut);

@@ -49,7 +49,7 @@ struct GradientSize {
 /// Adds up the partial sums that the step of a family leaves.
 [[nodiscard]] Step gradients_reduce_step(const GradientWork& work);
 
-/// Bytes of the partial sums of one gradient of `width` columns.
+/// Bytes of the partial sums of one gradient of `width` columns, and of what else its launch needs.
 [[nodiscard]] std::int64_t partials_bytes(const Problem& problem, std::int64_t width, std::int64_t M);
 
 /// Either `both` and `reduce`, or a kernel for each gradient that is wanted.
