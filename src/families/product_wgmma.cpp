@@ -65,8 +65,13 @@ struct Rows {
 /// Stages hide the memory's latency, staging lets the output leave under the next tile's products: shared memory has
 /// room for one more stage or for the whole tile. In steps of 8 rows there are twice as many instructions to compile,
 /// which pays for kernels that most problems use.
-constexpr std::array row_options{Rows{144, 4, 48, 8, true},  Rows{144, 3, 144, 8, false}, Rows{128, 4, 64, 16, false},
-                                 Rows{96, 4, 96, 16, false}, Rows{64, 5, 48, 16, false},  Rows{32, 5, 32, 16, false}};
+constexpr std::array row_options{
+    Rows{160, 4, 32, 8, true},   Rows{160, 4, 32, 16, false}, Rows{144, 4, 48, 8, true},  Rows{144, 3, 144, 8, false},
+    Rows{128, 4, 64, 16, false}, Rows{96, 4, 96, 16, false},  Rows{64, 5, 48, 16, false}, Rows{32, 5, 32, 16, false}};
+
+/// Above it there is no room for rank rows made on the way: with 160 rows their kernels compile without a spill at 16
+/// ranks alone, and then there is no shared memory for four stages and two slots of the staging.
+constexpr int most_rows_with_rank_rows = 144;
 
 /// The same where rank rows are made on the way: the rank matrix takes room in each stage, for which less is staged or
 /// there is a stage less.
@@ -75,7 +80,7 @@ Blocking with_rank_rows(Blocking blocking, std::int64_t E, std::int64_t rank, in
     const int depth = rank_depth(rank);
     blocking.makes_rank_rows = true;
     // Registers for the rank rows of a third m64 are there at the least depth only.
-    blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : depth > 16 ? 128 : 144);
+    blocking.tile_rows = std::min(blocking.tile_rows, depth > 32 ? 112 : depth > 16 ? 128 : most_rows_with_rank_rows);
     const int most_staging_rows = std::min(blocking.staging_rows, blocking.tile_rows);
     for (; blocking.stages > 2; --blocking.stages) {
         for (blocking.staging_rows = most_staging_rows; blocking.staging_rows >= least_staging_rows;
@@ -181,6 +186,7 @@ tuning::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& 
     for (const bool makes : {true, false}) {
         if (makes && (rank == 0 || rank > 64)) continue;
         for (const Rows& option : row_options) {
+            if (makes && option.tile_rows > most_rows_with_rank_rows) continue;
             for (const int cluster : {1, 2}) {
                 if (cluster > 1 && !option.pairs) continue;
                 Blocking blocking{.tile_rows = option.tile_rows,
