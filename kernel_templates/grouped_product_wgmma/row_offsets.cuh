@@ -40,7 +40,8 @@ struct RowOffsets {
         }
     }
 
-    /// Copies the thread's chunks of the step that begins at column `red` of the tensor `rows`, 0 bytes unless `inside`.
+    /// Copies the thread's chunks of the step that begins at column `red` of the tensor `rows`, 0 bytes unless
+    /// `inside`.
     __device__ __forceinline__ void copy(unsigned to, const Element* rows, int red, bool inside,
                                          int tile_passes) const {
         const auto* const step = reinterpret_cast<const Vec16*>(inside ? rows + red : rows);
