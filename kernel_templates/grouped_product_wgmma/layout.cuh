@@ -15,10 +15,12 @@ struct Layout {
     static constexpr SharedMemory memory =
         shared_memory(blocking, C::E, C::Weight::stage_bytes(tile_columns, step_depth), C::RANK);
 
+    /// Whether the sums of a multiplying thread need registers that the others have to do without.
+    static constexpr bool many_rows = C::TILE_ROWS > 144;
     /// Registers of a thread that copies, stores or multiplies; the rank rows' sums are 16 of the latter's.
-    static constexpr int copying_registers = C::MAKES_RANK_ROWS != 0 ? 64 : 72;
-    static constexpr int storing_registers = C::MAKES_RANK_ROWS != 0 ? 48 : 56;
-    static constexpr int multiplying_registers = C::MAKES_RANK_ROWS != 0 ? 200 : 192;
+    static constexpr int copying_registers = many_rows ? 48 : C::MAKES_RANK_ROWS != 0 ? 64 : 72;
+    static constexpr int storing_registers = many_rows || C::MAKES_RANK_ROWS != 0 ? 48 : 56;
+    static constexpr int multiplying_registers = many_rows ? 208 : C::MAKES_RANK_ROWS != 0 ? 200 : 192;
     static_assert(copying_registers + storing_registers + 2 * multiplying_registers <= 512, "a multiprocessor's");
 
     static constexpr bool has_lora = C::RANK > 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "args/grouped_product_wgmma.h"
+#include "grouped_product_wgmma/row_offsets.cuh"
 #include "grouped_product_wgmma/tile.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/mbarrier.cuh"
@@ -12,9 +13,14 @@
 
 namespace smlora::grouped_product_wgmma {
 
+/// Whether a thread keeps the addresses of its rows, where there are registers for them, rather than RowOffsets.
+template <class C>
+constexpr bool keeps_addresses = !Layout<C>::many_rows && C::RED % step_depth == 0;
+
 /// Steps whose copies take their sources at distances that the instruction holds: addresses are added up once for all
 /// of them, and a copy waits for no addition.
-constexpr int steps_ahead = 4;
+template <class C>
+constexpr int steps_ahead = keeps_addresses<C> ? 4 : 1;
 
 template <class C>
 __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, unsigned base) {
@@ -23,7 +29,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
     const auto* const scattered = static_cast<const typename C::Index*>(args.product.scattered_idxs);
     using Left = Rows<const Element, C::ROWS, C::TOP_K>;
     static_assert(Left::as_stored, "an asynchronous copy does not change what it copies");
-    const auto* const nothing = static_cast<const Element*>(args.product.rows);  // of which 0 bytes are copied
+    const auto* const first = static_cast<const Element*>(args.product.rows);
     // Eight threads copy a row's 128 bytes, 16 rows a pass.
     constexpr int passes = C::TILE_ROWS / 16;
     const int thread = static_cast<int>(threadIdx.x) & 127;
@@ -39,12 +45,17 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
         // Its rank rows are made here.
         const bool makes = L::makes_rank_rows && tile.column == 0;
         const Element* from[passes];
+        RowOffsets<C> offsets;
+        if constexpr (keeps_addresses<C>) {
 #pragma unroll
-        for (int pass = 0; pass < passes; ++pass) {
-            const int row = tile.first_row + thread / 8 + pass * 16;
-            const int position = row < tile.last_row ? row : tile.last_row;
-            const Left rows{nothing, args.product.rows_stride};
-            from[pass] = rows.address(Left::index(position, scattered)) + chunk * 8;
+            for (int pass = 0; pass < passes; ++pass) {
+                const int row = tile.first_row + thread / 8 + pass * 16;
+                const int position = row < tile.last_row ? row : tile.last_row;
+                const Left rows{first, args.product.rows_stride};
+                from[pass] = rows.address(Left::index(position, scattered)) + chunk * 8;
+            }
+        } else {
+            offsets.find(args.product, tile, thread, chunk);
         }
         const int tile_passes = ceil_div(tile.height, 16);
 
@@ -105,30 +116,32 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                 }
             }
             const unsigned to = stage + own;
-            [[maybe_unused]] const bool inside = C::RED % step_depth == 0 || red + chunk * 8 < C::RED;
-            for_each_int<passes>([&](auto number) {
-                constexpr int pass = decltype(number)::value;
-                constexpr int row_bytes = step_depth * 2;
-                if (pass < tile_passes) {
-                    if constexpr (C::RED % step_depth == 0) {
+            const bool inside = C::RED % step_depth == 0 || red + chunk * 8 < C::RED;
+            if constexpr (keeps_addresses<C>) {
+                for_each_int<passes>([&](auto number) {
+                    constexpr int pass = decltype(number)::value;
+                    constexpr int row_bytes = step_depth * 2;
+                    if (pass < tile_passes) {
                         ptx::cp_async_16_at<pass * 16 * row_bytes, offset * 2>(to, from[pass]);
-                    } else {
-                        ptx::cp_async_16(to + pass * 16 * row_bytes, inside ? from[pass] + offset : nothing,
-                                         inside ? 16U : 0U);
                     }
-                }
-            });
+                });
+            } else {
+                offsets.copy(to, first, red, inside, tile_passes);
+            }
             ptx::cp_async_arrive(barrier);
             ring.next();
         };
-        for (int step = 0; step < L::red_steps; step += steps_ahead) {
-            for_each_int<steps_ahead>([&](auto ahead) {
-                if (L::red_steps % steps_ahead == 0 || step + decltype(ahead)::value < L::red_steps) {
+#pragma unroll 1
+        for (int step = 0; step < L::red_steps; step += steps_ahead<C>) {
+            for_each_int<steps_ahead<C>>([&](auto ahead) {
+                if (L::red_steps % steps_ahead<C> == 0 || step + decltype(ahead)::value < L::red_steps) {
                     copy_step(ahead, step + decltype(ahead)::value);
                 }
             });
+            if constexpr (keeps_addresses<C>) {
 #pragma unroll
-            for (int pass = 0; pass < passes; ++pass) from[pass] += steps_ahead * step_depth;
+                for (int pass = 0; pass < passes; ++pass) from[pass] += steps_ahead<C> * step_depth;
+            }
         }
         for (int step = 0; step < L::lora_slots; ++step) {
             const unsigned stage = base + ring.stage * L::memory.stage_bytes;
