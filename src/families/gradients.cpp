@@ -91,7 +91,8 @@ double bytes_moved(const GradientSize& size, int ranks) {
     const auto rank_tiles = static_cast<double>((size.R + ranks - 1) / ranks);
     const double idle = std::max(0.0, static_cast<double>(ranks) / static_cast<double>(size.R) - 1);
     constexpr double share_of_memory_speed = 0.75;  // by the records of Hopper
-    return size.bytes * rank_tiles * (1 + 0.1 * idle) / share_of_memory_speed;
+    const double gating = size.gates ? 1.5 : 1;     // rank rows and gates are multiplied on the way
+    return size.bytes * rank_tiles * (1 + 0.1 * idle) * gating / share_of_memory_speed;
 }
 
 std::vector<jit::Constant> gradient_pair_constants(const GradientWork& work) {

@@ -65,9 +65,9 @@ struct Rows {
 /// Stages hide the memory's latency, staging lets the output leave under the next tile's products: shared memory has
 /// room for one more stage or for the whole tile. In steps of 8 rows there are twice as many instructions to compile,
 /// which pays for kernels that most problems use.
-constexpr std::array row_options{Rows{144, 4, 48, 8, true},   Rows{144, 3, 144, 8, false}, Rows{160, 4, 32, 8, true},
-                                 Rows{160, 4, 32, 16, false}, Rows{128, 4, 64, 16, false}, Rows{96, 4, 96, 16, false},
-                                 Rows{64, 5, 48, 16, false},  Rows{32, 5, 32, 16, false}};
+constexpr std::array row_options{Rows{144, 4, 48, 8, true},   Rows{144, 3, 144, 8, false}, Rows{160, 4, 32, 8, false},
+                                 Rows{128, 4, 64, 16, false}, Rows{96, 4, 96, 16, false},  Rows{64, 5, 48, 16, false},
+                                 Rows{32, 5, 32, 16, false}};
 
 /// Above it there is no room for rank rows made on the way: with 160 rows their kernels compile without a spill at 16
 /// ranks alone, and then there is no shared memory for four stages and two slots of the staging.
