@@ -28,6 +28,12 @@ struct OwnItems {
     /// Called by whole warps. `group` is -1 if there is no other.
     [[nodiscard]] __device__ __forceinline__ Item next() { return counter == nullptr ? deal() : take(); }
 
+    /// Once before every next() but the first, as much before as the counter needs to answer: an item that is asked for
+    /// earlier may have to wait for this block while others are done.
+    __device__ __forceinline__ void ask() {
+        if (counter != nullptr && threadIdx.x == 0) fetched = atomicAdd(counter, 1);
+    }
+
  private:
     /// Each lane finds one of the next 32, as finding one takes a chain of loads.
     [[nodiscard]] __device__ __forceinline__ Item deal() {
@@ -44,7 +50,6 @@ struct OwnItems {
         return item;
     }
 
-    /// The counter is asked for the item after while this one is copied.
     [[nodiscard]] __device__ __forceinline__ Item take() {
         if (turn > 0) {
             if (threadIdx.x == 0) turns[turn % 2] = fetched + static_cast<int>(gridDim.x);
@@ -52,9 +57,7 @@ struct OwnItems {
             number = turns[turn % 2];
         }
         ++turn;
-        if (number >= count) return none();
-        if (threadIdx.x == 0) fetched = atomicAdd(counter, 1);
-        return items.at(number);
+        return number < count ? items.at(number) : none();
     }
 
     [[nodiscard]] static __device__ __forceinline__ Item none() {

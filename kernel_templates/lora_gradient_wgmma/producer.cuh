@@ -66,12 +66,19 @@ struct Producer {
         first = item.begin;
         if (threadIdx.x == 0) announced[place_announced] = item;
         if (++place_announced == taken_items(C::STAGES)) place_announced = 0;
+        if (is_last_step()) items.ask();
     }
+
+    [[nodiscard]] __device__ __forceinline__ bool is_last_step() const { return first + C::STEP_ROWS >= item.end; }
 
     /// An item without rows, and the one that says that there is no other, has one step, too.
     __device__ __forceinline__ void next_step() {
-        first += C::STEP_ROWS;
-        if (first >= item.end) next_item();
+        if (is_last_step()) {
+            next_item();
+        } else {
+            first += C::STEP_ROWS;
+            if (is_last_step()) items.ask();
+        }
     }
 
     /// The flat entries of this thread's rows of the step, 0 beyond the end.
