@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Times the experts of a whole layer with adapters on both projections, forward and backward, as Transformers calls them: smlora
-beside axolotl's kernels and torch's grouped_mm with PEFT.
+"""Times the experts of a whole layer with adapters on both projections, forward and backward, as Transformers calls them:
+smlora beside axolotl's kernels and torch's grouped_mm with PEFT.
 
     python benchmarks/mlp.py                                            Qwen3-30B-A3B's layer, 8192 tokens
     python benchmarks/mlp.py --layer 64,2048,1024,8 --tokens 2048 --rank 64
     python benchmarks/mlp.py --axolotl ~/axolotl --json mlp.json
     python benchmarks/mlp.py --run smlora --kernels                     where smlora's time goes, by kernel
 
-The floor is that of the four products of a step and of the adapters' gradients, each of whose tensors moves once. Needs a GPU,
-Transformers, PEFT and smlora's package."""
+The floor counts the FLOP of the products and the adapters' gradients, and each tensor that must move once: weights, adapters,
+x, y, dy, dx, and gate and up, which are kept. Needs a GPU, Transformers, PEFT and smlora's package."""
 
 import argparse
 import collections
@@ -95,10 +95,22 @@ def calls(layer, x, index, weights, dy):
 
 
 def floors_ms(arguments, tflops, gbs):
+    """What no implementation can be faster than that keeps gate and up, and nothing else, for the backward pass."""
     E, hidden, intermediate, k = (int(n) for n in arguments.layer.split(","))
-    both = [Shape("gate_up", E, hidden, 2 * intermediate, arguments.tokens, k, arguments.rank),
-            Shape("down", E, intermediate, hidden, arguments.tokens, k, arguments.rank)]
-    return {operation: sum(shape.floor_ms(operation, E, tflops, gbs) for shape in both) for operation in ("forward", "step")}
+    T, R = arguments.tokens, arguments.rank
+    both = [Shape("gate_up", E, hidden, 2 * intermediate, T, k, R), Shape("down", E, intermediate, hidden, T, k, R)]
+    weights = 2 * E * 3 * hidden * intermediate
+    adapters = 2 * E * R * (2 * hidden + 3 * intermediate)
+    tokens = 2 * T * hidden
+    kept = 2 * T * k * 2 * intermediate
+
+    def floor(operations, traffic):
+        flop = sum(shape.work(operation, E)[0] for shape in both for operation in operations)
+        return max(flop / tflops / 1e9, traffic / gbs / 1e6)
+
+    forward = floor(["forward"], weights + adapters + 2 * tokens + kept)
+    backward = floor(["dx", "lora_grad"], weights + 2 * adapters + 3 * tokens + kept)
+    return {"forward": forward, "step": forward + backward}
 
 
 def times_of_kernels(step):
@@ -132,8 +144,8 @@ def main():
     time_ms = PROTOCOLS[arguments.protocol]
     tflops, gbs = ceilings(time_ms)
     floors = floors_ms(arguments, tflops, gbs)
-    print(f"{torch.cuda.get_device_name()}, {arguments.protocol}: {tflops:.0f} TFLOP/s, {gbs:.0f} GB/s; layer {arguments.layer}, "
-          f"{arguments.tokens} tokens, rank {arguments.rank}")
+    print(f"{torch.cuda.get_device_name()}, {arguments.protocol}: {tflops:.0f} TFLOP/s, {gbs:.0f} GB/s; "
+          f"layer {arguments.layer}, {arguments.tokens} tokens, rank {arguments.rank}")
     print(f"{'floor':12}" + "".join(f" {operation} {floor:8.3f} ms" for operation, floor in floors.items()))
     results = {}
     for name in arguments.run:
