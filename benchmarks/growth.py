@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Times how cost grows with tokens, rank, experts and uneven routing, against the floor and the peers: one property of a shape is
-varied at a time.
+"""Times how cost grows with tokens, rank, experts and uneven routing, against the floor and the peers: one property of a shape
+is varied at a time.
 
     python benchmarks/growth.py                                       every sweep around 128,2048,1536,16,8,16384
     python benchmarks/growth.py --sweep rank --op forward,lora_grad --shape 64,2048,1024,16,8,8192
