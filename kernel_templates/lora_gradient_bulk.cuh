@@ -21,6 +21,7 @@
 
 #include "args/lora_gradient.h"
 #include "args/lora_gradient_bulk.h"
+#include "lora_gradient_items.cuh"
 #include "lora_gradient_pieces.cuh"
 #include "ptx/bulk_copy.cuh"
 #include "ptx/cp_async.cuh"
@@ -45,12 +46,6 @@ struct Layout {
     static constexpr int n_tiles = C::TILE_R / 8;
     static constexpr int rank_words = n_tiles == 1 ? 1 : n_tiles / 2;  ///< of a lane's ranks of a row
     static constexpr int rank_tiles = ceil_div(C::RANK, C::TILE_R);
-    static constexpr int spans_a = ceil_div(C::WIDE_A, span);
-    static constexpr int spans_b = ceil_div(C::WIDE_B, span);
-    static constexpr int pieces_a = spans_a * rank_tiles;  ///< of a chunk
-    static constexpr int pieces_b = spans_b * rank_tiles;
-    static constexpr int items_a_chunk = pieces_a + pieces_b;
-
     /// Of the warp that copies, how many arrive for a stage: the first, and every lane that stores a gate.
     static constexpr int filling_lanes = C::HAS_GATES != 0 ? step_rows : 1;
 
@@ -65,90 +60,46 @@ struct Layout {
     }
 };
 
-/// One piece of work.
-struct Piece {
-    int side;
-    int group;
-    int slot;           ///< in `partials`, -1: the expert's sums are complete
-    int column, width;  ///< of the span
-    int first_rank;
-    int begin, end;  ///< sorted positions
-};
-
-/// Columns of each of the SPANS spans of WIDE columns: about even, whole tiles of warps.
-template <class C, int WIDE, int SPANS>
-constexpr int span_width = SPANS == 0 ? 0 : ceil_div(ceil_div(WIDE, SPANS == 0 ? 1 : SPANS), C::TILE_C) * C::TILE_C;
-
 template <class C>
-__device__ __forceinline__ Piece piece_of(int item, const int* prefix, const int* slots, const Args& args) {
-    using L = Layout<C>;
-    // Both sides' items mix evenly: one side reads from memory what the next has in L2.
-    const int round = item / L::items_a_chunk;
-    const int turn = item % L::items_a_chunk;
-    const int a_before = turn * L::pieces_a / L::items_a_chunk;
-    Piece piece;
-    piece.side = (turn + 1) * L::pieces_a / L::items_a_chunk > a_before ? side_a : side_b;
-    const int index = piece.side == side_a ? round * L::pieces_a + a_before : round * L::pieces_b + turn - a_before;
-    // Rows that are read for several experts should still be in L2 when they are read again: those of one span may be.
-    const int pieces = piece.side == side_a ? L::pieces_a : L::pieces_b;
-    const int chunks = prefix[C::E];
-    const bool by_span = (piece.side == side_a ? args.a.by_span : args.b.by_span) != 0 && chunks == C::E;
-    const int chunk = by_span ? index % chunks : index / pieces;
-    const int own = by_span ? index / chunks : index % pieces;
-    const int span = own / L::rank_tiles;
-    piece.first_rank = own % L::rank_tiles * C::TILE_R;
-    const int wide = piece.side == side_a ? C::WIDE_A : C::WIDE_B;
-    piece.width = piece.side == side_a ? span_width<C, C::WIDE_A, L::spans_a> : span_width<C, C::WIDE_B, L::spans_b>;
-    piece.column = span * piece.width;
-    if (piece.column + piece.width > wide) piece.width = wide - piece.column;
-    const GradientGroups<C> groups{static_cast<const typename C::Index*>(args.a.expert_offsets), args.a.M};
-    piece.group = group_of<C::E>(prefix, chunk);
-    const int own_chunk = chunk - prefix[piece.group];
-    const int of_expert = prefix[piece.group + 1] - prefix[piece.group];
-    piece.slot = of_expert > 1 ? slots[piece.group] + own_chunk : -1;
-    const RowRange rows = chunk_rows<C>(groups, piece.group, own_chunk, of_expert);
-    piece.begin = rows.begin;
-    piece.end = rows.end;
-    return piece;
-}
+using Items = GradientItems<C, Layout<C>::span, C::TILE_C, Layout<C>::rank_tiles>;
 
 /// The warp that copies. Its lanes look 32 rows up at once, two steps of them, while the 32 before are copied: each
 /// half of the warp its own step, a row a lane, the rank rows by the first lane of the other half.
 template <class C>
-__device__ __forceinline__ void produce(const Args& args, unsigned char* shared, const int* prefix, const int* slots) {
+__device__ __forceinline__ void produce(const Args& args, unsigned char* shared, const Items<C>& items) {
     using L = Layout<C>;
     using Element = typename C::Element;
     const unsigned base = ptx::shared_address(shared);
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int own = lane % step_rows;
     const auto* const scattered = static_cast<const typename C::Index*>(args.a.scattered_idxs);
-    const int items = prefix[C::E] * L::items_a_chunk;
+    const int count = items.count();
     Ring<C::STAGES> ring;
-    for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-        const Piece piece = piece_of<C>(item, prefix, slots, args);
-        const bool a = piece.side == side_a;
-        const auto* const wide = static_cast<const Element*>(a ? args.a.wide : args.b.wide) + piece.column;
+    for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x)) {
+        const GradientItem item = items.at(i);
+        const bool a = item.side == side_a;
+        const auto* const wide = static_cast<const Element*>(a ? args.a.wide : args.b.wide) + item.column;
         const auto* const rank_rows = static_cast<const Element*>(a ? args.a.rank_rows : args.b.rank_rows);
         const int64 pitch = a ? args.a.wide_stride : args.b.wide_stride;
-        const auto bytes = static_cast<unsigned>(piece.width) * 2U;
+        const auto bytes = static_cast<unsigned>(item.width) * 2U;
         const unsigned long long policy = ptx::l2_policy(C::TOP_K == 1 || (a ? C::ROWS_A : C::ROWS_B) != rows_token);
         const auto flat_of = [&](int position) {
-            return position < piece.end ? static_cast<int>(scattered[position]) : 0;
+            return position < item.end ? static_cast<int>(scattered[position]) : 0;
         };
-        int flat = flat_of(piece.begin + lane);
-        for (int batch = piece.begin; batch < piece.end; batch += 32) {
+        int flat = flat_of(item.begin + lane);
+        for (int batch = item.begin; batch < item.end; batch += 32) {
             const int position = batch + lane;
             const int row = a ? RowsA<C>::index(position, flat) : RowsB<C>::index(position, flat);
             float gate = 0.0F;
             if constexpr (C::HAS_GATES != 0) {
-                if (position < piece.end) gate = to_float(static_cast<const typename C::Gate*>(args.a.gates)[flat]);
+                if (position < item.end) gate = to_float(static_cast<const typename C::Gate*>(args.a.gates)[flat]);
             }
             flat = flat_of(position + 32);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int first = batch + half * step_rows;
-                if (first >= piece.end) break;
-                const int rows = piece.end - first < step_rows ? piece.end - first : step_rows;
+                if (first >= item.end) break;
+                const int rows = item.end - first < step_rows ? item.end - first : step_rows;
                 const bool mine = lane / step_rows == half;
                 ptx::mbarrier_wait(L::emptied(base, ring.stage), ring.parity ^ 1U);
                 const unsigned barrier = L::filled(base, ring.stage);
@@ -253,22 +204,21 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::pieces][4][Lay
     }
 }
 
-/// Writes a piece's sums: whole vectors along whichever direction is contiguous outside.
+/// Writes an item's sums: whole vectors along whichever direction is contiguous outside.
 template <class C, int WIDE>
 __device__ __forceinline__ void write_side(const float (&sums)[4][Layout<C>::n_tiles][4], const LoraGradientArgs& args,
-                                           const Piece& piece, int first_column) {
+                                           const GradientItem& item, int first_column) {
     using L = Layout<C>;
     using Output = typename C::Output;
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int column = first_column + lane / 4 * 8;
     if (column >= WIDE) return;
     constexpr int own_ranks = 2 * L::n_tiles;  // neighbours
-    const int first_rank = piece.first_rank + lane % 4 * own_ranks;
+    const int first_rank = item.rank_tile * C::TILE_R + lane % 4 * own_ranks;
     // Column c of the lane's 8 and rank r of its own_ranks.
     const auto sum = [&](int c, int r) { return sums[c / 2][r % L::n_tiles][c % 2 * 2 + r / L::n_tiles]; };
-    if (piece.slot >= 0) {
-        auto* const slot =
-            static_cast<float*>(args.partials) + static_cast<int64>(piece.slot) * C::RANK * WIDE + column;
+    if (item.slot >= 0) {
+        auto* const slot = static_cast<float*>(args.partials) + static_cast<int64>(item.slot) * C::RANK * WIDE + column;
 #pragma unroll
         for (int r = 0; r < own_ranks; ++r) {
             if (first_rank + r >= C::RANK) break;
@@ -279,7 +229,7 @@ __device__ __forceinline__ void write_side(const float (&sums)[4][Layout<C>::n_t
         return;
     }
     auto* const out = static_cast<Output*>(args.out) +
-                      GradientGroups<C>::adapter_of(piece.group) * args.out_expert_stride +
+                      GradientGroups<C>::adapter_of(item.group) * args.out_expert_stride +
                       column * args.out_wide_stride + first_rank * args.out_rank_stride;
     if (args.out_wide_stride == 1) {
         const bool aligned = reinterpret_cast<uint64>(args.out) % 16 == 0 &&
@@ -317,39 +267,39 @@ __device__ __forceinline__ void write_side(const float (&sums)[4][Layout<C>::n_t
 
 template <class C>
 __device__ __forceinline__ void write(const float (&sums)[Layout<C>::pieces][4][Layout<C>::n_tiles][4],
-                                      const Args& args, const Piece& piece, int first_column) {
+                                      const Args& args, const GradientItem& item, int first_column) {
 #pragma unroll
     for (int p = 0; p < Layout<C>::pieces; ++p) {
         const int column = first_column + p * 64;
-        if (piece.side == side_a) {
-            if constexpr (C::WIDE_A > 0) write_side<C, C::WIDE_A>(sums[p], args.a, piece, column);
+        if (item.side == side_a) {
+            if constexpr (C::WIDE_A > 0) write_side<C, C::WIDE_A>(sums[p], args.a, item, column);
         } else {
-            if constexpr (C::WIDE_B > 0) write_side<C, C::WIDE_B>(sums[p], args.b, piece, column);
+            if constexpr (C::WIDE_B > 0) write_side<C, C::WIDE_B>(sums[p], args.b, item, column);
         }
     }
 }
 
 /// One warp that multiplies.
 template <class C>
-__device__ __forceinline__ void consume(const Args& args, unsigned char* shared, const int* prefix, const int* slots) {
+__device__ __forceinline__ void consume(const Args& args, unsigned char* shared, const Items<C>& items) {
     using L = Layout<C>;
     const unsigned base = ptx::shared_address(shared);
     const int column = static_cast<int>(threadIdx.x) / 32 * C::TILE_C;
-    const int items = prefix[C::E] * L::items_a_chunk;
+    const int count = items.count();
     Ring<C::STAGES> ring;
-    for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-        const Piece piece = piece_of<C>(item, prefix, slots, args);
+    for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x)) {
+        const GradientItem item = items.at(i);
         float sums[L::pieces][4][L::n_tiles][4] = {};
 #pragma unroll 1
-        for (int rows = piece.end - piece.begin; rows > 0; rows -= step_rows) {
+        for (int rows = item.end - item.begin; rows > 0; rows -= step_rows) {
             ptx::mbarrier_wait(L::filled(base, ring.stage), ring.parity);
             const unsigned char* const stage = shared + ring.stage * L::memory.stage_bytes;
-            if (column < piece.width) {
+            if (column < item.width) {
                 // Known to be whole, a step needs no look at its rows.
                 if (rows >= step_rows) {
-                    multiply<C>(sums, stage, column, piece.first_rank, step_rows);
+                    multiply<C>(sums, stage, column, item.rank_tile * C::TILE_R, step_rows);
                 } else {
-                    multiply<C>(sums, stage, column, piece.first_rank, rows);
+                    multiply<C>(sums, stage, column, item.rank_tile * C::TILE_R, rows);
                 }
             }
             // Every lane gives the stage back for itself: racecheck reports no hazard then. With lane 0 alone, behind
@@ -357,7 +307,7 @@ __device__ __forceinline__ void consume(const Args& args, unsigned char* shared,
             ptx::mbarrier_arrive(L::emptied(base, ring.stage));
             ring.next();
         }
-        if (column < piece.width) write<C>(sums, args, piece, piece.column + column);
+        if (column < item.width) write<C>(sums, args, item, item.column + column);
     }
 }
 
@@ -382,10 +332,11 @@ __device__ __forceinline__ void run(const Args& args) {
     prefix_counts<C::E, L::threads>(prefix, warp_totals,
                                     [&](int group) { return gradient_chunks<C>(groups, group, uncut_rows); });
     gradient_slots<L::threads, C>(slots, warp_totals, groups, uncut_rows);
+    const Items<C> items{prefix, slots, args};
     if (threadIdx.x / 32 == C::WARPS) {
-        produce<C>(args, shared, prefix, slots);
+        produce<C>(args, shared, items);
     } else {
-        consume<C>(args, shared, prefix, slots);
+        consume<C>(args, shared, items);
     }
 }
 

@@ -17,7 +17,7 @@ struct LoraGradientArgs {
     long long out_wide_stride;
     long long out_rank_stride;
     void* partials;  ///< fp32, RANK x WIDE sums for each chunk of an expert with several chunks
-    int by_span;     ///< one span of columns for all experts, then the next; lora_gradient_bulk: if no expert is cut
+    int by_span;     ///< lora_gradient_items.cuh: one span of columns for all experts, then the next
     int uncut_rows;  ///< an expert with more rows is cut into chunks of at most half as many
     int M;
 };

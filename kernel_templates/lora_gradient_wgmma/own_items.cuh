@@ -43,8 +43,15 @@ struct OwnItems {
             if (own < count) of_lane = items.at(own);
         }
         const auto of_turn = [&](int value) { return __shfl_sync(0xffffffffU, value, turn % 32); };
-        const Item item{of_turn(of_lane.side),  of_turn(of_lane.group), of_turn(of_lane.slot), of_turn(of_lane.column),
-                        of_turn(of_lane.width), of_turn(of_lane.begin), of_turn(of_lane.end)};
+        Item item;
+        item.side = of_turn(of_lane.side);
+        item.group = of_turn(of_lane.group);
+        item.slot = of_turn(of_lane.slot);
+        item.column = of_turn(of_lane.column);
+        item.width = of_turn(of_lane.width);
+        item.rank_tile = 0;
+        item.begin = of_turn(of_lane.begin);
+        item.end = of_turn(of_lane.end);
         number += static_cast<int>(gridDim.x);
         ++turn;
         return item;

@@ -1,7 +1,8 @@
-// Every blocking on wgmma of the product and of the adapter's gradients, not only the one that the cost model prefers,
-// against the plain reference kernel: as the tuner checks its candidates.
+// Every blocking of Hopper's own kernels for the product and the adapter's gradients, not only the one that the cost
+// model prefers, against the plain reference kernel: as the tuner checks its candidates.
 #include "autotune/measurer.hpp"
 #include "engine/engine_impl.hpp"
+#include "families/gradient_bulk.hpp"
 #include "families/gradient_wgmma.hpp"
 #include "families/product_wgmma.hpp"
 #include "operations/cases.hpp"
@@ -79,9 +80,11 @@ TEST_P(GradientBlocking, GivesWhatTheReferenceGives) {
     measured.request = plan::step_requests(test_case().problem, test_case().T).back();
     measured.role = plan::Role::gradients;
     measured.rows.T = test_case().T;
-    std::size_t checked = 0;
-    expect_right(measured, families::gradient_wgmma.name, &checked);
-    EXPECT_GE(checked, 1U);
+    for (const std::string_view family : {families::gradient_wgmma.name, families::gradient_bulk.name}) {
+        std::size_t checked = 0;
+        expect_right(measured, family, &checked);
+        EXPECT_GE(checked, 1U) << family;
+    }
 }
 
 /// Reductions of two steps, where a tile's copies begin while the tile before is stored; ranks of every depth; several

@@ -80,7 +80,7 @@ TEST_F(ShippedRecords, ChooseWhatTheirTimingsTell) {
             }
         }
     }
-    EXPECT_GE(tunings, 700u);
+    EXPECT_GE(tunings, 470u);
 }
 
 TEST_F(ShippedRecords, ThatAreBadAreFoundOut) {
@@ -176,6 +176,7 @@ class FirstRunOnAShippedGpu : public Tuning {
                     for (const plan::Request& request :
                          plan::step_requests(projection.problem, tuning::tokens_of(bucket))) {
                         for (const KnownWork& work : tuner_of(engine).look_up(projection.problem, request, facts)) {
+                            if (work.slot == not_shipped) continue;
                             ++works;
                             if (work.is_complete() && work.choice()) continue;
                             found.push_back(fmt::format("{} of {} {}, {} tokens, on {}", work.slot, model.name,
@@ -189,6 +190,8 @@ class FirstRunOnAShippedGpu : public Tuning {
     }
 
     static constexpr std::int64_t rank = 16;
+    /// Measured before there were gradients on wgmma, which are faster; cache/README.md.
+    static constexpr std::string_view not_shipped = "gradients";
     // What lies below the cache would serve in place of what is missing in it.
     const testing::ScopedVariable no_shipped_layer{"SMLORA_SHIPPED_CACHE", "0"};
     std::map<std::string, tuning::Environment> machines;  // by GPU
@@ -203,8 +206,8 @@ TEST_F(FirstRunOnAShippedGpu, TunesNothingOfTheModelsThatTheToolKnows) {
     for (const models::ModelShape& model : models::known_models()) {
         EXPECT_EQ(untuned(made, model), std::vector<std::string>{});
     }
-    // Two projections, seven buckets, and at least forward, dx and gradients.
-    EXPECT_GE(works, machines.size() * models::known_models().size() * 2 * 7 * 3);
+    // Two projections, seven buckets, and at least forward and dx.
+    EXPECT_GE(works, machines.size() * models::known_models().size() * 2 * 7 * 2);
 }
 
 TEST_F(FirstRunOnAShippedGpu, TunesWhatIsMissing) {
@@ -215,7 +218,7 @@ TEST_F(FirstRunOnAShippedGpu, TunesWhatIsMissing) {
     const models::Projection down = models::projections(model, rank).at(1);
     const std::string gpu = machines.begin()->first;
     const tuning::RecordName name{gpu, to_string(down.problem), 12};
-    const std::string untuned_gradients = fmt::format("gradients of {} down, 4096 tokens, on {}", model.name, gpu);
+    const std::string untuned_forward = fmt::format("forward of {} down, 4096 tokens, on {}", model.name, gpu);
     const auto without = [&](const std::function<bool(const tuning::Tuning&)>& left_out) {
         std::vector<tuning::Record> records = shipped.at(gpu);
         for (tuning::Record& record : records) {
@@ -223,23 +226,23 @@ TEST_F(FirstRunOnAShippedGpu, TunesWhatIsMissing) {
         }
         write(gpu, records);
     };
-    const auto is_gradients = [](const tuning::Tuning& tuning) { return tuning.slot == "gradients"; };
+    const auto is_forward = [](const tuning::Tuning& tuning) { return tuning.slot == "forward"; };
 
     EXPECT_EQ(untuned(made, model), std::vector<std::string>{});
-    without(is_gradients);
-    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
+    without(is_forward);
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_forward});
     // What was measured with other templates is none.
     std::vector<tuning::Record> records = shipped.at(gpu);
     for (tuning::Record& record : records) {
         for (tuning::Tuning& tuning : record.tunings) {
-            if (record.name == name && is_gradients(tuning)) tuning.environment.templates = "00";
+            if (record.name == name && is_forward(tuning)) tuning.environment.templates = "00";
         }
     }
     write(gpu, records);
-    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_gradients});
+    EXPECT_EQ(untuned(made, model), std::vector<std::string>{untuned_forward});
     without([](const tuning::Tuning&) { return true; });
     const std::vector<std::string> without_record = untuned(made, model);
-    EXPECT_GE(without_record.size(), 3u) << "forward, dx and gradients";
+    EXPECT_GE(without_record.size(), 2u) << "forward and dx";
     for (const std::string& work : without_record) {
         EXPECT_NE(work.find(fmt::format("{} down, 4096 tokens, on {}", model.name, gpu)), std::string::npos) << work;
     }
