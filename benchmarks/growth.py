@@ -6,7 +6,8 @@ is varied at a time.
     python benchmarks/growth.py --sweep rank --op forward,lora_grad --shape 64,2048,1024,16,8,8192
     python benchmarks/growth.py --peer smlora,torch._grouped_mm --json growth.json --plot growth.png
 
-Points that take more than 1.5 times their floor are listed at the end. Needs what peers.py needs."""
+Points that take more than 1.5 times their floor are listed at the end. What is not recorded is tuned on first use, up to
+10 s a point; SMLORA_TUNING=record-only takes the cost model's choice. Needs what peers.py needs."""
 
 import argparse
 import dataclasses

@@ -8,7 +8,8 @@ smlora beside axolotl's kernels and torch's grouped_mm with PEFT.
     python benchmarks/mlp.py --run smlora --kernels                     where smlora's time goes, by kernel
 
 The floor counts the FLOP of the products and the adapters' gradients, and each tensor that must move once: weights, adapters,
-x, y, dy, dx, and gate and up, which are kept. Needs a GPU, Transformers, PEFT and smlora's package."""
+x, y, dy, dx, and gate and up, which are kept. What is not recorded is tuned on first use; SMLORA_TUNING=record-only takes the
+cost model's choice. Needs a GPU, Transformers, PEFT and smlora's package."""
 
 import argparse
 import collections

@@ -13,9 +13,11 @@
 
 namespace smlora::grouped_product_wgmma {
 
-/// Whether a thread keeps the addresses of its rows, where there are registers for them, rather than RowOffsets.
+/// Whether a thread keeps the addresses of its rows, where there are registers for them, rather than RowOffsets. Not so
+/// where rank rows are made and RED is no whole number of steps: there ptxas 13.0 takes the adapter's coordinate for
+/// TMA under a predicate that is not set yet, if the loop over the steps is not unrolled.
 template <class C>
-constexpr bool keeps_addresses = !Layout<C>::many_rows && C::RED % step_depth == 0;
+constexpr bool keeps_addresses = !Layout<C>::many_rows && (C::RED % step_depth == 0 || Layout<C>::makes_rank_rows);
 
 /// Steps whose copies take their sources at distances that the instruction holds: addresses are added up once for all
 /// of them, and a copy waits for no addition.
@@ -122,7 +124,12 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                     constexpr int pass = decltype(number)::value;
                     constexpr int row_bytes = step_depth * 2;
                     if (pass < tile_passes) {
-                        ptx::cp_async_16_at<pass * 16 * row_bytes, offset * 2>(to, from[pass]);
+                        if constexpr (C::RED % step_depth == 0) {
+                            ptx::cp_async_16_at<pass * 16 * row_bytes, offset * 2>(to, from[pass]);
+                        } else {
+                            ptx::cp_async_16(to + pass * 16 * row_bytes, inside ? from[pass] + offset : first,
+                                             inside ? 16U : 0U);
+                        }
                     }
                 });
             } else {
