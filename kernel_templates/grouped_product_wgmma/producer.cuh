@@ -13,16 +13,15 @@
 
 namespace smlora::grouped_product_wgmma {
 
-/// Whether a thread keeps the addresses of its rows, where there are registers for them, rather than RowOffsets. Not so
-/// where rank rows are made and RED is no whole number of steps: there ptxas 13.0 takes the adapter's coordinate for
-/// TMA under a predicate that is not set yet, if the loop over the steps is not unrolled.
+/// Whether a thread keeps the addresses of its rows, for which it needs registers, rather than RowOffsets. It does
+/// wherever rank rows are made: with RowOffsets and a RED that is no whole number of steps ptxas 13.0 takes the
+/// adapter's coordinate for TMA under a predicate that is not set yet.
 template <class C>
 constexpr bool keeps_addresses = !Layout<C>::many_rows && (C::RED % step_depth == 0 || Layout<C>::makes_rank_rows);
 
 /// Steps whose copies take their sources at distances that the instruction holds: addresses are added up once for all
 /// of them, and a copy waits for no addition.
-template <class C>
-constexpr int steps_ahead = keeps_addresses<C> ? 4 : 1;
+constexpr int steps_ahead = 4;
 
 template <class C>
 __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, unsigned base) {
@@ -138,16 +137,20 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
             ptx::cp_async_arrive(barrier);
             ring.next();
         };
-#pragma unroll 1
-        for (int step = 0; step < L::red_steps; step += steps_ahead<C>) {
-            for_each_int<steps_ahead<C>>([&](auto ahead) {
-                if (L::red_steps % steps_ahead<C> == 0 || step + decltype(ahead)::value < L::red_steps) {
-                    copy_step(ahead, step + decltype(ahead)::value);
-                }
-            });
-            if constexpr (keeps_addresses<C>) {
+        if constexpr (keeps_addresses<C>) {
+            for (int step = 0; step < L::red_steps; step += steps_ahead) {
+                for_each_int<steps_ahead>([&](auto ahead) {
+                    if (L::red_steps % steps_ahead == 0 || step + decltype(ahead)::value < L::red_steps) {
+                        copy_step(ahead, step + decltype(ahead)::value);
+                    }
+                });
 #pragma unroll
-                for (int pass = 0; pass < passes; ++pass) from[pass] += steps_ahead<C> * step_depth;
+                for (int pass = 0; pass < passes; ++pass) from[pass] += steps_ahead * step_depth;
+            }
+        } else {
+#pragma unroll 1
+            for (int step = 0; step < L::red_steps; ++step) {
+                for_each_int<1>([&](auto none_ahead) { copy_step(none_ahead, step); });
             }
         }
         for (int step = 0; step < L::lora_slots; ++step) {

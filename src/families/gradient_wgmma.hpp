@@ -1,4 +1,4 @@
-// Both gradients of an adapter on wgmma, for ranks from 24 on: for sm_90a.
+// Both gradients of an adapter on wgmma, every rank: for sm_90a.
 #pragma once
 
 #include "families/family.hpp"
