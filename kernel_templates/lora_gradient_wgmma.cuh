@@ -1,5 +1,5 @@
-// Gradients of the adapter on wgmma, sm_90a, for ranks from 32 on: dA_e = yb_e^T x_e and dB_e = dy_e^T xa_e in one
-// launch, products whose reduction runs over the rows of an expert. x and dy are read once, whatever the rank.
+// Gradients of the adapter on wgmma, sm_90a: dA_e = yb_e^T x_e and dB_e = dy_e^T xa_e in one launch, products whose
+// reduction runs over the rows of an expert. x and dy are read once, whatever the rank.
 //
 // wgmma's m side are 64 columns of the wide operand and its n side all ranks. Both operands lie in shared memory with
 // the reduction strided, a row of the operand after the other, as they are in global memory.

@@ -26,8 +26,7 @@ struct LoraGradientArgs {
 struct LoraGradientPair {
     LoraGradientArgs a;
     LoraGradientArgs b;
-    int*
-        taken;  ///< lora_gradient_wgmma: items that blocks took besides their first, zero at first; null: dealt in turn
+    int* taken;  ///< lora_gradient_wgmma: items taken besides each block's first, 0 before; null: dealt in turn
 };
 
 }  // namespace smlora
