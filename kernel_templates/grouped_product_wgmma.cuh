@@ -21,7 +21,8 @@
 //
 // Compile-time (struct C): E, RED, OUT, RANK (stride of the rank rows, a multiple of 8; 0: none), TOP_K, ROWS,
 // OUT_ROWS, WEIGHT_MAJOR, LORA_MAJOR and RANK_MAJOR (0: reduction contiguous), HAS_BIAS, HAS_GATES, MAKES_RANK_ROWS,
-// SLICE, COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8, 16, ..), STAGES, STAGING_ROWS;
+// WEIGHTS_ONCE (each is read once and leaves L2 first), SLICE, COLUMN_TILES, CLUSTER (1 or 2), TILE_ROWS, ROW_STEP (8,
+// 16, ..), STAGES, STAGING_ROWS;
 // types Element, Weight (weight/plain.cuh), Gate, Index. RED and OUT are multiples of 8, every row 16-byte aligned.
 #pragma once
 

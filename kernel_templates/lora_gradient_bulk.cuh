@@ -25,6 +25,7 @@
 #include "lora_gradient_pieces.cuh"
 #include "ptx/bulk_copy.cuh"
 #include "ptx/cp_async.cuh"
+#include "ptx/l2_policy.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/mma.cuh"
 #include "ptx/synchronise.cuh"

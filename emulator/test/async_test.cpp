@@ -148,7 +148,7 @@ constexpr const char* load_box = R"(
 #include "ptx/tma.cuh"
 using namespace smlora;
 extern "C" __global__ void test(const __grid_constant__ TensorMap map, unsigned short* out, int x, int y, int z,
-                                unsigned bytes, unsigned expected, int multicast) {
+                                unsigned bytes, unsigned expected, int multicast, int policies) {
     extern __shared__ __align__(1024) unsigned char shared[];
     __shared__ unsigned long long place;
     const unsigned barrier = ptx::shared_address(&place);
@@ -159,10 +159,20 @@ extern "C" __global__ void test(const __grid_constant__ TensorMap map, unsigned 
     ptx::cluster_sync();
     if (threadIdx.x == 0) {
         ptx::mbarrier_arrive_expect(barrier, expected);
+        const unsigned target = ptx::shared_address(shared);
+        const unsigned long long policy = policies == 1 ? ptx::l2_policy(true) : 0;
         if (multicast) {
-            if (ptx::cluster_block_rank() == 0) ptx::tma_load_multicast(ptx::shared_address(shared), map, barrier, x, y, z, 3);
+            if (ptx::cluster_block_rank() == 0) {
+                if (policies == 0) {
+                    ptx::tma_load_multicast(target, map, barrier, x, y, z, 3);
+                } else {
+                    ptx::tma_load_multicast(target, map, barrier, x, y, z, 3, policy);
+                }
+            }
+        } else if (policies == 0) {
+            ptx::tma_load(target, map, barrier, x, y, z);
         } else {
-            ptx::tma_load(ptx::shared_address(shared), map, barrier, x, y, z);
+            ptx::tma_load(target, map, barrier, x, y, z, policy);
         }
     }
     ptx::mbarrier_wait(barrier, 0);
@@ -185,10 +195,10 @@ TEST(BulkTensorCopy, PutsABoxWhereItsSwizzleSays) {
     for (const auto& [span, swizzle] : swizzles) {
         const CUtensorMap map = tensor_map(in.data(), span, swizzle);
         const DeviceArray<std::uint16_t> out(span * 16);  // for two blocks
-        for (const int multicast : {0, 1}) {
+        for (const auto& [multicast, policies] : {std::pair{0, 0}, {1, 0}, {0, 1}, {1, 1}}) {
             // Ends beyond the tensor in both dimensions.
             const int x = 80, y = 9, z = 2;
-            kernel.run({2, 32, 16 * 1024, 2}, map, out.data(), x, y, z, span * 16, span * 16, multicast);
+            kernel.run({2, 32, 16 * 1024, 2}, map, out.data(), x, y, z, span * 16, span * 16, multicast, policies);
             const std::vector<std::uint16_t> v = out.values();
             for (unsigned row = 0; row < 16; ++row) {
                 for (unsigned column = 0; column < span / 2; ++column) {
@@ -214,15 +224,26 @@ TEST(BulkTensorCopy, BytesThatDoNotAddUpAreADeadlock) {
     const DeviceArray<std::uint16_t> out(1024);
     const CUtensorMap map = tensor_map(in.data(), 128, CU_TENSOR_MAP_SWIZZLE_128B);
     const TestKernel kernel(load_box);
-    expect_report(kernel.launch({1, 32, 16 * 1024}, map, out.data(), 0, 0, 0, 2048U, 2064U, 0),
+    expect_report(kernel.launch({1, 32, 16 * 1024}, map, out.data(), 0, 0, 0, 2048U, 2064U, 0, 0),
                   CUDA_ERROR_LAUNCH_TIMEOUT, {"deadlock", "mbarrier"});
+}
+
+TEST(BulkTensorCopy, APolicyThatCreatepolicyDidNotMakeIsReported) {
+    const DeviceArray<std::uint16_t> in(3 * 20 * 96);
+    const DeviceArray<std::uint16_t> out(2048);
+    const CUtensorMap map = tensor_map(in.data(), 128, CU_TENSOR_MAP_SWIZZLE_128B);
+    const TestKernel kernel(load_box);
+    for (const int multicast : {0, 1}) {
+        expect_report(kernel.launch({2, 32, 16 * 1024, 2}, map, out.data(), 0, 0, 0, 2048U, 2048U, multicast, 2),
+                      CUDA_ERROR_LAUNCH_FAILED, {"a policy that createpolicy did not make"});
+    }
 }
 
 TEST(BulkTensorCopy, AMapThatTheDriverDidNotMakeIsRefused) {
     const DeviceArray<std::uint16_t> out(1024);
     const CUtensorMap map{};
     const TestKernel kernel(load_box);
-    expect_report(kernel.launch({1, 32, 16 * 1024}, map, out.data(), 0, 0, 0, 2048U, 2048U, 0),
+    expect_report(kernel.launch({1, 32, 16 * 1024}, map, out.data(), 0, 0, 0, 2048U, 2048U, 0, 0),
                   CUDA_ERROR_LAUNCH_FAILED, {"was not made by cuTensorMapEncodeTiled"});
 }
 

@@ -5,6 +5,7 @@
 #include "grouped_product_wgmma/row_offsets.cuh"
 #include "grouped_product_wgmma/tile.cuh"
 #include "ptx/cp_async.cuh"
+#include "ptx/l2_policy.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/synchronise.cuh"
 #include "ptx/tma.cuh"
@@ -38,6 +39,7 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
     // One thread of each warp issues copies, so that none waits for another's; the adapter's are the last warp's.
     const int issuer = thread % 32 == 0 ? thread / 32 : 4;
     constexpr int adapter_issuer = 3;
+    const unsigned long long once = ptx::l2_policy(C::WEIGHTS_ONCE != 0);
     bool waited = false;
     unsigned left_parity = 1;  // of the last tile's output; there was none yet
     Ring<C::STAGES> ring;
@@ -96,8 +98,16 @@ __device__ __forceinline__ void produce(const GroupedProductWgmmaArgs& args, uns
                                                          (adapter_too ? lora_bytes : 0U));
             }
             if (issuer < L::BaseWeight::template copies<C::CLUSTER>) {
-                L::BaseWeight::template copy<C::CLUSTER>(issuer, stage, args.weight_map, barrier,
-                                                         ProductGroups<C>::weight_of(tile.group), tile.column, red);
+                const auto copy_weights = [&](auto... policy) {
+                    L::BaseWeight::template copy<C::CLUSTER>(issuer, stage, args.weight_map, barrier,
+                                                             ProductGroups<C>::weight_of(tile.group), tile.column, red,
+                                                             policy...);
+                };
+                if constexpr (C::WEIGHTS_ONCE != 0) {
+                    copy_weights(once);
+                } else {
+                    copy_weights();
+                }
             }
             if (issuer == adapter_issuer) {
                 if (makes) {

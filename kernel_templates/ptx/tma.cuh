@@ -15,14 +15,34 @@ __device__ __forceinline__ void tma_load(unsigned target, const TensorMap& map, 
         : "memory");
 }
 
-/// The same into every block of the cluster whose bit in `blocks` is set, at the same place, each counting at its own
-/// barrier.
+/// The same for what stays in L2 as `policy` says: l2_policy().
+__device__ __forceinline__ void tma_load(unsigned target, const TensorMap& map, unsigned barrier, int x, int y, int z,
+                                         unsigned long long policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, "
+        "{%3, %4, %5}], [%2], %6;" ::"r"(target),
+        "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "l"(policy)
+        : "memory");
+}
+
+/// Copies the box into every block of the cluster whose bit in `blocks` is set, at the same place, each counting at its
+/// own barrier.
 __device__ __forceinline__ void tma_load_multicast(unsigned target, const TensorMap& map, unsigned barrier, int x,
                                                    int y, int z, unsigned short blocks) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
         "{%4, %5, %6}], [%2], %3;" ::"r"(target),
         "l"(&map), "r"(barrier), "h"(blocks), "r"(x), "r"(y), "r"(z)
+        : "memory");
+}
+
+/// The same for what stays in L2 as `policy` says.
+__device__ __forceinline__ void tma_load_multicast(unsigned target, const TensorMap& map, unsigned barrier, int x,
+                                                   int y, int z, unsigned short blocks, unsigned long long policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint "
+        "[%0], [%1, {%4, %5, %6}], [%2], %3, %7;" ::"r"(target),
+        "l"(&map), "r"(barrier), "h"(blocks), "r"(x), "r"(y), "r"(z), "l"(policy)
         : "memory");
 }
 

@@ -22,18 +22,20 @@ struct Wgmma<Plain, Element, MAJOR, DEPTH> {
     static constexpr int copies = MAJOR == 0 ? 1 : grouped_product_wgmma::tile_columns / CLUSTER / 64;
 
     /// Makes copy `number` of them, of matrix `matrix` of `map`. Each block of a cluster copies its share to all.
-    template <int CLUSTER>
+    /// `policy`: none, or how long the weights stay in L2: ptx/l2_policy.cuh.
+    template <int CLUSTER, class... Policy>
     static __device__ __forceinline__ void copy(int number, unsigned target, const TensorMap& map, unsigned barrier,
-                                                int matrix, int column, int red) {
+                                                int matrix, int column, int red, Policy... policy) {
         const int block = CLUSTER == 1 ? 0 : static_cast<int>(ptx::cluster_block_rank());
         const int own = block * (grouped_product_wgmma::tile_columns / CLUSTER) + number * 64;
         const unsigned to = target + static_cast<unsigned>(own * DEPTH * 2);
         const int x = MAJOR == 0 ? red : column + own;
         const int y = MAJOR == 0 ? column + own : red;
         if constexpr (CLUSTER == 1) {
-            ptx::tma_load(to, map, barrier, x, y, matrix);
+            ptx::tma_load(to, map, barrier, x, y, matrix, policy...);
         } else {
-            ptx::tma_load_multicast(to, map, barrier, x, y, matrix, static_cast<unsigned short>((1 << CLUSTER) - 1));
+            constexpr auto all = static_cast<unsigned short>((1 << CLUSTER) - 1);
+            ptx::tma_load_multicast(to, map, barrier, x, y, matrix, all, policy...);
         }
     }
 

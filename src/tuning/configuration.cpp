@@ -5,12 +5,28 @@
 #include <fmt/format.h>
 
 namespace smlora::tuning {
+namespace {
+
+const std::int64_t* find(const Configuration& configuration, std::string_view name) {
+    for (const auto& [key, value] : configuration.values) {
+        if (key == name) return &value;
+    }
+    return nullptr;
+}
+
+}  // namespace
 
 std::int64_t Configuration::at(std::string_view name) const {
-    for (const auto& [key, value] : values) {
-        if (key == name) return value;
+    const std::int64_t* const value = find(*this, name);
+    if (value == nullptr) {
+        throw Error(ErrorCode::internal, fmt::format("a configuration of {} has no {}", family, name));
     }
-    throw Error(ErrorCode::internal, fmt::format("a configuration of {} has no {}", family, name));
+    return *value;
+}
+
+std::int64_t Configuration::at(std::string_view name, std::int64_t absent) const {
+    const std::int64_t* const value = find(*this, name);
+    return value == nullptr ? absent : *value;
 }
 
 nlohmann::ordered_json to_json(const Configuration& configuration) {

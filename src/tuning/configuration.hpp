@@ -21,6 +21,9 @@ struct Configuration {
     /// The value called `name`. Throws Error{internal} if there is none: a family was handed what is not its own.
     [[nodiscard]] std::int64_t at(std::string_view name) const;
 
+    /// The same of one that not every configuration of the family has: `absent` if there is none.
+    [[nodiscard]] std::int64_t at(std::string_view name, std::int64_t absent) const;
+
     friend bool operator==(const Configuration&, const Configuration&) = default;
 };
 

@@ -40,9 +40,8 @@ class Blocking : public OnCases {
         return found;
     }
 
-    void expect_right(const autotune::MeasuredCase& measured, std::string_view family, std::size_t* checked) const {
+    void expect_right(const autotune::MeasuredCase& measured, const tuning::SearchSpace& space) const {
         autotune::Measurer measurer(engine().impl(), measured);
-        const tuning::SearchSpace space = blockings(measured, family);
         std::vector<tuning::Preparation> prepared(space.size() * measurer.parts());
         util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(prepared.size()), [&](std::int64_t i) {
             const auto at = static_cast<std::size_t>(i);
@@ -54,22 +53,48 @@ class Blocking : public OnCases {
                 EXPECT_EQ(prepared[i * measurer.parts() + part].refusal, "") << space[i].name;
             }
             EXPECT_EQ(measurer.verify(space[i]).refusal, "") << space[i].name;
-            ++*checked;
         }
+    }
+
+    /// Of the test's problem: forward and dX.
+    std::vector<autotune::MeasuredCase> products() const {
+        std::vector<autotune::MeasuredCase> found;
+        for (const plan::Request& request : plan::step_requests(test_case().problem, test_case().T)) {
+            if (std::holds_alternative<plan::BackwardLora>(request)) continue;
+            autotune::MeasuredCase& measured = found.emplace_back();
+            measured.problem = test_case().problem;
+            measured.request = request;
+            measured.rows.T = test_case().T;
+        }
+        return found;
     }
 };
 
 TEST_P(Blocking, OfTheProductGivesWhatTheReferenceGives) {
     std::size_t checked = 0;
-    for (const plan::Request& request : plan::step_requests(test_case().problem, test_case().T)) {
-        if (std::holds_alternative<plan::BackwardLora>(request)) continue;
-        autotune::MeasuredCase measured;
-        measured.problem = test_case().problem;
-        measured.request = request;
-        measured.rows.T = test_case().T;
-        expect_right(measured, families::product_wgmma.name, &checked);
+    for (const autotune::MeasuredCase& measured : products()) {
+        const tuning::SearchSpace space = blockings(measured, families::product_wgmma.name);
+        expect_right(measured, space);
+        checked += space.size();
     }
     EXPECT_GE(checked, 10U) << "blockings of forward and dX";
+}
+
+/// Those whose weights leave L2 first, of cases that have them in one of their products.
+class BlockingOfWeightsOnce : public Blocking {};
+
+TEST_P(BlockingOfWeightsOnce, GivesWhatTheReferenceGives) {
+    std::size_t checked = 0;
+    for (const autotune::MeasuredCase& measured : products()) {
+        tuning::SearchSpace space = blockings(measured, families::product_wgmma.name);
+        std::erase_if(space, [](const auto& candidate) { return candidate.configuration.at("WEIGHTS_ONCE", 0) == 0; });
+        if (space.empty()) continue;
+        expect_right(measured, space);
+        checked += space.size();
+    }
+    const bool pairs = test_case().name.starts_with("pairs");
+    const std::size_t made = test_case().problem.R == 0 ? 0 : pairs ? 2 : 1;  // all rank rows first, or in bands
+    EXPECT_EQ(checked, made + 1);
 }
 
 class GradientBlocking : public Blocking {};
@@ -81,9 +106,9 @@ TEST_P(GradientBlocking, GivesWhatTheReferenceGives) {
     measured.role = plan::Role::gradients;
     measured.rows.T = test_case().T;
     for (const std::string_view family : {families::gradient_wgmma.name, families::gradient_bulk.name}) {
-        std::size_t checked = 0;
-        expect_right(measured, family, &checked);
-        EXPECT_GE(checked, 1U) << family;
+        const tuning::SearchSpace space = blockings(measured, family);
+        expect_right(measured, space);
+        EXPECT_GE(space.size(), 1U) << family;
     }
 }
 
@@ -106,6 +131,21 @@ Cases blocking_cases() {
 }
 
 SMLORA_ON_CASES(Wgmma, Blocking, blocking_cases());
+
+/// Experts whose rows are one tile, or one pair of tiles; reductions of whole steps and not; ranks of every depth.
+Cases once_cases() {
+    return {
+        {.name = "one", .problem = shape(3, 128, 600, 16, 2), .T = 160},
+        {.name = "one_dx", .problem = with(shape(3, 600, 136, 16, 2), WeightLayout::enk), .T = 160},
+        {.name = "one_R64", .problem = shape(3, 136, 520, 64, 2), .T = 130},
+        {.name = "pairs", .problem = shape(3, 256, 600, 16, 2), .T = 380},
+        {.name = "pairs_dx", .problem = with_bias(with(shape(3, 600, 136, 16, 2), WeightLayout::enk)), .T = 380},
+        {.name = "pairs_R32", .problem = shape(3, 136, 520, 32, 2), .T = 340},
+        {.name = "pairs_base", .problem = shape(3, 328, 600, 0, 2), .T = 380},
+    };
+}
+
+SMLORA_ON_CASES(Wgmma, BlockingOfWeightsOnce, once_cases());
 
 /// Ranks of one instruction and of two, whole blocks of 64 and not; spans that end within a block; experts that are
 /// cut, that end within a step, that have nothing or everything; gates; every order of rows and type of gradients.

@@ -110,6 +110,7 @@ TEST(KernelsCompile, OnWgmma) {
     ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
     Problem pairs = problem(128, 2048, 1536, 16, 8);
     expect_compiled(pairs, 4096, "sm_90a");                            // 256 rows an expert
+    expect_compiled(problem(256, 2048, 1024, 16, 8), 2048, "sm_90a");  // 64, in one tile
     expect_compiled(problem(128, 2048, 1536, 0, 8), 16384, "sm_90a");  // the base product
     Problem large_rank = problem(128, 2048, 1536, 256, 8);
     large_rank.weight_layout = WeightLayout::enk;

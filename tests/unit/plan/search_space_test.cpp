@@ -11,6 +11,7 @@
 #include <random>
 #include <set>
 #include <stdexcept>
+#include <string_view>
 
 namespace smlora::plan {
 namespace {
@@ -174,6 +175,102 @@ TEST(SearchSpace, TilesThatWereNotMeasuredAreNoHeuristicChoice) {
             }
         }
     }
+}
+
+/// Experts and sizes, on one GPU.
+Problem sized(std::int64_t E, std::int64_t K, std::int64_t N, std::int64_t R = 16) {
+    Problem problem;
+    problem.E = E;
+    problem.K = K;
+    problem.N = N;
+    problem.R = R;
+    problem.top_k = 8;
+    return problem;
+}
+
+constexpr std::string_view once = "_once";
+
+/// The names of candidates of a product whose weights leave L2 first: of forward, or of dX.
+std::set<std::string> names_of_once(const Problem& problem, std::int64_t T, bool dx = false) {
+    std::set<std::string> names;
+    const Request request = step_requests(problem, T).at(dx ? 1 : 0);
+    EXPECT_EQ(std::holds_alternative<BackwardInput>(request), dx);
+    for (const tuning::Candidate& candidate : search_space(problem, request, Role::product, autotune::h200())) {
+        EXPECT_EQ(candidate.name.ends_with(once), candidate.configuration.at("WEIGHTS_ONCE", 0) == 1);
+        if (candidate.legal() && candidate.name.ends_with(once)) names.insert(candidate.name);
+    }
+    return names;
+}
+
+TEST(SearchSpace, WeightsLeaveL2FirstWhereTheyAreReadOnce) {
+    const std::set<std::string> in_a_tile{"wgmma_144_by8_s4_32_rank_rows_once", "wgmma_144_by8_s4_48_once"};
+    const std::set<std::string> in_a_pair{"wgmma_144_by8_s4_32_pairs_rank_rows_once",
+                                          "wgmma_144_by8_s4_32_pairs_rank_rows_bands_once",
+                                          "wgmma_144_by8_s4_48_pairs_once"};
+    const std::set<std::string> none;
+    Problem problem = sized(128, 2048, 1536);
+    EXPECT_EQ(names_of_once(problem, 1024), in_a_tile);
+    EXPECT_EQ(names_of_once(problem, 2048), in_a_tile) << "128 rows an expert";
+    EXPECT_EQ(names_of_once(problem, 2144), in_a_pair) << "134, of which many have more than 144";
+    EXPECT_EQ(names_of_once(problem, 4096), in_a_pair);
+    EXPECT_EQ(names_of_once(problem, 4384), none) << "274, of which many have more than 288";
+    EXPECT_EQ(names_of_once(problem, 16384), none);
+    // Where the reduction is contiguous there are none, whatever the layout is called.
+    EXPECT_EQ(names_of_once(problem, 4096, true), none);
+    problem.weight_layout = WeightLayout::enk;
+    EXPECT_EQ(names_of_once(problem, 4096), none);
+    EXPECT_EQ(names_of_once(problem, 4096, true), in_a_pair);
+    EXPECT_EQ(names_of_once(sized(128, 2048, 1536, 0), 4096), std::set<std::string>{"wgmma_144_by8_s4_48_pairs_once"});
+    EXPECT_EQ(names_of_once(sized(128, 2048, 256), 2048), in_a_tile) << "one column tile";
+}
+
+TEST(SearchSpace, WeightsThatLeaveL2FirstArePredictedToPayAsMeasured) {
+    struct Measured {
+        Problem problem;
+        std::int64_t T;
+        double share;  ///< of the time without
+    };
+    // On an H200; of two orders of tiles the mean.
+    for (const auto& [problem, T, share] :
+         {Measured{sized(256, 2048, 1024), 2048, 287.6 / 297.1}, Measured{sized(512, 2048, 1536), 16384, 1314.5 / 1340},
+          Measured{sized(64, 2048, 2048), 2048, 222.1 / 225.4}, Measured{sized(128, 2048, 1536), 4096, 331.0 / 337}}) {
+        const Request request = step_requests(problem, T).at(0);
+        const tuning::SearchSpace space = search_space(problem, request, Role::product, autotune::h200());
+        const tuning::Candidate& best = space[*tuning::heuristic_choice(space)];
+        EXPECT_TRUE(best.name.ends_with(once)) << best.name << " for " << to_string(problem);
+        const std::string other = best.name.substr(0, best.name.size() - once.size());
+        const auto without = std::find_if(space.begin(), space.end(), [&](const auto& c) { return c.name == other; });
+        ASSERT_NE(without, space.end()) << other;
+        EXPECT_NEAR(best.predicted_seconds / without->predicted_seconds, share, 0.012) << to_string(problem);
+    }
+    const Problem problem = sized(128, 2048, 1536);
+    const Plan plan = make_plan(problem, step_requests(problem, 16384).at(0), autotune::h200());
+    EXPECT_NE(jit::readable(plan.at(Role::product).spec).find("WEIGHTS_ONCE=0"), std::string::npos);
+}
+
+/// As in records of before weights could leave L2 first: without the constant.
+TEST(SearchSpace, AConfigurationWithoutTheConstantKeepsWeightsInL2) {
+    const Problem problem = sized(128, 2048, 1536);
+    const Request request = step_requests(problem, 4096).at(0);
+    const tuning::Configuration recorded{"grouped_product_wgmma",
+                                         {{"TILE_ROWS", 144},
+                                          {"STAGES", 4},
+                                          {"STAGING_ROWS", 32},
+                                          {"ROW_STEP", 8},
+                                          {"CLUSTER", 2},
+                                          {"MAKES_RANK_ROWS", 1},
+                                          {"BANDS", 1}}};
+    Choices choices;
+    choices.set(Role::product, recorded);
+    EXPECT_EQ(configuration_for(problem, request, Role::product, autotune::h200(), choices), recorded);
+    const auto kernel = [&] {
+        return jit::readable(make_plan(problem, request, autotune::h200(), choices).at(Role::product).spec);
+    };
+    EXPECT_NE(kernel().find("WEIGHTS_ONCE=0"), std::string::npos) << kernel();
+    tuning::Configuration first = recorded;
+    first.values.emplace_back("WEIGHTS_ONCE", 1);
+    choices.set(Role::product, first);
+    EXPECT_NE(kernel().find("WEIGHTS_ONCE=1"), std::string::npos) << kernel();
 }
 
 TEST(SearchSpace, ADeviceThatIsTooSmallIsToldOf) {
