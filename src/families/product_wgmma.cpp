@@ -143,14 +143,16 @@ double expert_seconds(double rows, const ProductSize& size, const Blocking& bloc
     return tiles * seconds;
 }
 
-/// Whether the rows of most experts are in one tile, or in the tiles of one cluster where one tile is too few: each
-/// weight is read from L2 once. If it leaves L2 at once, rows and outputs have more room. In [E, N, K] and its like a
-/// copy also brings to L2 what the next step reads, which would be gone by then.
-bool reads_weights_once(const ProductSize& size, const Blocking& blocking) {
+/// Whether weights may leave L2 first, so that rows and outputs have more room there: each is read once, as the rows of
+/// most experts are one tile or, where that is too few, the tiles of one cluster.
+bool may_leave_first(const ProductSize& size, const Blocking& blocking) {
+    // A copy also brings to L2 what the next step reads, which would be gone by then.
+    if (size.reduction_contiguous) return false;
+    // Not measured, and the lowest tiles are predicted to be the best there.
+    if (size.rows_per_expert < least_tile_rows) return false;
     const double rows = size.rows_per_expert + std::sqrt(size.rows_per_expert);
-    const int most = blocking.tile_rows * blocking.cluster;
-    const int least = blocking.cluster > 1 ? blocking.tile_rows : 0;
-    return !size.reduction_contiguous && rows > least && rows <= most;
+    const bool one_tile = rows <= blocking.tile_rows;
+    return blocking.cluster == 1 ? one_tile : !one_tile && rows <= blocking.tile_rows * blocking.cluster;
 }
 
 /// Rows of an expert scatter around the mean like tokens drawn by chance.
@@ -219,7 +221,7 @@ tuning::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& 
     };
     const auto add = [&](Blocking blocking, bool often) {
         add_one(blocking);
-        blocking.weights_once = often && reads_weights_once(size, blocking);
+        blocking.weights_once = often && may_leave_first(size, blocking);
         if (blocking.weights_once) add_one(blocking);
     };
     // Rank rows made on the way come first: a pass over the rows less.

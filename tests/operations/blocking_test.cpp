@@ -138,10 +138,10 @@ Cases once_cases() {
         {.name = "one", .problem = shape(3, 128, 600, 16, 2), .T = 160},
         {.name = "one_dx", .problem = with(shape(3, 600, 136, 16, 2), WeightLayout::enk), .T = 160},
         {.name = "one_R64", .problem = shape(3, 136, 520, 64, 2), .T = 130},
-        {.name = "pairs", .problem = shape(3, 256, 600, 16, 2), .T = 380},
-        {.name = "pairs_dx", .problem = with_bias(with(shape(3, 600, 136, 16, 2), WeightLayout::enk)), .T = 380},
+        {.name = "pairs", .problem = shape(3, 256, 600, 16, 2), .T = 350},
+        {.name = "pairs_dx", .problem = with_bias(with(shape(3, 600, 136, 16, 2), WeightLayout::enk)), .T = 350},
         {.name = "pairs_R32", .problem = shape(3, 136, 520, 32, 2), .T = 340},
-        {.name = "pairs_base", .problem = shape(3, 328, 600, 0, 2), .T = 380},
+        {.name = "pairs_base", .problem = shape(3, 328, 600, 0, 2), .T = 350},
     };
 }
 

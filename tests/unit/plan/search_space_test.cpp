@@ -209,11 +209,12 @@ TEST(SearchSpace, WeightsLeaveL2FirstWhereTheyAreReadOnce) {
                                           "wgmma_144_by8_s4_48_pairs_once"};
     const std::set<std::string> none;
     Problem problem = sized(128, 2048, 1536);
-    EXPECT_EQ(names_of_once(problem, 1024), in_a_tile);
-    EXPECT_EQ(names_of_once(problem, 2048), in_a_tile) << "128 rows an expert";
-    EXPECT_EQ(names_of_once(problem, 2144), in_a_pair) << "134, of which many have more than 144";
+    EXPECT_EQ(names_of_once(sized(130, 2048, 1536), 512), none) << "fewer than 32 rows an expert";
+    EXPECT_EQ(names_of_once(problem, 512), in_a_tile);
+    EXPECT_EQ(names_of_once(problem, 2048), in_a_tile) << "128";
+    EXPECT_EQ(names_of_once(sized(122, 2048, 1536), 2048), in_a_pair) << "134, so that many have more than 144";
     EXPECT_EQ(names_of_once(problem, 4096), in_a_pair);
-    EXPECT_EQ(names_of_once(problem, 4384), none) << "274, of which many have more than 288";
+    EXPECT_EQ(names_of_once(sized(119, 2048, 1536), 4096), none) << "275, so that many have more than 288";
     EXPECT_EQ(names_of_once(problem, 16384), none);
     // Where the reduction is contiguous there are none, whatever the layout is called.
     EXPECT_EQ(names_of_once(problem, 4096, true), none);
