@@ -95,15 +95,21 @@ void add_activation(std::vector<KernelSpec>& specs, const char* element, bool ve
     }
 }
 
-void add_packing(std::vector<KernelSpec>& specs, const char* element) {
+void add_packing(std::vector<KernelSpec>& specs, const char* element, bool vectors) {
     for (const int fastest : {0, 1, 2}) {
-        const Constants types{{"THREADS", 256}, {"FASTEST", fastest}, {"Source", "float"}, {"Element", element}};
-        for (Constants shape :
-             {Constants{{"E", 128}, {"OUTER", 17}, {"INNER", 2048}, {"OUTER_PAD", 24}, {"INNER_PAD", 2048}},
-              Constants{{"E", 5}, {"OUTER", 80}, {"INNER", 3}, {"OUTER_PAD", 80}, {"INNER_PAD", 8}}}) {
-            shape.insert(shape.end(), types.begin(), types.end());
-            specs.push_back(spec("pack_adapter", shape));
-            specs.push_back(spec("pack_adapter_reference", shape));
+        for (const char* source : {"float", element}) {
+            const Constants types{
+                {"THREADS", 256}, {"FASTEST", fastest}, {"VECTOR", vectors}, {"Source", source}, {"Element", element}};
+            for (Constants shape :
+                 {Constants{{"E", 128}, {"OUTER", 17}, {"INNER", 2048}, {"OUTER_PAD", 24}, {"INNER_PAD", 2048}},
+                  Constants{{"E", 128}, {"OUTER", 1536}, {"INNER", 16}, {"OUTER_PAD", 1536}, {"INNER_PAD", 16}},
+                  Constants{{"E", 5}, {"OUTER", 80}, {"INNER", 8}, {"OUTER_PAD", 80}, {"INNER_PAD", 16}}}) {
+                shape.insert(shape.end(), types.begin(), types.end());
+                KernelSpec packing = spec("pack_adapter", shape);
+                if (fastest == 0) packing.min_blocks = 8;
+                specs.push_back(packing);
+                if (!vectors) specs.push_back(spec("pack_adapter_reference", shape));
+            }
         }
     }
 }
@@ -192,8 +198,8 @@ std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements)
             add_combine(specs, element, vector_rows);
             add_activation(specs, element, vector_rows);
             add_unpacking(specs, element, vector_rows);
+            add_packing(specs, element, vector_rows);
         }
-        add_packing(specs, element);
         add_product_references(specs, element);
     }
     return specs;
