@@ -6,7 +6,7 @@
 // neighbours along the fastest dimension, a thread the elements of one unit of a packed row one after the other; a
 // barrier; neighbouring threads write neighbouring units; a barrier.
 //
-// Shared memory (FASTEST outer or expert): a tile of units and what keeps it off the same banks (TurnedTile), 17 KiB at
+// Shared memory (FASTEST outer or expert): a tile of units and what keeps it off the same banks (TurnedTile), 18 KiB at
 // most of 4-byte elements and half of that of 2-byte ones.
 //
 // Compile-time (struct C): E, OUTER, INNER, OUTER_PAD, INNER_PAD, THREADS (of the launch), FASTEST (the source's
@@ -93,9 +93,10 @@ __device__ __forceinline__ void copy_straight(const Args& args) {
     }
 }
 
-/// Where the units of a tile, row after row along Y, lie in shared memory. Threads that write neighbouring rows, of one
-/// Y, and those that read neighbouring units both reach all banks: rows of an odd number of units do that by
-/// themselves, others with a unit left out after each of them, or after each eight of shorter ones.
+/// Where the units of a tile, row after row along Y, lie in shared memory. Eight threads that write neighbouring rows,
+/// of one Y, or read neighbouring units reach all banks: rows of an odd number of units do that by themselves, others
+/// with a unit left out after each of them, or after each eight of rows of 2, 4 or 8. Other even rows, and threads of
+/// two Y, may meet in twos.
 template <int TILE_X, int TILE_Y>
 struct TurnedTile {
     static constexpr int units = TILE_X * TILE_Y;
