@@ -55,16 +55,18 @@ class Layer {
         return sum;
     }
 
-    /// Fills in every gradient, from what loss() kept: h, and xa of both projections.
+    /// Fills in every gradient, from what loss() kept: h, and xa of both projections. The activation is made again.
     void backward() {
         BackwardInputArgs last;
-        last.dy = dy_, last.W = down_.W, last.A = down_.A, last.B = down_.B, last.gates = gates;
+        last.dy = dy_, last.W = down_.W, last.A = down_.A, last.B = down_.B;
         last.routing = routing_, last.scaling = scaling;
-        last.dx = da_, last.yb = down_.yb, last.dgates = dgates, last.x = a_;
+        last.dx = da_, last.yb = down_.yb, last.before_gates = true;
         backward_input(engine_, stream_, down_.problem, last);
-        lora_gradients(down_, a_, dy_, gates);
 
-        activation_backward(engine_, stream_, gate_up_.problem, {.h = h_, .da = da_, .dh = dh_, .a = {}});
+        ActivationBackwardArgs between{.h = h_, .da = da_, .dh = dh_, .a = a_};
+        between.gates = gates, between.sorted_scattered_idxs = routing_.sorted_scattered_idxs, between.dgates = dgates;
+        activation_backward(engine_, stream_, down_.problem, between);
+        lora_gradients(down_, a_, dy_, gates);
 
         BackwardInputArgs first;
         first.dy = dh_, first.W = gate_up_.W, first.A = gate_up_.A, first.B = gate_up_.B;

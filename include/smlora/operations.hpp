@@ -124,9 +124,11 @@ struct BackwardInputArgs {
     Weight W;         ///< in, as in forward
     Tensor A;         ///< in, with R > 0
     Tensor B;         ///< in, with R > 0
-    Tensor gates;     ///< in, with problem.gates
+    Tensor gates;     ///< in, with problem.gates, unless before_gates
     Routing routing;  ///< in
-    float scaling = 1.0F;  ///< of the adapter: alpha / R in PEFT
+    float scaling = 1.0F;       ///< of the adapter: alpha / R in PEFT
+    bool before_gates = false;  ///< dx without the factor of the gates, as activation_backward takes it: with
+                                ///< problem.gates and an order of x's rows other than token
     Tensor dx;      ///< out, in the order of problem.x_rows: [T, K], summed over a token's rows in fp32, or [M, K]
     Tensor yb;      ///< out, optional, [M, R] grouped, strides {padded_rank, 1}: scaling * dy_i B_e without the gate,
                     ///< for backward_lora
@@ -138,7 +140,7 @@ struct BackwardInputArgs {
 
 /// dx_i = g_f (dy_i W_e^T + scaling (dy_i B_e) A_e), g the gates (1 if there are none); W is frozen.
 /// dgates[f] = <dx_i / g_f, x_i> + <dy_t, b_e>, computed before the gate is applied, so that a gate of 0 is no
-/// exception; 0 for entries left out.
+/// exception; 0 for entries left out. With before_gates dx_i is what is in brackets, and there are no dgates.
 SMLORA_API void backward_input(const Engine& engine, Stream stream, const Problem& problem,
                                const BackwardInputArgs& args);
 [[nodiscard]] SMLORA_API std::size_t backward_input_workspace(const Engine& engine, const Problem& problem,

@@ -449,11 +449,16 @@ typedef struct smlora_activation_backward_args {
     smlora_gate_layout layout;         /* of h and dh; default halves */
     float alpha;                       /* of swiglu_clamped; default 1.702 */
     float limit;                       /* of swiglu_clamped, positive; default 7 */
+    smlora_tensor gates;               /* in, optional, [T, top_k] contiguous: of the experts' outputs */
+    smlora_tensor sorted_scattered_idxs; /* in, with gates, [rows] contiguous: the routing's; rows are grouped */
+    smlora_tensor dgates;                /* out, with gates, [T, top_k] contiguous */
 } smlora_activation_backward_args;
 
 SMLORA_API void smlora_activation_backward_args_init(smlora_activation_backward_args* args, size_t struct_size);
 /* dg = da * da/dg and du = da * da/du, in one read and one write. Where a clamp cuts, the gradient is 0; at the limit
- * itself it passes, and max(g, 0) has the gradient 0 at 0. */
+ * itself it passes, and max(g, 0) has the gradient 0 at 0. With gates, da comes from smlora_backward_input with
+ * before_gates: dh_i is the above times gates[f], and dgates[f] = <da_i, a_i>, f = sorted_scattered_idxs[i]. Of the
+ * problem top_k, gate_dtype and index_dtype then count, too. */
 SMLORA_API smlora_status smlora_activation_backward(smlora_engine* engine, smlora_stream stream,
                                                     const smlora_problem* problem,
                                                     const smlora_activation_backward_args* args);
@@ -494,7 +499,7 @@ typedef struct smlora_backward_input_args {
     smlora_tensor W;        /* in, as in forward */
     smlora_tensor A;        /* in, with R > 0 */
     smlora_tensor B;        /* in, with R > 0 */
-    smlora_tensor gates;    /* in, with problem.gates */
+    smlora_tensor gates;    /* in, with problem.gates, unless before_gates */
     smlora_routing routing; /* in */
     smlora_tensor dx;       /* out, in the order of problem.x_rows: [T, K], summed over a token's rows, or [M, K] */
     smlora_tensor yb;       /* out, optional, [M, R] grouped, strides {padded rank, 1}: scaling * dy_i B_e, no gate */
@@ -502,14 +507,16 @@ typedef struct smlora_backward_input_args {
     smlora_tensor x;        /* in, for dgates only */
     smlora_tensor bias;     /* in, for dgates only, with problem.bias */
     smlora_workspace workspace;
-    float scaling; /* of the adapter: alpha / R in PEFT; default 1 */
-    int32_t reserved;
+    float scaling;        /* of the adapter: alpha / R in PEFT; default 1 */
+    int32_t before_gates; /* 1: dx without the factor of the gates, as smlora_activation_backward takes it: with
+                           * problem.gates and an order of x's rows other than token */
     const struct smlora_weight* quantized; /* in, in place of W, as problem.weights says; null: W */
 } smlora_backward_input_args;
 
 SMLORA_API void smlora_backward_input_args_init(smlora_backward_input_args* args, size_t struct_size);
 /* dx_i = g_f (dy_i W_e^T + scaling (dy_i B_e) A_e), g the gates (1 if there are none); W is frozen.
- * dgates[f] = <dx_i / g_f, x_i> + <dy_t, b_e>, computed before the gate is applied; 0 for entries left out. */
+ * dgates[f] = <dx_i / g_f, x_i> + <dy_t, b_e>, computed before the gate is applied; 0 for entries left out. With
+ * before_gates dx_i is what is in brackets, and there are no dgates. */
 SMLORA_API smlora_status smlora_backward_input(smlora_engine* engine, smlora_stream stream,
                                                const smlora_problem* problem, const smlora_backward_input_args* args);
 SMLORA_API smlora_status smlora_backward_input_workspace(smlora_engine* engine, const smlora_problem* problem,

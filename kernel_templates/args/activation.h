@@ -6,11 +6,12 @@
 namespace smlora {
 
 /// a = a(g, u) of `rows` rows of WIDTH gates g and WIDTH values u; BACKWARD: their gradients from da, with a written as
-/// well if WRITES_A. Strides count elements.
+/// well if WRITES_A. HAS_GATES, BACKWARD: the gradients times gates[f], and dgates[f] = <da, a>, f =
+/// scattered_idxs[row]. Strides count elements.
 ///
 /// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes
-/// (row, segment) pairs. A unit is 16 bytes (VECTOR) or one element, UNITS = WIDTH / elements of a unit,
-/// SEGMENTS = activation_segments(UNITS).count:
+/// (row, segment) pairs, or with HAS_GATES rows. A unit is 16 bytes (VECTOR) or one element, UNITS = WIDTH / elements
+/// of a unit, SEGMENTS = activation_segments(UNITS).count, or 1 with HAS_GATES:
 ///     grid = min(ceil(rows * SEGMENTS / (threads / 32)), 32 multiprocessors)
 /// The reference: 256 threads, any grid, a thread at a time takes one element.
 struct ActivationKernelArgs {
@@ -22,7 +23,10 @@ struct ActivationKernelArgs {
     long long a_stride;
     void* dh;  ///< [rows, 2 WIDTH]; BACKWARD
     long long dh_stride;
-    float alpha;  ///< of the clamped activation
+    const void* gates;           ///< [rows] by flat entry; HAS_GATES
+    const void* scattered_idxs;  ///< [rows]; HAS_GATES
+    void* dgates;                ///< [rows] by flat entry; HAS_GATES
+    float alpha;                 ///< of the clamped activation
     float limit;
     int rows;
 };

@@ -298,6 +298,11 @@ PyObject* activation_backward(const activation_backward_arguments& a) {
     args.da = call.tensor(a.da, "da");
     args.dh = output(a.dh, "dh");
     args.a = output(a.a, "a", flag_of(a.want_a));
+    args.gates = call.gates(a.gates);
+    if (args.gates.ndim == 2) call.problem.top_k = args.gates.shape[1];
+    args.sorted_scattered_idxs = call.tensor(a.sorted_scattered_idxs, "sorted_scattered_idxs");
+    if (args.sorted_scattered_idxs.ndim > 0) call.problem.index_dtype = args.sorted_scattered_idxs.dtype;
+    args.dgates = output(a.dgates, "dgates", args.gates.ndim > 0);
     return call.run(smlora_activation_backward, args);
 }
 
@@ -346,6 +351,8 @@ PyObject* backward_input(const backward_input_arguments& a) {
     call.adapter(args.A, 1);
     args.gates = call.gates(a.gates);
     call.problem.gates = args.gates.ndim > 0;
+    args.before_gates = flag_of(a.before_gates);
+    if (args.before_gates) args.gates = {};  // given for their type
     args.routing = call.routing(a);
     args.x = call.tensor(a.x, "x");
     args.bias = call.tensor(a.bias, "bias");

@@ -54,9 +54,9 @@ def _activated(h, kind, layout, alpha, limit):
     return (h.new_empty((h.shape[0], h.shape[1] // 2)),)
 
 
-def _gradients(h, da, kind, layout, alpha, limit, want_a):
-    width = h.shape[1] // 2
-    return h.new_empty(h.shape), h.new_empty((h.shape[0], width) if want_a else (0,))
+def _gradients(h, da, kind, layout, alpha, limit, want_a, gates, sorted_scattered_idxs):
+    a = h.new_empty((h.shape[0], h.shape[1] // 2) if want_a else (0,))
+    return h.new_empty(h.shape), a, h.new_empty((0,)) if gates is None else torch.empty_like(gates)
 
 
 activation_rows = library_operator("activation_rows", _activated).without_derivative()
@@ -126,7 +126,7 @@ class _Activation(Derivative):
         if run is None:
             dh = differentiable_activation_gradient(h, da, *ctx.numbers)
         else:
-            dh, _ = run(activation_backward, h, unit_columns(da), *ctx.numbers, False)
+            dh, _, _ = run(activation_backward, h, unit_columns(da), *ctx.numbers, False, None, None)
         return None, dh, None, None, None, None
 
     @tangent_rule

@@ -79,11 +79,12 @@ def kept_for_backward(x, p, wants, *, x_is_kept=False):
 # `run`: of raw_calls.
 
 
-def gradients_of_input(run, dy, x, p, wants):
-    """(dx, yb, dgates); x is read for dgates alone."""
+def gradients_of_input(run, dy, x, p, wants, *, before_gates=False):
+    """(dx, yb, dgates); x is read for dgates alone, which there are none of `before_gates`."""
+    want_dgates = wants.gates and not before_gates
     return run(
-        backward_input, dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if wants.gates else None, p.bias, p.top_k,
-        *p.orders, p.scaling, wants.A, wants.gates, p.weight_parts, p.weight_format
+        backward_input, dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if want_dgates else None, p.bias, p.top_k,
+        *p.orders, p.scaling, wants.A, want_dgates, before_gates, p.weight_parts, p.weight_format
     )
 
 

@@ -111,15 +111,19 @@ def _gradients_through_activation(run, dout, h, p, wants, xa, activation):
         return wanted._replace(x=differentiable_activation_gradient(h, wanted.x, *activation)) if wants.x else wanted
     dout = unit_columns(dout)
     dh = yb = dgates = None
-    # The gradient of the gates needs the activation before its own gradient is known; otherwise both are made from
-    # one read of h.
     need_a = wants.A or wants.B or wants.W
-    a = run(activation_rows, h, *activation) if wants.gates or (need_a and not wants.x) else None
+    # All that is made of h is made from one read of it: dh, the gradient of the gates, and a. A bias has a part in the
+    # gradient of the gates, so that it is made with the product, and needs a before.
+    gates_with_dh = wants.x and wants.gates and p.bias is None
+    gates_with_product = wants.gates and not gates_with_dh
+    a = run(activation_rows, h, *activation) if gates_with_product or (need_a and not wants.x) else None
     if wants.x or wants.gates:
-        da, yb, dgates = gradients_of_input(run, dout, a, p, wants)
+        da, yb, dgates = gradients_of_input(run, dout, a, p, wants, before_gates=gates_with_dh)
         if wants.x:
-            dh, again = run(activation_backward, h, da, *activation, need_a and a is None)
+            gates = (p.gates, p.scattered) if gates_with_dh else (None, None)
+            dh, again, of_gates = run(activation_backward, h, da, *activation, need_a and a is None, *gates)
             a = again if a is None else a
+            dgates = of_gates if gates_with_dh else dgates
         del da
     parameters = gradients_of_parameters(run, dout, a, p, wants, xa, yb)
     return Wants(dh, *parameters, dgates if wants.gates else None)

@@ -90,7 +90,7 @@ SMLORA_MEMBERS(smlora_activation_args, ActivationArgs, 0, SMLORA_BOTH(h), SMLORA
 
 SMLORA_MEMBERS(smlora_activation_backward_args, ActivationBackwardArgs, 0, SMLORA_BOTH(h), SMLORA_BOTH(da),
                SMLORA_BOTH(dh), SMLORA_BOTH(a), SMLORA_BOTH(activation), SMLORA_BOTH(layout), SMLORA_BOTH(alpha),
-               SMLORA_BOTH(limit));
+               SMLORA_BOTH(limit), SMLORA_BOTH(gates), SMLORA_BOTH(sorted_scattered_idxs), SMLORA_BOTH(dgates));
 
 SMLORA_MEMBERS(smlora_double_quantization, DoubleQuantization, 0, SMLORA_BOTH(scales), SMLORA_BOTH(table),
                SMLORA_BOTH(offset), SMLORA_BOTH(block));
@@ -108,7 +108,7 @@ SMLORA_MEMBERS(smlora_forward_args, ForwardArgs, 0, SMLORA_BOTH(x), SMLORA_BOTH(
 SMLORA_MEMBERS(smlora_backward_input_args, BackwardInputArgs, 0, SMLORA_BOTH(dy), SMLORA_BOTH(W), SMLORA_BOTH(A),
                SMLORA_BOTH(B), SMLORA_BOTH(gates), SMLORA_BOTH(routing), SMLORA_BOTH(dx), SMLORA_BOTH(yb),
                SMLORA_BOTH(dgates), SMLORA_BOTH(x), SMLORA_BOTH(bias), SMLORA_BOTH(workspace), SMLORA_BOTH(scaling),
-               Reserved{&C::reserved}, ByHand{&C::quantized});
+               SMLORA_BOTH(before_gates), ByHand{&C::quantized});
 
 SMLORA_MEMBERS(smlora_backward_lora_args, BackwardLoraArgs, 0, SMLORA_BOTH(x), SMLORA_BOTH(dy), SMLORA_BOTH(A),
                SMLORA_BOTH(B), SMLORA_BOTH(gates), SMLORA_BOTH(routing), SMLORA_BOTH(xa), SMLORA_BOTH(yb),

@@ -59,6 +59,26 @@ void check_gated(const char* argument, const Tensor& tensor, const Problem& prob
                  Strides::rows);
 }
 
+/// Grouped rows, each with the gate of its entry.
+void check_row_gates(const Problem& problem, const ActivationBackwardArgs& args, std::int64_t rows) {
+    if (!args.gates.given()) {
+        check_absent("sorted_scattered_idxs", args.sorted_scattered_idxs, "without gates");
+        check_absent("dgates", args.dgates, "without gates");
+        return;
+    }
+    if (rows % problem.top_k != 0) {
+        throw Error(
+            ErrorCode::invalid_argument,
+            fmt::format("da: expected a multiple of problem.top_k = {} rows with gates, got {}", problem.top_k, rows));
+    }
+    check_gates("gates", args.gates, problem, rows / problem.top_k);
+    check_given("dgates", args.dgates, "with gates");
+    check_gates("dgates", args.dgates, problem, rows / problem.top_k);
+    check_given("sorted_scattered_idxs", args.sorted_scattered_idxs, "with gates");
+    check_tensor("sorted_scattered_idxs", args.sorted_scattered_idxs, problem.index_dtype, {{"rows", rows}},
+                 Strides::contiguous);
+}
+
 }  // namespace
 
 std::int64_t validate_activation(const Problem& problem, const ActivationArgs& args, Backend backend) {
@@ -79,7 +99,10 @@ std::int64_t validate_activation_backward(const Problem& problem, const Activati
     if (args.a.given()) {
         check_tensor("a", args.a, problem.dtype, {{"rows", extents.rows}, {"width", extents.width}}, Strides::rows);
     }
-    check_apart({{"dh", args.dh}, {"a", args.a}}, {{"h", args.h}, {"da", args.da}});
+    check_row_gates(problem, args, extents.rows);
+    check_apart(
+        {{"dh", args.dh}, {"a", args.a}, {"dgates", args.dgates}},
+        {{"h", args.h}, {"da", args.da}, {"gates", args.gates}, {"sorted_scattered_idxs", args.sorted_scattered_idxs}});
     return extents.rows;
 }
 

@@ -65,6 +65,18 @@ void check_problem_gates(const Tensor& gates, const Problem& problem, std::int64
     }
 }
 
+void check_before_gates(const Problem& problem, const BackwardInputArgs& args) {
+    if (!problem.gates || problem.x_rows == RowOrder::token) {
+        throw Error(
+            ErrorCode::invalid_argument,
+            fmt::format("before_gates: expected false unless problem.gates is true and problem.x_rows is grouped "
+                        "or scattered, got true with gates = {} and x_rows = {}",
+                        problem.gates, name(problem.x_rows)));
+    }
+    check_absent("gates", args.gates, "with before_gates");
+    check_absent("dgates", args.dgates, "with before_gates");
+}
+
 }  // namespace
 
 std::int64_t validate_forward(const Problem& problem, const ForwardArgs& args, Backend backend) {
@@ -95,7 +107,11 @@ std::int64_t validate_backward_input(const Problem& problem, const BackwardInput
     check_side("dy", args.dy, problem, problem.y_rows, {"N", problem.N}, T, M);
     check_weight(problem, args.W);
     check_adapter(args.A, args.B, "yb", args.yb, problem, M);
-    check_problem_gates(args.gates, problem, T);
+    if (args.before_gates) {
+        check_before_gates(problem, args);
+    } else {
+        check_problem_gates(args.gates, problem, T);
+    }
     check_routing(problem, args.routing, M);
     check_side("dx", args.dx, problem, problem.x_rows, {"K", problem.K}, T, M);
     const bool wants_dgates = args.dgates.given();

@@ -1,6 +1,7 @@
 // activation and its gradient.
 #include "cpu/elements.hpp"
 #include "cpu/operations.hpp"
+#include "cpu/routed_rows.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -59,10 +60,44 @@ Gated<Acc> gated(const Args& args, Acc g, Acc u) {
     return {gate * sigmoid * up, g > limit ? Acc{0} : slope * up, std::abs(u) > limit ? Acc{0} : gate * sigmoid};
 }
 
+/// The gates of grouped rows, and the gradients of these; nothing without gates.
+template <class Acc>
+class RowGates {
+ public:
+    RowGates() = default;
+    explicit RowGates(const ActivationBackwardArgs& args)
+        : dgates_(args.dgates),
+          gates_(load_all<Acc>(args.gates)),
+          entries_(args.gates.given() ? entries_of("sorted_scattered_idxs", args.sorted_scattered_idxs)
+                                      : std::vector<std::int64_t>{}) {}
+
+    [[nodiscard]] Acc of_row(std::int64_t row) const {
+        return entries_.empty() ? Acc{1} : gates_[static_cast<std::size_t>(entry(row))];
+    }
+
+    /// <da, a> of a row.
+    void store_gradient(std::int64_t row, const std::vector<Acc>& da, const std::vector<Acc>& a) const {
+        if (entries_.empty()) return;
+        double sum = 0;
+        for (std::size_t c = 0; c < a.size(); ++c) sum += static_cast<double>(da[c]) * static_cast<double>(a[c]);
+        const auto gradient = static_cast<Acc>(sum);
+        // The element's own address: stores of other threads lie beside it.
+        void* const to = element_at(dgates_.data, dgates_.dtype, entry(row));
+        store_row(&gradient, 1, to, dgates_.dtype);
+    }
+
+ private:
+    [[nodiscard]] std::int64_t entry(std::int64_t row) const { return entries_[static_cast<std::size_t>(row)]; }
+
+    Tensor dgates_;
+    std::vector<Acc> gates_;
+    std::vector<std::int64_t> entries_;
+};
+
 /// `da` and `dh` are given backward.
 template <class Acc, class Args>
 void activation_in(util::ThreadPool& threads, const Problem& problem, const Args& args, const Tensor& da,
-                   const Tensor& dh) {
+                   const Tensor& dh, const RowGates<Acc>& gates) {
     const std::int64_t width = args.h.shape[1] / 2;
     const bool in_turns = args.layout == GateLayout::interleaved;
     threads.parallel_for(args.h.shape[0], [&](std::int64_t row) {
@@ -71,37 +106,47 @@ void activation_in(util::ThreadPool& threads, const Problem& problem, const Args
         std::vector<Acc> gradient(static_cast<std::size_t>(width));
         load_row(row_at(args.h, row), problem.dtype, 2 * width, h.data());
         if (da.given()) load_row(row_at(da, row), problem.dtype, width, gradient.data());
+        const Acc factor = gates.of_row(row);
         for (std::size_t c = 0; c < a.size(); ++c) {
             Acc& gate = h[in_turns ? 2 * c : c];
             Acc& up = h[in_turns ? 2 * c + 1 : a.size() + c];
             const Gated<Acc> result = gated<Acc>(args, gate, up);
             a[c] = result.value;
-            gate = gradient[c] * result.d_gate;
-            up = gradient[c] * result.d_up;
+            gate = factor * gradient[c] * result.d_gate;
+            up = factor * gradient[c] * result.d_up;
         }
+        gates.store_gradient(row, gradient, a);
         if (args.a.given()) store_row(a.data(), width, row_at(args.a, row), problem.dtype);
         if (dh.given()) store_row(h.data(), 2 * width, row_at(dh, row), problem.dtype);
     });
 }
 
-template <class Args>
-void activation_any(util::ThreadPool& threads, const Problem& problem, const Args& args, const Tensor& da,
-                    const Tensor& dh) {
-    if (problem.dtype == DType::fp64) {
-        activation_in<double>(threads, problem, args, da, dh);
-    } else {
-        activation_in<float>(threads, problem, args, da, dh);
-    }
+template <class Acc>
+void forward_in(util::ThreadPool& threads, const Problem& problem, const ActivationArgs& args) {
+    activation_in<Acc>(threads, problem, args, {}, {}, {});
+}
+
+template <class Acc>
+void backward_in(util::ThreadPool& threads, const Problem& problem, const ActivationBackwardArgs& args) {
+    activation_in<Acc>(threads, problem, args, args.da, args.dh, RowGates<Acc>(args));
 }
 
 }  // namespace
 
 void activation(util::ThreadPool& threads, const Problem& problem, const ActivationArgs& args) {
-    activation_any(threads, problem, args, {}, {});
+    if (problem.dtype == DType::fp64) {
+        forward_in<double>(threads, problem, args);
+    } else {
+        forward_in<float>(threads, problem, args);
+    }
 }
 
 void activation_backward(util::ThreadPool& threads, const Problem& problem, const ActivationBackwardArgs& args) {
-    activation_any(threads, problem, args, args.da, args.dh);
+    if (problem.dtype == DType::fp64) {
+        backward_in<double>(threads, problem, args);
+    } else {
+        backward_in<float>(threads, problem, args);
+    }
 }
 
 }  // namespace smlora::cpu

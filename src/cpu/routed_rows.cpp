@@ -22,7 +22,33 @@ std::vector<std::int64_t> read(const Tensor& tensor) {
     return values;
 }
 
+/// The sorted position of each flat entry.
+std::vector<std::int64_t> positions_of(const char* argument, const std::vector<std::int64_t>& entries) {
+    const auto count = static_cast<std::int64_t>(entries.size());
+    std::vector<std::int64_t> positions(entries.size(), -1);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        const std::int64_t f = entries[i];
+        if (f < 0 || f >= count) {
+            throw Error(ErrorCode::invalid_argument,
+                        fmt::format("{}[{}]: expected 0 to {}, got {}", argument, i, count - 1, f));
+        }
+        std::int64_t& position = positions[static_cast<std::size_t>(f)];
+        if (position >= 0) {
+            throw Error(ErrorCode::invalid_argument,
+                        fmt::format("{}: expected every entry once, got {} at {} and {}", argument, f, position, i));
+        }
+        position = static_cast<std::int64_t>(i);
+    }
+    return positions;
+}
+
 }  // namespace
+
+std::vector<std::int64_t> entries_of(const char* argument, const Tensor& sorted_scattered_idxs) {
+    std::vector<std::int64_t> entries = read(sorted_scattered_idxs);
+    positions_of(argument, entries);
+    return entries;
+}
 
 RoutedRows::RoutedRows(const Problem& problem, const Routing& routing)
     : top_k_(problem.top_k), entries_(read(routing.sorted_scattered_idxs)) {
@@ -37,21 +63,7 @@ RoutedRows::RoutedRows(const Problem& problem, const Routing& routing)
         }
         offsets_.push_back(end);
     }
-    positions_.assign(entries_.size(), -1);
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-        const std::int64_t f = entries_[i];
-        if (f < 0 || f >= size()) {
-            throw Error(ErrorCode::invalid_argument,
-                        fmt::format("routing.sorted_scattered_idxs[{}]: expected 0 to {}, got {}", i, size() - 1, f));
-        }
-        std::int64_t& position = positions_[static_cast<std::size_t>(f)];
-        if (position >= 0) {
-            throw Error(ErrorCode::invalid_argument,
-                        fmt::format("routing.sorted_scattered_idxs: expected every entry once, got {} at {} and {}", f,
-                                    position, i));
-        }
-        position = static_cast<std::int64_t>(i);
-    }
+    positions_ = positions_of("routing.sorted_scattered_idxs", entries_);
 }
 
 std::int64_t RoutedRows::expert(std::int64_t i) const {

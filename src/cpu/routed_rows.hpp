@@ -9,6 +9,10 @@
 
 namespace smlora::cpu {
 
+/// The flat entry of each sorted position, of sorted_scattered_idxs. Throws Error{invalid_argument} naming the argument
+/// where they are no permutation of 0 .. M-1.
+[[nodiscard]] std::vector<std::int64_t> entries_of(const char* argument, const Tensor& sorted_scattered_idxs);
+
 class RoutedRows {
  public:
     /// Throws Error{invalid_argument} where the content is no routing: sorted_scattered_idxs no permutation of 0 ..

@@ -87,7 +87,9 @@ std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
     };
     for (const gpu::DeviceFacts& facts : targets(options.archs, engine.options.device)) {
         for (const PrewarmActivation& activation : options.activations) {
-            for (jit::KernelSpec& spec : plan::activation_kernels(activation, facts)) add(std::move(spec), facts.arch);
+            for (jit::KernelSpec& spec : plan::activation_kernels(activation, options.problems, facts)) {
+                add(std::move(spec), facts.arch);
+            }
         }
         for (const Problem& problem : options.problems) {
             for (const std::int64_t T : tokens) {

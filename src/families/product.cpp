@@ -21,7 +21,7 @@ Product forward_product(const Problem& problem) {
     return product;
 }
 
-Product dx_product(const Problem& problem, bool wants_dgates) {
+Product dx_product(const Problem& problem, bool before_gates) {
     const bool summed = problem.x_rows == RowOrder::token;
     const bool ekn = problem.weight_layout == WeightLayout::ekn;
     Product product;
@@ -34,7 +34,7 @@ Product dx_product(const Problem& problem, bool wants_dgates) {
     product.weight_out_contiguous = !ekn;
     product.weight_row_stride = ekn ? problem.N : problem.K;
     product.lora_out_contiguous = true;
-    product.gates = problem.gates && !wants_dgates && !summed;
+    product.gates = problem.gates && !before_gates && !summed;
     return product;
 }
 

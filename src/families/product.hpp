@@ -35,7 +35,7 @@ struct Product {
 
 /// dx_i = g_f (dy_i W_e^T + yb_i A_e). The gate is left to a kernel that follows, if there is one: that of dgates, or
 /// the sum over a token's rows.
-[[nodiscard]] Product dx_product(const Problem& problem, bool wants_dgates);
+[[nodiscard]] Product dx_product(const Problem& problem, bool before_gates);
 
 /// xa_i = scaling x_i A_e^T, A packed or direct as [E, padded rank, K].
 [[nodiscard]] Product xa_product(const Problem& problem);

@@ -80,14 +80,21 @@ Step gate_gradient_step(const Problem& problem, bool vectors, const GateGradient
 }
 
 Step activation_step(const Problem& problem, const RowShape& shape, const ActivationWork& work) {
-    Step step = row_step("activation", {{"WIDTH", shape.width},
-                                        {"VECTOR", shape.vectors},
-                                        {"ACTIVATION", static_cast<int>(work.activation)},
-                                        {"INTERLEAVED", work.layout == GateLayout::interleaved},
-                                        {"BACKWARD", work.direction == ActivationWork::Direction::backward},
-                                        {"WRITES_A", work.writes_a},
-                                        {"Element", type_name(problem.dtype)}});
-    step.column_tiles = activation_segments(units_of(problem.dtype, shape)).count;
+    std::vector<jit::Constant> constants{{"WIDTH", shape.width},
+                                         {"VECTOR", shape.vectors},
+                                         {"ACTIVATION", static_cast<int>(work.activation)},
+                                         {"INTERLEAVED", work.layout == GateLayout::interleaved},
+                                         {"BACKWARD", work.direction == ActivationWork::Direction::backward},
+                                         {"WRITES_A", work.writes_a},
+                                         {"HAS_GATES", work.gates},
+                                         {"Element", type_name(problem.dtype)}};
+    if (work.gates) {
+        constants.emplace_back("Gate", type_name(problem.gate_dtype));
+        constants.emplace_back("Index", type_name(problem.index_dtype));
+    }
+    Step step = row_step("activation", std::move(constants));
+    // With gates a warp takes all of a row.
+    if (!work.gates) step.column_tiles = activation_segments(units_of(problem.dtype, shape)).count;
     return step;
 }
 

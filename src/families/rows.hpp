@@ -46,6 +46,7 @@ struct ActivationWork {
 
     Direction direction = Direction::forward;
     bool writes_a = true;  ///< the activation itself; always forward
+    bool gates = false;    ///< backward: the gates are applied to the gradient, and theirs is made
     Activation activation = Activation::swiglu;
     GateLayout layout = GateLayout::halves;
 

@@ -13,31 +13,58 @@ namespace {
 
 using Direction = families::ActivationWork::Direction;
 
-/// `da` and `dh` are given backward; `a` forward, and backward if it is wanted.
+/// All of it forward, and what is the same backward.
 template <class Args>
-void activation_cuda(const Engine& engine, Stream stream, const Problem& problem, const Args& args, const Tensor& da,
-                     const Tensor& dh, std::int64_t rows, std::int64_t width) {
-    if (rows == 0 || width == 0) return;
-    engine::CudaCall call(engine, stream);
-    const plan::Plan& plan = call.plan(
-        problem, plan::GatedActivation{.rows = {width, families::rows_aligned({&args.h, &args.a, &da, &dh})},
-                                       .work = {.direction = dh.given() ? Direction::backward : Direction::forward,
-                                                .writes_a = args.a.given(),
-                                                .activation = args.activation,
-                                                .layout = args.layout}});
+ActivationKernelArgs kernel_args(const Args& args, std::int64_t rows) {
     ActivationKernelArgs kernel{};
     kernel.h = args.h.data;
     kernel.h_stride = families::row_stride(args.h);
-    kernel.da = da.data;
-    kernel.da_stride = families::row_stride(da);
     kernel.a = args.a.data;
     kernel.a_stride = families::row_stride(args.a);
-    kernel.dh = dh.data;
-    kernel.dh_stride = families::row_stride(dh);
     kernel.alpha = args.alpha;
     kernel.limit = args.limit;
     kernel.rows = static_cast<int>(rows);
-    call.launcher().launch_rows(plan.at(plan::Role::activation), rows, kernel);
+    return kernel;
+}
+
+void launch(const Engine& engine, Stream stream, const Problem& problem, const plan::GatedActivation& request,
+            const ActivationKernelArgs& kernel) {
+    engine::CudaCall call(engine, stream);
+    const plan::Plan& plan = call.plan(problem, request);
+    call.launcher().launch_rows(plan.at(plan::Role::activation), kernel.rows, kernel);
+}
+
+void activation_cuda(const Engine& engine, Stream stream, const Problem& problem, const ActivationArgs& args,
+                     std::int64_t rows) {
+    const std::int64_t width = args.a.shape[1];
+    if (rows == 0 || width == 0) return;
+    const plan::GatedActivation request{
+        .rows = {width, families::rows_aligned({&args.h, &args.a})},
+        .work = {.direction = Direction::forward, .activation = args.activation, .layout = args.layout}};
+    launch(engine, stream, problem, request, kernel_args(args, rows));
+}
+
+void activation_backward_cuda(const Engine& engine, Stream stream, const Problem& problem,
+                              const ActivationBackwardArgs& args, std::int64_t rows) {
+    const std::int64_t width = args.da.shape[1];
+    if (rows == 0) return;
+    // Without columns the gates still have a gradient, which is zero.
+    if (width == 0 && !args.gates.given()) return;
+    const plan::GatedActivation request{.rows = {width, families::rows_aligned({&args.h, &args.a, &args.da, &args.dh})},
+                                        .work = {.direction = Direction::backward,
+                                                 .writes_a = args.a.given(),
+                                                 .gates = args.gates.given(),
+                                                 .activation = args.activation,
+                                                 .layout = args.layout}};
+    ActivationKernelArgs kernel = kernel_args(args, rows);
+    kernel.da = args.da.data;
+    kernel.da_stride = families::row_stride(args.da);
+    kernel.dh = args.dh.data;
+    kernel.dh_stride = families::row_stride(args.dh);
+    kernel.gates = args.gates.data;
+    kernel.scattered_idxs = args.sorted_scattered_idxs.data;
+    kernel.dgates = args.dgates.data;
+    launch(engine, stream, problem, request, kernel);
 }
 
 }  // namespace
@@ -48,7 +75,7 @@ void activation(const Engine& engine, Stream stream, const Problem& problem, con
     if (engine.backend() == Backend::cpu) {
         cpu::activation(engine.impl().threads, problem, args);
     } else {
-        ops::activation_cuda(engine, stream, problem, args, {}, {}, rows, args.a.shape[1]);
+        ops::activation_cuda(engine, stream, problem, args, rows);
     }
 }
 
@@ -58,7 +85,7 @@ void activation_backward(const Engine& engine, Stream stream, const Problem& pro
     if (engine.backend() == Backend::cpu) {
         cpu::activation_backward(engine.impl().threads, problem, args);
     } else {
-        ops::activation_cuda(engine, stream, problem, args, args.da, args.dh, rows, args.da.shape[1]);
+        ops::activation_backward_cuda(engine, stream, problem, args, rows);
     }
 }
 

@@ -33,8 +33,10 @@ void backward_input_cuda(const Engine& engine, Stream stream, const Problem& pro
     engine::CudaCall call(engine, stream);
     const Projection projection = projection_of(args, T);
     auto request = request_of<plan::BackwardInput>(problem, projection, call.unpack_limit());
-    request.wants_dgates = args.dgates.given();
-    if (request.wants_dgates) {
+    using Gates = plan::BackwardInput::Gates;
+    if (args.before_gates) request.gates = Gates::left_out;
+    if (args.dgates.given()) {
+        request.gates = Gates::differentiated;
         request.vector_rows = request.vector_rows && families::rows_aligned({&args.x});
         request.vector_bias = problem.bias && families::rows_aligned({&args.dy, &args.bias});
     }

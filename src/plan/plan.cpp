@@ -64,7 +64,7 @@ class Planner {
         add_unpack(request.unpack);
         add_product();
         const bool summed = problem_.x_rows == RowOrder::token;
-        if (request.wants_dgates) {
+        if (request.gates == BackwardInput::Gates::differentiated) {
             plan_.set(Role::gate_gradient,
                       families::gate_gradient_step(problem_, request.vector_rows,
                                                    {.left_rows = summed ? RowOrder::scattered : problem_.x_rows,

@@ -66,11 +66,18 @@ struct Forward {
 };
 
 struct BackwardInput {
+    /// What becomes of the gates.
+    enum class Gates : std::uint8_t {
+        applied,         ///< to dx, if there are any
+        differentiated,  ///< and applied: their gradient is wanted, too
+        left_out         ///< dx is that before them
+    };
+
     std::uint8_t bucket = 0;
     bool tensor_cores = false;
     bool vector_rows = false;  ///< rows of dx, and of x if dgates are wanted, 16-byte aligned
     bool vector_bias = false;  ///< the bias and the rows of dy, if dgates need them, 16-byte aligned
-    bool wants_dgates = false;
+    Gates gates = Gates::applied;
     families::Packing packing;
     std::optional<Unpack> unpack = {};
 

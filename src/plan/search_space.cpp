@@ -59,7 +59,7 @@ std::string slot_name(const Problem& problem, const Request& request, Role role)
     if (dx == nullptr) return "forward";
     // Whether the gate is applied on the way out is the one thing in which the kernels of dX differ between requests.
     const bool gated = problem.gates && problem.x_rows != RowOrder::token;
-    return gated && dx->wants_dgates ? "dx before gates" : "dx";
+    return gated && dx->gates != BackwardInput::Gates::applied ? "dx before gates" : "dx";
 }
 
 std::optional<NamedWork> work_called(const std::string& slot, const Problem& problem, std::uint8_t bucket) {
@@ -69,7 +69,8 @@ std::optional<NamedWork> work_called(const std::string& slot, const Problem& pro
         // What a step does not ask for, but a call may.
         if (auto dx = std::get_if<BackwardInput>(&request)) {
             BackwardInput other = *dx;
-            other.wants_dgates = !other.wants_dgates;
+            using Gates = BackwardInput::Gates;
+            other.gates = dx->gates == Gates::applied ? Gates::differentiated : Gates::applied;
             requests.emplace_back(other);
         } else if (auto lora = std::get_if<BackwardLora>(&request)) {
             BackwardLora one = *lora;

@@ -62,12 +62,12 @@ Forward aligned_forward(const Problem& problem, std::int64_t T) {
             .packing = {}};
 }
 
-BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, bool wants_dgates) {
+BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, BackwardInput::Gates gates) {
     return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
             .vector_rows = rows_are_whole_vectors(problem),
             .vector_bias = rows_are_whole_vectors(problem) && problem.bias,
-            .wants_dgates = wants_dgates,
+            .gates = gates,
             .packing = {}};
 }
 
@@ -87,7 +87,9 @@ std::optional<Unpack> aligned_unpack(const Problem& problem, std::uint64_t limit
 }
 
 std::vector<Request> step_requests(const Problem& problem, std::int64_t T) {
-    std::vector<Request> requests{aligned_forward(problem, T), aligned_backward_input(problem, T, problem.gates)};
+    using Gates = BackwardInput::Gates;
+    const Gates gates = problem.gates ? Gates::differentiated : Gates::applied;
+    std::vector<Request> requests{aligned_forward(problem, T), aligned_backward_input(problem, T, gates)};
     if (problem.R > 0) requests.emplace_back(aligned_backward_lora(problem, T));
     return requests;
 }
@@ -104,8 +106,10 @@ std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T
             CombineBackward{.rows = {problem.N, vectors}, .gated = true, .wants_dy = true, .wants_dgates = true});
     }
     kernels.add_with_packings(aligned_forward(problem, T));
-    kernels.add_with_packings(aligned_backward_input(problem, T, false));
-    if (problem.gates) kernels.add_with_packings(aligned_backward_input(problem, T, true));
+    using Gates = BackwardInput::Gates;
+    kernels.add_with_packings(aligned_backward_input(problem, T, Gates::applied));
+    // Those of dx before the gates are among these.
+    if (problem.gates) kernels.add_with_packings(aligned_backward_input(problem, T, Gates::differentiated));
     if (problem.R > 0) {
         BackwardLora lora = aligned_backward_lora(problem, T);
         kernels.add(lora);
@@ -115,23 +119,39 @@ std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T
     return kernels.take();
 }
 
-std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activation, const gpu::DeviceFacts& facts) {
+std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activation,
+                                                const std::vector<Problem>& problems, const gpu::DeviceFacts& facts) {
     using Direction = families::ActivationWork::Direction;
-    Problem problem;
-    problem.dtype = activation.dtype;
     const KnownChoices heuristic;
-    KernelSet kernels(problem, facts, heuristic);
     const bool vectors = activation.width * static_cast<std::int64_t>(size_of(activation.dtype)) % 16 == 0;
-    const auto add = [&](Direction direction, bool writes_a) {
-        kernels.add(GatedActivation{.rows = {activation.width, vectors},
-                                    .work = {.direction = direction,
-                                             .writes_a = writes_a,
-                                             .activation = activation.activation,
-                                             .layout = activation.layout}});
+    const GatedActivation forward{
+        .rows = {activation.width, vectors},
+        .work = {.direction = Direction::forward, .activation = activation.activation, .layout = activation.layout}};
+    std::vector<jit::KernelSpec> specs;
+    const auto add = [&](const Problem& problem, const GatedActivation& request) {
+        KernelSet kernels(problem, facts, heuristic);
+        kernels.add(request);
+        for (jit::KernelSpec& spec : kernels.take()) specs.push_back(std::move(spec));
     };
-    add(Direction::forward, true);
-    for (const bool writes_a : {false, true}) add(Direction::backward, writes_a);
-    return kernels.take();
+    const auto add_backward = [&](const Problem& problem, bool gates) {
+        GatedActivation backward = forward;
+        backward.work.direction = Direction::backward;
+        backward.work.gates = gates;
+        for (const bool writes_a : {false, true}) {
+            backward.work.writes_a = writes_a;
+            add(problem, backward);
+        }
+    };
+    Problem any;
+    any.dtype = activation.dtype;
+    add(any, forward);
+    add_backward(any, false);
+    for (const Problem& problem : problems) {
+        const bool takes = problem.gates && problem.x_rows == RowOrder::grouped && problem.K == activation.width &&
+                           problem.dtype == activation.dtype;
+        if (takes) add_backward(problem, true);
+    }
+    return specs;
 }
 
 }  // namespace smlora::plan

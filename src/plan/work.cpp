@@ -8,7 +8,8 @@ namespace {
 families::Product product_of(const Problem& problem, const Request& request, Role role) {
     if (role == Role::xa) return families::xa_product(problem);
     if (role == Role::yb) return families::yb_product(problem);
-    if (const auto* dx = std::get_if<BackwardInput>(&request)) return families::dx_product(problem, dx->wants_dgates);
+    if (const auto* dx = std::get_if<BackwardInput>(&request))
+        return families::dx_product(problem, dx->gates != BackwardInput::Gates::applied);
     return families::forward_product(problem);
 }
 

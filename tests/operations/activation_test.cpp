@@ -7,7 +7,9 @@
 #include <smlora/activation.hpp>
 #include <smlora/memory.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace smlora::test {
 namespace {
@@ -32,8 +34,8 @@ double off_kinks(double value) {
 
 class GatedActivation : public OnCases {
  protected:
-    [[nodiscard]] Array random_rows(const Projection& p, std::int64_t width, const char* what) const {
-        Array rows = p.rows_of(RowOrder::scattered, width);
+    [[nodiscard]] Array random_rows(const Projection& p, RowOrder order, std::int64_t width, const char* what) const {
+        Array rows = p.rows_of(order, width);
         const Random random = fresh(fmt::format("{}{}", what, width));
         rows.fill([&](std::int64_t i) { return off_kinks(1.5 * random.normal(static_cast<std::uint64_t>(i))); });
         return rows;
@@ -41,8 +43,8 @@ class GatedActivation : public OnCases {
 
     void expect_right(Activation kind, GateLayout layout, std::int64_t width) {
         const Projection p(engine(), test_case());
-        const Array h = random_rows(p, 2 * width, "h");
-        const Array da = random_rows(p, width, "da");
+        const Array h = random_rows(p, RowOrder::scattered, 2 * width, "h");
+        const Array da = random_rows(p, RowOrder::scattered, width, "da");
         Array a = p.rows_of(RowOrder::scattered, width);
         Array again = p.rows_of(RowOrder::scattered, width);
         Array dh = p.rows_of(RowOrder::scattered, 2 * width);
@@ -80,8 +82,8 @@ TEST_P(GatedActivation, ValuesAndGradientsOfEveryKind) {
 
 TEST_P(GatedActivation, GradientAloneIsTheSame) {
     const Projection p(engine(), test_case());
-    const Array h = random_rows(p, 96, "h");
-    const Array da = random_rows(p, 48, "da");
+    const Array h = random_rows(p, RowOrder::scattered, 96, "h");
+    const Array da = random_rows(p, RowOrder::scattered, 48, "da");
     Array a = p.rows_of(RowOrder::scattered, 48);
     Array with_a = p.rows_of(RowOrder::scattered, 96);
     Array alone = p.rows_of(RowOrder::scattered, 96);
@@ -105,7 +107,7 @@ TEST_P(GatedActivation, LargeValuesStayFinite) {
     Array h = p.rows_of(RowOrder::scattered, 64);
     // exp of these is beyond every type.
     h.fill([](std::int64_t i) { return i % 2 == 0 ? 3000.0 : -3000.0; });
-    const Array da = random_rows(p, 32, "da");
+    const Array da = random_rows(p, RowOrder::scattered, 32, "da");
     Array a = p.rows_of(RowOrder::scattered, 32);
     Array dh = p.rows_of(RowOrder::scattered, 64);
     for (const Activation kind : {Activation::swiglu, Activation::geglu, Activation::geglu_tanh}) {
@@ -117,6 +119,100 @@ TEST_P(GatedActivation, LargeValuesStayFinite) {
         }
     }
 }
+
+/// Grouped rows, whose gates are applied to the gradient and have one of their own.
+class ActivationGates : public GatedActivation {
+ protected:
+    void expect_right(Activation kind, std::int64_t width, bool writes_a) {
+        const Projection p(engine(), test_case());
+        const Array h = zero_where_left_out(p, random_rows(p, RowOrder::grouped, 2 * width, "h"));
+        const Array da = zero_where_left_out(p, random_rows(p, RowOrder::grouped, width, "da"));
+        Array a = p.rows_of(RowOrder::grouped, width);
+        Array dh = p.rows_of(RowOrder::grouped, 2 * width);
+        Array dgates = p.make_dgates();
+        ActivationBackwardArgs args{.h = h.view(),
+                                    .da = da.view(),
+                                    .dh = dh.view(),
+                                    .a = {},
+                                    .activation = kind,
+                                    .alpha = alpha,
+                                    .limit = limit};
+        if (writes_a) args.a = a.view();
+        args.gates = p.gates.view();
+        args.sorted_scattered_idxs = p.routing.sorted_scattered_idxs.view();
+        args.dgates = dgates.view();
+        activation_backward(engine(), {}, p.problem, args);
+        synchronize(engine(), {});
+        for (Array* output : {&a, &dh, &dgates}) {
+            output->download();
+            EXPECT_TRUE(output->untouched_outside());
+        }
+        Comparison of_a, of_dh, of_dgates;
+        Values actual, expected;
+        for (std::int64_t row = 0; row < p.M; ++row) {
+            const std::int64_t entry = p.host_routing.entry(row);
+            const Values gradient = da.row(row);
+            ActivatedRow right = activate_row(kind, GateLayout::halves, h.row(row), gradient, clamp);
+            actual.push_back(dgates.at(entry));
+            expected.push_back(std::inner_product(gradient.begin(), gradient.end(), right.a.begin(), 0.0));
+            for (double& value : right.dh) value *= p.gates.at(entry);
+            of_dh.add_group(dh.row(row), right.dh);
+            if (writes_a) of_a.add_group(a.row(row), right.a);
+            if (p.host_routing.left_out(entry)) {
+                EXPECT_EQ(dgates.at(entry), 0) << "entry " << entry << " is left out";
+            }
+        }
+        of_dgates.add_group(actual, expected);
+        const double tolerance = tolerance_of(p.problem.dtype);
+        EXPECT_TRUE(of_a.within(tolerance));
+        EXPECT_TRUE(of_dh.within(tolerance));
+        EXPECT_TRUE(of_dgates.within(std::max(tolerance, tolerance_of(p.problem.gate_dtype))));
+    }
+
+ private:
+    /// As the projections leave the rows of entries that are left out.
+    static Array zero_where_left_out(const Projection& p, Array rows) {
+        const std::int64_t width = rows.view().shape[1];
+        rows.fill([&, drawn = rows.values()](std::int64_t i) {
+            return p.host_routing.left_out(p.host_routing.entry(i / width)) ? 0.0 : drawn[static_cast<std::size_t>(i)];
+        });
+        return rows;
+    }
+};
+
+TEST_P(ActivationGates, AreAppliedAndHaveAGradient) {
+    for (const Activation kind : kinds) {
+        for (const std::int64_t width : widths) {
+            SCOPED_TRACE(fmt::format("{} {}", name(kind), width));
+            expect_right(kind, width, width % 2 == 0);
+        }
+    }
+}
+
+Cases gated_cases() {
+    const Problem p = with_gates(with_rows(shape(8, 96, 80, 16, 3), RowOrder::grouped, RowOrder::token), DType::fp32);
+    Problem bf16_gates = p;
+    bf16_gates.gate_dtype = DType::bf16;
+    bf16_gates.index_dtype = DType::int64;
+    const auto of = [&](DType dtype) {
+        Problem other = p;
+        other.dtype = other.adapter_dtype = dtype;
+        if (dtype == DType::fp64) other.gate_dtype = dtype;
+        return other;
+    };
+    return {
+        {.name = "fp32_gates", .problem = p, .T = 20},
+        {.name = "bf16_gates", .problem = bf16_gates, .T = 20, .left_out = 0.3},
+        {.name = "fp16", .problem = of(DType::fp16), .T = 20},
+        {.name = "fp32", .problem = of(DType::fp32), .T = 20},
+        {.name = "fp64", .problem = of(DType::fp64), .T = 20},
+        {.name = "rows_apart", .problem = p, .T = 20, .row_gap = 5, .shift = 3},
+        {.name = "one_token", .problem = p, .T = 1},
+        {.name = "all_left_out", .problem = p, .T = 5, .left_out = 1},
+        {.name = "no_token", .problem = p, .T = 0},
+    };
+}
+SMLORA_ON_CASES(Small, ActivationGates, gated_cases());
 
 Cases activation_cases() {
     const Problem p = shape(8, 96, 80, 16, 3);

@@ -54,6 +54,24 @@ TEST_P(BackwardInputOptional, OutputsDoNotChangeDx) {
     EXPECT_TRUE(dx.same_bits(all.dx));
 }
 
+TEST_P(BackwardInputOptional, DxMayBeThatBeforeTheGates) {
+    for (const RowOrder x_rows : {RowOrder::grouped, RowOrder::scattered}) {
+        Projection p(
+            engine(),
+            {.problem = with_gates(with_rows(shape(4, 96, 80, 16, 2), x_rows, RowOrder::token), DType::fp32), .T = 50});
+        Array dx = p.make_dx();
+        BackwardInputArgs args = p.backward_input_args();
+        args.gates = {};
+        args.before_gates = true;
+        args.dx = dx.view();
+        backward_input(engine(), {}, p.problem, args);
+        synchronize(engine(), {});
+        dx.download();
+        p.problem.gates = false;  // what is expected
+        expect_dx(p, dx);
+    }
+}
+
 TEST_P(BackwardInputOptional, AdapterMayBeAbsent) {
     Projection p(engine(), {.problem = shape(4, 96, 80, 0, 2), .T = 50});
     expect_dx(p, run_backward_input(p).dx);

@@ -6,7 +6,7 @@ import pytest
 import smlora
 import torch
 import torch.nn.functional as F
-from reference import assert_close, random_choices
+from reference import OperatorsSeen, assert_close, random_choices
 from torch.library import opcheck
 
 KINDS = ["swiglu", "geglu", "geglu_tanh", "reglu", "swiglu_clamped"]
@@ -46,7 +46,10 @@ def test_activation_as_an_operator(device, kind):
     numbers = smlora.Activation(kind, True, ALPHA, LIMIT).numbers()
     h = torch.randn(6, 8, device=device, requires_grad=True)
     opcheck(torch.ops.smlora.activation.default, (h, *numbers))
-    opcheck(torch.ops.smlora.activation_backward.default, (h.detach(), torch.randn(6, 4, device=device), *numbers, True))
+    da, gates = torch.randn(6, 4, device=device), torch.rand(3, 2, device=device)
+    entries = torch.randperm(6, device=device)
+    opcheck(torch.ops.smlora.activation_backward.default, (h.detach(), da, *numbers, True, None, None))
+    opcheck(torch.ops.smlora.activation_backward.default, (h.detach(), da, *numbers, False, gates, entries))
     if device.type == "cpu":
         assert torch.autograd.gradcheck(lambda h: smlora.gated_activation(h, kind), (h.detach().double().requires_grad_(),))
 
@@ -67,7 +70,7 @@ class Mlp:
     E, K, I, N, R, TOP_K, T = 5, 24, 16, 32, 4, 2, 13
     scalings = 0.5, 1.5
 
-    def __init__(self, device, dtype=torch.float32, left_out=False, activation="swiglu"):
+    def __init__(self, device, dtype=torch.float32, left_out=False, activation="swiglu", biased=True):
         E, K, I, N, R = self.E, self.K, self.I, self.N, self.R
         shapes = [(self.T, K), (E, K, 2 * I), (E, R, K), (E, 2 * I, R), (E, 2 * I), (E, I, N), (E, R, I), (E, N, R), (E, N)]
 
@@ -77,6 +80,9 @@ class Mlp:
         self.leaves = [leaf(*shape) for shape in shapes]
         gates = torch.rand(self.T, self.TOP_K, dtype=torch.float64) + 0.1
         self.leaves.append(gates.to(device, dtype).requires_grad_())
+        if not biased:
+            self.leaves = [None if name in ("b1", "b2") else leaf for name, leaf in zip(NAMES, self.leaves, strict=True)]
+        self.names = [name for name, leaf in zip(NAMES, self.leaves, strict=True) if leaf is not None]
         self.activation = activation
         self.choices = random_choices(self.T, self.TOP_K, E, device, left_out)
         self.routing = smlora.route(self.choices, E)
@@ -88,8 +94,12 @@ class Mlp:
             gate_up_lora=smlora.Adapter(A1, B1, self.scalings[0]), down_lora=(A2, B2, self.scalings[1])
         )
 
+    @property
+    def trained(self):
+        return [leaf for leaf in self.leaves if leaf is not None]
+
     def reference(self):
-        leaves = [leaf.detach().double().requires_grad_() for leaf in self.leaves]
+        leaves = [None if leaf is None else leaf.detach().double().requires_grad_() for leaf in self.leaves]
         x, W1, A1, B1, b1, W2, A2, B2, b2, gates = leaves
         from smlora._activation import as_activation
 
@@ -100,53 +110,76 @@ class Mlp:
             e = e.clamp_min(0)
 
             def project(x, W, A, B, b, scaling, e=e):
-                base = torch.einsum("tk,tkn->tn", x, W[e]) + b[e]
+                base = torch.einsum("tk,tkn->tn", x, W[e]) + (0 if b is None else b[e])
                 return base + scaling * torch.einsum("tk,trk,tnr->tn", x, A[e], B[e])
 
             a = plain_activation(project(x, W1, A1, B1, b1, self.scalings[0]), as_activation(self.activation))
             out = out + there * gates[:, j, None] * project(a, W2, A2, B2, b2, self.scalings[1])
-        return out, leaves
+        return out, [leaf for leaf in leaves if leaf is not None]
 
 
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("activation", [*KINDS, smlora.GPT_OSS])
-def test_outputs_and_gradients(device, activation):
-    mlp = Mlp(device, left_out=True, activation=activation)
+def test_outputs_and_gradients(device, activation, biased):
+    mlp = Mlp(device, left_out=True, activation=activation, biased=biased)
     out, (expected, leaves) = mlp(), mlp.reference()
     assert_close(out, expected, torch.float32)
     dout = torch.randn_like(out)
-    got = torch.autograd.grad(out, mlp.leaves, dout)
+    got = torch.autograd.grad(out, mlp.trained, dout)
     wanted = torch.autograd.grad(expected, leaves, dout.double())
-    for name, gradient, reference in zip(NAMES, got, wanted, strict=True):
+    for name, gradient, reference in zip(mlp.names, got, wanted, strict=True):
         assert_close(gradient, reference, torch.float32, name)
 
 
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_outputs_and_gradients_in_16_bits(device, dtype):
-    mlp = Mlp(device, dtype)
+def test_outputs_and_gradients_in_16_bits(device, dtype, biased):
+    mlp = Mlp(device, dtype, biased=biased)
     out, (expected, leaves) = mlp(), mlp.reference()
-    got = torch.autograd.grad(out.float().sum(), mlp.leaves)
+    got = torch.autograd.grad(out.float().sum(), mlp.trained)
     wanted = torch.autograd.grad(expected.sum(), leaves)
     # h, a and their gradients are rounded on the way: three or four roundings of one size.
     assert_close(out, expected, dtype, factor=2)
-    for name, gradient, reference in zip(NAMES, got, wanted, strict=True):
+    for name, gradient, reference in zip(mlp.names, got, wanted, strict=True):
         assert_close(gradient, reference, dtype, name, factor=2)
 
 
-def test_gradcheck_in_double():
-    mlp = Mlp("cpu", torch.float64, left_out=True)
-    assert torch.autograd.gradcheck(lambda *leaves: mlp(leaves), mlp.leaves)
+@pytest.mark.parametrize("biased", [True, False])
+def test_gradcheck_in_double(biased):
+    mlp = Mlp("cpu", torch.float64, left_out=True, biased=biased)
+
+    def of_trained(*leaves):
+        left = iter(leaves)
+        return mlp([None if leaf is None else next(left) for leaf in mlp.leaves])
+
+    assert torch.autograd.gradcheck(of_trained, mlp.trained)
 
 
-def test_every_subset_of_trained_tensors_gives_the_same_gradients():
-    """A sample of the 1023, with those of a single tensor among them."""
-    mlp = Mlp("cpu", torch.float64, left_out=True)
-    full = dict(zip(NAMES, torch.autograd.grad(mlp().square().sum(), mlp.leaves), strict=True))
-    subsets = [[name] for name in NAMES] + [random.sample(NAMES, random.randint(2, 9)) for _ in range(60)]
+@pytest.mark.parametrize("biased", [True, False])
+def test_every_subset_of_trained_tensors_gives_the_same_gradients(biased):
+    """A sample of all, with those of a single tensor among them."""
+    mlp = Mlp("cpu", torch.float64, left_out=True, biased=biased)
+    names = mlp.names
+    full = dict(zip(names, torch.autograd.grad(mlp().square().sum(), mlp.trained), strict=True))
+    subsets = [[name] for name in names] + [random.sample(names, random.randint(2, 7)) for _ in range(60)]
     for subset in subsets:
-        leaves = [leaf.detach().requires_grad_(name in subset) for name, leaf in zip(NAMES, mlp.leaves, strict=True)]
+        leaves = [
+            None if leaf is None else leaf.detach().requires_grad_(name in subset)
+            for name, leaf in zip(NAMES, mlp.leaves, strict=True)
+        ]
         trained = {name: leaf for name, leaf in zip(NAMES, leaves, strict=True) if name in subset}
         for name, got in zip(trained, torch.autograd.grad(mlp(leaves).square().sum(), list(trained.values()))):
             torch.testing.assert_close(got, full[name], msg=f"{name} of {subset}")
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_activation_is_read_once_in_backward_unless_a_bias_has_a_part_in_the_gates(device, biased):
+    mlp = Mlp(device, biased=biased)
+    out = mlp().sum()
+    with OperatorsSeen() as seen:
+        out.backward()
+    assert ("activation_rows" in seen.results) == biased
+    assert (seen.results["activation_backward"][2].numel() > 0) == (not biased)
 
 
 def test_what_is_kept_for_backward(device):

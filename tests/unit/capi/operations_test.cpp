@@ -194,6 +194,16 @@ TEST_F(COperations, ActivationAndItsGradients) {
     c_backward.dh = to_c(dh.c.view());
     ASSERT_EQ(smlora_activation_backward(c_engine, nullptr, &c_problem, &c_backward), SMLORA_OK) << smlora_last_error();
     dh.expect_same();
+
+    const Twice dgates([&] { return p.make_dgates(); });
+    backward.gates = p.gates.view();
+    backward.sorted_scattered_idxs = p.routing.sorted_scattered_idxs.view();
+    backward.dgates = dgates.cpp.view();
+    activation_backward(engine(), {}, problem, backward);
+    c_backward = to_c<smlora_activation_backward_args>(backward);
+    c_backward.dgates = to_c(dgates.c.view());
+    ASSERT_EQ(smlora_activation_backward(c_engine, nullptr, &c_problem, &c_backward), SMLORA_OK) << smlora_last_error();
+    dgates.expect_same();
 }
 
 TEST_F(COperations, CombineAndItsGradients) {

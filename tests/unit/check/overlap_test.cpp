@@ -229,15 +229,19 @@ struct ActivatedBackward {
     ActivationBackwardArgs args{.h = tensor(DType::fp16, {M, 16}),
                                 .da = tensor(DType::fp16, {M, 8}),
                                 .dh = tensor(DType::fp16, {M, 16}),
-                                .a = tensor(DType::fp16, {M, 8})};
+                                .a = tensor(DType::fp16, {M, 8}),
+                                .gates = tensor(DType::fp32, {T, top_k}),
+                                .sorted_scattered_idxs = tensor(DType::int64, {M}),
+                                .dgates = tensor(DType::fp32, {T, top_k})};
     std::int64_t validate() const { return validate_activation_backward(problem, args, Backend::cpu); }
 };
 
 TEST(Outputs, OfActivationsAreApart) {
     expect_apart<Activated>({SMLORA_ARGUMENT(Activated, a)}, {SMLORA_ARGUMENT(Activated, h)});
     using Call = ActivatedBackward;
-    expect_apart<Call>({SMLORA_ARGUMENT(Call, dh), SMLORA_ARGUMENT(Call, a)},
-                       {SMLORA_ARGUMENT(Call, h), SMLORA_ARGUMENT(Call, da)});
+    expect_apart<Call>({SMLORA_ARGUMENT(Call, dh), SMLORA_ARGUMENT(Call, a), SMLORA_ARGUMENT(Call, dgates)},
+                       {SMLORA_ARGUMENT(Call, h), SMLORA_ARGUMENT(Call, da), SMLORA_ARGUMENT(Call, gates),
+                        SMLORA_ARGUMENT(Call, sorted_scattered_idxs)});
 }
 
 TEST(Outputs, ThatAreSlicesOfOneBufferAreTaken) {

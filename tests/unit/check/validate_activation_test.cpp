@@ -80,5 +80,40 @@ TEST(ValidateActivationBackward, NamesWhatIsWrong) {
                           {"da: expected fp16, got bf16", [](Call& c) { c.args.da.dtype = DType::bf16; }}});
 }
 
+/// With gates, which come by token: M rows.
+struct ActivateBackwardWithGates {
+    Problem problem = sound_problem();
+    ActivationBackwardArgs args{.h = tensor(DType::fp16, {M, 14}),
+                                .da = tensor(DType::fp16, {M, 7}),
+                                .dh = tensor(DType::fp16, {M, 14}),
+                                .a = tensor(DType::fp16, {M, 7}),
+                                .gates = tensor(DType::fp32, {T, top_k}),
+                                .sorted_scattered_idxs = tensor(DType::int64, {M}),
+                                .dgates = tensor(DType::fp32, {T, top_k})};
+    Backend backend = Backend::cpu;
+    std::int64_t validate() const { return validate_activation_backward(problem, args, backend); }
+};
+
+TEST(ValidateActivationBackward, NamesWhatIsWrongOfGates) {
+    using Call = ActivateBackwardWithGates;
+    EXPECT_EQ(Call().validate(), M);
+    expect_tensor_checked<Call>(
+        "gates", [](Call& c) -> Tensor& { return c.args.gates; }, "[T, top_k] = [3, 2]", "fp32", false);
+    expect_tensor_checked<Call>(
+        "dgates", [](Call& c) -> Tensor& { return c.args.dgates; }, "[T, top_k] = [3, 2]", "fp32", false);
+    expect_tensor_checked<Call>(
+        "sorted_scattered_idxs", [](Call& c) -> Tensor& { return c.args.sorted_scattered_idxs; }, "[rows] = [6]",
+        "int64", false);
+    expect_refused<Call>({{"dgates: expected to be given with gates, not given", [](Call& c) { c.args.dgates = {}; }},
+                          {"sorted_scattered_idxs: expected to be given with gates, not given",
+                           [](Call& c) { c.args.sorted_scattered_idxs = {}; }},
+                          {"sorted_scattered_idxs: expected not to be given without gates, got shape [6]",
+                           [](Call& c) { c.args.gates = c.args.dgates = {}; }},
+                          {"dgates: expected not to be given without gates, got shape [3, 2]",
+                           [](Call& c) { c.args.gates = c.args.sorted_scattered_idxs = {}; }},
+                          {"da: expected a multiple of problem.top_k = 4 rows with gates, got 6",
+                           [](Call& c) { c.problem.top_k = 4; }}});
+}
+
 }  // namespace
 }  // namespace smlora::check::test

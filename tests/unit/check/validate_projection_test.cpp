@@ -185,12 +185,26 @@ TEST(ValidateBackwardInput, TakesWhatIsSound) {
               c.args.dx = tensor(DType::fp16, {M, K});
               c.args.x = tensor(DType::fp16, {M, K});
           }},
+         {"dx before the gates",
+          [](Call& c) {
+              c.args.before_gates = true;
+              c.args.gates = c.args.dgates = c.args.x = {};
+              c.problem.x_rows = RowOrder::scattered;
+              c.args.dx = tensor(DType::fp16, {M, K});
+          }},
          {"grouped dy without gates", [](Call& c) {
               c.problem.y_rows = RowOrder::grouped;
               c.problem.gates = false;
               c.args.gates = c.args.dgates = {};
               c.args.dy = tensor(DType::fp16, {M, N});
           }}});
+}
+
+void ask_before_gates(BackwardInput& c) {
+    c.args.before_gates = true;
+    c.problem.x_rows = RowOrder::grouped;
+    c.args.dx = tensor(DType::fp16, {M, K});
+    c.args.x = tensor(DType::fp16, {M, K});
 }
 
 TEST(ValidateBackwardInput, NamesWhatIsWrong) {
@@ -205,6 +219,22 @@ TEST(ValidateBackwardInput, NamesWhatIsWrong) {
         "dgates", [](Call& c) -> Tensor& { return c.args.dgates; }, "[T, top_k] = [3, 2]", "fp32", false);
     expect_tensor_checked<Call>(
         "x", [](Call& c) -> Tensor& { return c.args.x; }, "[T, K] = [3, 24]", "fp16", false);
+    expect_refused<Call>({{"before_gates: expected false unless problem.gates is true and problem.x_rows is grouped or "
+                           "scattered, got true "
+                           "with gates = true and x_rows = token",
+                           [](Call& c) { c.args.before_gates = true; }},
+                          {"before_gates: expected false unless problem.gates is true and problem.x_rows is grouped or "
+                           "scattered, got true "
+                           "with gates = false and x_rows = grouped",
+                           [](Call& c) {
+                               ask_before_gates(c);
+                               c.problem.gates = false;
+                           }},
+                          {"gates: expected not to be given with before_gates, got shape [3, 2]", ask_before_gates},
+                          {"dgates: expected not to be given with before_gates, got shape [3, 2]", [](Call& c) {
+                               ask_before_gates(c);
+                               c.args.gates = {};
+                           }}});
     expect_refused<Call>({{"dy: expected [T, N] = [3, 40], got [3, 24]",
                            [](Call& c) {
                                c.args.dy = tensor(DType::fp16, {T, K});

@@ -86,10 +86,11 @@ void add_combine(std::vector<KernelSpec>& specs, const char* element, bool vecto
 
 void add_activation(std::vector<KernelSpec>& specs, const char* element, bool vector_rows) {
     for (const int kind : {0, 1, 2, 3, 4}) {
-        for (const bool backward : {false, true}) {
+        for (const auto& [backward, gates] : {std::pair{false, false}, {true, false}, {true, true}}) {
             const Constants constants{
                 {"WIDTH", 768},         {"VECTOR", vector_rows}, {"ACTIVATION", kind}, {"INTERLEAVED", kind == 4},
-                {"BACKWARD", backward}, {"WRITES_A", 1},         {"Element", element}};
+                {"BACKWARD", backward}, {"WRITES_A", 1},         {"HAS_GATES", gates}, {"Element", element},
+                {"Gate", "float"},      {"Index", "int"}};
             specs.push_back(spec("activation", constants));
             if (!vector_rows) specs.push_back(spec("activation_reference", constants));
         }
