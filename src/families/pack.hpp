@@ -1,9 +1,11 @@
 // Repacking an adapter's matrices for the kernels that read them.
 #pragma once
 
+#include "args/pack_adapter.h"
 #include "families/adapter.hpp"
 #include "families/launcher.hpp"
 #include "families/step.hpp"
+#include "gpu/device.hpp"
 
 #include <smlora/problem.hpp>
 #include <smlora/tensor.hpp>
@@ -13,13 +15,20 @@
 
 namespace smlora::families {
 
-/// The dimension of a matrix [E, outer, inner] with the smallest stride. The numbers are the template's.
-enum class Fastest : std::uint8_t { inner = 0, outer = 1, expert = 2 };
+using pack_adapter::Fastest;
 
-/// Which matrices must be repacked before the kernels can read them, and how those lie; nothing for one that need not.
+/// How a matrix lies that must be repacked, as the kernel is specialised for it.
+struct PackWork {
+    Fastest fastest = Fastest::inner;
+    bool vectors = false;  ///< 16 bytes at once: with inner fastest of the matrix, else of its packed rows
+
+    friend bool operator==(const PackWork&, const PackWork&) = default;
+};
+
+/// Which matrices must be repacked before the kernels can read them; nothing for one that need not.
 struct Packing {
-    std::optional<Fastest> a;
-    std::optional<Fastest> b;
+    std::optional<PackWork> a;
+    std::optional<PackWork> b;
 
     friend bool operator==(const Packing&, const Packing&) = default;
 };
@@ -27,8 +36,12 @@ struct Packing {
 /// For the matrices that a call reads; one that it does not read is not given.
 [[nodiscard]] Packing packing_of(const Problem& problem, const Tensor& A, const Tensor& B, bool tensor_cores);
 
-[[nodiscard]] Step pack_a_step(const Problem& problem, Fastest fastest);
-[[nodiscard]] Step pack_b_step(const Problem& problem, Fastest fastest);
+/// How an adapter [E, R, K] or [E, N, R] lies that is contiguous and 16-byte aligned.
+[[nodiscard]] PackWork aligned_pack_a(const Problem& problem);
+[[nodiscard]] PackWork aligned_pack_b(const Problem& problem);
+
+[[nodiscard]] Step pack_a_step(const Problem& problem, const PackWork& work, const gpu::DeviceFacts& facts);
+[[nodiscard]] Step pack_b_step(const Problem& problem, const PackWork& work, const gpu::DeviceFacts& facts);
 
 /// Bytes of the packed A [E, padded rank, K] or B [E, N, padded rank].
 [[nodiscard]] std::int64_t packed_a_bytes(const Problem& problem);

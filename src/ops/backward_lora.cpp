@@ -131,13 +131,12 @@ void backward_lora(const Engine& engine, Stream stream, const Problem& problem, 
 std::size_t backward_lora_workspace(const Engine& engine, const Problem& problem, std::int64_t T) {
     check::validate_tokens(problem, T);
     if (engine.backend() == Backend::cpu || problem.R == 0) return 0;
-    using families::Fastest;
     const plan::BackwardLora everything{.tensor_cores = true,
                                         .wants_da = true,
                                         .wants_db = true,
                                         .needs_xa = true,
                                         .needs_yb = true,
-                                        .packing = {Fastest::inner, Fastest::inner}};
+                                        .packing = {families::PackWork{}, families::PackWork{}}};
     return ops::scratch_of(problem, T * problem.top_k, everything).memory.bytes();
 }
 

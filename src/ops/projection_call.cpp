@@ -86,7 +86,7 @@ Tensor plain_weights(const Problem& problem, const Weight& W) {
 
 std::size_t projection_workspace(const Engine& engine, const Problem& problem, std::int64_t T, Direction direction) {
     families::Packing packing;
-    if (problem.R > 0) packing = {families::Fastest::inner, families::Fastest::inner};
+    if (problem.R > 0) packing = {families::PackWork{}, families::PackWork{}};
     const bool quantised = problem.weights.encoding != Encoding::plain;
     const std::int64_t unpacked = quantised ? families::slice_experts(problem, engine.impl().unpack_limit) : 0;
     return projection_scratch(problem, T * problem.top_k, direction, packing, false, unpacked).memory.bytes();

@@ -101,8 +101,8 @@ class Planner {
     }
 
     void add_packing(const families::Packing& packing) {
-        if (packing.a) plan_.set(Role::pack_a, families::pack_a_step(problem_, *packing.a));
-        if (packing.b) plan_.set(Role::pack_b, families::pack_b_step(problem_, *packing.b));
+        if (packing.a) plan_.set(Role::pack_a, families::pack_a_step(problem_, *packing.a, facts_));
+        if (packing.b) plan_.set(Role::pack_b, families::pack_b_step(problem_, *packing.b, facts_));
     }
 
     void add_unpack(const std::optional<Unpack>& unpack) {

@@ -28,13 +28,12 @@ class KernelSet {
     /// job brings.
     template <class Projection>
     void add_with_packings(Projection request) {
-        using families::Fastest;
         if constexpr (requires { request.unpack; }) request.unpack = unpack_;
         if (problem_.R == 0) return add(request);
         if (problem_.adapter_dtype == problem_.dtype && problem_.R % 8 == 0) add(request);
-        request.packing = {Fastest::inner, Fastest::inner};
+        request.packing = {families::aligned_pack_a(problem_), families::aligned_pack_b(problem_)};
         add(request);
-        request.packing.b = Fastest::expert;
+        request.packing.b = families::PackWork{.fastest = families::Fastest::expert, .vectors = true};
         add(request);
     }
 

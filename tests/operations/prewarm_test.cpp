@@ -52,6 +52,14 @@ TEST_F(Prewarming, CoversAStepOfEveryEncoding) {
     }
 }
 
+TEST_F(Prewarming, CoversAdaptersThatArePacked) {
+    for (const std::int64_t R : {1, 12, 17}) {
+        const Problem p = with_adapter(shape(5, 64, 96, R, 2), DType::fp32);
+        expect_covered(p, AdapterLayout::contiguous);
+        expect_covered(p, AdapterLayout::peft);
+    }
+}
+
 TEST_F(Prewarming, CoversSlicesOfExperts) {
     const Problem p = with_weights(with(shape(5, 64, 96, 8, 2), WeightLayout::enk), usual_format(Encoding::mxfp4));
     // Two experts at once, of which the last slice lacks one.

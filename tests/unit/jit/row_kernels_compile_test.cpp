@@ -11,6 +11,7 @@
 #include <exception>
 #include <initializer_list>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -96,15 +97,22 @@ void add_activation(std::vector<KernelSpec>& specs, const char* element, bool ve
     }
 }
 
-void add_packing(std::vector<KernelSpec>& specs, const char* element) {
+/// `arch`: on sm_90a registers are allotted for all threads that a multiprocessor holds, where no tile turns.
+void add_packing(std::vector<KernelSpec>& specs, const char* element, bool vectors, std::string_view arch) {
     for (const int fastest : {0, 1, 2}) {
-        const Constants types{{"THREADS", 256}, {"FASTEST", fastest}, {"Source", "float"}, {"Element", element}};
-        for (Constants shape :
-             {Constants{{"E", 128}, {"OUTER", 17}, {"INNER", 2048}, {"OUTER_PAD", 24}, {"INNER_PAD", 2048}},
-              Constants{{"E", 5}, {"OUTER", 80}, {"INNER", 3}, {"OUTER_PAD", 80}, {"INNER_PAD", 8}}}) {
-            shape.insert(shape.end(), types.begin(), types.end());
-            specs.push_back(spec("pack_adapter", shape));
-            specs.push_back(spec("pack_adapter_reference", shape));
+        for (const char* source : {"float", element}) {
+            const Constants types{
+                {"THREADS", 256}, {"FASTEST", fastest}, {"VECTOR", vectors}, {"Source", source}, {"Element", element}};
+            for (Constants shape :
+                 {Constants{{"E", 128}, {"OUTER", 17}, {"INNER", 2048}, {"OUTER_PAD", 24}, {"INNER_PAD", 2048}},
+                  Constants{{"E", 128}, {"OUTER", 1536}, {"INNER", 16}, {"OUTER_PAD", 1536}, {"INNER_PAD", 16}},
+                  Constants{{"E", 5}, {"OUTER", 80}, {"INNER", 8}, {"OUTER_PAD", 80}, {"INNER_PAD", 16}}}) {
+                shape.insert(shape.end(), types.begin(), types.end());
+                KernelSpec packing = spec("pack_adapter", shape);
+                if (fastest == 0 && arch == "sm_90a") packing.min_blocks = 8;
+                specs.push_back(packing);
+                if (!vectors) specs.push_back(spec("pack_adapter_reference", shape));
+            }
         }
     }
 }
@@ -184,7 +192,7 @@ void add_unpacking(std::vector<KernelSpec>& specs, const char* element, bool vec
     }
 }
 
-std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements) {
+std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements, std::string_view arch) {
     std::vector<KernelSpec> specs;
     add_routes(specs);
     for (const char* element : elements) {
@@ -193,8 +201,8 @@ std::vector<KernelSpec> variants_of(std::initializer_list<const char*> elements)
             add_combine(specs, element, vector_rows);
             add_activation(specs, element, vector_rows);
             add_unpacking(specs, element, vector_rows);
+            add_packing(specs, element, vector_rows, arch);
         }
-        add_packing(specs, element);
         add_product_references(specs, element);
     }
     return specs;
@@ -221,11 +229,11 @@ void expect_compiled(const std::vector<KernelSpec>& specs, const char* arch_name
 }
 
 TEST(RowKernelsCompile, EveryVariantOfEveryType) {
-    expect_compiled(variants_of({"smlora::bf16", "smlora::fp16", "float"}), "sm_90a");
+    expect_compiled(variants_of({"smlora::bf16", "smlora::fp16", "float"}, "sm_90a"), "sm_90a");
 }
 
 TEST(RowKernelsCompile, TheOldestAndTheNewestArchitecture) {
-    for (const char* arch : {"sm_80", "sm_120a"}) expect_compiled(variants_of({"smlora::fp16"}), arch);
+    for (const char* arch : {"sm_80", "sm_120a"}) expect_compiled(variants_of({"smlora::fp16"}, arch), arch);
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ TEST(PlanTable, FindsWhatWasInserted) {
 
 /// Keys that differ from `key` in one thing each.
 std::vector<PlanKey> others_than(const PlanKey& key) {
-    std::vector<PlanKey> keys(11, key);
+    std::vector<PlanKey> keys(12, key);
     keys[0].problem.bias = true;
     keys[1].problem.adapter_dtype = DType::fp32;
     keys[2].problem.weight_layout = WeightLayout::enk;
@@ -51,10 +51,11 @@ std::vector<PlanKey> others_than(const PlanKey& key) {
     std::get<Forward>(keys[4].request).bucket += 1;
     std::get<Forward>(keys[5].request).tensor_cores = false;
     std::get<Forward>(keys[6].request).vector_rows = false;
-    std::get<Forward>(keys[7].request).packing.a = families::Fastest::inner;
-    std::get<Forward>(keys[8].request).packing.b = families::Fastest::inner;
-    std::get<Forward>(keys[9].request).packing.b = families::Fastest::expert;
-    keys[10].request = step_requests(a_problem(), 64).at(1);
+    std::get<Forward>(keys[7].request).packing.a = families::PackWork{};
+    std::get<Forward>(keys[8].request).packing.b = families::PackWork{};
+    std::get<Forward>(keys[9].request).packing.b = families::PackWork{.fastest = families::Fastest::expert};
+    std::get<Forward>(keys[10].request).packing.b = families::PackWork{.vectors = true};
+    keys[11].request = step_requests(a_problem(), 64).at(1);
     return keys;
 }
 
