@@ -60,12 +60,12 @@ SHAPES = [
 
 
 class Inputs:
-    """One set of operands on the GPU. W [E, K, N], A [E, R, K], B [E, N, R]; x [T, K] and dy [M, N] in the order of the
+    """One set of operands on the device of `generator`. W [E, K, N], A [E, R, K], B [E, N, R]; x [T, K] and dy [M, N] in the order of the
     choices. `skew`: "uniform" routing, "zipf" (expert e with weight 1 / (e + 1)), or "one" expert for everything."""
 
     def __init__(self, shape, skew, generator, dtype=torch.bfloat16):
         def normal(*size, scale=1.0):
-            values = torch.empty(size, dtype=dtype, device="cuda")
+            values = torch.empty(size, dtype=dtype, device=generator.device)
             return values.normal_(0, scale, generator=generator)
 
         self.shape = shape
@@ -75,14 +75,14 @@ class Inputs:
         self.A = normal(shape.E, shape.R, shape.K, scale=0.05)
         self.B = normal(shape.E, shape.N, shape.R, scale=0.05)
         self.scaling = 2.0
-        weights = torch.ones(shape.E, device="cuda")
+        weights = torch.ones(shape.E, device=generator.device)
         if skew == "zipf":
-            weights = 1 / torch.arange(1, shape.E + 1, device="cuda")
+            weights = 1 / torch.arange(1, shape.E + 1, device=generator.device)
         elif skew == "one":
-            weights = torch.zeros(shape.E, device="cuda")
+            weights = torch.zeros(shape.E, device=generator.device)
             weights[0] = 1e9
             weights += 1e-9
-        noise = -torch.log(-torch.log(torch.rand(shape.T, shape.E, device="cuda", generator=generator)))
+        noise = -torch.log(-torch.log(torch.rand(shape.T, shape.E, device=generator.device, generator=generator)))
         self.top_idx = torch.topk(torch.log(weights) + noise, shape.k).indices
         if skew == "one":
             self.top_idx.zero_()

@@ -150,6 +150,9 @@ bool may_leave_first(const ProductSize& size, const Blocking& blocking) {
     if (size.reduction_contiguous) return false;
     // Not measured, and the lowest tiles are predicted to be the best there.
     if (size.rows_per_expert < least_tile_rows) return false;
+    // 4 % more time at 512, 1 to 4 % less from 2048 on.
+    constexpr double least_depth = 1024;
+    if (size.depth < least_depth) return false;
     const double rows = size.rows_per_expert + std::sqrt(size.rows_per_expert);
     const bool one_tile = rows <= blocking.tile_rows;
     return blocking.cluster == 1 ? one_tile : !one_tile && rows <= blocking.tile_rows * blocking.cluster;

@@ -1,0 +1,26 @@
+"""What the benchmarks time, run once: they need a GPU to mean anything, but not to be right."""
+
+import importlib
+import pathlib
+
+import pytest
+import torch
+
+BENCHMARKS = str(pathlib.Path(__file__).resolve().parents[3] / "benchmarks")
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A module of the benchmarks by its name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("operation", ["base", "forward", "dx", "lora_grad", "step"])
+@pytest.mark.parametrize("name", ["Smlora", "SmloraDropIn"])
+def test_smloras_operations_run(benchmark, device, name, operation):
+    prepare = getattr(getattr(benchmark("peer_kernels"), name)(), operation, None)
+    if prepare is None:
+        pytest.skip("the drop-in is timed by its step alone")
+    shape = benchmark("shapes").Shape("small", E=4, K=32, N=24, T=6, k=2, R=8)
+    prepare(benchmark("shapes").Inputs(shape, "uniform", torch.Generator(device=device).manual_seed(0)))()
