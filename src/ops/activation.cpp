@@ -13,7 +13,7 @@ namespace {
 
 using Direction = families::ActivationWork::Direction;
 
-/// All of it forward, and what is the same backward.
+/// What forward and backward have in common.
 template <class Args>
 ActivationKernelArgs kernel_args(const Args& args, std::int64_t rows) {
     ActivationKernelArgs kernel{};
