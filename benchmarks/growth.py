@@ -18,7 +18,7 @@ import torch
 
 import axolotl_kernels
 from peer_kernels import OPERATIONS, found
-from peers import measure
+from peers import failures, measure
 from shapes import Shape
 from timing import PROTOCOLS, ceilings
 
@@ -142,6 +142,8 @@ def main():
             json.dump({"format": 1, "environment": environment, "results": results}, file, indent=1)
     if arguments.plot:
         draw(results, peers, arguments.op, arguments.plot)
+    if failures(results, peers[0]):
+        sys.exit(f"{peers[0].name} failed on {len(failures(results, peers[0]))} of {len(results)} points; see above")
 
 
 if __name__ == "__main__":

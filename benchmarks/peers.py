@@ -58,7 +58,7 @@ def operand_sets(shape, skew, seed):
 def measure(peers, shape, operations, arguments):
     """Milliseconds by operation and peer, and how many experts had rows."""
     sets = operand_sets(shape, arguments.skew, arguments.seed)
-    times = {}
+    times = {operation: {} for operation in operations}
     for operation in operations:
         for peer in peers:
             prepare = getattr(peer, operation, None)
@@ -68,13 +68,18 @@ def measure(peers, shape, operations, arguments):
                 calls = [prepare(inputs) for inputs in sets]
                 for call in calls:
                     call()
-                times.setdefault(operation, {})[peer.name] = PROTOCOLS[arguments.protocol](calls)
+                times[operation][peer.name] = PROTOCOLS[arguments.protocol](calls)
             except Exception:  # a peer that fails on a shape must not end the run
                 print(f"{peer.name}: {operation} of {shape.name} failed", file=sys.stderr)
                 traceback.print_exc(limit=3)
             calls = None
             torch.cuda.empty_cache()
     return times, sets[0].active_experts()
+
+
+def failures(results, peer):
+    """The rows that `peer` has no time for, of operations that it has."""
+    return [row for row in results if hasattr(peer, row["operation"]) and peer.name not in row["ms"]]
 
 
 def cell(row, name):
@@ -105,7 +110,7 @@ def print_table(results, peers):
 def draw(results, peers, file):
     import matplotlib.pyplot as plt
 
-    operations = list(dict.fromkeys(row["operation"] for row in results))
+    operations = list(dict.fromkeys(row["operation"] for row in results if row["ms"]))
     figure, axes = plt.subplots(len(operations), 1, figsize=(12, 3 * len(operations)), squeeze=False)
     for axis, operation in zip(axes[:, 0], operations):
         rows = [row for row in results if row["operation"] == operation]
@@ -157,6 +162,9 @@ def main():
             json.dump({"format": 1, "environment": environment, "results": results}, file, indent=1)
     if arguments.plot:
         draw(results, peers, arguments.plot)
+    # The first is what the others are compared with.
+    if failures(results, peers[0]):
+        sys.exit(f"{peers[0].name} failed on {len(failures(results, peers[0]))} of {len(results)} rows; see above")
 
 
 if __name__ == "__main__":

@@ -24,3 +24,10 @@ def test_smloras_operations_run(benchmark, device, name, operation):
         pytest.skip("the drop-in is timed by its step alone")
     shape = benchmark("shapes").Shape("small", E=4, K=32, N=24, T=6, k=2, R=8)
     prepare(benchmark("shapes").Inputs(shape, "uniform", torch.Generator(device=device).manual_seed(0)))()
+
+
+def test_a_peer_without_a_time_for_what_it_has_has_failed(benchmark):
+    peer = benchmark("peer_kernels").SmloraDropIn()
+    step, other = {"operation": "step", "ms": {}}, {"operation": "dx", "ms": {}}
+    timed = {"operation": "step", "ms": {peer.name: 1.0}}
+    assert benchmark("peers").failures([step, other, timed], peer) == [step]
