@@ -60,6 +60,40 @@ TEST_F(Prewarming, CoversAdaptersThatArePacked) {
     }
 }
 
+TEST_F(Prewarming, CoversTheGatesOfTheActivationBeforeThem) {
+    const Problem down = with_gates(with_rows(shape(5, 64, 96, 8, 2), RowOrder::grouped, RowOrder::token), DType::fp32);
+    (void)prewarm(engine_with_limit({}), {.problems = {down},
+                                          .tokens = {24},
+                                          .archs = {},
+                                          .jobs = 0,
+                                          .activations = {{.width = down.K, .dtype = down.dtype}}});
+    const Engine engine = engine_with_limit({});
+    const Projection p(engine, {.problem = down, .T = 24});
+    Array da = p.make_dx();
+    BackwardInputArgs product = p.backward_input_args();
+    product.gates = {};
+    product.before_gates = true;
+    product.dx = da.view();
+    backward_input(engine, {}, down, product);
+    for (const bool writes_a : {false, true}) {
+        const Array h = p.rows_of(RowOrder::grouped, 2 * down.K);
+        Array dh = p.rows_of(RowOrder::grouped, 2 * down.K);
+        Array a = p.rows_of(RowOrder::grouped, down.K);
+        Array dgates = p.make_dgates();
+        activation_backward(engine, {}, down,
+                            {.h = h.view(),
+                             .da = da.view(),
+                             .dh = dh.view(),
+                             .a = writes_a ? a.view() : Tensor{},
+                             .gates = p.gates.view(),
+                             .sorted_scattered_idxs = p.routing.sorted_scattered_idxs.view(),
+                             .dgates = dgates.view()});
+        synchronize(engine, {});
+    }
+    EXPECT_EQ(cache_stats(engine).compiles, 0U);
+    EXPECT_GT(cache_stats(engine).disk_hits, 0U);
+}
+
 TEST_F(Prewarming, CoversSlicesOfExperts) {
     const Problem p = with_weights(with(shape(5, 64, 96, 8, 2), WeightLayout::enk), usual_format(Encoding::mxfp4));
     // Two experts at once, of which the last slice lacks one.
