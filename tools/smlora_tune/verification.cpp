@@ -109,6 +109,7 @@ class Verification {
         check_combine();
         check_activation(Activation::swiglu, GateLayout::halves);
         check_activation(Activation::swiglu_clamped, GateLayout::interleaved);
+        check_activation_gates();
         return std::move(checks_);
     }
 
@@ -409,6 +410,43 @@ class Verification {
         check(fmt::format("activation_backward, {}", name(kind)),
               [&] { activation_backward(session_.engine(), session_.stream(), p, backward); },
               {rows_output("dh", dh, RowOrder::scattered, gate_scale, [&](std::int64_t f) { return expected(f).dh; })});
+    }
+
+    /// The gradient of one of grouped rows, whose gates it applies, and theirs.
+    void check_activation_gates() {
+        const Array h = random_rows(RowOrder::grouped, 2 * p.N, "gated activation h");
+        const Array da = random_rows(RowOrder::grouped, p.N, "gated activation da");
+        const Array gates = gates_for("gated activation gates");
+        Array dh = operands.inputs.rows_of(RowOrder::grouped, 2 * p.N);
+        Array dgates = operands.inputs.make_dgates();
+        const ActivationBackwardArgs args{.h = h.view(),
+                                          .da = da.view(),
+                                          .dh = dh.view(),
+                                          .a = {},
+                                          .gates = gates.view(),
+                                          .sorted_scattered_idxs = operands.inputs.routing.sorted_scattered_idxs.view(),
+                                          .dgates = dgates.view()};
+        const auto activated = [&](std::int64_t i) {
+            return workload::activate_row(args.activation, args.layout, h.row(i), da.row(i));
+        };
+        const auto dh_row = [&](std::int64_t i) {
+            Values row = activated(i).dh;
+            for (double& value : row) value *= gates.at(routing.entry(i));
+            return row;
+        };
+        const auto dgates_row = [&](std::int64_t t) {
+            Values row;
+            for (std::int64_t f = t * p.top_k; f < (t + 1) * p.top_k; ++f) {
+                const std::int64_t i = routing.position_of(f);
+                const Values a = activated(i).a;
+                const Values gradient = da.row(i);
+                row.push_back(std::inner_product(a.begin(), a.end(), gradient.begin(), 0.0));
+            }
+            return row;
+        };
+        check("activation_backward, gates", [&] { activation_backward(session_.engine(), session_.stream(), p, args); },
+              {rows_output("dh", dh, RowOrder::grouped, gate_scale, dh_row),
+               rows_output("dgates", dgates, RowOrder::token, root_of_ratio(p.N, 1), dgates_row)});
     }
 
     const Session& session_;
