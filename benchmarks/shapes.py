@@ -60,8 +60,9 @@ SHAPES = [
 
 
 class Inputs:
-    """One set of operands on the device of `generator`. W [E, K, N], A [E, R, K], B [E, N, R]; x [T, K] and dy [M, N] in the order of the
-    choices. `skew`: "uniform" routing, "zipf" (expert e with weight 1 / (e + 1)), or "one" expert for everything."""
+    """One set of operands on the device of `generator`. W [E, K, N], A [E, R, K], B [E, N, R]; x [T, K] and dy [M, N] in the
+    order of the choices. `skew`: "uniform" routing, "zipf" (expert e with weight 1 / (e + 1)), or "one" expert for
+    everything."""
 
     def __init__(self, shape, skew, generator, dtype=torch.bfloat16):
         def normal(*size, scale=1.0):

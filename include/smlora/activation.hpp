@@ -63,8 +63,9 @@ struct ActivationBackwardArgs {
 
 /// dg = da * da/dg and du = da * da/du, in one read and one write. Where a clamp cuts, the gradient is 0; at the limit
 /// itself it passes, and max(g, 0) has the gradient 0 at 0. With gates, da comes from backward_input with before_gates:
-/// dh_i is the above times gates[f], and dgates[f] = <da_i, a_i> in fp32, f = sorted_scattered_idxs[i], which is 0 for
-/// entries left out, whose rows are zeros. Of the problem top_k, gate_dtype and index_dtype then count, too.
+/// dh_i is the above times gates[f], and dgates[f] = <da_i, a_i> in fp32, f = sorted_scattered_idxs[i]. Rows of entries
+/// left out must be zeros, as the projections leave them; their dgates are 0. Of the problem top_k, gate_dtype and
+/// index_dtype then count, too.
 SMLORA_API void activation_backward(const Engine& engine, Stream stream, const Problem& problem,
                                     const ActivationBackwardArgs& args);
 

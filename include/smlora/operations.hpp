@@ -128,7 +128,7 @@ struct BackwardInputArgs {
     Routing routing;  ///< in
     float scaling = 1.0F;       ///< of the adapter: alpha / R in PEFT
     bool before_gates = false;  ///< dx without the factor of the gates, as activation_backward takes it: with
-                                ///< problem.gates and an order of x's rows other than token
+                                ///< problem.gates, without a bias, and with x's rows in another order than token
     Tensor dx;      ///< out, in the order of problem.x_rows: [T, K], summed over a token's rows in fp32, or [M, K]
     Tensor yb;      ///< out, optional, [M, R] grouped, strides {padded_rank, 1}: scaling * dy_i B_e without the gate,
                     ///< for backward_lora

@@ -457,8 +457,9 @@ typedef struct smlora_activation_backward_args {
 SMLORA_API void smlora_activation_backward_args_init(smlora_activation_backward_args* args, size_t struct_size);
 /* dg = da * da/dg and du = da * da/du, in one read and one write. Where a clamp cuts, the gradient is 0; at the limit
  * itself it passes, and max(g, 0) has the gradient 0 at 0. With gates, da comes from smlora_backward_input with
- * before_gates: dh_i is the above times gates[f], and dgates[f] = <da_i, a_i>, f = sorted_scattered_idxs[i]. Of the
- * problem top_k, gate_dtype and index_dtype then count, too. */
+ * before_gates: dh_i is the above times gates[f], and dgates[f] = <da_i, a_i>, f = sorted_scattered_idxs[i]. Rows of
+ * entries left out must be zeros, as the projections leave them; their dgates are 0. Of the problem top_k, gate_dtype
+ * and index_dtype then count, too. */
 SMLORA_API smlora_status smlora_activation_backward(smlora_engine* engine, smlora_stream stream,
                                                     const smlora_problem* problem,
                                                     const smlora_activation_backward_args* args);
@@ -509,7 +510,7 @@ typedef struct smlora_backward_input_args {
     smlora_workspace workspace;
     float scaling;        /* of the adapter: alpha / R in PEFT; default 1 */
     int32_t before_gates; /* 1: dx without the factor of the gates, as smlora_activation_backward takes it: with
-                           * problem.gates and an order of x's rows other than token */
+                           * problem.gates, without a bias, and with x's rows in another order than token */
     const struct smlora_weight* quantized; /* in, in place of W, as problem.weights says; null: W */
 } smlora_backward_input_args;
 

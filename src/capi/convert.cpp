@@ -161,10 +161,19 @@ Problem to_problem(const smlora_problem* problem, const char* name) {
 
 Weight to_weight(const smlora_weight* weight) { return read_members(required(weight, "weight"), "weight", "weight"); }
 
+/// Bytes of a struct of arguments in the first release, which a caller must have.
+template <class C>
+constexpr std::size_t first_size = sizeof(C);
+template <class C>
+requires requires(C c) { c.quantized; }
+constexpr std::size_t first_size<C> = offsetof(C, quantized);
+template <>
+constexpr std::size_t first_size<smlora_activation_backward_args> = offsetof(smlora_activation_backward_args, gates);
+
 template <class C>
 typename Members<C>::Cpp to_args(const C* args) {
+    const C c = read_struct(args, "args", first_size<C>);
     if constexpr (requires { args->quantized; }) {
-        const C c = read_struct(args, "args", offsetof(C, quantized));
         auto result = read_members(c, "", "args");
         if (c.quantized == nullptr) return result;
         if (result.W.codes.given()) {
@@ -173,7 +182,7 @@ typename Members<C>::Cpp to_args(const C* args) {
         result.W = read_members(*c.quantized, "W", "W");
         return result;
     } else {
-        return read_members(read_struct(args, "args"), "", "args");
+        return read_members(c, "", "args");
     }
 }
 

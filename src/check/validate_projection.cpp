@@ -73,6 +73,12 @@ void check_before_gates(const Problem& problem, const BackwardInputArgs& args) {
                         "or scattered, got true with gates = {} and x_rows = {}",
                         problem.gates, name(problem.x_rows)));
     }
+    if (problem.bias) {
+        throw Error(
+            ErrorCode::invalid_argument,
+            "before_gates: expected false with problem.bias, as the bias has a part in the gradient of the gates; "
+            "got true");
+    }
     check_absent("gates", args.gates, "with before_gates");
     check_absent("dgates", args.dgates, "with before_gates");
 }

@@ -79,6 +79,7 @@ ProductSize product_size(const ProductWork& work) {
     ProductSize size;
     size.E = work.problem.E;
     size.out = product.out;
+    size.reduction = red;
     size.depth = red + rank;
     size.rows_per_expert = rows / E;
     size.bytes =

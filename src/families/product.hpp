@@ -59,7 +59,8 @@ struct ProductWork {
 /// What the time of a product depends on.
 struct ProductSize {
     std::int64_t E = 0, out = 0;
-    double depth = 0;                   ///< of the reduction, the adapter's included
+    double reduction = 0;               ///< of the weight
+    double depth = 0;                   ///< the same and the adapter's
     double rows_per_expert = 0;         ///< the mean, M / E
     double bytes = 0;                   ///< read and written once
     bool reduction_contiguous = false;  ///< of the weight

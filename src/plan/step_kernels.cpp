@@ -147,8 +147,8 @@ std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activat
     add(any, forward);
     add_backward(any, false);
     for (const Problem& problem : problems) {
-        const bool takes = problem.gates && problem.x_rows == RowOrder::grouped && problem.K == activation.width &&
-                           problem.dtype == activation.dtype;
+        const bool takes = problem.gates && !problem.bias && problem.x_rows == RowOrder::grouped &&
+                           problem.K == activation.width && problem.dtype == activation.dtype;
         if (takes) add_backward(problem, true);
     }
     return specs;

@@ -29,7 +29,7 @@ using KnownChoices = std::function<Choices(const Request&)>;
 [[nodiscard]] std::optional<Unpack> aligned_unpack(const Problem& problem, std::uint64_t limit);
 
 /// The kernels of activation and activation_backward on rows of `width` numbers, 16-byte aligned where the width
-/// allows it; with the gates of those of the `problems` that have some and take such rows.
+/// allows it; with the gates of those of the `problems` that have some, no bias, and take such rows.
 [[nodiscard]] std::vector<jit::KernelSpec> activation_kernels(const PrewarmActivation& activation,
                                                               const std::vector<Problem>& problems,
                                                               const gpu::DeviceFacts& facts);

@@ -56,9 +56,10 @@ TEST_P(BackwardInputOptional, OutputsDoNotChangeDx) {
 
 TEST_P(BackwardInputOptional, DxMayBeThatBeforeTheGates) {
     for (const RowOrder x_rows : {RowOrder::grouped, RowOrder::scattered}) {
-        Projection p(
-            engine(),
-            {.problem = with_gates(with_rows(shape(4, 96, 80, 16, 2), x_rows, RowOrder::token), DType::fp32), .T = 50});
+        Projection p(engine(),
+                     {.problem = with_gates(with_rows(shape(4, 96, 80, 16, 2), x_rows, RowOrder::token), DType::fp32),
+                      .T = 50,
+                      .left_out = 0.3});
         Array dx = p.make_dx();
         BackwardInputArgs args = p.backward_input_args();
         args.gates = {};

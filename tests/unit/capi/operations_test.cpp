@@ -195,6 +195,10 @@ TEST_F(COperations, ActivationAndItsGradients) {
     ASSERT_EQ(smlora_activation_backward(c_engine, nullptr, &c_problem, &c_backward), SMLORA_OK) << smlora_last_error();
     dh.expect_same();
 
+    // As of a caller compiled before there were gates.
+    c_backward.struct_size = offsetof(smlora_activation_backward_args, gates);
+    EXPECT_EQ(smlora_activation_backward(c_engine, nullptr, &c_problem, &c_backward), SMLORA_OK) << smlora_last_error();
+
     const Twice dgates([&] { return p.make_dgates(); });
     backward.gates = p.gates.view();
     backward.sorted_scattered_idxs = p.routing.sorted_scattered_idxs.view();

@@ -188,7 +188,8 @@ TEST(ValidateBackwardInput, TakesWhatIsSound) {
          {"dx before the gates",
           [](Call& c) {
               c.args.before_gates = true;
-              c.args.gates = c.args.dgates = c.args.x = {};
+              c.problem.bias = false;
+              c.args.gates = c.args.dgates = c.args.x = c.args.bias = {};
               c.problem.x_rows = RowOrder::scattered;
               c.args.dx = tensor(DType::fp16, {M, K});
           }},
@@ -202,6 +203,8 @@ TEST(ValidateBackwardInput, TakesWhatIsSound) {
 
 void ask_before_gates(BackwardInput& c) {
     c.args.before_gates = true;
+    c.problem.bias = false;
+    c.args.bias = {};
     c.problem.x_rows = RowOrder::grouped;
     c.args.dx = tensor(DType::fp16, {M, K});
     c.args.x = tensor(DType::fp16, {M, K});
@@ -229,6 +232,12 @@ TEST(ValidateBackwardInput, NamesWhatIsWrong) {
                            [](Call& c) {
                                ask_before_gates(c);
                                c.problem.gates = false;
+                           }},
+                          {"before_gates: expected false with problem.bias, as the bias has a part in the gradient of "
+                           "the gates; got true",
+                           [](Call& c) {
+                               ask_before_gates(c);
+                               c.problem.bias = true;
                            }},
                           {"gates: expected not to be given with before_gates, got shape [3, 2]", ask_before_gates},
                           {"dgates: expected not to be given with before_gates, got shape [3, 2]", [](Call& c) {

@@ -217,6 +217,7 @@ TEST(SearchSpace, WeightsLeaveL2FirstWhereTheyAreReadOnce) {
     EXPECT_EQ(names_of_once(sized(119, 2048, 1536), 4096), none) << "275, so that many have more than 288";
     EXPECT_EQ(names_of_once(problem, 16384), none);
     EXPECT_EQ(names_of_once(sized(256, 512, 2048), 2048), none) << "a short reduction";
+    EXPECT_EQ(names_of_once(sized(256, 768, 2048, 256), 2048), none) << "the adapter's part does not count";
     // Where the reduction is contiguous there are none, whatever the layout is called.
     EXPECT_EQ(names_of_once(problem, 4096, true), none);
     problem.weight_layout = WeightLayout::enk;
