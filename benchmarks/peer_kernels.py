@@ -53,7 +53,7 @@ class Smlora(Peer):
     def dx(self, i):
         scattered, offsets, k = self._arguments(i)
         dx = torch.ops.smlora.backward_input
-        return lambda: dx(i.dy, i.W, i.A, i.B, None, scattered, offsets, None, None, k, 0, 1, i.scaling, True, False, False)
+        return lambda: dx(i.dy, i.W, i.A, i.B, None, scattered, offsets, None, None, k, 0, 1, i.scaling, True, False)
 
     def lora_grad(self, i):
         scattered, offsets, k = self._arguments(i)

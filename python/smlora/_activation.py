@@ -54,7 +54,7 @@ def _activated(h, kind, layout, alpha, limit):
     return (h.new_empty((h.shape[0], h.shape[1] // 2)),)
 
 
-def _gradients(h, da, kind, layout, alpha, limit, want_a, gates, sorted_scattered_idxs):
+def _gradients(h, da, kind, layout, alpha, limit, want_a, gates=None, sorted_scattered_idxs=None):
     a = h.new_empty((h.shape[0], h.shape[1] // 2) if want_a else (0,))
     return h.new_empty(h.shape), a, h.new_empty((0,)) if gates is None else torch.empty_like(gates)
 
@@ -126,7 +126,7 @@ class _Activation(Derivative):
         if run is None:
             dh = differentiable_activation_gradient(h, da, *ctx.numbers)
         else:
-            dh, _, _ = run(activation_backward, h, unit_columns(da), *ctx.numbers, False, None, None)
+            dh, _, _ = run(activation_backward, h, unit_columns(da), *ctx.numbers, False)
         return None, dh, None, None, None, None
 
     @tangent_rule

@@ -84,7 +84,7 @@ def gradients_of_input(run, dy, x, p, wants, *, before_gates=False):
     want_dgates = wants.gates and not before_gates
     return run(
         backward_input, dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if want_dgates else None, p.bias, p.top_k,
-        *p.orders, p.scaling, wants.A, want_dgates, before_gates, p.weight_parts, p.weight_format
+        *p.orders, p.scaling, wants.A, want_dgates, p.weight_parts, p.weight_format, before_gates
     )
 
 

@@ -120,7 +120,7 @@ def _gradients_through_activation(run, dout, h, p, wants, xa, activation):
     if wants.x or wants.gates:
         da, yb, dgates = gradients_of_input(run, dout, a, p, wants, before_gates=gates_with_dh)
         if wants.x:
-            gates = (p.gates, p.scattered) if gates_with_dh else (None, None)
+            gates = (p.gates, p.scattered) if gates_with_dh else ()
             dh, again, of_gates = run(activation_backward, h, da, *activation, need_a and a is None, *gates)
             a = again if a is None else a
             dgates = of_gates if gates_with_dh else dgates

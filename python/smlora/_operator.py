@@ -268,16 +268,19 @@ class Operator:
 
 
 def with_default(argument):
-    """Lists that may be missing are None unless given; torch leaves them out of calls then."""
-    return f"{argument}=None" if "[]?" in argument else argument
+    """None, or False, unless given: torch leaves it out of calls then."""
+    return f"{argument}={'None' if '?' in argument else 'False'}"
 
 
-def schema_of(name, native_name, *, without=(), outputs=None):
-    """torch's schema of the operator `name`, with the arguments of the library's `native_name` but for those `without`."""
+def schema_of(name, native_name, *, without=(), outputs=None, defaults=0):
+    """torch's schema of the operator `name`, with the arguments of the library's `native_name` but for those `without`. Lists
+    that may be missing, and the last `defaults` arguments, have a default."""
     arguments, results = _native.schemas[native_name]
     arguments = [argument for argument in arguments.split(", ") if argument.split()[1] not in without]
+    given = len(arguments) - defaults
+    arguments = [with_default(a) if "[]?" in a or at >= given else a for at, a in enumerate(arguments)]
     count = len(results.split(", ")) if outputs is None else outputs
-    return f"{name}({', '.join(map(with_default, arguments))}) -> ({', '.join(['Tensor'] * count)})"
+    return f"{name}({', '.join(arguments)}) -> ({', '.join(['Tensor'] * count)})"
 
 
 def library_operator(name, outputs):
@@ -289,8 +292,9 @@ def library_operator(name, outputs):
     code = outputs.__code__
     assert code.co_varnames[: code.co_argcount] == names, f"{name}: expected the arguments {names}"
     alone = len(results) == 1
-    # What is None where only so many arguments are given.
-    absent = {len(names) - count: (None,) * count for count in range(len(outputs.__defaults__ or ()) + 1)}
+    # What stands for the others where only so many arguments are given.
+    defaults = outputs.__defaults__ or ()
+    absent = {len(names) - count: defaults[len(defaults) - count:] for count in range(len(defaults) + 1)}
 
     def kernel(*arguments):
         made = outputs(*arguments)
@@ -301,7 +305,7 @@ def library_operator(name, outputs):
         made = outputs(*arguments)
         return made[0] if alone else made
 
-    return Operator(schema_of(name, name), kernel, fake)
+    return Operator(schema_of(name, name, defaults=len(defaults)), kernel, fake)
 
 
 _CASTABLE = (torch.float32, torch.float16, torch.bfloat16)

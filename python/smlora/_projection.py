@@ -63,7 +63,7 @@ def _forward_outputs(x, W, A, B, bias, gates, sorted_scattered_idxs, expert_offs
 
 
 def _backward_input_outputs(dy, W, A, B, gates, sorted_scattered_idxs, expert_offsets, x, bias, top_k, x_rows, y_rows,
-                            scaling, save_yb, want_dgates, before_gates, weight_parts=None, weight_format=None):
+                            scaling, save_yb, want_dgates, weight_parts=None, weight_format=None, before_gates=False):
     M = sorted_scattered_idxs.shape[0]
     dx = dy.new_empty((rows_in(x_rows, M, top_k), (W.shape if weight_format is None else shape_of_view(weight_format))[1]))
     dgates = torch.empty_like(gates) if want_dgates else dy.new_empty((0,))

@@ -94,7 +94,7 @@ def test_opcheck(device):
     opcheck(torch.ops.smlora.forward.default,
             (x, codes, A, B, bias, gates, scattered, offsets, k, 0, 0, 0.5, True, parts, numbers))
     opcheck(torch.ops.smlora.backward_input.default,
-            (dy, codes, A, B, gates, scattered, offsets, x, bias, k, 0, 0, 0.5, True, True, False, parts, numbers))
+            (dy, codes, A, B, gates, scattered, offsets, x, bias, k, 0, 0, 0.5, True, True, parts, numbers))
 
 
 def test_operators_get_the_codes(device):

@@ -65,7 +65,7 @@ def test_opcheck_of_the_raw_operators(device):
     numbers = (k, 0, 0, 1.5)
     opcheck(ops.route.default, (layer.choices, layer.E, torch.int64))
     opcheck(ops.forward.default, (x, W, A, B, bias, gates, scattered, offsets, *numbers, True))
-    opcheck(ops.backward_input.default, (dy, W, A, B, gates, scattered, offsets, x, bias, *numbers, True, True, False))
+    opcheck(ops.backward_input.default, (dy, W, A, B, gates, scattered, offsets, x, bias, *numbers, True, True))
     opcheck(ops.backward_lora.default, (x, dy, A, B, gates, scattered, offsets, None, None, *numbers, True, False))
     opcheck(ops.backward_weight.default, (x, dy, W, gates, scattered, offsets, k, 0, 0))
     u, v = (torch.randn(layer.T * k, width, device=device) for width in (5, 4))

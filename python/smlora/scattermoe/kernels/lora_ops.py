@@ -97,7 +97,7 @@ def scatter2scatter_lora_dX(DY, W, sorted_expert_idxs, sorted_scattered_idxs, k,
     values, *quantized = weight_operands("W", W)
     dx, _, _ = backward_input.call(unit_columns(DY), values, A, B, None, scattered, offsets, None, None, k,
                                    row_order(dx_grouped, 1), row_order(dy_grouped, k),
-                                   check_number("scaling", scaling), False, False, False, *quantized)
+                                   check_number("scaling", scaling), False, False, *quantized)
     return written_to(out, dx)
 
 
