@@ -139,7 +139,7 @@ Cases once_cases() {
         {.name = "one_dx", .problem = with(shape(3, 264, 1024, 16, 2), WeightLayout::enk), .T = 160},
         {.name = "one_R64", .problem = shape(3, 1032, 264, 64, 2), .T = 130},
         {.name = "pairs", .problem = shape(3, 1024, 264, 16, 2), .T = 350},
-        {.name = "pairs_dx", .problem = with_bias(with(shape(3, 136, 1032, 16, 2), WeightLayout::enk)), .T = 350},
+        {.name = "pairs_dx", .problem = with_bias(with(shape(3, 264, 1032, 16, 2), WeightLayout::enk)), .T = 350},
         {.name = "pairs_R32", .problem = shape(3, 1032, 264, 32, 2), .T = 340},
         {.name = "pairs_base", .problem = shape(3, 1096, 264, 0, 2), .T = 350},
     };
