@@ -352,7 +352,7 @@ PyObject* backward_input(const backward_input_arguments& a) {
     args.gates = call.gates(a.gates);
     call.problem.gates = args.gates.ndim > 0;
     args.before_gates = flag_of(a.before_gates);
-    if (args.before_gates) args.gates = {};  // given for their type
+    if (args.before_gates) args.gates = {};  // they have told that there are some, and of what type
     args.routing = call.routing(a);
     args.x = call.tensor(a.x, "x");
     args.bias = call.tensor(a.bias, "bias");

@@ -80,7 +80,7 @@ def kept_for_backward(x, p, wants, *, x_is_kept=False):
 
 
 def gradients_of_input(run, dy, x, p, wants, *, before_gates=False):
-    """(dx, yb, dgates); x is read for dgates alone, which there are none of `before_gates`."""
+    """(dx, yb, dgates); x is read for dgates alone. With `before_gates` dx lacks the gates' factor, and there are no dgates."""
     want_dgates = wants.gates and not before_gates
     return run(
         backward_input, dy, p.W, p.A, p.B, p.gates, p.scattered, p.offsets, x if want_dgates else None, p.bias, p.top_k,

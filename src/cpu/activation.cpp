@@ -81,7 +81,6 @@ class RowGates {
         double sum = 0;
         for (std::size_t c = 0; c < a.size(); ++c) sum += static_cast<double>(da[c]) * static_cast<double>(a[c]);
         const auto gradient = static_cast<Acc>(sum);
-        // The element's own address: stores of other threads lie beside it.
         void* const to = element_at(dgates_.data, dgates_.dtype, entry(row));
         store_row(&gradient, 1, to, dgates_.dtype);
     }

@@ -197,7 +197,7 @@ tuning::Candidate candidate_of(const Blocking& blocking) {
                                 {"CLUSTER", blocking.cluster},
                                 {"MAKES_RANK_ROWS", blocking.makes_rank_rows},
                                 {"BANDS", blocking.bands}}};
-    // Otherwise left out, so that records of before there was the choice are understood.
+    // Only where it is 1: records that are older than the choice do not have it.
     if (blocking.weights_once) candidate.configuration.values.emplace_back("WEIGHTS_ONCE", 1);
     return candidate;
 }
