@@ -10,24 +10,24 @@ BENCHMARKS = str(pathlib.Path(__file__).resolve().parents[3] / "benchmarks")
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    """A module of the benchmarks by its name."""
+def module_of(monkeypatch):
+    """A module of the benchmarks by its name. `benchmark` would be pytest-benchmark's fixture where that is installed."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module
 
 
 @pytest.mark.parametrize("operation", ["base", "forward", "dx", "lora_grad", "step"])
 @pytest.mark.parametrize("name", ["Smlora", "SmloraDropIn"])
-def test_smloras_operations_run(benchmark, device, name, operation):
-    prepare = getattr(getattr(benchmark("peer_kernels"), name)(), operation, None)
+def test_smloras_operations_run(module_of, device, name, operation):
+    prepare = getattr(getattr(module_of("peer_kernels"), name)(), operation, None)
     if prepare is None:
         pytest.skip("the drop-in is timed by its step alone")
-    shape = benchmark("shapes").Shape("small", E=4, K=32, N=24, T=6, k=2, R=8)
-    prepare(benchmark("shapes").Inputs(shape, "uniform", torch.Generator(device=device).manual_seed(0)))()
+    shape = module_of("shapes").Shape("small", E=4, K=32, N=24, T=6, k=2, R=8)
+    prepare(module_of("shapes").Inputs(shape, "uniform", torch.Generator(device=device).manual_seed(0)))()
 
 
-def test_a_peer_without_a_time_for_what_it_has_has_failed(benchmark):
-    peer = benchmark("peer_kernels").SmloraDropIn()
+def test_a_peer_without_a_time_for_what_it_has_has_failed(module_of):
+    peer = module_of("peer_kernels").SmloraDropIn()
     step, other = {"operation": "step", "ms": {}}, {"operation": "dx", "ms": {}}
     timed = {"operation": "step", "ms": {peer.name: 1.0}}
-    assert benchmark("peers").failures([step, other, timed], peer) == [step]
+    assert module_of("peers").failures([step, other, timed], peer) == [step]

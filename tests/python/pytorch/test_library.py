@@ -291,5 +291,6 @@ print(json.dumps([reports, len(told)]))
     assert told > 0
     assert {work["work"] for work in first["works"]} >= {"forward", "dx", "gradients"}
     assert all(work["choice"] and work["median_seconds"] > 0 for work in first["works"])
-    assert all(work["outcome"] == "recorded" for work in second["works"] if work["complete"])
+    known = [later for work, later in zip(first["works"], second["works"], strict=True) if work["complete"]]
+    assert known and all(work["outcome"] == "recorded" for work in known)
     assert stopped["stopped"] and not first["stopped"]
