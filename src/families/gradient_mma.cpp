@@ -33,8 +33,9 @@ unsigned GradientTile::shared_bytes(std::int64_t E) const {
 
 tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
     const GradientSize size = gradient_size(work, facts);
-    // Memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only the first of each rank
-    // tile was measured against others (docs/lab/2026-11-23-portable.md, "What was tried").
+    // Tiles of 16 ranks are memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only
+    // the first of these was measured against others (docs/lab/2026-11-23-portable.md, "What was tried"). The others'
+    // are of an H200, 16,384 tokens: docs/lab/2026-11-30-growth.md.
     struct Rated {
         GradientTile tile;
         double efficiency;
@@ -42,10 +43,10 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
     constexpr std::array tiles{
         Rated{{128, 16, 32, 4, 3, 6}, 1.00},  Rated{{128, 16, 32, 4, 6, 3}, 0.80}, Rated{{128, 16, 32, 4, 4, 4}, 0.90},
         Rated{{64, 16, 32, 4, 4, 6}, 0.85},   Rated{{256, 16, 32, 8, 3, 3}, 0.90}, Rated{{128, 16, 64, 4, 3, 3}, 0.85},
-        Rated{{128, 32, 32, 4, 3, 4}, 1.00},  Rated{{128, 32, 32, 4, 5, 3}, 0.90}, Rated{{256, 32, 32, 8, 3, 2}, 0.90},
-        Rated{{64, 32, 32, 4, 4, 4}, 0.85},   Rated{{128, 64, 32, 4, 3, 3}, 1.00}, Rated{{128, 64, 32, 4, 4, 2}, 0.90},
-        Rated{{64, 64, 32, 4, 4, 4}, 0.85},   Rated{{256, 64, 32, 8, 3, 1}, 0.85}, Rated{{128, 128, 32, 4, 4, 2}, 1.00},
-        Rated{{128, 128, 32, 4, 3, 2}, 0.95}, Rated{{64, 128, 32, 4, 4, 2}, 0.85},
+        Rated{{128, 32, 32, 4, 3, 4}, 0.72},  Rated{{128, 32, 32, 4, 5, 3}, 0.58}, Rated{{256, 32, 32, 8, 3, 2}, 0.67},
+        Rated{{64, 32, 32, 4, 4, 4}, 0.52},   Rated{{128, 64, 32, 4, 3, 3}, 0.50}, Rated{{128, 64, 32, 4, 4, 2}, 0.38},
+        Rated{{64, 64, 32, 4, 4, 4}, 0.45},   Rated{{256, 64, 32, 8, 3, 1}, 0.34}, Rated{{128, 128, 32, 4, 4, 2}, 0.20},
+        Rated{{128, 128, 32, 4, 3, 2}, 0.20}, Rated{{64, 128, 32, 4, 4, 2}, 0.23},
     };
     tuning::SearchSpace space;
     for (const Rated& rated : tiles) {

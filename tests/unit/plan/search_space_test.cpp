@@ -3,6 +3,7 @@
 
 #include "families/family.hpp"
 #include "plan/step_kernels.hpp"
+#include "tuning/bucket.hpp"
 #include "unit/autotune/tuning_fixtures.hpp"
 
 #include <smlora/error.hpp>
@@ -249,6 +250,22 @@ TEST(SearchSpace, WeightsThatLeaveL2FirstArePredictedToPayAsMeasured) {
     const Problem problem = sized(128, 2048, 1536);
     const Plan plan = make_plan(problem, step_requests(problem, 16384).at(0), autotune::h200());
     EXPECT_NE(jit::readable(plan.at(Role::product).spec).find("WEIGHTS_ONCE=0"), std::string::npos);
+}
+
+TEST(SearchSpace, GradientsOfEveryRankPreferWhatWasFastest) {
+    struct Fastest {
+        std::int64_t R;
+        const char* name;
+    };
+    // On an H200, of every candidate: docs/lab/2026-11-30-growth.md.
+    for (const auto& [R, name] : {Fastest{32, "wgmma_1024x32_s3"}, Fastest{64, "wgmma_512x64_s3"},
+                                  Fastest{128, "wgmma_256x64_s4"}, Fastest{256, "wgmma_128x64_s4"}}) {
+        const Problem problem = sized(128, 2048, 1536, R);
+        const auto work = work_called("gradients", problem, tuning::bucket_of(16384));
+        ASSERT_TRUE(work.has_value());
+        const tuning::SearchSpace space = search_space(problem, work->request, work->role, autotune::h200());
+        EXPECT_EQ(space[*tuning::heuristic_choice(space)].name, name) << "rank " << R;
+    }
 }
 
 /// As in records of before weights could leave L2 first: without the constant.
