@@ -291,6 +291,7 @@ print(json.dumps([reports, len(told)]))
     assert told > 0
     assert {work["work"] for work in first["works"]} >= {"forward", "dx", "gradients"}
     assert all(work["choice"] and work["median_seconds"] > 0 for work in first["works"])
+    assert all(work["outcome"] == "out of time" for work in first["works"] if not work["complete"])
     known = [later for work, later in zip(first["works"], second["works"], strict=True) if work["complete"]]
     assert known and all(work["outcome"] == "recorded" for work in known)
     assert stopped["stopped"] and not first["stopped"]
