@@ -30,6 +30,8 @@ SWEEPS = {
 }
 FIELDS = {"tokens": "T", "rank": "R", "experts": "E"}
 FAR = 1.5
+TICKS = [1, 1.5, 2, 3, 5, 10]  # of the curves; what is above HIGHEST is cut off
+HIGHEST = 15
 
 
 def parse_arguments():
@@ -105,22 +107,31 @@ def print_far(results, peer):
 
 
 def draw(results, peers, operations, file):
+    """Times the floor, a column of axes for each sweep and a row for each operation."""
     import matplotlib.pyplot as plt
 
     sweeps = [sweep for sweep in dict.fromkeys(row["sweep"] for row in results) if sweep in FIELDS]
-    figure, axes = plt.subplots(len(operations), len(sweeps), squeeze=False,
-                                figsize=(4 * len(sweeps), 2.6 * len(operations)))
+    figure, axes = plt.subplots(len(operations), len(sweeps), squeeze=False, sharex="col", sharey="row",
+                                figsize=(3.4 * len(sweeps), 1.7 * len(operations)))
     for row, operation in zip(axes, operations):
         for axis, sweep in zip(row, sweeps):
             own = [r for r in results if r["sweep"] == sweep and r["operation"] == operation]
-            axis.plot([r["value"] for r in own], [r["floor_ms"] for r in own], "k--", linewidth=0.8, label="floor")
+            axis.axhline(1, color="black", linestyle="--", linewidth=0.8, label="floor")
             for peer in peers:
                 timed = [r for r in own if peer.name in r["ms"]]
-                axis.plot([r["value"] for r in timed], [r["ms"][peer.name] for r in timed], marker=".", label=peer.name)
-            axis.set(xscale="log", yscale="log", xlabel=sweep, ylabel=f"{operation}, ms")
+                axis.plot([r["value"] for r in timed], [r["ms"][peer.name] / r["floor_ms"] for r in timed],
+                          marker=".", label=peer.name)
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.grid(alpha=0.3)
+        row[0].set(ylabel=operation, ylim=(0.8, HIGHEST), yticks=TICKS, yticklabels=TICKS)
+        row[0].yaxis.minorticks_off()
+    for axis, sweep in zip(axes[-1], sweeps):
+        axis.set_xlabel(sweep)
     axes[0, 0].legend(fontsize=7)
+    figure.suptitle("times the floor", fontsize=10)
     figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=80)
 
 
 def main():
