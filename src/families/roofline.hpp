@@ -11,4 +11,8 @@ namespace smlora::families {
 /// arithmetic.
 [[nodiscard]] double predicted_seconds(double arithmetic_seconds, double bytes, const gpu::DeviceFacts& facts);
 
+/// Equal pieces of work are dealt to as many workers as make `pieces` for each, on average: the time until the last is
+/// done as a multiple of what it would be if all of them had as much.
+[[nodiscard]] double last_to_mean(double pieces);
+
 }  // namespace smlora::families
