@@ -39,8 +39,8 @@ double predicted(const GradientWork& work, const GradientSize& size, const BulkT
     // What the multiprocessors stream together, as a multiple of the memory's speed, by which it is taken to grow on
     // GPUs that were not measured.
     constexpr double streamed = 1.4;
-    constexpr double cost_of_gates = 1.2;
-    constexpr double seconds_of_sums = 0.145e-6;  // of 128 columns of 16 ranks
+    constexpr double cost_of_gates = 1.22;
+    constexpr double seconds_of_sums = 0.18e-6;  // of 128 columns of 16 ranks
     const std::int64_t rank_tiles = (size.R + tile.r - 1) / tile.r;
     // Registers are there for two.
     const int blocks = shared_memory_refusal(shared_bytes, 2, facts).empty() ? 2 : 1;

@@ -33,11 +33,11 @@ std::string refusal_of(const Blocking& blocking, const GradientSize& size, unsig
 /// docs/lab/2026-11-30-cost-model.md.
 double predicted(const GradientWork& work, const GradientSize& size, const Blocking& blocking,
                  const gpu::DeviceFacts& facts) {
-    constexpr double seconds_of_step = 0.275e-6;  // of the warpgroup that copies, which is the slower one
-    constexpr double seconds_of_copy = 0.02e-6;   // more, of 16 rows of 64 columns
-    constexpr double seconds_of_gates = 0.07e-6;  // more, of 16 rows
-    constexpr double seconds_of_sums = 0.035e-6;  // of a warpgroup's 64 columns of 8 ranks
-    constexpr double seconds_of_end = 0.22e-6;    // of 64 columns of 16 ranks, written when nothing is left to copy
+    constexpr double seconds_of_step = 0.28e-6;    // of the warpgroup that copies, which is the slower one
+    constexpr double seconds_of_copy = 0.019e-6;   // more, of 16 rows of 64 columns
+    constexpr double seconds_of_gates = 0.063e-6;  // more, of 16 rows
+    constexpr double seconds_of_sums = 0.06e-6;    // of a warpgroup's 64 columns of 8 ranks
+    constexpr double seconds_of_end = 0.19e-6;     // of 64 columns of 16 ranks, written when nothing is left to copy
     const SpanSize spans = span_size(
         work, {.columns = lora_gradient_wgmma::span(blocking), .unit = lora_gradient_wgmma::block_columns}, facts);
     // A chunk without rows has one, too.

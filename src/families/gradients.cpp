@@ -72,10 +72,12 @@ double times_read_again(const GradientWork& work, double turns) {
     return whole_turns * has_one(1 / turns) + has_one(1 - whole_turns / turns) - 1;
 }
 
-/// The share of `bytes` that are no more in L2 when all of them have been read. Each half of it has a copy.
+/// The share of what was read that is no more in L2 once `bytes` have passed through it.
 double gone_from_l2(double bytes, const gpu::DeviceFacts& facts) {
-    constexpr double sharpness = 4;  // fitted, like the models that it is for
-    return 1 / (1 + std::pow(static_cast<double>(facts.l2_bytes) / 2 / bytes, sharpness));
+    // Both fitted, like the models that this is for.
+    constexpr double room = 1.05;
+    constexpr double sharpness = 4;
+    return 1 / (1 + std::pow(room * static_cast<double>(facts.l2_bytes) / bytes, sharpness));
 }
 
 }  // namespace
@@ -130,15 +132,21 @@ SpanSize span_size(const GradientWork& work, const SpanCut& cut, const gpu::Devi
     const double spans = size.sides[0].spans + size.sides[1].spans;
     const double at_once = static_cast<double>(facts.multiprocessors) * cut.blocks;
     size.last_to_mean = last_to_mean(size.chunks * spans / at_once);
+    const double rows_of_chunk = size.rows / size.chunks;
+    const auto chunks_at_once = [&](const SpanSize::Side& side) { return at_once * side.spans / spans; };
+    const auto bytes_of_turn = [&](const SpanSize::Side& side, RowOrder order) {
+        const double rows = chunks_at_once(side) * rows_of_chunk;
+        return 2 * side.columns * (order == RowOrder::token ? std::min(rows, work.tokens) : rows);
+    };
+    const double turn = bytes_of_turn(size.sides[0], problem.x_rows) + bytes_of_turn(size.sides[1], problem.y_rows);
     const auto add_bytes = [&](const SpanSize::Side& side, std::int64_t width, RowOrder order) {
         if (width == 0) return;
         double rows_read = size.rows;
         if (order == RowOrder::token) {
             rows_read = work.tokens;
             if (read_by_span(problem, order, width, work.tokens, facts)) {
-                const double chunks_at_once = at_once * side.spans / spans;
-                rows_read += times_read_again(work, size.chunks / chunks_at_once) * work.tokens *
-                             gone_from_l2(2 * work.tokens * side.columns, facts);
+                rows_read += times_read_again(work, size.chunks / chunks_at_once(side)) * work.tokens *
+                             gone_from_l2(turn, facts);
             }
             rows_read *= static_cast<double>(cut.rank_tiles);
         }
