@@ -164,8 +164,9 @@ SpanSize span_size(const GradientWork& work, const SpanCut& cut, const gpu::Devi
 }
 
 double predicted_gradient_seconds(double work_seconds, double bytes, const gpu::DeviceFacts& facts) {
-    constexpr double seconds_of_launches = 7e-6;  // what is left of the shortest that were measured
-    return seconds_of_launches + predicted_seconds(work_seconds, bytes, facts);
+    // The kernel that adds up partial sums begins during this one, and mostly ends at once.
+    constexpr double seconds_of_second_launch = 2e-6;
+    return seconds_of_launch + seconds_of_second_launch + predicted_seconds(work_seconds, bytes, facts);
 }
 
 double bytes_moved(const GradientSize& size, int ranks) {

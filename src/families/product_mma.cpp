@@ -123,7 +123,8 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& w
                                 {"WARPS_N", tile.warps_n},
                                 {"STAGES", tile.stages},
                                 {"MIN_BLOCKS", tile.min_blocks}}};
-    candidate.predicted_seconds = predicted_seconds(flop / mma_flop_per_second(facts), bytes, facts);
+    candidate.predicted_seconds =
+        (work.followed ? 0 : seconds_of_launch) + predicted_seconds(flop / mma_flop_per_second(facts), bytes, facts);
     candidate.shared_bytes = tile.shared_bytes(size.E);
     candidate.refusal = shared_memory_refusal(tile.shared_bytes(size.E), tile.min_blocks, facts);
     return candidate;

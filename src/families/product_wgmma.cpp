@@ -205,7 +205,7 @@ double predicted(const ProductSize& size, const Blocking& blocking, std::int64_t
     constexpr double measured_reduction = 2048;
     constexpr double weights_once_bytes = 0.97;
     const bool gains = blocking.weights_once && size.reduction >= measured_reduction;
-    return predicted_seconds(seconds, gains ? weights_once_bytes * size.bytes : size.bytes, facts);
+    return seconds_of_launch + predicted_seconds(seconds, gains ? weights_once_bytes * size.bytes : size.bytes, facts);
 }
 
 std::string refusal_of_all(const Product& product, const gpu::DeviceFacts& facts) {
