@@ -33,7 +33,8 @@ unsigned GradientTile::shared_bytes(std::int64_t E) const {
 tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
     const GradientSize size = gradient_size(work);
     // By an H200 with one token, where there are hardly any bytes.
-    constexpr double seconds_of_tile = 0.6e-6;  // of 128 columns: its beginning, and its sums
+    constexpr double seconds_of_tile = 0.6e-6;  // its beginning, and its sums
+    constexpr std::int64_t tile_columns = 128;  // of most
     // Tiles of 16 ranks are memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only
     // the first of these was measured against others (docs/lab/2026-11-23-portable.md, "What was tried"). The others'
     // are of an H200, 16,384 tokens: docs/lab/2026-11-30-growth.md.
@@ -62,10 +63,13 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
                                     {"WARPS", tile.warps},
                                     {"STAGES", tile.stages},
                                     {"MIN_BLOCKS", tile.min_blocks}}};
-        const double begun = static_cast<double>(size.E) * gradient_tiles(work, 128, tile.r);
+        const SpanSize cut = span_size(
+            work, {.columns = tile_columns, .unit = tile_columns, .rank_tiles = (size.R + tile.r - 1) / tile.r}, facts);
+        const double begun = cut.chunks * (cut.sides[0].spans + cut.sides[1].spans);
         const double seconds =
             begun * seconds_of_tile / facts.multiprocessors + bytes_moved(size, tile.r) / facts.memory_bytes_per_second;
-        candidate.predicted_seconds = predicted_gradient_seconds(seconds / rated.efficiency, 0, facts);
+        candidate.predicted_seconds =
+            predicted_gradient_seconds(cut.last_to_mean * seconds / rated.efficiency, 0, facts);
         candidate.shared_bytes = tile.shared_bytes(size.E);
         candidate.refusal = shared_memory_refusal(tile.shared_bytes(size.E), 1, facts);
         space.push_back(std::move(candidate));
