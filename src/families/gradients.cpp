@@ -111,11 +111,10 @@ double SpanSize::steps(int step_rows) const { return std::max(rows / step_rows +
 SpanSize span_size(const GradientWork& work, const SpanCut& cut, const gpu::DeviceFacts& facts) {
     const Problem& problem = work.problem;
     const auto experts = static_cast<double>(problem.E);
-    const auto whole = [](double value) { return static_cast<std::int64_t>(value); };
     SpanSize size;
     size.rows = work.tokens * static_cast<double>(problem.top_k);
     const double mean = size.rows / experts;
-    const auto uncut = static_cast<double>(uncut_rows(problem, whole(size.rows)));
+    const auto uncut = static_cast<double>(uncut_rows(problem, static_cast<std::int64_t>(size.rows)));
     const double chunks = mean <= uncut ? 1 : std::ceil(2 * mean / uncut);
     size.chunks = experts * chunks;
     size.busy_chunks = size.chunks * (1 - std::exp(-mean));

@@ -87,7 +87,7 @@ double row_tiles(double mean, int tile) {
 /// How much longer the multiprocessor with the most tiles takes than if all had as many: `tiles`, the mean. It holds
 /// `blocks` tiles at once, of which one alone is not as many times as fast.
 double slowest_to_mean(double tiles, int blocks) {
-    constexpr double least_share = 0.65;  // of the time that all of them take
+    constexpr double least_share = 0.65;  // of the time that all of them take; fitted to rank rows
     const double whole_rounds = std::floor(tiles / blocks);
     const double rest = tiles - whole_rounds * blocks;
     const double last_round = rest > 0 ? std::max(rest * last_to_mean(rest), least_share * blocks) : 0;
