@@ -1,14 +1,12 @@
 #include "families/gradient_bulk.hpp"
 
 #include "args/lora_gradient_bulk.h"
-#include "families/roofline.hpp"
 #include "families/shared_memory.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <utility>
 
 namespace smlora::families {
@@ -35,13 +33,33 @@ unsigned BulkTile::shared_bytes(std::int64_t E, std::int64_t rank, bool gates) c
         lora_gradient_bulk::shared_memory(blocking(), static_cast<int>(E), static_cast<int>(rank), gates).bytes);
 }
 
+/// Fitted to an H200, ranks 1 to 16, 1 to 65,536 tokens and 8 to 1024 experts: docs/lab/2026-11-30-cost-model.md.
+double predicted(const GradientWork& work, const GradientSize& size, const BulkTile& tile, unsigned shared_bytes,
+                 const gpu::DeviceFacts& facts) {
+    // What the multiprocessors stream together, as a multiple of the memory's speed, by which it is taken to grow on
+    // GPUs that were not measured.
+    constexpr double streamed = 1.4;
+    constexpr double cost_of_gates = 1.22;
+    constexpr double seconds_of_sums = 0.18e-6;  // of 128 columns of 16 ranks
+    const std::int64_t rank_tiles = (size.R + tile.r - 1) / tile.r;
+    // Registers are there for two.
+    const int blocks = shared_memory_refusal(shared_bytes, 2, facts).empty() ? 2 : 1;
+    const SpanSize spans =
+        span_size(work, {.columns = tile.span(), .unit = tile.c, .rank_tiles = rank_tiles, .blocks = blocks}, facts);
+    // A tile of fewer ranks takes no less.
+    const double ranks = std::max(tile.r, 16) / 16.0;
+    const double rows = spans.steps(lora_gradient_bulk::step_rows) * lora_gradient_bulk::step_rows;
+    const double cost_of_bytes = (size.gates ? cost_of_gates : 1) / (streamed * facts.memory_bytes_per_second);
+    double seconds = 0;
+    for (const SpanSize::Side& side : spans.sides) {
+        seconds += side.spans * side.columns * ranks *
+                   (2 * rows * cost_of_bytes + spans.chunks * seconds_of_sums / 128 / facts.multiprocessors);
+    }
+    return predicted_gradient_seconds(spans.last_to_mean * seconds, spans.bytes, facts);
+}
+
 tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
-    const GradientSize size = gradient_size(work, facts);
-    // As a share of that of gradient_mma, fitted to the shipped records of H100: with gates it pays the more the
-    // more experts there are, and the fewer rows they have.
-    const double efficiency =
-        size.gates ? std::pow(static_cast<double>(size.E) / 40, 0.2) * (1 + 20 / std::max(1.0, size.rows_per_expert))
-                   : 1.05;
+    const GradientSize size = gradient_size(work);
     // Of those that are predicted alike the first is taken.
     constexpr std::array tiles{
         BulkTile{128, 8, 8, 6}, BulkTile{128, 16, 4, 6}, BulkTile{128, 16, 8, 6}, BulkTile{128, 16, 8, 3},
@@ -49,18 +67,17 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
     };
     tuning::SearchSpace space;
     for (const BulkTile& tile : tiles) {
-        // Where one span is read after the other, two blocks with wide ones are best, but not with gates.
-        const double fit = size.by_span && !size.gates && tile.warps == 8 && tile.stages == 3 ? 1.1 : 1.0;
         tuning::Candidate candidate;
         candidate.name = fmt::format("bulk_{}x{}_w{}_s{}", tile.c, tile.r, tile.warps, tile.stages);
         candidate.configuration = {
             family_name, {{"TILE_C", tile.c}, {"TILE_R", tile.r}, {"WARPS", tile.warps}, {"STAGES", tile.stages}}};
-        candidate.predicted_seconds = predicted_seconds(0, bytes_moved(size, tile.r) / (efficiency * fit), facts);
-        candidate.shared_bytes = tile.shared_bytes(size.E, size.padded_rank, size.gates);
+        const unsigned shared_bytes = tile.shared_bytes(size.E, size.padded_rank, size.gates);
+        candidate.predicted_seconds = predicted(work, size, tile, shared_bytes, facts);
+        candidate.shared_bytes = shared_bytes;
         if (facts.arch.number() < 90) {
             candidate.refusal = "bulk copies are an instruction of sm_90 and later, not of " + facts.arch.name();
         } else {
-            candidate.refusal = shared_memory_refusal(static_cast<unsigned>(candidate.shared_bytes), 1, facts);
+            candidate.refusal = shared_memory_refusal(shared_bytes, 1, facts);
         }
         space.push_back(std::move(candidate));
     }

@@ -1,7 +1,6 @@
 #include "families/gradient_mma.hpp"
 
 #include "args/lora_gradient_mma.h"
-#include "families/roofline.hpp"
 #include "families/shared_memory.hpp"
 
 #include <fmt/format.h>
@@ -32,7 +31,10 @@ unsigned GradientTile::shared_bytes(std::int64_t E) const {
 }
 
 tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
-    const GradientSize size = gradient_size(work, facts);
+    const GradientSize size = gradient_size(work);
+    // By an H200 with one token, where there are hardly any bytes.
+    constexpr double seconds_of_tile = 0.6e-6;  // its beginning, and its sums
+    constexpr std::int64_t tile_columns = 128;  // of most
     // Tiles of 16 ranks are memory-bound: many blocks with few stages hide the latency of the gathered rows best. Only
     // the first of these was measured against others (docs/lab/2026-11-23-portable.md, "What was tried"). The others'
     // are of an H200, 16,384 tokens: docs/lab/2026-11-30-growth.md.
@@ -61,7 +63,13 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
                                     {"WARPS", tile.warps},
                                     {"STAGES", tile.stages},
                                     {"MIN_BLOCKS", tile.min_blocks}}};
-        candidate.predicted_seconds = predicted_seconds(0, bytes_moved(size, tile.r) / rated.efficiency, facts);
+        const SpanSize cut = span_size(
+            work, {.columns = tile_columns, .unit = tile_columns, .rank_tiles = (size.R + tile.r - 1) / tile.r}, facts);
+        const double begun = cut.chunks * (cut.sides[0].spans + cut.sides[1].spans);
+        const double seconds =
+            begun * seconds_of_tile / facts.multiprocessors + bytes_moved(size, tile.r) / facts.memory_bytes_per_second;
+        candidate.predicted_seconds =
+            predicted_gradient_seconds(cut.last_to_mean * seconds / rated.efficiency, 0, facts);
         candidate.shared_bytes = tile.shared_bytes(size.E);
         candidate.refusal = shared_memory_refusal(tile.shared_bytes(size.E), 1, facts);
         space.push_back(std::move(candidate));

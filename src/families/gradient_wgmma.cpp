@@ -1,14 +1,12 @@
 #include "families/gradient_wgmma.hpp"
 
 #include "args/lora_gradient_wgmma.h"
-#include "families/roofline.hpp"
 #include "families/shared_memory.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <utility>
 
 namespace smlora::families {
@@ -31,27 +29,34 @@ std::string refusal_of(const Blocking& blocking, const GradientSize& size, unsig
     return shared_memory_refusal(bytes, 1, facts);
 }
 
-/// Fitted to an H200, ranks 1 to 256 and 1 to 65,536 tokens: docs/lab/2026-11-29-gradients.md.
+/// Fitted to an H200, eight models and a sweep, ranks 1 to 256, 1 to 65,536 tokens and 8 to 1024 experts:
+/// docs/lab/2026-11-30-cost-model.md.
 double predicted(const GradientWork& work, const GradientSize& size, const Blocking& blocking,
                  const gpu::DeviceFacts& facts) {
-    constexpr double seconds_of_item = 0.2e-6;
-    constexpr double seconds_of_block = 0.14e-6;  // more, of each that is written
-    constexpr double seconds_of_step = 0.2e-6;    // of the warpgroup that copies
-    constexpr double seconds_of_pass = 0.1e-6;    // more, of each 16 rows
-    constexpr double cost_of_l2 = 0.35;           // of a byte read again, beside one of memory
-    const double spans = gradient_tiles(work, lora_gradient_wgmma::span(blocking), work.problem.R);
-    const auto experts = static_cast<double>(size.E);
-    const double rows = size.rows_per_expert * experts;
-    const double busy = experts * (1 - std::exp(-size.rows_per_expert));
-    const double steps = std::max(rows / blocking.step_rows + busy / 2, busy);
-    const double seconds = spans * (experts * (seconds_of_item + seconds_of_block * blocking.blocks) +
-                                    steps * (seconds_of_step + seconds_of_pass * blocking.step_rows / 16));
-    const double ranks_again = 2 * rows * static_cast<double>(size.padded_rank) * std::max(0.0, spans - 2);
-    return predicted_seconds(seconds / facts.multiprocessors, size.bytes + cost_of_l2 * ranks_again, facts);
+    constexpr double seconds_of_step = 0.28e-6;    // of the warpgroup that copies, which is the slower one
+    constexpr double seconds_of_copy = 0.019e-6;   // more, of 16 rows of 64 columns
+    constexpr double seconds_of_gates = 0.063e-6;  // more, of 16 rows
+    constexpr double seconds_of_sums = 0.06e-6;    // of a warpgroup's 64 columns of 8 ranks
+    constexpr double seconds_of_end = 0.19e-6;     // of 64 columns of 16 ranks, written when nothing is left to copy
+    const SpanSize spans = span_size(
+        work, {.columns = lora_gradient_wgmma::span(blocking), .unit = lora_gradient_wgmma::block_columns}, facts);
+    // A chunk without rows has one, too.
+    const double steps = std::max(spans.steps(blocking.step_rows), spans.chunks);
+    const double passes = blocking.step_rows / 16.0;
+    const auto ranks = static_cast<double>(size.padded_rank);
+    double seconds = 0;
+    for (const SpanSize::Side& side : spans.sides) {
+        const double copies = passes * (seconds_of_copy * side.columns / lora_gradient_wgmma::block_columns +
+                                        (size.gates ? seconds_of_gates : 0));
+        seconds += side.spans *
+                   (steps * (seconds_of_step + copies) + spans.chunks * seconds_of_sums * blocking.blocks * ranks / 8);
+    }
+    return predicted_gradient_seconds(spans.last_to_mean * seconds / facts.multiprocessors, spans.bytes, facts) +
+           seconds_of_end * blocking.blocks * std::max(ranks, 16.0) / 16;
 }
 
 tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
-    const GradientSize size = gradient_size(work, facts);
+    const GradientSize size = gradient_size(work);
     tuning::SearchSpace space;
     constexpr std::array blockings{
         Blocking{8, 32, 3}, Blocking{4, 64, 3}, Blocking{4, 32, 6}, Blocking{2, 64, 4}, Blocking{1, 64, 4},

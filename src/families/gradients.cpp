@@ -1,10 +1,12 @@
 #include "families/gradients.hpp"
 
 #include "args/lora_gradient_reduce.h"
+#include "families/roofline.hpp"
 #include "families/type_names.hpp"
 #include "gpu/driver.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace smlora::families {
 namespace {
@@ -60,9 +62,27 @@ bool read_by_span(const Problem& problem, RowOrder rows, std::int64_t width, dou
     return rows == RowOrder::token && bytes > static_cast<double>(facts.l2_bytes) / 2;
 }
 
+/// Blocks that are busy at the same time go over the tokens in step, so that what they share is read once. The chunks
+/// take `turns` of them one after the other, and a token's row is read in each turn that has one of its experts: how
+/// often, beside the first time.
+double times_read_again(const GradientWork& work, double turns) {
+    if (turns <= 1) return 0;
+    const auto has_one = [&](double share) { return 1 - std::pow(1 - share, static_cast<double>(work.problem.top_k)); };
+    const double whole_turns = std::floor(turns);
+    return whole_turns * has_one(1 / turns) + has_one(1 - whole_turns / turns) - 1;
+}
+
+/// The share of what was read that is no more in L2 once `bytes` have passed through it.
+double gone_from_l2(double bytes, const gpu::DeviceFacts& facts) {
+    // Both fitted, like the models that this is for.
+    constexpr double room = 1.05;
+    constexpr double sharpness = 4;
+    return 1 / (1 + std::pow(room * static_cast<double>(facts.l2_bytes) / bytes, sharpness));
+}
+
 }  // namespace
 
-GradientSize gradient_size(const GradientWork& work, const gpu::DeviceFacts& facts) {
+GradientSize gradient_size(const GradientWork& work) {
     const Problem& problem = work.problem;
     const double rows = work.tokens * static_cast<double>(problem.top_k);
     const double gradient =
@@ -80,11 +100,72 @@ GradientSize gradient_size(const GradientWork& work, const gpu::DeviceFacts& fac
         const double rows_read = order == RowOrder::token ? work.tokens + cost_of_l2 * (rows - work.tokens) : rows;
         size.bytes += 2 * (rows_read * static_cast<double>(width) + rows * static_cast<double>(padded_rank(problem))) +
                       gradient * static_cast<double>(width);
-        size.by_span = size.by_span || read_by_span(problem, order, width, work.tokens, facts);
     };
     add(work.wide_a(), problem.x_rows);
     add(work.wide_b(), problem.y_rows);
     return size;
+}
+
+double SpanSize::steps(int step_rows) const { return std::max(rows / step_rows + busy_chunks / 2, busy_chunks); }
+
+SpanSize span_size(const GradientWork& work, const SpanCut& cut, const gpu::DeviceFacts& facts) {
+    const Problem& problem = work.problem;
+    const auto experts = static_cast<double>(problem.E);
+    SpanSize size;
+    size.rows = work.tokens * static_cast<double>(problem.top_k);
+    const double mean = size.rows / experts;
+    const auto uncut = static_cast<double>(uncut_rows(problem, static_cast<std::int64_t>(size.rows)));
+    const double chunks = mean <= uncut ? 1 : std::ceil(2 * mean / uncut);
+    size.chunks = experts * chunks;
+    size.busy_chunks = size.chunks * (1 - std::exp(-mean));
+    const auto cut_side = [&](std::int64_t width) {
+        SpanSize::Side side;
+        if (width == 0) return side;
+        const std::int64_t spans = (width + cut.columns - 1) / cut.columns;
+        const std::int64_t even = (width + spans - 1) / spans;
+        side.spans = static_cast<double>(spans * cut.rank_tiles);
+        side.columns = static_cast<double>((even + cut.unit - 1) / cut.unit * cut.unit);
+        return side;
+    };
+    size.sides = {cut_side(work.wide_a()), cut_side(work.wide_b())};
+    const double spans = size.sides[0].spans + size.sides[1].spans;
+    const double at_once = static_cast<double>(facts.multiprocessors) * cut.blocks;
+    size.last_to_mean = last_to_mean(size.chunks * spans / at_once);
+    const double rows_of_chunk = size.rows / size.chunks;
+    const auto chunks_at_once = [&](const SpanSize::Side& side) { return at_once * side.spans / spans; };
+    const auto bytes_of_turn = [&](const SpanSize::Side& side, RowOrder order) {
+        const double rows = chunks_at_once(side) * rows_of_chunk;
+        return 2 * side.columns * (order == RowOrder::token ? std::min(rows, work.tokens) : rows);
+    };
+    const double turn = bytes_of_turn(size.sides[0], problem.x_rows) + bytes_of_turn(size.sides[1], problem.y_rows);
+    const auto add_bytes = [&](const SpanSize::Side& side, std::int64_t width, RowOrder order) {
+        if (width == 0) return;
+        double rows_read = size.rows;
+        if (order == RowOrder::token) {
+            rows_read = work.tokens;
+            if (read_by_span(problem, order, width, work.tokens, facts)) {
+                rows_read += times_read_again(work, size.chunks / chunks_at_once(side)) * work.tokens *
+                             gone_from_l2(turn, facts);
+            }
+            rows_read *= static_cast<double>(cut.rank_tiles);
+        }
+        // A piece of a row begins and ends within a sector.
+        constexpr double more_columns = 16;
+        const auto columns = static_cast<double>(width);
+        const double read = columns * (1 + more_columns / side.columns);
+        size.bytes +=
+            2 * (rows_read * read + side.spans * size.rows * static_cast<double>(padded_rank(problem))) +
+            experts * static_cast<double>(problem.R) * columns * static_cast<double>(size_of(problem.adapter_dtype));
+    };
+    add_bytes(size.sides[0], work.wide_a(), problem.x_rows);
+    add_bytes(size.sides[1], work.wide_b(), problem.y_rows);
+    return size;
+}
+
+double predicted_gradient_seconds(double work_seconds, double bytes, const gpu::DeviceFacts& facts) {
+    // The kernel that adds up partial sums begins during this one, and mostly ends at once.
+    constexpr double seconds_of_second_launch = 2e-6;
+    return seconds_of_launch + seconds_of_second_launch + predicted_seconds(work_seconds, bytes, facts);
 }
 
 double bytes_moved(const GradientSize& size, int ranks) {

@@ -9,6 +9,7 @@
 
 #include <smlora/problem.hpp>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -31,10 +32,42 @@ struct GradientSize {
     bool gates = false;
     double rows_per_expert = 0;  ///< the mean, M / E
     double bytes = 0;            ///< read and written once
-    bool by_span = false;        ///< see read_by_span, of either operand
 };
 
-[[nodiscard]] GradientSize gradient_size(const GradientWork& work, const gpu::DeviceFacts& facts);
+[[nodiscard]] GradientSize gradient_size(const GradientWork& work);
+
+/// How a family cuts the work of both gradients into items (expert, chunk of its rows, span of columns, rank tile),
+/// which the blocks of a persistent grid take: see lora_gradient_items.cuh.
+struct SpanCut {
+    std::int64_t columns = 0;  ///< of a span at most
+    std::int64_t unit = 0;     ///< of its columns
+    std::int64_t rank_tiles = 1;
+    int blocks = 1;  ///< that a multiprocessor holds
+};
+
+/// What the time of gradients that are cut so depends on.
+struct SpanSize {
+    struct Side {
+        double spans = 0;    ///< rank tiles included
+        double columns = 0;  ///< of each
+    };
+
+    std::array<Side, 2> sides;
+    double chunks = 0;       ///< of all experts, at least one of each
+    double busy_chunks = 0;  ///< that have rows
+    double rows = 0;
+    double last_to_mean = 1;  ///< see roofline.hpp, of blocks and items
+    double bytes = 0;         ///< moved from and to memory
+
+    /// Of the chunks that have rows.
+    [[nodiscard]] double steps(int step_rows) const;
+};
+
+[[nodiscard]] SpanSize span_size(const GradientWork& work, const SpanCut& cut, const gpu::DeviceFacts& facts);
+
+/// Of a launch whose blocks are busy for `work_seconds` and move `bytes`, with the launch of the kernel that adds up
+/// partial sums.
+[[nodiscard]] double predicted_gradient_seconds(double work_seconds, double bytes, const gpu::DeviceFacts& facts);
 
 /// Bytes that are moved with rank tiles of `ranks`: each streams the wide operands once more. Ranks of a tile beyond R
 /// cost arithmetic only, for which a little is added.

@@ -48,6 +48,8 @@ struct ProductWork {
     Problem problem;
     Product product;
     double tokens = 1;  ///< of a call, roughly; for cost models alone
+    /// The next kernel begins during this one, and its blocks fill what this one leaves idle; for cost models alone.
+    bool followed = false;
 };
 
 /// Experts of a launch.

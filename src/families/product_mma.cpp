@@ -66,7 +66,7 @@ constexpr std::array further_product_tiles{
     RatedTile{{64, 128, 64, 2, 2, 4, 2}, {0.84, 0.85}},  RatedTile{{64, 128, 32, 2, 2, 4, 3}, {0.69, 0.69}},
     RatedTile{{32, 256, 32, 1, 4, 4, 2}, {0.55, 0.55}},  RatedTile{{16, 256, 64, 1, 4, 3, 2}, {0.38, 0.38}},
     RatedTile{{128, 32, 64, 4, 1, 4, 2}, {0.33, 0.33}},  RatedTile{{128, 16, 64, 4, 1, 4, 2}, {0.20, 0.20}},
-    RatedTile{{32, 16, 64, 2, 1, 6, 4}, {0.13, 0.13}},
+    RatedTile{{32, 16, 64, 2, 1, 6, 4}, {0.31, 0.31}},  // by rank rows: docs/lab/2026-11-30-cost-model.md
 };
 
 /// What the best tile reaches, full.
@@ -84,14 +84,33 @@ double row_tiles(double mean, int tile) {
     return std::max(busy, mean / tile + std::min(0.5, mean / tile));
 }
 
-tuning::Candidate product_candidate(const RatedTile& rated, const ProductSize& size, const gpu::DeviceFacts& facts) {
+/// How much longer the multiprocessor with the most tiles takes than if all had as many: `tiles`, the mean. It holds
+/// `blocks` tiles at once, of which one alone is not as many times as fast.
+double slowest_to_mean(double tiles, int blocks) {
+    constexpr double least_share = 0.65;  // of the time that all of them take; fitted to rank rows
+    const double whole_rounds = std::floor(tiles / blocks);
+    const double rest = tiles - whole_rounds * blocks;
+    const double last_round = rest > 0 ? std::max(rest * last_to_mean(rest), least_share * blocks) : 0;
+    return (whole_rounds * blocks + last_round) / tiles;
+}
+
+tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& work, const ProductSize& size,
+                                    const gpu::DeviceFacts& facts) {
     // Work of a tile beside its products, in rows: filling the pipeline and storing.
     constexpr double overhead_rows = 12.0;
     const ProductTile& tile = rated.tile;
     const double columns = std::ceil(static_cast<double>(size.out) / tile.n) * tile.n;
-    const double rows =
-        static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m) * (tile.m + overhead_rows);
-    const double flop = 2 * rows * columns * size.depth / rated.efficiency[size.reduction_contiguous ? 1 : 0];
+    const double tiles = static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m);
+    double flop = 2 * tiles * (tile.m + overhead_rows) * columns * size.depth /
+                  rated.efficiency[size.reduction_contiguous ? 1 : 0];
+    if (!work.followed) {
+        flop *= slowest_to_mean(tiles * columns / tile.n / facts.multiprocessors, tile.min_blocks);
+    }
+    // Rank rows are mostly reading, which is the slower in pieces of 64 bytes of a row: by the H200 at ranks 128 and
+    // 256.
+    constexpr double cost_of_short_pieces = 1.3;
+    const bool short_pieces = work.product.kind == Product::Kind::rank_rows && tile.k < 64;
+    const double bytes = short_pieces ? cost_of_short_pieces * size.bytes : size.bytes;
     tuning::Candidate candidate;
     candidate.name = fmt::format("mma_{}x{}x{}_w{}x{}_s{}_b{}", tile.m, tile.n, tile.k, tile.warps_m, tile.warps_n,
                                  tile.stages, tile.min_blocks);
@@ -103,7 +122,9 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductSize& s
                                 {"WARPS_N", tile.warps_n},
                                 {"STAGES", tile.stages},
                                 {"MIN_BLOCKS", tile.min_blocks}}};
-    candidate.predicted_seconds = predicted_seconds(flop / mma_flop_per_second(facts), size.bytes, facts);
+    constexpr double seconds_if_followed = 1e-6;  // of the launch
+    candidate.predicted_seconds = (work.followed ? seconds_if_followed : seconds_of_launch) +
+                                  predicted_seconds(flop / mma_flop_per_second(facts), bytes, facts);
     candidate.shared_bytes = tile.shared_bytes(size.E);
     candidate.refusal = shared_memory_refusal(tile.shared_bytes(size.E), tile.min_blocks, facts);
     return candidate;
@@ -111,14 +132,15 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductSize& s
 
 tuning::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
     const ProductSize size = product_size(work);
+    const bool rank_rows = work.product.kind == Product::Kind::rank_rows;
     tuning::SearchSpace space;
-    for (const RatedTile& rated : product_tiles) space.push_back(product_candidate(rated, size, facts));
+    for (const RatedTile& rated : product_tiles) space.push_back(product_candidate(rated, work, size, facts));
     const auto best = tuning::heuristic_choice(space);
     for (const RatedTile& rated : further_product_tiles) {
-        space.push_back(product_candidate(rated, size, facts));
-        // No better than the best of the others without a measurement that says so.
+        space.push_back(product_candidate(rated, work, size, facts));
+        // No better than the best of the others without a measurement that says so; of rank rows there is one.
         double& predicted = space.back().predicted_seconds;
-        if (best) predicted = std::max(predicted, 1.02 * space[*best].predicted_seconds);
+        if (best && !rank_rows) predicted = std::max(predicted, 1.02 * space[*best].predicted_seconds);
     }
     return space;
 }

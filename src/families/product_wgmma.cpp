@@ -114,9 +114,28 @@ double seconds_between_tiles(const Blocking& blocking, int height) {
     return 0.6e-6 + 0.13e-6 * missing_rows / grouped_product_wgmma::slot_rows;
 }
 
-/// Seconds that a multiprocessor spends on an expert with `rows` rows.
-double expert_seconds(double rows, const ProductSize& size, const Blocking& blocking, std::int64_t rank,
-                      const gpu::DeviceFacts& facts) {
+/// Products, and the copies that they wait for, get in each other's way once they take about as long.
+double longer_of(double products, double copies) {
+    constexpr double sharpness = 8;
+    return std::pow(std::pow(products, sharpness) + std::pow(copies, sharpness), 1 / sharpness);
+}
+
+/// What an expert takes, on average over those that there may be.
+struct ExpertCost {
+    double tiles = 0;         ///< of rows
+    double seconds = 0;       ///< of a multiprocessor
+    double rank_seconds = 0;  ///< of those, that one tile spends on making its rank rows
+
+    void add(const ExpertCost& other) {
+        tiles += other.tiles;
+        seconds += other.seconds;
+        rank_seconds += other.rank_seconds;
+    }
+};
+
+/// Of one with `rows` rows.
+ExpertCost expert_cost(double rows, const ProductSize& size, const Blocking& blocking, std::int64_t rank,
+                       const gpu::DeviceFacts& facts) {
     constexpr double bytes_from_l2 = 10e12;  // a second, all multiprocessors together
     constexpr double share_of_peak = 0.95;
     const double units = std::ceil(rows / (blocking.tile_rows * blocking.cluster));
@@ -126,21 +145,27 @@ double expert_seconds(double rows, const ProductSize& size, const Blocking& bloc
     const double flop = 2 * height * tile_columns * step_depth;
     const double bytes = 2 * (tile_columns / blocking.cluster + height) * step_depth;
     const double step =
-        std::max(flop / (share_of_peak * facts.tensor_flop_per_second), bytes / bytes_from_l2) * facts.multiprocessors;
+        longer_of(flop / (share_of_peak * facts.tensor_flop_per_second), bytes / bytes_from_l2) * facts.multiprocessors;
     const double tile = size.depth / step_depth * (step + seconds_late(blocking.stages, step)) +
                         seconds_between_tiles(blocking, height);
     double seconds = std::ceil(static_cast<double>(size.out) / tile_columns) * tile;
+    double rank_seconds = 0;
     if (blocking.makes_rank_rows) {
         // Beside the first column tile, 128 rows more on the m side; then rank rows are written before they are used.
         constexpr double seconds_to_write = 4e-6;  // an estimate: docs/lab/2026-11-24-hopper.md
-        seconds += static_cast<double>(rank_depth(rank)) / 100 * tile + seconds_to_write;
+        rank_seconds = static_cast<double>(rank_depth(rank)) / 100 * tile + seconds_to_write;
+        seconds += rank_seconds;
     }
     // Blocks that share weights run apart, but for those of a cluster, and with an adapter more than without; then
-    // weights are read again. By the records of the H100 of 2026-11-26; with many row tiles it makes no difference.
-    if (rank > 0 && blocking.cluster == 1 && tiles > 1 && tiles <= 20) {
-        seconds *= 1 + 0.1 * std::min(1.0, static_cast<double>(size.depth) / 6000);
+    // weights are read again. By the records of the H100 of 2026-11-26 and of the H200 of 2026-11-30.
+    if (rank > 0 && blocking.cluster == 1 && tiles > 1) {
+        seconds *= 1 + 0.08 * std::min(1.0, static_cast<double>(size.depth) / 6000);
     }
-    return tiles * seconds;
+    // The warps that multiply have nearly all registers, those that copy and store hardly any: 1 to 3 % in
+    // docs/lab/2026-11-29-gradients.md.
+    constexpr double cost_of_most_rows = 1.03;
+    if (blocking.tile_rows > most_rows_with_rank_rows) seconds *= cost_of_most_rows;
+    return {tiles, tiles * seconds, rank_seconds};
 }
 
 /// Whether weights may leave L2 first, so that rows and outputs have more room there: each is read once, as the rows of
@@ -162,17 +187,25 @@ bool may_leave_first(const ProductSize& size, const Blocking& blocking) {
 double predicted(const ProductSize& size, const Blocking& blocking, std::int64_t rank, const gpu::DeviceFacts& facts) {
     constexpr std::array deviations{-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5};
     const double busy = 1.0 - std::exp(-size.rows_per_expert);
-    double seconds = 0;
+    ExpertCost all;
     for (const double deviation : deviations) {
         const double rows = size.rows_per_expert / busy + deviation * std::sqrt(size.rows_per_expert);
-        seconds += expert_seconds(std::max(1.0, std::round(rows)), size, blocking, rank, facts);
+        all.add(expert_cost(std::max(1.0, std::round(rows)), size, blocking, rank, facts));
     }
-    seconds *= busy * static_cast<double>(size.E) / deviations.size() / facts.multiprocessors;
+    const double experts = busy * static_cast<double>(size.E) / deviations.size();
+    const double row_tiles = experts * all.tiles / facts.multiprocessors;
+    double seconds = experts * all.seconds / facts.multiprocessors;
+    // In the last round of tiles some multiprocessors have none, and the others more of L2 and memory for themselves.
+    constexpr double cost_of_idleness = 0.7;
+    const double tiles = row_tiles * std::ceil(static_cast<double>(size.out) / tile_columns);
+    seconds *= 1 + cost_of_idleness * (last_to_mean(tiles) - 1);
+    // With few tiles the first of a row of them, which make the rank rows, run beside those that wait for them.
+    seconds += all.rank_seconds / deviations.size() * std::max(0.0, 1 - row_tiles);
     // 0.4 to 4 % less time in all on the H200, measured from reductions of 2048 on.
     constexpr double measured_reduction = 2048;
     constexpr double weights_once_bytes = 0.97;
     const bool gains = blocking.weights_once && size.reduction >= measured_reduction;
-    return predicted_seconds(seconds, gains ? weights_once_bytes * size.bytes : size.bytes, facts);
+    return seconds_of_launch + predicted_seconds(seconds, gains ? weights_once_bytes * size.bytes : size.bytes, facts);
 }
 
 std::string refusal_of_all(const Product& product, const gpu::DeviceFacts& facts) {

@@ -8,4 +8,9 @@ double predicted_seconds(double arithmetic_seconds, double bytes, const gpu::Dev
     return std::hypot(arithmetic_seconds, bytes / facts.memory_bytes_per_second);
 }
 
+double last_to_mean(double pieces) {
+    constexpr double rounding = 1e-9;  // of a whole number
+    return pieces > 0 ? std::ceil(pieces - rounding) / pieces : 1;
+}
+
 }  // namespace smlora::families

@@ -17,7 +17,9 @@ tuning::SearchSpace product_space(const Problem& problem, const Request& request
     tuning::SearchSpace space = families::product_candidates(product_work(problem, request, Role::product), facts);
     if (problem.R == 0) return space;
     // A candidate that does not make its rank rows has those of another kernel made before it.
-    const tuning::SearchSpace ranks = search_space(problem, request, *rank_role(request), facts);
+    families::ProductWork before = product_work(problem, request, *rank_role(request));
+    before.followed = true;
+    const tuning::SearchSpace ranks = families::product_candidates(before, facts);
     const auto best = tuning::heuristic_choice(ranks);
     if (!best) return space;
     for (tuning::Candidate& candidate : space) {

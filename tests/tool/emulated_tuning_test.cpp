@@ -221,9 +221,9 @@ TEST_F(EmulatedTuning, ACandidateThatComputesSomethingElseIsRefused) {
 
 TEST_F(EmulatedTuning, ACandidateThatFaultsIsNamedAndRefusedTheSecondTime) {
     const std::string templates = templates_with(
-        "auto of_row = finish.row(args.scale); if (C::TILE_M == 64 && C::TILE_N == 128 && C::STAGES == 3) "
+        "auto of_row = finish.row(args.scale); if (C::TILE_M == 64 && C::TILE_N == 32) "
         "*reinterpret_cast<volatile float*>(16) = args.scale;");
-    const std::string name = "mma_64x128x64_w2x2_s3_b3";
+    const std::string name = "mma_64x32x64_w4x1_s5_b2";
     std::vector<std::string> arguments = tune;
     arguments[2] = "3,64,48,0,2";
     // Of forward, and then of dX.

@@ -252,22 +252,6 @@ TEST(SearchSpace, WeightsThatLeaveL2FirstArePredictedToPayAsMeasured) {
     EXPECT_NE(jit::readable(plan.at(Role::product).spec).find("WEIGHTS_ONCE=0"), std::string::npos);
 }
 
-TEST(SearchSpace, GradientsOfEveryRankPreferWhatWasFastest) {
-    struct Fastest {
-        std::int64_t R;
-        const char* name;
-    };
-    // On an H200, of every candidate: docs/lab/2026-11-30-growth.md.
-    for (const auto& [R, name] : {Fastest{32, "wgmma_1024x32_s3"}, Fastest{64, "wgmma_512x64_s3"},
-                                  Fastest{128, "wgmma_256x64_s4"}, Fastest{256, "wgmma_128x64_s4"}}) {
-        const Problem problem = sized(128, 2048, 1536, R);
-        const auto work = work_called("gradients", problem, tuning::bucket_of(16384));
-        ASSERT_TRUE(work.has_value());
-        const tuning::SearchSpace space = search_space(problem, work->request, work->role, autotune::h200());
-        EXPECT_EQ(space[*tuning::heuristic_choice(space)].name, name) << "rank " << R;
-    }
-}
-
 /// As in records of before weights could leave L2 first: without the constant.
 TEST(SearchSpace, AConfigurationWithoutTheConstantKeepsWeightsInL2) {
     const Problem problem = sized(128, 2048, 1536);
