@@ -419,7 +419,7 @@ TEST(WgmmaOfRegisters, RulesThatWereBrokenAreNamed) {
 }
 
 /// A kernel of one warpgroup with a b of ones; out is d + 100 e.
-std::string ones_source(const char* function, const char* body) {
+std::string ones_source(const std::string& functions, const std::string& body) {
     return fmt::format(R"(
 #include "ptx/cp_async.cuh"
 #include "ptx/synchronise.cuh"
@@ -443,7 +443,7 @@ extern "C" __global__ void test(float* out) {{
     for (int i = 0; i < 4; ++i) out[threadIdx.x * 4 + i] = d[i] + 100 * e[i];
 }}
 )",
-                       function, body);
+                       functions, body);
 }
 
 TEST(WgmmaOfRegisters, AFragmentMayBeSharedAndUsedAgain) {
@@ -470,22 +470,32 @@ TEST(WgmmaOfRegisters, AFragmentMayBeSharedAndUsedAgain) {
 }
 
 TEST(WgmmaOfRegisters, AFragmentThatEndsBeforeTheWaitIsNamed) {
-    const TestKernel kernel(ones_source(R"(
-__device__ __noinline__ void multiply(float (&d)[4], uint64 b) {
+    // In memory that calls write to again, and so deep that none does.
+    for (const int depth : {16, 32 * 1024}) {
+        const TestKernel kernel(ones_source(fmt::format(R"(
+__device__ __noinline__ void multiply(float (&d)[4], uint64 b) {{
     uint32 a[4];
     fill(a, 0x3f803f80U);
     ptx::wgmma_fence();
     Product::run(d, a, b);
-}
-)",
-                                        R"(
+}}
+__device__ __noinline__ void multiply_deep(float (&d)[4], uint64 b) {{
+    volatile unsigned char between[{}];
+    between[0] = 0;
     multiply(d, b);
+    between[0] = 1;
+}}
+)",
+                                                        depth),
+                                            R"(
+    multiply_deep(d, b);
     ptx::wgmma_commit();
     ptx::wgmma_wait<0>();
 )"));
-    const DeviceArray<float> out(128UL * 4);
-    expect_report(kernel.launch({1, 128, 1024}, out.data()), CUDA_ERROR_LAUNCH_FAILED,
-                  {"registers of a of lane", "or their array has ended"});
+        const DeviceArray<float> out(128UL * 4);
+        expect_report(kernel.launch({1, 128, 1024}, out.data()), CUDA_ERROR_LAUNCH_FAILED,
+                      {"registers of a of lane", "or their array has ended"});
+    }
 }
 
 TEST(WgmmaOfRegisters, AFragmentThatIsNoLocalArrayIsNamed) {
