@@ -148,7 +148,7 @@ class Machine final : public Runtime {
     [[noreturn]] void refuse_mbarrier(unsigned address, const std::string& why, Where where);
     void require_whole_warp(const char* instruction, Where where);
     /// `a`: null if the instruction reads that operand from shared memory.
-    void issue(const WgmmaShape& shape, float* d, const unsigned* a, Where where);
+    void begin_wgmma(const WgmmaShape& shape, float* d, const unsigned* a, Where where);
     /// Meets the live lanes of the warp in an instruction that all of them execute.
     void meet_aligned(const Instruction& instruction, void* operand, Warp::Perform perform, Where where);
 

@@ -345,7 +345,7 @@ GoOn wait_wgmma(Warp& warp, const Operands& operands) {
 
 }  // namespace
 
-void Machine::issue(const WgmmaShape& shape, float* d, const unsigned* a, Where where) {
+void Machine::begin_wgmma(const WgmmaShape& shape, float* d, const unsigned* a, Where where) {
     const auto refuse = [&](const std::string& why) {
         scheduler_.fail(fmt::format("wgmma at {}:{}: {}", where.file, where.line, why));
     };
@@ -369,17 +369,17 @@ void Machine::issue(const WgmmaShape& shape, float* d, const unsigned* a, Where 
 
 void Machine::wgmma(Format format, unsigned n, bool a_strided, bool b_strided, float* d, unsigned long long a,
                     unsigned long long b, Where where) {
-    issue({format, n, false, a_strided, b_strided, a, b}, d, nullptr, where);
+    begin_wgmma({format, n, false, a_strided, b_strided, a, b}, d, nullptr, where);
 }
 
 void Machine::wgmma_of_registers(Format format, unsigned n, bool b_strided, float* d, const unsigned* a,
                                  unsigned long long b, Where where) {
-    issue({format, n, true, false, b_strided, 0, b}, d, a, where);
+    begin_wgmma({format, n, true, false, b_strided, 0, b}, d, a, where);
 }
 
 void Machine::wgmma_fence(Where where) {
     require_whole_warp("wgmma.fence", where);
-    char frame = 0;
+    char frame = 0;  // below it, nothing of the kernel's
     meet_aligned({"wgmma.fence", true}, &frame, fence_wgmma, where);
 }
 
