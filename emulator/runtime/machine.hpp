@@ -15,6 +15,8 @@
 
 namespace smlora::emulator {
 
+struct WgmmaShape;
+
 /// What differs between the GPUs that can be mimicked.
 struct Model {
     int major = 9;
@@ -108,6 +110,8 @@ class Machine final : public Runtime {
                   unsigned blocks, Where where) override;
     void wgmma(Format format, unsigned n, bool a_strided, bool b_strided, float* d, unsigned long long a,
                unsigned long long b, Where where) override;
+    void wgmma_of_registers(Format format, unsigned n, bool b_strided, float* d, const unsigned* a,
+                            unsigned long long b, Where where) override;
     void wgmma_fence(Where where) override;
     void wgmma_commit(Where where) override;
     void wgmma_wait(unsigned pending_groups, Where where) override;
@@ -143,6 +147,8 @@ class Machine final : public Runtime {
     void update(unsigned address, Mbarrier& barrier);
     [[noreturn]] void refuse_mbarrier(unsigned address, const std::string& why, Where where);
     void require_whole_warp(const char* instruction, Where where);
+    /// `a`: null if the instruction reads that operand from shared memory.
+    void begin_wgmma(const WgmmaShape& shape, float* d, const unsigned* a, Where where);
     /// Meets the live lanes of the warp in an instruction that all of them execute.
     void meet_aligned(const Instruction& instruction, void* operand, Warp::Perform perform, Where where);
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 namespace smlora::emulator {
 namespace {
@@ -54,49 +55,107 @@ void WgmmaQueue::begin(Machine& machine, Warp& warp) {
     warp_ = &warp;
     issued_.clear();
     items_.clear();
-    in_flight_.clear();
+    accumulators_.clear();
+    fragments_.clear();
+    fenced_stacks_.fill({});
     group_ = 0;
     fenced_ = false;
     listed = false;
 }
 
-void WgmmaQueue::fence() { fenced_ = true; }
-
-WgmmaQueue::Accumulators& WgmmaQueue::accumulators_of(const std::array<float*, 32>& d, unsigned count, Where where) {
-    const auto refuse = [&](const std::string& why) {
-        machine_->scheduler().fail(fmt::format("wgmma at {}:{}: {}", where.file, where.line, why));
-    };
-    for (const auto& known : in_flight_) {
-        if (known->registers[0] != d[0]) continue;
-        if (known->registers != d || known->count != count) {
-            refuse("accumulators of another shape are still in flight in the same registers");
-        }
-        for (float* registers : d) {
-            if (first_written(registers, count * sizeof(float)) != count * sizeof(float)) {
-                refuse("accumulators were written to while they were in flight");
-            }
-        }
-        return *known;
-    }
-    if (!fenced_) refuse("no wgmma.fence since the accumulators were the threads'");
-    auto made = std::make_unique<Accumulators>();
-    made->registers = d;
-    made->count = count;
-    for (float* registers : d) {
-        made->values.insert(made->values.end(), registers, registers + count);
-        poison(registers, count * sizeof(float));
-    }
-    in_flight_.push_back(std::move(made));
-    return *in_flight_.back();
+char* WgmmaQueue::Stack::find(const void* memory, std::size_t count) {
+    const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(memory) - low;
+    return offset < bytes.size() && count <= bytes.size() - offset ? bytes.data() + offset : nullptr;
 }
 
-void WgmmaQueue::issue(const WgmmaShape& shape, const std::array<float*, 32>& d, Where where) {
+void WgmmaQueue::fence(const Operands& frames) {
+    fenced_ = true;
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        const GpuThread& thread = warp_->thread(lane);
+        const auto* const low = static_cast<const char*>(frames[lane]);
+        fenced_stacks_[lane].low = reinterpret_cast<std::uintptr_t>(low);
+        fenced_stacks_[lane].bytes.assign(low, reinterpret_cast<const char*>(thread.stack_low) + thread.stack_bytes);
+    }
+}
+
+void WgmmaQueue::refuse(Where where, const std::string& why) const {
+    machine_->scheduler().fail(fmt::format("wgmma at {}:{}: {}", where.file, where.line, why));
+}
+
+template <class T>
+constexpr const char* name_of = std::is_same_v<T, float> ? "accumulators" : "registers of a";
+
+template <class T>
+void WgmmaQueue::check_untouched(const InFlight<T>& held, const Operands& frames) const {
+    const std::size_t bytes = held.count * sizeof(T);
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        const void* const registers = held.registers[lane];
+        if (registers >= frames[lane] && first_written(registers, bytes) == bytes) continue;
+        refuse(held.where, fmt::format("{} of lane {} were written to, or their array has ended, while they were in "
+                                       "flight",
+                                       name_of<T>, lane));
+    }
+}
+
+template <class T>
+WgmmaQueue::InFlight<T>* WgmmaQueue::find(const Set<T>& set, const std::array<T*, 32>& registers, unsigned count,
+                                          Where where) const {
+    for (const auto& held : set) {
+        if (held->registers[0] != registers[0]) continue;
+        if (held->registers != registers || held->count != count) {
+            refuse(where, fmt::format("{} of another shape are still in flight in the same registers", name_of<T>));
+        }
+        check_untouched(*held, {});
+        return held.get();
+    }
+    return nullptr;
+}
+
+template <class T>
+WgmmaQueue::InFlight<T>& WgmmaQueue::take(Set<T>& set, const std::array<T*, 32>& registers, unsigned count) {
+    auto taken = std::make_unique<InFlight<T>>();
+    taken->registers = registers;
+    taken->count = count;
+    for (T* of_lane : registers) {
+        taken->values.insert(taken->values.end(), of_lane, of_lane + count);
+        poison(of_lane, count * sizeof(T));
+    }
+    set.push_back(std::move(taken));
+    return *set.back();
+}
+
+WgmmaQueue::Accumulators& WgmmaQueue::accumulators_of(const std::array<float*, 32>& d, unsigned count, Where where) {
+    if (Accumulators* const held = find(accumulators_, d, count, where)) return *held;
+    if (!fenced_) refuse(where, "no wgmma.fence since the accumulators were the threads'");
+    return take(accumulators_, d, count);
+}
+
+WgmmaQueue::Fragments& WgmmaQueue::fragments_of(const std::array<unsigned*, 32>& a, Where where) {
+    constexpr unsigned count = 4;
+    if (Fragments* const held = find(fragments_, a, count, where)) return *held;
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        const char* const fenced = fenced_stacks_[lane].find(a[lane], count * sizeof(unsigned));
+        if (fenced == nullptr || std::memcmp(fenced, a[lane], count * sizeof(unsigned)) != 0) {
+            refuse(where, fmt::format("no wgmma.fence since lane {} wrote the registers of a", lane));
+        }
+    }
+    return take(fragments_, a, count);
+}
+
+void WgmmaQueue::issue(const WgmmaShape& shape, const std::array<float*, 32>& d, const std::array<unsigned*, 32>& a,
+                       Where where) {
+    Fragments* const fragments = shape.a_in_registers ? &fragments_of(a, where) : nullptr;
     Accumulators& accumulators = accumulators_of(d, shape.n / 2, where);
-    accumulators.last_group = group_;
+    const auto used = [&](auto& registers) {
+        registers.last_group = group_;
+        registers.where = where;
+    };
+    used(accumulators);
+    if (fragments != nullptr) used(*fragments);
     unsigned seen = machine_->now;
     for (unsigned lane = 0; lane < 32; ++lane) seen = std::min(seen, warp_->thread(lane).fenced);
     issued_.push_back(shape);
-    items_.push_back({shape, &accumulators, group_, seen, where});
+    items_.push_back({shape, &accumulators, fragments, group_, seen, where});
     machine_->scheduler().add(*this);
 }
 
@@ -109,27 +168,40 @@ bool WgmmaQueue::perform_one() {
     return !items_.empty();
 }
 
-void WgmmaQueue::wait(unsigned pending_groups) {
-    const unsigned done = group_ > pending_groups ? group_ - pending_groups : 0;
-    while (!items_.empty() && items_.front().group < done) perform_one();
-    if (items_.empty()) machine_->scheduler().remove(*this);
-    for (auto at = in_flight_.begin(); at != in_flight_.end();) {
-        const Accumulators& finished = **at;
-        if (finished.last_group >= done) {
+template <class T>
+bool WgmmaQueue::give_back(Set<T>& set, unsigned groups_done, const Operands& frames) {
+    bool any = false;
+    for (auto at = set.begin(); at != set.end();) {
+        const InFlight<T>& finished = **at;
+        if (finished.last_group >= groups_done) {
             ++at;
             continue;
         }
+        check_untouched(finished, frames);
+        const std::size_t bytes = finished.count * sizeof(T);
         for (unsigned lane = 0; lane < 32; ++lane) {
-            std::copy_n(finished.values.begin() + static_cast<std::ptrdiff_t>(lane * finished.count), finished.count,
-                        finished.registers[lane]);
+            T* const registers = finished.registers[lane];
+            const T* const values = finished.values.data() + std::size_t{lane} * finished.count;
+            std::memcpy(registers, values, bytes);
+            // No thread has written to them since the fence.
+            if (char* const fenced = fenced_stacks_[lane].find(registers, bytes)) std::memcpy(fenced, values, bytes);
         }
-        at = in_flight_.erase(at);
-        fenced_ = false;
+        at = set.erase(at);
+        any = true;
     }
+    return any;
+}
+
+void WgmmaQueue::wait(unsigned pending_groups, const Operands& frames) {
+    const unsigned done = group_ > pending_groups ? group_ - pending_groups : 0;
+    while (!items_.empty() && items_.front().group < done) perform_one();
+    if (items_.empty()) machine_->scheduler().remove(*this);
+    give_back(fragments_, done, frames);
+    if (give_back(accumulators_, done, frames)) fenced_ = false;
 }
 
 void WgmmaQueue::end() {
-    if (!in_flight_.empty()) machine_->scheduler().fail("the warp has ended without waiting for its wgmmas");
+    if (!accumulators_.empty()) machine_->scheduler().fail("the warp has ended without waiting for its wgmmas");
 }
 
 void WgmmaQueue::check_seen(const Item& item, unsigned offset) const {
@@ -178,12 +250,26 @@ void WgmmaQueue::read_operand(const Item& item, std::uint64_t bits, bool strided
     }
 }
 
+void WgmmaQueue::read_fragments(const Item& item, float (&a)[16][16]) {
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        for (unsigned i = 0; i < 8; ++i) {
+            const unsigned bits = item.fragments->values[lane * 4 + i / 2] >> (16 * (i % 2));
+            a[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i % 2 + i / 4 * 8] =
+                float_of(item.shape.format, static_cast<std::uint16_t>(bits));
+        }
+    }
+}
+
 void WgmmaQueue::multiply(const Item& item) {
     const WgmmaShape& shape = item.shape;
     float a[16][16];
     std::vector<float> b(std::size_t{shape.n} * 16);
     const unsigned warp_of_group = warp_->thread(0).number / 32 % 4;
-    read_operand(item, shape.a, shape.a_strided, warp_of_group * 16, 16, &a[0][0]);
+    if (shape.a_in_registers) {
+        read_fragments(item, a);
+    } else {
+        read_operand(item, shape.a, shape.a_strided, warp_of_group * 16, 16, &a[0][0]);
+    }
     read_operand(item, shape.b, shape.b_strided, 0, shape.n, b.data());
     for (unsigned lane = 0; lane < 32; ++lane) {
         float* const d = item.accumulators->values.data() + std::size_t{lane} * item.accumulators->count;
@@ -202,12 +288,19 @@ namespace {
 struct WgmmaOperand {
     Machine* machine;
     float* d;
+    unsigned* a;
     WgmmaShape shape;
     Where where;
 };
 
+std::string text(const WgmmaShape& shape) {
+    const std::string a = shape.a_in_registers ? "registers" : fmt::format("descriptor {:#x}", shape.a);
+    return fmt::format("{}, descriptor {:#x} and {} columns", a, shape.b, shape.n);
+}
+
 GoOn issue_wgmma(Warp& warp, const Operands& operands) {
     std::array<float*, 32> d{};
+    std::array<unsigned*, 32> a{};
     const auto& first = *static_cast<const WgmmaOperand*>(operands[0]);
     const auto refuse = [&](const std::string& why) {
         first.machine->scheduler().fail(fmt::format("wgmma at {}:{}: {}", first.where.file, first.where.line, why));
@@ -215,9 +308,9 @@ GoOn issue_wgmma(Warp& warp, const Operands& operands) {
     for (unsigned lane = 0; lane < 32; ++lane) {
         const auto& operand = *static_cast<const WgmmaOperand*>(operands[lane]);
         d[lane] = operand.d;
+        a[lane] = operand.a;
         if (operand.shape != first.shape) {
-            refuse(fmt::format("lane {} has descriptors {:#x} and {:#x}, lane 0 has {:#x} and {:#x}", lane,
-                               operand.shape.a, operand.shape.b, first.shape.a, first.shape.b));
+            refuse(fmt::format("lane {} has {}, lane 0 has {}", lane, text(operand.shape), text(first.shape)));
         }
     }
     Block& block = *warp.thread(0).block;
@@ -226,19 +319,16 @@ GoOn issue_wgmma(Warp& warp, const Operands& operands) {
     for (unsigned other = number / 4 * 4; other < number / 4 * 4 + 4; ++other) {
         const auto& issued = block.warp(other).wgmmas().issued();
         if (index < issued.size() && issued[index] != first.shape) {
-            refuse(
-                fmt::format("instruction {} of warp {} has descriptors {:#x} and {:#x} and {} columns, that of warp "
-                            "{} has {:#x}, {:#x} and {}",
-                            index, number, first.shape.a, first.shape.b, first.shape.n, other, issued[index].a,
-                            issued[index].b, issued[index].n));
+            refuse(fmt::format("instruction {} of warp {} has {}, that of warp {} has {}", index, number,
+                               text(first.shape), other, text(issued[index])));
         }
     }
-    warp.wgmmas().issue(first.shape, d, first.where);
+    warp.wgmmas().issue(first.shape, d, a, first.where);
     return GoOn::all;
 }
 
-GoOn fence_wgmma(Warp& warp, const Operands&) {
-    warp.wgmmas().fence();
+GoOn fence_wgmma(Warp& warp, const Operands& frames) {
+    warp.wgmmas().fence(frames);
     return GoOn::all;
 }
 
@@ -247,36 +337,56 @@ GoOn commit_wgmma(Warp& warp, const Operands&) {
     return GoOn::all;
 }
 
+/// The operands are variables of the emulator, below those of the kernel.
 GoOn wait_wgmma(Warp& warp, const Operands& operands) {
-    warp.wgmmas().wait(*static_cast<const unsigned*>(operands[0]));
+    warp.wgmmas().wait(*static_cast<const unsigned*>(operands[0]), operands);
     return GoOn::all;
 }
 
 }  // namespace
 
-void Machine::wgmma(Format format, unsigned n, bool a_strided, bool b_strided, float* d, unsigned long long a,
-                    unsigned long long b, Where where) {
+void Machine::begin_wgmma(const WgmmaShape& shape, float* d, const unsigned* a, Where where) {
     const auto refuse = [&](const std::string& why) {
         scheduler_.fail(fmt::format("wgmma at {}:{}: {}", where.file, where.line, why));
     };
     require_whole_warp("wgmma", where);
-    if (scheduler_.current().number / 128 * 128 + 128 > scheduler_.current().block->threads()) {
+    const GpuThread& thread = scheduler_.current();
+    if (thread.number / 128 * 128 + 128 > thread.block->threads()) {
         refuse("the block's last warps are no whole warpgroup");
     }
-    if (n == 0 || n % 8 != 0 || n > 256) refuse(fmt::format("{} columns", n));
-    for (const unsigned long long bits : {a, b}) {
+    if (shape.n == 0 || shape.n % 8 != 0 || shape.n > 256) refuse(fmt::format("{} columns", shape.n));
+    for (const std::uint64_t bits : {shape.a, shape.b}) {
         if (Descriptor::has_stray_bits(bits)) refuse(fmt::format("descriptor {:#x} has bits of no field", bits));
         if (Descriptor(bits).base_offset != 0) refuse("a base offset is not emulated");
     }
-    WgmmaOperand operand{this, d, {format, n, a_strided, b_strided, a, b}, where};
+    if (a != nullptr && reinterpret_cast<std::uintptr_t>(a) - thread.stack_low >= thread.stack_bytes) {
+        refuse("the registers of a are no local array of the thread");
+    }
+    // The kernel's variable, poisoned for as long as the kernel must not look at it.
+    WgmmaOperand operand{this, d, const_cast<unsigned*>(a), shape, where};
     meet_aligned({"wgmma.mma_async", true}, &operand, issue_wgmma, where);
 }
 
-void Machine::wgmma_fence(Where where) { meet_aligned({"wgmma.fence", true}, nullptr, fence_wgmma, where); }
+void Machine::wgmma(Format format, unsigned n, bool a_strided, bool b_strided, float* d, unsigned long long a,
+                    unsigned long long b, Where where) {
+    begin_wgmma({format, n, false, a_strided, b_strided, a, b}, d, nullptr, where);
+}
+
+void Machine::wgmma_of_registers(Format format, unsigned n, bool b_strided, float* d, const unsigned* a,
+                                 unsigned long long b, Where where) {
+    begin_wgmma({format, n, true, false, b_strided, 0, b}, d, a, where);
+}
+
+void Machine::wgmma_fence(Where where) {
+    require_whole_warp("wgmma.fence", where);
+    char frame = 0;  // below it, nothing of the kernel's
+    meet_aligned({"wgmma.fence", true}, &frame, fence_wgmma, where);
+}
 
 void Machine::wgmma_commit(Where where) { meet_aligned({"wgmma.commit_group", true}, nullptr, commit_wgmma, where); }
 
 void Machine::wgmma_wait(unsigned pending_groups, Where where) {
+    require_whole_warp("wgmma.wait_group", where);
     meet_aligned({"wgmma.wait_group", true}, &pending_groups, wait_wgmma, where);
 }
 
