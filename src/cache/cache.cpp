@@ -49,7 +49,11 @@ struct Cache::State {
     State(const CacheOptions& options, util::Logger& log_);
 
     /// True when the folder exists. Throws for one that is not fit to be a layer.
-    bool check_folder(const std::filesystem::path& folder) const;
+    bool check_folder(const std::filesystem::path& folder, const Writers& trusted = {}) const;
+    Writers writers_of_library(const std::filesystem::path& library) const;
+    void add_shipped(const CacheOptions& options);
+    /// Who may have written the records of a layer, beside this user and root.
+    const Writers& trusted_in(const std::filesystem::path& root) const;
     /// Makes the root and its version folder; says what went wrong, nothing when they are there and fit.
     std::string make_root();
     /// Tags the root as a cache if it holds nothing else: a tag in, say, a home folder that somebody named as the root
@@ -70,6 +74,8 @@ struct Cache::State {
     util::Logger& log;
     std::optional<std::filesystem::path> writable;
     std::vector<std::filesystem::path> read_only;
+    std::optional<std::filesystem::path> shipped;
+    Writers trusted_in_shipped;
     std::uint64_t limit = default_limit_bytes;
     std::chrono::milliseconds lock_patience;
     std::atomic<std::uint64_t> rejected{0};
@@ -99,24 +105,7 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
             log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
         read_only.push_back(folder);
     }
-    if (options.shipped) {
-        const std::filesystem::path folder = absolute_folder(*options.shipped);
-        try {
-            const auto known = roots();
-            const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
-            if (!check_folder(folder)) {
-                log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
-            } else if (is_new) {
-                read_only.push_back(folder);
-            }
-        } catch (const Error& error) {
-            // The user did not choose this folder, and often cannot change it: everything works without it.
-            log.warning(fmt::format(
-                "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
-                "set SMLORA_SHIPPED_CACHE=0",
-                error.what()));
-        }
-    }
+    if (options.shipped) add_shipped(options);
     if (options.limit_bytes) {
         limit = *options.limit_bytes;
     } else {
@@ -126,11 +115,45 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
     }
 }
 
-bool Cache::State::check_folder(const std::filesystem::path& folder) const {
+void Cache::State::add_shipped(const CacheOptions& options) {
+    const std::filesystem::path folder = absolute_folder(*options.shipped);
+    const Writers trusted = writers_of_library(options.library ? *options.library : own_file());
+    try {
+        const auto known = roots();
+        const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
+        if (!check_folder(folder, trusted)) {
+            log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
+        } else if (is_new) {
+            read_only.push_back(folder);
+            shipped = folder;
+            trusted_in_shipped = trusted;
+        }
+    } catch (const Error& error) {
+        // The user did not choose this folder, and often cannot change it: everything works without it.
+        log.warning(fmt::format(
+            "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
+            "set SMLORA_SHIPPED_CACHE=0",
+            error.what()));
+    }
+}
+
+Writers Cache::State::writers_of_library(const std::filesystem::path& library) const {
+    util::FileStatus file;
+    util::FileStatus folder;
+    if (files.status(library, file) != 0 || files.status(library.parent_path(), folder) != 0) return {};
+    return writers_of(file, folder);
+}
+
+const Writers& Cache::State::trusted_in(const std::filesystem::path& root) const {
+    static const Writers nobody;
+    return root == shipped ? trusted_in_shipped : nobody;
+}
+
+bool Cache::State::check_folder(const std::filesystem::path& folder, const Writers& trusted) const {
     util::FileStatus status;
     // A folder that cannot be looked at is like one that is missing: nothing will be found in it.
     if (files.status(folder, status) != 0) return false;
-    if (const auto refusal = refusal_of_folder(folder, status)) throw Error(ErrorCode::io, *refusal);
+    if (const auto refusal = refusal_of_folder(folder, status, trusted)) throw Error(ErrorCode::io, *refusal);
     return true;
 }
 
@@ -265,6 +288,7 @@ void Cache::State::append(const std::filesystem::path& root, std::vector<StoredF
                           std::vector<StoredFile>& all) const {
     for (StoredFile& stored : found) {
         stored.writable = root == writable;
+        stored.trusted = trusted_in(root);
         all.push_back(std::move(stored));
     }
 }
@@ -425,7 +449,15 @@ CacheEntryInfo Cache::inspect(const std::string& prefix) const {
     return find_entry(state_->files, state_->roots(), prefix);
 }
 
-std::vector<CacheProblem> Cache::verify() const { return find_problems(state_->files, state_->roots()); }
+std::vector<CacheProblem> Cache::verify() const {
+    std::vector<CacheProblem> problems;
+    for (const std::filesystem::path& root : state_->roots()) {
+        for (CacheProblem& problem : find_problems(state_->files, root, state_->trusted_in(root))) {
+            problems.push_back(std::move(problem));
+        }
+    }
+    return problems;
+}
 
 std::uint64_t Cache::clear() {
     std::uint64_t removed = 0;

@@ -19,17 +19,16 @@ std::optional<std::filesystem::path> absolute_from(const char* variable) {
     return *value;
 }
 
-/// The file that this code was loaded from: the shared library, or a program that has it linked in. Of a program the
-/// loader knows only what it was called by, which may be a name without a path.
+}  // namespace
+
 std::filesystem::path own_file() {
+    // Of a program the loader knows only what it was called by, which may be a name without a path.
     ::Dl_info self{};
     const bool known = ::dladdr(reinterpret_cast<const void*>(&own_file), &self) != 0 && self.dli_fname != nullptr;
     const bool absolute = known && *self.dli_fname == '/';
     std::error_code error;
     return std::filesystem::canonical(absolute ? self.dli_fname : "/proc/self/exe", error);
 }
-
-}  // namespace
 
 std::optional<std::filesystem::path> default_root() {
     if (const auto named = util::environment("SMLORA_CACHE_DIR")) return *named;

@@ -9,6 +9,10 @@
 
 namespace smlora::cache {
 
+/// The file that this code was loaded from: the shared library, or a program that has it linked in. Empty when it is
+/// gone.
+[[nodiscard]] std::filesystem::path own_file();
+
 /// SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else $HOME/.cache/smlora; nothing without any of them. Never a shared
 /// temporary folder: a name that others can guess is a name that others can take first.
 [[nodiscard]] std::optional<std::filesystem::path> default_root();

@@ -33,6 +33,7 @@ FileStatus status_of(const struct ::stat& raw) {
     status.size = static_cast<std::uint64_t>(raw.st_size);
     status.modified = std::int64_t{raw.st_mtim.tv_sec} * 1'000'000'000 + raw.st_mtim.tv_nsec;
     status.owner = raw.st_uid;
+    status.group = raw.st_gid;
     status.permissions = raw.st_mode & 07777u;
     return status;
 }
