@@ -50,7 +50,6 @@ struct Cache::State {
 
     /// True when the folder exists. Throws for one that is not fit to be a layer.
     bool check_folder(const std::filesystem::path& folder, const Writers& trusted = {}) const;
-    Writers writers_of_library(const std::filesystem::path& library) const;
     void add_shipped(const CacheOptions& options);
     /// Who may have written the records of a layer, beside this user and root.
     const Writers& trusted_in(const std::filesystem::path& root) const;
@@ -117,7 +116,7 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
 
 void Cache::State::add_shipped(const CacheOptions& options) {
     const std::filesystem::path folder = absolute_folder(*options.shipped);
-    const Writers trusted = writers_of_library(options.library ? *options.library : own_file());
+    const Writers trusted = writers_of(files, options.library ? *options.library : own_file());
     try {
         const auto known = roots();
         const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
@@ -135,13 +134,6 @@ void Cache::State::add_shipped(const CacheOptions& options) {
             "set SMLORA_SHIPPED_CACHE=0",
             error.what()));
     }
-}
-
-Writers Cache::State::writers_of_library(const std::filesystem::path& library) const {
-    util::FileStatus file;
-    util::FileStatus folder;
-    if (files.status(library, file) != 0 || files.status(library.parent_path(), folder) != 0) return {};
-    return writers_of(file, folder);
 }
 
 const Writers& Cache::State::trusted_in(const std::filesystem::path& root) const {

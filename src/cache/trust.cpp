@@ -30,6 +30,13 @@ Writers writers_of(const util::FileStatus& file, const util::FileStatus& folder)
     return writers;
 }
 
+Writers writers_of(util::FileSystem& files, const std::filesystem::path& file) {
+    util::FileStatus status;
+    util::FileStatus folder;
+    if (files.status(file, status) != 0 || files.status(file.parent_path(), folder) != 0) return {};
+    return writers_of(status, folder);
+}
+
 std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder, const util::FileStatus& status,
                                              const Writers& trusted) {
     if (status.kind != util::FileStatus::Kind::folder) {

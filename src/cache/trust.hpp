@@ -21,6 +21,8 @@ struct Writers {
 /// Those who may change `file` or put another one in its place in `folder`. Of the library itself: what they want to
 /// run in this process, they can run already.
 [[nodiscard]] Writers writers_of(const util::FileStatus& file, const util::FileStatus& folder);
+/// Nobody when the file is gone.
+[[nodiscard]] Writers writers_of(util::FileSystem& files, const std::filesystem::path& file);
 
 /// Why a folder cannot be a layer, with what helps: it is not a folder, its owner is neither this user nor root nor
 /// trusted, or somebody who is not trusted may write to it. Nothing when it can.
