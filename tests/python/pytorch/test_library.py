@@ -160,6 +160,16 @@ def test_the_problems_of_an_mlp_say_how_its_weights_are_stored():
     assert {*problems()} == {gate_up, down}
 
 
+@pytest.mark.parametrize("loaded", ["", "import nvidia", "import sys, types; sys.modules['nvidia'] = types.ModuleType('nvidia')"])
+def test_a_module_named_nvidia_beside_the_script_hides_no_nvrtc(tmp_path, loaded):
+    (tmp_path / "nvidia.py").write_text("")
+    (tmp_path / "script.py").write_text(f"{loaded}\nimport smlora._library as library\nprint(*library.nvrtc_folders())\n")
+    run = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False,
+                         env=dict(os.environ, PYTHONPATH=":".join(entry for entry in sys.path if entry)))
+    assert run.returncode == 0, run.stderr
+    assert str(pathlib.Path(torch.__file__).resolve().parents[1] / "nvidia" / "cu13" / "lib") in run.stdout.split()
+
+
 def test_the_shipped_records_are_a_layer():
     layers = {layer["root"]: layer for layer in smlora.cache_stats("cpu")["layers"]}
     shipped = pathlib.Path(smlora.__file__).parent / "cache"
