@@ -50,6 +50,8 @@ struct Cache::State {
 
     /// True when the folder exists. Throws for one that is not fit to be a layer.
     bool check_folder(const std::filesystem::path& folder, const Writers& trusted = {}) const;
+    /// As the writable layer: a folder that nobody named stops nothing, and without it all is kept in memory.
+    void use_if_fit(const std::filesystem::path& folder);
     void add_shipped(const CacheOptions& options);
     /// Who may have written the records of a layer, beside this user and root.
     const Writers& trusted_in(const std::filesystem::path& root) const;
@@ -72,6 +74,8 @@ struct Cache::State {
     util::FileSystem& files;
     util::Logger& log;
     std::optional<std::filesystem::path> writable;
+    std::string why_not_writable = no_root;
+    bool told_of_no_root = false;
     std::vector<std::filesystem::path> read_only;
     std::optional<std::filesystem::path> shipped;
     Writers trusted_in_shipped;
@@ -91,10 +95,11 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
     : files(options.files != nullptr ? *options.files : util::real_file_system()),
       log(log_),
       lock_patience(options.lock_patience) {
-    const auto root = options.root ? options.root : default_root();
-    if (root) {
-        writable = absolute_folder(*root);
+    if (const auto named = options.root ? options.root : named_root()) {
+        writable = absolute_folder(*named);
         root_is_fit = check_folder(*writable);
+    } else if (const auto usual = default_root()) {
+        use_if_fit(absolute_folder(*usual));
     }
     for (const std::filesystem::path& named : options.layers ? *options.layers : default_layers()) {
         const std::filesystem::path folder = absolute_folder(named);
@@ -111,6 +116,19 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         std::string complaint;
         limit = default_limit(complaint);
         if (!complaint.empty()) log.warning(complaint);
+    }
+}
+
+void Cache::State::use_if_fit(const std::filesystem::path& folder) {
+    try {
+        root_is_fit = check_folder(folder);
+        writable = folder;
+    } catch (const Error& error) {
+        why_not_writable = error.what();
+        told_of_no_root = true;
+        log.warning(fmt::format("{}; until SMLORA_CACHE_DIR names one, kernels and measurements are kept in memory "
+                                "only, and the next process makes them again",
+                                why_not_writable));
     }
 }
 
@@ -137,7 +155,7 @@ void Cache::State::add_shipped(const CacheOptions& options) {
 }
 
 const Writers& Cache::State::trusted_in(const std::filesystem::path& root) const {
-    static const Writers nobody;
+    static const auto& nobody = *new Writers;
     return root == shipped ? trusted_in_shipped : nobody;
 }
 
@@ -237,7 +255,7 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
 bool Cache::store(const std::string& key, const KernelEntry& entry) {
     State& state = *state_;
     if (!state.writable) {
-        state.warn_of_store(no_root);
+        if (!state.told_of_no_root) state.warn_of_store(no_root);
         return false;
     }
     std::string why;
@@ -266,7 +284,7 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
 
 void Cache::require_writable() {
     State& state = *state_;
-    if (!state.writable) throw Error(ErrorCode::io, no_root);
+    if (!state.writable) throw Error(ErrorCode::io, state.why_not_writable);
     // Permissions do not tell of a file system that is read-only or full.
     const std::filesystem::path probe =
         version_folder(*state.writable) / fmt::format("{}probe", util::temporary_prefix);
@@ -336,7 +354,7 @@ std::optional<RecordText> Cache::read_record(const StoredFile& stored) const { r
 bool Cache::store_record(const std::string& folder, const std::string& key, const std::string& text) {
     State& state = *state_;
     if (!state.writable) {
-        return state.refuse_record(no_root);
+        return !state.told_of_no_root && state.refuse_record(no_root);
     }
     if (!is_record_folder(folder) || !is_key(key)) {
         return state.refuse_record(fmt::format("cache: \"{}/{}\" cannot be the name of a tuning record", folder, key));

@@ -30,8 +30,12 @@ std::filesystem::path own_file() {
     return std::filesystem::canonical(absolute ? self.dli_fname : "/proc/self/exe", error);
 }
 
-std::optional<std::filesystem::path> default_root() {
+std::optional<std::filesystem::path> named_root() {
     if (const auto named = util::environment("SMLORA_CACHE_DIR")) return *named;
+    return std::nullopt;
+}
+
+std::optional<std::filesystem::path> default_root() {
     if (const auto caches = absolute_from("XDG_CACHE_HOME")) return *caches / "smlora";
     if (const auto home = absolute_from("HOME")) return *home / ".cache" / "smlora";
     return std::nullopt;

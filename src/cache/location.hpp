@@ -13,7 +13,10 @@ namespace smlora::cache {
 /// gone.
 [[nodiscard]] std::filesystem::path own_file();
 
-/// SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else $HOME/.cache/smlora; nothing without any of them. Never a shared
+/// SMLORA_CACHE_DIR.
+[[nodiscard]] std::optional<std::filesystem::path> named_root();
+
+/// Where none is named: $XDG_CACHE_HOME/smlora, else $HOME/.cache/smlora; nothing without either. Never a shared
 /// temporary folder: a name that others can guess is a name that others can take first.
 [[nodiscard]] std::optional<std::filesystem::path> default_root();
 
