@@ -1,5 +1,7 @@
 #include "util/file_system.hpp"
 
+#include "util/size_limit.hpp"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -58,7 +60,7 @@ class RealFileSystem final : public FileSystem {
     }
 
     ::ssize_t write(int descriptor, const char* bytes, std::size_t count) override {
-        return answer([&] { return ::write(descriptor, bytes, count); });
+        return answer([&] { return write_within_limit(descriptor, bytes, count); });
     }
 
     int sync(int descriptor) override {
@@ -132,7 +134,8 @@ class RealFileSystem final : public FileSystem {
 }  // namespace
 
 FileSystem& real_file_system() {
-    static RealFileSystem files;
+    // Never destroyed: another thread may still write while static objects go.
+    static auto& files = *new RealFileSystem;
     return files;
 }
 
