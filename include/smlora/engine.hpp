@@ -42,8 +42,8 @@ struct EngineOptions {
     /// Read-only layers, consulted after the writable one. Unset: SMLORA_CACHE_LAYERS, separated by ':'.
     std::optional<std::vector<std::filesystem::path>> cache_layers;
     /// Where the tuning records that come with smlora lie: the read-only layer below all others. Unset: where this
-    /// library is installed. Empty, or with SMLORA_SHIPPED_CACHE=0: none. A folder that is unfit to be a layer is left
-    /// out with a warning, never an error.
+    /// library is installed. Empty, or with SMLORA_SHIPPED_CACHE=0: none. A folder that is unfit to be a layer, or that
+    /// more people may write to than to the library itself, is left out with a warning, never an error.
     std::optional<std::filesystem::path> shipped_layer;
     /// Size at which the writable layer evicts its least recently used entries. Unset: SMLORA_CACHE_LIMIT (bytes, or
     /// with the suffix K, M or G), else 2 GiB.

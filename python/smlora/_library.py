@@ -25,8 +25,13 @@ _CUDA, _CPU = 0, 1
 
 def nvrtc_folders():
     """Where torch's wheels put NVRTC: nvidia/cu13/lib, nvidia/cuda_nvrtc/lib and their like."""
-    package = importlib.util.find_spec("nvidia")
-    roots = list(package.submodule_search_locations) if package is not None else []
+    try:
+        package = importlib.util.find_spec("nvidia")
+    except ValueError:  # a module without a spec goes by that name
+        package = None
+    # A file nvidia.py beside the user's script hides the package and has no folders; torch's wheels lie beside torch.
+    folders = package.submodule_search_locations if package is not None else None
+    roots = dict.fromkeys([*(folders or []), str(pathlib.Path(torch.__file__).parents[1] / "nvidia")])
     release = (torch.version.cuda or "13").split(".")[0]
     names = [f"cu{release}", "cuda_nvrtc"]
     return [str(pathlib.Path(root).resolve() / name / "lib") for root in roots for name in names]

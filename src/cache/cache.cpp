@@ -49,7 +49,12 @@ struct Cache::State {
     State(const CacheOptions& options, util::Logger& log_);
 
     /// True when the folder exists. Throws for one that is not fit to be a layer.
-    bool check_folder(const std::filesystem::path& folder) const;
+    bool check_folder(const std::filesystem::path& folder, const Writers& trusted = {}) const;
+    /// As the writable layer: a folder that nobody named stops nothing, and without it all is kept in memory.
+    void use_if_fit(const std::filesystem::path& folder);
+    void add_shipped(const CacheOptions& options);
+    /// Who may have written the records of a layer, beside this user and root.
+    const Writers& trusted_in(const std::filesystem::path& root) const;
     /// Makes the root and its version folder; says what went wrong, nothing when they are there and fit.
     std::string make_root();
     /// Tags the root as a cache if it holds nothing else: a tag in, say, a home folder that somebody named as the root
@@ -69,7 +74,11 @@ struct Cache::State {
     util::FileSystem& files;
     util::Logger& log;
     std::optional<std::filesystem::path> writable;
+    std::string why_not_writable = no_root;
+    bool told_of_no_root = false;
     std::vector<std::filesystem::path> read_only;
+    std::optional<std::filesystem::path> shipped;
+    Writers trusted_in_shipped;
     std::uint64_t limit = default_limit_bytes;
     std::chrono::milliseconds lock_patience;
     std::atomic<std::uint64_t> rejected{0};
@@ -86,10 +95,11 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
     : files(options.files != nullptr ? *options.files : util::real_file_system()),
       log(log_),
       lock_patience(options.lock_patience) {
-    const auto root = options.root ? options.root : default_root();
-    if (root) {
-        writable = absolute_folder(*root);
+    if (const auto named = options.root ? options.root : named_root()) {
+        writable = absolute_folder(*named);
         root_is_fit = check_folder(*writable);
+    } else if (const auto usual = default_root()) {
+        use_if_fit(absolute_folder(*usual));
     }
     for (const std::filesystem::path& named : options.layers ? *options.layers : default_layers()) {
         const std::filesystem::path folder = absolute_folder(named);
@@ -99,24 +109,7 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
             log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
         read_only.push_back(folder);
     }
-    if (options.shipped) {
-        const std::filesystem::path folder = absolute_folder(*options.shipped);
-        try {
-            const auto known = roots();
-            const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
-            if (!check_folder(folder)) {
-                log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
-            } else if (is_new) {
-                read_only.push_back(folder);
-            }
-        } catch (const Error& error) {
-            // The user did not choose this folder, and often cannot change it: everything works without it.
-            log.warning(fmt::format(
-                "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
-                "set SMLORA_SHIPPED_CACHE=0",
-                error.what()));
-        }
-    }
+    if (options.shipped) add_shipped(options);
     if (options.limit_bytes) {
         limit = *options.limit_bytes;
     } else {
@@ -126,11 +119,51 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
     }
 }
 
-bool Cache::State::check_folder(const std::filesystem::path& folder) const {
+void Cache::State::use_if_fit(const std::filesystem::path& folder) {
+    try {
+        root_is_fit = check_folder(folder);
+        writable = folder;
+    } catch (const Error& error) {
+        why_not_writable = error.what();
+        told_of_no_root = true;
+        log.warning(fmt::format("{}; until SMLORA_CACHE_DIR names one, kernels and measurements are kept in memory "
+                                "only, and the next process makes them again",
+                                why_not_writable));
+    }
+}
+
+void Cache::State::add_shipped(const CacheOptions& options) {
+    const std::filesystem::path folder = absolute_folder(*options.shipped);
+    const Writers trusted = writers_of(files, options.library ? *options.library : own_file());
+    try {
+        const auto known = roots();
+        const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
+        if (!check_folder(folder, trusted)) {
+            log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
+        } else if (is_new) {
+            read_only.push_back(folder);
+            shipped = folder;
+            trusted_in_shipped = trusted;
+        }
+    } catch (const Error& error) {
+        // The user did not choose this folder, and often cannot change it: everything works without it.
+        log.warning(fmt::format(
+            "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
+            "set SMLORA_SHIPPED_CACHE=0",
+            error.what()));
+    }
+}
+
+const Writers& Cache::State::trusted_in(const std::filesystem::path& root) const {
+    static const auto& nobody = *new Writers;
+    return root == shipped ? trusted_in_shipped : nobody;
+}
+
+bool Cache::State::check_folder(const std::filesystem::path& folder, const Writers& trusted) const {
     util::FileStatus status;
     // A folder that cannot be looked at is like one that is missing: nothing will be found in it.
     if (files.status(folder, status) != 0) return false;
-    if (const auto refusal = refusal_of_folder(folder, status)) throw Error(ErrorCode::io, *refusal);
+    if (const auto refusal = refusal_of_folder(folder, status, trusted)) throw Error(ErrorCode::io, *refusal);
     return true;
 }
 
@@ -222,7 +255,7 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
 bool Cache::store(const std::string& key, const KernelEntry& entry) {
     State& state = *state_;
     if (!state.writable) {
-        state.warn_of_store(no_root);
+        if (!state.told_of_no_root) state.warn_of_store(no_root);
         return false;
     }
     std::string why;
@@ -251,7 +284,7 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
 
 void Cache::require_writable() {
     State& state = *state_;
-    if (!state.writable) throw Error(ErrorCode::io, no_root);
+    if (!state.writable) throw Error(ErrorCode::io, state.why_not_writable);
     // Permissions do not tell of a file system that is read-only or full.
     const std::filesystem::path probe =
         version_folder(*state.writable) / fmt::format("{}probe", util::temporary_prefix);
@@ -265,6 +298,7 @@ void Cache::State::append(const std::filesystem::path& root, std::vector<StoredF
                           std::vector<StoredFile>& all) const {
     for (StoredFile& stored : found) {
         stored.writable = root == writable;
+        stored.trusted = trusted_in(root);
         all.push_back(std::move(stored));
     }
 }
@@ -320,7 +354,7 @@ std::optional<RecordText> Cache::read_record(const StoredFile& stored) const { r
 bool Cache::store_record(const std::string& folder, const std::string& key, const std::string& text) {
     State& state = *state_;
     if (!state.writable) {
-        return state.refuse_record(no_root);
+        return !state.told_of_no_root && state.refuse_record(no_root);
     }
     if (!is_record_folder(folder) || !is_key(key)) {
         return state.refuse_record(fmt::format("cache: \"{}/{}\" cannot be the name of a tuning record", folder, key));
@@ -425,7 +459,15 @@ CacheEntryInfo Cache::inspect(const std::string& prefix) const {
     return find_entry(state_->files, state_->roots(), prefix);
 }
 
-std::vector<CacheProblem> Cache::verify() const { return find_problems(state_->files, state_->roots()); }
+std::vector<CacheProblem> Cache::verify() const {
+    std::vector<CacheProblem> problems;
+    for (const std::filesystem::path& root : state_->roots()) {
+        for (CacheProblem& problem : find_problems(state_->files, root, state_->trusted_in(root))) {
+            problems.push_back(std::move(problem));
+        }
+    }
+    return problems;
+}
 
 std::uint64_t Cache::clear() {
     std::uint64_t removed = 0;

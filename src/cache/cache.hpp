@@ -31,6 +31,9 @@ struct CacheOptions {
     /// The layer that comes with the library, below all others, see location.hpp. Left out, with a line in the log, if
     /// it does not exist (info) or is unfit to be a layer (a warning).
     std::optional<std::filesystem::path> shipped = std::nullopt;
+    /// The library that `shipped` comes with: those who may write to it may have written the records there. Unset: this
+    /// code's own file, see location.hpp.
+    std::optional<std::filesystem::path> library = std::nullopt;
     /// How long with_lock waits for a holder unless it is told. Several times the compile time of the heaviest kernels:
     /// a holder that has not compiled by then was stopped or hangs.
     std::chrono::milliseconds lock_patience{30'000};

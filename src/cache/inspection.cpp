@@ -93,19 +93,19 @@ CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std
     return std::move(found.front());
 }
 
-std::vector<CacheProblem> find_problems(util::FileSystem& files, const Roots& roots) {
+std::vector<CacheProblem> find_problems(util::FileSystem& files, const std::filesystem::path& root,
+                                        const Writers& trusted) {
     std::vector<CacheProblem> problems;
-    for (const std::filesystem::path& root : roots) {
-        const Contents contents = scan(files, root);
-        for (const StoredFile& stored : contents.entries) {
-            const Reading reading = read_entry(files, root, stored.key);
+    const Contents contents = scan(files, root);
+    for (const StoredFile& stored : contents.entries) {
+        const Reading reading = read_entry(files, root, stored.key);
+        if (!reading.why.empty()) problems.push_back({stored.file, reading.why});
+    }
+    for (const auto* list : {&contents.records, &contents.bundles}) {
+        for (StoredFile stored : *list) {
+            stored.trusted = trusted;
+            const RecordReading reading = read_record(files, stored);
             if (!reading.why.empty()) problems.push_back({stored.file, reading.why});
-        }
-        for (const auto* list : {&contents.records, &contents.bundles}) {
-            for (const StoredFile& stored : *list) {
-                const RecordReading reading = read_record(files, stored);
-                if (!reading.why.empty()) problems.push_back({stored.file, reading.why});
-            }
         }
     }
     return problems;

@@ -1,6 +1,7 @@
 // Looking into the cache rather than using it: nothing is touched, counted or removed.
 #pragma once
 
+#include "cache/trust.hpp"
 #include "util/file_system.hpp"
 
 #include <smlora/cache.hpp>
@@ -20,7 +21,8 @@ using Roots = std::vector<std::filesystem::path>;  ///< in the order in which th
 /// See Cache::inspect.
 [[nodiscard]] CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std::string& prefix);
 
-/// See Cache::verify.
-[[nodiscard]] std::vector<CacheProblem> find_problems(util::FileSystem& files, const Roots& roots);
+/// See Cache::verify. Those that are trusted may have written the records of this layer.
+[[nodiscard]] std::vector<CacheProblem> find_problems(util::FileSystem& files, const std::filesystem::path& root,
+                                                      const Writers& trusted);
 
 }  // namespace smlora::cache

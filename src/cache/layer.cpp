@@ -193,7 +193,7 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
         reading.why = "it is not a regular file";
     } else if (error != 0) {
         reading.why = "it cannot be read: " + util::describe_error(error);
-    } else if (const auto refusal = refusal_of_file(record.status)) {
+    } else if (const auto refusal = refusal_of_file(record.status, record.trusted)) {
         reading.why = *refusal;
     } else {
         reading.record = std::move(record);

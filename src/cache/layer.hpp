@@ -12,6 +12,7 @@
 #pragma once
 
 #include "cache/entry.hpp"
+#include "cache/trust.hpp"
 #include "util/file_system.hpp"
 
 #include <filesystem>
@@ -63,6 +64,7 @@ struct StoredFile {
     std::filesystem::path file;
     util::FileStatus status;
     bool writable = false;  ///< in the writable layer, where the cache says so
+    Writers trusted{};      ///< with a record or bundle, where the cache says so
 };
 
 /// A tuning record or bundle as it is stored; what it says is its readers' affair.

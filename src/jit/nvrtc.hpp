@@ -47,8 +47,8 @@ struct Binary {
 /// Nothing in smlora forks.
 class Nvrtc {
  public:
-    /// The process's NVRTC, opened by the first call that succeeds: the library that locate_nvrtc() finds, else
-    /// whatever the dynamic loader has for libnvrtc.so.13 or .12. It stays open until the process ends. Throws
+    /// The process's NVRTC, opened by the first call that succeeds: the library that search_nvrtc() finds, else, where
+    /// it refused none, whatever the dynamic loader has for libnvrtc.so.13 or .12. It stays open until the process ends. Throws
     /// Error{compile} that lists everything that was tried; a later call tries again.
     [[nodiscard]] static const Nvrtc& instance();
 

@@ -18,7 +18,7 @@ using nlohmann::json;
 
 /// A member, or null.
 const json& member(const json& object, const char* key) {
-    static const json null;
+    static const auto& null = *new json;
     if (!object.is_object()) return null;
     const auto it = object.find(key);
     return it != object.end() ? *it : null;

@@ -1,5 +1,7 @@
 #include "util/file_system.hpp"
 
+#include "util/size_limit.hpp"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -33,6 +35,7 @@ FileStatus status_of(const struct ::stat& raw) {
     status.size = static_cast<std::uint64_t>(raw.st_size);
     status.modified = std::int64_t{raw.st_mtim.tv_sec} * 1'000'000'000 + raw.st_mtim.tv_nsec;
     status.owner = raw.st_uid;
+    status.group = raw.st_gid;
     status.permissions = raw.st_mode & 07777u;
     return status;
 }
@@ -57,7 +60,7 @@ class RealFileSystem final : public FileSystem {
     }
 
     ::ssize_t write(int descriptor, const char* bytes, std::size_t count) override {
-        return answer([&] { return ::write(descriptor, bytes, count); });
+        return answer([&] { return write_within_limit(descriptor, bytes, count); });
     }
 
     int sync(int descriptor) override {
@@ -131,7 +134,8 @@ class RealFileSystem final : public FileSystem {
 }  // namespace
 
 FileSystem& real_file_system() {
-    static RealFileSystem files;
+    // Never destroyed: another thread may still write while static objects go.
+    static auto& files = *new RealFileSystem;
     return files;
 }
 

@@ -20,6 +20,7 @@ struct FileStatus {
     std::uint64_t size = 0;
     std::int64_t modified = 0;  ///< nanoseconds since 1970
     std::uint32_t owner = 0;    ///< user id
+    std::uint32_t group = 0;    ///< group id
     std::uint32_t permissions = 0;
 
     /// The same file with the same content, as far as can be told without reading it.
