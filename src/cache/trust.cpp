@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace smlora::cache {
 namespace {
 
@@ -19,22 +21,28 @@ bool others_may_write(const util::FileStatus& status, const Writers& trusted) {
 
 }  // namespace
 
-Writers writers_of(const util::FileStatus& file, const util::FileStatus& folder) {
-    Writers writers{{file.owner, folder.owner}, {}, false};
-    for (const util::FileStatus& status : {file, folder}) {
+Writers writers_of(const util::FileStatus& file, const std::vector<util::FileStatus>& folders) {
+    Writers writers;
+    const auto add = [&](const util::FileStatus& status) {
+        writers.owners.insert(status.owner);
         // In a folder with the sticky bit nobody else replaces a file.
-        if ((status.permissions & S_ISVTX) != 0) continue;
+        if ((status.permissions & S_ISVTX) != 0) return;
         if ((status.permissions & S_IWGRP) != 0) writers.groups.insert(status.group);
         if ((status.permissions & S_IWOTH) != 0) writers.everyone = true;
-    }
+    };
+    add(file);
+    std::for_each(folders.begin(), folders.end(), add);
     return writers;
 }
 
 Writers writers_of(util::FileSystem& files, const std::filesystem::path& file) {
     util::FileStatus status;
-    util::FileStatus folder;
-    if (files.status(file, status) != 0 || files.status(file.parent_path(), folder) != 0) return {};
-    return writers_of(status, folder);
+    if (files.status(file, status) != 0) return {};
+    std::vector<util::FileStatus> folders;
+    for (std::filesystem::path at = file; at.has_relative_path(); at = at.parent_path()) {
+        if (files.status(at.parent_path(), folders.emplace_back()) != 0) return {};
+    }
+    return writers_of(status, folders);
 }
 
 std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder, const util::FileStatus& status,
@@ -44,7 +52,8 @@ std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder
     }
     if (is_strangers(status, trusted)) {
         return fmt::format(
-            "cache folder {}: belongs to user {}, expected user {} or root, as its owner can run code on your GPU; name "
+            "cache folder {}: belongs to user {}, expected user {} or root, as its owner can run code on your GPU; "
+            "name "
             "another folder, and do not take this one over: what is in it was made by someone else",
             folder.string(), status.owner, ::geteuid());
     }

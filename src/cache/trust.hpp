@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 namespace smlora::cache {
 
@@ -18,10 +19,10 @@ struct Writers {
     bool everyone = false;
 };
 
-/// Those who may change `file` or put another one in its place in `folder`. Of the library itself: what they want to
-/// run in this process, they can run already.
-[[nodiscard]] Writers writers_of(const util::FileStatus& file, const util::FileStatus& folder);
-/// Nobody when the file is gone.
+/// Those who may change `file` or put another one in its place, in its folder or in those above it. Of the library
+/// itself: what they want to run in this process, they can run already.
+[[nodiscard]] Writers writers_of(const util::FileStatus& file, const std::vector<util::FileStatus>& folders);
+/// `file` is absolute. Nobody when it is gone.
 [[nodiscard]] Writers writers_of(util::FileSystem& files, const std::filesystem::path& file);
 
 /// Why a folder cannot be a layer, with what helps: it is not a folder, its owner is neither this user nor root nor

@@ -142,23 +142,25 @@ TEST_F(Trust, WhatTheLibraryLetsOthersWriteItsRecordsMayToo) {
         EXPECT_EQ(!refusal_of_file(status, trusted).has_value(), fit);
         return fit;
     };
-    const Writers closed = writers_of(status_with(me, 5, 0755), status_with(me, 5, 0755));
+    const Writers closed = writers_of(status_with(me, 5, 0755), {status_with(me, 5, 0755)});
     EXPECT_FALSE(is_fit(closed, status_with(me, 5, 0775)));
     EXPECT_FALSE(is_fit(closed, status_with(other, 5, 0755)));
 
-    const Writers in_group_folder = writers_of(status_with(me, 5, 0755), status_with(me, 5, 0775));
+    const Writers in_group_folder = writers_of(status_with(me, 5, 0755), {status_with(me, 5, 0775)});
     EXPECT_TRUE(is_fit(in_group_folder, status_with(me, 5, 0775)));
     EXPECT_FALSE(is_fit(in_group_folder, status_with(me, 6, 0775))) << "another group";
     EXPECT_FALSE(is_fit(in_group_folder, status_with(me, 5, 0777)));
     EXPECT_FALSE(is_fit(in_group_folder, status_with(other, 5, 0775)));
 
-    const Writers anothers = writers_of(status_with(other, 5, 0755), status_with(0, 0, 0755));
+    const Writers anothers = writers_of(status_with(other, 5, 0755), {status_with(0, 0, 0755)});
     EXPECT_TRUE(is_fit(anothers, status_with(other, 5, 0755)));
     EXPECT_FALSE(is_fit(anothers, status_with(other + 1, 5, 0755)));
 
-    const Writers open = writers_of(status_with(me, 5, 0777), status_with(me, 5, 0755));
+    const Writers open = writers_of(status_with(me, 5, 0777), {status_with(me, 5, 0755)});
     EXPECT_TRUE(is_fit(open, status_with(me, 6, 0777)));
-    const Writers sticky = writers_of(status_with(me, 5, 0755), status_with(me, 5, 01777));
+    const Writers far_above = writers_of(status_with(me, 5, 0755), {status_with(me, 5, 0755), status_with(0, 0, 0777)});
+    EXPECT_TRUE(is_fit(far_above, status_with(me, 6, 0777))) << "anyone may put another folder in its place";
+    const Writers sticky = writers_of(status_with(me, 5, 0755), {status_with(me, 5, 01777)});
     EXPECT_FALSE(is_fit(sticky, status_with(me, 5, 0777))) << "nobody else replaces a file there";
 }
 
