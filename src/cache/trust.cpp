@@ -44,7 +44,8 @@ std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder
     }
     if (is_strangers(status, trusted)) {
         return fmt::format(
-            "cache folder {}: belongs to user {}, expected user {} or root, as its owner can run code on your GPU; name "
+            "cache folder {}: belongs to user {}, expected user {} or root, as its owner can run code on your GPU; "
+            "name "
             "another folder, and do not take this one over: what is in it was made by someone else",
             folder.string(), status.owner, ::geteuid());
     }
