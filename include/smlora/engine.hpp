@@ -70,6 +70,9 @@ struct EngineOptions {
 
 /// Thread-safe; cheap to keep for the life of a process. Making one opens neither libcuda nor NVRTC: both are opened
 /// when first needed.
+///
+/// A forked child has none of the threads behind an engine of its parent. There every use of it throws Error{forked},
+/// and destroying it does nothing; a child that computes makes an engine of its own.
 class SMLORA_API Engine {
  public:
     /// Throws Error{io} when a cache folder that was named is writable by others or is not a folder,
@@ -88,14 +91,9 @@ class SMLORA_API Engine {
 
     struct Impl;
     /// Of the library itself.
-    [[nodiscard]] Impl& impl() const {
-        if (impl_ == nullptr) throw_moved_from();
-        return *impl_;
-    }
+    [[nodiscard]] Impl& impl() const;
 
  private:
-    [[noreturn]] static void throw_moved_from();
-
     std::unique_ptr<Impl> impl_;
 };
 

@@ -18,6 +18,7 @@ enum class ErrorCode : int {
     io = 6,                ///< a file or folder that the user named cannot be used
     not_ready = 7,         ///< a kernel is needed inside a graph capture but was never loaded: warm up first
     internal = 8,          ///< a bug in smlora
+    forked = 11,           ///< the engine was made before this process was forked: make one in the child
 };
 
 /// Thrown by every public function. Nothing is launched and nothing half-written when it is thrown for an argument.

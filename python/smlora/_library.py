@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import os
 import pathlib
 
 import torch
@@ -51,6 +52,15 @@ def cuda_engine():
 @functools.cache
 def cpu_engine():
     return _native.engine(_CPU, 0, _SHIPPED_LAYER, torch.get_num_threads())
+
+
+def _forget_engines():
+    cuda_engine.cache_clear()
+    cpu_engine.cache_clear()
+
+
+# An engine has threads, which a forked child does not have: it makes its own.
+os.register_at_fork(after_in_child=_forget_engines)
 
 
 @functools.cache

@@ -126,9 +126,10 @@ void Cache::State::use_if_fit(const std::filesystem::path& folder) {
     } catch (const Error& error) {
         why_not_writable = error.what();
         told_of_no_root = true;
-        log.warning(fmt::format("{}; until SMLORA_CACHE_DIR names one, kernels and measurements are kept in memory "
-                                "only, and the next process makes them again",
-                                why_not_writable));
+        log.warning(
+            fmt::format("{}; until SMLORA_CACHE_DIR names one, kernels and measurements are kept in memory "
+                        "only, and the next process makes them again",
+                        why_not_writable));
     }
 }
 

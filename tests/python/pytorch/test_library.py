@@ -160,7 +160,9 @@ def test_the_problems_of_an_mlp_say_how_its_weights_are_stored():
     assert {*problems()} == {gate_up, down}
 
 
-@pytest.mark.parametrize("loaded", ["", "import nvidia", "import sys, types; sys.modules['nvidia'] = types.ModuleType('nvidia')"])
+@pytest.mark.parametrize(
+    "loaded", ["", "import nvidia", "import sys, types; sys.modules['nvidia'] = types.ModuleType('nvidia')"]
+)
 def test_a_module_named_nvidia_beside_the_script_hides_no_nvrtc(tmp_path, loaded):
     (tmp_path / "nvidia.py").write_text("")
     (tmp_path / "script.py").write_text(f"{loaded}\nimport smlora._library as library\nprint(*library.nvrtc_folders())\n")
@@ -168,6 +170,37 @@ def test_a_module_named_nvidia_beside_the_script_hides_no_nvrtc(tmp_path, loaded
                          env=dict(os.environ, PYTHONPATH=":".join(entry for entry in sys.path if entry)))
     assert run.returncode == 0, run.stderr
     assert str(pathlib.Path(torch.__file__).resolve().parents[1] / "nvidia" / "cu13" / "lib") in run.stdout.split()
+
+
+def test_children_that_are_forked_while_a_thread_computes_compute_too():
+    script = """
+import os, threading, torch, smlora
+torch.set_num_threads(4)
+x, weight, idx = torch.randn(256, 64), torch.randn(16, 64, 32), torch.randint(0, 16, (256, 4))
+def call():
+    return smlora.moe_lora_linear(x, weight, smlora.route(idx, 16))
+expected = call()
+stop = False
+def busy():
+    while not stop:
+        call()
+thread = threading.Thread(target=busy)
+thread.start()
+statuses = set()
+for _ in range(100):
+    child = os.fork()
+    if child == 0:
+        import signal
+        signal.alarm(5)
+        os._exit(0 if torch.equal(call(), expected) else 1)
+    statuses.add(os.waitpid(child, 0)[1])  # 14: it hung
+stop = True
+thread.join()
+print(statuses)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False,
+                         env=dict(os.environ, PYTHONPATH=":".join(entry for entry in sys.path if entry)))
+    assert run.stdout.strip() == "{0}", (run.stdout, run.stderr)
 
 
 def test_the_shipped_records_are_a_layer():

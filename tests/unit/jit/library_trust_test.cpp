@@ -12,8 +12,8 @@
 namespace smlora::jit {
 namespace {
 
-using test::TemporaryFolder;
 using std::filesystem::perms;
+using test::TemporaryFolder;
 
 constexpr ::uid_t stranger = 4242;
 

@@ -145,7 +145,7 @@ TEST_F(Files, ALimitOfFileSizesIsAnErrorAndNoSignal) {
         if (child == 0) {
             static volatile std::sig_atomic_t raised = 0;
             std::signal(SIGXFSZ, [](int) { raised = 1; });
-            const struct ::rlimit limit {8192, 8192};
+            const struct ::rlimit limit { 8192, 8192 };
             ::setrlimit(RLIMIT_FSIZE, &limit);
             const bool full = publish_file(real, folder / "a", std::string(100'000, 'x')) == -EFBIG;
             const bool fits = publish_file(real, folder / "b", std::string(8192, 'x')) == 0;
