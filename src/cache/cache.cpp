@@ -1,6 +1,7 @@
 #include "cache/cache.hpp"
 
 #include "cache/inspection.hpp"
+#include "cache/keeper.hpp"
 #include "cache/layer.hpp"
 #include "cache/location.hpp"
 #include "cache/trust.hpp"
@@ -17,7 +18,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <mutex>
 #include <tuple>
 
 namespace smlora::cache {
@@ -62,7 +62,6 @@ struct Cache::State {
     std::optional<RecordText> read(const StoredFile& stored) const;
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
-    void keep_up(std::uint64_t stored_bytes);
     void warn_of_store(const std::string& what);
     std::vector<std::filesystem::path> roots() const;
 
@@ -78,8 +77,8 @@ struct Cache::State {
     std::atomic<bool> store_fails{false};
     /// The root was there and fit when it was last looked at.
     std::atomic<bool> root_is_fit{false};
-    std::mutex upkeep_mutex;
-    std::uint64_t bytes_since_upkeep = 0;  // guarded by upkeep_mutex
+    FileClock clock;
+    std::optional<Keeper> keeper;  ///< of the writable layer
 };
 
 Cache::State::State(const CacheOptions& options, util::Logger& log_)
@@ -124,6 +123,7 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         limit = default_limit(complaint);
         if (!complaint.empty()) log.warning(complaint);
     }
+    if (writable) keeper.emplace(files, *writable, limit, clock, log);
 }
 
 bool Cache::State::check_folder(const std::filesystem::path& folder) const {
@@ -183,18 +183,6 @@ std::string Cache::State::write(const std::filesystem::path& target, const std::
     return error != 0 ? util::describe_error(error) : std::string();
 }
 
-/// Going through the whole layer is for once in an hour, in whichever process, and for when this process alone has
-/// added a sixteenth of the limit since: n processes overshoot the limit by n sixteenths at most within that hour.
-void Cache::State::keep_up(std::uint64_t stored_bytes) {
-    const std::lock_guard lock(upkeep_mutex);
-    bytes_since_upkeep += stored_bytes;
-    if (bytes_since_upkeep <= limit / 16 && !upkeep_is_due(files, *writable)) return;
-    bytes_since_upkeep = 0;
-    const UpkeepReport report = upkeep(files, *writable, limit);
-    log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, removed {} temporary files", writable->string(),
-                          report.bytes, report.evicted, report.swept));
-}
-
 Cache::Cache(const CacheOptions& options, util::Logger& log) : state_(std::make_unique<State>(options, log)) {}
 
 Cache::~Cache() = default;
@@ -234,18 +222,20 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
         state.warn_of_store(fmt::format("cache: entry \"{}\" is unsound and was not stored: {}", key, why));
         return false;
     }
-    if (bytes.size() > state.limit) {
+    if (state.limit != 0 && bytes.size() > state.limit) {
         state.warn_of_store(fmt::format("cache {}: an entry of {} bytes exceeds the limit of {}",
                                         state.writable->string(), bytes.size(), state.limit));
         return false;
     }
-    why = state.write(entry_file(*state.writable, key), bytes);
+    const std::filesystem::path file = entry_file(*state.writable, key);
+    state.keeper->wait_for_room();
+    why = state.write(file, bytes);
     state.store_fails = !why.empty();
     if (state.store_fails) {
         state.warn_of_store(state.unwritable_text(why));
         return false;
     }
-    state.keep_up(bytes.size());
+    state.keeper->stored(file, bytes.size());
     return true;
 }
 
@@ -325,10 +315,12 @@ bool Cache::store_record(const std::string& folder, const std::string& key, cons
     if (!is_record_folder(folder) || !is_key(key)) {
         return state.refuse_record(fmt::format("cache: \"{}/{}\" cannot be the name of a tuning record", folder, key));
     }
-    const std::string why = state.write(record_file(*state.writable, folder, key), text);
+    const std::filesystem::path file = record_file(*state.writable, folder, key);
+    const std::string why = state.write(file, text);
     if (!why.empty()) {
         return state.refuse_record(state.unwritable_text(why));
     }
+    state.keeper->stored(file, text.size());
     return true;
 }
 

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <random>
@@ -240,6 +241,73 @@ TEST_F(Processes, ReadersAndWritersAndEvictionsDoNotDisturbEachOther) {
     Cache cache(small, log.logger);
     EXPECT_TRUE(cache.verify().empty());
     EXPECT_LE(cache.usage().bytes, 40'000u + 4 * 5200u);
+}
+
+TEST_F(Processes, ThatExceedTheLimitAtOnceEvictWhatOneWould) {
+    constexpr int writers = 16;
+    constexpr int before = 400;
+    const std::uint64_t size = encode_for(sample_key(1), sample_entry(1, 2000)).size();
+    for (int number = 0; number < before; ++number) {
+        const std::filesystem::path file = entry_file(root(), sample_key(number));
+        testing::write_file(file, encode_for(sample_key(number), sample_entry(number % 9, 2000)));
+        testing::set_age(file, std::chrono::hours(1 + number));
+    }
+    std::filesystem::permissions(root(), std::filesystem::perms::owner_all);
+    CacheOptions small = options();
+    small.limit_bytes = before * size * 100 / 105;
+    const Signal start;
+    std::vector<std::unique_ptr<Process>> processes;
+    for (int i = 0; i < writers; ++i) {
+        processes.push_back(std::make_unique<Process>([&, i] {
+            Cache cache(small, log.logger);
+            start.take();
+            return cache.store(sample_key(1000 + i), sample_entry(i % 9, 2000)) ? 0 : 1;
+        }));
+    }
+    start.give(writers);
+    for (auto& process : processes) EXPECT_EQ(process->wait(), 0);
+    Cache cache(small, log.logger);
+    EXPECT_GE(cache.usage().bytes, *small.limit_bytes * 85 / 100);
+    EXPECT_LE(cache.usage().bytes, *small.limit_bytes + writers * (size + 10));
+    for (int i = 0; i < writers; ++i) EXPECT_TRUE(cache.load(sample_key(1000 + i)).has_value()) << "acknowledged " << i;
+}
+
+TEST_F(Processes, ThatWriteAllTheTimeExceedTheLimitByOneEntryEach) {
+    constexpr int writers = 32;
+    constexpr std::uint64_t limit = 4'000'000;
+    const std::uint64_t size = encode_for(sample_key(1), sample_entry(1, 20'000)).size() + 10;
+    CacheOptions small = options();
+    small.limit_bytes = limit;
+    std::vector<std::unique_ptr<Process>> processes;
+    for (int i = 0; i < writers; ++i) {
+        processes.push_back(std::make_unique<Process>([&, i] {
+            Cache cache(small, log.logger);
+            const auto end = steady_clock::now() + seconds(3);
+            for (int number = 0; steady_clock::now() < end; ++number) {
+                const int key = i * 100'000 + number;
+                if (!cache.store(sample_key(key), sample_entry(i % 9, 20'000))) return 1;
+            }
+            return 0;
+        }));
+    }
+    std::uint64_t largest = 0;
+    std::uint64_t smallest_when_full = limit;
+    bool was_full = false;
+    Cache cache(small, log.logger);
+    for (const auto end = steady_clock::now() + milliseconds(2900); steady_clock::now() < end;) {
+        const std::uint64_t bytes = cache.usage().bytes;
+        largest = std::max(largest, bytes);
+        was_full |= bytes > limit * 95 / 100;
+        if (was_full) smallest_when_full = std::min(smallest_when_full, bytes);
+        std::this_thread::sleep_for(milliseconds(40));
+    }
+    for (auto& process : processes) EXPECT_EQ(process->wait(), 0);
+    RecordProperty("largest", static_cast<int>(largest));
+    EXPECT_TRUE(was_full);
+    EXPECT_LE(largest, limit + writers * size);
+    EXPECT_LE(cache.usage().bytes, limit + writers * size);
+    EXPECT_GE(smallest_when_full, limit * 85 / 100);
+    EXPECT_TRUE(cache.verify().empty());
 }
 
 }  // namespace
