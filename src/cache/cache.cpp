@@ -194,7 +194,7 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
         Reading reading = read_entry(state.files, root, key);
         const bool writable = root == state.writable;
         if (reading.entry) {
-            if (writable) mark_used(state.files, entry_file(root, key), reading.status);
+            if (writable) state.keeper->used(entry_file(root, key), reading.status);
             return std::move(reading.entry);
         }
         if (reading.why.empty()) continue;

@@ -14,6 +14,7 @@ class FileClock {
  public:
     /// Nanoseconds since 1970: this machine's until learn() was called.
     [[nodiscard]] std::int64_t now() const;
+    [[nodiscard]] bool is_known() const { return ahead_of_steady_ != unknown; }
     /// A file that was just written has this time.
     void learn(std::int64_t written_at);
 

@@ -27,6 +27,14 @@ constexpr milliseconds pause{8};
 constexpr milliseconds longest_for_room{500};
 constexpr std::chrono::seconds young{1};
 
+/// Use is written at most this often while less than half of the limit is taken, so that a hit costs no write, and so
+/// often beyond, where the order of use decides what goes next.
+constexpr std::chrono::hours rare_touch{1};
+constexpr std::chrono::seconds frequent_touch{1};
+
+/// The count is looked at this often to know which of the two holds.
+constexpr std::chrono::seconds count_lifetime{1};
+
 }  // namespace
 
 Keeper::Keeper(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
@@ -53,6 +61,26 @@ bool Keeper::is_due(std::optional<std::uint64_t> count) const {
 void Keeper::report(const Upkeep& done) const {
     log_.debug(fmt::format("cache {}: {} bytes; evicted {} files, removed {} temporary files", root_.string(),
                            done.report().bytes, done.report().evicted, done.report().swept));
+}
+
+bool Keeper::is_filling() {
+    if (limit_ == 0) return false;
+    const std::int64_t now =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(steady_clock::now().time_since_epoch()).count();
+    const std::int64_t before = looked_at_count_;
+    if (before == INT64_MIN || far_apart(now, before, count_lifetime)) {
+        looked_at_count_ = now;
+        filling_ = read_count(files_, root_) > limit_ / 2;
+    }
+    return filling_;
+}
+
+void Keeper::used(const std::filesystem::path& file, const util::FileStatus& status) {
+    const std::chrono::nanoseconds interval = is_filling() ? std::chrono::nanoseconds(frequent_touch) : rare_touch;
+    if (!far_apart(clock_.now(), status.modified, interval) || files_.touch(file) != 0) return;
+    // Once: from now on the time is known.
+    util::FileStatus touched;
+    if (!clock_.is_known() && files_.status(file, touched) == 0) clock_.learn(touched.modified);
 }
 
 void Keeper::wait_for_room() const {

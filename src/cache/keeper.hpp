@@ -33,12 +33,17 @@ class Keeper {
     Keeper(const Keeper&) = delete;
     Keeper& operator=(const Keeper&) = delete;
 
+    /// Marks an entry that was just read as used now. An explicit touch, as the time of access that the system keeps is
+    /// switched off, or kept for a day, on most machines. An error is none: the entry was read.
+    void used(const std::filesystem::path& file, const util::FileStatus& status);
     /// Before a store: lets the eviction that is going on get ahead again.
     void wait_for_room() const;
     /// After a store, of a kernel or record.
     void stored(const std::filesystem::path& file, std::uint64_t bytes);
 
  private:
+    /// Whether entries may be evicted soon, so that it matters which were used.
+    [[nodiscard]] bool is_filling();
     [[nodiscard]] bool is_due(std::optional<std::uint64_t> count) const;
     void report(const Upkeep& done) const;
 
@@ -50,6 +55,8 @@ class Keeper {
     const ::pid_t process_;
     std::atomic<std::uint64_t> uncounted_bytes_{0};  ///< stored since the last upkeep where no count can be kept
     std::atomic<bool> ahead_{false};                 ///< the last store left more than the limit
+    std::atomic<bool> filling_{true};
+    std::atomic<std::int64_t> looked_at_count_{INT64_MIN};  ///< when, by the clock that nobody sets, in nanoseconds
     std::mutex mutex_;
     std::atomic<bool> stop_{false};
     std::atomic<bool> running_{false};  ///< in the thread

@@ -6,7 +6,8 @@
 //   v1/compilers                    which compiler a library is, see jit/compiler_memo.hpp
 //   v1/upkeep                       its time of modification is that of the last sweep and eviction
 //   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
-//                                   time of modification, give or take an hour
+//                                   time of modification, give or take an hour, or a second where the layer is
+//                                   more than half full
 //   v1/tuning/GPU/ab01..ef.json     what was measured on that GPU for a problem, see tuning/record.hpp
 //   v1/tuning/GPU.jsonl             a bundle: what was measured on that GPU for many problems, see tuning/bundle.hpp
 //   .tmp-PID-RANDOM beside each     a file that is being written, or was when its process died

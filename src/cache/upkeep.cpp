@@ -29,10 +29,6 @@ std::int64_t stamp(util::FileSystem& files, const std::filesystem::path& root, F
 
 }  // namespace
 
-void mark_used(util::FileSystem& files, const std::filesystem::path& file, const util::FileStatus& status) {
-    if (far_apart(FileClock().now(), status.modified, touch_interval)) static_cast<void>(files.touch(file));
-}
-
 bool upkeep_is_older_than(std::chrono::nanoseconds interval, util::FileSystem& files, const std::filesystem::path& root,
                           const FileClock& clock) {
     util::FileStatus status;

@@ -15,18 +15,11 @@
 
 namespace smlora::cache {
 
-/// Recency is written at most this often, so that a hit costs no write.
-inline constexpr std::chrono::hours touch_interval{1};
-
 /// The layer is swept this often, whatever it holds.
 inline constexpr std::chrono::hours upkeep_interval{1};
 
 /// A temporary file older than this has no writer any more: writing an entry takes milliseconds.
 inline constexpr std::chrono::hours temporary_lifetime{1};
-
-/// Marks an entry that was just read as used now, unless that was done within the hour. An explicit touch, as the time
-/// of access that the system keeps is switched off, or kept for a day, on most machines.
-void mark_used(util::FileSystem& files, const std::filesystem::path& file, const util::FileStatus& status);
 
 /// Whether no process has begun the upkeep within `interval`. A time from the future counts as none.
 [[nodiscard]] bool upkeep_is_older_than(std::chrono::nanoseconds interval, util::FileSystem& files,

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <thread>
 #include <utility>
 
@@ -81,6 +82,110 @@ TEST_F(Upkeep, AnEntryBeyondTheLimitIsNotStored) {
     ASSERT_EQ(log.warnings().size(), 1u);
     EXPECT_NE(log.warnings()[0].find("exceeds the limit"), std::string::npos);
     EXPECT_EQ(cache.usage().entries, 0u);
+}
+
+TEST_F(Upkeep, WhatIsUsedSurvivesWhatIsNotWithinTheHour) {
+    constexpr int count = 100, hot = 20;
+    Cache filler(options(), log.logger);
+    for (int number = 0; number < count; ++number)
+        store_aged(filler, number, minutes(50) - std::chrono::seconds(9 * number));
+    const CacheOptions full = limited_to(count * entry_size());
+    for (int number = count; number < count + 60; ++number) {
+        // Each in a process of its own.
+        for (int used = 0; used < hot; ++used) {
+            ASSERT_TRUE(Cache(full, log.logger).load(sample_key(used)).has_value()) << used << " before " << number;
+        }
+        ASSERT_TRUE(Cache(full, log.logger).store(sample_key(number), sample_entry(number % 9, 1000)));
+    }
+    EXPECT_TRUE(exists(count + 59));
+    EXPECT_FALSE(exists(hot));
+}
+
+class Clocks : public Upkeep, public ::testing::WithParamInterface<int> {
+ protected:
+    CacheOptions limited_to(std::uint64_t bytes) {
+        CacheOptions chosen = Upkeep::limited_to(bytes);
+        chosen.files = &disk;
+        return chosen;
+    }
+    int count(testing::Call call, const std::function<void()>& body) {
+        int calls = 0;
+        disk.set_fault([&](const testing::CallRecord& record) {
+            calls += record.call == call ? 1 : 0;
+            return 0;
+        });
+        body();
+        disk.set_fault({});
+        return calls;
+    }
+
+    testing::FaultFileSystem disk;
+};
+
+TEST_P(Clocks, ThatDifferChangeNothing) {
+    {
+        Cache filler(options(), log.logger);
+        for (int number = 0; number < 10; ++number) store_aged(filler, number, minutes(10 - number));
+    }
+    disk.ahead = hours(GetParam());
+    Cache cache(limited_to(1000 * entry_size()), log.logger);
+    const auto store_ten = [&] {
+        for (int number = 0; number < 10; ++number) {
+            ASSERT_TRUE(cache.store(sample_key(20 + number), sample_entry(number, 1000)));
+        }
+    };
+    std::filesystem::create_directories(entry_file(root(), sample_key(20)).parent_path());
+    EXPECT_LE(count(testing::Call::list, store_ten), 20) << "no store looks through the layer";
+    EXPECT_LE(count(testing::Call::touch,
+                    [&] {
+                        for (int i = 0; i < 50; ++i) ASSERT_TRUE(cache.load(sample_key(i % 10)).has_value());
+                    }),
+              0);
+
+    // A process that only reads learns the time from the first entry that it touches.
+    Cache reader(limited_to(1000 * entry_size()), log.logger);
+    EXPECT_LE(count(testing::Call::touch,
+                    [&] {
+                        for (int i = 0; i < 50; ++i) ASSERT_TRUE(reader.load(sample_key(i % 10)).has_value());
+                    }),
+              1);
+
+    // What is unused for longest goes, and nothing else.
+    Cache small(limited_to(20 * entry_size()), log.logger);
+    ASSERT_TRUE(small.store(sample_key(40), sample_entry(4, 1000)));
+    EXPECT_EQ(small.usage().entries, 18u);
+    for (int number = 20; number < 30; ++number) EXPECT_TRUE(exists(number)) << number;
+    EXPECT_TRUE(exists(40));
+}
+
+INSTANTIATE_TEST_SUITE_P(HoursAhead, Clocks, ::testing::Values(-2, 0, 2));
+
+TEST_F(Upkeep, AStampFromTheFutureCountsAsNone) {
+    Cache cache(limited_to(10 * entry_size()), log.logger);
+    store_aged(cache, 1, hours(1));
+    const auto leftover = entry_file(root(), sample_key(1)).parent_path() / ".tmp-1-00";
+    testing::write_file(leftover, "half");
+    testing::set_age(leftover, -hours(24 * 365));
+    testing::set_age(upkeep_file(root()), -hours(24 * 365));
+    ASSERT_TRUE(cache.store(sample_key(2), sample_entry(2, 1000)));
+    EXPECT_FALSE(std::filesystem::exists(leftover)) << "nobody writes it now";
+    EXPECT_LE(testing::age_of(upkeep_file(root())), minutes(1));
+    EXPECT_GE(testing::age_of(upkeep_file(root())), minutes(-1));
+}
+
+TEST_F(Upkeep, EntriesFromTheFutureAreUsedNow) {
+    Cache cache(limited_to(20 * entry_size()), log.logger);
+    for (int number = 0; number < 20; ++number) store_aged(cache, number, number < 10 ? -hours(24 * 365) : hours(2));
+    testing::set_age(upkeep_file(root()), hours(2));
+    ASSERT_TRUE(cache.store(sample_key(0), sample_entry(0, 1000)));
+    for (int number = 0; number < 10; ++number) {
+        EXPECT_GE(testing::age_of(entry_file(root(), sample_key(number))), minutes(-1)) << number;
+    }
+    // From here on those that are used go last.
+    std::this_thread::sleep_for(std::chrono::milliseconds(1100));
+    for (int number = 10; number < 20; ++number) ASSERT_TRUE(cache.load(sample_key(number)).has_value());
+    for (int number = 20; number < 28; ++number) ASSERT_TRUE(cache.store(sample_key(number), sample_entry(1, 1000)));
+    for (int number = 10; number < 28; ++number) EXPECT_TRUE(exists(number)) << number;
 }
 
 TEST_F(Upkeep, NoLimitIsZero) {
