@@ -5,9 +5,9 @@
 #include "cache/layer.hpp"
 #include "cache/location.hpp"
 #include "cache/trust.hpp"
+#include "cache/turns.hpp"
 #include "cache/upkeep.hpp"
 #include "util/files.hpp"
-#include "util/lock.hpp"
 #include "util/log.hpp"
 
 #include <smlora/error.hpp>
@@ -38,10 +38,6 @@ constexpr std::string_view cache_tag =
     "# The kernel cache of smlora: everything here can be made again.\n";
 
 constexpr const char* no_root = "cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder";
-
-/// A byte of the lock file for each key: 60 bits of it, as offsets are positive 64-bit numbers. Two keys that share one
-/// would only wait for each other.
-std::int64_t lock_offset(const std::string& key) { return std::stoll(key.substr(0, 15), nullptr, 16); }
 
 }  // namespace
 
@@ -79,6 +75,7 @@ struct Cache::State {
     std::atomic<bool> root_is_fit{false};
     FileClock clock;
     std::optional<Keeper> keeper;  ///< of the writable layer
+    std::optional<Turns> turns;    ///< likewise
 };
 
 Cache::State::State(const CacheOptions& options, util::Logger& log_)
@@ -123,7 +120,10 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         limit = default_limit(complaint);
         if (!complaint.empty()) log.warning(complaint);
     }
-    if (writable) keeper.emplace(files, *writable, limit, clock, log);
+    if (writable) {
+        keeper.emplace(files, *writable, limit, clock, log);
+        turns.emplace(files, *writable, log);
+    }
 }
 
 bool Cache::State::check_folder(const std::filesystem::path& folder) const {
@@ -361,8 +361,16 @@ std::uint64_t Cache::clear_records() {
     return removed;
 }
 
+bool Cache::contains(const std::string& key) const {
+    util::FileStatus status;
+    const auto roots = is_key(key) ? state_->roots() : std::vector<std::filesystem::path>();
+    return std::any_of(roots.begin(), roots.end(), [&](const std::filesystem::path& root) {
+        return state_->files.status(entry_file(root, key), status) == 0;
+    });
+}
+
 void Cache::with_lock(const std::string& key, const std::function<void()>& work,
-                      std::optional<std::chrono::milliseconds> patience) {
+                      std::optional<std::chrono::milliseconds> patience, const std::function<bool()>& is_there) {
     State& state = *state_;
     const bool usable =
         state.writable && is_key(key) && !state.store_fails && (state.root_is_fit || state.make_root().empty());
@@ -370,17 +378,8 @@ void Cache::with_lock(const std::string& key, const std::function<void()>& work,
         work();
         return;
     }
-    const std::filesystem::path file = lock_file(*state.writable);
-    std::optional<util::ByteLock> lock;
-    lock.emplace(state.files, file, lock_offset(key), patience.value_or(state.lock_patience));
-    if (lock->error() == -ENOENT && state.make_root().empty()) {
-        lock.emplace(state.files, file, lock_offset(key), patience.value_or(state.lock_patience));
-    }
-    if (!lock->held()) {
-        state.log.info(fmt::format("could not lock {} ({}); another process may do the same work", file.string(),
-                                   util::describe_error(lock->error())));
-    }
-    work();
+    const auto take = [&] { return state.turns->take(key, patience.value_or(state.lock_patience), is_there, work); };
+    if (take() == -ENOENT && (!state.make_root().empty() || take() == -ENOENT)) work();
 }
 
 std::uint64_t Cache::limit_bytes() const noexcept { return state_->limit; }

@@ -2,6 +2,7 @@
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
 #include "unit/cache/fixtures.hpp"
+#include "util/lock.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -170,6 +172,169 @@ TEST_F(Processes, AHolderThatHangsCostsABoundedWait) {
     ASSERT_EQ(log.lines(LogLevel::info).size(), 1u);
     EXPECT_NE(log.lines(LogLevel::info)[0].find("could not lock"), std::string::npos);
     EXPECT_NE(log.lines(LogLevel::info)[0].find("another process may do the same work"), std::string::npos);
+}
+
+TEST_F(Processes, AHolderThatIsStoppedIsWaitedForTwoSecondsOnceAtMost) {
+    constexpr int keys = 3;
+    const Signal held;
+    std::vector<std::unique_ptr<Process>> holders;
+    for (int key = 0; key < keys; ++key) {
+        holders.push_back(std::make_unique<Process>([&, key] {
+            Cache cache(options(), log.logger);
+            cache.with_lock(sample_key(key), [&] {
+                held.give();
+                for (;;) ::pause();
+            });
+            return 0;
+        }));
+        held.take();
+        holders.back()->stop();
+    }
+    Cache cache(patient(seconds(30)), log.logger);
+    for (int key = 0; key < keys; ++key) {
+        const auto start = steady_clock::now();
+        int runs = 0;
+        cache.with_lock(sample_key(key), [&] { ++runs; });
+        EXPECT_EQ(runs, 1);
+        EXPECT_LT(steady_clock::now() - start, key == 0 ? milliseconds(2000) : milliseconds(1000)) << key;
+    }
+}
+
+TEST_F(Processes, AHolderThatWorksIsWaitedForLongerThanThat) {
+    const Signal held;
+    Process first([&] {
+        Cache cache(options(), log.logger);
+        cache.with_lock(sample_key(1), [&] {
+            held.give();
+            std::this_thread::sleep_for(milliseconds(2500));
+            cache.store(sample_key(1), sample_entry(1));
+        });
+        return 0;
+    });
+    held.take();
+    Cache cache(patient(seconds(30)), log.logger);
+    bool there = false;
+    cache.with_lock(
+        sample_key(1), [&] { there = cache.load(sample_key(1)).has_value(); }, std::nullopt,
+        [&] { return cache.contains(sample_key(1)); });
+    EXPECT_TRUE(there);
+    EXPECT_EQ(first.wait(), 0);
+}
+
+TEST_F(Processes, AWaiterTakesTheEntryAsSoonAsItIsThere) {
+    const Signal held;
+    Process first([&] {
+        Cache cache(options(), log.logger);
+        cache.with_lock(sample_key(1), [&] {
+            cache.store(sample_key(1), sample_entry(1));
+            held.give();
+            for (;;) ::pause();
+        });
+        return 0;
+    });
+    held.take();
+    Cache cache(patient(seconds(30)), log.logger);
+    const auto start = steady_clock::now();
+    bool there = false;
+    cache.with_lock(
+        sample_key(1), [&] { there = cache.load(sample_key(1)).has_value(); }, std::nullopt,
+        [&] { return cache.contains(sample_key(1)); });
+    EXPECT_TRUE(there);
+    EXPECT_LT(steady_clock::now() - start, milliseconds(1000));
+    EXPECT_TRUE(log.lines(LogLevel::info).empty());
+}
+
+TEST_F(Processes, AChildThatOutlivesTheHolderDoesNotKeepItsLock) {
+    const Signal held;
+    int pids[2];
+    ASSERT_EQ(::pipe(pids), 0);
+    Process first([&] {
+        Cache cache(options(), log.logger);
+        cache.with_lock(sample_key(1), [&] {
+            const ::pid_t child = ::fork();
+            if (child == 0) {
+                for (;;) ::pause();
+            }
+            if (::write(pids[1], &child, sizeof child) != sizeof child) ::_exit(98);
+            held.give();
+            for (;;) ::pause();
+        });
+        return 0;
+    });
+    held.take();
+    ::pid_t child = -1;
+    ASSERT_EQ(::read(pids[0], &child, sizeof child), static_cast<::ssize_t>(sizeof child));
+    first.kill();
+    EXPECT_EQ(first.wait(), -SIGKILL);
+    Cache cache(patient(seconds(30)), log.logger);
+    int runs = 0;
+    cache.with_lock(sample_key(1), [&] { ++runs; });
+    ::kill(child, SIGKILL);
+    EXPECT_EQ(runs, 1);
+    EXPECT_TRUE(log.lines(LogLevel::info).empty()) << "the lock was had";
+    ::close(pids[0]);
+    ::close(pids[1]);
+}
+
+TEST_F(Processes, AChildThatLeavesTheWorkGivesTheLockOfItsParentToNobody) {
+    Cache cache(patient(seconds(30)), log.logger);
+    cache.with_lock(sample_key(1), [&] {
+        std::optional<util::ByteLock> lock;
+        lock.emplace(util::real_file_system(), lock_file(root()), 0, milliseconds(0));
+        Process child([&] {
+            lock.reset();
+            return 0;
+        });
+        EXPECT_EQ(child.wait(), 0);
+        EXPECT_FALSE(util::ByteLock(util::real_file_system(), lock_file(root()), 0, milliseconds(0)).held());
+    });
+}
+
+TEST_F(Processes, WhatTheFileServerShowsLateIsMadeSideBySide) {
+    constexpr int count = 8;
+    constexpr milliseconds work{300};
+    const Signal start;
+    std::vector<std::unique_ptr<Process>> processes;
+    for (int i = 0; i < count; ++i) {
+        processes.push_back(std::make_unique<Process>([&] {
+            Cache cache(patient(seconds(60)), log.logger);
+            start.take();
+            cache.with_lock(
+                sample_key(1), [&] { std::this_thread::sleep_for(work); }, std::nullopt, [] { return false; });
+            return 0;
+        }));
+    }
+    const auto began = steady_clock::now();
+    start.give(count);
+    for (auto& process : processes) EXPECT_EQ(process->wait(), 0);
+    EXPECT_LT(steady_clock::now() - began, 4 * work) << "one after the other it is eight times";
+}
+
+TEST_F(Processes, OfThoseThatWaitForOneThatDiesOneTakesOver) {
+    constexpr int count = 6;
+    const std::filesystem::path compiles = scratch.path() / "compiles";
+    const Signal held, waiting;
+    Process first(holder(held));
+    held.take();
+    std::vector<std::unique_ptr<Process>> processes;
+    for (int i = 0; i < count; ++i) {
+        processes.push_back(std::make_unique<Process>([&] {
+            Cache cache(patient(seconds(60)), log.logger);
+            const auto compile = [&] {
+                if (cache.load(sample_key(1))) return;
+                std::ofstream(compiles, std::ios::app) << 'x';
+                std::this_thread::sleep_for(milliseconds(200));
+                cache.store(sample_key(1), sample_entry(1));
+            };
+            waiting.give();
+            cache.with_lock(sample_key(1), compile, std::nullopt, [&] { return cache.contains(sample_key(1)); });
+            return cache.load(sample_key(1)) ? 0 : 1;
+        }));
+    }
+    for (int i = 0; i < count; ++i) waiting.take();
+    first.kill();
+    for (auto& process : processes) EXPECT_EQ(process->wait(), 0);
+    EXPECT_EQ(testing::contents_of(compiles), "x");
 }
 
 TEST_F(Processes, OtherKeysAreNotHeldUp) {

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <thread>
 #include <utility>
@@ -186,6 +187,37 @@ TEST_F(Upkeep, EntriesFromTheFutureAreUsedNow) {
     for (int number = 10; number < 20; ++number) ASSERT_TRUE(cache.load(sample_key(number)).has_value());
     for (int number = 20; number < 28; ++number) ASSERT_TRUE(cache.store(sample_key(number), sample_entry(1, 1000)));
     for (int number = 10; number < 28; ++number) EXPECT_TRUE(exists(number)) << number;
+}
+
+TEST_F(Upkeep, OfALargeLayerOnASlowServerHoldsNoStoreUp) {
+    constexpr int count = 3000;
+    const std::string bytes = encode_for(sample_key(1), sample_entry(1, 1000));
+    for (int number = 0; number < count; ++number) {
+        testing::write_file(entry_file(root(), sample_key(number)), bytes);
+        testing::set_age(entry_file(root(), sample_key(number)), hours(2) + minutes(number));
+    }
+    std::filesystem::permissions(root(), std::filesystem::perms::owner_all);
+    testing::FaultFileSystem disk([](const testing::CallRecord& record) {
+        if (record.call == testing::Call::status) std::this_thread::sleep_for(std::chrono::microseconds(300));
+        return 0;
+    });
+    CacheOptions slow = limited_to(count * bytes.size() * 9 / 10);
+    slow.files = &disk;
+    Cache cache(slow, log.logger);
+    std::chrono::nanoseconds longest{0};
+    for (int number = count; number < count + 10; ++number) {
+        const auto start = std::chrono::steady_clock::now();
+        ASSERT_TRUE(cache.store(sample_key(number), sample_entry(1, 1000)));
+        longest = std::max<std::chrono::nanoseconds>(longest, std::chrono::steady_clock::now() - start);
+    }
+    EXPECT_LT(longest, std::chrono::milliseconds(200)) << "in one piece it takes more than a second";
+    // It is done in the end.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (read_count(util::real_file_system(), root()) > *slow.limit_bytes && std::chrono::steady_clock::now() < end) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    EXPECT_LE(Cache(options(), log.logger).usage().bytes, *slow.limit_bytes);
+    for (int number = count; number < count + 10; ++number) EXPECT_TRUE(exists(number)) << number;
 }
 
 TEST_F(Upkeep, NoLimitIsZero) {
