@@ -59,6 +59,7 @@ bool Keeper::is_due(std::optional<std::uint64_t> count) const {
 }
 
 void Keeper::report(const Upkeep& done) const {
+    if (done.report().evicted + done.report().swept == 0) return;
     log_.debug(fmt::format("cache {}: {} bytes; evicted {} files, removed {} temporary files", root_.string(),
                            done.report().bytes, done.report().evicted, done.report().swept));
 }
