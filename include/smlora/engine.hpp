@@ -46,7 +46,7 @@ struct EngineOptions {
     /// more people may write to than to the library itself, is left out with a warning, never an error.
     std::optional<std::filesystem::path> shipped_layer;
     /// Size at which the writable layer evicts its least recently used entries. Unset: SMLORA_CACHE_LIMIT (bytes, or
-    /// with the suffix K, M or G), else 2 GiB.
+    /// with the suffix K, M or G), else 2 GiB. 0: no limit.
     std::optional<std::uint64_t> cache_limit_bytes;
     /// How kernels are chosen among those that compute the same (CUDA backend). Unset: SMLORA_TUNING (first-use, off or
     /// record-only), which an option that is set overrules; else first-use.

@@ -1,12 +1,13 @@
 #include "cache/cache.hpp"
 
 #include "cache/inspection.hpp"
+#include "cache/keeper.hpp"
 #include "cache/layer.hpp"
 #include "cache/location.hpp"
 #include "cache/trust.hpp"
+#include "cache/turns.hpp"
 #include "cache/upkeep.hpp"
 #include "util/files.hpp"
-#include "util/lock.hpp"
 #include "util/log.hpp"
 
 #include <smlora/error.hpp>
@@ -17,7 +18,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <mutex>
 #include <tuple>
 
 namespace smlora::cache {
@@ -38,10 +38,6 @@ constexpr std::string_view cache_tag =
     "# The kernel cache of smlora: everything here can be made again.\n";
 
 constexpr const char* no_root = "cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder";
-
-/// A byte of the lock file for each key: 60 bits of it, as offsets are positive 64-bit numbers. Two keys that share one
-/// would only wait for each other.
-std::int64_t lock_offset(const std::string& key) { return std::stoll(key.substr(0, 15), nullptr, 16); }
 
 }  // namespace
 
@@ -67,7 +63,6 @@ struct Cache::State {
     std::optional<RecordText> read(const StoredFile& stored) const;
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
-    void keep_up(std::uint64_t stored_bytes);
     void warn_of_store(const std::string& what);
     std::vector<std::filesystem::path> roots() const;
 
@@ -87,8 +82,9 @@ struct Cache::State {
     std::atomic<bool> store_fails{false};
     /// The root was there and fit when it was last looked at.
     std::atomic<bool> root_is_fit{false};
-    std::mutex upkeep_mutex;
-    std::uint64_t bytes_since_upkeep = 0;  // guarded by upkeep_mutex
+    FileClock clock;
+    std::optional<Keeper> keeper;  ///< of the writable layer
+    std::optional<Turns> turns;    ///< likewise
 };
 
 Cache::State::State(const CacheOptions& options, util::Logger& log_)
@@ -116,6 +112,10 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         std::string complaint;
         limit = default_limit(complaint);
         if (!complaint.empty()) log.warning(complaint);
+    }
+    if (writable) {
+        keeper.emplace(files, *writable, limit, clock, log);
+        turns.emplace(files, *writable, log);
     }
 }
 
@@ -217,18 +217,6 @@ std::string Cache::State::write(const std::filesystem::path& target, const std::
     return error != 0 ? util::describe_error(error) : std::string();
 }
 
-/// Going through the whole layer is for once in an hour, in whichever process, and for when this process alone has
-/// added a sixteenth of the limit since: n processes overshoot the limit by n sixteenths at most within that hour.
-void Cache::State::keep_up(std::uint64_t stored_bytes) {
-    const std::lock_guard lock(upkeep_mutex);
-    bytes_since_upkeep += stored_bytes;
-    if (bytes_since_upkeep <= limit / 16 && !upkeep_is_due(files, *writable)) return;
-    bytes_since_upkeep = 0;
-    const UpkeepReport report = upkeep(files, *writable, limit);
-    log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, removed {} temporary files", writable->string(),
-                          report.bytes, report.evicted, report.swept));
-}
-
 Cache::Cache(const CacheOptions& options, util::Logger& log) : state_(std::make_unique<State>(options, log)) {}
 
 Cache::~Cache() = default;
@@ -240,7 +228,7 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
         Reading reading = read_entry(state.files, root, key);
         const bool writable = root == state.writable;
         if (reading.entry) {
-            if (writable) mark_used(state.files, entry_file(root, key), reading.status);
+            if (writable) state.keeper->used(entry_file(root, key), reading.status);
             return std::move(reading.entry);
         }
         if (reading.why.empty()) continue;
@@ -268,18 +256,20 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
         state.warn_of_store(fmt::format("cache: entry \"{}\" is unsound and was not stored: {}", key, why));
         return false;
     }
-    if (bytes.size() > state.limit) {
+    if (state.limit != 0 && bytes.size() > state.limit) {
         state.warn_of_store(fmt::format("cache {}: an entry of {} bytes exceeds the limit of {}",
                                         state.writable->string(), bytes.size(), state.limit));
         return false;
     }
-    why = state.write(entry_file(*state.writable, key), bytes);
+    const std::filesystem::path file = entry_file(*state.writable, key);
+    state.keeper->wait_for_room();
+    why = state.write(file, bytes);
     state.store_fails = !why.empty();
     if (state.store_fails) {
         state.warn_of_store(state.unwritable_text(why));
         return false;
     }
-    state.keep_up(bytes.size());
+    state.keeper->stored(file, bytes.size());
     return true;
 }
 
@@ -360,10 +350,12 @@ bool Cache::store_record(const std::string& folder, const std::string& key, cons
     if (!is_record_folder(folder) || !is_key(key)) {
         return state.refuse_record(fmt::format("cache: \"{}/{}\" cannot be the name of a tuning record", folder, key));
     }
-    const std::string why = state.write(record_file(*state.writable, folder, key), text);
+    const std::filesystem::path file = record_file(*state.writable, folder, key);
+    const std::string why = state.write(file, text);
     if (!why.empty()) {
         return state.refuse_record(state.unwritable_text(why));
     }
+    state.keeper->stored(file, text.size());
     return true;
 }
 
@@ -404,8 +396,16 @@ std::uint64_t Cache::clear_records() {
     return removed;
 }
 
+bool Cache::contains(const std::string& key) const {
+    util::FileStatus status;
+    const auto roots = is_key(key) ? state_->roots() : std::vector<std::filesystem::path>();
+    return std::any_of(roots.begin(), roots.end(), [&](const std::filesystem::path& root) {
+        return state_->files.status(entry_file(root, key), status) == 0;
+    });
+}
+
 void Cache::with_lock(const std::string& key, const std::function<void()>& work,
-                      std::optional<std::chrono::milliseconds> patience) {
+                      std::optional<std::chrono::milliseconds> patience, const std::function<bool()>& is_there) {
     State& state = *state_;
     const bool usable =
         state.writable && is_key(key) && !state.store_fails && (state.root_is_fit || state.make_root().empty());
@@ -413,17 +413,8 @@ void Cache::with_lock(const std::string& key, const std::function<void()>& work,
         work();
         return;
     }
-    const std::filesystem::path file = lock_file(*state.writable);
-    std::optional<util::ByteLock> lock;
-    lock.emplace(state.files, file, lock_offset(key), patience.value_or(state.lock_patience));
-    if (lock->error() == -ENOENT && state.make_root().empty()) {
-        lock.emplace(state.files, file, lock_offset(key), patience.value_or(state.lock_patience));
-    }
-    if (!lock->held()) {
-        state.log.info(fmt::format("could not lock {} ({}); another process may do the same work", file.string(),
-                                   util::describe_error(lock->error())));
-    }
-    work();
+    const auto take = [&] { return state.turns->take(key, patience.value_or(state.lock_patience), is_there, work); };
+    if (take() == -ENOENT && (!state.make_root().empty() || take() == -ENOENT)) work();
 }
 
 std::uint64_t Cache::limit_bytes() const noexcept { return state_->limit; }

@@ -34,8 +34,8 @@ struct CacheOptions {
     /// The library that `shipped` comes with: those who may write to it may have written the records there. Unset: this
     /// code's own file, see location.hpp.
     std::optional<std::filesystem::path> library = std::nullopt;
-    /// How long with_lock waits for a holder unless it is told. Several times the compile time of the heaviest kernels:
-    /// a holder that has not compiled by then was stopped or hangs.
+    /// How long with_lock waits, unless it is told, for a holder that gives signs of life. Several times the compile
+    /// time of the heaviest kernels.
     std::chrono::milliseconds lock_patience{30'000};
     /// Null: the operating system's. Must outlive the cache.
     util::FileSystem* files = nullptr;
@@ -67,11 +67,15 @@ class Cache {
     /// written to the writable layer.
     void require_writable();
 
-    /// Work that one process of a node should do for all: takes the lock of `key` if it is free within
-    /// `patience` (unset: lock_patience), and runs `work`; without the lock it runs it all the same. `work` looks into
-    /// the cache again before it compiles.
+    /// Whether a file of that name is in a layer; what it holds is not looked at.
+    [[nodiscard]] bool contains(const std::string& key) const;
+
+    /// Work that one process should do for all: runs `work` under the lock of `key`, or without it after `patience`
+    /// (unset: lock_patience), after 1.5 s without a sign of life from its holder, or once what it makes `is_there`.
+    /// `work` looks into the cache again before it compiles.
     void with_lock(const std::string& key, const std::function<void()>& work,
-                   std::optional<std::chrono::milliseconds> patience = std::nullopt);
+                   std::optional<std::chrono::milliseconds> patience = std::nullopt,
+                   const std::function<bool()>& is_there = {});
 
     /// Where something may be recorded under `key` in `folder`: of each layer, in the order in which they are
     /// consulted, the record of `key` and then the bundle, as far as they are there.

@@ -53,27 +53,6 @@ void add_unless_missing(util::FileSystem& files, StoredFile found, std::vector<S
     if (error != -ENOENT && error != -ENOTDIR) list.push_back(std::move(found));
 }
 
-void scan_records(util::FileSystem& files, const std::filesystem::path& root, Contents& contents) {
-    std::vector<std::string> folders;
-    static_cast<void>(files.list(tuning_folder(root), folders));
-    for (const std::string& folder : folders) {
-        const std::filesystem::path path = tuning_folder(root) / folder;
-        if (folder.starts_with(util::temporary_prefix)) add(files, {"", "", path, {}}, contents.temporaries);
-        if (const std::string gpu = bundle_folder(folder); !gpu.empty()) {
-            add(files, {"", gpu, path, {}}, contents.bundles);
-            continue;
-        }
-        if (!is_record_folder(folder)) continue;
-        std::vector<std::string> names;
-        static_cast<void>(files.list(path, names));
-        for (const std::string& name : names) {
-            const std::string key = record_key(name);
-            if (!key.empty()) add(files, {key, folder, path / name, {}}, contents.records);
-            if (name.starts_with(util::temporary_prefix)) add(files, {"", "", path / name, {}}, contents.temporaries);
-        }
-    }
-}
-
 bool has_key(const KernelEntry& entry, const std::string& key) {
     const auto field = entry.metadata.find(key_field);
     return field != entry.metadata.end() && field->is_string() && field->get_ref<const std::string&>() == key;
@@ -201,24 +180,69 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     return reading;
 }
 
-Contents scan(util::FileSystem& files, const std::filesystem::path& root) {
-    Contents contents;
-    const std::filesystem::path kernels = kernels_folder(root);
-    std::vector<std::string> folders;
-    static_cast<void>(files.list(kernels, folders));
-    for (const std::string& folder : folders) {
-        if (!is_hexadecimal(folder, 2)) continue;
-        std::vector<std::string> names;
-        static_cast<void>(files.list(kernels / folder, names));
-        for (const std::string& name : names) {
-            const bool entry = is_key(name) && name.starts_with(folder);
-            if (!entry && !name.starts_with(util::temporary_prefix)) continue;
-            add(files, {entry ? name : std::string(), "", kernels / folder / name, {}},
-                entry ? contents.entries : contents.temporaries);
-        }
+Walk::Walk(util::FileSystem& files, const std::filesystem::path& root) : files_(files) {
+    folders_.push_back({Folder::Kind::version, version_folder(root)});
+    folders_.push_back({Folder::Kind::tuning, tuning_folder(root)});
+    folders_.push_back({Folder::Kind::kernels, kernels_folder(root)});
+}
+
+bool Walk::step() {
+    if (!found_.empty()) {
+        auto [list, file] = std::move(found_.back());
+        found_.pop_back();
+        add(files_, std::move(file), contents.*list);
+        return true;
     }
-    scan_records(files, root, contents);
-    return contents;
+    if (folders_.empty()) return false;
+    const Folder folder = std::move(folders_.back());
+    folders_.pop_back();
+    list(folder);
+    return true;
+}
+
+void Walk::list(const Folder& folder) {
+    std::vector<std::string> names;
+    static_cast<void>(files_.list(folder.path, names));
+    for (const std::string& name : names) find(folder, name);
+}
+
+void Walk::find(const Folder& folder, const std::string& name) {
+    const std::filesystem::path path = folder.path / name;
+    if (name.starts_with(util::temporary_prefix)) {
+        found_.push_back({&Contents::temporaries, {"", "", path, {}}});
+        return;
+    }
+    switch (folder.kind) {
+        case Folder::Kind::version:
+            return;
+        case Folder::Kind::kernels:
+            if (is_hexadecimal(name, 2)) folders_.push_back({Folder::Kind::entries, path});
+            return;
+        case Folder::Kind::entries:
+            if (is_key(name) && name.starts_with(folder.path.filename().string())) {
+                found_.push_back({&Contents::entries, {name, "", path, {}}});
+            }
+            return;
+        case Folder::Kind::tuning:
+            if (std::string gpu = bundle_folder(name); !gpu.empty()) {
+                found_.push_back({&Contents::bundles, {"", std::move(gpu), path, {}}});
+            } else if (is_record_folder(name)) {
+                folders_.push_back({Folder::Kind::records, path});
+            }
+            return;
+        case Folder::Kind::records:
+            if (std::string key = record_key(name); !key.empty()) {
+                found_.push_back({&Contents::records, {std::move(key), folder.path.filename().string(), path, {}}});
+            }
+            return;
+    }
+}
+
+Contents scan(util::FileSystem& files, const std::filesystem::path& root) {
+    Walk walk(files, root);
+    while (walk.step()) {
+    }
+    return std::move(walk.contents);
 }
 
 bool remove_if_same(util::FileSystem& files, const std::filesystem::path& file, const util::FileStatus& status) {

@@ -1,11 +1,13 @@
 // One folder of the cache: what lies where in it, reading a file of it, going through all of it.
 //
 //   CACHEDIR.TAG                    tells backup programs to pass by; only where the folder holds nothing but the cache
-//   v1/lock                         a byte of it for each key, locked while a process compiles that key
+//   v1/lock                         a byte of it for each key, locked while a process compiles that key; it begins with
+//                                   the bytes that the layer holds, see byte_count.hpp
 //   v1/compilers                    which compiler a library is, see jit/compiler_memo.hpp
 //   v1/upkeep                       its time of modification is that of the last sweep and eviction
 //   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
-//                                   time of modification, give or take an hour
+//                                   time of modification, give or take an hour, or a second where the layer is
+//                                   more than half full
 //   v1/tuning/GPU/ab01..ef.json     what was measured on that GPU for a problem, see tuning/record.hpp
 //   v1/tuning/GPU.jsonl             a bundle: what was measured on that GPU for many problems, see tuning/bundle.hpp
 //   .tmp-PID-RANDOM beside each     a file that is being written, or was when its process died
@@ -15,10 +17,12 @@
 #include "cache/trust.hpp"
 #include "util/file_system.hpp"
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace smlora::cache {
@@ -42,6 +46,9 @@ namespace smlora::cache {
 [[nodiscard]] std::filesystem::path bundle_file(const std::filesystem::path& root, const std::string& folder);
 /// The folder of a bundle's file name; empty when the name is none.
 [[nodiscard]] std::string bundle_folder(std::string_view name);
+/// Its bytes below these are locked for keys; these, while the count of bytes is changed and while upkeep is done.
+inline constexpr std::int64_t count_offset = std::int64_t{1} << 60;
+inline constexpr std::int64_t upkeep_offset = count_offset + 1;
 [[nodiscard]] std::filesystem::path lock_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path upkeep_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path compilers_file(const std::filesystem::path& root);
@@ -96,6 +103,31 @@ struct Contents {
     std::vector<StoredFile> records;  ///< likewise
     std::vector<StoredFile> bundles;  ///< likewise
     std::vector<StoredFile> temporaries;
+};
+
+/// Goes through a layer step by step, for those who may not take long at a time.
+class Walk {
+ public:
+    Walk(util::FileSystem& files, const std::filesystem::path& root);
+
+    /// Lists one folder or looks at one file; false when nothing is left.
+    bool step();
+
+    Contents contents;
+
+ private:
+    using List = std::vector<StoredFile> Contents::*;
+    struct Folder {
+        enum class Kind { version, kernels, entries, tuning, records } kind;
+        std::filesystem::path path;
+    };
+
+    void list(const Folder& folder);
+    void find(const Folder& folder, const std::string& name);
+
+    util::FileSystem& files_;
+    std::vector<Folder> folders_;
+    std::vector<std::pair<List, StoredFile>> found_;  ///< not looked at yet
 };
 
 /// Every kernel, record, bundle and temporary file. What is none of them, and what cannot be read or vanishes

@@ -4,9 +4,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
@@ -49,6 +52,33 @@ struct ::flock one_byte(short type, std::int64_t offset) {
     return range;
 }
 
+// The descriptors that locks were asked for with. Flags rather than a list, as a child that was forked from a process
+// with threads may call nothing that takes a mutex; beyond so many descriptors children inherit locks.
+std::array<std::atomic<bool>, 65536> lock_descriptors;
+std::atomic<int> highest_lock_descriptor{-1};
+
+void close_lock_descriptors() {
+    for (int descriptor = 0; descriptor <= highest_lock_descriptor; ++descriptor) {
+        if (lock_descriptors[static_cast<std::size_t>(descriptor)].exchange(false)) ::close(descriptor);
+    }
+}
+
+void keep_from_children(int descriptor) {
+    static const int registered = ::pthread_atfork(nullptr, nullptr, close_lock_descriptors);
+    static_cast<void>(registered);
+    if (descriptor < 0 || static_cast<std::size_t>(descriptor) >= lock_descriptors.size()) return;
+    int highest = highest_lock_descriptor;
+    while (descriptor > highest && !highest_lock_descriptor.compare_exchange_weak(highest, descriptor)) {
+    }
+    lock_descriptors[static_cast<std::size_t>(descriptor)] = true;
+}
+
+void forget_lock_descriptor(int descriptor) {
+    if (descriptor >= 0 && descriptor <= highest_lock_descriptor) {
+        lock_descriptors[static_cast<std::size_t>(descriptor)] = false;
+    }
+}
+
 class RealFileSystem final : public FileSystem {
  public:
     int open(const std::filesystem::path& path, int flags, ::mode_t mode) override {
@@ -68,6 +98,7 @@ class RealFileSystem final : public FileSystem {
     }
 
     int close(int descriptor) override {
+        forget_lock_descriptor(descriptor);
         // Linux frees the descriptor even when it answers EINTR: closing again would hit another thread's file.
         return ::close(descriptor) == 0 || errno == EINTR ? 0 : -errno;
     }
@@ -120,6 +151,7 @@ class RealFileSystem final : public FileSystem {
     // record locks: those do not exclude threads of one process from each other, and closing any descriptor of the
     // file drops them.
     int try_lock(int descriptor, std::int64_t offset) override {
+        keep_from_children(descriptor);
         struct ::flock range = one_byte(F_WRLCK, offset);
         const int error = answer([&] { return ::fcntl(descriptor, F_OFD_SETLK, &range); });
         return error == -EACCES ? -EAGAIN : error;

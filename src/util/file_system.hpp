@@ -54,7 +54,7 @@ class FileSystem {
     virtual int list(const std::filesystem::path& folder, std::vector<std::string>& names) = 0;
     /// Locks one byte of a file for this descriptor, without waiting: -EAGAIN when another descriptor has it, of this
     /// process or of any other. The system gives the lock back when the descriptor's last copy is closed, so also when
-    /// its process dies.
+    /// its process dies. A forked child has the descriptor closed, so that it keeps no lock that its parent had.
     virtual int try_lock(int descriptor, std::int64_t offset) = 0;
     virtual int unlock(int descriptor, std::int64_t offset) = 0;
 };

@@ -1,6 +1,7 @@
 #include "util/lock.hpp"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -29,14 +30,24 @@ int lock_within(FileSystem& files, int descriptor, std::int64_t offset, std::chr
 
 ByteLock::ByteLock(FileSystem& files, const std::filesystem::path& file, std::int64_t offset,
                    std::chrono::milliseconds patience)
-    : files_(files), file_(files, file, O_RDWR | O_CREAT | O_NOFOLLOW, 0600), offset_(offset), error_(file_.error()) {
+    : files_(files),
+      file_(files, file, O_RDWR | O_CREAT | O_NOFOLLOW, 0600),
+      offset_(offset),
+      error_(file_.error()),
+      process_(::getpid()) {
     if (error_ == 0) error_ = lock_within(files_, file_.descriptor(), offset_, patience);
 }
 
 ByteLock::~ByteLock() {
-    // Unlocked by name before the file is closed: a child that was forked meanwhile holds a copy of the descriptor,
-    // and closing ours alone would leave the lock with it.
-    if (held()) static_cast<void>(files_.unlock(file_.descriptor(), offset_));
+    if (process_ != ::getpid()) {
+        file_.release();
+    } else if (held()) {
+        static_cast<void>(files_.unlock(file_.descriptor(), offset_));
+    }
+}
+
+void ByteLock::try_again() {
+    if (error_ == -EAGAIN) error_ = files_.try_lock(file_.descriptor(), offset_);
 }
 
 }  // namespace smlora::util
