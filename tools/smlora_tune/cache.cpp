@@ -119,14 +119,17 @@ ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std:
         print_results("{:<16}{}{}\n", layer.writable ? "Cache folder:" : "Read-only layer:", layer.writable ? "" : " ",
                       layer.root.string() + (layer.exists ? "" : " (not there yet)"));
     }
-    const double share =
-        stats.limit_bytes == 0 ? 0 : 100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes);
     print_results("{:<16}{}\n", "Kernels:", stats.entries);
     print_results("{:<16}{}\n", "Tuning records:", own_records(engine));
     for (const KnownBundle& bundle : bundles(engine)) {
         print_results("{:<16}{} tunings of {}, {}\n", "Bundle:", bundle.tunings, bundle.gpu, bundle.file.string());
     }
-    print_results("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes), share);
+    if (stats.limit_bytes == 0) {
+        print_results("{:<16}{}, no limit\n", "Size:", bytes_text(stats.bytes));
+    } else {
+        print_results("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes),
+                      100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes));
+    }
     return ExitCode::ok;
 }
 
