@@ -4,9 +4,7 @@
 #include "util/log.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <system_error>
 #include <utility>
 
 namespace smlora::cache {
@@ -39,17 +37,11 @@ constexpr std::chrono::seconds count_lifetime{1};
 
 Keeper::Keeper(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
                util::Logger& log)
-    : files_(files), root_(std::move(root)), limit_(limit), clock_(clock), log_(log), process_(::getpid()) {}
+    : files_(files), root_(std::move(root)), limit_(limit), clock_(clock), log_(log) {}
 
 Keeper::~Keeper() {
     stop_ = true;
-    if (!thread_.joinable()) return;
-    // A forked child has no such thread to wait for.
-    if (process_ == ::getpid()) {
-        thread_.join();
-    } else {
-        thread_.detach();
-    }
+    thread_.finish();
 }
 
 bool Keeper::is_due(std::optional<std::uint64_t> count) const {
@@ -114,21 +106,19 @@ void Keeper::stored(const std::filesystem::path& file, std::uint64_t bytes) {
         }
         if (!is_due(count ? std::optional(read_count(files_, root_)) : std::nullopt)) return;
     }
-    if (thread_.joinable()) thread_.join();
+    thread_.finish();
     // Somebody else may have done it meanwhile.
     if (!is_due(count ? std::optional(read_count(files_, root_)) : std::nullopt)) return;
     uncounted_bytes_ = 0;
     if (upkeep->run([end] { return steady_clock::now() >= end; })) return report(*upkeep);
     running_ = true;
-    try {
-        thread_ = std::thread([this, rest = std::move(upkeep)]() mutable {
-            if (rest->run([this] { return stop_.load(); })) report(*rest);
-            rest.reset();
-            running_ = false;
-        });
-    } catch (const std::system_error&) {
-        running_ = false;  // no more threads to be had; the next store begins anew
-    }
+    const bool begun = thread_.begin([this, rest = std::move(upkeep)]() mutable {
+        if (rest->run([this] { return stop_.load(); })) report(*rest);
+        rest.reset();
+        running_ = false;
+    });
+    // Without a thread the next store starts the upkeep again.
+    if (!begun) running_ = false;
 }
 
 }  // namespace smlora::cache

@@ -4,8 +4,7 @@
 #include "cache/file_clock.hpp"
 #include "cache/upkeep.hpp"
 #include "util/file_system.hpp"
-
-#include <sys/types.h>
+#include "util/own_thread.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -14,7 +13,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 
 namespace smlora::util {
 class Logger;
@@ -52,7 +50,6 @@ class Keeper {
     const std::uint64_t limit_;
     FileClock& clock_;
     util::Logger& log_;
-    const ::pid_t process_;
     std::atomic<std::uint64_t> uncounted_bytes_{0};  ///< stored since the last upkeep where no count can be kept
     std::atomic<bool> ahead_{false};                 ///< the last store left more than the limit
     std::atomic<bool> filling_{true};
@@ -60,7 +57,7 @@ class Keeper {
     std::mutex mutex_;
     std::atomic<bool> stop_{false};
     std::atomic<bool> running_{false};  ///< in the thread
-    std::thread thread_;                // guarded by mutex_
+    util::OwnThread thread_;            // guarded by mutex_
 };
 
 }  // namespace smlora::cache

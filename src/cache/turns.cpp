@@ -4,17 +4,16 @@
 #include "util/files.hpp"
 #include "util/lock.hpp"
 #include "util/log.hpp"
+#include "util/own_thread.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -58,27 +57,21 @@ class Beat {
  public:
     Beat(util::FileSystem& files, std::filesystem::path file) : files_(files), file_(std::move(file)) {
         beat();
-        try {
-            thread_ = std::thread([this] {
-                std::unique_lock lock(mutex_);
-                while (!ended_.wait_for(lock, beat_interval, [this] { return end_; })) beat();
-            });
-        } catch (const std::system_error&) {
-            // No more threads to be had: the others will not wait for this one for long.
-        }
+        // Without a thread the beats stop, and other processes soon compile the kernel themselves.
+        static_cast<void>(thread_.begin([this] {
+            std::unique_lock lock(mutex_);
+            while (!ended_.wait_for(lock, beat_interval, [this] { return end_; })) beat();
+        }));
     }
     ~Beat() {
         // A child that was forked under the lock has neither the thread nor the lock.
-        if (process_ != ::getpid()) {
-            if (thread_.joinable()) thread_.detach();
-            return;
-        }
+        if (!origin_.is_this_process()) return;
         {
             const std::lock_guard lock(mutex_);
             end_ = true;
         }
         ended_.notify_all();
-        if (thread_.joinable()) thread_.join();
+        thread_.finish();
         static_cast<void>(files_.remove(file_));
     }
     Beat(const Beat&) = delete;
@@ -92,11 +85,11 @@ class Beat {
 
     util::FileSystem& files_;
     const std::filesystem::path file_;
-    const ::pid_t process_ = ::getpid();
+    const util::Origin origin_;
     std::mutex mutex_;
     std::condition_variable ended_;
     bool end_ = false;  // guarded by mutex_
-    std::thread thread_;
+    util::OwnThread thread_;
 };
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "util/lock.hpp"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -30,16 +29,12 @@ int lock_within(FileSystem& files, int descriptor, std::int64_t offset, std::chr
 
 ByteLock::ByteLock(FileSystem& files, const std::filesystem::path& file, std::int64_t offset,
                    std::chrono::milliseconds patience)
-    : files_(files),
-      file_(files, file, O_RDWR | O_CREAT | O_NOFOLLOW, 0600),
-      offset_(offset),
-      error_(file_.error()),
-      process_(::getpid()) {
+    : files_(files), file_(files, file, O_RDWR | O_CREAT | O_NOFOLLOW, 0600), offset_(offset), error_(file_.error()) {
     if (error_ == 0) error_ = lock_within(files_, file_.descriptor(), offset_, patience);
 }
 
 ByteLock::~ByteLock() {
-    if (process_ != ::getpid()) {
+    if (!origin_.is_this_process()) {
         file_.release();
     } else if (held()) {
         static_cast<void>(files_.unlock(file_.descriptor(), offset_));

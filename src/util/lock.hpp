@@ -2,8 +2,7 @@
 #pragma once
 
 #include "util/files.hpp"
-
-#include <sys/types.h>
+#include "util/process.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -35,7 +34,7 @@ class ByteLock {
     OpenFile file_;
     std::int64_t offset_;
     int error_;
-    ::pid_t process_;
+    Origin origin_;
 };
 
 }  // namespace smlora::util
