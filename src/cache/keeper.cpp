@@ -13,15 +13,15 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-/// The most that a store spends on all of this. What another process or thread is at is waited for as long: writers
-/// that went on at once would be ahead of the eviction by many entries rather than by one.
+/// The most that a store spends on upkeep. It waits as long for the upkeep of another process or thread: if writers
+/// went on at once, they would store many entries before one is evicted.
 constexpr milliseconds longest{40};
 
-/// Asked so often whether that has done.
+/// From one look at whether the other upkeep is done to the next.
 constexpr milliseconds pause{8};
 
-/// A process that the eviction of another one did not keep up with waits so long at most before it stores again, and
-/// only while that eviction is young: one that takes longer, on a slow file server, is not waited for.
+/// If a store leaves more than the limit while another process evicts, the next store waits this long at most, and only
+/// if that eviction began within `young`: a slow file server is not waited for.
 constexpr milliseconds longest_for_room{500};
 constexpr std::chrono::seconds young{1};
 
