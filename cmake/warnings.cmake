@@ -2,6 +2,7 @@
 add_library(smlora_options INTERFACE)
 target_compile_options(smlora_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror)
 if(SMLORA_SANITIZE)
-  target_compile_options(smlora_options INTERFACE -fsanitize=${SMLORA_SANITIZE} -fno-omit-frame-pointer)
+  target_compile_options(smlora_options INTERFACE -fsanitize=${SMLORA_SANITIZE} -fno-omit-frame-pointer
+                         -fno-sanitize-recover=all)
   target_link_options(smlora_options INTERFACE -fsanitize=${SMLORA_SANITIZE})
 endif()

@@ -17,18 +17,24 @@ struct Member {
     CType C::*c;
     CppType Cpp::*cpp;
 };
+template <class C, class CType, class Cpp, class CppType>
+Member(const char*, CType C::*, CppType Cpp::*) -> Member<C, CType, Cpp, CppType>;
 
 /// A member of the C struct that must be 0.
 template <class C>
 struct Reserved {
     std::int32_t C::*c;
 };
+template <class C>
+Reserved(std::int32_t C::*) -> Reserved<C>;
 
 /// A member of the C struct that is converted by hand: an array, its length, a callback.
 template <class C, class CType>
 struct ByHand {
     CType C::*c;
 };
+template <class C, class CType>
+ByHand(CType C::*) -> ByHand<C, CType>;
 
 /// `Cpp`: what the struct becomes. `by_hand`: members of it that are converted by hand. `list`: a tuple of the above.
 template <class C>

@@ -1,6 +1,8 @@
 #include "models/hf_config.hpp"
 
 #include "models/hf_json.hpp"
+#include "util/json.hpp"
+#include "util/printable.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -30,12 +32,12 @@ std::int64_t positive(const json& config, std::initializer_list<const char*> key
     const json* value = find(config, keys, key);
     if (value == nullptr) refuse(origin, fmt::format("expected one of the keys {}, found none", fmt::join(keys, ", ")));
     if (!value->is_number_integer())
-        refuse(origin, fmt::format("{}: expected a whole number, got {}", key, shown(*value)));
+        refuse(origin, fmt::format("{}: expected a whole number, got {}", key, util::shown(*value)));
     // The bound keeps 2 * intermediate_size and what is derived from it far from overflow.
     constexpr std::int64_t bound = std::int64_t{1} << 31;
     const auto number = value->get<std::int64_t>();
     if (number < 1 || number > bound) {
-        refuse(origin, fmt::format("{}: expected 1 to {}, got {}", key, bound, shown(*value)));
+        refuse(origin, fmt::format("{}: expected 1 to {}, got {}", key, bound, util::shown(*value)));
     }
     return number;
 }
@@ -57,8 +59,8 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
 
     ModelShape model;
     const std::string model_type = text_or(config, "model_type", text_or(outer, "model_type", ""));
-    if (std::any_of(model_type.begin(), model_type.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
-        refuse(origin, fmt::format("model_type: expected a name, got {}", shown(model_type)));
+    if (!util::is_printable(model_type) || model_type.size() > 100) {
+        refuse(origin, fmt::format("model_type: expected a name, got {}", util::shown(json(model_type))));
     }
     model.name = model_type.empty() ? origin : model_type;
     const char* key = nullptr;
@@ -72,6 +74,10 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
     // DeepSeek's and Qwen's intermediate_size is that of their dense layers, so the experts' own key goes first.
     model.intermediate_size = positive(config, {"moe_intermediate_size", "intermediate_size"}, origin);
     model.top_k = positive(config, {"num_experts_per_tok"}, origin);
+    if (model.top_k > model.num_experts) {
+        refuse(origin, fmt::format("num_experts_per_tok: expected at most {}, which {} is, got {}", model.num_experts,
+                                   key, model.top_k));
+    }
     model.dtype = dtype_of(config, outer);
     const bool gpt_oss = model_type == "gpt_oss";
     const bool llama4 = model_type == "llama4" || model_type == "llama4_text";

@@ -1,6 +1,7 @@
 #include "models/hf_json.hpp"
 
 #include "util/json.hpp"
+#include "util/printable.hpp"
 
 #include <smlora/error.hpp>
 
@@ -28,26 +29,18 @@ json parse_object(std::string_view json_text, const std::string& origin) {
         // Its text begins with the name of the JSON library's exception in brackets.
         const std::string_view text = error.what();
         const std::size_t end = text.find("] ");
-        refuse(origin, fmt::format("expected JSON: {}", end == text.npos ? text : text.substr(end + 2)));
+        refuse(origin, fmt::format("expected JSON: {}", util::printable(end == text.npos ? text : text.substr(end + 2))));
     }
     if (object.is_discarded()) {
-        refuse(origin, fmt::format("expected JSON nested at most {} deep", util::most_json_depth));
+        refuse(origin, fmt::format("expected {}", util::json_limits));
     }
     if (!object.is_object()) refuse(origin, fmt::format("expected a JSON object, got {}", object.type_name()));
     return object;
 }
 
-std::string shown(const json& value) {
-    constexpr std::size_t most = 80;
-    std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-    if (text.size() > most) text = text.substr(0, most) + "...";
-    return text;
-}
-
 std::string read_text(const std::filesystem::path& path, std::string& origin) {
-    // The longest that are known, with a list of every tensor that is quantised, have some megabytes. A pipe has no
-    // size.
-    constexpr std::size_t most_bytes = std::size_t{64} << 20;
+    // A pipe has no size.
+    constexpr std::size_t most_bytes = util::most_json_bytes;
     std::error_code ignored;
     const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "config.json" : path;
     origin = file.string();

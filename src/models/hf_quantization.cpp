@@ -2,6 +2,8 @@
 
 #include "models/hf_config.hpp"
 #include "models/hf_json.hpp"
+#include "util/json.hpp"
+#include "util/printable.hpp"
 
 #include <fmt/format.h>
 
@@ -79,7 +81,7 @@ class Reader {
 
     [[nodiscard]] StoredExperts read() const {
         const std::string method = method_of();
-        StoredExperts stored{.source = fmt::format("quantization_config of {}", method)};
+        StoredExperts stored{.source = fmt::format("quantization_config of {}", util::printable(method))};
         if (leaves_experts(quantization_)) {
             stored.source += ", which leaves the experts out";
             return stored;
@@ -112,7 +114,7 @@ class Reader {
 
  private:
     [[noreturn]] void fail(const std::string& key, const std::string& expected, const json& value) const {
-        refuse(origin_, fmt::format("quantization_config: {}: expected {}, got {}", key, expected, shown(value)));
+        refuse(origin_, fmt::format("quantization_config: {}: expected {}, got {}", key, expected, util::shown(value)));
     }
 
     /// bitsandbytes wrote none at first.
@@ -269,7 +271,7 @@ StoredExperts parse_hf_quantization(std::string_view json_text, const std::strin
         const json& quantization = member(*level, "quantization_config");
         if (quantization.is_null()) continue;
         if (!quantization.is_object()) {
-            refuse(origin, fmt::format("quantization_config: expected an object, got {}", shown(quantization)));
+            refuse(origin, fmt::format("quantization_config: expected an object, got {}", util::shown(quantization)));
         }
         return Reader(quantization, config, outer, json_text, origin).read();
     }

@@ -5,6 +5,7 @@
 #include "tuning/json_fields.hpp"
 #include "util/hash.hpp"
 #include "util/json.hpp"
+#include "util/printable.hpp"
 
 #include <fmt/format.h>
 
@@ -20,6 +21,9 @@ namespace {
 constexpr double parts_of_one = 1e5;
 
 constexpr std::int64_t most_parts = std::numeric_limits<std::int32_t>::max();
+
+// Far more than one GPU is measured in.
+constexpr std::size_t most_environments = 256;
 
 constexpr const char* usual_routing = "uniform";
 
@@ -99,7 +103,10 @@ class Keys {
 Json entry_of(const Trial& trial, const std::string& key) {
     if (trial.verdict == Verdict::refused) return {key, trial.why};
     const Timing timing = trial.timing.value_or(Timing{});
-    Json entry{key, parts(timing.ratio), parts(timing.deviation), timing.samples};
+    // A ratio of none would be no ratio.
+    const std::int64_t least = timing.samples > 0 ? 1 : 0;
+    Json entry{key, std::clamp(parts(timing.ratio), least, most_parts),
+               std::min(parts(timing.deviation), most_parts), timing.samples};
     if (trial.verdict == Verdict::slow) entry.push_back("slow");
     return entry;
 }
@@ -213,7 +220,7 @@ class Bundle::Reader {
         } else if (kind == "lines") {
             take_end(json, before);
         } else {
-            throw Unsound(fmt::format("a line cannot begin with \"{}\"", kind));
+            throw Unsound(fmt::format("a line cannot begin with {}", util::shown(Json(kind))));
         }
     }
 
@@ -225,6 +232,7 @@ class Bundle::Reader {
     }
 
     void take_environment(const Json& json) {
+        if (bundle_.environments_.size() == most_environments) throw Unsound("too many environments");
         if (integer(json, "environment") != static_cast<std::int64_t>(bundle_.environments_.size())) {
             throw Unsound("environments are to be numbered in their order");
         }
@@ -243,7 +251,7 @@ class Bundle::Reader {
             candidate.shared_bytes = integer(amounts, key.c_str());
             const auto index = static_cast<std::uint32_t>(bundle_.candidates_.size());
             if (!by_key_.emplace(key, index).second)
-                throw Unsound(fmt::format("\"{}\" stands for two candidates", key));
+                throw Unsound(fmt::format("{} stands for two candidates", util::shown(Json(key))));
             bundle_.candidates_.push_back(candidate);
         }
     }
@@ -263,7 +271,7 @@ class Bundle::Reader {
                          json.contains("routing") ? text(json, "routing") : usual_routing};
         // As condense() rounds it.
         if (json.contains("us")) line.unit_seconds = std::round(positive(json, "us") * 1e3) / 1e9;
-        for (const Json& entry : array(json, "candidates")) line.entries.push_back(entry_of(entry, line));
+        for (const Json& entry : array(json, "candidates", most_candidates)) line.entries.push_back(entry_of(entry, line));
         if (!json.contains("choice")) throw Unsound("\"choice\" is missing");
         if (!json["choice"].is_null()) line.choice = choice_of(text(json, "choice"), line);
         const auto [first, last] = bundle_.lines_.equal_range(key);
@@ -275,19 +283,19 @@ class Bundle::Reader {
 
     [[nodiscard]] std::uint32_t candidate_of(const std::string& key) const {
         const auto found = by_key_.find(key);
-        if (found == by_key_.end()) throw Unsound(fmt::format("\"{}\" stands for no candidate", key));
+        if (found == by_key_.end()) throw Unsound(fmt::format("{} stands for no candidate", util::shown(Json(key))));
         return found->second;
     }
 
     [[nodiscard]] Entry entry_of(const Json& json, const Line& line) const {
-        const auto refuse = [&]() { throw Unsound(fmt::format("{} tells of no candidate", json.dump())); };
+        const auto refuse = [&]() { throw Unsound(fmt::format("{} tells of no candidate", util::shown(json))); };
         if (!json.is_array() || json.size() < 2 || json.size() > 5 || !json[0].is_string()) refuse();
         Entry entry;
         entry.candidate = candidate_of(json[0].get<std::string>());
         if (json.size() == 2) {
             if (!json[1].is_string()) refuse();
             entry.verdict = Verdict::refused;
-            entry.why = json[1].get<std::string>();
+            entry.why = util::printable(json[1].get<std::string>(), most_text);
             return entry;
         }
         if (json.size() < 4) refuse();
@@ -311,7 +319,7 @@ class Bundle::Reader {
         if (std::none_of(line.entries.begin(), line.entries.end(), [&](const Entry& entry) {
                 return entry.candidate == choice && entry.verdict != Verdict::refused;
             })) {
-            throw Unsound(fmt::format("the choice \"{}\" is not among the candidates, or was refused", key));
+            throw Unsound(fmt::format("the choice {} is not among the candidates, or was refused", util::shown(Json(key))));
         }
         return choice;
     }
@@ -368,7 +376,7 @@ Tuning Bundle::tuning_of(const std::string& slot, const Line& line) const {
 
 std::optional<Tuning> Bundle::find(std::string_view problem, std::uint8_t bucket, std::string_view slot,
                                    const Environment& environment) const {
-    const auto [first, last] = lines_.equal_range(std::tuple(problem, bucket, slot));
+    const auto [first, last] = lines_.equal_range(KeyView(problem, bucket, slot));
     for (auto at = first; at != last; ++at) {
         if (mismatch(environments_[at->second.environment], environment).empty()) {
             return tuning_of(std::get<2>(at->first), at->second);
@@ -380,7 +388,7 @@ std::optional<Tuning> Bundle::find(std::string_view problem, std::uint8_t bucket
 std::vector<Environment> Bundle::environments(std::string_view problem, std::uint8_t bucket,
                                               std::string_view slot) const {
     std::vector<Environment> found;
-    const auto [first, last] = lines_.equal_range(std::tuple(problem, bucket, slot));
+    const auto [first, last] = lines_.equal_range(KeyView(problem, bucket, slot));
     for (auto at = first; at != last; ++at) found.push_back(environments_[at->second.environment]);
     return found;
 }

@@ -79,6 +79,12 @@ class Bundle {
         std::vector<Entry> entries;
     };
     using Key = std::tuple<std::string, std::uint8_t, std::string>;  ///< problem, bucket, slot
+    using KeyView = std::tuple<std::string_view, std::uint8_t, std::string_view>;
+    /// Orders keys and looks for views of them. (std::less<> does, but not in clang 14.)
+    struct Before {
+        using is_transparent = void;
+        bool operator()(const KeyView& a, const KeyView& b) const { return a < b; }
+    };
 
     class Reader;
 
@@ -87,7 +93,7 @@ class Bundle {
     std::string gpu_;
     std::vector<Environment> environments_;
     std::vector<Candidate> candidates_;  ///< a candidate for each amount of shared memory
-    std::multimap<Key, Line, std::less<>> lines_;
+    std::multimap<Key, Line, Before> lines_;
 };
 
 /// The complete tunings of `records`, which are all of `gpu`. The same tunings make the same text, in whatever order

@@ -1,5 +1,8 @@
 #include "tuning/json_fields.hpp"
 
+#include "util/json.hpp"
+#include "util/printable.hpp"
+
 #include <fmt/format.h>
 
 #include <cmath>
@@ -10,7 +13,7 @@ namespace {
 template <class Value>
 Value field(const Json& json, const char* name, bool right_type) {
     if (!json.is_object() || !json.contains(name)) throw Unsound(fmt::format("\"{}\" is missing", name));
-    if (!right_type) throw Unsound(fmt::format("\"{}\" has the wrong type: {}", name, json[name].dump()));
+    if (!right_type) throw Unsound(fmt::format("\"{}\" has the wrong type: {}", name, util::shown(json[name])));
     return json[name].get<Value>();
 }
 
@@ -23,15 +26,23 @@ const Json& member(const Json& json, const char* name) {
 }
 
 std::string text(const Json& json, const char* name) {
-    return field<std::string>(json, name, member(json, name).is_string());
+    auto value = field<std::string>(json, name, member(json, name).is_string());
+    if (!util::is_printable(value) || value.size() > most_text) {
+        throw Unsound(fmt::format("\"{}\": expected a line of text, got {}", name, util::shown(member(json, name))));
+    }
+    return value;
+}
+
+std::string message(const Json& json, const char* name) {
+    return util::printable(field<std::string>(json, name, member(json, name).is_string()), most_text);
 }
 
 bool boolean(const Json& json, const char* name) { return field<bool>(json, name, member(json, name).is_boolean()); }
 
 double number(const Json& json, const char* name) {
     const auto value = field<double>(json, name, member(json, name).is_number());
-    if (!(value >= 0) || std::isinf(value)) {
-        throw Unsound(fmt::format("\"{}\": expected a number of 0 or more, got {}", name, value));
+    if (!(value >= 0) || value > most_number) {
+        throw Unsound(fmt::format("\"{}\": expected a number from 0 to {}, got {}", name, most_number, value));
     }
     return value;
 }
@@ -52,15 +63,19 @@ std::uint64_t unsigned_integer(const Json& json, const char* name) {
     return field<std::uint64_t>(json, name, member(json, name).is_number_unsigned());
 }
 
-const Json& array(const Json& json, const char* name) {
-    if (!member(json, name).is_array()) throw Unsound(fmt::format("\"{}\": expected an array", name));
-    return member(json, name);
+const Json& array(const Json& json, const char* name, std::size_t most) {
+    const Json& values = member(json, name);
+    if (!values.is_array()) throw Unsound(fmt::format("\"{}\": expected an array", name));
+    if (values.size() > most) {
+        throw Unsound(fmt::format("\"{}\": expected at most {} items, got {}", name, most, values.size()));
+    }
+    return values;
 }
 
 Configuration configuration(const Json& json, const char* name) {
     auto read = configuration_from(member(json, name));
     if (!read) {
-        throw Unsound(fmt::format("\"{}\": expected a configuration, got {}", name, member(json, name).dump()));
+        throw Unsound(fmt::format("\"{}\": expected a configuration, got {}", name, util::shown(member(json, name))));
     }
     return std::move(*read);
 }

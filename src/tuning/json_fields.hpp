@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
@@ -19,21 +20,33 @@ struct Unsound : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+/// Three hours in nanoseconds, and of anything else that is measured far more than there is.
+inline constexpr double most_number = 1e13;
+
+/// Bytes of a name or reason; names have some hundred.
+inline constexpr std::size_t most_text = 4000;
+
+/// Of one piece of work; more than there are.
+inline constexpr std::size_t most_candidates = 4096;
+
 inline constexpr std::int64_t any_amount = std::numeric_limits<std::int64_t>::max();
 
 /// The member called `name`, null if there is none.
 [[nodiscard]] const Json& member(const Json& json, const char* name);
 
+/// A line that can be printed.
 [[nodiscard]] std::string text(const Json& json, const char* name);
+/// Any text, made so that it can be printed.
+[[nodiscard]] std::string message(const Json& json, const char* name);
 [[nodiscard]] bool boolean(const Json& json, const char* name);
-/// Finite and 0 or more.
+/// From 0 to most_number.
 [[nodiscard]] double number(const Json& json, const char* name);
-/// Above 0 and finite.
+/// Above 0 and at most most_number.
 [[nodiscard]] double positive(const Json& json, const char* name);
 /// From 0 to `most`.
 [[nodiscard]] std::int64_t integer(const Json& json, const char* name, std::int64_t most = any_amount);
 [[nodiscard]] std::uint64_t unsigned_integer(const Json& json, const char* name);
-[[nodiscard]] const Json& array(const Json& json, const char* name);
+[[nodiscard]] const Json& array(const Json& json, const char* name, std::size_t most);
 [[nodiscard]] Configuration configuration(const Json& json, const char* name);
 
 }  // namespace smlora::tuning

@@ -20,6 +20,10 @@ constexpr std::ptrdiff_t environments_kept = 4;
 // Far more than anything is timed.
 constexpr std::int64_t most_samples = 1 << 30;
 
+// Far more than there are: a dozen pieces of work in four environments, and rounds of a few minutes.
+constexpr std::size_t most_tunings = 256;
+constexpr std::size_t most_rounds = 1 << 16;
+
 // What the record's checksum is called. It is the hash of the record without it, as compact JSON.
 constexpr const char* checksum_field = "xxh128";
 
@@ -112,15 +116,15 @@ Trial read_trial(const Json& json) {
     trial.compile_seconds = number(json, "compile_seconds");
     const std::string verdict = text(json, "verdict");
     const auto found = std::find(verdict_names.begin(), verdict_names.end(), verdict);
-    if (found == verdict_names.end()) throw Unsound(fmt::format("\"{}\" is no verdict", verdict));
+    if (found == verdict_names.end()) throw Unsound(fmt::format("{} is no verdict", util::shown(Json(verdict))));
     trial.verdict = static_cast<Verdict>(found - verdict_names.begin());
-    trial.why = text(json, "why");
+    trial.why = message(json, "why");
     trial.error = number(json, "error");
     trial.spent_seconds = number(json, "spent_seconds");
     trial.timing = read_timing(json);
-    for (const Json& sample : array(json, "samples_us")) {
-        const bool time = sample.is_number() && sample.get<double>() > 0 && std::isfinite(sample.get<double>());
-        if (!time && !sample.is_null()) throw Unsound(fmt::format("{} is no sample", sample.dump()));
+    for (const Json& sample : array(json, "samples_us", most_rounds)) {
+        const bool time = sample.is_number() && sample.get<double>() > 0 && sample.get<double>() <= most_number;
+        if (!time && !sample.is_null()) throw Unsound(fmt::format("{} is no sample", util::shown(sample)));
         trial.samples.push_back(time ? sample.get<double>() * 1e-6 : no_sample);
     }
     return trial;
@@ -136,7 +140,7 @@ Tuning read_tuning(const Json& json) {
     tuning.seed = unsigned_integer(json, "seed");
     tuning.seconds = number(json, "seconds");
     tuning.complete = boolean(json, "complete");
-    for (const Json& trial : array(json, "candidates")) tuning.trials.push_back(read_trial(trial));
+    for (const Json& trial : array(json, "candidates", most_candidates)) tuning.trials.push_back(read_trial(trial));
     if (!json.contains("choice")) throw Unsound("\"choice\" is missing");
     if (json["choice"].is_null()) return tuning;
     tuning.choice = configuration(json, "choice");
@@ -145,7 +149,7 @@ Tuning read_tuning(const Json& json) {
     });
     if (!stands) {
         throw Unsound(fmt::format("the choice of {} is not among its candidates, or was refused: {}", tuning.slot,
-                                  json["choice"].dump()));
+                                  util::shown(json["choice"])));
     }
     return tuning;
 }
@@ -206,7 +210,7 @@ std::optional<Record> parse_record(const std::string& content, std::string& why)
         Record record;
         record.name = {text(json, "gpu"), text(json, "problem"),
                        static_cast<std::uint8_t>(integer(json, "bucket", 31))};
-        for (const Json& tuning : array(json, "tunings")) record.tunings.push_back(read_tuning(tuning));
+        for (const Json& tuning : array(json, "tunings", most_tunings)) record.tunings.push_back(read_tuning(tuning));
         const std::string noted = text(json, checksum_field);
         json.erase(checksum_field);
         if (const std::string found = checksum(json); found != noted) {
