@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -60,6 +61,8 @@ struct Cache::State {
     /// Found in the layer of `root`.
     void append(const std::filesystem::path& root, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
     std::optional<RecordText> read(const StoredFile& stored) const;
+    /// Returns how many it removed, and adds what it could not remove to `problems`.
+    std::uint64_t remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems) const;
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
     void keep_up(std::uint64_t stored_bytes);
@@ -78,6 +81,10 @@ struct Cache::State {
     std::atomic<bool> store_fails{false};
     /// The root was there and fit when it was last looked at.
     std::atomic<bool> root_is_fit{false};
+    std::atomic<std::uint64_t> hits{0};
+    std::atomic<std::uint64_t> misses{0};
+    std::atomic<std::uint64_t> evictions{0};
+    const ::pid_t process = ::getpid();
     std::mutex upkeep_mutex;
     std::uint64_t bytes_since_upkeep = 0;  // guarded by upkeep_mutex
 };
@@ -191,13 +198,19 @@ void Cache::State::keep_up(std::uint64_t stored_bytes) {
     if (bytes_since_upkeep <= limit / 16 && !upkeep_is_due(files, *writable)) return;
     bytes_since_upkeep = 0;
     const UpkeepReport report = upkeep(files, *writable, limit);
+    evictions += report.evicted;
     log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, removed {} temporary files", writable->string(),
                           report.bytes, report.evicted, report.swept));
 }
 
 Cache::Cache(const CacheOptions& options, util::Logger& log) : state_(std::make_unique<State>(options, log)) {}
 
-Cache::~Cache() = default;
+Cache::~Cache() {
+    const State& state = *state_;
+    // A child that a process forked off has that process's numbers.
+    if (!state.writable || state.process != ::getpid()) return;
+    append(state.files, *state.writable, {state.hits, state.misses, state.evictions});
+}
 
 std::optional<KernelEntry> Cache::load(const std::string& key) {
     if (!is_key(key)) return std::nullopt;
@@ -339,10 +352,13 @@ void Cache::reject_record(const RecordText& record, const std::string& why) {
                                          record.file.string(), removed ? " and was removed" : "", why));
 }
 
-std::vector<RecordText> Cache::list_records() const {
+std::vector<RecordText> Cache::list_records(std::vector<CacheProblem>* unreadable) const {
     std::vector<RecordText> texts;
     for (const std::filesystem::path& root : state_->roots()) {
-        Contents contents = scan(state_->files, root);
+        Contents contents = scan_records(state_->files, root);
+        if (unreadable != nullptr) {
+            unreadable->insert(unreadable->end(), contents.unreadable.begin(), contents.unreadable.end());
+        }
         for (auto* list : {&contents.records, &contents.bundles}) {
             std::sort(list->begin(), list->end(), [](const auto& a, const auto& b) {
                 return std::tie(a.folder, a.key) < std::tie(b.folder, b.key);
@@ -357,15 +373,25 @@ std::vector<RecordText> Cache::list_records() const {
     return texts;
 }
 
-std::uint64_t Cache::clear_records() {
+std::uint64_t Cache::State::remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems) const {
     std::uint64_t removed = 0;
-    if (!state_->writable) return removed;
-    const Contents contents = scan(state_->files, *state_->writable);
-    for (const auto* list : {&contents.records, &contents.bundles}) {
-        for (const StoredFile& record : *list) {
-            if (state_->files.remove(record.file) == 0) ++removed;
+    for (const StoredFile& one : stored) {
+        const int error = files.remove(one.file);
+        if (error == 0) ++removed;
+        // Another process may have removed it since the scan.
+        if (error != 0 && error != -ENOENT) {
+            problems.push_back({one.file, "cannot be removed: " + util::describe_error(error)});
         }
     }
+    return removed;
+}
+
+std::uint64_t Cache::clear_records() {
+    if (!state_->writable) return 0;
+    Contents contents = scan_records(state_->files, *state_->writable);
+    std::uint64_t removed = state_->remove(contents.records, contents.unreadable);
+    removed += state_->remove(contents.bundles, contents.unreadable);
+    require_none(contents.unreadable);
     return removed;
 }
 
@@ -410,29 +436,76 @@ std::vector<CacheLayer> Cache::layers() const {
 CacheUsage Cache::usage() const {
     CacheUsage usage;
     if (!state_->writable) return usage;
-    for (const StoredFile& entry : scan(state_->files, *state_->writable).entries) {
-        ++usage.entries;
+    Contents contents = scan(state_->files, *state_->writable);
+    usage.entries = contents.entries.size();
+    usage.records = contents.records.size();
+    usage.bundles = contents.bundles.size();
+    for (const StoredFile& entry : contents.entries) {
         usage.bytes += entry.status.size;
+        const std::int64_t used = entry.status.modified;
+        usage.oldest = usage.oldest == 0 ? used : std::min(usage.oldest, used);
+        usage.newest = std::max(usage.newest, used);
     }
+    for (const auto* list : {&contents.records, &contents.bundles}) {
+        for (const StoredFile& record : *list) usage.record_bytes += record.status.size;
+    }
+    usage.unreadable = std::move(contents.unreadable);
     return usage;
 }
 
-std::vector<CacheEntryInfo> Cache::list(const std::string& prefix) const {
-    return list_entries(state_->files, state_->roots(), prefix);
+std::vector<CacheEntryInfo> Cache::list(const std::string& prefix, std::vector<CacheProblem>* unreadable) const {
+    std::vector<CacheProblem> ignored;
+    return list_entries(state_->files, state_->roots(), prefix, unreadable != nullptr ? *unreadable : ignored);
 }
 
 CacheEntryInfo Cache::inspect(const std::string& prefix) const {
     return find_entry(state_->files, state_->roots(), prefix);
 }
 
-std::vector<CacheProblem> Cache::verify() const { return find_problems(state_->files, state_->roots()); }
+std::vector<UnsoundFile> Cache::verify() const {
+    std::vector<UnsoundFile> all;
+    for (const std::filesystem::path& root : state_->roots()) {
+        for (UnsoundFile& one : find_problems(state_->files, root)) {
+            one.writable = root == state_->writable;
+            all.push_back(std::move(one));
+        }
+    }
+    return all;
+}
+
+bool Cache::remove(const StoredFile& stored) {
+    return stored.writable && remove_if_same(state_->files, stored.file, stored.status);
+}
+
+PruneReport Cache::prune(const PruneOptions& options) {
+    if (!state_->writable) return {};
+    PruneReport report = cache::prune(state_->files, *state_->writable, options);
+    require_none(report.problems);
+    return report;
+}
+
+UseCounts Cache::use_counts() const { return state_->writable ? sum(state_->files, *state_->writable) : UseCounts(); }
+
+void Cache::count_use(std::uint64_t hits, std::uint64_t misses) {
+    state_->hits += hits;
+    state_->misses += misses;
+}
+
+void Cache::zero_use_counts() {
+    if (!state_->writable) return;
+    const std::filesystem::path file = use_counts_file(*state_->writable);
+    const int error = state_->files.remove(file);
+    if (error != 0 && error != -ENOENT && error != -ENOTDIR) {
+        throw Error(ErrorCode::io,
+                    fmt::format("cache: {}: cannot be removed: {}", file.string(), util::describe_error(error)));
+    }
+}
 
 std::uint64_t Cache::clear() {
-    std::uint64_t removed = 0;
-    if (!state_->writable) return removed;
-    for (const StoredFile& entry : scan(state_->files, *state_->writable).entries) {
-        if (state_->files.remove(entry.file) == 0) ++removed;
-    }
+    if (!state_->writable) return 0;
+    Contents contents = scan(state_->files, *state_->writable);
+    const std::uint64_t removed = state_->remove(contents.entries, contents.unreadable);
+    require_none(contents.unreadable);
     return removed;
 }
 

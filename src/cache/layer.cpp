@@ -43,33 +43,67 @@ std::string record_key(std::string_view name) {
     return is_key(name) ? std::string(name) : std::string();
 }
 
-void add(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
-    if (files.status(found.file, found.status) == 0) list.push_back(std::move(found));
+bool is_missing(int error) { return error == -ENOENT || error == -ENOTDIR; }
+
+void list(util::FileSystem& files, const std::filesystem::path& folder, std::vector<std::string>& names,
+          Contents& contents) {
+    const int error = files.list(folder, names);
+    if (error != 0 && !is_missing(error)) {
+        contents.unreadable.push_back({folder, "cannot be read: " + util::describe_error(error)});
+    }
+}
+
+void add(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& to, Contents& contents) {
+    const int error = files.status(found.file, found.status);
+    if (error == 0) {
+        to.push_back(std::move(found));
+    } else if (!is_missing(error)) {
+        contents.unreadable.push_back({found.file, "cannot be looked at: " + util::describe_error(error)});
+    }
 }
 
 /// Unless there is no such file: one that cannot be looked at may be readable again later.
 void add_unless_missing(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
     const int error = files.status(found.file, found.status);
-    if (error != -ENOENT && error != -ENOTDIR) list.push_back(std::move(found));
+    if (!is_missing(error)) list.push_back(std::move(found));
 }
 
-void scan_records(util::FileSystem& files, const std::filesystem::path& root, Contents& contents) {
+void add_records(util::FileSystem& files, const std::filesystem::path& root, Contents& contents) {
     std::vector<std::string> folders;
-    static_cast<void>(files.list(tuning_folder(root), folders));
+    list(files, tuning_folder(root), folders, contents);
     for (const std::string& folder : folders) {
         const std::filesystem::path path = tuning_folder(root) / folder;
-        if (folder.starts_with(util::temporary_prefix)) add(files, {"", "", path, {}}, contents.temporaries);
+        if (folder.starts_with(util::temporary_prefix)) add(files, {"", "", path, {}}, contents.temporaries, contents);
         if (const std::string gpu = bundle_folder(folder); !gpu.empty()) {
-            add(files, {"", gpu, path, {}}, contents.bundles);
+            add(files, {"", gpu, path, {}}, contents.bundles, contents);
             continue;
         }
         if (!is_record_folder(folder)) continue;
         std::vector<std::string> names;
-        static_cast<void>(files.list(path, names));
+        list(files, path, names, contents);
         for (const std::string& name : names) {
             const std::string key = record_key(name);
-            if (!key.empty()) add(files, {key, folder, path / name, {}}, contents.records);
-            if (name.starts_with(util::temporary_prefix)) add(files, {"", "", path / name, {}}, contents.temporaries);
+            if (!key.empty()) add(files, {key, folder, path / name, {}}, contents.records, contents);
+            if (name.starts_with(util::temporary_prefix)) {
+                add(files, {"", "", path / name, {}}, contents.temporaries, contents);
+            }
+        }
+    }
+}
+
+void add_kernels(util::FileSystem& files, const std::filesystem::path& root, Contents& contents) {
+    const std::filesystem::path kernels = kernels_folder(root);
+    std::vector<std::string> folders;
+    list(files, kernels, folders, contents);
+    for (const std::string& folder : folders) {
+        if (!is_hexadecimal(folder, 2)) continue;
+        std::vector<std::string> names;
+        list(files, kernels / folder, names, contents);
+        for (const std::string& name : names) {
+            const bool entry = is_key(name) && name.starts_with(folder);
+            if (!entry && !name.starts_with(util::temporary_prefix)) continue;
+            add(files, {entry ? name : std::string(), "", kernels / folder / name, {}},
+                entry ? contents.entries : contents.temporaries, contents);
         }
     }
 }
@@ -123,6 +157,8 @@ std::filesystem::path upkeep_file(const std::filesystem::path& root) { return ve
 
 std::filesystem::path compilers_file(const std::filesystem::path& root) { return version_folder(root) / "compilers"; }
 
+std::filesystem::path use_counts_file(const std::filesystem::path& root) { return version_folder(root) / "uses"; }
+
 std::string encode_for(const std::string& key, const KernelEntry& entry) {
     KernelEntry stored = entry;
     stored.metadata[key_field] = key;
@@ -133,7 +169,7 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
     Reading reading;
     std::string bytes;
     const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status);
-    if (error == -ENOENT || error == -ENOTDIR) return reading;
+    if (is_missing(error)) return reading;
     if (error == -EINVAL || error == -EFBIG) {
         reading.why = error == -EFBIG ? fmt::format("{} bytes, more than any kernel has", reading.status.size)
                                       : "it is not a regular file";
@@ -188,13 +224,15 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     RecordReading reading;
     RecordText record{stored, {}};
     const int error = util::read_file(files, record.file, largest_record, record.text, record.status);
-    if (error == -ENOENT || error == -ENOTDIR) return reading;
+    if (is_missing(error)) return reading;
     if (error == -EINVAL) {
         reading.why = "it is not a regular file";
+        reading.refused = true;
     } else if (error != 0) {
         reading.why = "it cannot be read: " + util::describe_error(error);
     } else if (const auto refusal = refusal_of_file(record.status)) {
         reading.why = *refusal;
+        reading.refused = true;
     } else {
         reading.record = std::move(record);
     }
@@ -203,21 +241,20 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
 
 Contents scan(util::FileSystem& files, const std::filesystem::path& root) {
     Contents contents;
-    const std::filesystem::path kernels = kernels_folder(root);
-    std::vector<std::string> folders;
-    static_cast<void>(files.list(kernels, folders));
-    for (const std::string& folder : folders) {
-        if (!is_hexadecimal(folder, 2)) continue;
-        std::vector<std::string> names;
-        static_cast<void>(files.list(kernels / folder, names));
-        for (const std::string& name : names) {
-            const bool entry = is_key(name) && name.starts_with(folder);
-            if (!entry && !name.starts_with(util::temporary_prefix)) continue;
-            add(files, {entry ? name : std::string(), "", kernels / folder / name, {}},
-                entry ? contents.entries : contents.temporaries);
-        }
+    std::vector<std::string> names;
+    list(files, version_folder(root), names, contents);
+    for (const std::string& name : names) {
+        if (!name.starts_with(util::temporary_prefix)) continue;
+        add(files, {"", "", version_folder(root) / name, {}}, contents.temporaries, contents);
     }
-    scan_records(files, root, contents);
+    add_kernels(files, root, contents);
+    add_records(files, root, contents);
+    return contents;
+}
+
+Contents scan_records(util::FileSystem& files, const std::filesystem::path& root) {
+    Contents contents;
+    add_records(files, root, contents);
     return contents;
 }
 

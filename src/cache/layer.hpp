@@ -4,6 +4,7 @@
 //   v1/lock                         a byte of it for each key, locked while a process compiles that key
 //   v1/compilers                    which compiler a library is, see jit/compiler_memo.hpp
 //   v1/upkeep                       its time of modification is that of the last sweep and eviction
+//   v1/uses                         what processes did with the folder, see use_counts.hpp
 //   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
 //                                   time of modification, give or take an hour
 //   v1/tuning/GPU/ab01..ef.json     what was measured on that GPU for a problem, see tuning/record.hpp
@@ -13,6 +14,8 @@
 
 #include "cache/entry.hpp"
 #include "util/file_system.hpp"
+
+#include <smlora/cache.hpp>
 
 #include <filesystem>
 #include <optional>
@@ -44,6 +47,7 @@ namespace smlora::cache {
 [[nodiscard]] std::filesystem::path lock_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path upkeep_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path compilers_file(const std::filesystem::path& root);
+[[nodiscard]] std::filesystem::path use_counts_file(const std::filesystem::path& root);
 
 /// The entry as it is stored, with the key in its metadata: a sound file under another key's name is found out.
 [[nodiscard]] std::string encode_for(const std::string& key, const KernelEntry& entry);
@@ -72,9 +76,16 @@ struct RecordText : StoredFile {
     [[nodiscard]] bool is_bundle() const { return key.empty(); }
 };
 
+/// What cannot be used, and why.
+struct UnsoundFile : StoredFile {
+    std::string why;
+    bool useless = false;  ///< to everyone, so that it may be removed; else it may be readable again later
+};
+
 struct RecordReading {
     std::optional<RecordText> record;
-    std::string why;  ///< why there is none; empty when there is no file
+    std::string why;       ///< why there is none; empty when there is no file
+    bool refused = false;  ///< it was looked at and may not be used
 };
 
 /// The record of `key` in `folder`, if there is one, and the bundle of `folder`, if there is one. Reads neither.
@@ -94,11 +105,15 @@ struct Contents {
     std::vector<StoredFile> records;  ///< likewise
     std::vector<StoredFile> bundles;  ///< likewise
     std::vector<StoredFile> temporaries;
+    std::vector<CacheProblem> unreadable;  ///< folders that cannot be read and files that cannot be looked at
 };
 
-/// Every kernel, record, bundle and temporary file. What is none of them, and what cannot be read or vanishes
-/// meanwhile, is passed over.
+/// Every kernel, record, bundle and temporary file. What is none of them, is not there or vanishes meanwhile is passed
+/// over.
 [[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root);
+
+/// Of a layer that is read for its records alone.
+[[nodiscard]] Contents scan_records(util::FileSystem& files, const std::filesystem::path& root);
 
 /// Removes a file that was seen with `status`, unless it has been replaced or touched since. Between the look and the
 /// removal another process may still publish a sound one, which is then lost: it costs a compile, never a wrong kernel.
