@@ -29,7 +29,8 @@ TEST(Guarded, EveryErrorCodeHasTheStatusOfItsNumberAndName) {
                  {ErrorCode::compile, SMLORA_COMPILE, "compile"},
                  {ErrorCode::io, SMLORA_IO, "io"},
                  {ErrorCode::not_ready, SMLORA_NOT_READY, "not_ready"},
-                 {ErrorCode::internal, SMLORA_INTERNAL, "internal"}};
+                 {ErrorCode::internal, SMLORA_INTERNAL, "internal"},
+                 {ErrorCode::jit_off, SMLORA_JIT_OFF, "jit_off"}};
     for (const auto& c : cases) {
         const std::string message = std::string("message of ") + c.name;
         EXPECT_EQ(guarded([&] { throw Error(c.code, message); }), c.status);
