@@ -130,7 +130,7 @@ TEST_F(CacheCare, ADryRunOfClearRemovesNothing) {
     plant_kernel('b');
     plant_record();
     EXPECT_EQ(run({"cache", "clear", "all", "--dry-run"}).out,
-              "would remove 2 kernels (2.3 KiB) and 1 tuning records and 0 bundles of " + cache().string() + "\n");
+              "would remove 2 kernels (2.2 KiB) and 1 tuning records and 0 bundles of " + cache().string() + "\n");
     const nlohmann::json said = run({"cache", "clear", "--dry-run", "--json"}).json();
     EXPECT_EQ(said["removed"], 2);
     EXPECT_EQ(said["kernels_left"], 2);

@@ -12,7 +12,9 @@ TEST(PrewarmCommand, SaysEverythingThatTheKernelsDependOn) {
     problem.N = 32;
     problem.R = 4;
     problem.top_k = 2;
-    EXPECT_EQ(prewarm_command(problem, Forward{.bucket = 12}, "sm_90a"),
+    Forward forward;
+    forward.bucket = 12;
+    EXPECT_EQ(prewarm_command(problem, forward, "sm_90a"),
               "smlora-tune prewarm --arch sm_90a --shape 8,64,32,4,2 --tokens 4096 --dtype bf16 --adapter-dtype bf16 "
               "--gate-dtype fp32 --index-dtype int32 --weight-layout ekn --x-rows token --y-rows scattered");
     problem.dtype = problem.gate_dtype = DType::fp16;
