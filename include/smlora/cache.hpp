@@ -43,7 +43,7 @@ struct CacheStats {
     std::vector<CacheLayer> layers;        ///< in the order in which they are consulted
     std::uint64_t entries = 0;             ///< kernels in the writable layer
     std::uint64_t bytes = 0;               ///< their size
-    std::uint64_t limit_bytes = 0;         ///< beyond which the least recently used are evicted
+    std::uint64_t limit_bytes = 0;         ///< of kernels and records; 0: none
     std::uint64_t memory_hits = 0;         ///< kernels found loaded, since the engine was made
     std::uint64_t disk_hits = 0;           ///< kernels found in a layer, likewise
     std::uint64_t compiles = 0;            ///< kernels compiled, likewise

@@ -42,11 +42,11 @@ struct EngineOptions {
     /// Read-only layers, consulted after the writable one. Unset: SMLORA_CACHE_LAYERS, separated by ':'.
     std::optional<std::vector<std::filesystem::path>> cache_layers;
     /// Where the tuning records that come with smlora lie: the read-only layer below all others. Unset: where this
-    /// library is installed. Empty, or with SMLORA_SHIPPED_CACHE=0: none. A folder that is unfit to be a layer is left
-    /// out with a warning, never an error.
+    /// library is installed. Empty, or with SMLORA_SHIPPED_CACHE=0: none. A folder that is unfit to be a layer, or that
+    /// more people may write to than to the library itself, is left out with a warning, never an error.
     std::optional<std::filesystem::path> shipped_layer;
     /// Size at which the writable layer evicts its least recently used entries. Unset: SMLORA_CACHE_LIMIT (bytes, or
-    /// with the suffix K, M or G), else 2 GiB.
+    /// with the suffix K, M or G), else 2 GiB. 0: no limit.
     std::optional<std::uint64_t> cache_limit_bytes;
     /// How kernels are chosen among those that compute the same (CUDA backend). Unset: SMLORA_TUNING (first-use, off or
     /// record-only), which an option that is set overrules; else first-use.
@@ -70,6 +70,9 @@ struct EngineOptions {
 
 /// Thread-safe; cheap to keep for the life of a process. Making one opens neither libcuda nor NVRTC: both are opened
 /// when first needed.
+///
+/// A forked child has none of the threads behind an engine of its parent. There every use of it throws Error{forked},
+/// and destroying it does nothing; a child that computes makes an engine of its own.
 class SMLORA_API Engine {
  public:
     /// Throws Error{io} when a cache folder that was named is writable by others or is not a folder,
@@ -88,14 +91,9 @@ class SMLORA_API Engine {
 
     struct Impl;
     /// Of the library itself.
-    [[nodiscard]] Impl& impl() const {
-        if (impl_ == nullptr) throw_moved_from();
-        return *impl_;
-    }
+    [[nodiscard]] Impl& impl() const;
 
  private:
-    [[noreturn]] static void throw_moved_from();
-
     std::unique_ptr<Impl> impl_;
 };
 

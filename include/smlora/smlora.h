@@ -46,7 +46,8 @@ enum {
     SMLORA_NOT_READY = 7,        /* a kernel is needed inside a graph capture but was never loaded: warm up first */
     SMLORA_INTERNAL = 8,         /* a bug in smlora */
     SMLORA_OUT_OF_MEMORY = 9,    /* host memory ran out */
-    SMLORA_JIT_OFF = 10          /* a kernel is in no layer of the cache and SMLORA_JIT=off; the message has the command */
+    SMLORA_JIT_OFF = 10,         /* a kernel is in no layer of the cache and SMLORA_JIT=off; the message has the command */
+    SMLORA_FORKED = 11           /* the engine was made before this process was forked: make one in the child */
 };
 
 /* The message of the last call that failed on this thread; "" if none did. Calls that succeed leave it alone. Valid

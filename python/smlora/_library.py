@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import os
 import pathlib
 
 import torch
@@ -28,8 +29,13 @@ _CUDA, _CPU = 0, 1
 
 def nvrtc_folders():
     """Where torch's wheels put NVRTC: nvidia/cu13/lib, nvidia/cuda_nvrtc/lib and their like."""
-    package = importlib.util.find_spec("nvidia")
-    roots = list(package.submodule_search_locations) if package is not None else []
+    try:
+        package = importlib.util.find_spec("nvidia")
+    except ValueError:  # a module without a spec goes by that name
+        package = None
+    # A file nvidia.py beside the user's script hides the package and has no folders; torch's wheels lie beside torch.
+    folders = package.submodule_search_locations if package is not None else None
+    roots = dict.fromkeys([*(folders or []), str(pathlib.Path(torch.__file__).parents[1] / "nvidia")])
     release = (torch.version.cuda or "13").split(".")[0]
     names = [f"cu{release}", "cuda_nvrtc"]
     return [str(pathlib.Path(root).resolve() / name / "lib") for root in roots for name in names]
@@ -49,6 +55,15 @@ def cuda_engine():
 @functools.cache
 def cpu_engine():
     return _native.engine(_CPU, 0, _SHIPPED_LAYER, torch.get_num_threads())
+
+
+def _forget_engines():
+    cuda_engine.cache_clear()
+    cpu_engine.cache_clear()
+
+
+# An engine has threads, which a forked child does not have: it makes its own.
+os.register_at_fork(after_in_child=_forget_engines)
 
 
 @functools.cache

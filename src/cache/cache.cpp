@@ -1,13 +1,15 @@
 #include "cache/cache.hpp"
 
 #include "cache/inspection.hpp"
+#include "cache/keeper.hpp"
 #include "cache/layer.hpp"
 #include "cache/location.hpp"
 #include "cache/trust.hpp"
+#include "cache/turns.hpp"
 #include "cache/upkeep.hpp"
 #include "util/files.hpp"
-#include "util/lock.hpp"
 #include "util/log.hpp"
+#include "util/process.hpp"
 
 #include <smlora/error.hpp>
 
@@ -18,7 +20,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <mutex>
 #include <tuple>
 
 namespace smlora::cache {
@@ -40,17 +41,18 @@ constexpr std::string_view cache_tag =
 
 constexpr const char* no_root = "cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder";
 
-/// A byte of the lock file for each key: 60 bits of it, as offsets are positive 64-bit numbers. Two keys that share one
-/// would only wait for each other.
-std::int64_t lock_offset(const std::string& key) { return std::stoll(key.substr(0, 15), nullptr, 16); }
-
 }  // namespace
 
 struct Cache::State {
     State(const CacheOptions& options, util::Logger& log_);
 
     /// True when the folder exists. Throws for one that is not fit to be a layer.
-    bool check_folder(const std::filesystem::path& folder) const;
+    bool check_folder(const std::filesystem::path& folder, const Writers& trusted = {}) const;
+    /// As the writable layer: a folder that nobody named stops nothing, and without it all is kept in memory.
+    void use_if_fit(const std::filesystem::path& folder);
+    void add_shipped(const CacheOptions& options);
+    /// Who may have written the records of a layer, beside this user and root.
+    const Writers& trusted_in(const std::filesystem::path& root) const;
     /// Makes the root and its version folder; says what went wrong, nothing when they are there and fit.
     std::string make_root();
     /// Tags the root as a cache if it holds nothing else: a tag in, say, a home folder that somebody named as the root
@@ -62,17 +64,22 @@ struct Cache::State {
     void append(const std::filesystem::path& root, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
     std::optional<RecordText> read(const StoredFile& stored) const;
     /// Returns how many it removed, and adds what it could not remove to `problems`.
-    std::uint64_t remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems) const;
+    std::uint64_t remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems);
+    /// A file of the writable layer, see layer.hpp.
+    bool remove_if_same(const StoredFile& stored);
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
-    void keep_up(std::uint64_t stored_bytes);
     void warn_of_store(const std::string& what);
     std::vector<std::filesystem::path> roots() const;
 
     util::FileSystem& files;
     util::Logger& log;
     std::optional<std::filesystem::path> writable;
+    std::string why_not_writable = no_root;
+    bool told_of_no_root = false;
     std::vector<std::filesystem::path> read_only;
+    std::optional<std::filesystem::path> shipped;
+    Writers trusted_in_shipped;
     std::uint64_t limit = default_limit_bytes;
     std::chrono::milliseconds lock_patience;
     std::atomic<std::uint64_t> rejected{0};
@@ -84,19 +91,21 @@ struct Cache::State {
     std::atomic<std::uint64_t> hits{0};
     std::atomic<std::uint64_t> misses{0};
     std::atomic<std::uint64_t> evictions{0};
-    const ::pid_t process = ::getpid();
-    std::mutex upkeep_mutex;
-    std::uint64_t bytes_since_upkeep = 0;  // guarded by upkeep_mutex
+    const util::Origin origin;
+    FileClock clock;
+    std::optional<Keeper> keeper;  ///< of the writable layer
+    std::optional<Turns> turns;    ///< likewise
 };
 
 Cache::State::State(const CacheOptions& options, util::Logger& log_)
     : files(options.files != nullptr ? *options.files : util::real_file_system()),
       log(log_),
       lock_patience(options.lock_patience) {
-    const auto root = options.root ? options.root : default_root();
-    if (root) {
-        writable = absolute_folder(*root);
+    if (const auto named = options.root ? options.root : named_root()) {
+        writable = absolute_folder(*named);
         root_is_fit = check_folder(*writable);
+    } else if (const auto usual = default_root()) {
+        use_if_fit(absolute_folder(*usual));
     }
     for (const std::filesystem::path& named : options.layers ? *options.layers : default_layers()) {
         const std::filesystem::path folder = absolute_folder(named);
@@ -106,24 +115,7 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
             log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
         read_only.push_back(folder);
     }
-    if (options.shipped) {
-        const std::filesystem::path folder = absolute_folder(*options.shipped);
-        try {
-            const auto known = roots();
-            const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
-            if (!check_folder(folder)) {
-                log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
-            } else if (is_new) {
-                read_only.push_back(folder);
-            }
-        } catch (const Error& error) {
-            // The user did not choose this folder, and often cannot change it: everything works without it.
-            log.warning(fmt::format(
-                "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
-                "set SMLORA_SHIPPED_CACHE=0",
-                error.what()));
-        }
-    }
+    if (options.shipped) add_shipped(options);
     if (options.limit_bytes) {
         limit = *options.limit_bytes;
     } else {
@@ -131,13 +123,58 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         limit = default_limit(complaint);
         if (!complaint.empty()) log.warning(complaint);
     }
+    if (writable) {
+        keeper.emplace(files, *writable, limit, clock, log, evictions);
+        turns.emplace(files, *writable, log);
+    }
 }
 
-bool Cache::State::check_folder(const std::filesystem::path& folder) const {
+void Cache::State::use_if_fit(const std::filesystem::path& folder) {
+    try {
+        root_is_fit = check_folder(folder);
+        writable = folder;
+    } catch (const Error& error) {
+        why_not_writable = error.what();
+        told_of_no_root = true;
+        log.warning(
+            fmt::format("{}; until SMLORA_CACHE_DIR names one, kernels and measurements are kept in memory "
+                        "only, and the next process makes them again",
+                        why_not_writable));
+    }
+}
+
+void Cache::State::add_shipped(const CacheOptions& options) {
+    const std::filesystem::path folder = absolute_folder(*options.shipped);
+    const Writers trusted = writers_of(files, options.library ? *options.library : own_file());
+    try {
+        const auto known = roots();
+        const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
+        if (!check_folder(folder, trusted)) {
+            log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
+        } else if (is_new) {
+            read_only.push_back(folder);
+            shipped = folder;
+            trusted_in_shipped = trusted;
+        }
+    } catch (const Error& error) {
+        // The user did not choose this folder, and often cannot change it: everything works without it.
+        log.warning(fmt::format(
+            "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
+            "set SMLORA_SHIPPED_CACHE=0",
+            error.what()));
+    }
+}
+
+const Writers& Cache::State::trusted_in(const std::filesystem::path& root) const {
+    static const auto& nobody = *new Writers;
+    return root == shipped ? trusted_in_shipped : nobody;
+}
+
+bool Cache::State::check_folder(const std::filesystem::path& folder, const Writers& trusted) const {
     util::FileStatus status;
     // A folder that cannot be looked at is like one that is missing: nothing will be found in it.
     if (files.status(folder, status) != 0) return false;
-    if (const auto refusal = refusal_of_folder(folder, status)) throw Error(ErrorCode::io, *refusal);
+    if (const auto refusal = refusal_of_folder(folder, status, trusted)) throw Error(ErrorCode::io, *refusal);
     return true;
 }
 
@@ -190,25 +227,13 @@ std::string Cache::State::write(const std::filesystem::path& target, const std::
     return error != 0 ? util::describe_error(error) : std::string();
 }
 
-/// Going through the whole layer is for once in an hour, in whichever process, and for when this process alone has
-/// added a sixteenth of the limit since: n processes overshoot the limit by n sixteenths at most within that hour.
-void Cache::State::keep_up(std::uint64_t stored_bytes) {
-    const std::lock_guard lock(upkeep_mutex);
-    bytes_since_upkeep += stored_bytes;
-    if (bytes_since_upkeep <= limit / 16 && !upkeep_is_due(files, *writable)) return;
-    bytes_since_upkeep = 0;
-    const UpkeepReport report = upkeep(files, *writable, limit);
-    evictions += report.evicted;
-    log.debug(fmt::format("cache {}: {} bytes; evicted {} entries, removed {} temporary files", writable->string(),
-                          report.bytes, report.evicted, report.swept));
-}
-
 Cache::Cache(const CacheOptions& options, util::Logger& log) : state_(std::make_unique<State>(options, log)) {}
 
 Cache::~Cache() {
-    const State& state = *state_;
+    State& state = *state_;
     // A child that a process forked off has that process's numbers.
-    if (!state.writable || state.process != ::getpid()) return;
+    if (!state.writable || !state.origin.is_this_process()) return;
+    state.keeper.reset();  // it may still evict
     append(state.files, *state.writable, {state.hits, state.misses, state.evictions});
 }
 
@@ -219,13 +244,13 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
         Reading reading = read_entry(state.files, root, key);
         const bool writable = root == state.writable;
         if (reading.entry) {
-            if (writable) mark_used(state.files, entry_file(root, key), reading.status);
+            if (writable) state.keeper->used(entry_file(root, key), reading.status);
             return std::move(reading.entry);
         }
         if (reading.why.empty()) continue;
         ++state.rejected;
         const std::filesystem::path file = entry_file(root, key);
-        const bool removed = writable && reading.bad_content && remove_if_same(state.files, file, reading.status);
+        const bool removed = writable && reading.bad_content && state.remove_if_same({key, "", file, reading.status});
         state.log.warning_once("cache.rejected", fmt::format("cache entry {} is not used{}: {}", file.string(),
                                                              removed ? " and was removed" : "", reading.why));
     }
@@ -235,7 +260,7 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
 bool Cache::store(const std::string& key, const KernelEntry& entry) {
     State& state = *state_;
     if (!state.writable) {
-        state.warn_of_store(no_root);
+        if (!state.told_of_no_root) state.warn_of_store(no_root);
         return false;
     }
     std::string why;
@@ -247,24 +272,26 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
         state.warn_of_store(fmt::format("cache: entry \"{}\" is unsound and was not stored: {}", key, why));
         return false;
     }
-    if (bytes.size() > state.limit) {
+    if (state.limit != 0 && bytes.size() > state.limit) {
         state.warn_of_store(fmt::format("cache {}: an entry of {} bytes exceeds the limit of {}",
                                         state.writable->string(), bytes.size(), state.limit));
         return false;
     }
-    why = state.write(entry_file(*state.writable, key), bytes);
+    const std::filesystem::path file = entry_file(*state.writable, key);
+    state.keeper->wait_for_room();
+    why = state.write(file, bytes);
     state.store_fails = !why.empty();
     if (state.store_fails) {
         state.warn_of_store(state.unwritable_text(why));
         return false;
     }
-    state.keep_up(bytes.size());
+    state.keeper->stored(file, bytes.size());
     return true;
 }
 
 void Cache::require_writable() {
     State& state = *state_;
-    if (!state.writable) throw Error(ErrorCode::io, no_root);
+    if (!state.writable) throw Error(ErrorCode::io, state.why_not_writable);
     // Permissions do not tell of a file system that is read-only or full.
     const std::filesystem::path probe =
         version_folder(*state.writable) / fmt::format("{}probe", util::temporary_prefix);
@@ -278,6 +305,7 @@ void Cache::State::append(const std::filesystem::path& root, std::vector<StoredF
                           std::vector<StoredFile>& all) const {
     for (StoredFile& stored : found) {
         stored.writable = root == writable;
+        stored.trusted = trusted_in(root);
         all.push_back(std::move(stored));
     }
 }
@@ -333,20 +361,22 @@ std::optional<RecordText> Cache::read_record(const StoredFile& stored) const { r
 bool Cache::store_record(const std::string& folder, const std::string& key, const std::string& text) {
     State& state = *state_;
     if (!state.writable) {
-        return state.refuse_record(no_root);
+        return !state.told_of_no_root && state.refuse_record(no_root);
     }
     if (!is_record_folder(folder) || !is_key(key)) {
         return state.refuse_record(fmt::format("cache: \"{}/{}\" cannot be the name of a tuning record", folder, key));
     }
-    const std::string why = state.write(record_file(*state.writable, folder, key), text);
+    const std::filesystem::path file = record_file(*state.writable, folder, key);
+    const std::string why = state.write(file, text);
     if (!why.empty()) {
         return state.refuse_record(state.unwritable_text(why));
     }
+    state.keeper->stored(file, text.size());
     return true;
 }
 
 void Cache::reject_record(const RecordText& record, const std::string& why) {
-    const bool removed = record.writable && remove_if_same(state_->files, record.file, record.status);
+    const bool removed = record.writable && state_->remove_if_same(record);
     state_->log.warning_once("cache.record",
                              fmt::format("{} {} is not used{}: {}", record.is_bundle() ? "bundle" : "tuning record",
                                          record.file.string(), removed ? " and was removed" : "", why));
@@ -355,7 +385,7 @@ void Cache::reject_record(const RecordText& record, const std::string& why) {
 std::vector<RecordText> Cache::list_records(std::vector<CacheProblem>* unreadable) const {
     std::vector<RecordText> texts;
     for (const std::filesystem::path& root : state_->roots()) {
-        Contents contents = scan_records(state_->files, root);
+        Contents contents = scan(state_->files, root, Walk::Over::records);
         if (unreadable != nullptr) {
             unreadable->insert(unreadable->end(), contents.unreadable.begin(), contents.unreadable.end());
         }
@@ -373,22 +403,39 @@ std::vector<RecordText> Cache::list_records(std::vector<CacheProblem>* unreadabl
     return texts;
 }
 
-std::uint64_t Cache::State::remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems) const {
+std::uint64_t Cache::State::remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems) {
     std::uint64_t removed = 0;
+    std::uint64_t bytes = 0;
     for (const StoredFile& one : stored) {
         const int error = files.remove(one.file);
-        if (error == 0) ++removed;
-        // Another process may have removed it since the scan.
-        if (error != 0 && error != -ENOENT) {
+        if (error == 0) {
+            ++removed;
+            bytes += one.counted_bytes();
+        } else if (error != -ENOENT) {  // which says that another process has removed it since the scan
             problems.push_back({one.file, "cannot be removed: " + util::describe_error(error)});
         }
     }
+    keeper->removed(bytes);
     return removed;
+}
+
+bool Cache::State::remove_if_same(const StoredFile& stored) {
+    if (!cache::remove_if_same(files, stored.file, stored.status)) return false;
+    keeper->removed(stored.counted_bytes());
+    return true;
+}
+
+bool Cache::contains(const std::string& key) const {
+    util::FileStatus status;
+    const auto roots = is_key(key) ? state_->roots() : std::vector<std::filesystem::path>();
+    return std::any_of(roots.begin(), roots.end(), [&](const std::filesystem::path& root) {
+        return state_->files.status(entry_file(root, key), status) == 0;
+    });
 }
 
 std::uint64_t Cache::clear_records() {
     if (!state_->writable) return 0;
-    Contents contents = scan_records(state_->files, *state_->writable);
+    Contents contents = scan(state_->files, *state_->writable, Walk::Over::records);
     std::uint64_t removed = state_->remove(contents.records, contents.unreadable);
     removed += state_->remove(contents.bundles, contents.unreadable);
     require_none(contents.unreadable);
@@ -396,7 +443,7 @@ std::uint64_t Cache::clear_records() {
 }
 
 void Cache::with_lock(const std::string& key, const std::function<void()>& work,
-                      std::optional<std::chrono::milliseconds> patience) {
+                      std::optional<std::chrono::milliseconds> patience, const std::function<bool()>& is_there) {
     State& state = *state_;
     const bool usable =
         state.writable && is_key(key) && !state.store_fails && (state.root_is_fit || state.make_root().empty());
@@ -404,17 +451,8 @@ void Cache::with_lock(const std::string& key, const std::function<void()>& work,
         work();
         return;
     }
-    const std::filesystem::path file = lock_file(*state.writable);
-    std::optional<util::ByteLock> lock;
-    lock.emplace(state.files, file, lock_offset(key), patience.value_or(state.lock_patience));
-    if (lock->error() == -ENOENT && state.make_root().empty()) {
-        lock.emplace(state.files, file, lock_offset(key), patience.value_or(state.lock_patience));
-    }
-    if (!lock->held()) {
-        state.log.info(fmt::format("could not lock {} ({}); another process may do the same work", file.string(),
-                                   util::describe_error(lock->error())));
-    }
-    work();
+    const auto take = [&] { return state.turns->take(key, patience.value_or(state.lock_patience), is_there, work); };
+    if (take() == -ENOENT && (!state.make_root().empty() || take() == -ENOENT)) work();
 }
 
 std::uint64_t Cache::limit_bytes() const noexcept { return state_->limit; }
@@ -446,9 +484,7 @@ CacheUsage Cache::usage() const {
         usage.oldest = usage.oldest == 0 ? used : std::min(usage.oldest, used);
         usage.newest = std::max(usage.newest, used);
     }
-    for (const auto* list : {&contents.records, &contents.bundles}) {
-        for (const StoredFile& record : *list) usage.record_bytes += record.status.size;
-    }
+    for (const StoredFile& record : contents.records) usage.record_bytes += record.status.size;
     usage.unreadable = std::move(contents.unreadable);
     return usage;
 }
@@ -465,7 +501,7 @@ CacheEntryInfo Cache::inspect(const std::string& prefix) const {
 std::vector<UnsoundFile> Cache::verify() const {
     std::vector<UnsoundFile> all;
     for (const std::filesystem::path& root : state_->roots()) {
-        for (UnsoundFile& one : find_problems(state_->files, root)) {
+        for (UnsoundFile& one : find_problems(state_->files, root, state_->trusted_in(root))) {
             one.writable = root == state_->writable;
             all.push_back(std::move(one));
         }
@@ -473,13 +509,12 @@ std::vector<UnsoundFile> Cache::verify() const {
     return all;
 }
 
-bool Cache::remove(const StoredFile& stored) {
-    return stored.writable && remove_if_same(state_->files, stored.file, stored.status);
-}
+bool Cache::remove(const StoredFile& stored) { return stored.writable && state_->remove_if_same(stored); }
 
 PruneReport Cache::prune(const PruneOptions& options) {
     if (!state_->writable) return {};
-    PruneReport report = cache::prune(state_->files, *state_->writable, options);
+    PruneReport report = cache::prune(state_->files, *state_->writable, options, state_->keeper->now());
+    if (!options.dry_run) state_->keeper->removed(report.removed_bytes);
     require_none(report.problems);
     return report;
 }

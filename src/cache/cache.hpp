@@ -33,8 +33,11 @@ struct CacheOptions {
     /// The layer that comes with the library, below all others, see location.hpp. Left out, with a line in the log, if
     /// it does not exist (info) or is unfit to be a layer (a warning).
     std::optional<std::filesystem::path> shipped = std::nullopt;
-    /// How long with_lock waits for a holder unless it is told. Several times the compile time of the heaviest kernels:
-    /// a holder that has not compiled by then was stopped or hangs.
+    /// The library that `shipped` comes with: those who may write to it may have written the records there. Unset: this
+    /// code's own file, see location.hpp.
+    std::optional<std::filesystem::path> library = std::nullopt;
+    /// How long with_lock waits, unless it is told, for a holder that gives signs of life. Several times the compile
+    /// time of the heaviest kernels.
     std::chrono::milliseconds lock_patience{30'000};
     /// Null: the operating system's. Must outlive the cache.
     util::FileSystem* files = nullptr;
@@ -42,12 +45,12 @@ struct CacheOptions {
 
 struct CacheUsage {
     std::uint64_t entries = 0;  ///< kernels
-    std::uint64_t bytes = 0;
-    std::int64_t oldest = 0;  ///< when the kernel unused for longest was used last, in nanoseconds since 1970
-    std::int64_t newest = 0;  ///< when the one used last was
+    std::uint64_t bytes = 0;    ///< in kernels
+    std::int64_t oldest = 0;    ///< when the kernel unused for longest was used last, in nanoseconds since 1970
+    std::int64_t newest = 0;    ///< when the one used last was
     std::uint64_t records = 0;
     std::uint64_t bundles = 0;
-    std::uint64_t record_bytes = 0;        ///< in records and bundles
+    std::uint64_t record_bytes = 0;        ///< in records; with `bytes`, what the limit is for
     std::vector<CacheProblem> unreadable;  ///< not counted
 };
 
@@ -73,11 +76,15 @@ class Cache {
     /// written to the writable layer.
     void require_writable();
 
-    /// Work that one process of a node should do for all: takes the lock of `key` if it is free within
-    /// `patience` (unset: lock_patience), and runs `work`; without the lock it runs it all the same. `work` looks into
-    /// the cache again before it compiles.
+    /// Whether a file of that name is in a layer; what it holds is not looked at.
+    [[nodiscard]] bool contains(const std::string& key) const;
+
+    /// Work that one process should do for all: runs `work` under the lock of `key`, or without it after `patience`
+    /// (unset: lock_patience), after 1.5 s without a sign of life from its holder, or once what it makes `is_there`.
+    /// `work` looks into the cache again before it compiles.
     void with_lock(const std::string& key, const std::function<void()>& work,
-                   std::optional<std::chrono::milliseconds> patience = std::nullopt);
+                   std::optional<std::chrono::milliseconds> patience = std::nullopt,
+                   const std::function<bool()>& is_there = {});
 
     /// Where something may be recorded under `key` in `folder`: of each layer, in the order in which they are
     /// consulted, the record of `key` and then the bundle, as far as they are there.

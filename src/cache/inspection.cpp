@@ -99,7 +99,8 @@ CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std
     return std::move(found.front());
 }
 
-std::vector<UnsoundFile> find_problems(util::FileSystem& files, const std::filesystem::path& root) {
+std::vector<UnsoundFile> find_problems(util::FileSystem& files, const std::filesystem::path& root,
+                                       const Writers& trusted) {
     std::vector<UnsoundFile> problems;
     const auto add = [&](const StoredFile& stored, const std::string& why, bool useless) {
         if (!why.empty()) problems.push_back({stored, why, useless});
@@ -112,7 +113,8 @@ std::vector<UnsoundFile> find_problems(util::FileSystem& files, const std::files
         add(stored, reading.why, reading.bad_content || refusal_of_file(stored.status));
     }
     for (const auto* list : {&contents.records, &contents.bundles}) {
-        for (const StoredFile& stored : *list) {
+        for (StoredFile stored : *list) {
+            stored.trusted = trusted;
             const RecordReading reading = read_record(files, stored);
             add(stored, reading.why, reading.refused);
         }

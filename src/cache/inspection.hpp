@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cache/layer.hpp"
+#include "cache/trust.hpp"
 #include "util/file_system.hpp"
 
 #include <smlora/cache.hpp>
@@ -22,8 +23,9 @@ using Roots = std::vector<std::filesystem::path>;  ///< in the order in which th
 /// See Cache::inspect.
 [[nodiscard]] CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std::string& prefix);
 
-/// See Cache::verify.
-[[nodiscard]] std::vector<UnsoundFile> find_problems(util::FileSystem& files, const std::filesystem::path& root);
+/// See Cache::verify. Those that are trusted may have written the records of this layer.
+[[nodiscard]] std::vector<UnsoundFile> find_problems(util::FileSystem& files, const std::filesystem::path& root,
+                                                     const Writers& trusted);
 
 /// Throws Error{io} that names the first of `problems` and says how many more there are.
 void require_none(const std::vector<CacheProblem>& problems);

@@ -45,67 +45,10 @@ std::string record_key(std::string_view name) {
 
 bool is_missing(int error) { return error == -ENOENT || error == -ENOTDIR; }
 
-void list(util::FileSystem& files, const std::filesystem::path& folder, std::vector<std::string>& names,
-          Contents& contents) {
-    const int error = files.list(folder, names);
-    if (error != 0 && !is_missing(error)) {
-        contents.unreadable.push_back({folder, "cannot be read: " + util::describe_error(error)});
-    }
-}
-
-void add(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& to, Contents& contents) {
-    const int error = files.status(found.file, found.status);
-    if (error == 0) {
-        to.push_back(std::move(found));
-    } else if (!is_missing(error)) {
-        contents.unreadable.push_back({found.file, "cannot be looked at: " + util::describe_error(error)});
-    }
-}
-
 /// Unless there is no such file: one that cannot be looked at may be readable again later.
 void add_unless_missing(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
     const int error = files.status(found.file, found.status);
     if (!is_missing(error)) list.push_back(std::move(found));
-}
-
-void add_records(util::FileSystem& files, const std::filesystem::path& root, Contents& contents) {
-    std::vector<std::string> folders;
-    list(files, tuning_folder(root), folders, contents);
-    for (const std::string& folder : folders) {
-        const std::filesystem::path path = tuning_folder(root) / folder;
-        if (folder.starts_with(util::temporary_prefix)) add(files, {"", "", path, {}}, contents.temporaries, contents);
-        if (const std::string gpu = bundle_folder(folder); !gpu.empty()) {
-            add(files, {"", gpu, path, {}}, contents.bundles, contents);
-            continue;
-        }
-        if (!is_record_folder(folder)) continue;
-        std::vector<std::string> names;
-        list(files, path, names, contents);
-        for (const std::string& name : names) {
-            const std::string key = record_key(name);
-            if (!key.empty()) add(files, {key, folder, path / name, {}}, contents.records, contents);
-            if (name.starts_with(util::temporary_prefix)) {
-                add(files, {"", "", path / name, {}}, contents.temporaries, contents);
-            }
-        }
-    }
-}
-
-void add_kernels(util::FileSystem& files, const std::filesystem::path& root, Contents& contents) {
-    const std::filesystem::path kernels = kernels_folder(root);
-    std::vector<std::string> folders;
-    list(files, kernels, folders, contents);
-    for (const std::string& folder : folders) {
-        if (!is_hexadecimal(folder, 2)) continue;
-        std::vector<std::string> names;
-        list(files, kernels / folder, names, contents);
-        for (const std::string& name : names) {
-            const bool entry = is_key(name) && name.starts_with(folder);
-            if (!entry && !name.starts_with(util::temporary_prefix)) continue;
-            add(files, {entry ? name : std::string(), "", kernels / folder / name, {}},
-                entry ? contents.entries : contents.temporaries, contents);
-        }
-    }
 }
 
 bool has_key(const KernelEntry& entry, const std::string& key) {
@@ -230,7 +173,7 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
         reading.refused = true;
     } else if (error != 0) {
         reading.why = "it cannot be read: " + util::describe_error(error);
-    } else if (const auto refusal = refusal_of_file(record.status)) {
+    } else if (const auto refusal = refusal_of_file(record.status, record.trusted)) {
         reading.why = *refusal;
         reading.refused = true;
     } else {
@@ -239,23 +182,82 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     return reading;
 }
 
-Contents scan(util::FileSystem& files, const std::filesystem::path& root) {
-    Contents contents;
-    std::vector<std::string> names;
-    list(files, version_folder(root), names, contents);
-    for (const std::string& name : names) {
-        if (!name.starts_with(util::temporary_prefix)) continue;
-        add(files, {"", "", version_folder(root) / name, {}}, contents.temporaries, contents);
-    }
-    add_kernels(files, root, contents);
-    add_records(files, root, contents);
-    return contents;
+Walk::Walk(util::FileSystem& files, const std::filesystem::path& root, Over over) : files_(files) {
+    folders_.push_back({Folder::Kind::tuning, tuning_folder(root)});
+    if (over == Over::records) return;
+    folders_.push_back({Folder::Kind::version, version_folder(root)});
+    folders_.push_back({Folder::Kind::kernels, kernels_folder(root)});
 }
 
-Contents scan_records(util::FileSystem& files, const std::filesystem::path& root) {
-    Contents contents;
-    add_records(files, root, contents);
-    return contents;
+bool Walk::step() {
+    if (!found_.empty()) {
+        auto [list, file] = std::move(found_.back());
+        found_.pop_back();
+        look_at(std::move(file), list);
+        return true;
+    }
+    if (folders_.empty()) return false;
+    const Folder folder = std::move(folders_.back());
+    folders_.pop_back();
+    list(folder);
+    return true;
+}
+
+void Walk::list(const Folder& folder) {
+    std::vector<std::string> names;
+    const int error = files_.list(folder.path, names);
+    if (error != 0 && !is_missing(error)) {
+        contents.unreadable.push_back({folder.path, "cannot be read: " + util::describe_error(error)});
+    }
+    for (const std::string& name : names) find(folder, name);
+}
+
+void Walk::look_at(StoredFile file, List list) {
+    const int error = files_.status(file.file, file.status);
+    if (error == 0) {
+        (contents.*list).push_back(std::move(file));
+    } else if (!is_missing(error)) {
+        contents.unreadable.push_back({file.file, "cannot be looked at: " + util::describe_error(error)});
+    }
+}
+
+void Walk::find(const Folder& folder, const std::string& name) {
+    const std::filesystem::path path = folder.path / name;
+    if (name.starts_with(util::temporary_prefix)) {
+        found_.push_back({&Contents::temporaries, {"", "", path, {}}});
+        return;
+    }
+    switch (folder.kind) {
+        case Folder::Kind::version:
+            return;
+        case Folder::Kind::kernels:
+            if (is_hexadecimal(name, 2)) folders_.push_back({Folder::Kind::entries, path});
+            return;
+        case Folder::Kind::entries:
+            if (is_key(name) && name.starts_with(folder.path.filename().string())) {
+                found_.push_back({&Contents::entries, {name, "", path, {}}});
+            }
+            return;
+        case Folder::Kind::tuning:
+            if (std::string gpu = bundle_folder(name); !gpu.empty()) {
+                found_.push_back({&Contents::bundles, {"", std::move(gpu), path, {}}});
+            } else if (is_record_folder(name)) {
+                folders_.push_back({Folder::Kind::records, path});
+            }
+            return;
+        case Folder::Kind::records:
+            if (std::string key = record_key(name); !key.empty()) {
+                found_.push_back({&Contents::records, {std::move(key), folder.path.filename().string(), path, {}}});
+            }
+            return;
+    }
+}
+
+Contents scan(util::FileSystem& files, const std::filesystem::path& root, Walk::Over over) {
+    Walk walk(files, root, over);
+    while (walk.step()) {
+    }
+    return std::move(walk.contents);
 }
 
 bool remove_if_same(util::FileSystem& files, const std::filesystem::path& file, const util::FileStatus& status) {

@@ -1,26 +1,31 @@
 // One folder of the cache: what lies where in it, reading a file of it, going through all of it.
 //
 //   CACHEDIR.TAG                    tells backup programs to pass by; only where the folder holds nothing but the cache
-//   v1/lock                         a byte of it for each key, locked while a process compiles that key
+//   v1/lock                         a byte of it for each key, locked while a process compiles that key; it begins with
+//                                   the bytes that the layer holds, see byte_count.hpp
 //   v1/compilers                    which compiler a library is, see jit/compiler_memo.hpp
 //   v1/upkeep                       its time of modification is that of the last sweep and eviction
 //   v1/uses                         what processes did with the folder, see use_counts.hpp
 //   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
-//                                   time of modification, give or take an hour
+//                                   time of modification, give or take an hour, or a second where the layer is
+//                                   more than half full
 //   v1/tuning/GPU/ab01..ef.json     what was measured on that GPU for a problem, see tuning/record.hpp
 //   v1/tuning/GPU.jsonl             a bundle: what was measured on that GPU for many problems, see tuning/bundle.hpp
 //   .tmp-PID-RANDOM beside each     a file that is being written, or was when its process died
 #pragma once
 
 #include "cache/entry.hpp"
+#include "cache/trust.hpp"
 #include "util/file_system.hpp"
 
 #include <smlora/cache.hpp>
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace smlora::cache {
@@ -44,6 +49,9 @@ namespace smlora::cache {
 [[nodiscard]] std::filesystem::path bundle_file(const std::filesystem::path& root, const std::string& folder);
 /// The folder of a bundle's file name; empty when the name is none.
 [[nodiscard]] std::string bundle_folder(std::string_view name);
+/// Its bytes below these are locked for keys; these, while the count of bytes is changed and while upkeep is done.
+inline constexpr std::int64_t count_offset = std::int64_t{1} << 60;
+inline constexpr std::int64_t upkeep_offset = count_offset + 1;
 [[nodiscard]] std::filesystem::path lock_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path upkeep_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path compilers_file(const std::filesystem::path& root);
@@ -67,6 +75,10 @@ struct StoredFile {
     std::filesystem::path file;
     util::FileStatus status;
     bool writable = false;  ///< in the writable layer, where the cache says so
+    Writers trusted{};      ///< with a record or bundle, where the cache says so
+
+    /// What it adds to the bytes that the layer holds, see byte_count.hpp: bundles are left out.
+    [[nodiscard]] std::uint64_t counted_bytes() const { return key.empty() ? 0 : status.size; }
 };
 
 /// A tuning record or bundle as it is stored; what it says is its readers' affair.
@@ -108,12 +120,38 @@ struct Contents {
     std::vector<CacheProblem> unreadable;  ///< folders that cannot be read and files that cannot be looked at
 };
 
+/// Goes through a layer step by step, for those who may not take long at a time.
+class Walk {
+ public:
+    enum class Over { everything, records };
+
+    Walk(util::FileSystem& files, const std::filesystem::path& root, Over over = Over::everything);
+
+    /// Lists one folder or looks at one file; false when nothing is left.
+    bool step();
+
+    Contents contents;
+
+ private:
+    using List = std::vector<StoredFile> Contents::*;
+    struct Folder {
+        enum class Kind { version, kernels, entries, tuning, records } kind;
+        std::filesystem::path path;
+    };
+
+    void list(const Folder& folder);
+    void find(const Folder& folder, const std::string& name);
+    void look_at(StoredFile file, List list);
+
+    util::FileSystem& files_;
+    std::vector<Folder> folders_;
+    std::vector<std::pair<List, StoredFile>> found_;  ///< not looked at yet
+};
+
 /// Every kernel, record, bundle and temporary file. What is none of them, is not there or vanishes meanwhile is passed
 /// over.
-[[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root);
-
-/// Of a layer that is read for its records alone.
-[[nodiscard]] Contents scan_records(util::FileSystem& files, const std::filesystem::path& root);
+[[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root,
+                            Walk::Over over = Walk::Over::everything);
 
 /// Removes a file that was seen with `status`, unless it has been replaced or touched since. Between the look and the
 /// removal another process may still publish a sound one, which is then lost: it costs a compile, never a wrong kernel.

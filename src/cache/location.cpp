@@ -19,9 +19,10 @@ std::optional<std::filesystem::path> absolute_from(const char* variable) {
     return *value;
 }
 
-/// The file that this code was loaded from: the shared library, or a program that has it linked in. Of a program the
-/// loader knows only what it was called by, which may be a name without a path.
+}  // namespace
+
 std::filesystem::path own_file() {
+    // Of a program the loader knows only what it was called by, which may be a name without a path.
     ::Dl_info self{};
     const bool known = ::dladdr(reinterpret_cast<const void*>(&own_file), &self) != 0 && self.dli_fname != nullptr;
     const bool absolute = known && *self.dli_fname == '/';
@@ -29,10 +30,12 @@ std::filesystem::path own_file() {
     return std::filesystem::canonical(absolute ? self.dli_fname : "/proc/self/exe", error);
 }
 
-}  // namespace
+std::optional<std::filesystem::path> named_root() {
+    if (const auto named = util::environment("SMLORA_CACHE_DIR")) return *named;
+    return std::nullopt;
+}
 
 std::optional<std::filesystem::path> default_root() {
-    if (const auto named = util::environment("SMLORA_CACHE_DIR")) return *named;
     if (const auto caches = absolute_from("XDG_CACHE_HOME")) return *caches / "smlora";
     if (const auto home = absolute_from("HOME")) return *home / ".cache" / "smlora";
     return std::nullopt;

@@ -9,7 +9,14 @@
 
 namespace smlora::cache {
 
-/// SMLORA_CACHE_DIR, else $XDG_CACHE_HOME/smlora, else $HOME/.cache/smlora; nothing without any of them. Never a shared
+/// The file that this code was loaded from: the shared library, or a program that has it linked in. Empty when it is
+/// gone.
+[[nodiscard]] std::filesystem::path own_file();
+
+/// SMLORA_CACHE_DIR.
+[[nodiscard]] std::optional<std::filesystem::path> named_root();
+
+/// Where none is named: $XDG_CACHE_HOME/smlora, else $HOME/.cache/smlora; nothing without either. Never a shared
 /// temporary folder: a name that others can guess is a name that others can take first.
 [[nodiscard]] std::optional<std::filesystem::path> default_root();
 

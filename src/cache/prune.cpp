@@ -15,7 +15,8 @@ bool is_for(util::FileSystem& files, const std::filesystem::path& root, const st
 
 }  // namespace
 
-PruneReport prune(util::FileSystem& files, const std::filesystem::path& root, const PruneOptions& options) {
+PruneReport prune(util::FileSystem& files, const std::filesystem::path& root, const PruneOptions& options,
+                  std::int64_t now) {
     using std::chrono::nanoseconds;
     PruneReport report;
     Contents contents = scan(files, root);
@@ -31,7 +32,6 @@ PruneReport prune(util::FileSystem& files, const std::filesystem::path& root, co
     });
     std::uint64_t bytes = 0;
     for (const StoredFile& entry : contents.entries) bytes += entry.status.size;
-    const std::int64_t now = nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
     const bool all = !options.unused_for && !options.max_bytes;
     for (const StoredFile& entry : contents.entries) {
         const bool old = options.unused_for && now - entry.status.modified > nanoseconds(*options.unused_for).count();

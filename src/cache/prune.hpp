@@ -30,7 +30,8 @@ struct PruneReport {
     std::vector<CacheProblem> problems;  ///< what could not be read or removed
 };
 
-[[nodiscard]] PruneReport prune(util::FileSystem& files, const std::filesystem::path& root,
-                                const PruneOptions& options);
+/// `now`: the file server's, in nanoseconds since 1970.
+[[nodiscard]] PruneReport prune(util::FileSystem& files, const std::filesystem::path& root, const PruneOptions& options,
+                                std::int64_t now);
 
 }  // namespace smlora::cache

@@ -1,67 +1,141 @@
 #include "cache/upkeep.hpp"
 
-#include "cache/layer.hpp"
 #include "util/files.hpp"
 
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <tuple>
+#include <utility>
 
 namespace smlora::cache {
 namespace {
 
-using std::chrono::nanoseconds;
+/// A holder of the lock that has not swept for so long was stopped, or the lock server knows only "taken".
+constexpr std::chrono::hours overdue{2};
 
-std::int64_t now() {
-    return std::chrono::duration_cast<nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
+/// Closer to now than this no time is from the future: the clock of files stands still for some milliseconds at a time.
+constexpr std::chrono::nanoseconds slack = std::chrono::minutes(1);
 
-bool older_than(std::int64_t modified, nanoseconds age, std::int64_t at) { return at - modified > age.count(); }
-
-/// Notes that the upkeep is done now, and tells the time as the file system has it: the clock of a file server may
-/// differ from this machine's, and the ages of files go by the server's.
-std::int64_t stamp(util::FileSystem& files, const std::filesystem::path& root) {
+/// Makes or touches the stamp, and tells its time.
+std::int64_t stamp(util::FileSystem& files, const std::filesystem::path& root, FileClock& clock) {
     const std::filesystem::path file = upkeep_file(root);
     util::FileStatus status;
     const util::OpenFile made(files, file, O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
-    if (made.error() != 0 || files.touch(file) != 0 || files.status(file, status) != 0) return now();
-    return status.modified;
+    if (made.error() == 0 && files.touch(file) == 0 && files.status(file, status) == 0) clock.learn(status.modified);
+    return clock.now();
 }
 
 }  // namespace
 
-void mark_used(util::FileSystem& files, const std::filesystem::path& file, const util::FileStatus& status) {
-    if (older_than(status.modified, touch_interval, now())) static_cast<void>(files.touch(file));
-}
-
-bool upkeep_is_due(util::FileSystem& files, const std::filesystem::path& root) {
+bool upkeep_is_older_than(std::chrono::nanoseconds interval, util::FileSystem& files, const std::filesystem::path& root,
+                          const FileClock& clock) {
     util::FileStatus status;
-    return files.status(upkeep_file(root), status) != 0 || older_than(status.modified, touch_interval, now());
+    return files.status(upkeep_file(root), status) != 0 || far_apart(clock.now(), status.modified, interval);
 }
 
-UpkeepReport upkeep(util::FileSystem& files, const std::filesystem::path& root, std::uint64_t limit) {
-    UpkeepReport report;
-    const std::int64_t at = stamp(files, root);
-    Contents contents = scan(files, root);
-    for (const StoredFile& temporary : contents.temporaries) {
-        if (older_than(temporary.status.modified, temporary_lifetime, at) && files.remove(temporary.file) == 0) {
-            ++report.swept;
+Upkeep::Upkeep(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
+               std::filesystem::path kept)
+    : files_(files),
+      root_(std::move(root)),
+      limit_(limit),
+      clock_(clock),
+      kept_(std::move(kept)),
+      lock_(files, lock_file(root_), upkeep_offset, std::chrono::milliseconds(0)),
+      walk_(files, root_) {}
+
+bool Upkeep::is_ours() const {
+    return lock_.error() != -EAGAIN || upkeep_is_older_than(overdue, files_, root_, clock_);
+}
+
+bool Upkeep::run(const std::function<bool()>& stop) {
+    while (stage_ != Stage::done) {
+        if (stop()) return false;
+        switch (stage_) {
+            case Stage::beginning:
+                begin();
+                stage_ = Stage::looking;
+                break;
+            case Stage::looking:
+                if (walk_.step()) break;
+                judge();
+                stage_ = Stage::sweeping;
+                break;
+            case Stage::sweeping:
+                if (leftovers_.empty()) {
+                    stage_ = Stage::mending;
+                    break;
+                }
+                if (files_.remove(leftovers_.back().file) == 0) ++report_.swept;
+                leftovers_.pop_back();
+                break;
+            case Stage::mending:
+                if (from_future_.empty()) {
+                    stage_ = Stage::evicting;
+                    break;
+                }
+                static_cast<void>(files_.touch(from_future_.back().file));
+                from_future_.pop_back();
+                break;
+            case Stage::evicting:
+                if (limit_ == 0 || report_.bytes <= limit_ - limit_ / 10 || victims_.empty()) {
+                    static_cast<void>(change_count(files_, root_, clock_, [this](std::uint64_t count) {
+                        return report_.bytes + (count > count_at_start_ ? count - count_at_start_ : 0);
+                    }));
+                    stage_ = Stage::done;
+                    break;
+                }
+                if (free(victims_.back())) report_.bytes -= victims_.back().status.size;
+                victims_.pop_back();
+                break;
+            case Stage::done:
+                break;
         }
     }
+    return true;
+}
 
-    for (const StoredFile& entry : contents.entries) report.bytes += entry.status.size;
-    if (report.bytes <= limit) return report;
-    std::sort(contents.entries.begin(), contents.entries.end(), [](const StoredFile& a, const StoredFile& b) {
-        return std::tie(a.status.modified, a.key) < std::tie(b.status.modified, b.key);
-    });
-    for (const StoredFile& entry : contents.entries) {
-        if (report.bytes <= limit - limit / 10) break;
-        // One that was read since the scan is in use after all.
-        if (!remove_if_same(files, entry.file, entry.status)) continue;
-        report.bytes -= entry.status.size;
-        ++report.evicted;
+void Upkeep::begin() {
+    // Written even if it stays the same: what is added to a count that nobody has counted is known from then on.
+    count_at_start_ =
+        change_count(files_, root_, clock_, [](std::uint64_t count) { return count; }).value_or(uncounted);
+    began_ = stamp(files_, root_, clock_);
+}
+
+/// Looked at is what lies there: what of it goes, and in which order.
+void Upkeep::judge() {
+    const std::int64_t now = clock_.now();
+    for (StoredFile& file : walk_.contents.temporaries) {
+        if (far_apart(now, file.status.modified, temporary_lifetime)) leftovers_.push_back(std::move(file));
     }
-    return report;
+    for (auto* list : {&walk_.contents.entries, &walk_.contents.records}) {
+        for (StoredFile& file : *list) {
+            report_.bytes += file.status.size;
+            if (file.status.modified > now + slack.count()) {
+                from_future_.push_back(std::move(file));
+            } else if (file.status.modified <= began_ && file.file != kept_) {
+                victims_.push_back(std::move(file));
+            }
+        }
+    }
+    if (limit_ == 0 || report_.bytes <= limit_) victims_.clear();
+    // A kernel costs a compile and a record a measurement, so kernels go first.
+    std::sort(victims_.begin(), victims_.end(), [](const StoredFile& a, const StoredFile& b) {
+        const bool record_a = !a.folder.empty(), record_b = !b.folder.empty();
+        return std::tie(record_b, b.status.modified, b.key) < std::tie(record_a, a.status.modified, a.key);
+    });
+}
+
+bool Upkeep::free(const StoredFile& file) {
+    util::FileStatus now;
+    int error = files_.status(file.file, now);
+    if (error == 0 && !now.same_file(file.status)) return false;
+    if (error == 0) {
+        error = files_.remove(file.file);
+        if (error == 0) ++report_.evicted;
+    }
+    return error == 0 || error == -ENOENT;
 }
 
 }  // namespace smlora::cache

@@ -95,6 +95,8 @@ const char* smlora_status_name(smlora_status status) {
             return "out_of_memory";
         case SMLORA_JIT_OFF:
             return "jit_off";
+        case SMLORA_FORKED:
+            return "forked";
         default:
             return "unknown";
     }

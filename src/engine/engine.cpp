@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include <memory>
 #include <utility>
 
 namespace smlora {
@@ -36,14 +37,35 @@ Engine::Impl::Impl(EngineOptions options_)
       kernels(cache, log),
       unpack_limit(unpack_limit_of(options)) {}
 
-Engine::~Engine() = default;
+namespace {
+
+/// A forked child leaves it in memory: joining threads and taking locks that are not there would crash or never end.
+void end(std::unique_ptr<Engine::Impl> impl) {
+    if (impl != nullptr && !impl->origin.is_this_process()) static_cast<void>(impl.release());
+}
+
+}  // namespace
+
+Engine::~Engine() { end(std::move(impl_)); }
+
 Engine::Engine(Engine&&) noexcept = default;
-Engine& Engine::operator=(Engine&&) noexcept = default;
+
+Engine& Engine::operator=(Engine&& other) noexcept {
+    if (this != &other) end(std::exchange(impl_, std::move(other.impl_)));
+    return *this;
+}
 
 Backend Engine::backend() const { return impl().options.backend; }
 
-void Engine::throw_moved_from() {
-    throw Error(ErrorCode::invalid_argument, "engine: expected one that was not moved from");
+Engine::Impl& Engine::impl() const {
+    if (impl_ == nullptr) throw Error(ErrorCode::invalid_argument, "engine: expected one that was not moved from");
+    if (!impl_->origin.is_this_process()) {
+        throw Error(ErrorCode::forked,
+                    fmt::format("engine: it was made in process {}, from which this one was forked without the threads "
+                                "behind it; make an engine in the child",
+                                impl_->origin.pid()));
+    }
+    return *impl_;
 }
 
 }  // namespace smlora

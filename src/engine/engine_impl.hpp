@@ -7,6 +7,7 @@
 #include "plan/chooser.hpp"
 #include "plan/plan_table.hpp"
 #include "util/log.hpp"
+#include "util/process.hpp"
 #include "util/thread_pool.hpp"
 
 #include <smlora/engine.hpp>
@@ -19,6 +20,7 @@ namespace smlora {
 struct Engine::Impl {
     explicit Impl(EngineOptions options);
 
+    util::Origin origin;
     EngineOptions options;
     util::Logger log;
     util::ThreadPool threads;

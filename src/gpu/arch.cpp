@@ -32,7 +32,7 @@ std::string Arch::name() const {
 const std::vector<Arch>& supported_archs() {
     // Shared memory: CUDA programming guide, "technical specifications per compute capability"; a block gets what a
     // multiprocessor has less the 1 KiB that the system keeps for each block. Multiprocessors: of the GPU named.
-    static const std::vector<Arch> archs = {
+    static const auto& archs = *new std::vector<Arch>{
         {8, 0, '\0', 163 * kib, 164 * kib, 108},  // A100
         {8, 6, '\0', 99 * kib, 100 * kib, 84},    // RTX A6000
         {8, 7, '\0', 163 * kib, 164 * kib, 16},   // Jetson AGX Orin

@@ -2,6 +2,7 @@
 
 #include "jit/compiler_memo.hpp"
 #include "jit/nvrtc_location.hpp"
+#include "util/log.hpp"
 
 #include <smlora/error.hpp>
 
@@ -10,8 +11,15 @@
 
 namespace smlora::jit {
 
-NvrtcAccess NvrtcAccess::installed() {
-    return {[] { return locate_nvrtc(); }, []() -> const Nvrtc& { return Nvrtc::instance(); }};
+NvrtcAccess NvrtcAccess::installed(util::Logger* log) {
+    const auto locate = [log] {
+        NvrtcSearch search = search_nvrtc();
+        if (log != nullptr) {
+            for (const std::string& refusal : search.refused) log->warning_once(refusal, "NVRTC: " + refusal);
+        }
+        return std::move(search.found);
+    };
+    return {locate, []() -> const Nvrtc& { return Nvrtc::instance(); }};
 }
 
 CompilerIdentity::CompilerIdentity(util::FileSystem& files, std::vector<std::filesystem::path> layers,

@@ -18,6 +18,10 @@
 #include <string>
 #include <vector>
 
+namespace smlora::util {
+class Logger;
+}  // namespace smlora::util
+
 namespace smlora::jit {
 
 /// How NVRTC is found and opened; a test puts its own in the place.
@@ -25,7 +29,8 @@ struct NvrtcAccess {
     std::function<std::vector<std::filesystem::path>()> locate;
     std::function<const Nvrtc&()> open;
 
-    [[nodiscard]] static NvrtcAccess installed();
+    /// `log`, which must outlive it, hears of each library that is not loaded because of who may write to it.
+    [[nodiscard]] static NvrtcAccess installed(util::Logger* log = nullptr);
 };
 
 /// Thread-safe.

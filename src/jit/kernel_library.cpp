@@ -211,7 +211,7 @@ const gpu::LoadedKernel& KernelLibrary::State::load(const KernelReference& kerne
 }
 
 KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log)
-    : KernelLibrary(cache, log, NvrtcAccess::installed()) {}
+    : KernelLibrary(cache, log, NvrtcAccess::installed(&log)) {}
 
 KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log, NvrtcAccess access)
     : state_(std::make_unique<State>(cache, log, std::move(access))) {}

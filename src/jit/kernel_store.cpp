@@ -171,12 +171,13 @@ std::shared_ptr<const StoredKernel> KernelStore::compile(CompileRequest request,
             return compile_and_store(request, key, nvrtc);
         }
         Shared kernel;
-        cache_.with_lock(key, [&] {
+        const auto load_or_compile = [&] {
             kernel = load(request, key);
             if (!kernel) {
                 kernel = compile_and_store(request, key, nvrtc);
             }
-        });
+        };
+        cache_.with_lock(key, load_or_compile, std::nullopt, [&] { return cache_.contains(key); });
         return kernel;
     });
     if (!joined || made->found) return made;

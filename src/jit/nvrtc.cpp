@@ -64,12 +64,19 @@ const Nvrtc& Nvrtc::instance() {
     if (opened != nullptr) {
         return *opened;
     }
+    const NvrtcSearch search = search_nvrtc();
     std::vector<std::string> candidates;
-    for (const std::filesystem::path& located : locate_nvrtc()) {
+    for (const std::filesystem::path& located : search.found) {
         candidates.push_back(located.string());
     }
-    candidates.insert(candidates.end(), nvrtc_library_names().begin(), nvrtc_library_names().end());
     std::string tried;
+    for (const std::string& refusal : search.refused) {
+        tried += fmt::format("\n  {}", refusal);
+    }
+    // The loader looks into LD_LIBRARY_PATH, too, and would take what was refused there.
+    if (search.refused.empty()) {
+        candidates.insert(candidates.end(), nvrtc_library_names().begin(), nvrtc_library_names().end());
+    }
     for (const std::string& candidate : candidates) {
         try {
             opened = new Nvrtc(candidate);
@@ -83,9 +90,9 @@ const Nvrtc& Nvrtc::instance() {
         folders.push_back(folder.string());
     }
     throw Error(ErrorCode::compile,
-                fmt::format("NVRTC, which compiles the kernels, cannot be opened. Looked for {} in {}, then asked the "
-                            "dynamic loader:{}",
-                            fmt::join(nvrtc_library_names(), " and "), fmt::join(folders, ", "), tried));
+                fmt::format("NVRTC, which compiles the kernels, cannot be opened. Looked for {} in {}{}:{}",
+                            fmt::join(nvrtc_library_names(), " and "), fmt::join(folders, ", "),
+                            search.refused.empty() ? ", then asked the dynamic loader" : "", tried));
 }
 
 Nvrtc::Nvrtc(const std::string& library) {

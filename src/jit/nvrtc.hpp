@@ -47,9 +47,9 @@ struct Binary {
 /// Nothing in smlora forks.
 class Nvrtc {
  public:
-    /// The process's NVRTC, opened by the first call that succeeds: the library that locate_nvrtc() finds, else
-    /// whatever the dynamic loader has for libnvrtc.so.13 or .12. It stays open until the process ends. Throws
-    /// Error{compile} that lists everything that was tried; a later call tries again.
+    /// The process's NVRTC, opened by the first call that succeeds: the library that search_nvrtc() finds, else, where
+    /// it refused none, whatever the dynamic loader has for libnvrtc.so.13 or .12. It stays open until the process
+    /// ends. Throws Error{compile} that lists everything that was tried; a later call tries again.
     [[nodiscard]] static const Nvrtc& instance();
 
     /// Opens `library`, a path or a name for the dynamic loader. Throws Error{compile}.

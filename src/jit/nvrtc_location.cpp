@@ -1,6 +1,9 @@
 #include "jit/nvrtc_location.hpp"
 
+#include "cache/location.hpp"
+#include "cache/trust.hpp"
 #include "jit/elf.hpp"
+#include "jit/library_trust.hpp"
 #include "util/environment.hpp"
 #include "util/hash.hpp"
 
@@ -44,7 +47,7 @@ namespace jit {
 namespace fs = std::filesystem;
 
 const std::vector<std::string>& nvrtc_library_names() {
-    static const std::vector<std::string> names = {"libnvrtc.so.13", "libnvrtc.so.12"};
+    static const auto& names = *new std::vector<std::string>{"libnvrtc.so.13", "libnvrtc.so.12"};
     return names;
 }
 
@@ -80,17 +83,22 @@ std::vector<fs::path> nvrtc_folders() {
     return folders;
 }
 
-std::vector<fs::path> locate_nvrtc(const std::vector<fs::path>& folders, const std::vector<std::string>& names) {
-    std::vector<fs::path> found;
-    for (const std::string& name : names) {
-        for (const fs::path& folder : folders) {
+NvrtcSearch search_nvrtc(const std::vector<fs::path>& folders) {
+    const cache::Writers trusted = cache::writers_of(util::real_file_system(), cache::own_file());
+    NvrtcSearch search;
+    for (const fs::path& folder : folders) {
+        for (const std::string& name : nvrtc_library_names()) {
+            const fs::path library = folder / name;
             std::error_code error;
-            if (fs::is_regular_file(folder / name, error)) {
-                found.push_back(folder / name);
+            if (!fs::is_regular_file(library, error)) continue;
+            if (std::optional<std::string> why = refusal_of_library(library, trusted)) {
+                search.refused.push_back(std::move(*why));
+            } else {
+                search.found.push_back(library);
             }
         }
     }
-    return found;
+    return search;
 }
 
 std::optional<std::string> library_identity(const fs::path& library) {

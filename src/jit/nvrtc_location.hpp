@@ -17,10 +17,14 @@ namespace smlora::jit {
 /// loader is the last resort.
 [[nodiscard]] std::vector<std::filesystem::path> nvrtc_folders();
 
-/// The files that are there, best first: a name is looked for in all folders before the next name is.
-[[nodiscard]] std::vector<std::filesystem::path> locate_nvrtc(
-    const std::vector<std::filesystem::path>& folders = nvrtc_folders(),
-    const std::vector<std::string>& names = nvrtc_library_names());
+struct NvrtcSearch {
+    /// Best first: all names are looked for in a folder before the next folder, so that a folder which the user names
+    /// goes before a later release elsewhere.
+    std::vector<std::filesystem::path> found;
+    std::vector<std::string> refused;  ///< and why: a sentence for each, see library_trust.hpp
+};
+
+[[nodiscard]] NvrtcSearch search_nvrtc(const std::vector<std::filesystem::path>& folders = nvrtc_folders());
 
 /// What tells this library from any other: "build-id:<hex>", which its linker made from its content, or, for a library
 /// without one, "file:<hash of path, size and time of last change>". Nothing if it cannot be read.

@@ -3,6 +3,7 @@
 #include "jit/bare_source.hpp"
 #include "jit/embedded_templates.hpp"
 #include "jit/include_lines.hpp"
+#include "util/environment.hpp"
 #include "util/hash.hpp"
 
 #include <smlora/error.hpp>
@@ -10,7 +11,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -45,8 +45,8 @@ std::optional<std::string> normalised(const fs::path& name) {
 }  // namespace
 
 Templates Templates::from_environment() {
-    const char* folder = std::getenv("SMLORA_TEMPLATE_DIR");
-    return folder != nullptr && *folder != '\0' ? Templates(fs::path(folder)) : embedded();
+    const std::optional<std::string> folder = util::environment("SMLORA_TEMPLATE_DIR");
+    return folder ? Templates(fs::path(*folder)) : embedded();
 }
 
 Templates Templates::embedded() { return {}; }

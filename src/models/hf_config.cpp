@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <initializer_list>
 
 namespace smlora::models {
@@ -29,12 +30,12 @@ std::int64_t positive(const json& config, std::initializer_list<const char*> key
     const json* value = find(config, keys, key);
     if (value == nullptr) refuse(origin, fmt::format("expected one of the keys {}, found none", fmt::join(keys, ", ")));
     if (!value->is_number_integer())
-        refuse(origin, fmt::format("{}: expected a whole number, got {}", key, value->dump()));
+        refuse(origin, fmt::format("{}: expected a whole number, got {}", key, shown(*value)));
     // The bound keeps 2 * intermediate_size and what is derived from it far from overflow.
     constexpr std::int64_t bound = std::int64_t{1} << 31;
     const auto number = value->get<std::int64_t>();
     if (number < 1 || number > bound) {
-        refuse(origin, fmt::format("{}: expected 1 to {}, got {}", key, bound, value->dump()));
+        refuse(origin, fmt::format("{}: expected 1 to {}, got {}", key, bound, shown(*value)));
     }
     return number;
 }
@@ -56,6 +57,9 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
 
     ModelShape model;
     const std::string model_type = text_or(config, "model_type", text_or(outer, "model_type", ""));
+    if (std::any_of(model_type.begin(), model_type.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
+        refuse(origin, fmt::format("model_type: expected a name, got {}", shown(model_type)));
+    }
     model.name = model_type.empty() ? origin : model_type;
     const char* key = nullptr;
     if (find(config, {"num_experts", "n_routed_experts", "num_local_experts"}, key) == nullptr) {

@@ -1,13 +1,15 @@
 #include "models/hf_json.hpp"
 
+#include "util/json.hpp"
+
 #include <smlora/error.hpp>
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <utility>
 
 namespace smlora::models {
@@ -21,24 +23,45 @@ void refuse(const std::string& origin, const std::string& what) {
 json parse_object(std::string_view json_text, const std::string& origin) {
     json object;
     try {
-        object = json::parse(json_text);
-    } catch (const json::parse_error& error) {
+        object = util::parse_json(json_text, true);
+    } catch (const json::exception& error) {
         // Its text begins with the name of the JSON library's exception in brackets.
         const std::string_view text = error.what();
         const std::size_t end = text.find("] ");
         refuse(origin, fmt::format("expected JSON: {}", end == text.npos ? text : text.substr(end + 2)));
     }
+    if (object.is_discarded()) {
+        refuse(origin, fmt::format("expected JSON nested at most {} deep", util::most_json_depth));
+    }
     if (!object.is_object()) refuse(origin, fmt::format("expected a JSON object, got {}", object.type_name()));
     return object;
 }
 
+std::string shown(const json& value) {
+    constexpr std::size_t most = 80;
+    std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+    if (text.size() > most) text = text.substr(0, most) + "...";
+    return text;
+}
+
 std::string read_text(const std::filesystem::path& path, std::string& origin) {
+    // The longest that are known, with a list of every tensor that is quantised, have some megabytes. A pipe has no
+    // size.
+    constexpr std::size_t most_bytes = std::size_t{64} << 20;
     std::error_code ignored;
     const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "config.json" : path;
     origin = file.string();
     std::ifstream stream(file, std::ios::binary);
     if (!stream) throw Error(ErrorCode::io, fmt::format("{}: cannot be read: {}", origin, std::strerror(errno)));
-    return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+    std::string text;
+    std::array<char, 1 << 16> piece;
+    while (stream.read(piece.data(), piece.size()), stream.gcount() > 0) {
+        text.append(piece.data(), static_cast<std::size_t>(stream.gcount()));
+        if (text.size() > most_bytes) {
+            throw Error(ErrorCode::io, fmt::format("{}: expected at most {} bytes, got more", origin, most_bytes));
+        }
+    }
+    return text;
 }
 
 const json& text_config(const json& outer) {

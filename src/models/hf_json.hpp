@@ -17,6 +17,9 @@ namespace smlora::models {
 /// A JSON object. Throws Error{invalid_argument} that names `origin` and what is wrong.
 [[nodiscard]] nlohmann::json parse_object(std::string_view json_text, const std::string& origin);
 
+/// For a message: as JSON, in ASCII, and no longer than a line.
+[[nodiscard]] std::string shown(const nlohmann::json& value);
+
 /// The text of a file, or of the config.json in a folder, and its path in `origin`. Throws Error{io}.
 [[nodiscard]] std::string read_text(const std::filesystem::path& path, std::string& origin);
 

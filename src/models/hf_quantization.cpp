@@ -18,7 +18,7 @@ using nlohmann::json;
 
 /// A member, or null.
 const json& member(const json& object, const char* key) {
-    static const json null;
+    static const auto& null = *new json;
     if (!object.is_object()) return null;
     const auto it = object.find(key);
     return it != object.end() ? *it : null;
@@ -112,7 +112,7 @@ class Reader {
 
  private:
     [[noreturn]] void fail(const std::string& key, const std::string& expected, const json& value) const {
-        refuse(origin_, fmt::format("quantization_config: {}: expected {}, got {}", key, expected, value.dump()));
+        refuse(origin_, fmt::format("quantization_config: {}: expected {}, got {}", key, expected, shown(value)));
     }
 
     /// bitsandbytes wrote none at first.
@@ -269,7 +269,7 @@ StoredExperts parse_hf_quantization(std::string_view json_text, const std::strin
         const json& quantization = member(*level, "quantization_config");
         if (quantization.is_null()) continue;
         if (!quantization.is_object()) {
-            refuse(origin, fmt::format("quantization_config: expected an object, got {}", quantization.dump()));
+            refuse(origin, fmt::format("quantization_config: expected an object, got {}", shown(quantization)));
         }
         return Reader(quantization, config, outer, json_text, origin).read();
     }

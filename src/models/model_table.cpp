@@ -53,7 +53,7 @@ std::string lower(std::string_view text) {
 
 const std::vector<ModelShape>& known_models() {
     // Experts are stored [E, N, K] by every one of these but gpt-oss, which stores [E, K, N] and has biases.
-    static const std::vector<ModelShape> models{
+    static const auto& models = *new std::vector<ModelShape>{
         {"qwen3-30b-a3b", 128, 2048, 768, 8, WeightLayout::enk, false, DType::bf16},
         {"qwen3-235b-a22b", 128, 4096, 1536, 8, WeightLayout::enk, false, DType::bf16},
         {"qwen35", 256, 2048, 512, 8, WeightLayout::enk, false, DType::bf16},

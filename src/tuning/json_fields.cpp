@@ -17,7 +17,7 @@ Value field(const Json& json, const char* name, bool right_type) {
 }  // namespace
 
 const Json& member(const Json& json, const char* name) {
-    static const Json none;
+    static const auto& none = *new Json;
     const auto found = json.is_object() ? json.find(name) : json.end();
     return json.is_object() && found != json.end() ? *found : none;
 }

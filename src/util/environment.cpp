@@ -1,7 +1,8 @@
 #include "util/environment.hpp"
 
+#include <stdlib.h>
+
 #include <charconv>
-#include <cstdlib>
 #include <limits>
 
 namespace smlora::util {
@@ -19,7 +20,7 @@ std::optional<unsigned> shift_of(std::string_view suffix) {
 }  // namespace
 
 std::optional<std::string> environment(const char* name) {
-    const char* value = std::getenv(name);
+    const char* value = ::secure_getenv(name);
     if (value == nullptr || *value == '\0') return std::nullopt;
     return value;
 }

@@ -8,7 +8,8 @@
 
 namespace smlora::util {
 
-/// The value of a variable; nothing when it is unset or empty.
+/// The value of a variable; nothing when it is unset or empty, or when this process has more rights than the user who
+/// started it (setuid): a variable must not choose what code such a process loads.
 [[nodiscard]] std::optional<std::string> environment(const char* name);
 
 /// A number of bytes: decimal digits, then nothing or one of K, M and G, in either case, for powers of 1024. Nothing

@@ -1,10 +1,15 @@
 #include "util/file_system.hpp"
 
+#include "util/size_limit.hpp"
+
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
@@ -33,6 +38,7 @@ FileStatus status_of(const struct ::stat& raw) {
     status.size = static_cast<std::uint64_t>(raw.st_size);
     status.modified = std::int64_t{raw.st_mtim.tv_sec} * 1'000'000'000 + raw.st_mtim.tv_nsec;
     status.owner = raw.st_uid;
+    status.group = raw.st_gid;
     status.permissions = raw.st_mode & 07777u;
     return status;
 }
@@ -46,6 +52,33 @@ struct ::flock one_byte(short type, std::int64_t offset) {
     return range;
 }
 
+// The descriptors that locks were asked for with. Flags rather than a list, as a child that was forked from a process
+// with threads may call nothing that takes a mutex; beyond so many descriptors children inherit locks.
+std::array<std::atomic<bool>, 65536> lock_descriptors;
+std::atomic<int> highest_lock_descriptor{-1};
+
+void close_lock_descriptors() {
+    for (int descriptor = 0; descriptor <= highest_lock_descriptor; ++descriptor) {
+        if (lock_descriptors[static_cast<std::size_t>(descriptor)].exchange(false)) ::close(descriptor);
+    }
+}
+
+void keep_from_children(int descriptor) {
+    static const int registered = ::pthread_atfork(nullptr, nullptr, close_lock_descriptors);
+    static_cast<void>(registered);
+    if (descriptor < 0 || static_cast<std::size_t>(descriptor) >= lock_descriptors.size()) return;
+    int highest = highest_lock_descriptor;
+    while (descriptor > highest && !highest_lock_descriptor.compare_exchange_weak(highest, descriptor)) {
+    }
+    lock_descriptors[static_cast<std::size_t>(descriptor)] = true;
+}
+
+void forget_lock_descriptor(int descriptor) {
+    if (descriptor >= 0 && descriptor <= highest_lock_descriptor) {
+        lock_descriptors[static_cast<std::size_t>(descriptor)] = false;
+    }
+}
+
 class RealFileSystem final : public FileSystem {
  public:
     int open(const std::filesystem::path& path, int flags, ::mode_t mode) override {
@@ -57,7 +90,7 @@ class RealFileSystem final : public FileSystem {
     }
 
     ::ssize_t write(int descriptor, const char* bytes, std::size_t count) override {
-        return answer([&] { return ::write(descriptor, bytes, count); });
+        return answer([&] { return write_within_limit(descriptor, bytes, count); });
     }
 
     int sync(int descriptor) override {
@@ -65,6 +98,7 @@ class RealFileSystem final : public FileSystem {
     }
 
     int close(int descriptor) override {
+        forget_lock_descriptor(descriptor);
         // Linux frees the descriptor even when it answers EINTR: closing again would hit another thread's file.
         return ::close(descriptor) == 0 || errno == EINTR ? 0 : -errno;
     }
@@ -117,6 +151,7 @@ class RealFileSystem final : public FileSystem {
     // record locks: those do not exclude threads of one process from each other, and closing any descriptor of the
     // file drops them.
     int try_lock(int descriptor, std::int64_t offset) override {
+        keep_from_children(descriptor);
         struct ::flock range = one_byte(F_WRLCK, offset);
         const int error = answer([&] { return ::fcntl(descriptor, F_OFD_SETLK, &range); });
         return error == -EACCES ? -EAGAIN : error;
@@ -131,7 +166,8 @@ class RealFileSystem final : public FileSystem {
 }  // namespace
 
 FileSystem& real_file_system() {
-    static RealFileSystem files;
+    // Never destroyed: another thread may still write while static objects go.
+    static auto& files = *new RealFileSystem;
     return files;
 }
 

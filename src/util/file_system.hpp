@@ -20,6 +20,7 @@ struct FileStatus {
     std::uint64_t size = 0;
     std::int64_t modified = 0;  ///< nanoseconds since 1970
     std::uint32_t owner = 0;    ///< user id
+    std::uint32_t group = 0;    ///< group id
     std::uint32_t permissions = 0;
 
     /// The same file with the same content, as far as can be told without reading it.
@@ -53,7 +54,7 @@ class FileSystem {
     virtual int list(const std::filesystem::path& folder, std::vector<std::string>& names) = 0;
     /// Locks one byte of a file for this descriptor, without waiting: -EAGAIN when another descriptor has it, of this
     /// process or of any other. The system gives the lock back when the descriptor's last copy is closed, so also when
-    /// its process dies.
+    /// its process dies. A forked child has the descriptor closed, so that it keeps no lock that its parent had.
     virtual int try_lock(int descriptor, std::int64_t offset) = 0;
     virtual int unlock(int descriptor, std::int64_t offset) = 0;
 };

@@ -22,6 +22,9 @@ class OpenFile {
     [[nodiscard]] int error() const noexcept { return descriptor_ < 0 ? descriptor_ : 0; }
     [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
 
+    /// Leaves the descriptor, which is no longer this one's to close.
+    void release() noexcept { descriptor_ = -1; }
+
     /// For callers that must know whether closing worked, as a network file system may report a full disk only here.
     [[nodiscard]] int close();
 

@@ -34,9 +34,15 @@ ByteLock::ByteLock(FileSystem& files, const std::filesystem::path& file, std::in
 }
 
 ByteLock::~ByteLock() {
-    // Unlocked by name before the file is closed: a child that was forked meanwhile holds a copy of the descriptor,
-    // and closing ours alone would leave the lock with it.
-    if (held()) static_cast<void>(files_.unlock(file_.descriptor(), offset_));
+    if (!origin_.is_this_process()) {
+        file_.release();
+    } else if (held()) {
+        static_cast<void>(files_.unlock(file_.descriptor(), offset_));
+    }
+}
+
+void ByteLock::try_again() {
+    if (error_ == -EAGAIN) error_ = files_.try_lock(file_.descriptor(), offset_);
 }
 
 }  // namespace smlora::util

@@ -1,5 +1,7 @@
 #include "util/log.hpp"
 
+#include "util/size_limit.hpp"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,7 +33,7 @@ void write_to_stderr(LogLevel level, std::string_view line) {
     std::string text = "smlora: ";
     text.append(name_of(level)).append(": ").append(line).append("\n");
     // A failure of stderr itself cannot be reported anywhere.
-    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    [[maybe_unused]] const ssize_t written = write_within_limit(STDERR_FILENO, text.data(), text.size());
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <functional>
 #include <mutex>
 
@@ -38,6 +39,8 @@ class FaultFileSystem final : public util::FileSystem {
     /// A write that fails has written this much before.
     enum class Torn { no, half };
     Torn torn = Torn::no;
+    /// The clock of the files is this far ahead of the machine's.
+    std::chrono::nanoseconds ahead{0};
     /// No write takes more bytes than this.
     std::size_t longest_write = SIZE_MAX;
 
@@ -67,11 +70,15 @@ class FaultFileSystem final : public util::FileSystem {
     }
     int status(int descriptor, util::FileStatus& result) override {
         if (const int error = ask(Call::status)) return error;
-        return real_.status(descriptor, result);
+        const int answer = real_.status(descriptor, result);
+        if (answer == 0) result.modified += ahead.count();
+        return answer;
     }
     int status(const std::filesystem::path& path, util::FileStatus& result) override {
         if (const int error = ask(Call::status)) return error;
-        return real_.status(path, result);
+        const int answer = real_.status(path, result);
+        if (answer == 0) result.modified += ahead.count();
+        return answer;
     }
     int rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
         if (const int error = ask(Call::rename, true)) return error;

@@ -231,7 +231,7 @@ class Engine(CpuEngine):
         os.mkdir(shipped, 0o700)
         self.assertEqual(roots(), [self.cache.name, shipped])
         self.assertEqual(warnings, [])
-        os.chmod(shipped, 0o775)
+        os.chmod(shipped, 0o777)
         self.assertEqual(roots(), [self.cache.name])
         self.assertEqual(len(warnings), 1)
         self.assertIn(f"chmod -R go-w {shipped}", warnings[0])

@@ -32,6 +32,11 @@ TEST_F(Cache, OfANewUserIsEmpty) {
     EXPECT_EQ(run({"cache", "clear", "--yes"}).out, cache().string() + ": 0 kernels removed, 0 tuning records left\n");
 }
 
+TEST_F(Cache, MayHaveNoLimit) {
+    EXPECT_NE(run({"cache", "stats"}).out.find(" / 2.0 GiB (0.00%)\n"), std::string::npos);
+    EXPECT_NE(run({"cache", "stats"}, {{"SMLORA_CACHE_LIMIT", "0"}}).out.find("0 B, no limit\n"), std::string::npos);
+}
+
 TEST_F(Cache, PrewarmingAFolderThatTakesNothingFails) {
     if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "there is no NVRTC";
     const Outcome outcome = run({"prewarm", "--shape", "2,16,16,0,1", "--tokens", "8", "--arch", "sm_90a", "--json",

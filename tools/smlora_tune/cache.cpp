@@ -151,13 +151,18 @@ ExitCode run_stats(const Engine& engine, const CacheCommand& command) {
         print_results("{:<16}{}{}\n", layer.writable ? "Cache folder:" : "Read-only layer:", layer.writable ? "" : " ",
                       layer.root.string() + (layer.exists ? "" : " (not there yet)"));
     }
-    const double share = limit == 0 ? 0 : 100 * static_cast<double>(usage.bytes) / static_cast<double>(limit);
     print_results("{:<16}{}\n", "Kernels:", usage.entries);
     print_results("{:<16}{}\n", "Tuning records:", usage.records);
     for (const KnownBundle& bundle : known) {
         print_results("{:<16}{} tunings of {}, {}\n", "Bundle:", bundle.tunings, bundle.gpu, bundle.file.string());
     }
-    print_results("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(usage.bytes), bytes_text(limit), share);
+    const std::uint64_t bytes = usage.bytes + usage.record_bytes;
+    if (limit == 0) {
+        print_results("{:<16}{}, no limit\n", "Size:", bytes_text(bytes));
+    } else {
+        print_results("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(bytes), bytes_text(limit),
+                      100 * static_cast<double>(bytes) / static_cast<double>(limit));
+    }
     if (usage.entries > 0) {
         print_results("{:<16}{} to {} ago\n", "Last used:", duration_text(age(usage.newest)),
                       duration_text(age(usage.oldest)));

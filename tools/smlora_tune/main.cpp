@@ -10,6 +10,7 @@
 #include <CLI/Config.hpp>
 
 #include <algorithm>
+#include <csignal>
 #include <exception>
 #include <memory>
 #include <new>
@@ -115,6 +116,8 @@ int run(int argc, char** argv) {
 }  // namespace smlora::tool
 
 int main(int argc, char** argv) {
+    // A result that exceeds `ulimit -f` is one that could not be written.
+    std::signal(SIGXFSZ, SIG_IGN);
     smlora::tool::occupy_closed_streams();
     return smlora::tool::run(argc, argv);
 }

@@ -15,7 +15,7 @@ KernelSet kernels();
 #endif
 
 const std::vector<KernelSet>& kernel_sets() {
-    static const std::vector<KernelSet> sets = [] {
+    static const auto& sets = *new std::vector<KernelSet>([] {
         std::vector<KernelSet> found;
 #if defined(__x86_64__)
         __builtin_cpu_init();
@@ -24,7 +24,7 @@ const std::vector<KernelSet>& kernel_sets() {
 #endif
         found.push_back(baseline::kernels());
         return found;
-    }();
+    }());
     return sets;
 }
 

@@ -174,6 +174,49 @@ def test_the_problems_of_an_mlp_say_how_its_weights_are_stored():
     assert {*problems()} == {gate_up, down}
 
 
+@pytest.mark.parametrize(
+    "loaded", ["", "import nvidia", "import sys, types; sys.modules['nvidia'] = types.ModuleType('nvidia')"]
+)
+def test_a_module_named_nvidia_beside_the_script_hides_no_nvrtc(tmp_path, loaded):
+    (tmp_path / "nvidia.py").write_text("")
+    (tmp_path / "script.py").write_text(f"{loaded}\nimport smlora._library as library\nprint(*library.nvrtc_folders())\n")
+    run = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False,
+                         env=dict(os.environ, PYTHONPATH=":".join(entry for entry in sys.path if entry)))
+    assert run.returncode == 0, run.stderr
+    assert str(pathlib.Path(torch.__file__).resolve().parents[1] / "nvidia" / "cu13" / "lib") in run.stdout.split()
+
+
+def test_children_that_are_forked_while_a_thread_computes_compute_too():
+    script = """
+import os, threading, torch, smlora
+torch.set_num_threads(4)
+x, weight, idx = torch.randn(256, 64), torch.randn(16, 64, 32), torch.randint(0, 16, (256, 4))
+def call():
+    return smlora.moe_lora_linear(x, weight, smlora.route(idx, 16))
+expected = call()
+stop = False
+def busy():
+    while not stop:
+        call()
+thread = threading.Thread(target=busy)
+thread.start()
+statuses = set()
+for _ in range(100):
+    child = os.fork()
+    if child == 0:
+        import signal
+        signal.alarm(5)
+        os._exit(0 if torch.equal(call(), expected) else 1)
+    statuses.add(os.waitpid(child, 0)[1])  # 14: it hung
+stop = True
+thread.join()
+print(statuses)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False,
+                         env=dict(os.environ, PYTHONPATH=":".join(entry for entry in sys.path if entry)))
+    assert run.stdout.strip() == "{0}", (run.stdout, run.stderr)
+
+
 def test_the_shipped_records_are_a_layer():
     layers = {layer["root"]: layer for layer in smlora.cache_stats("cpu")["layers"]}
     shipped = pathlib.Path(smlora.__file__).parent / "cache"
@@ -217,11 +260,16 @@ def test_the_shipped_records_come_after_the_layers_of_the_user_and_can_be_switch
     assert layers_of(installed, SMLORA_CACHE_LAYERS=named, SMLORA_SHIPPED_CACHE="0")[0] == [named]
 
 
-def test_a_package_that_its_group_may_write_to_works_without_the_records(installed):
+def test_a_package_that_its_group_may_write_to_has_its_records(installed):
     """pip with umask 002, which is the default of users on Ubuntu and Fedora."""
+    for path in (installed, *installed.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o020)
+    assert layers_of(installed) == ([str(installed / "cache")], "")
+
+
+def test_records_that_more_users_may_write_to_than_the_package_are_left_out(installed):
     shipped = installed / "cache"
-    for folder in (shipped, *[path for path in shipped.rglob("*") if path.is_dir()]):
-        folder.chmod(0o775)
+    shipped.chmod(0o775)
     roots, said = layers_of(installed)
     assert roots == []
     assert f"chmod -R go-w {shipped}" in said and "SMLORA_SHIPPED_CACHE=0" in said and said.count("\n") == 1, said
@@ -229,10 +277,16 @@ def test_a_package_that_its_group_may_write_to_works_without_the_records(install
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the package to another user")
-def test_a_package_of_another_user_works_without_the_records(installed):
+def test_a_package_of_another_user_has_its_records(installed):
     """A conda environment of a colleague, or of a cluster's software account."""
     for path in (installed, *installed.rglob("*")):
         os.chown(path, 4242, 4242)
+    assert layers_of(installed) == ([str(installed / "cache")], "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the records to another user")
+def test_records_of_another_user_than_the_package_are_left_out(installed):
+    os.chown(installed / "cache", 4242, 4242)
     roots, said = layers_of(installed)
     assert roots == []
     assert "belongs to user 4242" in said and said.count("\n") == 1, said

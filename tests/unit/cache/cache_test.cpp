@@ -142,6 +142,36 @@ TEST_F(CacheStore, UnsoundEntriesAreNotPublished) {
     EXPECT_FALSE(std::filesystem::exists(root()));
 }
 
+TEST_F(CacheStore, AnUnfitFolderThatNobodyNamedIsNoneWithOneWarning) {
+    const testing::ScopedVariable dir("SMLORA_CACHE_DIR", nullptr), xdg("XDG_CACHE_HOME", scratch.path().c_str());
+    const std::filesystem::path usual = scratch.path() / "smlora";
+    testing::write_file(entry_file(usual, sample_key(1)), encode_for(sample_key(1), sample_entry(1)));
+    std::filesystem::permissions(usual, std::filesystem::perms::all);
+    const CacheOptions unnamed{.root = std::nullopt, .layers = std::vector<std::filesystem::path>(), .limit_bytes = {}};
+    Cache cache(unnamed, log.logger);
+    EXPECT_TRUE(cache.layers().empty());
+    EXPECT_FALSE(cache.load(sample_key(1)).has_value()) << "what others may have put there";
+    EXPECT_FALSE(cache.store(sample_key(2), sample_entry(2)));
+    EXPECT_FALSE(cache.store_record("GPU", sample_key(2), "{}"));
+    ASSERT_EQ(log.warnings().size(), 1u) << log.warnings()[1];
+    EXPECT_NE(log.warnings()[0].find(usual.string()), std::string::npos) << log.warnings()[0];
+    EXPECT_NE(log.warnings()[0].find("SMLORA_CACHE_DIR"), std::string::npos) << log.warnings()[0];
+    try {
+        cache.require_writable();
+        ADD_FAILURE() << "whose purpose is to store must know";
+    } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find(usual.string()), std::string::npos) << error.what();
+    }
+
+    const testing::ScopedVariable named("SMLORA_CACHE_DIR", usual.c_str());
+    EXPECT_THROW(Cache(unnamed, log.logger), Error);
+    std::filesystem::remove_all(usual);
+    testing::write_file(usual, "a file");
+    EXPECT_THROW(Cache(unnamed, log.logger), Error);
+    const testing::ScopedVariable again("SMLORA_CACHE_DIR", nullptr);
+    EXPECT_TRUE(Cache(unnamed, log.logger).layers().empty());
+}
+
 TEST_F(CacheStore, WithoutAFolderItIsAMissAndOneWarning) {
     const testing::ScopedVariable dir("SMLORA_CACHE_DIR", nullptr), xdg("XDG_CACHE_HOME", nullptr),
         home("HOME", nullptr);

@@ -18,7 +18,8 @@ struct Environment {
 
 TEST(Location, NamedFolderComesFirst) {
     const Environment environment("/named", "/xdg", "/home/u");
-    EXPECT_EQ(default_root(), "/named");
+    EXPECT_EQ(named_root(), "/named");
+    EXPECT_EQ(default_root(), "/xdg/smlora") << "where it is not asked for";
 }
 
 TEST(Location, XdgFolderComesBeforeHome) {
@@ -33,6 +34,7 @@ TEST(Location, HomeIsTheLastResort) {
 
 TEST(Location, EmptyAndRelativeVariablesCountAsUnset) {
     const Environment environment("", "relative", "/home/u");
+    EXPECT_EQ(named_root(), std::nullopt);
     EXPECT_EQ(default_root(), "/home/u/.cache/smlora");
 }
 

@@ -83,7 +83,8 @@ TEST_F(Trust, FoldersOfSomebodyElseAreRefused) {
     ASSERT_TRUE(strangers.has_value());
     EXPECT_NE(strangers->find("/shared/kernels: belongs to user " + std::to_string(::geteuid() + 1)),
               std::string::npos);
-    EXPECT_NE(strangers->find("chown"), std::string::npos);
+    EXPECT_NE(strangers->find("name another folder"), std::string::npos);
+    EXPECT_EQ(strangers->find("chown"), std::string::npos) << "it would make a stranger's kernels one's own";
 }
 
 TEST_F(Trust, AFileIsNoFolder) {
@@ -123,6 +124,80 @@ TEST_F(Trust, FilesOfSomebodyElseAreRefused) {
     EXPECT_NE(refusal_of_file(status), std::nullopt);
     status.owner = 0;
     EXPECT_EQ(refusal_of_file(status), std::nullopt);
+}
+
+TEST_F(Trust, WhatTheLibraryLetsOthersWriteItsRecordsMayToo) {
+    const auto status_with = [](std::uint32_t owner, std::uint32_t group, unsigned permissions) {
+        util::FileStatus status;
+        status.kind = Kind::folder;
+        status.owner = owner;
+        status.group = group;
+        status.permissions = permissions;
+        return status;
+    };
+    const std::uint32_t me = ::geteuid();
+    const std::uint32_t other = me + 1;
+    const auto is_fit = [](const Writers& trusted, const util::FileStatus& status) {
+        const bool fit = !refusal_of_folder("/layer", status, trusted).has_value();
+        EXPECT_EQ(!refusal_of_file(status, trusted).has_value(), fit);
+        return fit;
+    };
+    const Writers closed = writers_of(status_with(me, 5, 0755), {status_with(me, 5, 0755)});
+    EXPECT_FALSE(is_fit(closed, status_with(me, 5, 0775)));
+    EXPECT_FALSE(is_fit(closed, status_with(other, 5, 0755)));
+
+    const Writers in_group_folder = writers_of(status_with(me, 5, 0755), {status_with(me, 5, 0775)});
+    EXPECT_TRUE(is_fit(in_group_folder, status_with(me, 5, 0775)));
+    EXPECT_FALSE(is_fit(in_group_folder, status_with(me, 6, 0775))) << "another group";
+    EXPECT_FALSE(is_fit(in_group_folder, status_with(me, 5, 0777)));
+    EXPECT_FALSE(is_fit(in_group_folder, status_with(other, 5, 0775)));
+
+    const Writers anothers = writers_of(status_with(other, 5, 0755), {status_with(0, 0, 0755)});
+    EXPECT_TRUE(is_fit(anothers, status_with(other, 5, 0755)));
+    EXPECT_FALSE(is_fit(anothers, status_with(other + 1, 5, 0755)));
+
+    const Writers open = writers_of(status_with(me, 5, 0777), {status_with(me, 5, 0755)});
+    EXPECT_TRUE(is_fit(open, status_with(me, 6, 0777)));
+    const Writers far_above = writers_of(status_with(me, 5, 0755), {status_with(me, 5, 0755), status_with(0, 0, 0777)});
+    EXPECT_TRUE(is_fit(far_above, status_with(me, 6, 0777))) << "anyone may put another folder in its place";
+    const Writers sticky = writers_of(status_with(me, 5, 0755), {status_with(me, 5, 01777)});
+    EXPECT_FALSE(is_fit(sticky, status_with(me, 5, 0777))) << "nobody else replaces a file there";
+}
+
+TEST_F(Trust, ShippedRecordsAreUsedAsFarAsTheirLibraryIsTrusted) {
+    const std::string key = testing::sample_key(1);
+    const std::filesystem::path shipped = scratch.path() / "share";
+    const std::filesystem::path library = scratch.path() / "lib" / "libsmlora.so";
+    testing::write_file(library, "code");
+    testing::write_file(record_file(shipped, "GPU", key), "{}");
+    testing::write_file(entry_file(shipped, key), encode_for(key, testing::sample_entry(1)));
+    for (const std::filesystem::path& open : {shipped, record_file(shipped, "GPU", key), entry_file(shipped, key)}) {
+        std::filesystem::permissions(open, static_cast<perms>(0775));
+    }
+    CacheOptions chosen = options();
+    chosen.shipped = shipped;
+    chosen.library = library;
+
+    std::filesystem::permissions(library.parent_path(), static_cast<perms>(0755));
+    EXPECT_EQ(Cache(chosen, log.logger).layers().size(), 1u);
+    ASSERT_EQ(log.warnings().size(), 1u);
+    for (const std::string& part : {shipped.string(), std::string("0775"), "chmod -R go-w " + shipped.string()}) {
+        EXPECT_NE(log.warnings()[0].find(part), std::string::npos) << log.warnings()[0];
+    }
+
+    // As `cmake --install` with umask 002 makes it.
+    std::filesystem::permissions(library.parent_path(), static_cast<perms>(0775));
+    Cache cache(chosen, log.logger);
+    EXPECT_EQ(cache.layers().size(), 2u);
+    EXPECT_EQ(cache.list_records().size(), 1u);
+    ASSERT_EQ(cache.verify().size(), 1u) << "a kernel is judged as in every layer";
+    EXPECT_EQ(cache.verify()[0].file, entry_file(shipped, key));
+    EXPECT_FALSE(cache.load(key).has_value());
+
+    // The same folder as a named layer.
+    CacheOptions named = as_layer(shipped);
+    named.library = library;
+    EXPECT_NE(error_of(named).find("0775"), std::string::npos);
 }
 
 TEST_F(Trust, ARootThatSomebodyMadeSinceIsRefusedBeforeTheFirstStore) {

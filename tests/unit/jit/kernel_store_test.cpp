@@ -224,7 +224,7 @@ TEST(WarmProcess, DISABLED_FindsItsKernelWithoutNvrtc) {
 }
 
 TEST_F(EnsureCached, ASecondProcessNeverOpensNvrtc) {
-    if (locate_nvrtc().empty()) {
+    if (search_nvrtc().found.empty()) {
         GTEST_SKIP() << "NVRTC is in none of the usual folders";
     }
     {

@@ -1,9 +1,11 @@
 // What is read from other programs' output: ptxas's report, ELF files, notes in the cache.
+#include "jit/compiler_identity.hpp"
 #include "jit/compiler_memo.hpp"
 #include "jit/elf.hpp"
 #include "jit/nvrtc_location.hpp"
 #include "jit/ptxas_report.hpp"
 #include "temporary_folder.hpp"
+#include "util/log.hpp"
 
 #include <smlora/error.hpp>
 #include <smlora/system.hpp>
@@ -103,15 +105,63 @@ TEST(CompilerMemo, NotesAreAddedToALayerAndReplaced) {
     EXPECT_FALSE(add_compiler_note(files, "/proc/smlora", "a", {13, 0, 88}));
 }
 
-TEST(NvrtcLocation, ANameIsLookedForInAllFoldersBeforeTheNext) {
+TEST(NvrtcLocation, AFolderGoesBeforeALaterReleaseElsewhere) {
     const TemporaryFolder folder;
     const auto old = folder.write("a/libnvrtc.so.12", "x");
     const auto recent = folder.write("b/libnvrtc.so.13", "x");
+    const auto beside = folder.write("b/libnvrtc.so.12", "x");
     std::filesystem::create_directories(folder.path() / "a" / "libnvrtc.so.13");
     const std::vector<std::filesystem::path> folders = {folder.path() / "none", folder.path() / "a",
                                                         folder.path() / "b"};
-    EXPECT_EQ(locate_nvrtc(folders), (std::vector{recent, old}));
-    EXPECT_TRUE(locate_nvrtc({folder.path() / "none"}).empty());
+    EXPECT_EQ(search_nvrtc(folders).found, (std::vector{old, recent, beside}));
+    EXPECT_TRUE(search_nvrtc({folder.path() / "none"}).found.empty());
+}
+
+TEST(NvrtcLocation, EachVariableChoosesAnOlderReleaseThanTheSystems) {
+    const TemporaryFolder folder;
+    const auto in_lib64 = folder.write("home/lib64/libnvrtc.so.12", "x");
+    const auto in_lib = folder.write("path/lib/libnvrtc.so.12", "x");
+    const auto loaders = folder.write("loader/libnvrtc.so.12", "x");
+    const auto named = folder.write("named/libnvrtc.so.13", "x");
+    const auto first_with = [&](const char* library_path, const char* home, const char* path) {
+        const auto at = [&](const char* name) { return name == nullptr ? "" : (folder.path() / name).string(); };
+        const ScopedVariable loader("LD_LIBRARY_PATH", at(library_path).c_str());
+        const ScopedVariable toolkit("CUDA_HOME", at(home).c_str());
+        const ScopedVariable other("CUDA_PATH", at(path).c_str());
+        return search_nvrtc().found.at(0);
+    };
+    set_nvrtc_folders({named.parent_path()});
+    EXPECT_EQ(first_with(nullptr, "home", nullptr), in_lib64);
+    EXPECT_EQ(first_with(nullptr, nullptr, "path"), in_lib);
+    EXPECT_EQ(first_with(nullptr, "home", "path"), in_lib64);
+    EXPECT_EQ(first_with("loader", "home", "path"), loaders);
+    EXPECT_EQ(first_with(nullptr, nullptr, nullptr), named);
+    set_nvrtc_folders({});
+}
+
+TEST(NvrtcLocation, WhatIsRefusedIsPassedOverAndSaid) {
+    const TemporaryFolder folder;
+    const auto open = folder.write("open/libnvrtc.so.13", "x");
+    const auto fit = folder.write("fit/libnvrtc.so.12", "x");
+    std::filesystem::permissions(open.parent_path(), std::filesystem::perms::all);
+    const NvrtcSearch search = search_nvrtc({open.parent_path(), fit.parent_path()});
+    EXPECT_EQ(search.found, std::vector{fit});
+    ASSERT_EQ(search.refused.size(), 1U);
+    EXPECT_EQ(search.refused[0], open.string() + " is not loaded: anyone may write to the folder " +
+                                     open.parent_path().string() + " (its permissions are 0777); run `chmod o-w " +
+                                     open.parent_path().string() + "`");
+
+    // An engine's log has it.
+    const ScopedVariable path("LD_LIBRARY_PATH", open.parent_path().c_str());
+    std::vector<std::string> warnings;
+    util::Logger log([&](LogLevel level, std::string_view line) {
+        if (level == LogLevel::warning) warnings.emplace_back(line);
+    });
+    const NvrtcAccess access = NvrtcAccess::installed(&log);
+    for (int i = 0; i < 2; ++i) {
+        for (const std::filesystem::path& found : access.locate()) EXPECT_NE(found, open);
+    }
+    EXPECT_EQ(warnings, std::vector{"NVRTC: " + search.refused[0]});
 }
 
 TEST(NvrtcLocation, FoldersComeFromTheEnvironmentFirst) {
@@ -141,7 +191,7 @@ TEST(NvrtcLocation, NamedFoldersComeAfterTheEnvironmentsAndBeforeTheSystems) {
 }
 
 TEST(NvrtcLocation, IdentityOfALibraryWithABuildIdDoesNotDependOnItsPlace) {
-    const auto located = locate_nvrtc();
+    const auto located = search_nvrtc().found;
     if (located.empty() || !elf_build_id(located.front())) {
         GTEST_SKIP() << "no NVRTC with a build id in the usual folders";
     }

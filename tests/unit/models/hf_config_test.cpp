@@ -108,6 +108,34 @@ TEST(HfConfig, ErrorsNameTheFileAndTheKey) {
         << error_of("{\"hidden_size\": ");
 }
 
+TEST(HfConfig, IsReadWithoutTrustInWhoWroteIt) {
+    const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+    EXPECT_EQ(error_of("{\"num_experts\": " + deep + "}"), "model/config.json: expected JSON nested at most 64 deep");
+    EXPECT_EQ(error_of(R"({"num_experts": 1e999})"),
+              "model/config.json: expected JSON: number overflow parsing '1e999'");
+    EXPECT_EQ(error_of("{\"num_experts\": \"" + std::string(10'000'000, 'x') + "\"}"),
+              "model/config.json: num_experts: expected a whole number, got \"" + std::string(79, 'x') + "...");
+    EXPECT_EQ(error_of("{\"num_experts\": \"\xff\\u001b[31m\"}"),
+              "model/config.json: expected JSON: parse error at line 1, column 18: syntax error while parsing value - "
+              "invalid string: ill-formed UTF-8 byte; last read: '\"\xff'");
+    EXPECT_EQ(error_of(R"({"num_experts": "\u001b[31m\u00e9"})"),
+              R"(model/config.json: num_experts: expected a whole number, got "\u001b[31m\u00e9")");
+    EXPECT_EQ(error_of(R"({"model_type": "\u001b[31mred", "num_experts": 4})"),
+              R"(model/config.json: model_type: expected a name, got "\u001b[31mred")");
+    EXPECT_EQ(error_of(R"({"num_experts": 4, "hidden_size": [[[[[[1]]]]]]})"),
+              "model/config.json: hidden_size: expected a whole number, got [[[[[[1]]]]]]");
+}
+
+TEST(HfConfig, HasAnEnd) {
+    try {
+        (void)read_hf_config("/dev/zero");
+        FAIL() << "no error";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::io);
+        EXPECT_STREQ(error.what(), "/dev/zero: expected at most 67108864 bytes, got more");
+    }
+}
+
 TEST(HfConfig, ReadsAFileOrTheFolderThatHoldsIt) {
     const auto folder = std::filesystem::temp_directory_path() / ("smlora_hf_config_" + std::to_string(getpid()));
     std::filesystem::create_directories(folder);

@@ -50,7 +50,7 @@ TEST_F(Records, LieUnderTheirGpuAndAreFoundAgain) {
     EXPECT_TRUE(store.find(sample_name(), "dx", here()).has_value());
     EXPECT_FALSE(store.find(sample_name(), "yb", here()).has_value());
     EXPECT_FALSE(store.find(sample_name(12), "forward", here()).has_value());
-    EXPECT_EQ(smlora::testing::files_below(root())[1], "v1/tuning/NVIDIA_H200/" + sample_name().key() + ".json");
+    EXPECT_EQ(smlora::testing::files_below(root())[2], "v1/tuning/NVIDIA_H200/" + sample_name().key() + ".json");
     EXPECT_EQ(cache.list_records().size(), 1u);
     EXPECT_EQ(cache.usage().entries, 0u) << "no kernel";
     EXPECT_EQ(cache.clear(), 0u) << "clearing kernels leaves what was measured";
@@ -259,6 +259,7 @@ TEST_F(Records, LeftoversOfWritersThatDiedAreSwept) {
     const std::filesystem::path leftover = file(root(), sample_name()).parent_path() / ".tmp-1-0123456789abcdef";
     write_file(leftover, "half");
     smlora::testing::set_age(leftover, std::chrono::hours(2));
+    smlora::testing::set_age(cache::upkeep_file(root()), std::chrono::hours(2));
     EXPECT_TRUE(cache.store(smlora::testing::sample_key(1), smlora::testing::sample_entry(1)));
     EXPECT_FALSE(std::filesystem::exists(leftover));
     EXPECT_TRUE(std::filesystem::exists(file(root(), sample_name())));

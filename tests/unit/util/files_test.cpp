@@ -3,11 +3,15 @@
 #include "fault/fault_file_system.hpp"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <fstream>
 
 namespace smlora::util {
@@ -133,6 +137,34 @@ TEST_F(Files, TouchingChangesTheTimeOfModificationOnly) {
     after.modified = before.modified;
     EXPECT_TRUE(after.same_file(before));
     EXPECT_EQ(real.touch(folder / "missing"), -ENOENT);
+}
+
+TEST_F(Files, ALimitOfFileSizesIsAnErrorAndNoSignal) {
+    const auto beyond_the_limit = [&] {
+        const ::pid_t child = ::fork();
+        if (child == 0) {
+            static volatile std::sig_atomic_t raised = 0;
+            std::signal(SIGXFSZ, [](int) { raised = 1; });
+            const struct ::rlimit limit { 8192, 8192 };
+            ::setrlimit(RLIMIT_FSIZE, &limit);
+            const bool full = publish_file(real, folder / "a", std::string(100'000, 'x')) == -EFBIG;
+            const bool fits = publish_file(real, folder / "b", std::string(8192, 'x')) == 0;
+            ::sigset_t mask;
+            ::pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+            const bool unchanged = sigismember(&mask, SIGXFSZ) == 0 && raised == 0;
+            ::sigset_t pending;
+            ::sigpending(&pending);
+            std::signal(SIGXFSZ, SIG_DFL);
+            ::_exit(full && fits && unchanged && sigismember(&pending, SIGXFSZ) == 0 ? 0 : 1);
+        }
+        int status = 0;
+        EXPECT_EQ(::waitpid(child, &status, 0), child);
+        return status;
+    };
+    EXPECT_EQ(beyond_the_limit(), 0);
+    EXPECT_FALSE(std::filesystem::exists(folder / "a"));
+    EXPECT_EQ(std::filesystem::file_size(folder / "b"), 8192u);
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1) << "no leftover";
 }
 
 TEST_F(Files, ErrorsAreDescribedInWords) { EXPECT_EQ(describe_error(-ENOSPC), "No space left on device"); }

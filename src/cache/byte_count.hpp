@@ -1,0 +1,29 @@
+// How many bytes the kernels and records of a layer have, as those who write to it count: so a store need not look
+// through the layer to know whether it exceeds the limit.
+//
+// The number stands at the start of the lock file and is changed under a lock of its own. What a process that dies or a
+// file system without locks leaves out is put right by the next upkeep, which counts anew.
+#pragma once
+
+#include "cache/file_clock.hpp"
+#include "util/file_system.hpp"
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+
+namespace smlora::cache {
+
+/// The count of a layer that nobody has counted begins here, beyond every limit, so that the next store has it counted.
+inline constexpr std::uint64_t uncounted = std::uint64_t{1} << 62;
+
+/// What the count is; `uncounted` or more when it is not known.
+[[nodiscard]] std::uint64_t read_count(util::FileSystem& files, const std::filesystem::path& root);
+
+/// Sets the count to what `change` makes of it; the new one, or nothing if it cannot be written. The clock learns the
+/// time from it.
+std::optional<std::uint64_t> change_count(util::FileSystem& files, const std::filesystem::path& root, FileClock& clock,
+                                          const std::function<std::uint64_t(std::uint64_t)>& change);
+
+}  // namespace smlora::cache
