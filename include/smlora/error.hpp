@@ -18,6 +18,7 @@ enum class ErrorCode : int {
     io = 6,                ///< a file or folder that the user named cannot be used
     not_ready = 7,         ///< a kernel is needed inside a graph capture but was never loaded: warm up first
     internal = 8,          ///< a bug in smlora
+    jit_off = 10,          ///< a kernel is in no layer of the cache and SMLORA_JIT=off; the message has the command
     forked = 11,           ///< the engine was made before this process was forked: make one in the child
 };
 

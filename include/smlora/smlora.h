@@ -46,6 +46,7 @@ enum {
     SMLORA_NOT_READY = 7,        /* a kernel is needed inside a graph capture but was never loaded: warm up first */
     SMLORA_INTERNAL = 8,         /* a bug in smlora */
     SMLORA_OUT_OF_MEMORY = 9,    /* host memory ran out */
+    SMLORA_JIT_OFF = 10,         /* a kernel is in no layer of the cache and SMLORA_JIT=off; the message has the command */
     SMLORA_FORKED = 11           /* the engine was made before this process was forked: make one in the child */
 };
 
@@ -736,17 +737,19 @@ SMLORA_API smlora_status smlora_set_nvrtc_folders(const char* const* folders, si
 /* {"schema", "layers": [{"root", "writable", "exists"}]}, in the order in which they are consulted. */
 SMLORA_API smlora_status smlora_cache_layers(smlora_engine* engine, char** json);
 /* {"schema", "layers", "entries", "bytes", "limit_bytes", and of this engine: "memory_hits", "disk_hits", "compiles",
- *  "rejected"} */
+ *  "rejected"; "unreadable": [{"file", "what"}]}: what of the writable layer cannot be read and is not counted. */
 SMLORA_API smlora_status smlora_cache_stats(smlora_engine* engine, char** json);
 /* {"schema", "entries": [{"key", "file", "kernel", "arch", "compiler", "registers", "spill_bytes", "shared_bytes",
- *  "compile_seconds", "file_bytes"}]}: sound entries of all layers, newest first. */
+ *  "compile_seconds", "file_bytes"}]}: sound entries of all layers, newest first. SMLORA_IO for a folder that
+ * cannot be read. */
 SMLORA_API smlora_status smlora_cache_list(smlora_engine* engine, char** json);
 /* One entry as in smlora_cache_list, with "schema" and "metadata" (the entry's own JSON) beside it. `key`: the whole
  * key or a prefix that is unique, else SMLORA_INVALID_ARGUMENT. */
 SMLORA_API smlora_status smlora_cache_inspect(smlora_engine* engine, const char* key, char** json);
-/* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound. Removes nothing. */
+/* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound, and what cannot be read. Removes nothing. */
 SMLORA_API smlora_status smlora_cache_verify(smlora_engine* engine, char** json);
-/* Removes the kernel entries of the writable layer. `removed` (may be null) receives how many. */
+/* Removes the kernel entries of the writable layer. `removed` (may be null) receives how many. SMLORA_IO for
+ * what cannot be read or removed; the rest is removed all the same. */
 SMLORA_API smlora_status smlora_cache_clear(smlora_engine* engine, uint64_t* removed);
 
 #ifdef __cplusplus

@@ -182,7 +182,13 @@ std::vector<std::string> strings_of(PyObject* list) {
 
 void check(smlora_status status) {
     if (status == SMLORA_OK) return;
-    PyErr_SetString(exception_of(status), smlora_last_error());
+    PyObject* const type = exception_of(status);
+    const Reference error(PyObject_CallFunction(type, "s", smlora_last_error()));
+    if (type == known.error) {
+        const Reference code(PyUnicode_FromString(smlora_status_name(status)));
+        if (PyObject_SetAttrString(error.get(), "code", code.get()) != 0) throw PythonError{};
+    }
+    PyErr_SetObject(type, error.get());
     throw PythonError{};
 }
 

@@ -9,11 +9,13 @@
 #include "cache/upkeep.hpp"
 #include "util/files.hpp"
 #include "util/log.hpp"
+#include "util/process.hpp"
 
 #include <smlora/error.hpp>
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -61,6 +63,10 @@ struct Cache::State {
     /// Found in the layer of `root`.
     void append(const std::filesystem::path& root, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
     std::optional<RecordText> read(const StoredFile& stored) const;
+    /// Returns how many it removed, and adds what it could not remove to `problems`.
+    std::uint64_t remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems);
+    /// A file of the writable layer, see layer.hpp.
+    bool remove_if_same(const StoredFile& stored);
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
     void warn_of_store(const std::string& what);
@@ -82,6 +88,10 @@ struct Cache::State {
     std::atomic<bool> store_fails{false};
     /// The root was there and fit when it was last looked at.
     std::atomic<bool> root_is_fit{false};
+    std::atomic<std::uint64_t> hits{0};
+    std::atomic<std::uint64_t> misses{0};
+    std::atomic<std::uint64_t> evictions{0};
+    const util::Origin origin;
     FileClock clock;
     std::optional<Keeper> keeper;  ///< of the writable layer
     std::optional<Turns> turns;    ///< likewise
@@ -114,7 +124,7 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         if (!complaint.empty()) log.warning(complaint);
     }
     if (writable) {
-        keeper.emplace(files, *writable, limit, clock, log);
+        keeper.emplace(files, *writable, limit, clock, log, evictions);
         turns.emplace(files, *writable, log);
     }
 }
@@ -219,7 +229,13 @@ std::string Cache::State::write(const std::filesystem::path& target, const std::
 
 Cache::Cache(const CacheOptions& options, util::Logger& log) : state_(std::make_unique<State>(options, log)) {}
 
-Cache::~Cache() = default;
+Cache::~Cache() {
+    State& state = *state_;
+    // A child that a process forked off has that process's numbers.
+    if (!state.writable || !state.origin.is_this_process()) return;
+    state.keeper.reset();  // it may still evict
+    append(state.files, *state.writable, {state.hits, state.misses, state.evictions});
+}
 
 std::optional<KernelEntry> Cache::load(const std::string& key) {
     if (!is_key(key)) return std::nullopt;
@@ -234,7 +250,7 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
         if (reading.why.empty()) continue;
         ++state.rejected;
         const std::filesystem::path file = entry_file(root, key);
-        const bool removed = writable && reading.bad_content && remove_if_same(state.files, file, reading.status);
+        const bool removed = writable && reading.bad_content && state.remove_if_same({key, "", file, reading.status});
         state.log.warning_once("cache.rejected", fmt::format("cache entry {} is not used{}: {}", file.string(),
                                                              removed ? " and was removed" : "", reading.why));
     }
@@ -360,16 +376,19 @@ bool Cache::store_record(const std::string& folder, const std::string& key, cons
 }
 
 void Cache::reject_record(const RecordText& record, const std::string& why) {
-    const bool removed = record.writable && remove_if_same(state_->files, record.file, record.status);
+    const bool removed = record.writable && state_->remove_if_same(record);
     state_->log.warning_once("cache.record",
                              fmt::format("{} {} is not used{}: {}", record.is_bundle() ? "bundle" : "tuning record",
                                          record.file.string(), removed ? " and was removed" : "", why));
 }
 
-std::vector<RecordText> Cache::list_records() const {
+std::vector<RecordText> Cache::list_records(std::vector<CacheProblem>* unreadable) const {
     std::vector<RecordText> texts;
     for (const std::filesystem::path& root : state_->roots()) {
-        Contents contents = scan(state_->files, root);
+        Contents contents = scan(state_->files, root, Walk::Over::records);
+        if (unreadable != nullptr) {
+            unreadable->insert(unreadable->end(), contents.unreadable.begin(), contents.unreadable.end());
+        }
         for (auto* list : {&contents.records, &contents.bundles}) {
             std::sort(list->begin(), list->end(), [](const auto& a, const auto& b) {
                 return std::tie(a.folder, a.key) < std::tie(b.folder, b.key);
@@ -384,16 +403,26 @@ std::vector<RecordText> Cache::list_records() const {
     return texts;
 }
 
-std::uint64_t Cache::clear_records() {
+std::uint64_t Cache::State::remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems) {
     std::uint64_t removed = 0;
-    if (!state_->writable) return removed;
-    const Contents contents = scan(state_->files, *state_->writable);
-    for (const auto* list : {&contents.records, &contents.bundles}) {
-        for (const StoredFile& record : *list) {
-            if (state_->files.remove(record.file) == 0) ++removed;
+    std::uint64_t bytes = 0;
+    for (const StoredFile& one : stored) {
+        const int error = files.remove(one.file);
+        if (error == 0) {
+            ++removed;
+            bytes += one.counted_bytes();
+        } else if (error != -ENOENT) {  // which says that another process has removed it since the scan
+            problems.push_back({one.file, "cannot be removed: " + util::describe_error(error)});
         }
     }
+    keeper->removed(bytes);
     return removed;
+}
+
+bool Cache::State::remove_if_same(const StoredFile& stored) {
+    if (!cache::remove_if_same(files, stored.file, stored.status)) return false;
+    keeper->removed(stored.counted_bytes());
+    return true;
 }
 
 bool Cache::contains(const std::string& key) const {
@@ -402,6 +431,15 @@ bool Cache::contains(const std::string& key) const {
     return std::any_of(roots.begin(), roots.end(), [&](const std::filesystem::path& root) {
         return state_->files.status(entry_file(root, key), status) == 0;
     });
+}
+
+std::uint64_t Cache::clear_records() {
+    if (!state_->writable) return 0;
+    Contents contents = scan(state_->files, *state_->writable, Walk::Over::records);
+    std::uint64_t removed = state_->remove(contents.records, contents.unreadable);
+    removed += state_->remove(contents.bundles, contents.unreadable);
+    require_none(contents.unreadable);
+    return removed;
 }
 
 void Cache::with_lock(const std::string& key, const std::function<void()>& work,
@@ -436,37 +474,73 @@ std::vector<CacheLayer> Cache::layers() const {
 CacheUsage Cache::usage() const {
     CacheUsage usage;
     if (!state_->writable) return usage;
-    for (const StoredFile& entry : scan(state_->files, *state_->writable).entries) {
-        ++usage.entries;
+    Contents contents = scan(state_->files, *state_->writable);
+    usage.entries = contents.entries.size();
+    usage.records = contents.records.size();
+    usage.bundles = contents.bundles.size();
+    for (const StoredFile& entry : contents.entries) {
         usage.bytes += entry.status.size;
+        const std::int64_t used = entry.status.modified;
+        usage.oldest = usage.oldest == 0 ? used : std::min(usage.oldest, used);
+        usage.newest = std::max(usage.newest, used);
     }
+    for (const StoredFile& record : contents.records) usage.record_bytes += record.status.size;
+    usage.unreadable = std::move(contents.unreadable);
     return usage;
 }
 
-std::vector<CacheEntryInfo> Cache::list(const std::string& prefix) const {
-    return list_entries(state_->files, state_->roots(), prefix);
+std::vector<CacheEntryInfo> Cache::list(const std::string& prefix, std::vector<CacheProblem>* unreadable) const {
+    std::vector<CacheProblem> ignored;
+    return list_entries(state_->files, state_->roots(), prefix, unreadable != nullptr ? *unreadable : ignored);
 }
 
 CacheEntryInfo Cache::inspect(const std::string& prefix) const {
     return find_entry(state_->files, state_->roots(), prefix);
 }
 
-std::vector<CacheProblem> Cache::verify() const {
-    std::vector<CacheProblem> problems;
+std::vector<UnsoundFile> Cache::verify() const {
+    std::vector<UnsoundFile> all;
     for (const std::filesystem::path& root : state_->roots()) {
-        for (CacheProblem& problem : find_problems(state_->files, root, state_->trusted_in(root))) {
-            problems.push_back(std::move(problem));
+        for (UnsoundFile& one : find_problems(state_->files, root, state_->trusted_in(root))) {
+            one.writable = root == state_->writable;
+            all.push_back(std::move(one));
         }
     }
-    return problems;
+    return all;
+}
+
+bool Cache::remove(const StoredFile& stored) { return stored.writable && state_->remove_if_same(stored); }
+
+PruneReport Cache::prune(const PruneOptions& options) {
+    if (!state_->writable) return {};
+    PruneReport report = cache::prune(state_->files, *state_->writable, options, state_->keeper->now());
+    if (!options.dry_run) state_->keeper->removed(report.removed_bytes);
+    require_none(report.problems);
+    return report;
+}
+
+UseCounts Cache::use_counts() const { return state_->writable ? sum(state_->files, *state_->writable) : UseCounts(); }
+
+void Cache::count_use(std::uint64_t hits, std::uint64_t misses) {
+    state_->hits += hits;
+    state_->misses += misses;
+}
+
+void Cache::zero_use_counts() {
+    if (!state_->writable) return;
+    const std::filesystem::path file = use_counts_file(*state_->writable);
+    const int error = state_->files.remove(file);
+    if (error != 0 && error != -ENOENT && error != -ENOTDIR) {
+        throw Error(ErrorCode::io,
+                    fmt::format("cache: {}: cannot be removed: {}", file.string(), util::describe_error(error)));
+    }
 }
 
 std::uint64_t Cache::clear() {
-    std::uint64_t removed = 0;
-    if (!state_->writable) return removed;
-    for (const StoredFile& entry : scan(state_->files, *state_->writable).entries) {
-        if (state_->files.remove(entry.file) == 0) ++removed;
-    }
+    if (!state_->writable) return 0;
+    Contents contents = scan(state_->files, *state_->writable);
+    const std::uint64_t removed = state_->remove(contents.entries, contents.unreadable);
+    require_none(contents.unreadable);
     return removed;
 }
 

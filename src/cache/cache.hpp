@@ -3,6 +3,8 @@
 
 #include "cache/entry.hpp"
 #include "cache/layer.hpp"
+#include "cache/prune.hpp"
+#include "cache/use_counts.hpp"
 
 #include <smlora/cache.hpp>
 
@@ -43,11 +45,18 @@ struct CacheOptions {
 
 struct CacheUsage {
     std::uint64_t entries = 0;  ///< kernels
-    std::uint64_t bytes = 0;
+    std::uint64_t bytes = 0;    ///< in kernels
+    std::int64_t oldest = 0;    ///< when the kernel unused for longest was used last, in nanoseconds since 1970
+    std::int64_t newest = 0;    ///< when the one used last was
+    std::uint64_t records = 0;
+    std::uint64_t bundles = 0;
+    std::uint64_t record_bytes = 0;        ///< in records; with `bytes`, what the limit is for
+    std::vector<CacheProblem> unreadable;  ///< not counted
 };
 
-/// Thread-safe and process-safe. Nothing here throws for a damaged or unusable cache except the constructor, and that
-/// only for folders that others may write to; everything else is a miss and at most one warning.
+/// Thread-safe and process-safe. Nothing here throws for a damaged or unusable cache except the constructor, for
+/// folders that others may write to, and what looks after the cache rather than uses it, where it says so; everything
+/// else is a miss and at most one warning.
 class Cache {
  public:
     /// Makes no folder: that is left to the first store. Throws Error{io}, with the command that helps, for a root
@@ -98,10 +107,11 @@ class Cache {
     void reject_record(const RecordText& record, const std::string& why);
 
     /// Every record and every bundle: of each layer, in the order in which they are consulted, its records by folder
-    /// and key and then its bundles. Unreadable ones are passed over.
-    [[nodiscard]] std::vector<RecordText> list_records() const;
+    /// and key and then its bundles. Unreadable ones are passed over; `unreadable` is told of folders.
+    [[nodiscard]] std::vector<RecordText> list_records(std::vector<CacheProblem>* unreadable = nullptr) const;
 
-    /// Removes the records and bundles of the writable layer; returns how many.
+    /// Removes the records and bundles of the writable layer; returns how many. Throws Error{io}, with the rest
+    /// removed, for what cannot be read or removed.
     std::uint64_t clear_records();
 
     [[nodiscard]] std::vector<CacheLayer> layers() const;
@@ -111,14 +121,28 @@ class Cache {
     [[nodiscard]] std::uint64_t rejected() const noexcept;  ///< unsound entries met since construction
     /// What the writable layer holds, by the names and sizes of its files.
     [[nodiscard]] CacheUsage usage() const;
-    /// Sound entries of all layers, newest first, whose keys begin with `prefix`.
-    [[nodiscard]] std::vector<CacheEntryInfo> list(const std::string& prefix = {}) const;
+    /// Sound entries of all layers, newest first, whose keys begin with `prefix`. `unreadable` is told of folders that
+    /// cannot be read.
+    [[nodiscard]] std::vector<CacheEntryInfo> list(const std::string& prefix = {},
+                                                   std::vector<CacheProblem>* unreadable = nullptr) const;
     /// The entry whose key is or begins with `prefix`, from the first layer that has it. Throws
-    /// Error{invalid_argument} when no key or more than one does.
+    /// Error{invalid_argument} when no key or more than one does, Error{io} when none does and a folder cannot be read.
     [[nodiscard]] CacheEntryInfo inspect(const std::string& prefix) const;
-    /// The unsound entries of all layers.
-    [[nodiscard]] std::vector<CacheProblem> verify() const;
-    /// Removes the kernels of the writable layer; returns how many.
+    /// The unsound entries of all layers, and what cannot be read.
+    [[nodiscard]] std::vector<UnsoundFile> verify() const;
+    /// Removes a file of the writable layer unless it has been replaced since it was looked at; whether it is gone.
+    bool remove(const StoredFile& stored);
+    /// Removes kernels of the writable layer, see prune.hpp. Throws Error{io}, with the rest removed, for what cannot
+    /// be read or removed.
+    PruneReport prune(const PruneOptions& options);
+    /// What processes did with the writable layer, as far as they have ended, see use_counts.hpp.
+    [[nodiscard]] UseCounts use_counts() const;
+    /// Adds to it, when this cache is destroyed.
+    void count_use(std::uint64_t hits, std::uint64_t misses);
+    /// Begins to count anew. Throws Error{io} when that cannot be done.
+    void zero_use_counts();
+    /// Removes the kernels of the writable layer; returns how many. Throws Error{io}, with the rest removed, for what
+    /// cannot be read or removed.
     std::uint64_t clear();
 
  private:

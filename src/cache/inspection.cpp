@@ -1,6 +1,7 @@
 #include "cache/inspection.hpp"
 
 #include "cache/layer.hpp"
+#include "cache/trust.hpp"
 
 #include <smlora/error.hpp>
 
@@ -48,10 +49,13 @@ CacheEntryInfo describe(const StoredFile& stored, const KernelEntry& entry) {
 
 }  // namespace
 
-std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Roots& roots, const std::string& prefix) {
+std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Roots& roots, const std::string& prefix,
+                                         std::vector<CacheProblem>& unreadable) {
     std::vector<std::pair<std::int64_t, CacheEntryInfo>> found;
     for (const std::filesystem::path& root : roots) {
-        for (const StoredFile& stored : scan(files, root).entries) {
+        const Contents contents = scan(files, root);
+        unreadable.insert(unreadable.end(), contents.unreadable.begin(), contents.unreadable.end());
+        for (const StoredFile& stored : contents.entries) {
             if (!stored.key.starts_with(prefix)) continue;
             const Reading reading = read_entry(files, root, stored.key);
             if (reading.entry) found.emplace_back(reading.status.modified, describe(stored, *reading.entry));
@@ -73,14 +77,16 @@ CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std
                     fmt::format("key: expected 1 to 32 lower-case hexadecimal digits, got \"{}\"", prefix));
     }
     std::vector<CacheEntryInfo> found;
+    std::vector<CacheProblem> unreadable;
     for (const std::filesystem::path& root : roots) {
-        for (CacheEntryInfo& info : list_entries(files, {root}, prefix)) {
+        for (CacheEntryInfo& info : list_entries(files, {root}, prefix, unreadable)) {
             const auto same = [&info](const CacheEntryInfo& other) { return other.key == info.key; };
             // The same key further down is hidden by the one above, here as in use.
             if (std::none_of(found.begin(), found.end(), same)) found.push_back(std::move(info));
         }
     }
     if (found.empty()) {
+        require_none(unreadable);
         throw Error(ErrorCode::invalid_argument,
                     fmt::format("key: no sound entry of the cache has a key that begins with \"{}\"", prefix));
     }
@@ -93,22 +99,34 @@ CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std
     return std::move(found.front());
 }
 
-std::vector<CacheProblem> find_problems(util::FileSystem& files, const std::filesystem::path& root,
-                                        const Writers& trusted) {
-    std::vector<CacheProblem> problems;
+std::vector<UnsoundFile> find_problems(util::FileSystem& files, const std::filesystem::path& root,
+                                       const Writers& trusted) {
+    std::vector<UnsoundFile> problems;
+    const auto add = [&](const StoredFile& stored, const std::string& why, bool useless) {
+        if (!why.empty()) problems.push_back({stored, why, useless});
+    };
     const Contents contents = scan(files, root);
+    for (const CacheProblem& problem : contents.unreadable) add({"", "", problem.file, {}}, problem.what, false);
     for (const StoredFile& stored : contents.entries) {
         const Reading reading = read_entry(files, root, stored.key);
-        if (!reading.why.empty()) problems.push_back({stored.file, reading.why});
+        // A file of somebody else, or one that others may write to, is of no use either.
+        add(stored, reading.why, reading.bad_content || refusal_of_file(stored.status));
     }
     for (const auto* list : {&contents.records, &contents.bundles}) {
         for (StoredFile stored : *list) {
             stored.trusted = trusted;
             const RecordReading reading = read_record(files, stored);
-            if (!reading.why.empty()) problems.push_back({stored.file, reading.why});
+            add(stored, reading.why, reading.refused);
         }
     }
     return problems;
+}
+
+void require_none(const std::vector<CacheProblem>& problems) {
+    if (problems.empty()) return;
+    const std::string more = problems.size() == 1 ? "" : fmt::format(" (and {} more)", problems.size() - 1);
+    throw Error(ErrorCode::io,
+                fmt::format("cache: {}: {}{}", problems.front().file.string(), problems.front().what, more));
 }
 
 }  // namespace smlora::cache

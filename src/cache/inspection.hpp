@@ -1,6 +1,7 @@
 // Looking into the cache rather than using it: nothing is touched, counted or removed.
 #pragma once
 
+#include "cache/layer.hpp"
 #include "cache/trust.hpp"
 #include "util/file_system.hpp"
 
@@ -16,13 +17,17 @@ using Roots = std::vector<std::filesystem::path>;  ///< in the order in which th
 
 /// See Cache::list.
 [[nodiscard]] std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Roots& roots,
-                                                       const std::string& prefix);
+                                                       const std::string& prefix,
+                                                       std::vector<CacheProblem>& unreadable);
 
 /// See Cache::inspect.
 [[nodiscard]] CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std::string& prefix);
 
 /// See Cache::verify. Those that are trusted may have written the records of this layer.
-[[nodiscard]] std::vector<CacheProblem> find_problems(util::FileSystem& files, const std::filesystem::path& root,
-                                                      const Writers& trusted);
+[[nodiscard]] std::vector<UnsoundFile> find_problems(util::FileSystem& files, const std::filesystem::path& root,
+                                                     const Writers& trusted);
+
+/// Throws Error{io} that names the first of `problems` and says how many more there are.
+void require_none(const std::vector<CacheProblem>& problems);
 
 }  // namespace smlora::cache

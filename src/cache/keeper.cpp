@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace smlora::cache {
@@ -36,8 +37,8 @@ constexpr std::chrono::seconds count_lifetime{1};
 }  // namespace
 
 Keeper::Keeper(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
-               util::Logger& log)
-    : files_(files), root_(std::move(root)), limit_(limit), clock_(clock), log_(log) {}
+               util::Logger& log, std::atomic<std::uint64_t>& evictions)
+    : files_(files), root_(std::move(root)), limit_(limit), clock_(clock), log_(log), evictions_(evictions) {}
 
 Keeper::~Keeper() {
     stop_ = true;
@@ -51,6 +52,7 @@ bool Keeper::is_due(std::optional<std::uint64_t> count) const {
 }
 
 void Keeper::report(const Upkeep& done) const {
+    evictions_ += done.report().evicted;
     if (done.report().evicted + done.report().swept == 0) return;
     log_.debug(fmt::format("cache {}: {} bytes; evicted {} files, removed {} temporary files", root_.string(),
                            done.report().bytes, done.report().evicted, done.report().swept));
@@ -113,12 +115,32 @@ void Keeper::stored(const std::filesystem::path& file, std::uint64_t bytes) {
     if (upkeep->run([end] { return steady_clock::now() >= end; })) return report(*upkeep);
     running_ = true;
     const bool begun = thread_.begin([this, rest = std::move(upkeep)]() mutable {
-        if (rest->run([this] { return stop_.load(); })) report(*rest);
+        static_cast<void>(rest->run([this] { return stop_.load(); }));
+        report(*rest);
         rest.reset();
         running_ = false;
     });
     // Without a thread the next store starts the upkeep again.
     if (!begun) running_ = false;
+}
+
+void Keeper::removed(std::uint64_t bytes) {
+    if (bytes == 0) return;
+    static_cast<void>(change_count(files_, root_, clock_, [bytes](std::uint64_t before) {
+        return before >= uncounted ? before : before - std::min(before, bytes);
+    }));
+}
+
+void Keeper::finish() {
+    const std::lock_guard lock(mutex_);
+    thread_.finish();
+}
+
+std::int64_t Keeper::now() {
+    if (!clock_.is_known()) {
+        static_cast<void>(change_count(files_, root_, clock_, [](std::uint64_t count) { return count; }));
+    }
+    return clock_.now();
 }
 
 }  // namespace smlora::cache

@@ -24,8 +24,9 @@ namespace smlora::cache {
 /// some ten milliseconds on it; what is not done by then goes on in a thread. Thread-safe.
 class Keeper {
  public:
+    /// Adds to `evictions` how many kernels and records it has evicted.
     Keeper(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
-           util::Logger& log);
+           util::Logger& log, std::atomic<std::uint64_t>& evictions);
     /// Ends an upkeep that is going on: another process begins it anew.
     ~Keeper();
     Keeper(const Keeper&) = delete;
@@ -38,6 +39,12 @@ class Keeper {
     void wait_for_room() const;
     /// After a store, of a kernel or record.
     void stored(const std::filesystem::path& file, std::uint64_t bytes);
+    /// After kernels and records of so many bytes were removed.
+    void removed(std::uint64_t bytes);
+    /// Waits for the upkeep that is going on in this process.
+    void finish();
+    /// The file server's time, which a write tells if it is not known yet.
+    [[nodiscard]] std::int64_t now();
 
  private:
     /// Whether entries may be evicted soon, so that it matters which were used.
@@ -50,6 +57,7 @@ class Keeper {
     const std::uint64_t limit_;
     FileClock& clock_;
     util::Logger& log_;
+    std::atomic<std::uint64_t>& evictions_;
     std::atomic<std::uint64_t> uncounted_bytes_{0};  ///< stored since the last upkeep where no count can be kept
     std::atomic<bool> ahead_{false};                 ///< the last store left more than the limit
     std::atomic<bool> filling_{true};

@@ -43,14 +43,12 @@ std::string record_key(std::string_view name) {
     return is_key(name) ? std::string(name) : std::string();
 }
 
-void add(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
-    if (files.status(found.file, found.status) == 0) list.push_back(std::move(found));
-}
+bool is_missing(int error) { return error == -ENOENT || error == -ENOTDIR; }
 
 /// Unless there is no such file: one that cannot be looked at may be readable again later.
 void add_unless_missing(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
     const int error = files.status(found.file, found.status);
-    if (error != -ENOENT && error != -ENOTDIR) list.push_back(std::move(found));
+    if (!is_missing(error)) list.push_back(std::move(found));
 }
 
 bool has_key(const KernelEntry& entry, const std::string& key) {
@@ -102,6 +100,8 @@ std::filesystem::path upkeep_file(const std::filesystem::path& root) { return ve
 
 std::filesystem::path compilers_file(const std::filesystem::path& root) { return version_folder(root) / "compilers"; }
 
+std::filesystem::path use_counts_file(const std::filesystem::path& root) { return version_folder(root) / "uses"; }
+
 std::string encode_for(const std::string& key, const KernelEntry& entry) {
     KernelEntry stored = entry;
     stored.metadata[key_field] = key;
@@ -112,7 +112,7 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
     Reading reading;
     std::string bytes;
     const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status);
-    if (error == -ENOENT || error == -ENOTDIR) return reading;
+    if (is_missing(error)) return reading;
     if (error == -EINVAL || error == -EFBIG) {
         reading.why = error == -EFBIG ? fmt::format("{} bytes, more than any kernel has", reading.status.size)
                                       : "it is not a regular file";
@@ -167,22 +167,25 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     RecordReading reading;
     RecordText record{stored, {}};
     const int error = util::read_file(files, record.file, largest_record, record.text, record.status);
-    if (error == -ENOENT || error == -ENOTDIR) return reading;
+    if (is_missing(error)) return reading;
     if (error == -EINVAL) {
         reading.why = "it is not a regular file";
+        reading.refused = true;
     } else if (error != 0) {
         reading.why = "it cannot be read: " + util::describe_error(error);
     } else if (const auto refusal = refusal_of_file(record.status, record.trusted)) {
         reading.why = *refusal;
+        reading.refused = true;
     } else {
         reading.record = std::move(record);
     }
     return reading;
 }
 
-Walk::Walk(util::FileSystem& files, const std::filesystem::path& root) : files_(files) {
-    folders_.push_back({Folder::Kind::version, version_folder(root)});
+Walk::Walk(util::FileSystem& files, const std::filesystem::path& root, Over over) : files_(files) {
     folders_.push_back({Folder::Kind::tuning, tuning_folder(root)});
+    if (over == Over::records) return;
+    folders_.push_back({Folder::Kind::version, version_folder(root)});
     folders_.push_back({Folder::Kind::kernels, kernels_folder(root)});
 }
 
@@ -190,7 +193,7 @@ bool Walk::step() {
     if (!found_.empty()) {
         auto [list, file] = std::move(found_.back());
         found_.pop_back();
-        add(files_, std::move(file), contents.*list);
+        look_at(std::move(file), list);
         return true;
     }
     if (folders_.empty()) return false;
@@ -202,8 +205,20 @@ bool Walk::step() {
 
 void Walk::list(const Folder& folder) {
     std::vector<std::string> names;
-    static_cast<void>(files_.list(folder.path, names));
+    const int error = files_.list(folder.path, names);
+    if (error != 0 && !is_missing(error)) {
+        contents.unreadable.push_back({folder.path, "cannot be read: " + util::describe_error(error)});
+    }
     for (const std::string& name : names) find(folder, name);
+}
+
+void Walk::look_at(StoredFile file, List list) {
+    const int error = files_.status(file.file, file.status);
+    if (error == 0) {
+        (contents.*list).push_back(std::move(file));
+    } else if (!is_missing(error)) {
+        contents.unreadable.push_back({file.file, "cannot be looked at: " + util::describe_error(error)});
+    }
 }
 
 void Walk::find(const Folder& folder, const std::string& name) {
@@ -238,8 +253,8 @@ void Walk::find(const Folder& folder, const std::string& name) {
     }
 }
 
-Contents scan(util::FileSystem& files, const std::filesystem::path& root) {
-    Walk walk(files, root);
+Contents scan(util::FileSystem& files, const std::filesystem::path& root, Walk::Over over) {
+    Walk walk(files, root, over);
     while (walk.step()) {
     }
     return std::move(walk.contents);

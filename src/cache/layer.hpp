@@ -5,6 +5,7 @@
 //                                   the bytes that the layer holds, see byte_count.hpp
 //   v1/compilers                    which compiler a library is, see jit/compiler_memo.hpp
 //   v1/upkeep                       its time of modification is that of the last sweep and eviction
+//   v1/uses                         what processes did with the folder, see use_counts.hpp
 //   v1/kernels/ab/ab01..ef          the entry of a key (32 hexadecimal digits), see entry.hpp; it is used last at its
 //                                   time of modification, give or take an hour, or a second where the layer is
 //                                   more than half full
@@ -16,6 +17,8 @@
 #include "cache/entry.hpp"
 #include "cache/trust.hpp"
 #include "util/file_system.hpp"
+
+#include <smlora/cache.hpp>
 
 #include <cstdint>
 #include <filesystem>
@@ -52,6 +55,7 @@ inline constexpr std::int64_t upkeep_offset = count_offset + 1;
 [[nodiscard]] std::filesystem::path lock_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path upkeep_file(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path compilers_file(const std::filesystem::path& root);
+[[nodiscard]] std::filesystem::path use_counts_file(const std::filesystem::path& root);
 
 /// The entry as it is stored, with the key in its metadata: a sound file under another key's name is found out.
 [[nodiscard]] std::string encode_for(const std::string& key, const KernelEntry& entry);
@@ -72,6 +76,9 @@ struct StoredFile {
     util::FileStatus status;
     bool writable = false;  ///< in the writable layer, where the cache says so
     Writers trusted{};      ///< with a record or bundle, where the cache says so
+
+    /// What it adds to the bytes that the layer holds, see byte_count.hpp: bundles are left out.
+    [[nodiscard]] std::uint64_t counted_bytes() const { return key.empty() ? 0 : status.size; }
 };
 
 /// A tuning record or bundle as it is stored; what it says is its readers' affair.
@@ -81,9 +88,16 @@ struct RecordText : StoredFile {
     [[nodiscard]] bool is_bundle() const { return key.empty(); }
 };
 
+/// What cannot be used, and why.
+struct UnsoundFile : StoredFile {
+    std::string why;
+    bool useless = false;  ///< to everyone, so that it may be removed; else it may be readable again later
+};
+
 struct RecordReading {
     std::optional<RecordText> record;
-    std::string why;  ///< why there is none; empty when there is no file
+    std::string why;       ///< why there is none; empty when there is no file
+    bool refused = false;  ///< it was looked at and may not be used
 };
 
 /// The record of `key` in `folder`, if there is one, and the bundle of `folder`, if there is one. Reads neither.
@@ -103,12 +117,15 @@ struct Contents {
     std::vector<StoredFile> records;  ///< likewise
     std::vector<StoredFile> bundles;  ///< likewise
     std::vector<StoredFile> temporaries;
+    std::vector<CacheProblem> unreadable;  ///< folders that cannot be read and files that cannot be looked at
 };
 
 /// Goes through a layer step by step, for those who may not take long at a time.
 class Walk {
  public:
-    Walk(util::FileSystem& files, const std::filesystem::path& root);
+    enum class Over { everything, records };
+
+    Walk(util::FileSystem& files, const std::filesystem::path& root, Over over = Over::everything);
 
     /// Lists one folder or looks at one file; false when nothing is left.
     bool step();
@@ -124,15 +141,17 @@ class Walk {
 
     void list(const Folder& folder);
     void find(const Folder& folder, const std::string& name);
+    void look_at(StoredFile file, List list);
 
     util::FileSystem& files_;
     std::vector<Folder> folders_;
     std::vector<std::pair<List, StoredFile>> found_;  ///< not looked at yet
 };
 
-/// Every kernel, record, bundle and temporary file. What is none of them, and what cannot be read or vanishes
-/// meanwhile, is passed over.
-[[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root);
+/// Every kernel, record, bundle and temporary file. What is none of them, is not there or vanishes meanwhile is passed
+/// over.
+[[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root,
+                            Walk::Over over = Walk::Over::everything);
 
 /// Removes a file that was seen with `status`, unless it has been replaced or touched since. Between the look and the
 /// removal another process may still publish a sound one, which is then lost: it costs a compile, never a wrong kernel.

@@ -93,6 +93,8 @@ const char* smlora_status_name(smlora_status status) {
             return "internal";
         case SMLORA_OUT_OF_MEMORY:
             return "out_of_memory";
+        case SMLORA_JIT_OFF:
+            return "jit_off";
         case SMLORA_FORKED:
             return "forked";
         default:

@@ -26,6 +26,8 @@ json layer_object(const CacheLayer& layer) {
     return {{"root", layer.root.string()}, {"writable", layer.writable}, {"exists", layer.exists}};
 }
 
+json problem_object(const CacheProblem& problem) { return {{"file", problem.file.string()}, {"what", problem.what}}; }
+
 json entry_object(const CacheEntryInfo& entry) {
     return {{"key", entry.key},
             {"file", entry.file.string()},
@@ -77,7 +79,8 @@ std::string to_json(const CacheStats& stats) {
                     {"memory_hits", stats.memory_hits},
                     {"disk_hits", stats.disk_hits},
                     {"compiles", stats.compiles},
-                    {"rejected", stats.rejected}});
+                    {"rejected", stats.rejected},
+                    {"unreadable", array_of(stats.unreadable, problem_object)}});
 }
 
 std::string to_json(const std::vector<CacheEntryInfo>& entries) {
@@ -91,9 +94,7 @@ std::string to_json(const CacheEntryInfo& entry) {
 }
 
 std::string to_json(const std::vector<CacheProblem>& problems) {
-    return text_of({{"problems", array_of(problems, [](const CacheProblem& problem) {
-                         return json{{"file", problem.file.string()}, {"what", problem.what}};
-                     })}});
+    return text_of({{"problems", array_of(problems, problem_object)}});
 }
 
 std::string to_json(const PrewarmReport& report) {

@@ -1,6 +1,11 @@
 #include "engine/cuda_call.hpp"
 
 #include "gpu/driver.hpp"
+#include "plan/prewarm_command.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
 
 #include <vector>
 
@@ -29,7 +34,13 @@ plan::Plan CudaCall::make_plan(const Problem& problem, const plan::Request& requ
                                       ? engine_.chooser->known(plain, plainly, facts())
                                       : engine_.chooser->choose(plain, plainly, facts(), *rows, stream());
     plan::Plan plan = plan::make_plan(problem, request, facts(), choices);
-    load(plan, capturing);
+    try {
+        load(plan, capturing);
+    } catch (const Error& error) {
+        if (error.code() != ErrorCode::jit_off) throw;
+        throw Error(ErrorCode::jit_off, fmt::format("{}: `{}`", error.what(),
+                                                    plan::prewarm_command(problem, request, facts().arch.name())));
+    }
     return plan;
 }
 

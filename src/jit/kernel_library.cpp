@@ -126,14 +126,15 @@ CompileResult result_of(const StoredKernel& kernel) {
 }  // namespace
 
 struct KernelLibrary::State {
-    State(cache::Cache& cache, util::Logger& logger, NvrtcAccess access)
-        : log(logger), store(cache, logger, counters, std::move(access)) {}
+    State(cache::Cache& cache_, util::Logger& logger, NvrtcAccess access)
+        : cache(cache_), log(logger), store(cache, logger, counters, std::move(access)) {}
 
     /// The kernel if it is loaded. Counts; throws Error{not_ready} for one that is not while the stream captures.
     const gpu::LoadedKernel* ready(const KernelReference& kernel, bool stream_capturing);
     const gpu::LoadedKernel* find(const KernelReference& kernel);
     const gpu::LoadedKernel& load(const KernelReference& kernel, std::shared_ptr<const StoredKernel> stored);
 
+    cache::Cache& cache;
     util::Logger& log;
     LibraryCounters counters;
     KernelStore store;
@@ -215,7 +216,7 @@ KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log)
 KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log, NvrtcAccess access)
     : state_(std::make_unique<State>(cache, log, std::move(access))) {}
 
-KernelLibrary::~KernelLibrary() = default;
+KernelLibrary::~KernelLibrary() { state_->cache.count_use(state_->counters.disk_hits, state_->counters.compiles); }
 
 const gpu::LoadedKernel& KernelLibrary::get(const KernelSpec& spec, const gpu::Arch& arch, bool stream_capturing) {
     const KernelReference kernel{spec, arch, current_context_id()};

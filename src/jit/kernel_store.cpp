@@ -1,6 +1,7 @@
 #include "jit/kernel_store.hpp"
 
 #include "jit/entry_metadata.hpp"
+#include "util/environment.hpp"
 
 #include <smlora/error.hpp>
 
@@ -26,6 +27,15 @@ CompilerIdentity identity_for(const cache::Cache& cache, NvrtcAccess access) {
     return {cache.files(), std::move(roots), std::move(writable), std::move(access)};
 }
 
+/// Throws Error{invalid_argument} for a value that is neither.
+bool compiling_is_allowed() {
+    const std::string value = util::environment("SMLORA_JIT").value_or("on");
+    if (value != "on" && value != "off") {
+        throw Error(ErrorCode::invalid_argument, fmt::format("SMLORA_JIT: expected on or off, got \"{}\"", value));
+    }
+    return value == "on";
+}
+
 }  // namespace
 
 KernelStore::KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters& counters, NvrtcAccess access)
@@ -33,7 +43,8 @@ KernelStore::KernelStore(cache::Cache& cache, util::Logger& log, LibraryCounters
       log_(log),
       counters_(counters),
       templates_(Templates::from_environment()),
-      compiler_(identity_for(cache, std::move(access))) {}
+      compiler_(identity_for(cache, std::move(access))),
+      may_compile_(compiling_is_allowed()) {}
 
 std::vector<CompilerVersion> KernelStore::compilers_to_look_for() {
     if (const std::optional<CompilerVersion> installed = compiler_.installed()) {
@@ -104,6 +115,15 @@ std::shared_ptr<const StoredKernel> KernelStore::obtain(const KernelSpec& spec, 
             return kernel;
         }
     }
+    if (!may_compile_) {
+        throw Error(ErrorCode::jit_off,
+                    fmt::format("kernel {} for {} {}, and SMLORA_JIT=off lets nothing be compiled; without that "
+                                "variable, `smlora-tune prewarm --arch {}` with the job's model and types makes it",
+                                readable(spec), arch.name(),
+                                use == Use::compiled_anew ? "is in the cache, but the driver refuses it"
+                                                          : "is in no layer of the cache",
+                                arch.name()));
+    }
     const std::optional<CompilerVersion> installed = compiler_.installed();
     if (!installed) {
         throw Error(ErrorCode::compile,
@@ -144,7 +164,9 @@ std::shared_ptr<const StoredKernel> KernelStore::compile(CompileRequest request,
         request = compile_request(request.spec, request.arch, nvrtc.version(), templates_);
     }
     const std::string key = cache_key(request);
-    return flights_.run(key, [&]() -> Shared {
+    bool joined = true;
+    const Shared made = flights_.run(key, [&]() -> Shared {
+        joined = false;
         if (use == Use::compiled_anew) {
             return compile_and_store(request, key, nvrtc);
         }
@@ -158,6 +180,11 @@ std::shared_ptr<const StoredKernel> KernelStore::compile(CompileRequest request,
         cache_.with_lock(key, load_or_compile, std::nullopt, [&] { return cache_.contains(key); });
         return kernel;
     });
+    if (!joined || made->found) return made;
+    // Another thread compiled it, and only that one tells so.
+    StoredKernel found = *made;
+    found.found = true;
+    return std::make_shared<const StoredKernel>(std::move(found));
 }
 
 std::shared_ptr<const StoredKernel> KernelStore::compile_and_store(const CompileRequest& request,

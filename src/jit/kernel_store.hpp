@@ -58,6 +58,7 @@ class KernelStore {
     LibraryCounters& counters_;
     Templates templates_;
     CompilerIdentity compiler_;
+    const bool may_compile_;  ///< unless SMLORA_JIT=off
     SingleFlight<StoredKernel> flights_;
 
     mutable std::mutex mutex_;

@@ -38,7 +38,9 @@ TuningPolicy tuning_policy_from_name(std::string_view text) {
 
 namespace tuning {
 
-TuningPolicy policy(std::optional<TuningPolicy> asked, std::string& complaint) {
+namespace {
+
+TuningPolicy wanted_policy(std::optional<TuningPolicy> asked, std::string& complaint) {
     if (asked) return *asked;
     const auto wanted = util::environment("SMLORA_TUNING");
     if (!wanted) return default_policy;
@@ -49,6 +51,15 @@ TuningPolicy policy(std::optional<TuningPolicy> asked, std::string& complaint) {
                                 name(default_policy));
         return default_policy;
     }
+}
+
+}  // namespace
+
+TuningPolicy policy(std::optional<TuningPolicy> asked, std::string& complaint) {
+    const TuningPolicy wanted = wanted_policy(asked, complaint);
+    // Measuring would compile candidates.
+    const bool may_compile = util::environment("SMLORA_JIT") != "off";
+    return wanted == TuningPolicy::first_use && !may_compile ? TuningPolicy::record_only : wanted;
 }
 
 }  // namespace tuning

@@ -20,8 +20,8 @@ int write_all(FileSystem& files, int descriptor, std::string_view bytes) {
     return 0;
 }
 
-int write_temporary(FileSystem& files, const std::filesystem::path& path, std::string_view bytes) {
-    OpenFile file(files, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+int write_temporary(FileSystem& files, const std::filesystem::path& path, std::string_view bytes, ::mode_t mode) {
+    OpenFile file(files, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
     if (file.error() != 0) return file.error();
     int error = write_all(files, file.descriptor(), bytes);
     if (error == 0) error = files.sync(file.descriptor());
@@ -66,9 +66,9 @@ int read_file(FileSystem& files, const std::filesystem::path& path, std::uint64_
     return 0;
 }
 
-int publish_file(FileSystem& files, const std::filesystem::path& target, std::string_view bytes) {
+int publish_file(FileSystem& files, const std::filesystem::path& target, std::string_view bytes, ::mode_t mode) {
     const std::filesystem::path temporary = temporary_beside(target);
-    int error = write_temporary(files, temporary, bytes);
+    int error = write_temporary(files, temporary, bytes, mode);
     // A file that was there already is somebody else's: it stays.
     if (error == -EEXIST) return error;
     if (error == 0) error = files.rename(temporary, target);

@@ -41,11 +41,12 @@ class OpenFile {
 /// Names of temporary files begin so; they lie beside the file that they were to become.
 inline constexpr std::string_view temporary_prefix = ".tmp-";
 
-/// Makes `target` hold `bytes`, with permissions 0600, or leaves it as it was: an exclusive temporary file in the same
-/// folder is written, synced and closed before it is renamed. Readers see the old file or the whole new one, also
-/// after a crash of the machine; the folder is not synced, so such a crash may bring the old one back. On failure the
-/// temporary file is removed, if that is still possible. Zero or a negated errno.
-[[nodiscard]] int publish_file(FileSystem& files, const std::filesystem::path& target, std::string_view bytes);
+/// Makes `target` hold `bytes`, with permissions `mode` less the umask, or leaves it as it was: an exclusive temporary
+/// file in the same folder is written, synced and closed before it is renamed. Readers see the old file or the whole
+/// new one, also after a crash of the machine; the folder is not synced, so such a crash may bring the old one back. On
+/// failure the temporary file is removed, if that is still possible. Zero or a negated errno.
+[[nodiscard]] int publish_file(FileSystem& files, const std::filesystem::path& target, std::string_view bytes,
+                               ::mode_t mode = 0600);
 
 /// Makes the folder and those above it that are missing, with permissions 0700. Zero also when it was there.
 [[nodiscard]] int make_folders(FileSystem& files, const std::filesystem::path& folder);

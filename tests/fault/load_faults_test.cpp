@@ -69,9 +69,7 @@ TEST_F(LoadFaults, ADiskWithoutAnythingIsAnEmptyCache) {
     EXPECT_FALSE(cache.load(sample_key(0)).has_value());
     EXPECT_FALSE(cache.store(sample_key(0), sample_entry(1)));
     EXPECT_TRUE(cache.list().empty());
-    EXPECT_TRUE(cache.verify().empty());
     EXPECT_EQ(cache.usage().entries, 0u);
-    EXPECT_EQ(cache.clear(), 0u);
     ASSERT_EQ(cache.layers().size(), 1u);
     EXPECT_FALSE(cache.layers()[0].exists);
     int runs = 0;

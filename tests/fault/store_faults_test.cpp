@@ -3,6 +3,7 @@
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
 #include "fault/fault_file_system.hpp"
+#include "support/errors.hpp"
 #include "unit/cache/fixtures.hpp"
 
 #include <smlora/error.hpp>
@@ -168,7 +169,8 @@ TEST_F(StoreFaults, AReadOnlyRootStillServes) {
     EXPECT_TRUE(cache.load(sample_key(0)).has_value());
     EXPECT_FALSE(cache.store(sample_key(1), sample_entry(1)));
     EXPECT_FALSE(cache.store(sample_key(2), sample_entry(2)));
-    EXPECT_EQ(cache.clear(), 0u);
+    EXPECT_EQ(test::message_of(ErrorCode::io, [&] { cache.clear(); }),
+              "cache: " + entry_file(root(), sample_key(0)).string() + ": cannot be removed: Read-only file system");
     EXPECT_EQ(cache.usage().entries, 1u);
     EXPECT_EQ(log.warnings().size(), 1u);
 }

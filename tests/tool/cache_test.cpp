@@ -29,7 +29,7 @@ TEST_F(Cache, OfANewUserIsEmpty) {
     EXPECT_EQ(inspect.exit_code, 1);
     EXPECT_NE(inspect.err.find("0123"), std::string::npos) << inspect.err;
     EXPECT_EQ(run({"cache", "inspect", "zzzz"}).exit_code, 2);
-    EXPECT_EQ(run({"cache", "clear"}).out, "0 kernels removed, 0 tuning records left\n");
+    EXPECT_EQ(run({"cache", "clear", "--yes"}).out, cache().string() + ": 0 kernels removed, 0 tuning records left\n");
 }
 
 TEST_F(Cache, MayHaveNoLimit) {
@@ -62,7 +62,7 @@ TEST_F(Cache, PrewarmCompilesTheActivationThatIsAskedFor) {
     const auto kernels_with = [&](const std::vector<std::string>& more) {
         std::vector<std::string> arguments{"prewarm", "--shape", "2,16,16,0,1", "--tokens", "8", "--arch", "sm_90a"};
         arguments.insert(arguments.end(), more.begin(), more.end());
-        EXPECT_EQ(run({"cache", "clear"}).exit_code, 0);
+        EXPECT_EQ(run({"cache", "clear", "--yes"}).exit_code, 0);
         EXPECT_EQ(run(arguments).exit_code, 0);
         int found = 0;
         const nlohmann::json entries = run({"cache", "list", "--json"}).json()["entries"];
@@ -156,7 +156,7 @@ TEST_F(Cache, HoldsWhatPrewarmCompiledUntilItIsCleared) {
     });
     EXPECT_EQ(activations, 3) << list;
 
-    EXPECT_EQ(run({"cache", "clear", "--json"}).json()["removed"], made["kernels"]);
+    EXPECT_EQ(run({"cache", "clear", "--yes", "--json"}).json()["removed"], made["kernels"]);
     EXPECT_EQ(run({"cache", "stats", "--json"}).json()["entries"], 0);
 }
 

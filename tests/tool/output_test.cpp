@@ -32,7 +32,10 @@ std::vector<std::vector<std::string>> commands(const std::string& folder) {
             {"cache", "stats"},
             {"cache", "list"},
             {"cache", "verify"},
-            {"cache", "clear"},
+            {"cache", "prune", "--max-size", "1K"},
+            {"cache", "clear", "--dry-run"},
+            {"cache", "clear", "--yes"},
+            {"models"},
             {"export", archive},
             {"import", archive}};
 }

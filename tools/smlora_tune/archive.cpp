@@ -99,18 +99,11 @@ std::map<std::string, nlohmann::json> parse_manifest(const std::string& text, co
     return files;
 }
 
-/// A file that is removed at the end of the scope unless it was renamed by then.
-struct PartialFile {
-    explicit PartialFile(std::filesystem::path path_) : path(std::move(path_)) {}
-    ~PartialFile() {
-        std::error_code ignored;
-        std::filesystem::remove(path, ignored);
-    }
-    PartialFile(const PartialFile&) = delete;
-    PartialFile& operator=(const PartialFile&) = delete;
-
-    const std::filesystem::path path;
-};
+/// As libarchive calls what writes for it.
+::la_ssize_t append_to(::archive*, void* text, const void* bytes, std::size_t size) {
+    static_cast<std::string*>(text)->append(static_cast<const char*>(bytes), size);
+    return static_cast<::la_ssize_t>(size);
+}
 
 }  // namespace
 
@@ -144,22 +137,19 @@ MemberName parse_member_path(const std::filesystem::path& file, const std::strin
     return name;
 }
 
-void write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members) {
+std::uint64_t write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members) {
     nlohmann::json manifest{{"format", archive_format}, {"files", nlohmann::json::array()}};
     for (const ArchiveMember& member : members) manifest["files"].push_back(describe(member));
 
-    require_plain_target("archive", file);
-    std::error_code error;
-    const std::filesystem::path temporary = file.string() + ".part";
+    std::string text;
     const std::unique_ptr<::archive, FreeWriter> a(::archive_write_new());
     // Without the time of writing: the same cache gives the same file.
     if (::archive_write_add_filter_gzip(a.get()) != ARCHIVE_OK ||
         ::archive_write_set_filter_option(a.get(), "gzip", "timestamp", nullptr) != ARCHIVE_OK ||
         ::archive_write_set_format_ustar(a.get()) != ARCHIVE_OK ||
-        ::archive_write_open_filename(a.get(), temporary.c_str()) != ARCHIVE_OK) {
+        ::archive_write_open(a.get(), &text, nullptr, append_to, nullptr) != ARCHIVE_OK) {
         fail(file, reason(a.get()));
     }
-    const PartialFile part(temporary);
     const auto add = [&](const ArchiveMember& member) {
         const std::unique_ptr<::archive_entry, FreeEntry> entry(::archive_entry_new());
         ::archive_entry_set_pathname(entry.get(), member.path.c_str());
@@ -176,8 +166,8 @@ void write_archive(const std::filesystem::path& file, const std::vector<ArchiveM
     add({manifest_path, manifest.dump(1) + "\n"});
     for (const ArchiveMember& member : members) add(member);
     if (::archive_write_close(a.get()) != ARCHIVE_OK) fail(file, reason(a.get()));
-    std::filesystem::rename(part.path, file, error);
-    if (error) fail(file, error.message());
+    publish("archive", file, text);
+    return text.size();
 }
 
 std::vector<ArchiveMember> read_archive(const std::filesystem::path& file) {

@@ -8,6 +8,7 @@
 // and of nothing else, so that it can be looked into with the usual tools.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -19,8 +20,9 @@ struct ArchiveMember {
     std::string bytes;
 };
 
-/// Writes the members, in their order, beside the target first. Throws Error{io}; then nothing half-written stays.
-void write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members);
+/// Writes the members, in their order, beside the target first; returns the bytes of the file. Throws Error{io}; then
+/// nothing half-written stays.
+std::uint64_t write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members);
 
 /// Reads all of it. Throws Error{io} unless every member is a plain file with a path as above, is in the manifest with
 /// its size and hash, and nothing of the manifest is missing: a file that was changed, or made to leave the folder that

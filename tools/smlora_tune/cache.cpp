@@ -1,9 +1,10 @@
-// smlora-tune cache: what is in the cache, whether it is sound, making it smaller.
+// smlora-tune cache: what is in the cache, whether it is sound.
 #include <smlora/cache.hpp>
 
 #include "autotune/record_check.hpp"
+#include "cache/inspection.hpp"
 #include "engine/engine_impl.hpp"
-#include "smlora_tune/command.hpp"
+#include "smlora_tune/cache_command.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/output.hpp"
 #include "smlora_tune/table.hpp"
@@ -13,7 +14,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
+#include <optional>
+#include <set>
 
 namespace smlora::tool {
 namespace {
@@ -21,12 +25,14 @@ namespace {
 constexpr const char* footer = R"(Examples:
   smlora-tune cache stats
   smlora-tune cache inspect 3fb2c1
-  smlora-tune cache clear records)";
+  smlora-tune cache prune --older-than 30d --max-size 1G --dry-run
+  smlora-tune cache verify --repair
+  smlora-tune cache clear records --yes)";
 
 // What is printed of a key in lists: as long as git's short names, and like those enough to be unique.
 constexpr std::size_t short_key = 12;
 
-using Action = ExitCode (*)(const Engine&, const CommonOptions&, const std::string& key);
+using Action = ExitCode (*)(const Engine&, const CacheCommand&);
 
 nlohmann::ordered_json to_json(const CacheEntryInfo& entry) {
     return {{"key", entry.key},
@@ -41,28 +47,23 @@ nlohmann::ordered_json to_json(const CacheEntryInfo& entry) {
             {"file", entry.file.string()}};
 }
 
-ExitCode run_path(const Engine& engine, const CommonOptions& common, const std::string&) {
-    nlohmann::ordered_json document = json_document("cache path");
-    document["path"] = nullptr;
+std::optional<std::filesystem::path> find_writable_folder(const Engine& engine) {
     for (const CacheLayer& layer : cache_layers(engine)) {
-        if (layer.writable) document["path"] = layer.root.string();
+        if (layer.writable) return layer.root;
     }
-    if (common.json) {
-        print_json(document);
-        return ExitCode::ok;
-    }
-    if (document["path"].is_null())
-        throw std::runtime_error(
-            "no folder for the cache: expected --cache-dir, SMLORA_CACHE_DIR, XDG_CACHE_HOME or HOME");
-    print_results("{}\n", document["path"].get<std::string>());
-    return ExitCode::ok;
+    return std::nullopt;
 }
 
-/// Tuning records of the writable layer.
-std::size_t own_records(const Engine& engine) {
-    const std::vector<cache::RecordText> records = engine.impl().cache.list_records();
-    return static_cast<std::size_t>(std::count_if(
-        records.begin(), records.end(), [](const auto& record) { return record.writable && !record.is_bundle(); }));
+ExitCode run_path(const Engine& engine, const CacheCommand& command) {
+    if (!command.common.json) {
+        print_results("{}\n", writable_folder(engine).string());
+        return ExitCode::ok;
+    }
+    nlohmann::ordered_json document = json_document("cache path");
+    document["path"] = nullptr;
+    if (const auto folder = find_writable_folder(engine)) document["path"] = folder->string();
+    print_json(document);
+    return ExitCode::ok;
 }
 
 struct KnownBundle {
@@ -74,7 +75,10 @@ struct KnownBundle {
 /// The sound ones of all layers.
 std::vector<KnownBundle> bundles(const Engine& engine) {
     std::vector<KnownBundle> known;
-    for (const cache::RecordText& stored : engine.impl().cache.list_records()) {
+    std::vector<CacheProblem> unreadable;
+    const std::vector<cache::RecordText> records = engine.impl().cache.list_records(&unreadable);
+    cache::require_none(unreadable);
+    for (const cache::RecordText& stored : records) {
         if (!stored.is_bundle()) continue;
         std::string why;
         const std::optional<tuning::Bundle> bundle = tuning::Bundle::parse(stored.text, why);
@@ -83,59 +87,97 @@ std::vector<KnownBundle> bundles(const Engine& engine) {
     return known;
 }
 
-/// Kernels, records and bundles of all layers that are unsound.
-std::vector<CacheProblem> unsound(const Engine& engine) {
-    std::vector<CacheProblem> problems = cache_verify(engine);
-    for (const cache::RecordText& record : engine.impl().cache.list_records()) {
+/// Kernels, records and bundles of all layers that are unsound, and folders that cannot be read.
+std::vector<cache::UnsoundFile> unsound(const Engine& engine) {
+    std::vector<cache::UnsoundFile> found = engine.impl().cache.verify();
+    std::vector<CacheProblem> unreadable;
+    for (const cache::RecordText& record : engine.impl().cache.list_records(&unreadable)) {
         for (const std::string& what : autotune::check_file(record, engine.impl().kernels).unsound) {
-            problems.push_back({record.file, what});
+            found.push_back({record, what, true});
         }
     }
-    return problems;
+    // Most were met when the kernels were read.
+    for (const CacheProblem& problem : unreadable) {
+        const auto same = [&](const cache::UnsoundFile& known) { return known.file == problem.file; };
+        if (std::none_of(found.begin(), found.end(), same)) found.push_back({{"", "", problem.file, {}}, problem.what});
+    }
+    return found;
 }
 
-ExitCode run_stats(const Engine& engine, const CommonOptions& common, const std::string&) {
-    const CacheStats stats = cache_stats(engine);
-    if (common.json) {
+/// Seconds since a file's time of modification.
+double age(std::int64_t modified) {
+    const std::chrono::duration<double> now = std::chrono::system_clock::now().time_since_epoch();
+    return std::max(0.0, now.count() - static_cast<double>(modified) * 1e-9);
+}
+
+ExitCode run_stats(const Engine& engine, const CacheCommand& command) {
+    const cache::UseCounts uses = engine.impl().cache.use_counts();
+    if (command.zero) engine.impl().cache.zero_use_counts();
+    const cache::CacheUsage usage = usage_of(engine);
+    const std::vector<CacheLayer> layers = cache_layers(engine);
+    const std::vector<KnownBundle> known = bundles(engine);
+    const std::uint64_t limit = engine.impl().cache.limit_bytes();
+    if (command.common.json) {
         nlohmann::ordered_json document = json_document("cache stats");
         document["layers"] = nlohmann::ordered_json::array();
-        for (const CacheLayer& layer : stats.layers) {
+        for (const CacheLayer& layer : layers) {
             document["layers"].push_back(
                 {{"root", layer.root.string()}, {"writable", layer.writable}, {"exists", layer.exists}});
         }
-        document["entries"] = stats.entries;
-        document["records"] = own_records(engine);
+        document["entries"] = usage.entries;
+        document["records"] = usage.records;
         document["bundles"] = nlohmann::ordered_json::array();
-        for (const KnownBundle& bundle : bundles(engine)) {
+        for (const KnownBundle& bundle : known) {
             document["bundles"].push_back(
                 {{"file", bundle.file.string()}, {"gpu", bundle.gpu}, {"tunings", bundle.tunings}});
         }
-        document["bytes"] = stats.bytes;
-        document["limit_bytes"] = stats.limit_bytes;
+        document["bytes"] = usage.bytes;
+        document["limit_bytes"] = limit;
+        document["record_bytes"] = usage.record_bytes;
+        document["oldest_seconds"] = nullptr;
+        document["newest_seconds"] = nullptr;
+        if (usage.entries > 0) {
+            document["oldest_seconds"] = age(usage.oldest);
+            document["newest_seconds"] = age(usage.newest);
+        }
+        document["hits"] = uses.hits;
+        document["misses"] = uses.misses;
+        document["evictions"] = uses.evictions;
+        document["zeroed"] = command.zero;
         print_json(document);
         return ExitCode::ok;
     }
-    for (const CacheLayer& layer : stats.layers) {
+    for (const CacheLayer& layer : layers) {
         print_results("{:<16}{}{}\n", layer.writable ? "Cache folder:" : "Read-only layer:", layer.writable ? "" : " ",
                       layer.root.string() + (layer.exists ? "" : " (not there yet)"));
     }
-    print_results("{:<16}{}\n", "Kernels:", stats.entries);
-    print_results("{:<16}{}\n", "Tuning records:", own_records(engine));
-    for (const KnownBundle& bundle : bundles(engine)) {
+    print_results("{:<16}{}\n", "Kernels:", usage.entries);
+    print_results("{:<16}{}\n", "Tuning records:", usage.records);
+    for (const KnownBundle& bundle : known) {
         print_results("{:<16}{} tunings of {}, {}\n", "Bundle:", bundle.tunings, bundle.gpu, bundle.file.string());
     }
-    if (stats.limit_bytes == 0) {
-        print_results("{:<16}{}, no limit\n", "Size:", bytes_text(stats.bytes));
+    const std::uint64_t bytes = usage.bytes + usage.record_bytes;
+    if (limit == 0) {
+        print_results("{:<16}{}, no limit\n", "Size:", bytes_text(bytes));
     } else {
-        print_results("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(stats.bytes), bytes_text(stats.limit_bytes),
-                      100 * static_cast<double>(stats.bytes) / static_cast<double>(stats.limit_bytes));
+        print_results("{:<16}{} / {} ({:.2f}%)\n", "Size:", bytes_text(bytes), bytes_text(limit),
+                      100 * static_cast<double>(bytes) / static_cast<double>(limit));
     }
+    if (usage.entries > 0) {
+        print_results("{:<16}{} to {} ago\n", "Last used:", duration_text(age(usage.newest)),
+                      duration_text(age(usage.oldest)));
+    }
+    const std::uint64_t asked = uses.hits + uses.misses;
+    const double hit_share = asked == 0 ? 0 : 100 * static_cast<double>(uses.hits) / static_cast<double>(asked);
+    print_results("{:<16}{} / {} ({:.2f}%)\n", "Hits:", uses.hits, asked, hit_share);
+    print_results("{:<16}{}\n", "Misses:", uses.misses);
+    print_results("{:<16}{}{}\n", "Evictions:", uses.evictions, command.zero ? "; counted anew from now on" : "");
     return ExitCode::ok;
 }
 
-ExitCode run_list(const Engine& engine, const CommonOptions& common, const std::string&) {
+ExitCode run_list(const Engine& engine, const CacheCommand& command) {
     const std::vector<CacheEntryInfo> entries = cache_list(engine);
-    if (common.json) {
+    if (command.common.json) {
         nlohmann::ordered_json document = json_document("cache list");
         document["entries"] = nlohmann::ordered_json::array();
         for (const CacheEntryInfo& entry : entries) document["entries"].push_back(to_json(entry));
@@ -158,10 +200,10 @@ ExitCode run_list(const Engine& engine, const CommonOptions& common, const std::
     return ExitCode::ok;
 }
 
-ExitCode run_inspect(const Engine& engine, const CommonOptions& common, const std::string& key) {
-    const CacheEntryInfo entry = cache_inspect(engine, key);
+ExitCode run_inspect(const Engine& engine, const CacheCommand& command) {
+    const CacheEntryInfo entry = cache_inspect(engine, command.key);
     const auto metadata = nlohmann::ordered_json::parse(entry.metadata);
-    if (common.json) {
+    if (command.common.json) {
         nlohmann::ordered_json document = json_document("cache inspect");
         document["entry"] = to_json(entry);
         document["metadata"] = metadata;
@@ -176,57 +218,43 @@ ExitCode run_inspect(const Engine& engine, const CommonOptions& common, const st
     return ExitCode::ok;
 }
 
-ExitCode run_verify(const Engine& engine, const CommonOptions& common, const std::string&) {
-    const std::vector<CacheProblem> problems = unsound(engine);
-    const std::uint64_t sound = cache_stats(engine).entries;
-    const ExitCode result = problems.empty() ? ExitCode::ok : ExitCode::failure;
-    if (common.json) {
+ExitCode run_verify(const Engine& engine, const CacheCommand& command) {
+    const std::vector<cache::UnsoundFile> problems = unsound(engine);
+    std::set<std::filesystem::path> removed;
+    if (command.repair) {
+        for (const cache::UnsoundFile& one : problems) {
+            if (one.useless && engine.impl().cache.remove(one)) removed.insert(one.file);
+        }
+    }
+    const cache::CacheUsage usage = engine.impl().cache.usage();
+    if (problems.empty()) cache::require_none(usage.unreadable);
+    const auto stays = [&](const cache::UnsoundFile& one) { return !removed.contains(one.file); };
+    const auto left = std::count_if(problems.begin(), problems.end(), stays);
+    const ExitCode result = left == 0 ? ExitCode::ok : ExitCode::failure;
+    if (command.common.json) {
         nlohmann::ordered_json document = json_document("cache verify");
-        document["entries"] = sound;
+        document["entries"] = usage.entries;
         document["unsound"] = nlohmann::ordered_json::array();
-        for (const CacheProblem& problem : problems) {
-            document["unsound"].push_back({{"file", problem.file.string()}, {"what", problem.what}});
+        for (const cache::UnsoundFile& one : problems) {
+            document["unsound"].push_back({{"file", one.file.string()}, {"what", one.why}, {"removed", !stays(one)}});
         }
         print_json(document);
         return result;
     }
-    for (const CacheProblem& problem : problems) print_results("{}: {}\n", problem.file.string(), problem.what);
+    for (const cache::UnsoundFile& one : problems) {
+        print_results("{}: {}{}\n", one.file.string(), one.why, stays(one) ? "" : "; removed");
+    }
     if (problems.empty()) {
-        print_results("{} kernels, {} tuning records and {} bundles, all sound\n", sound, own_records(engine),
+        print_results("{} kernels, {} tuning records and {} bundles, all sound\n", usage.entries, usage.records,
                       bundles(engine).size());
+    } else if (command.repair) {
+        print_results("{} files removed, {} problems left{}\n", removed.size(), left,
+                      left == 0 ? "" : ": read-only layers and what cannot be read are left alone");
     } else {
         print_results("{} unsound; each counts as a miss and is made again when it is needed\n", problems.size());
     }
     return result;
 }
-
-/// `what`: kernels, records or all; kernels if it is empty. Says what stays.
-ExitCode run_clear(const Engine& engine, const CommonOptions& common, const std::string& what) {
-    const bool clears_kernels = what != "records";
-    const bool clears_records = what == "records" || what == "all";
-    const std::uint64_t kernels = clears_kernels ? cache_clear(engine) : 0;
-    const std::uint64_t records = clears_records ? engine.impl().cache.clear_records() : 0;
-    if (common.json) {
-        nlohmann::ordered_json document = json_document("cache clear");
-        document["removed"] = kernels;
-        document["removed_records"] = records;
-        document["kernels_left"] = cache_stats(engine).entries;
-        document["records_left"] = own_records(engine);
-        print_json(document);
-        return ExitCode::ok;
-    }
-    const auto text = [](bool wanted, std::uint64_t removed, std::uint64_t left, const char* name) {
-        return wanted ? fmt::format("{} {} removed", removed, name) : fmt::format("{} {} left", left, name);
-    };
-    print_results("{}, {}\n", text(clears_kernels, kernels, cache_stats(engine).entries, "kernels"),
-                  text(clears_records, records, own_records(engine), "tuning records"));
-    return ExitCode::ok;
-}
-
-struct CacheCommand {
-    CommonOptions common;
-    std::string key;
-};
 
 CLI::App* add_action(CLI::App& cache, Run& run, const std::shared_ptr<CacheCommand>& command, const char* name,
                      const char* description, Action action) {
@@ -235,13 +263,24 @@ CLI::App* add_action(CLI::App& cache, Run& run, const std::shared_ptr<CacheComma
     sub->callback([command, action, &run] {
         run = [command, action] {
             const Engine engine(engine_options(command->common, Backend::cpu, 0, 1));
-            return action(engine, command->common, command->key);
+            return action(engine, *command);
         };
     });
     return sub;
 }
 
 }  // namespace
+
+cache::CacheUsage usage_of(const Engine& engine) {
+    cache::CacheUsage usage = engine.impl().cache.usage();
+    cache::require_none(usage.unreadable);
+    return usage;
+}
+
+std::filesystem::path writable_folder(const Engine& engine) {
+    if (auto folder = find_writable_folder(engine)) return *std::move(folder);
+    throw std::runtime_error("no folder for the cache: expected --cache-dir, SMLORA_CACHE_DIR, XDG_CACHE_HOME or HOME");
+}
 
 void add_cache(CLI::App& app, Run& run) {
     auto command = std::make_shared<CacheCommand>();
@@ -252,11 +291,14 @@ void add_cache(CLI::App& app, Run& run) {
         if (!cache->get_subcommands().empty()) return;
         run = []() -> ExitCode {
             throw UsageError(
-                "cache: expected path, stats, list, inspect, verify or clear; run with --help to see more");
+                "cache: expected path, stats, list, inspect, verify, prune or clear; run with --help to see more");
         };
     });
     add_action(*cache, run, command, "path", "The writable cache folder", run_path);
-    add_action(*cache, run, command, "stats", "Layers, number of kernels and tunings, size", run_stats);
+    add_action(*cache, run, command, "stats",
+               "Layers, number of kernels and tunings, size, age, and what processes that have ended found or compiled",
+               run_stats)
+        ->add_flag("--zero", command->zero, "Count hits, misses and evictions anew");
     add_action(*cache, run, command, "list", "The kernels, newest first", run_list);
     CLI::App* inspect =
         add_action(*cache, run, command, "inspect", "Everything that is known of one kernel", run_inspect);
@@ -265,13 +307,26 @@ void add_cache(CLI::App& app, Run& run) {
         ->type_name("KEY")
         ->check(hexadecimal());
     add_action(*cache, run, command, "verify",
-               "Read every kernel, tuning record and bundle; exit code 1 when one is unsound", run_verify);
+               "Read every kernel, tuning record and bundle; exit code 1 when one is unsound", run_verify)
+        ->add_flag("--repair", command->repair, "Remove what is unsound from the writable layer");
+    CLI::App* prune = add_action(*cache, run, command, "prune",
+                                 "Remove kernels of the writable layer: those of --arch that have not been used for "
+                                 "--older-than, then those unused for longest, down to --max-size",
+                                 run_prune);
+    prune->add_option("--max-size", command->max_size, "What the kernels may hold: bytes, or a number with K, M or G")
+        ->type_name("SIZE");
+    prune->add_option("--older-than", command->older_than, "Time without use: a number with s, m, h or d")
+        ->type_name("AGE");
+    prune->add_option("--arch", command->arch, "Only kernels for this architecture [all]")->type_name("sm_90a");
+    prune->add_flag("--dry-run", command->dry_run, "Say what would be removed");
     CLI::App* clear = add_action(
         *cache, run, command, "clear",
         "Remove kernels, which are compiled again when needed, or tuning records, which are measured again, of the "
         "writable layer; those of read-only layers and those that come with smlora stay",
         run_clear);
-    clear->add_option("what", command->key, "kernels, records or all [kernels]")
+    clear->add_flag("-y,--yes", command->yes, "Do not ask");
+    clear->add_flag("--dry-run", command->dry_run, "Say what would be removed");
+    clear->add_option("what", command->what, "kernels, records or all [kernels]")
         ->type_name("WHAT")
         ->check(CLI::IsMember({"kernels", "records", "all"}).description(""));
 }

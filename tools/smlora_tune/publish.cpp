@@ -22,11 +22,9 @@ void require_plain_target(const std::string& what, const std::filesystem::path& 
 
 void publish(const std::string& what, const std::filesystem::path& file, const std::string& text) {
     require_plain_target(what, file);
-    if (const int error = util::publish_file(util::real_file_system(), file, text); error != 0) {
+    if (const int error = util::publish_file(util::real_file_system(), file, text, 0666); error != 0) {
         throw Error(ErrorCode::io, fmt::format("{} {}: {}", what, file.string(), util::describe_error(error)));
     }
-    using std::filesystem::perms;
-    std::filesystem::permissions(file, perms::group_read | perms::others_read, std::filesystem::perm_options::add);
 }
 
 }  // namespace smlora::tool

@@ -6,6 +6,7 @@
 #include "smlora_tune/units.hpp"
 
 #include "autotune/record_check.hpp"
+#include "cache/inspection.hpp"
 #include "cache/layer.hpp"
 #include "engine/engine_impl.hpp"
 #include "tuning/bundle.hpp"
@@ -17,6 +18,7 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <map>
 #include <memory>
 #include <utility>
@@ -52,11 +54,14 @@ void warn_of_left_out(const std::filesystem::path& file, const std::string& why)
     print_remark("smlora-tune: warning: {} is left out: {}\n", file.string(), why);
 }
 
+/// Throws Error{io} for a folder that cannot be read.
 std::vector<ArchiveMember> kernels_of(const Engine& engine) {
     util::FileSystem& files = util::real_file_system();
     std::map<std::string, std::string> found;  // by key, so that the same cache gives the same file
     for (const CacheLayer& layer : cache_layers(engine)) {
-        for (const cache::StoredFile& stored : cache::scan(files, layer.root).entries) {
+        const cache::Contents contents = cache::scan(files, layer.root);
+        cache::require_none(contents.unreadable);
+        for (const cache::StoredFile& stored : contents.entries) {
             if (found.contains(stored.key)) continue;  // it is in an upper layer
             const cache::Reading reading = cache::read_entry(files, layer.root, stored.key);
             if (reading.entry) found[stored.key] = cache::encode_for(stored.key, *reading.entry);
@@ -71,10 +76,13 @@ std::vector<ArchiveMember> kernels_of(const Engine& engine) {
     return members;
 }
 
-/// The records of all layers by key, what several of them hold of one in one.
+/// The records of all layers by key, what several of them hold of one in one. Throws Error{io} for a folder that cannot
+/// be read.
 std::map<std::string, tuning::Record> merged_records(const Engine& engine) {
     std::map<std::string, tuning::Record> merged;
-    const std::vector<cache::RecordText> stored = engine.impl().cache.list_records();
+    std::vector<CacheProblem> unreadable;
+    const std::vector<cache::RecordText> stored = engine.impl().cache.list_records(&unreadable);
+    cache::require_none(unreadable);
     // From the bottom up: the upper layer's tuning of the same environment takes the place of the lower one's, unless
     // only that is complete. RecordStore::find chooses so.
     for (auto text = stored.rbegin(); text != stored.rend(); ++text) {
@@ -200,17 +208,16 @@ ExitCode run_export(const TransferCommand& command) {
             ++kernels;
         }
     }
-    write_archive(command.file, members);
+    const std::uint64_t bytes = write_archive(command.file, members);
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("export");
         document["file"] = command.file;
         document["kernels"] = kernels;
         document["tunings"] = tunings;
-        document["bytes"] = std::filesystem::file_size(command.file);
+        document["bytes"] = bytes;
         print_json(document);
     } else {
-        print_results("{} kernels and {} tunings in {}, {}\n", kernels, tunings, command.file,
-                      bytes_text(std::filesystem::file_size(command.file)));
+        print_results("{} kernels and {} tunings in {}, {}\n", kernels, tunings, command.file, bytes_text(bytes));
     }
     return ExitCode::ok;
 }
@@ -221,6 +228,7 @@ struct Imported {
     std::size_t tunings = 0;
     std::size_t kept_tunings = 0;  ///< that were complete here
     std::size_t failed = 0;        ///< that could not be stored
+    std::size_t evicted = 0;       ///< of `kernels`, those that are gone again: the cache is over its limit
 };
 
 /// A member that was understood.
@@ -249,6 +257,20 @@ Checked check(const ArchiveMember& member, const std::string& file) {
     return checked;
 }
 
+/// How many of the kernels are not in the writable layer.
+std::size_t evicted(const std::vector<std::string>& keys, const cache::Cache& cache) {
+    std::size_t gone = 0;
+    for (const CacheLayer& layer : cache.layers()) {
+        if (!layer.writable) continue;
+        for (const std::string& key : keys) {
+            util::FileStatus status;
+            const int error = cache.files().status(cache::entry_file(layer.root, key), status);
+            if (error == -ENOENT || error == -ENOTDIR) ++gone;
+        }
+    }
+    return gone;
+}
+
 /// Throws Error{io} when there is something to store and the cache takes nothing.
 Imported store(const std::vector<Checked>& all, const Engine& engine) {
     cache::Cache& cache = engine.impl().cache;
@@ -258,6 +280,7 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
         if (!std::exchange(asked, true)) cache.require_writable();
     };
     Imported done;
+    std::vector<std::string> stored;
     for (const Checked& one : all) {
         if (one.kernel) {
             if (cache.load(one.key)) {
@@ -265,7 +288,11 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
                 continue;
             }
             before_storing();
-            ++(cache.store(one.key, *one.kernel) ? done.kernels : done.failed);
+            if (cache.store(one.key, *one.kernel)) {
+                stored.push_back(one.key);
+            } else {
+                ++done.failed;
+            }
             continue;
         }
         for (const tuning::Record& record : one.records) {
@@ -282,6 +309,8 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
             });
         }
     }
+    done.kernels = stored.size();
+    done.evicted = evicted(stored, cache);
     return done;
 }
 
@@ -295,6 +324,7 @@ ExitCode run_import(const TransferCommand& command) {
         all.push_back(check(member, command.file));
     }
     const Imported done = store(all, engine);
+    const std::uint64_t limit = engine.impl().cache.limit_bytes();
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("import");
         document["file"] = command.file;
@@ -303,10 +333,18 @@ ExitCode run_import(const TransferCommand& command) {
         document["tunings"] = done.tunings;
         document["kept"] = done.kept_tunings;
         document["failed"] = done.failed;
+        document["evicted"] = done.evicted;
+        document["limit_bytes"] = limit;
         print_json(document);
     } else {
         print_results("{} kernels and {} tunings imported, {} kernels and {} tunings were here already\n", done.kernels,
                       done.tunings, done.kept_kernels, done.kept_tunings);
+        if (done.evicted > 0) {
+            print_results(
+                "{} of these kernels are gone again: the limit of the cache is {}. Import with a larger "
+                "SMLORA_CACHE_LIMIT\n",
+                done.evicted, bytes_text(limit));
+        }
     }
     if (done.failed > 0) {
         throw Error(ErrorCode::io, fmt::format("cache {}: {} kernels and tunings of archive {} could not be stored",

@@ -54,6 +54,20 @@ def test_system_info_and_cache_stats():
     assert {"memory_hits", "disk_hits", "compiles"} <= stats.keys()
 
 
+def test_without_compiling_a_missing_kernel_is_an_error_with_a_code(tmp_path):
+    script = """
+import smlora
+try:
+    smlora.prewarm([smlora.Problem(2, 16, 16, 4, 1)], [8])
+except smlora.Error as error:
+    print(error.code, error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                         env=dict(os.environ, SMLORA_CACHE_DIR=str(tmp_path), SMLORA_CACHE_LAYERS="", SMLORA_JIT="off"))
+    assert run.stdout.startswith("jit_off kernel ")
+    assert "smlora-tune prewarm" in run.stdout
+
+
 @pytest.mark.parametrize("limit", ["max_experts", "max_top_k", "max_rank"])
 def test_the_packages_limits_are_the_librarys(limit):
     """The operators take the limit itself and refuse one more, without the package's own checks."""

@@ -138,8 +138,8 @@ TEST_F(Inspection, VerifyNamesEveryUnsoundFileAndRemovesNone) {
     testing::write_file(entry_file(root(), key_c), "");
     const auto problems = cache.verify();
     ASSERT_EQ(problems.size(), 2u);
-    for (const CacheProblem& problem : problems) {
-        EXPECT_EQ(problem.what,
+    for (const UnsoundFile& problem : problems) {
+        EXPECT_EQ(problem.why,
                   problem.file == entry_file(root(), key_b) ? "the hash does not match the content" : "only 0 bytes");
         EXPECT_TRUE(std::filesystem::exists(problem.file));
     }
@@ -153,12 +153,12 @@ TEST_F(Inspection, VerifyNamesRecordsAndBundlesThatMayNotOrCannotBeRead) {
     std::filesystem::permissions(record, std::filesystem::perms::all);
     const std::filesystem::path bundle = bundle_file(root(), "GPU");
     ASSERT_EQ(::mkfifo(bundle.c_str(), 0600), 0);
-    const std::vector<CacheProblem> problems = cache.verify();
+    const std::vector<UnsoundFile> problems = cache.verify();
     ASSERT_EQ(problems.size(), 2U);
     EXPECT_EQ(problems[0].file, record);
-    EXPECT_NE(problems[0].what.find("write"), std::string::npos) << problems[0].what;
+    EXPECT_NE(problems[0].why.find("write"), std::string::npos) << problems[0].why;
     EXPECT_EQ(problems[1].file, bundle);
-    EXPECT_EQ(problems[1].what, "it is not a regular file");
+    EXPECT_EQ(problems[1].why, "it is not a regular file");
 }
 
 TEST_F(Inspection, ClearRemovesEveryEntrySoundOrNot) {

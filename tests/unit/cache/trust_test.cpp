@@ -110,7 +110,7 @@ TEST_F(Trust, FilesThatOthersMayWriteToAreMissesAndStay) {
     EXPECT_EQ(cache.rejected(), 1u);
     EXPECT_TRUE(std::filesystem::exists(file));
     ASSERT_EQ(cache.verify().size(), 1u);
-    EXPECT_NE(cache.verify()[0].what.find("0620"), std::string::npos);
+    EXPECT_NE(cache.verify()[0].why.find("0620"), std::string::npos);
 
     EXPECT_TRUE(cache.store(key, testing::sample_entry(1))) << "an own entry takes its place";
     EXPECT_TRUE(cache.load(key).has_value());

@@ -30,6 +30,7 @@ TEST(Guarded, EveryErrorCodeHasTheStatusOfItsNumberAndName) {
                  {ErrorCode::io, SMLORA_IO, "io"},
                  {ErrorCode::not_ready, SMLORA_NOT_READY, "not_ready"},
                  {ErrorCode::internal, SMLORA_INTERNAL, "internal"},
+                 {ErrorCode::jit_off, SMLORA_JIT_OFF, "jit_off"},
                  {ErrorCode::forked, SMLORA_FORKED, "forked"}};
     for (const auto& c : cases) {
         const std::string message = std::string("message of ") + c.name;

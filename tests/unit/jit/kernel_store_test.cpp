@@ -8,6 +8,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <atomic>
+#include <barrier>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -78,6 +80,56 @@ TEST_F(EnsureCached, ManyThreadsCompileOneKernelOnce) {
         thread.join();
     }
     EXPECT_EQ(library.counters().compiles, 1U);
+}
+
+TEST_F(EnsureCached, OfThreadsThatWaitForOneCompileOneReportsIt) {
+    auto cache = open_cache();
+    KernelLibrary library(*cache, log);
+    std::atomic<int> compiled{0};
+    std::barrier start(8);
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 8; ++i) {
+        threads.emplace_back([&] {
+            start.arrive_and_wait();
+            const CompileResult result = library.ensure_cached(sample_spec(), hopper);
+            compiled += result.found_in_cache ? 0 : 1;
+            EXPECT_TRUE(result.stored);
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(compiled, 1);
+    EXPECT_EQ(library.counters().compiles, 1U);
+}
+
+TEST_F(EnsureCached, WithoutCompilingAMissingKernelIsAnErrorOfItsOwn) {
+    const ScopedVariable off("SMLORA_JIT", "off");
+    auto cache = open_cache();
+    {
+        KernelLibrary library(*cache, log);
+        expect_parts(message_of(ErrorCode::jit_off, [&] { (void)library.ensure_cached(sample_spec(), hopper); }),
+                     {"kernel scale ROWS=64", "for sm_90a is in no layer of the cache", "SMLORA_JIT=off",
+                      "`smlora-tune prewarm --arch sm_90a`"});
+        EXPECT_EQ(library.counters().compiles, 0U);
+    }
+    {
+        const ScopedVariable on("SMLORA_JIT", "on");
+        EXPECT_FALSE(KernelLibrary(*cache, log).ensure_cached(sample_spec(), hopper).found_in_cache);
+    }
+    EXPECT_TRUE(KernelLibrary(*cache, log).ensure_cached(sample_spec(), hopper).found_in_cache);
+    const ScopedVariable wrong("SMLORA_JIT", "no");
+    expect_parts(message_of([&] { KernelLibrary library(*cache, log); }),
+                 {"SMLORA_JIT: expected on or off, got \"no\""});
+}
+
+TEST_F(EnsureCached, HitsAndMissesAreCountedOverProcesses) {
+    for (int process = 0; process < 3; ++process) {
+        auto cache = open_cache();
+        KernelLibrary library(*cache, log);
+        (void)library.ensure_cached(sample_spec(), hopper);
+    }
+    const cache::UseCounts counts = open_cache()->use_counts();
+    EXPECT_EQ(counts.hits, 2U);
+    EXPECT_EQ(counts.misses, 1U);
 }
 
 TEST_F(EnsureCached, ManyThreadsCompileDifferentKernels) {

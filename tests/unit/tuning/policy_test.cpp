@@ -37,6 +37,15 @@ TEST(Policy, TheEnvironmentWinsOverTheDefaultButNotOverAnOption) {
     EXPECT_NE(complaint.find("\"always\""), std::string::npos) << complaint;
 }
 
+TEST(Policy, NothingIsMeasuredAtFirstUseWhereNothingMayBeCompiled) {
+    std::string complaint;
+    const ScopedVariable unset("SMLORA_TUNING", nullptr);
+    const ScopedVariable off("SMLORA_JIT", "off");
+    EXPECT_EQ(policy({}, complaint), TuningPolicy::record_only);
+    EXPECT_EQ(policy(TuningPolicy::first_use, complaint), TuningPolicy::record_only);
+    EXPECT_EQ(policy(TuningPolicy::off, complaint), TuningPolicy::off);
+}
+
 TEST(Policy, NamesAreReadBack) {
     EXPECT_EQ(tuning_policy_from_name("first-use"), TuningPolicy::first_use);
     EXPECT_THROW(static_cast<void>(tuning_policy_from_name("first_use")), Error);

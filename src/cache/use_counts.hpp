@@ -1,0 +1,30 @@
+// What processes did with the writable layer: v1/uses has a line for each of them,
+//
+//   HITS MISSES EVICTIONS
+//
+// appended when it ends. No process reads the file or waits for another one, and a hit costs no write. A process that
+// is killed is not counted, and where several machines append to one network file system at the same moment, one of
+// the lines may be lost.
+#pragma once
+
+#include "util/file_system.hpp"
+
+#include <cstdint>
+#include <filesystem>
+
+namespace smlora::cache {
+
+struct UseCounts {
+    std::uint64_t hits = 0;       ///< kernels found in a layer
+    std::uint64_t misses = 0;     ///< kernels that had to be compiled
+    std::uint64_t evictions = 0;  ///< kernels removed because the layer was over its limit
+};
+
+/// Appends a line, unless all are zero or it cannot be done.
+void append(util::FileSystem& files, const std::filesystem::path& root, const UseCounts& counts);
+
+/// The sum; zero where the file is missing. Lines that make no sense are passed over. Throws Error{io} for a file that
+/// cannot be read.
+[[nodiscard]] UseCounts sum(util::FileSystem& files, const std::filesystem::path& root);
+
+}  // namespace smlora::cache
