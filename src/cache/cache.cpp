@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <new>
 #include <tuple>
 
 namespace smlora::cache {
@@ -62,6 +63,7 @@ struct Cache::State {
     std::string write(const std::filesystem::path& target, const std::string& bytes);
     /// Found in the layer of `root`.
     void append(const std::filesystem::path& root, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
+    std::optional<KernelEntry> load(const std::string& key);
     std::optional<RecordText> read(const StoredFile& stored) const;
     /// Returns how many it removed, and adds what it could not remove to `problems`.
     std::uint64_t remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems);
@@ -239,20 +241,27 @@ Cache::~Cache() {
 
 std::optional<KernelEntry> Cache::load(const std::string& key) {
     if (!is_key(key)) return std::nullopt;
-    State& state = *state_;
-    for (const std::filesystem::path& root : state.roots()) {
-        Reading reading = read_entry(state.files, root, key);
-        const bool writable = root == state.writable;
+    try {
+        return state_->load(key);
+    } catch (const std::bad_alloc&) {
+        return std::nullopt;
+    }
+}
+
+std::optional<KernelEntry> Cache::State::load(const std::string& key) {
+    for (const std::filesystem::path& root : roots()) {
+        Reading reading = read_entry(files, root, key);
+        const bool own = root == writable;
         if (reading.entry) {
-            if (writable) state.keeper->used(entry_file(root, key), reading.status);
+            if (own) keeper->used(entry_file(root, key), reading.status);
             return std::move(reading.entry);
         }
         if (reading.why.empty()) continue;
-        ++state.rejected;
+        ++rejected;
         const std::filesystem::path file = entry_file(root, key);
-        const bool removed = writable && reading.bad_content && state.remove_if_same({key, "", file, reading.status});
-        state.log.warning_once("cache.rejected", fmt::format("cache entry {} is not used{}: {}", file.string(),
-                                                             removed ? " and was removed" : "", reading.why));
+        const bool removed = own && reading.bad_content && remove_if_same({key, "", file, reading.status});
+        log.warning_once("cache.rejected", fmt::format("cache entry {} is not used{}: {}", file.string(),
+                                                       removed ? " and was removed" : "", reading.why));
     }
     return std::nullopt;
 }

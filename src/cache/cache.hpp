@@ -65,7 +65,8 @@ class Cache {
     Cache(const CacheOptions& options, util::Logger& log);
     ~Cache();
 
-    /// The entry of `key` (32 hexadecimal digits) from the first layer that has a sound one.
+    /// The entry of `key` (32 hexadecimal digits) from the first layer that has a sound one. Without memory for it,
+    /// none.
     [[nodiscard]] std::optional<KernelEntry> load(const std::string& key);
 
     /// Publishes into the writable layer, atomically. False, with one warning in the life of the cache, when that

@@ -2,6 +2,7 @@
 
 #include "cache/layer.hpp"
 #include "cache/trust.hpp"
+#include "util/printable.hpp"
 
 #include <smlora/error.hpp>
 
@@ -14,11 +15,15 @@
 namespace smlora::cache {
 namespace {
 
+// The name of a kernel with all of its constants has some hundred characters.
+constexpr std::size_t most_text = 4000;
+
 /// A field of the metadata, or a default where it is missing or of another type: an entry is sound by its hash, and
-/// what its writer noted beside the cubin must not keep it from being shown.
+/// what its writer noted beside the cubin must not keep it from being shown. Text is made so that it can be printed.
 std::string text_field(const nlohmann::json& metadata, const char* name) {
     const auto field = metadata.find(name);
-    return field != metadata.end() && field->is_string() ? field->get<std::string>() : std::string();
+    return field != metadata.end() && field->is_string() ? util::printable(field->get<std::string>(), most_text)
+                                                             : std::string();
 }
 
 std::int64_t integer_field(const nlohmann::json& metadata, const char* name) {

@@ -7,16 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 
 namespace smlora::cache {
 namespace {
-
-// Far more than any kernel: a cubin is some hundred kilobytes, one with debug information some megabytes. A file that
-// claims more is not read into memory to find out.
-constexpr std::uint64_t largest_entry = std::uint64_t{256} << 20;
-
-// A hundred candidates with their samples are some ten kilobytes, a bundle of a thousand tunings half a megabyte.
-constexpr std::uint64_t largest_record = std::uint64_t{16} << 20;
 
 constexpr std::string_view record_suffix = ".json";
 constexpr std::string_view bundle_suffix = ".jsonl";
@@ -111,7 +105,8 @@ std::string encode_for(const std::string& key, const KernelEntry& entry) {
 Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, const std::string& key) {
     Reading reading;
     std::string bytes;
-    const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status);
+    const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status,
+                                      [](const auto& status) { return !refusal_of_file(status); });
     if (is_missing(error)) return reading;
     if (error == -EINVAL || error == -EFBIG) {
         reading.why = error == -EFBIG ? fmt::format("{} bytes, more than any kernel has", reading.status.size)
@@ -119,16 +114,21 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
         reading.bad_content = true;
         return reading;
     }
+    if (const auto refusal = error == -EPERM ? refusal_of_file(reading.status) : std::nullopt) {
+        reading.why = *refusal;
+        return reading;
+    }
     if (error != 0) {
         // It may be readable again later, so it is left alone.
         reading.why = "it cannot be read: " + util::describe_error(error);
         return reading;
     }
-    if (const auto refusal = refusal_of_file(reading.status)) {
-        reading.why = *refusal;
+    try {
+        reading.entry = decode(bytes, reading.why);
+    } catch (const std::bad_alloc&) {
+        reading.why = "it cannot be read: " + util::describe_error(-ENOMEM);
         return reading;
     }
-    reading.entry = decode(bytes, reading.why);
     if (reading.entry && !has_key(*reading.entry, key)) {
         reading.why = "it belongs to another key";
         reading.entry.reset();
@@ -166,16 +166,21 @@ std::vector<std::string> record_keys(util::FileSystem& files, const std::filesys
 RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     RecordReading reading;
     RecordText record{stored, {}};
-    const int error = util::read_file(files, record.file, largest_record, record.text, record.status);
+    const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, stored.trusted); };
+    const int error = util::read_file(files, record.file, largest_record, record.text, record.status,
+                                      [&](const util::FileStatus& status) { return !refusal_of(status); });
     if (is_missing(error)) return reading;
     if (error == -EINVAL) {
         reading.why = "it is not a regular file";
         reading.refused = true;
-    } else if (error != 0) {
-        reading.why = "it cannot be read: " + util::describe_error(error);
-    } else if (const auto refusal = refusal_of_file(record.status, record.trusted)) {
+    } else if (const auto refusal = error == -EPERM ? refusal_of(record.status) : std::nullopt) {
         reading.why = *refusal;
         reading.refused = true;
+    } else if (error == -EFBIG) {
+        reading.why = fmt::format("{} bytes, more than any record has", record.status.size);
+        reading.refused = true;
+    } else if (error != 0) {
+        reading.why = "it cannot be read: " + util::describe_error(error);
     } else {
         reading.record = std::move(record);
     }

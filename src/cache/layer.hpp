@@ -30,6 +30,13 @@
 
 namespace smlora::cache {
 
+/// Far more than any kernel: a cubin is some hundred kilobytes, one with debug information some megabytes. A file that
+/// claims more is not read into memory to find out.
+inline constexpr std::uint64_t largest_entry = std::uint64_t{256} << 20;
+
+/// A hundred candidates with their samples are some ten kilobytes, a bundle of a thousand tunings half a megabyte.
+inline constexpr std::uint64_t largest_record = std::uint64_t{16} << 20;
+
 /// 32 lower-case hexadecimal digits. Nothing else may become a part of a path.
 [[nodiscard]] bool is_key(std::string_view text);
 

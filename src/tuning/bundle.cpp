@@ -295,7 +295,7 @@ class Bundle::Reader {
         if (json.size() == 2) {
             if (!json[1].is_string()) refuse();
             entry.verdict = Verdict::refused;
-            entry.why = util::printable(json[1].get<std::string>(), most_text);
+            entry.why = util::printable(json[1].get<std::string>(), most_message);
             return entry;
         }
         if (json.size() < 4) refuse();

@@ -1,11 +1,16 @@
 #include "tuning/configuration.hpp"
 
+#include "util/printable.hpp"
+
 #include <smlora/error.hpp>
 
 #include <fmt/format.h>
 
 namespace smlora::tuning {
 namespace {
+
+/// Of a constant or family.
+bool is_name(const std::string& text) { return text.size() <= 100 && util::is_printable(text); }
 
 const std::int64_t* find(const Configuration& configuration, std::string_view name) {
     for (const auto& [key, value] : configuration.values) {
@@ -39,8 +44,10 @@ std::optional<Configuration> configuration_from(const nlohmann::ordered_json& js
     if (!json.is_object() || !json.contains("family") || !json["family"].is_string()) return std::nullopt;
     Configuration configuration;
     for (const auto& [key, value] : json.items()) {
+        if (!is_name(key)) return std::nullopt;
         if (key == "family") {
             configuration.family = value.get<std::string>();
+            if (!is_name(configuration.family)) return std::nullopt;
         } else if (value.is_number_integer()) {
             configuration.values.emplace_back(key, value.get<std::int64_t>());
         } else {

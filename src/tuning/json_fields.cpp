@@ -34,7 +34,7 @@ std::string text(const Json& json, const char* name) {
 }
 
 std::string message(const Json& json, const char* name) {
-    return util::printable(field<std::string>(json, name, member(json, name).is_string()), most_text);
+    return util::printable(field<std::string>(json, name, member(json, name).is_string()), most_message);
 }
 
 bool boolean(const Json& json, const char* name) { return field<bool>(json, name, member(json, name).is_boolean()); }

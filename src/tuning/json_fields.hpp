@@ -23,8 +23,9 @@ struct Unsound : std::runtime_error {
 /// Three hours in nanoseconds, and of anything else that is measured far more than there is.
 inline constexpr double most_number = 1e13;
 
-/// Bytes of a name or reason; names have some hundred.
-inline constexpr std::size_t most_text = 4000;
+/// Bytes of a name, which have some hundred, and of a reason, which may be a compiler's.
+inline constexpr std::size_t most_text = 1000;
+inline constexpr std::size_t most_message = 4000;
 
 /// Of one piece of work; more than there are.
 inline constexpr std::size_t most_candidates = 4096;

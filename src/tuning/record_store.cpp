@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <new>
 #include <set>
 #include <utility>
 
@@ -84,6 +85,15 @@ std::vector<RecordStore::Known> RecordStore::known(const std::vector<cache::Stor
 }
 
 std::optional<Tuning> RecordStore::find(const RecordName& name, std::string_view slot, const Environment& environment) {
+    try {
+        return find_anywhere(name, slot, environment);
+    } catch (const std::bad_alloc&) {
+        return std::nullopt;
+    }
+}
+
+std::optional<Tuning> RecordStore::find_anywhere(const RecordName& name, std::string_view slot,
+                                                 const Environment& environment) {
     const std::vector<Known> sources = known(cache_.record_files(cache::record_folder(name.gpu), name.key()));
     std::optional<Tuning> found = find_in(sources, name, slot, environment);
     if (!found) {

@@ -44,7 +44,7 @@ class RecordStore {
     RecordStore(cache::Cache& cache, util::Logger& log) : cache_(cache), log_(log) {}
 
     /// What is known of `slot` in this environment: from the first layer where it is complete, else from the first that
-    /// has a part of it.
+    /// has a part of it. Nothing without memory for it.
     [[nodiscard]] std::optional<Tuning> find(const RecordName& name, std::string_view slot,
                                              const Environment& environment);
 
@@ -79,6 +79,8 @@ class RecordStore {
         [[nodiscard]] bool is_of(const util::FileStatus& now) const;
     };
 
+    [[nodiscard]] std::optional<Tuning> find_anywhere(const RecordName& name, std::string_view slot,
+                                                      const Environment& environment);
     [[nodiscard]] Known known(const cache::StoredFile& stored);
     [[nodiscard]] Known parse(const cache::StoredFile& stored);
     /// Of the files of all layers, in the order in which they are consulted.

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <new>
 #include <random>
 
 namespace smlora::util {
@@ -47,14 +48,19 @@ int OpenFile::close() {
 }
 
 int read_file(FileSystem& files, const std::filesystem::path& path, std::uint64_t limit, std::string& bytes,
-              FileStatus& status) {
+              FileStatus& status, const std::function<bool(const FileStatus&)>& may_read) {
     bytes.clear();
     const OpenFile file(files, path, O_RDONLY);
     if (file.error() != 0) return file.error();
     if (const int error = files.status(file.descriptor(), status); error != 0) return error;
     if (status.kind != FileStatus::Kind::regular) return -EINVAL;
+    if (may_read && !may_read(status)) return -EPERM;
     if (status.size > limit) return -EFBIG;
-    bytes.resize(static_cast<std::size_t>(status.size));
+    try {
+        bytes.resize(static_cast<std::size_t>(status.size));
+    } catch (const std::bad_alloc&) {
+        return -ENOMEM;
+    }
     std::size_t filled = 0;
     while (filled < bytes.size()) {
         const ::ssize_t count = files.read(file.descriptor(), bytes.data() + filled, bytes.size() - filled);

@@ -4,6 +4,7 @@
 #include "util/file_system.hpp"
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -34,9 +35,11 @@ class OpenFile {
 };
 
 /// Reads a regular file of at most `limit` bytes and tells its status when it was opened. Zero, or a negated errno:
-/// -EFBIG beyond the limit, -EINVAL when it is no regular file (`status` is set in both cases).
+/// -EINVAL when it is no regular file, -EPERM when `may_read` says no to its status, -EFBIG beyond the limit (`status`
+/// is set in these cases, and no byte was read), -ENOMEM when there is no memory for it.
 [[nodiscard]] int read_file(FileSystem& files, const std::filesystem::path& path, std::uint64_t limit,
-                            std::string& bytes, FileStatus& status);
+                            std::string& bytes, FileStatus& status,
+                            const std::function<bool(const FileStatus&)>& may_read = {});
 
 /// Names of temporary files begin so; they lie beside the file that they were to become.
 inline constexpr std::string_view temporary_prefix = ".tmp-";

@@ -5,6 +5,7 @@
 #include "cache/layer.hpp"
 #include "util/hash.hpp"
 #include "util/json.hpp"
+#include "util/printable.hpp"
 
 #include <smlora/error.hpp>
 
@@ -14,6 +15,7 @@
 #include <sys/stat.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 #include <memory>
@@ -28,6 +30,14 @@ constexpr const char* manifest_path = "manifest.json";
 
 // More than a cache holds by default, and what an archive may make this program take into memory.
 constexpr std::uint64_t most_bytes = std::uint64_t{4} << 30;
+
+// Of a hundred thousand members.
+constexpr std::uint64_t largest_manifest = std::uint64_t{16} << 20;
+
+// Bundles are packed to a quarter and records to a tenth. A file that unpacks to so many times its size is made to fill
+// the memory; below the second bound it cannot.
+constexpr std::uint64_t most_times_packed = 100;
+constexpr std::uint64_t always_unpacked = std::uint64_t{16} << 20;
 
 // By which libarchive says that a file's format is wrong, where the system has no EFTYPE.
 constexpr int bad_format = EILSEQ;
@@ -46,6 +56,9 @@ struct FreeEntry {
     throw Error(ErrorCode::io, fmt::format("archive {}: {}", file.string(), what));
 }
 
+/// A member's path for a message.
+std::string quoted(const std::string& path) { return fmt::format("\"{}\"", util::printable(path)); }
+
 std::string reason(::archive* a) {
     const char* text = ::archive_error_string(a);
     if (text == nullptr) return "unknown error";
@@ -53,29 +66,51 @@ std::string reason(::archive* a) {
     const int number = ::archive_errno(a);
     const bool of_system = number > 0 && number != bad_format;
     const std::string cause = of_system ? std::generic_category().message(number) : "";
-    return cause.empty() || std::string(text).find(cause) != std::string::npos ? text
-                                                                               : fmt::format("{}: {}", text, cause);
+    const bool said = cause.empty() || std::string(text).find(cause) != std::string::npos;
+    return util::printable(said ? text : fmt::format("{}: {}", text, cause));
 }
 
 nlohmann::json describe(const ArchiveMember& member) {
     return {{"path", member.path}, {"bytes", member.bytes.size()}, {"xxh128", util::xxh128_hex(member.bytes)}};
 }
 
-std::string read_member(::archive* a, const std::filesystem::path& file, std::uint64_t& left) {
-    std::string bytes;
-    for (;;) {
-        const void* block = nullptr;
-        std::size_t size = 0;
-        la_int64_t offset = 0;
-        const int status = ::archive_read_data_block(a, &block, &size, &offset);
-        if (status == ARCHIVE_EOF) return bytes;
-        if (status != ARCHIVE_OK) fail(file, reason(a));
-        if (static_cast<std::uint64_t>(offset) != bytes.size()) fail(file, "a member has holes");
-        if (size > left) fail(file, fmt::format("it holds more than {} bytes", most_bytes));
-        left -= size;
-        bytes.append(static_cast<const char*>(block), size);
+/// Reads members one after another, and no more of them than fits into memory.
+class MemberReader {
+ public:
+    MemberReader(::archive* a, std::filesystem::path file) : a_(a), file_(std::move(file)) {}
+
+    /// The bytes of the member `path`, whose header was read. Throws Error{io} when it has more than `most`.
+    std::string read(const std::string& path, std::uint64_t most) {
+        std::string bytes;
+        for (;;) {
+            const void* block = nullptr;
+            std::size_t size = 0;
+            la_int64_t offset = 0;
+            const int status = ::archive_read_data_block(a_, &block, &size, &offset);
+            if (status == ARCHIVE_EOF) return bytes;
+            if (status != ARCHIVE_OK) fail(file_, reason(a_));
+            if (static_cast<std::uint64_t>(offset) != bytes.size()) fail(file_, "a member has holes");
+            if (size > most - bytes.size()) fail(file_, fmt::format("{} has more than {} bytes", quoted(path), most));
+            count(size);
+            bytes.append(static_cast<const char*>(block), size);
+        }
     }
-}
+
+ private:
+    void count(std::uint64_t bytes) {
+        unpacked_ += bytes;
+        if (unpacked_ > most_bytes) fail(file_, fmt::format("it holds more than {} bytes", most_bytes));
+        constexpr int of_the_file = -1;
+        const auto packed = static_cast<std::uint64_t>(::archive_filter_bytes(a_, of_the_file));
+        if (unpacked_ > std::max(always_unpacked, most_times_packed * packed)) {
+            fail(file_, fmt::format("it unpacks to more than {} times its size", most_times_packed));
+        }
+    }
+
+    ::archive* a_;
+    std::filesystem::path file_;
+    std::uint64_t unpacked_ = 0;
+};
 
 std::map<std::string, nlohmann::json> parse_manifest(const std::string& text, const std::filesystem::path& file) {
     const auto refuse = [&](const std::string& what) {
@@ -85,14 +120,14 @@ std::map<std::string, nlohmann::json> parse_manifest(const std::string& text, co
     if (!json.is_object()) refuse("expected a JSON object");
     const nlohmann::json format = json.value("format", nlohmann::json());
     if (format != archive_format) {
-        refuse(fmt::format("\"format\": expected {}, got {}", archive_format, format.dump()));
+        refuse(fmt::format("\"format\": expected {}, got {}", archive_format, util::shown(format)));
     }
     const nlohmann::json list = json.value("files", nlohmann::json());
-    if (!list.is_array()) refuse(fmt::format("\"files\": expected an array, got {}", list.dump()));
+    if (!list.is_array()) refuse(fmt::format("\"files\": expected an array, got {}", util::shown(list)));
     std::map<std::string, nlohmann::json> files;
     for (const auto& item : list) {
         if (!item.is_object() || !item.contains("path") || !item["path"].is_string()) {
-            refuse(fmt::format("\"files\": expected {{\"path\", \"bytes\", \"xxh128\"}}, got {}", item.dump()));
+            refuse(fmt::format("\"files\": expected {{\"path\", \"bytes\", \"xxh128\"}}, got {}", util::shown(item)));
         }
         files[item["path"].get<std::string>()] = item;
     }
@@ -110,7 +145,7 @@ std::map<std::string, nlohmann::json> parse_manifest(const std::string& text, co
 MemberName parse_member_path(const std::filesystem::path& file, const std::string& path) {
     const auto refuse = [&]() {
         fail(file,
-             fmt::format("member \"{}\": expected kernels/ab/KEY, tuning/GPU.jsonl or tuning/GPU/KEY.json", path));
+             fmt::format("member {}: expected kernels/ab/KEY, tuning/GPU.jsonl or tuning/GPU/KEY.json", quoted(path)));
     };
     const std::size_t first = path.find('/');
     MemberName name;
@@ -183,35 +218,35 @@ std::vector<ArchiveMember> read_archive(const std::filesystem::path& file) {
     std::vector<ArchiveMember> members;
     std::map<std::string, nlohmann::json> expected;
     bool has_manifest = false;
-    std::uint64_t left = most_bytes;
+    MemberReader reader(a.get(), file);
     ::archive_entry* entry = nullptr;
     int status = ARCHIVE_OK;
     while ((status = ::archive_read_next_header(a.get(), &entry)) == ARCHIVE_OK) {
         const char* const name = ::archive_entry_pathname(entry);
         const std::string path = name == nullptr ? "" : name;
         if (::archive_entry_filetype(entry) != AE_IFREG || ::archive_entry_hardlink(entry) != nullptr) {
-            fail(file, fmt::format("\"{}\" is no plain file", path));
+            fail(file, fmt::format("{} is no plain file", quoted(path)));
         }
         if (!has_manifest) {
-            if (path != manifest_path) fail(file, fmt::format("it begins with \"{}\", not with its manifest", path));
-            expected = parse_manifest(read_member(a.get(), file, left), file);
+            if (path != manifest_path) fail(file, fmt::format("it begins with {}, not with its manifest", quoted(path)));
+            expected = parse_manifest(reader.read(path, largest_manifest), file);
             has_manifest = true;
             continue;
         }
-        static_cast<void>(parse_member_path(file, path));
+        const bool record = parse_member_path(file, path).record;
         const auto described = expected.find(path);
-        if (described == expected.end()) fail(file, fmt::format("\"{}\" is not in its manifest, or twice", path));
-        ArchiveMember member{path, read_member(a.get(), file, left)};
+        if (described == expected.end()) fail(file, fmt::format("{} is not in its manifest, or twice", quoted(path)));
+        ArchiveMember member{path, reader.read(path, record ? cache::largest_record : cache::largest_entry)};
         if (describe(member) != described->second) {
-            fail(file, fmt::format("\"{}\" is not what its manifest says: {} bytes, hash {}", path, member.bytes.size(),
-                                   util::xxh128_hex(member.bytes)));
+            fail(file, fmt::format("{} is not what its manifest says: {} bytes, hash {}", quoted(path),
+                                   member.bytes.size(), util::xxh128_hex(member.bytes)));
         }
         expected.erase(described);
         members.push_back(std::move(member));
     }
     if (status != ARCHIVE_EOF) fail(file, reason(a.get()));
     if (!has_manifest) fail(file, "it is empty");
-    if (!expected.empty()) fail(file, fmt::format("\"{}\" is missing", expected.begin()->first));
+    if (!expected.empty()) fail(file, fmt::format("{} is missing", quoted(expected.begin()->first)));
     return members;
 }
 

@@ -24,9 +24,9 @@ struct ArchiveMember {
 /// nothing half-written stays.
 std::uint64_t write_archive(const std::filesystem::path& file, const std::vector<ArchiveMember>& members);
 
-/// Reads all of it. Throws Error{io} unless every member is a plain file with a path as above, is in the manifest with
-/// its size and hash, and nothing of the manifest is missing: a file that was changed, or made to leave the folder that
-/// it is unpacked to, is refused as a whole.
+/// Reads all of it. Throws Error{io} unless every member is a plain file with a path as above, no larger than a cache
+/// takes, is in the manifest with its size and hash, and nothing of the manifest is missing: a file that was changed, or
+/// made to leave the folder that it is unpacked to or to fill the memory, is refused as a whole.
 [[nodiscard]] std::vector<ArchiveMember> read_archive(const std::filesystem::path& file);
 
 /// What a member's path says.

@@ -202,7 +202,7 @@ ExitCode run_list(const Engine& engine, const CacheCommand& command) {
 
 ExitCode run_inspect(const Engine& engine, const CacheCommand& command) {
     const CacheEntryInfo entry = cache_inspect(engine, command.key);
-    const auto metadata = nlohmann::ordered_json::parse(entry.metadata);
+    const auto metadata = nlohmann::json::parse(entry.metadata);
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("cache inspect");
         document["entry"] = to_json(entry);
@@ -214,7 +214,7 @@ ExitCode run_inspect(const Engine& engine, const CacheCommand& command) {
                   entry.file.string(), entry.kernel, entry.arch, entry.compiler, bytes_text(entry.file_bytes));
     print_results("compile   {}\nusage     {} registers, {} bytes spilled, {} bytes of static shared memory\n",
                   seconds_text(entry.compile_seconds), entry.registers, entry.spill_bytes, entry.shared_bytes);
-    print_results("metadata  {}\n", metadata.dump(2));
+    print_results("metadata  {}\n", metadata.dump(2, ' ', true));
     return ExitCode::ok;
 }
 

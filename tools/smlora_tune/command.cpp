@@ -82,8 +82,8 @@ nlohmann::ordered_json json_document(const std::string& command) {
 }
 
 void print_json(const nlohmann::ordered_json& document) {
-    // The name of a file need not be UTF-8, and JSON is.
-    print_results("{}\n", document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    // In ASCII, as a terminal obeys some characters beyond. The name of a file need not be UTF-8, and JSON is.
+    print_results("{}\n", document.dump(2, ' ', true, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 }  // namespace smlora::tool
