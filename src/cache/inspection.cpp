@@ -23,7 +23,7 @@ constexpr std::size_t most_text = 4000;
 std::string text_field(const nlohmann::json& metadata, const char* name) {
     const auto field = metadata.find(name);
     return field != metadata.end() && field->is_string() ? util::printable(field->get<std::string>(), most_text)
-                                                             : std::string();
+                                                         : std::string();
 }
 
 std::int64_t integer_field(const nlohmann::json& metadata, const char* name) {

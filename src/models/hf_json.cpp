@@ -29,7 +29,8 @@ json parse_object(std::string_view json_text, const std::string& origin) {
         // Its text begins with the name of the JSON library's exception in brackets.
         const std::string_view text = error.what();
         const std::size_t end = text.find("] ");
-        refuse(origin, fmt::format("expected JSON: {}", util::printable(end == text.npos ? text : text.substr(end + 2))));
+        refuse(origin,
+               fmt::format("expected JSON: {}", util::printable(end == text.npos ? text : text.substr(end + 2))));
     }
     if (object.is_discarded()) {
         refuse(origin, fmt::format("expected {}", util::json_limits));

@@ -105,8 +105,8 @@ Json entry_of(const Trial& trial, const std::string& key) {
     const Timing timing = trial.timing.value_or(Timing{});
     // A ratio of none would be no ratio.
     const std::int64_t least = timing.samples > 0 ? 1 : 0;
-    Json entry{key, std::clamp(parts(timing.ratio), least, most_parts),
-               std::min(parts(timing.deviation), most_parts), timing.samples};
+    Json entry{key, std::clamp(parts(timing.ratio), least, most_parts), std::min(parts(timing.deviation), most_parts),
+               timing.samples};
     if (trial.verdict == Verdict::slow) entry.push_back("slow");
     return entry;
 }
@@ -248,6 +248,9 @@ class Bundle::Reader {
         const Json& amounts = member(json, "shared_bytes");
         if (!amounts.is_object()) throw Unsound("\"shared_bytes\": expected an object");
         for (const auto& [key, value] : amounts.items()) {
+            if (!util::is_printable(key) || key.size() > most_text) {
+                throw Unsound(fmt::format("{} cannot stand for a candidate", util::shown(Json(key))));
+            }
             candidate.shared_bytes = integer(amounts, key.c_str());
             const auto index = static_cast<std::uint32_t>(bundle_.candidates_.size());
             if (!by_key_.emplace(key, index).second)
@@ -271,7 +274,8 @@ class Bundle::Reader {
                          json.contains("routing") ? text(json, "routing") : usual_routing};
         // As condense() rounds it.
         if (json.contains("us")) line.unit_seconds = std::round(positive(json, "us") * 1e3) / 1e9;
-        for (const Json& entry : array(json, "candidates", most_candidates)) line.entries.push_back(entry_of(entry, line));
+        for (const Json& entry : array(json, "candidates", most_candidates))
+            line.entries.push_back(entry_of(entry, line));
         if (!json.contains("choice")) throw Unsound("\"choice\" is missing");
         if (!json["choice"].is_null()) line.choice = choice_of(text(json, "choice"), line);
         const auto [first, last] = bundle_.lines_.equal_range(key);
@@ -319,7 +323,8 @@ class Bundle::Reader {
         if (std::none_of(line.entries.begin(), line.entries.end(), [&](const Entry& entry) {
                 return entry.candidate == choice && entry.verdict != Verdict::refused;
             })) {
-            throw Unsound(fmt::format("the choice {} is not among the candidates, or was refused", util::shown(Json(key))));
+            throw Unsound(
+                fmt::format("the choice {} is not among the candidates, or was refused", util::shown(Json(key))));
         }
         return choice;
     }

@@ -52,6 +52,25 @@ TEST_F(LoadFaults, OneFailureIsAHitOrAMissAndTheEntryStays) {
     }
 }
 
+TEST_F(LoadFaults, NothingIsReadOfAFileThatOthersMayWriteTo) {
+    const std::filesystem::path file = entry_file(root(), sample_key(0));
+    std::filesystem::permissions(file, std::filesystem::perms::others_write, std::filesystem::perm_options::add);
+    FaultFileSystem disk;
+    Cache cache(on(disk), log.logger);
+    int reads = 0;
+    disk.set_fault([&](const testing::CallRecord& record) {
+        reads += record.call == Call::read ? 1 : 0;
+        return 0;
+    });
+    EXPECT_FALSE(cache.load(sample_key(0)));
+    EXPECT_EQ(reads, 0);
+    ASSERT_EQ(log.warnings().size(), 1u);
+    EXPECT_NE(log.warnings()[0].find("its permissions are 0602"), std::string::npos) << log.warnings()[0];
+    std::filesystem::permissions(file, std::filesystem::perms::others_write, std::filesystem::perm_options::remove);
+    testing::expect_same(cache.load(sample_key(0)), sample_entry(1));
+    EXPECT_GT(reads, 0);
+}
+
 TEST_F(LoadFaults, AFileThatShrinksWhileItIsReadIsAMiss) {
     FaultFileSystem disk;
     Cache cache(on(disk), log.logger);

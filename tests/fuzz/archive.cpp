@@ -20,7 +20,8 @@ namespace {
 std::filesystem::path file_of(std::string_view bytes) {
     static const int file = ::memfd_create("archive", 0);
     require(file >= 0 && ::ftruncate(file, 0) == 0, "there is a file in memory");
-    require(::pwrite(file, bytes.data(), bytes.size(), 0) == static_cast<::ssize_t>(bytes.size()), "it holds the bytes");
+    require(::pwrite(file, bytes.data(), bytes.size(), 0) == static_cast<::ssize_t>(bytes.size()),
+            "it holds the bytes");
     return fmt::format("/proc/self/fd/{}", file);
 }
 
@@ -46,9 +47,8 @@ std::string with_checksums(std::string_view bytes) {
     for (std::size_t at = 0; at + block <= tar.size();) {
         std::fill_n(tar.begin() + static_cast<std::ptrdiff_t>(at + sum_at), sum_digits + 2, ' ');
         const auto begin = tar.begin() + static_cast<std::ptrdiff_t>(at);
-        const unsigned sum = std::accumulate(begin, begin + block, 0U, [](unsigned all, char byte) {
-            return all + static_cast<unsigned char>(byte);
-        });
+        const unsigned sum = std::accumulate(
+            begin, begin + block, 0U, [](unsigned all, char byte) { return all + static_cast<unsigned char>(byte); });
         tar.replace(at + sum_at, sum_digits + 1, fmt::format("{:06o}", sum) + '\0');
         std::uint64_t size = 0;
         std::from_chars(tar.data() + at + size_at, tar.data() + at + size_at + size_digits, size, 8);

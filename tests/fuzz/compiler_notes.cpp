@@ -9,7 +9,8 @@ namespace {
 
 void read(std::string_view text) {
     const jit::CompilerNotes notes = jit::decode_compiler_notes(text);
-    require(jit::decode_compiler_notes(jit::encode_compiler_notes(notes)) == notes, "notes are written as they were read");
+    require(jit::decode_compiler_notes(jit::encode_compiler_notes(notes)) == notes,
+            "notes are written as they were read");
 }
 
 /// Each line with the checksum that its content has, which no change hits by chance.

@@ -1,4 +1,5 @@
-// Runs a harness without a fuzzer: on each file of the folders that are named, on every truncation of it, and with every
+// Runs a harness without a fuzzer: on each file of the folders that are named, on every truncation of it, and with
+// every
 #include "harness.hpp"
 
 #include <filesystem>

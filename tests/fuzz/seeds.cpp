@@ -119,10 +119,8 @@ std::vector<std::string> archives(const std::filesystem::path& folder) {
     const std::string packed = testing::contents_of(file);
     std::filesystem::remove(file);
     const nlohmann::json manifest{
-        {"format", 1},
-        {"files", {{{"path", path}, {"bytes", entry.size()}, {"xxh128", util::xxh128_hex(entry)}}}}};
-    return {packed,
-            tar_member("manifest.json", manifest.dump()) + tar_member(path, entry) + std::string(1024, '\0')};
+        {"format", 1}, {"files", {{{"path", path}, {"bytes", entry.size()}, {"xxh128", util::xxh128_hex(entry)}}}}};
+    return {packed, tar_member("manifest.json", manifest.dump()) + tar_member(path, entry) + std::string(1024, '\0')};
 }
 
 std::vector<std::string> hf_configs() {

@@ -228,7 +228,8 @@ std::vector<ArchiveMember> read_archive(const std::filesystem::path& file) {
             fail(file, fmt::format("{} is no plain file", quoted(path)));
         }
         if (!has_manifest) {
-            if (path != manifest_path) fail(file, fmt::format("it begins with {}, not with its manifest", quoted(path)));
+            if (path != manifest_path)
+                fail(file, fmt::format("it begins with {}, not with its manifest", quoted(path)));
             expected = parse_manifest(reader.read(path, largest_manifest), file);
             has_manifest = true;
             continue;

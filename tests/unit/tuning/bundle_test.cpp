@@ -177,12 +177,17 @@ TEST(Bundle, WhatMakesNoSenseIsFoundOutWithItsLine) {
     expect_refused("\"multiprocessors\":132", "\"multiprocessors\":-1", "out of range");
     expect_refused("{\"candidate\"", "{\"kandidat\"", "cannot begin with \"kandidat\"");
     expect_refused("\"shared_bytes\":{", "\"shared_bytes\":{\"k\":\"x\",", "\"k\" has the wrong type");
+    expect_refused("\"shared_bytes\":{", "\"shared_bytes\":{\"\\u001b[31m\":1,",
+                   "\"\\u001b[31m\" cannot stand for a candidate");
     expect_refused("\"bucket\":12", "\"bucket\":32", "out of range");
+    expect_refused("\"slot\":\"dx\"", "\"slot\":\"d\\u009bx\"",
+                   "\"slot\": expected a line of text, got \"d\\u009bx\"");
+    expect_refused("\"us\":", "\"us\":1e200,\"was\":", "expected a number from 0 to 10000000000000, got 1e+200");
     expect_refused("\"slot\":\"dx\"", "\"slot\":3", "wrong type");
     expect_refused("\"slot\":\"dx\"", "\"slot\":\"dx\",\"environment\":9", "there is no environment 9");
     expect_refused("\"slot\":\"dx\"", "\"slot\":\"dx\",\"environment\":4294967296",
                    "there is no environment 4294967296");
-    expect_refused("\"us\":", "\"us\":-", "0 or more");
+    expect_refused("\"us\":", "\"us\":-", "from 0 to");
     expect_refused("\"choice\":\"", "\"choice\":\"-", "stands for no candidate");
     expect_refused("\"candidates\":[[\"", "\"candidates\":[[\"-", "stands for no candidate");
     expect_refused("\"candidates\":[[", "\"candidates\":[3,[", "tells of no candidate");
