@@ -26,7 +26,7 @@ inline void require(bool holds, std::string_view promise, std::string_view what 
 inline void require_message(const std::string& message) {
     require(!message.empty(), "whatever is refused is refused with a reason");
     require(message.size() < 2000, "no message is longer than a paragraph", message);
-    require(util::printable(message) == message, "no message has characters that a terminal obeys", message);
+    require(util::is_printable(message), "no message has characters that a terminal obeys", message);
 }
 
 inline std::string_view text_of(const std::uint8_t* bytes, std::size_t size) {
