@@ -104,7 +104,7 @@ TEST_F(InspectionFaults, PruningRemovesAllOrSaysWhatItDidNot) {
     for (const std::string arch : {"", "sm_90a"}) {
         const int partial = walk([&](Cache& cache, const auto&) {
             const PruneReport report = cache.prune({arch, std::nullopt, 0, false});
-            EXPECT_EQ(report.problems.empty(), report.removed == kernels) << report.removed;
+            EXPECT_TRUE(report.removed == kernels || !report.problems.empty()) << report.removed;
             return report.problems.empty();
         });
         EXPECT_GT(partial, 0);
