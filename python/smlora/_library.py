@@ -14,7 +14,7 @@ from smlora import _native
 class Error(RuntimeError):
     """A failure of the driver, the compiler or the cache. Wrong arguments are ValueError, requests that a backend or
     device cannot serve NotImplementedError, and host memory that ran out MemoryError. `code` names what failed, as the C
-    interface does: "no_device", "cuda", "compile", "io", "not_ready", "jit_off" or "internal"."""
+    interface does: "no_device", "cuda", "compile", "io", "not_ready", "jit_off", "forked" or "internal"."""
 
     code = None
 

@@ -1,233 +1,20 @@
 #include "cache/cache.hpp"
 
-#include "cache/inspection.hpp"
-#include "cache/keeper.hpp"
+#include "cache/cache_state.hpp"
 #include "cache/layer.hpp"
-#include "cache/location.hpp"
-#include "cache/trust.hpp"
-#include "cache/turns.hpp"
-#include "cache/upkeep.hpp"
 #include "util/files.hpp"
 #include "util/log.hpp"
-#include "util/process.hpp"
 
 #include <smlora/error.hpp>
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
-#include <new>
 #include <tuple>
+#include <utility>
 
 namespace smlora::cache {
-namespace {
-
-std::filesystem::path absolute_folder(const std::filesystem::path& named) {
-    if (named.empty()) throw Error(ErrorCode::io, "cache folder: expected a path, got an empty one");
-    std::error_code error;
-    const std::filesystem::path absolute = std::filesystem::absolute(named, error);
-    std::filesystem::path normal = (error ? named : absolute).lexically_normal();
-    // "a/b/" and "a/b" are one folder.
-    return normal.has_filename() || !normal.has_relative_path() ? normal : normal.parent_path();
-}
-
-// Part of the format of Bernstein's Cache Directory Tagging Specification.
-constexpr std::string_view cache_tag =
-    "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# The kernel cache of smlora: everything here can be made again.\n";
-
-constexpr const char* no_root = "cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder";
-
-}  // namespace
-
-struct Cache::State {
-    State(const CacheOptions& options, util::Logger& log_);
-
-    /// True when the folder exists. Throws for one that is not fit to be a layer.
-    bool check_folder(const std::filesystem::path& folder, const Writers& trusted = {}) const;
-    /// As the writable layer: a folder that nobody named stops nothing, and without it all is kept in memory.
-    void use_if_fit(const std::filesystem::path& folder);
-    void add_shipped(const CacheOptions& options);
-    /// Who may have written the records of a layer, beside this user and root.
-    const Writers& trusted_in(const std::filesystem::path& root) const;
-    /// Makes the root and its version folder; says what went wrong, nothing when they are there and fit.
-    std::string make_root();
-    /// Tags the root as a cache if it holds nothing else: a tag in, say, a home folder that somebody named as the root
-    /// would take all of it out of the backups.
-    void tag_root();
-    /// Writes a file of the writable layer; says what went wrong, nothing when it is there.
-    std::string write(const std::filesystem::path& target, const std::string& bytes);
-    /// Found in the layer of `root`.
-    void append(const std::filesystem::path& root, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
-    std::optional<KernelEntry> load(const std::string& key);
-    std::optional<RecordText> read(const StoredFile& stored) const;
-    /// Returns how many it removed, and adds what it could not remove to `problems`.
-    std::uint64_t remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems);
-    /// A file of the writable layer, see layer.hpp.
-    bool remove_if_same(const StoredFile& stored);
-    bool refuse_record(const std::string& what);
-    std::string unwritable_text(const std::string& why) const;
-    void warn_of_store(const std::string& what);
-    std::vector<std::filesystem::path> roots() const;
-
-    util::FileSystem& files;
-    util::Logger& log;
-    std::optional<std::filesystem::path> writable;
-    std::string why_not_writable = no_root;
-    bool told_of_no_root = false;
-    std::vector<std::filesystem::path> read_only;
-    std::optional<std::filesystem::path> shipped;
-    Writers trusted_in_shipped;
-    std::uint64_t limit = default_limit_bytes;
-    std::chrono::milliseconds lock_patience;
-    std::atomic<std::uint64_t> rejected{0};
-    std::atomic<bool> warned_of_store{false};
-    /// The last store failed: no process would find what another compiles under a lock, so none waits for it.
-    std::atomic<bool> store_fails{false};
-    /// The root was there and fit when it was last looked at.
-    std::atomic<bool> root_is_fit{false};
-    std::atomic<std::uint64_t> hits{0};
-    std::atomic<std::uint64_t> misses{0};
-    std::atomic<std::uint64_t> evictions{0};
-    const util::Origin origin;
-    FileClock clock;
-    std::optional<Keeper> keeper;  ///< of the writable layer
-    std::optional<Turns> turns;    ///< likewise
-};
-
-Cache::State::State(const CacheOptions& options, util::Logger& log_)
-    : files(options.files != nullptr ? *options.files : util::real_file_system()),
-      log(log_),
-      lock_patience(options.lock_patience) {
-    if (const auto named = options.root ? options.root : named_root()) {
-        writable = absolute_folder(*named);
-        root_is_fit = check_folder(*writable);
-    } else if (const auto usual = default_root()) {
-        use_if_fit(absolute_folder(*usual));
-    }
-    for (const std::filesystem::path& named : options.layers ? *options.layers : default_layers()) {
-        const std::filesystem::path folder = absolute_folder(named);
-        const auto known = roots();
-        if (std::find(known.begin(), known.end(), folder) != known.end()) continue;
-        if (!check_folder(folder))
-            log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
-        read_only.push_back(folder);
-    }
-    if (options.shipped) add_shipped(options);
-    if (options.limit_bytes) {
-        limit = *options.limit_bytes;
-    } else {
-        std::string complaint;
-        limit = default_limit(complaint);
-        if (!complaint.empty()) log.warning(complaint);
-    }
-    if (writable) {
-        keeper.emplace(files, *writable, limit, clock, log, evictions);
-        turns.emplace(files, *writable, log);
-    }
-}
-
-void Cache::State::use_if_fit(const std::filesystem::path& folder) {
-    try {
-        root_is_fit = check_folder(folder);
-        writable = folder;
-    } catch (const Error& error) {
-        why_not_writable = error.what();
-        told_of_no_root = true;
-        log.warning(
-            fmt::format("{}; until SMLORA_CACHE_DIR names one, kernels and measurements are kept in memory "
-                        "only, and the next process makes them again",
-                        why_not_writable));
-    }
-}
-
-void Cache::State::add_shipped(const CacheOptions& options) {
-    const std::filesystem::path folder = absolute_folder(*options.shipped);
-    const Writers trusted = writers_of(files, options.library ? *options.library : own_file());
-    try {
-        const auto known = roots();
-        const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
-        if (!check_folder(folder, trusted)) {
-            log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
-        } else if (is_new) {
-            read_only.push_back(folder);
-            shipped = folder;
-            trusted_in_shipped = trusted;
-        }
-    } catch (const Error& error) {
-        // The user did not choose this folder, and often cannot change it: everything works without it.
-        log.warning(fmt::format(
-            "not using the tuning records that come with smlora: {}; to run without them and without this warning, "
-            "set SMLORA_SHIPPED_CACHE=0",
-            error.what()));
-    }
-}
-
-const Writers& Cache::State::trusted_in(const std::filesystem::path& root) const {
-    static const auto& nobody = *new Writers;
-    return root == shipped ? trusted_in_shipped : nobody;
-}
-
-bool Cache::State::check_folder(const std::filesystem::path& folder, const Writers& trusted) const {
-    util::FileStatus status;
-    // A folder that cannot be looked at is like one that is missing: nothing will be found in it.
-    if (files.status(folder, status) != 0) return false;
-    if (const auto refusal = refusal_of_folder(folder, status, trusted)) throw Error(ErrorCode::io, *refusal);
-    return true;
-}
-
-std::vector<std::filesystem::path> Cache::State::roots() const {
-    std::vector<std::filesystem::path> all;
-    if (writable) all.push_back(*writable);
-    all.insert(all.end(), read_only.begin(), read_only.end());
-    return all;
-}
-
-void Cache::State::warn_of_store(const std::string& what) {
-    if (!warned_of_store.exchange(true)) {
-        log.warning(what + "; kernels are kept in memory only, and the next process compiles them again");
-    }
-}
-
-std::string Cache::State::make_root() {
-    util::FileStatus status;
-    int error = util::make_folders(files, *writable);
-    if (error == 0) error = files.status(*writable, status);
-    if (error != 0) return util::describe_error(error);
-    // Somebody else may have made it since the constructor looked.
-    if (const auto refusal = refusal_of_folder(*writable, status)) return *refusal;
-    root_is_fit = true;
-    tag_root();
-    error = util::make_folders(files, version_folder(*writable));
-    return error != 0 ? util::describe_error(error) : std::string();
-}
-
-void Cache::State::tag_root() {
-    const std::filesystem::path version = version_folder(*writable).filename();
-    std::vector<std::string> names;
-    if (files.list(*writable, names) != 0 ||
-        std::any_of(names.begin(), names.end(), [&version](const auto& name) { return name != version; })) {
-        return;
-    }
-    // In place, as half a tag does no harm, while a temporary file beside it would never be swept.
-    const util::OpenFile tag(files, *writable / "CACHEDIR.TAG", O_WRONLY | O_CREAT | O_EXCL, 0600);
-    if (tag.error() == 0) static_cast<void>(files.write(tag.descriptor(), cache_tag.data(), cache_tag.size()));
-}
-
-std::string Cache::State::write(const std::filesystem::path& target, const std::string& bytes) {
-    int error = root_is_fit ? util::publish_file(files, target, bytes) : -ENOENT;
-    if (error == -ENOENT) {
-        // The first file of its folder, or of the cache, or the cache was removed under us.
-        if (std::string why = make_root(); !why.empty()) return why;
-        error = util::make_folders(files, target.parent_path());
-        if (error == 0) error = util::publish_file(files, target, bytes);
-    }
-    return error != 0 ? util::describe_error(error) : std::string();
-}
 
 Cache::Cache(const CacheOptions& options, util::Logger& log) : state_(std::make_unique<State>(options, log)) {}
 
@@ -241,27 +28,21 @@ Cache::~Cache() {
 
 std::optional<KernelEntry> Cache::load(const std::string& key) {
     if (!is_key(key)) return std::nullopt;
-    try {
-        return state_->load(key);
-    } catch (const std::bad_alloc&) {
-        return std::nullopt;
-    }
-}
-
-std::optional<KernelEntry> Cache::State::load(const std::string& key) {
-    for (const std::filesystem::path& root : roots()) {
-        Reading reading = read_entry(files, root, key);
-        const bool own = root == writable;
+    State& state = *state_;
+    for (const std::filesystem::path& root : state.roots()) {
+        Reading reading = read_entry(state.files, root, key);
+        const bool writable = root == state.writable;
         if (reading.entry) {
-            if (own) keeper->used(entry_file(root, key), reading.status);
+            if (writable) state.keeper->used(entry_file(root, key), reading.status);
             return std::move(reading.entry);
         }
         if (reading.why.empty()) continue;
-        ++rejected;
+        ++state.rejected;
         const std::filesystem::path file = entry_file(root, key);
-        const bool removed = own && reading.bad_content && remove_if_same({key, "", file, reading.status});
-        log.warning_once("cache.rejected", fmt::format("cache entry {} is not used{}: {}", file.string(),
-                                                       removed ? " and was removed" : "", reading.why));
+        const bool removed =
+            writable && reading.bad_content && state.remove_if_same({key, "", file, reading.status}) == 0;
+        state.log.warning_once("cache.rejected", fmt::format("cache entry {} is not used{}: {}", file.string(),
+                                                             removed ? " and was removed" : "", reading.why));
     }
     return std::nullopt;
 }
@@ -308,34 +89,6 @@ void Cache::require_writable() {
         throw Error(ErrorCode::io, state.unwritable_text(why));
     }
     static_cast<void>(state.files.remove(probe));
-}
-
-void Cache::State::append(const std::filesystem::path& root, std::vector<StoredFile> found,
-                          std::vector<StoredFile>& all) const {
-    for (StoredFile& stored : found) {
-        stored.writable = root == writable;
-        stored.trusted = trusted_in(root);
-        all.push_back(std::move(stored));
-    }
-}
-
-std::optional<RecordText> Cache::State::read(const StoredFile& stored) const {
-    RecordReading reading = cache::read_record(files, stored);
-    if (!reading.record && !reading.why.empty()) {
-        log.warning_once("cache.record",
-                         fmt::format("{} {} is not used: {}", stored.key.empty() ? "bundle" : "tuning record",
-                                     stored.file.string(), reading.why));
-    }
-    return std::move(reading.record);
-}
-
-bool Cache::State::refuse_record(const std::string& what) {
-    log.warning_once("cache.store_record", what + "; its measurements are lost when this process ends");
-    return false;
-}
-
-std::string Cache::State::unwritable_text(const std::string& why) const {
-    return fmt::format("cache {}: cannot be written: {}", writable->string(), why);
 }
 
 std::vector<StoredFile> Cache::record_files(const std::string& folder, const std::string& key) const {
@@ -385,7 +138,7 @@ bool Cache::store_record(const std::string& folder, const std::string& key, cons
 }
 
 void Cache::reject_record(const RecordText& record, const std::string& why) {
-    const bool removed = record.writable && state_->remove_if_same(record);
+    const bool removed = record.writable && state_->remove_if_same(record) == 0;
     state_->log.warning_once("cache.record",
                              fmt::format("{} {} is not used{}: {}", record.is_bundle() ? "bundle" : "tuning record",
                                          record.file.string(), removed ? " and was removed" : "", why));
@@ -412,26 +165,8 @@ std::vector<RecordText> Cache::list_records(std::vector<CacheProblem>* unreadabl
     return texts;
 }
 
-std::uint64_t Cache::State::remove(const std::vector<StoredFile>& stored, std::vector<CacheProblem>& problems) {
-    std::uint64_t removed = 0;
-    std::uint64_t bytes = 0;
-    for (const StoredFile& one : stored) {
-        const int error = files.remove(one.file);
-        if (error == 0) {
-            ++removed;
-            bytes += one.counted_bytes();
-        } else if (error != -ENOENT) {  // which says that another process has removed it since the scan
-            problems.push_back({one.file, "cannot be removed: " + util::describe_error(error)});
-        }
-    }
-    keeper->removed(bytes);
-    return removed;
-}
-
-bool Cache::State::remove_if_same(const StoredFile& stored) {
-    if (!cache::remove_if_same(files, stored.file, stored.status)) return false;
-    keeper->removed(stored.counted_bytes());
-    return true;
+void Cache::finish_eviction() {
+    if (state_->keeper) state_->keeper->finish();
 }
 
 bool Cache::contains(const std::string& key) const {
@@ -442,13 +177,9 @@ bool Cache::contains(const std::string& key) const {
     });
 }
 
-std::uint64_t Cache::clear_records() {
-    if (!state_->writable) return 0;
-    Contents contents = scan(state_->files, *state_->writable, Walk::Over::records);
-    std::uint64_t removed = state_->remove(contents.records, contents.unreadable);
-    removed += state_->remove(contents.bundles, contents.unreadable);
-    require_none(contents.unreadable);
-    return removed;
+void Cache::count_use(std::uint64_t hits, std::uint64_t misses) {
+    state_->hits += hits;
+    state_->misses += misses;
 }
 
 void Cache::with_lock(const std::string& key, const std::function<void()>& work,
@@ -469,88 +200,5 @@ std::uint64_t Cache::limit_bytes() const noexcept { return state_->limit; }
 std::uint64_t Cache::rejected() const noexcept { return state_->rejected; }
 
 util::FileSystem& Cache::files() const noexcept { return state_->files; }
-
-std::vector<CacheLayer> Cache::layers() const {
-    std::vector<CacheLayer> layers;
-    for (const std::filesystem::path& root : state_->roots()) {
-        util::FileStatus status;
-        const bool exists = state_->files.status(root, status) == 0 && status.kind == util::FileStatus::Kind::folder;
-        layers.push_back({root, root == state_->writable, exists});
-    }
-    return layers;
-}
-
-CacheUsage Cache::usage() const {
-    CacheUsage usage;
-    if (!state_->writable) return usage;
-    Contents contents = scan(state_->files, *state_->writable);
-    usage.entries = contents.entries.size();
-    usage.records = contents.records.size();
-    usage.bundles = contents.bundles.size();
-    for (const StoredFile& entry : contents.entries) {
-        usage.bytes += entry.status.size;
-        const std::int64_t used = entry.status.modified;
-        usage.oldest = usage.oldest == 0 ? used : std::min(usage.oldest, used);
-        usage.newest = std::max(usage.newest, used);
-    }
-    for (const StoredFile& record : contents.records) usage.record_bytes += record.status.size;
-    usage.unreadable = std::move(contents.unreadable);
-    return usage;
-}
-
-std::vector<CacheEntryInfo> Cache::list(const std::string& prefix, std::vector<CacheProblem>* unreadable) const {
-    std::vector<CacheProblem> ignored;
-    return list_entries(state_->files, state_->roots(), prefix, unreadable != nullptr ? *unreadable : ignored);
-}
-
-CacheEntryInfo Cache::inspect(const std::string& prefix) const {
-    return find_entry(state_->files, state_->roots(), prefix);
-}
-
-std::vector<UnsoundFile> Cache::verify() const {
-    std::vector<UnsoundFile> all;
-    for (const std::filesystem::path& root : state_->roots()) {
-        for (UnsoundFile& one : find_problems(state_->files, root, state_->trusted_in(root))) {
-            one.writable = root == state_->writable;
-            all.push_back(std::move(one));
-        }
-    }
-    return all;
-}
-
-bool Cache::remove(const StoredFile& stored) { return stored.writable && state_->remove_if_same(stored); }
-
-PruneReport Cache::prune(const PruneOptions& options) {
-    if (!state_->writable) return {};
-    PruneReport report = cache::prune(state_->files, *state_->writable, options, state_->keeper->now());
-    if (!options.dry_run) state_->keeper->removed(report.removed_bytes);
-    require_none(report.problems);
-    return report;
-}
-
-UseCounts Cache::use_counts() const { return state_->writable ? sum(state_->files, *state_->writable) : UseCounts(); }
-
-void Cache::count_use(std::uint64_t hits, std::uint64_t misses) {
-    state_->hits += hits;
-    state_->misses += misses;
-}
-
-void Cache::zero_use_counts() {
-    if (!state_->writable) return;
-    const std::filesystem::path file = use_counts_file(*state_->writable);
-    const int error = state_->files.remove(file);
-    if (error != 0 && error != -ENOENT && error != -ENOTDIR) {
-        throw Error(ErrorCode::io,
-                    fmt::format("cache: {}: cannot be removed: {}", file.string(), util::describe_error(error)));
-    }
-}
-
-std::uint64_t Cache::clear() {
-    if (!state_->writable) return 0;
-    Contents contents = scan(state_->files, *state_->writable);
-    const std::uint64_t removed = state_->remove(contents.entries, contents.unreadable);
-    require_none(contents.unreadable);
-    return removed;
-}
 
 }  // namespace smlora::cache

@@ -77,6 +77,9 @@ class Cache {
     /// written to the writable layer.
     void require_writable();
 
+    /// Waits for the eviction that stores of this cache began, for callers that say what it has left.
+    void finish_eviction();
+
     /// Whether a file of that name is in a layer; what it holds is not looked at.
     [[nodiscard]] bool contains(const std::string& key) const;
 
@@ -111,9 +114,9 @@ class Cache {
     /// and key and then its bundles. Unreadable ones are passed over; `unreadable` is told of folders.
     [[nodiscard]] std::vector<RecordText> list_records(std::vector<CacheProblem>* unreadable = nullptr) const;
 
-    /// Removes the records and bundles of the writable layer; returns how many. Throws Error{io}, with the rest
-    /// removed, for what cannot be read or removed.
-    std::uint64_t clear_records();
+    /// Removes the records and bundles of the writable layer; returns how many. `problems` is told what cannot be read
+    /// or removed; without it that is Error{io}, with the rest removed.
+    std::uint64_t clear_records(std::vector<CacheProblem>* problems = nullptr);
 
     [[nodiscard]] std::vector<CacheLayer> layers() const;
     /// Through which every file of the cache is read and written.
@@ -131,20 +134,19 @@ class Cache {
     [[nodiscard]] CacheEntryInfo inspect(const std::string& prefix) const;
     /// The unsound entries of all layers, and what cannot be read.
     [[nodiscard]] std::vector<UnsoundFile> verify() const;
-    /// Removes a file of the writable layer unless it has been replaced since it was looked at; whether it is gone.
-    bool remove(const StoredFile& stored);
-    /// Removes kernels of the writable layer, see prune.hpp. Throws Error{io}, with the rest removed, for what cannot
-    /// be read or removed.
-    PruneReport prune(const PruneOptions& options);
+    /// Removes a file of the writable layer. Nothing when it has been replaced since it was looked at and stays; else
+    /// zero or a negated errno.
+    std::optional<int> remove(const StoredFile& stored);
+    /// Removes kernels of the writable layer, see prune.hpp.
+    [[nodiscard]] PruneReport prune(const PruneOptions& options);
     /// What processes did with the writable layer, as far as they have ended, see use_counts.hpp.
     [[nodiscard]] UseCounts use_counts() const;
     /// Adds to it, when this cache is destroyed.
     void count_use(std::uint64_t hits, std::uint64_t misses);
     /// Begins to count anew. Throws Error{io} when that cannot be done.
     void zero_use_counts();
-    /// Removes the kernels of the writable layer; returns how many. Throws Error{io}, with the rest removed, for what
-    /// cannot be read or removed.
-    std::uint64_t clear();
+    /// Removes the kernels of the writable layer; returns how many. `problems` as with clear_records().
+    std::uint64_t clear(std::vector<CacheProblem>* problems = nullptr);
 
  private:
     struct State;

@@ -37,12 +37,15 @@ std::string record_key(std::string_view name) {
     return is_key(name) ? std::string(name) : std::string();
 }
 
-bool is_missing(int error) { return error == -ENOENT || error == -ENOTDIR; }
+std::string why_unfit(int error, const util::FileStatus& status, const char* kind) {
+    return error == -EFBIG ? fmt::format("{} bytes, more than any {} has", status.size, kind)
+                           : "it is not a regular file";
+}
 
 /// Unless there is no such file: one that cannot be looked at may be readable again later.
 void add_unless_missing(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
     const int error = files.status(found.file, found.status);
-    if (!is_missing(error)) list.push_back(std::move(found));
+    if (!util::is_missing(error)) list.push_back(std::move(found));
 }
 
 bool has_key(const KernelEntry& entry, const std::string& key) {
@@ -107,10 +110,9 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
     std::string bytes;
     const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status,
                                       [](const auto& status) { return !refusal_of_file(status); });
-    if (is_missing(error)) return reading;
+    if (util::is_missing(error)) return reading;
     if (error == -EINVAL || error == -EFBIG) {
-        reading.why = error == -EFBIG ? fmt::format("{} bytes, more than any kernel has", reading.status.size)
-                                      : "it is not a regular file";
+        reading.why = why_unfit(error, reading.status, "kernel");
         reading.bad_content = true;
         return reading;
     }
@@ -169,15 +171,12 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, stored.trusted); };
     const int error = util::read_file(files, record.file, largest_record, record.text, record.status,
                                       [&](const util::FileStatus& status) { return !refusal_of(status); });
-    if (is_missing(error)) return reading;
-    if (error == -EINVAL) {
-        reading.why = "it is not a regular file";
+    if (util::is_missing(error)) return reading;
+    if (error == -EINVAL || error == -EFBIG) {
+        reading.why = why_unfit(error, record.status, "record");
         reading.refused = true;
     } else if (const auto refusal = error == -EPERM ? refusal_of(record.status) : std::nullopt) {
         reading.why = *refusal;
-        reading.refused = true;
-    } else if (error == -EFBIG) {
-        reading.why = fmt::format("{} bytes, more than any record has", record.status.size);
         reading.refused = true;
     } else if (error != 0) {
         reading.why = "it cannot be read: " + util::describe_error(error);
@@ -188,10 +187,9 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
 }
 
 Walk::Walk(util::FileSystem& files, const std::filesystem::path& root, Over over) : files_(files) {
-    folders_.push_back({Folder::Kind::tuning, tuning_folder(root)});
-    if (over == Over::records) return;
-    folders_.push_back({Folder::Kind::version, version_folder(root)});
-    folders_.push_back({Folder::Kind::kernels, kernels_folder(root)});
+    if (over == Over::everything) folders_.push_back({Folder::Kind::version, version_folder(root)});
+    if (over != Over::kernels) folders_.push_back({Folder::Kind::tuning, tuning_folder(root)});
+    if (over != Over::records) folders_.push_back({Folder::Kind::kernels, kernels_folder(root)});
 }
 
 bool Walk::step() {
@@ -211,7 +209,7 @@ bool Walk::step() {
 void Walk::list(const Folder& folder) {
     std::vector<std::string> names;
     const int error = files_.list(folder.path, names);
-    if (error != 0 && !is_missing(error)) {
+    if (error != 0 && !util::is_missing(error)) {
         contents.unreadable.push_back({folder.path, "cannot be read: " + util::describe_error(error)});
     }
     for (const std::string& name : names) find(folder, name);
@@ -221,7 +219,7 @@ void Walk::look_at(StoredFile file, List list) {
     const int error = files_.status(file.file, file.status);
     if (error == 0) {
         (contents.*list).push_back(std::move(file));
-    } else if (!is_missing(error)) {
+    } else if (!util::is_missing(error)) {
         contents.unreadable.push_back({file.file, "cannot be looked at: " + util::describe_error(error)});
     }
 }
@@ -265,9 +263,12 @@ Contents scan(util::FileSystem& files, const std::filesystem::path& root, Walk::
     return std::move(walk.contents);
 }
 
-bool remove_if_same(util::FileSystem& files, const std::filesystem::path& file, const util::FileStatus& status) {
+std::optional<int> remove_if_same(util::FileSystem& files, const std::filesystem::path& file,
+                                  const util::FileStatus& status) {
     util::FileStatus now;
-    return files.status(file, now) == 0 && now.same_file(status) && files.remove(file) == 0;
+    if (const int error = files.status(file, now); error != 0) return error;
+    if (!now.same_file(status)) return std::nullopt;
+    return files.remove(file);
 }
 
 }  // namespace smlora::cache

@@ -130,7 +130,7 @@ struct Contents {
 /// Goes through a layer step by step, for those who may not take long at a time.
 class Walk {
  public:
-    enum class Over { everything, records };
+    enum class Over { everything, kernels, records };
 
     Walk(util::FileSystem& files, const std::filesystem::path& root, Over over = Over::everything);
 
@@ -162,6 +162,8 @@ class Walk {
 
 /// Removes a file that was seen with `status`, unless it has been replaced or touched since. Between the look and the
 /// removal another process may still publish a sound one, which is then lost: it costs a compile, never a wrong kernel.
-bool remove_if_same(util::FileSystem& files, const std::filesystem::path& file, const util::FileStatus& status);
+/// Nothing when it stays; else zero or a negated errno.
+std::optional<int> remove_if_same(util::FileSystem& files, const std::filesystem::path& file,
+                                  const util::FileStatus& status);
 
 }  // namespace smlora::cache

@@ -1,5 +1,7 @@
 #include "cache/prune.hpp"
 
+#include "util/files.hpp"
+
 #include <algorithm>
 #include <tuple>
 #include <utility>
@@ -7,9 +9,12 @@
 namespace smlora::cache {
 namespace {
 
-bool is_for(util::FileSystem& files, const std::filesystem::path& root, const std::string& key,
-            const std::string& arch) {
-    const Reading reading = read_entry(files, root, key);
+/// Adds it to `problems` when that cannot be known; what verify would call unsound is for no architecture.
+bool is_for(const std::string& arch, const StoredFile& entry, util::FileSystem& files,
+            const std::filesystem::path& root, std::vector<CacheProblem>& problems) {
+    const Reading reading = read_entry(files, root, entry.key);
+    const bool unsound = reading.why.empty() || reading.bad_content || refusal_of_file(reading.status);
+    if (!reading.entry && !unsound) problems.push_back({entry.file, reading.why});
     return reading.entry && reading.entry->metadata.value("arch", nlohmann::json()) == arch;
 }
 
@@ -24,8 +29,9 @@ PruneReport prune(util::FileSystem& files, const std::filesystem::path& root, co
     report.left = contents.entries.size();
     for (const StoredFile& entry : contents.entries) report.left_bytes += entry.status.size;
     if (!options.arch.empty()) {
-        std::erase_if(contents.entries,
-                      [&](const StoredFile& entry) { return !is_for(files, root, entry.key, options.arch); });
+        std::erase_if(contents.entries, [&](const StoredFile& entry) {
+            return !is_for(options.arch, entry, files, root, report.problems);
+        });
     }
     std::sort(contents.entries.begin(), contents.entries.end(), [](const StoredFile& a, const StoredFile& b) {
         return std::tie(a.status.modified, a.key) < std::tie(b.status.modified, b.key);
@@ -37,18 +43,19 @@ PruneReport prune(util::FileSystem& files, const std::filesystem::path& root, co
         const bool old = options.unused_for && now - entry.status.modified > nanoseconds(*options.unused_for).count();
         const bool over = options.max_bytes && bytes > *options.max_bytes;
         if (!all && !old && !over) break;
-        bytes -= entry.status.size;
-        if (!options.dry_run && !remove_if_same(files, entry.file, entry.status)) {
-            util::FileStatus now_there;
-            if (files.status(entry.file, now_there) == 0 && now_there.same_file(entry.status)) {
-                report.problems.push_back({entry.file, "cannot be removed"});
-            }
+        const std::optional<int> error =
+            options.dry_run ? std::optional(0) : remove_if_same(files, entry.file, entry.status);
+        if (!error) continue;  // it was used meanwhile
+        if (*error != 0 && !util::is_missing(*error)) {
+            report.problems.push_back({entry.file, "cannot be removed: " + util::describe_error(*error)});
             continue;
         }
-        ++report.removed;
-        report.removed_bytes += entry.status.size;
+        bytes -= entry.status.size;
         --report.left;
         report.left_bytes -= entry.status.size;
+        if (*error != 0) continue;  // another process has removed it
+        ++report.removed;
+        report.removed_bytes += entry.status.size;
     }
     return report;
 }

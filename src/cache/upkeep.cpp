@@ -128,14 +128,9 @@ void Upkeep::judge() {
 }
 
 bool Upkeep::free(const StoredFile& file) {
-    util::FileStatus now;
-    int error = files_.status(file.file, now);
-    if (error == 0 && !now.same_file(file.status)) return false;
-    if (error == 0) {
-        error = files_.remove(file.file);
-        if (error == 0) ++report_.evicted;
-    }
-    return error == 0 || error == -ENOENT;
+    const std::optional<int> error = remove_if_same(files_, file.file, file.status);
+    if (error == 0) ++report_.evicted;
+    return error && (*error == 0 || util::is_missing(*error));
 }
 
 }  // namespace smlora::cache

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <cinttypes>
 #include <cstdio>
 #include <string>
@@ -44,7 +43,7 @@ UseCounts sum(util::FileSystem& files, const std::filesystem::path& root) {
     util::FileStatus status;
     const std::filesystem::path file = use_counts_file(root);
     const int error = util::read_file(files, file, largest_file, text, status);
-    if (error == -ENOENT || error == -ENOTDIR) return total;
+    if (util::is_missing(error)) return total;
     if (error != 0) {
         throw Error(ErrorCode::io,
                     fmt::format("cache: {}: cannot be read: {}", file.string(), util::describe_error(error)));

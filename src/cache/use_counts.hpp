@@ -17,7 +17,7 @@ namespace smlora::cache {
 struct UseCounts {
     std::uint64_t hits = 0;       ///< kernels found in a layer
     std::uint64_t misses = 0;     ///< kernels that had to be compiled
-    std::uint64_t evictions = 0;  ///< kernels removed because the layer was over its limit
+    std::uint64_t evictions = 0;  ///< kernels and records removed because the layer was over its limit
 };
 
 /// Appends a line, unless all are zero or it cannot be done.

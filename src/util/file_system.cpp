@@ -173,4 +173,6 @@ FileSystem& real_file_system() {
 
 std::string describe_error(int error) { return std::generic_category().message(-error); }
 
+bool is_missing(int error) noexcept { return error == -ENOENT || error == -ENOTDIR; }
+
 }  // namespace smlora::util

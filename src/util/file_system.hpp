@@ -65,4 +65,7 @@ class FileSystem {
 /// "No space left on device", of a negated errno.
 [[nodiscard]] std::string describe_error(int error);
 
+/// Whether a call's answer says that there is no such file.
+[[nodiscard]] bool is_missing(int error) noexcept;
+
 }  // namespace smlora::util

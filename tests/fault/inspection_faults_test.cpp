@@ -100,6 +100,17 @@ TEST_F(InspectionFaults, ClearingRemovesAllOrThrows) {
     EXPECT_GT(walk([&](Cache& cache, const auto&) { return is_whole([&] { return cache.clear_records(); }, 2); }), 0);
 }
 
+TEST_F(InspectionFaults, PruningRemovesAllOrSaysWhatItDidNot) {
+    for (const std::string arch : {"", "sm_90a"}) {
+        const int partial = walk([&](Cache& cache, const auto&) {
+            const PruneReport report = cache.prune({arch, std::nullopt, 0, false});
+            EXPECT_TRUE(report.removed == kernels || !report.problems.empty()) << report.removed;
+            return report.problems.empty();
+        });
+        EXPECT_GT(partial, 0);
+    }
+}
+
 TEST_F(InspectionFaults, OneFolderThatCannotBeReadKeepsNoOtherFromBeingCleared) {
     fill();
     FaultFileSystem disk;
@@ -108,8 +119,8 @@ TEST_F(InspectionFaults, OneFolderThatCannotBeReadKeepsNoOtherFromBeingCleared) 
     Cache cache(chosen, log.logger);
     int folders = 0;
     disk.set_fault([&](const testing::CallRecord& record) {
-        // Of v1, of kernels, of the first kernel.
-        return record.call == Call::list && ++folders == 3 ? -EACCES : 0;
+        // Of kernels, of the first kernel.
+        return record.call == Call::list && ++folders == 2 ? -EACCES : 0;
     });
     EXPECT_THROW(cache.clear(), Error);
     disk.set_fault({});

@@ -149,6 +149,7 @@ TEST_F(Mutation, OfTheFoldersIsAMiss) {
     EXPECT_FALSE(std::filesystem::exists(file));
 
     // The lock and the stamp, too.
+    std::filesystem::remove(lock_file(root()));
     std::filesystem::create_directories(lock_file(root()) / "full");
     std::filesystem::create_directories(upkeep_file(root()) / "full");
     try_everything(key);

@@ -51,7 +51,7 @@ class CacheCare : public TuningCommands {
         std::filesystem::create_directories(cache() / "v1");
         std::filesystem::permissions(cache(), std::filesystem::perms::owner_all);
         std::filesystem::remove_all(cache() / "v1" / name);
-        std::filesystem::create_symlink(name, cache() / "v1" / name);
+        std::filesystem::create_symlink(cache() / "v1" / name, cache() / "v1" / name);
     }
 
     /// Runs with a terminal as stdin, on which `answer` is typed; the exit code.
@@ -109,6 +109,21 @@ TEST_F(CacheCare, AFolderThatCannotBeReadIsAnErrorAndNeverEmpty) {
     }
 }
 
+TEST_F(CacheCare, ClearAndPruneRemoveTheRestAndSaySo) {
+    const std::string folder = (cache() / "v1/kernels/cc").string();
+    for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+             {"cache", "clear", "all", "--yes"}, {"cache", "prune", "--max-size", "0"}}) {
+        plant_kernel('a');
+        spoil("kernels/cc");
+        const Outcome outcome = run(command);
+        EXPECT_EQ(outcome.exit_code, 1) << outcome.out;
+        EXPECT_NE(outcome.out.find(cache().string() + ": 1 kernels "), std::string::npos) << outcome.out;
+        EXPECT_NE(outcome.err.find(folder + ": cannot be read: Too many levels"), std::string::npos) << outcome.err;
+        EXPECT_EQ(outcome.err.find("more)"), std::string::npos) << outcome.err;
+        EXPECT_FALSE(std::filesystem::exists(cache::entry_file(cache(), std::string(32, 'a'))));
+    }
+}
+
 TEST_F(CacheCare, ClearAsksOnATerminalAndRefusesWithoutOne) {
     const std::filesystem::path kernel = plant_kernel('a');
     const Outcome refused = run({"cache", "clear"});
@@ -133,7 +148,8 @@ TEST_F(CacheCare, ADryRunOfClearRemovesNothing) {
               "would remove 2 kernels (2.2 KiB) and 1 tuning records and 0 bundles of " + cache().string() + "\n");
     const nlohmann::json said = run({"cache", "clear", "--dry-run", "--json"}).json();
     EXPECT_EQ(said["removed"], 2);
-    EXPECT_EQ(said["kernels_left"], 2);
+    EXPECT_EQ(said["kernels_left"], 0) << "as prune says it";
+    EXPECT_EQ(said["records_left"], 1);
     EXPECT_EQ(said["folder"], cache().string());
     EXPECT_EQ(run({"cache", "stats", "--json"}).json()["entries"], 2);
     const nlohmann::json done = run({"cache", "clear", "all", "--yes", "--json"}).json();
@@ -243,8 +259,36 @@ TEST_F(CacheCare, ImportSaysWhatTheLimitLeaves) {
     const int left = run({"cache", "stats", "--json", "--cache-dir", file("small")}).json()["entries"].get<int>();
     EXPECT_LT(left, 6);
     EXPECT_EQ(said["kernels"], 6);
-    EXPECT_EQ(said["evicted"], 6 - left);
+    EXPECT_EQ(said["evicted_kernels"], 6 - left);
+    EXPECT_EQ(said["evicted_tunings"], 0);
     EXPECT_EQ(said["limit_bytes"], 4000);
+}
+
+TEST_F(CacheCare, ImportSaysWhichTuningsTheLimitLeaves) {
+    plant_record({}, "NVIDIA H200");
+    plant_record({}, "NVIDIA H100 80GB HBM3");
+    ASSERT_EQ(run({"export", file("all.tar.gz")}).exit_code, 0);
+    const std::vector<std::string> import{"import", file("all.tar.gz"), "--json", "--cache-dir", file("small")};
+    const nlohmann::json said = run(import, {{"SMLORA_CACHE_LIMIT", "10"}}).json();
+    EXPECT_EQ(said["tunings"], 2);
+    const int left = run({"cache", "stats", "--json", "--cache-dir", file("small")}).json()["records"].get<int>();
+    EXPECT_LT(left, 2);
+    EXPECT_EQ(said["evicted_tunings"], 2 - left);
+}
+
+TEST_F(CacheCare, TheSizeIsWhatTheLimitIsFor) {
+    const std::filesystem::path kernel = plant_kernel('a');
+    plant_record();
+    const nlohmann::json stats = run({"cache", "stats", "--json"}).json();
+    const auto kernels = stats["bytes"].get<std::uint64_t>(), records = stats["record_bytes"].get<std::uint64_t>();
+    EXPECT_EQ(kernels, std::filesystem::file_size(kernel));
+    EXPECT_GT(records, 1024u);
+    const std::uint64_t limit = 2 * (kernels + records);
+    const std::string said = run({"cache", "stats"}, {{"SMLORA_CACHE_LIMIT", std::to_string(limit)}}).out;
+    EXPECT_NE(said.find(" (50.00%)\n"), std::string::npos) << said;
+    std::filesystem::remove(kernel);
+    const std::string unlimited = run({"cache", "stats"}, {{"SMLORA_CACHE_LIMIT", "0"}}).out;
+    EXPECT_NE(unlimited.find("KiB, no limit\n"), std::string::npos) << unlimited;
 }
 
 TEST_F(CacheCare, ExportFollowsNoLinkAndNeedsNoNameOfItsOwn) {

@@ -42,6 +42,8 @@ TEST(Units, DurationsAreRoundedUp) {
     EXPECT_EQ(duration_text(59.5), "1 min 00 s");
     EXPECT_EQ(duration_text(200), "3 min 20 s");
     EXPECT_EQ(duration_text(3900), "1 h 05 min");
+    EXPECT_EQ(duration_text(47.9 * 3600), "47 h 54 min");
+    EXPECT_EQ(duration_text(30 * 86400 + 7200), "30 d 02 h");
 }
 
 TEST(Units, CudaVersionsAreUnpacked) {

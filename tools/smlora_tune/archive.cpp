@@ -178,8 +178,9 @@ std::uint64_t write_archive(const std::filesystem::path& file, const std::vector
 
     std::string text;
     const std::unique_ptr<::archive, FreeWriter> a(::archive_write_new());
-    // Without the time of writing: the same cache gives the same file.
-    if (::archive_write_add_filter_gzip(a.get()) != ARCHIVE_OK ||
+    // Without the time of writing: the same cache gives the same file. Not filled up to a block of a tape.
+    if (::archive_write_set_bytes_in_last_block(a.get(), 1) != ARCHIVE_OK ||
+        ::archive_write_add_filter_gzip(a.get()) != ARCHIVE_OK ||
         ::archive_write_set_filter_option(a.get(), "gzip", "timestamp", nullptr) != ARCHIVE_OK ||
         ::archive_write_set_format_ustar(a.get()) != ARCHIVE_OK ||
         ::archive_write_open(a.get(), &text, nullptr, append_to, nullptr) != ARCHIVE_OK) {

@@ -10,6 +10,7 @@
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
 #include "tuning/bundle.hpp"
+#include "util/file_system.hpp"
 
 #include <fmt/format.h>
 
@@ -110,9 +111,8 @@ double age(std::int64_t modified) {
     return std::max(0.0, now.count() - static_cast<double>(modified) * 1e-9);
 }
 
-ExitCode run_stats(const Engine& engine, const CacheCommand& command) {
+void print_stats(const Engine& engine, const CacheCommand& command) {
     const cache::UseCounts uses = engine.impl().cache.use_counts();
-    if (command.zero) engine.impl().cache.zero_use_counts();
     const cache::CacheUsage usage = usage_of(engine);
     const std::vector<CacheLayer> layers = cache_layers(engine);
     const std::vector<KnownBundle> known = bundles(engine);
@@ -145,7 +145,7 @@ ExitCode run_stats(const Engine& engine, const CacheCommand& command) {
         document["evictions"] = uses.evictions;
         document["zeroed"] = command.zero;
         print_json(document);
-        return ExitCode::ok;
+        return;
     }
     for (const CacheLayer& layer : layers) {
         print_results("{:<16}{}{}\n", layer.writable ? "Cache folder:" : "Read-only layer:", layer.writable ? "" : " ",
@@ -172,6 +172,15 @@ ExitCode run_stats(const Engine& engine, const CacheCommand& command) {
     print_results("{:<16}{} / {} ({:.2f}%)\n", "Hits:", uses.hits, asked, hit_share);
     print_results("{:<16}{}\n", "Misses:", uses.misses);
     print_results("{:<16}{}{}\n", "Evictions:", uses.evictions, command.zero ? "; counted anew from now on" : "");
+}
+
+ExitCode run_stats(const Engine& engine, const CacheCommand& command) {
+    print_stats(engine, command);
+    if (command.zero) {
+        // Not before they are told.
+        finish_results();
+        engine.impl().cache.zero_use_counts();
+    }
     return ExitCode::ok;
 }
 
@@ -219,12 +228,13 @@ ExitCode run_inspect(const Engine& engine, const CacheCommand& command) {
 }
 
 ExitCode run_verify(const Engine& engine, const CacheCommand& command) {
-    const std::vector<cache::UnsoundFile> problems = unsound(engine);
+    std::vector<cache::UnsoundFile> problems = unsound(engine);
     std::set<std::filesystem::path> removed;
-    if (command.repair) {
-        for (const cache::UnsoundFile& one : problems) {
-            if (one.useless && engine.impl().cache.remove(one)) removed.insert(one.file);
-        }
+    for (cache::UnsoundFile& one : problems) {
+        if (!command.repair || !one.useless || !one.writable || removed.contains(one.file)) continue;
+        const std::optional<int> error = engine.impl().cache.remove(one);
+        if (error == 0) removed.insert(one.file);
+        if (error.value_or(0) != 0) one.why += "; it cannot be removed: " + util::describe_error(*error);
     }
     const cache::CacheUsage usage = engine.impl().cache.usage();
     if (problems.empty()) cache::require_none(usage.unreadable);
@@ -249,7 +259,7 @@ ExitCode run_verify(const Engine& engine, const CacheCommand& command) {
                       bundles(engine).size());
     } else if (command.repair) {
         print_results("{} files removed, {} problems left{}\n", removed.size(), left,
-                      left == 0 ? "" : ": read-only layers and what cannot be read are left alone");
+                      left == 0 ? "" : ": what is in a read-only layer, or cannot be read or removed, stays");
     } else {
         print_results("{} unsound; each counts as a miss and is made again when it is needed\n", problems.size());
     }

@@ -3,6 +3,7 @@
 #include "smlora_tune/output.hpp"
 #include "smlora_tune/units.hpp"
 
+#include "cache/inspection.hpp"
 #include "engine/engine_impl.hpp"
 #include "gpu/arch.hpp"
 #include "util/environment.hpp"
@@ -12,11 +13,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <iostream>
 #include <optional>
+#include <vector>
 
 namespace smlora::tool {
 namespace {
@@ -72,13 +75,18 @@ cache::PruneOptions prune_options(const CacheCommand& command) {
     return options;
 }
 
+std::string cleared_text(bool wanted, std::uint64_t removed, std::uint64_t left, const char* what) {
+    return wanted ? fmt::format("{} {} removed", removed, what) : fmt::format("{} {} left", left, what);
+}
+
 }  // namespace
 
 ExitCode run_clear(const Engine& engine, const CacheCommand& command) {
     const bool kernels = command.what != "records";
     const bool records = command.what == "records" || command.what == "all";
     const std::string folder = writable_folder(engine).string();
-    const cache::CacheUsage before = usage_of(engine);
+    cache::Cache& cache = engine.impl().cache;
+    const cache::CacheUsage before = cache.usage();
     const std::string what = fmt::format(
         "{}{}{} of {}",
         kernels ? fmt::format("{} kernels ({})", before.entries, bytes_text(before.bytes)) : std::string(),
@@ -89,13 +97,22 @@ ExitCode run_clear(const Engine& engine, const CacheCommand& command) {
         print_remark("smlora-tune: nothing was removed\n");
         return ExitCode::failure;
     }
-    cache::CacheUsage left = before;
     std::uint64_t removed = kernels ? before.entries : 0;
     std::uint64_t removed_records = records ? before.records + before.bundles : 0;
+    std::uint64_t left = before.entries - removed;
+    std::uint64_t records_left = records ? 0 : before.records;
+    std::vector<CacheProblem> problems = before.unreadable;
     if (!command.dry_run) {
-        if (kernels) removed = cache_clear(engine);
-        if (records) removed_records = engine.impl().cache.clear_records();
-        left = usage_of(engine);
+        problems.clear();
+        if (kernels) removed = cache.clear(&problems);
+        if (records) removed_records = cache.clear_records(&problems);
+        const cache::CacheUsage after = cache.usage();
+        left = after.entries;
+        records_left = after.records;
+        for (const CacheProblem& problem : after.unreadable) {
+            const auto same = [&](const CacheProblem& known) { return known.file == problem.file; };
+            if (std::none_of(problems.begin(), problems.end(), same)) problems.push_back(problem);
+        }
     }
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("cache clear");
@@ -103,20 +120,16 @@ ExitCode run_clear(const Engine& engine, const CacheCommand& command) {
         document["dry_run"] = command.dry_run;
         document["removed"] = removed;
         document["removed_records"] = removed_records;
-        document["kernels_left"] = left.entries;
-        document["records_left"] = left.records;
+        document["kernels_left"] = left;
+        document["records_left"] = records_left;
         print_json(document);
-        return ExitCode::ok;
-    }
-    if (command.dry_run) {
+    } else if (command.dry_run) {
         print_results("would remove {}\n", what);
-        return ExitCode::ok;
+    } else {
+        print_results("{}: {}, {}\n", folder, cleared_text(kernels, removed, left, "kernels"),
+                      cleared_text(records, removed_records, records_left, "tuning records"));
     }
-    const auto text = [](bool wanted, std::uint64_t gone, std::uint64_t kept, const char* name) {
-        return wanted ? fmt::format("{} {} removed", gone, name) : fmt::format("{} {} left", kept, name);
-    };
-    print_results("{}: {}, {}\n", folder, text(kernels, removed, left.entries, "kernels"),
-                  text(records, removed_records, left.records, "tuning records"));
+    cache::require_none(problems);
     return ExitCode::ok;
 }
 
@@ -133,10 +146,12 @@ ExitCode run_prune(const Engine& engine, const CacheCommand& command) {
         document["kernels_left"] = report.left;
         document["bytes_left"] = report.left_bytes;
         print_json(document);
-        return ExitCode::ok;
+    } else {
+        print_results("{}: {} kernels ({}) {}, {} ({}) left\n", folder, report.removed,
+                      bytes_text(report.removed_bytes), command.dry_run ? "would be removed" : "removed", report.left,
+                      bytes_text(report.left_bytes));
     }
-    print_results("{}: {} kernels ({}) {}, {} ({}) left\n", folder, report.removed, bytes_text(report.removed_bytes),
-                  command.dry_run ? "would be removed" : "removed", report.left, bytes_text(report.left_bytes));
+    cache::require_none(report.problems);
     return ExitCode::ok;
 }
 

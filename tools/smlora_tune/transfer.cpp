@@ -18,7 +18,6 @@
 
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <map>
 #include <memory>
 #include <utility>
@@ -228,7 +227,9 @@ struct Imported {
     std::size_t tunings = 0;
     std::size_t kept_tunings = 0;  ///< that were complete here
     std::size_t failed = 0;        ///< that could not be stored
-    std::size_t evicted = 0;       ///< of `kernels`, those that are gone again: the cache is over its limit
+    /// Of those, what is gone again: the cache is over its limit.
+    std::size_t evicted_kernels = 0;
+    std::size_t evicted_tunings = 0;
 };
 
 /// A member that was understood.
@@ -257,30 +258,24 @@ Checked check(const ArchiveMember& member, const std::string& file) {
     return checked;
 }
 
-/// How many of the kernels are not in the writable layer.
-std::size_t evicted(const std::vector<std::string>& keys, const cache::Cache& cache) {
-    std::size_t gone = 0;
-    for (const CacheLayer& layer : cache.layers()) {
-        if (!layer.writable) continue;
-        for (const std::string& key : keys) {
-            util::FileStatus status;
-            const int error = cache.files().status(cache::entry_file(layer.root, key), status);
-            if (error == -ENOENT || error == -ENOTDIR) ++gone;
-        }
-    }
-    return gone;
+bool is_gone(util::FileSystem& files, const std::filesystem::path& file) {
+    util::FileStatus status;
+    return util::is_missing(files.status(file, status));
 }
 
 /// Throws Error{io} when there is something to store and the cache takes nothing.
 Imported store(const std::vector<Checked>& all, const Engine& engine) {
     cache::Cache& cache = engine.impl().cache;
     tuning::RecordStore records(cache, engine.impl().log);
-    bool asked = false;
+    std::filesystem::path folder;
     const auto before_storing = [&] {
-        if (!std::exchange(asked, true)) cache.require_writable();
+        if (!folder.empty()) return;
+        cache.require_writable();
+        folder = cache.layers().front().root;
     };
     Imported done;
-    std::vector<std::string> stored;
+    std::vector<std::filesystem::path> kernels;
+    std::map<std::filesystem::path, std::size_t> tunings;  // by the file of their record
     for (const Checked& one : all) {
         if (one.kernel) {
             if (cache.load(one.key)) {
@@ -289,7 +284,7 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
             }
             before_storing();
             if (cache.store(one.key, *one.kernel)) {
-                stored.push_back(one.key);
+                kernels.push_back(cache::entry_file(folder, one.key));
             } else {
                 ++done.failed;
             }
@@ -304,13 +299,24 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
                         continue;
                     }
                     before_storing();
-                    ++(records.save(record.name, tuning) ? done.tunings : done.failed);
+                    if (records.save(record.name, tuning)) {
+                        ++tunings[cache::record_file(folder, cache::record_folder(record.name.gpu), record.name.key())];
+                    } else {
+                        ++done.failed;
+                    }
                 }
             });
         }
     }
-    done.kernels = stored.size();
-    done.evicted = evicted(stored, cache);
+    cache.finish_eviction();
+    for (const std::filesystem::path& file : kernels) {
+        ++done.kernels;
+        if (is_gone(cache.files(), file)) ++done.evicted_kernels;
+    }
+    for (const auto& [file, count] : tunings) {
+        done.tunings += count;
+        if (is_gone(cache.files(), file)) done.evicted_tunings += count;
+    }
     return done;
 }
 
@@ -333,17 +339,18 @@ ExitCode run_import(const TransferCommand& command) {
         document["tunings"] = done.tunings;
         document["kept"] = done.kept_tunings;
         document["failed"] = done.failed;
-        document["evicted"] = done.evicted;
+        document["evicted_kernels"] = done.evicted_kernels;
+        document["evicted_tunings"] = done.evicted_tunings;
         document["limit_bytes"] = limit;
         print_json(document);
     } else {
         print_results("{} kernels and {} tunings imported, {} kernels and {} tunings were here already\n", done.kernels,
                       done.tunings, done.kept_kernels, done.kept_tunings);
-        if (done.evicted > 0) {
+        if (done.evicted_kernels + done.evicted_tunings > 0) {
             print_results(
-                "{} of these kernels are gone again: the limit of the cache is {}. Import with a larger "
-                "SMLORA_CACHE_LIMIT\n",
-                done.evicted, bytes_text(limit));
+                "{} of these kernels and {} of these tunings are gone again: the limit of the cache is {}. Import with "
+                "a larger SMLORA_CACHE_LIMIT\n",
+                done.evicted_kernels, done.evicted_tunings, bytes_text(limit));
         }
     }
     if (done.failed > 0) {

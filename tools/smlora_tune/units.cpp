@@ -34,7 +34,8 @@ std::string duration_text(double seconds) {
     const auto whole = static_cast<std::int64_t>(std::ceil(seconds));
     if (whole < 60) return fmt::format("{} s", whole);
     if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
-    return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
+    if (whole < 48 * 3600) return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
+    return fmt::format("{} d {:02} h", whole / 86400, whole % 86400 / 3600);
 }
 
 std::string cuda_version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }

@@ -12,7 +12,7 @@ namespace smlora::tool {
 /// Four digits in a unit that fits: "3.210 us", "12.35 ms", "1.500 s".
 [[nodiscard]] std::string seconds_text(double seconds);
 
-/// Whole seconds for clocks and estimates: "7 s", "3 min 20 s", "1 h 05 min".
+/// Whole seconds for clocks, estimates and ages: "7 s", "3 min 20 s", "1 h 05 min", "30 d 02 h".
 [[nodiscard]] std::string duration_text(double seconds);
 
 /// 13000 -> "13.0", as CUDA encodes versions.

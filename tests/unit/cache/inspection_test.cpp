@@ -8,6 +8,8 @@
 
 #include <sys/stat.h>
 
+#include <map>
+
 namespace smlora::cache {
 namespace {
 
@@ -153,12 +155,15 @@ TEST_F(Inspection, VerifyNamesRecordsAndBundlesThatMayNotOrCannotBeRead) {
     std::filesystem::permissions(record, std::filesystem::perms::all);
     const std::filesystem::path bundle = bundle_file(root(), "GPU");
     ASSERT_EQ(::mkfifo(bundle.c_str(), 0600), 0);
-    const std::vector<UnsoundFile> problems = cache.verify();
-    ASSERT_EQ(problems.size(), 2U);
-    EXPECT_EQ(problems[0].file, record);
-    EXPECT_NE(problems[0].why.find("write"), std::string::npos) << problems[0].why;
-    EXPECT_EQ(problems[1].file, bundle);
-    EXPECT_EQ(problems[1].why, "it is not a regular file");
+    const std::filesystem::path large = record_file(root(), "GPU", key_b);
+    std::filesystem::resize_file(large, 17 << 20);
+    std::map<std::filesystem::path, UnsoundFile> problems;
+    for (const UnsoundFile& problem : cache.verify()) problems[problem.file] = problem;
+    ASSERT_EQ(problems.size(), 3U);
+    EXPECT_NE(problems[record].why.find("write"), std::string::npos) << problems[record].why;
+    EXPECT_EQ(problems[bundle].why, "it is not a regular file");
+    EXPECT_EQ(problems[large].why, "17825792 bytes, more than any record has");
+    for (const auto& [file, problem] : problems) EXPECT_TRUE(problem.useless) << file;
 }
 
 TEST_F(Inspection, ClearRemovesEveryEntrySoundOrNot) {

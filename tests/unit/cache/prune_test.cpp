@@ -1,5 +1,7 @@
 #include "cache/prune.hpp"
 
+#include "cache/byte_count.hpp"
+#include "fault/fault_file_system.hpp"
 #include "unit/cache/fixtures.hpp"
 
 #include <gtest/gtest.h>
@@ -72,6 +74,25 @@ TEST_F(Prune, ByArchitecture) {
     EXPECT_EQ(prune(wanted("sm_86", std::nullopt, std::nullopt)).removed, 0u);
 }
 
+TEST_F(Prune, AgesGoByTheClockOfTheFiles) {
+    for (const int ahead : {-2, 0, 2}) {
+        testing::FaultFileSystem disk;
+        disk.ahead = hours(ahead);
+        CacheOptions skewed = options();
+        skewed.files = &disk;
+        EXPECT_EQ(Cache(skewed, log.logger).prune(wanted("", hours(2), std::nullopt)).removed, 3u) << ahead;
+        EXPECT_EQ(left(), "0");
+        EXPECT_EQ(Cache(skewed, log.logger).prune(wanted("", std::chrono::minutes(50), std::nullopt)).left, 0u);
+        SetUp();
+    }
+}
+
+TEST_F(Prune, ATimeFromTheFutureIsNow) {
+    testing::set_age(entry_file(root(), sample_key(3)), -hours(10000));
+    EXPECT_EQ(prune(wanted("", std::chrono::seconds(5), std::nullopt)).removed, 3u);
+    EXPECT_EQ(left(), "3");
+}
+
 TEST_F(Prune, ADryRunSaysTheSameAndRemovesNothing) {
     for (const PruneOptions& chosen : {wanted("", hours(5), std::nullopt), wanted("", std::nullopt, 1),
                                        wanted("sm_80", std::nullopt, std::nullopt)}) {
@@ -87,6 +108,36 @@ TEST_F(Prune, ADryRunSaysTheSameAndRemovesNothing) {
         std::filesystem::remove_all(root());
         SetUp();
     }
+}
+
+TEST_F(Prune, TheCountOfBytesFollowsWhateverIsRemoved) {
+    Cache cache(options(), log.logger);
+    for (int number = 0; number < 3; ++number) ASSERT_TRUE(cache.store_record("GPU", sample_key(number), "{}"));
+    const auto expect_counted = [&](const char* what) {
+        const CacheUsage usage = cache.usage();
+        EXPECT_EQ(read_count(util::real_file_system(), root()), usage.bytes + usage.record_bytes) << what;
+    };
+    expect_counted("stored");
+    EXPECT_EQ(cache.prune({"", hours(25), std::nullopt, true}).removed, 1u);
+    expect_counted("a dry run");
+    EXPECT_EQ(cache.prune(wanted("", hours(25), std::nullopt)).removed, 1u);
+    expect_counted("prune");
+    testing::write_file(entry_file(root(), sample_key(2)), std::string(size_of(2), 'x'));
+    EXPECT_FALSE(cache.load(sample_key(2)).has_value());
+    expect_counted("a rejected kernel");
+    for (const StoredFile& stored : cache.record_files("GPU", sample_key(0))) {
+        cache.reject_record({stored, "{}"}, "for this test");
+    }
+    expect_counted("a rejected record");
+    testing::write_file(entry_file(root(), sample_key(1)), std::string(size_of(1), 'x'));
+    for (const UnsoundFile& unsound : cache.verify()) EXPECT_EQ(cache.remove(unsound), 0);
+    expect_counted("repair");
+    testing::write_file(bundle_file(root(), "GPU"), "{}");
+    EXPECT_EQ(cache.clear_records(), 3u);
+    expect_counted("clear records");
+    EXPECT_EQ(cache.clear(), 1u);
+    expect_counted("clear");
+    EXPECT_EQ(read_count(util::real_file_system(), root()), 0u);
 }
 
 }  // namespace

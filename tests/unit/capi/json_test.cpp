@@ -80,11 +80,13 @@ TEST(Json, CacheStats) {
     stats.disk_hits = 5;
     stats.compiles = 6;
     stats.rejected = 7;
-    const json expected = {{"schema", 1},      {"layers", {{{"root", "/top"}, {"writable", true}, {"exists", true}}}},
-                           {"entries", 1},     {"bytes", 2},
-                           {"limit_bytes", 3}, {"memory_hits", 4},
-                           {"disk_hits", 5},   {"compiles", 6},
-                           {"rejected", 7}};
+    stats.unreadable = {{"/top/v1/kernels", "cannot be read"}};
+    const json expected = {
+        {"schema", 1},      {"layers", {{{"root", "/top"}, {"writable", true}, {"exists", true}}}},
+        {"entries", 1},     {"bytes", 2},
+        {"limit_bytes", 3}, {"memory_hits", 4},
+        {"disk_hits", 5},   {"compiles", 6},
+        {"rejected", 7},    {"unreadable", {{{"file", "/top/v1/kernels"}, {"what", "cannot be read"}}}}};
     EXPECT_EQ(json::parse(capi::to_json(stats)), expected);
 }
 

@@ -1,0 +1,93 @@
+// The part of a cache that looks after it rather than uses it.
+#include "cache/cache_state.hpp"
+#include "cache/inspection.hpp"
+#include "cache/layer.hpp"
+#include "util/files.hpp"
+
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace smlora::cache {
+
+std::vector<CacheLayer> Cache::layers() const {
+    std::vector<CacheLayer> layers;
+    for (const std::filesystem::path& root : state_->roots()) {
+        util::FileStatus status;
+        const bool exists = state_->files.status(root, status) == 0 && status.kind == util::FileStatus::Kind::folder;
+        layers.push_back({root, root == state_->writable, exists});
+    }
+    return layers;
+}
+
+CacheUsage Cache::usage() const {
+    CacheUsage usage;
+    if (!state_->writable) return usage;
+    Contents contents = scan(state_->files, *state_->writable);
+    usage.entries = contents.entries.size();
+    usage.records = contents.records.size();
+    usage.bundles = contents.bundles.size();
+    for (const StoredFile& entry : contents.entries) {
+        usage.bytes += entry.status.size;
+        const std::int64_t used = entry.status.modified;
+        usage.oldest = usage.oldest == 0 ? used : std::min(usage.oldest, used);
+        usage.newest = std::max(usage.newest, used);
+    }
+    for (const StoredFile& record : contents.records) usage.record_bytes += record.status.size;
+    usage.unreadable = std::move(contents.unreadable);
+    return usage;
+}
+
+std::vector<CacheEntryInfo> Cache::list(const std::string& prefix, std::vector<CacheProblem>* unreadable) const {
+    std::vector<CacheProblem> ignored;
+    return list_entries(state_->files, state_->roots(), prefix, unreadable != nullptr ? *unreadable : ignored);
+}
+
+CacheEntryInfo Cache::inspect(const std::string& prefix) const {
+    return find_entry(state_->files, state_->roots(), prefix);
+}
+
+std::vector<UnsoundFile> Cache::verify() const {
+    std::vector<UnsoundFile> all;
+    for (const std::filesystem::path& root : state_->roots()) {
+        for (UnsoundFile& one : find_problems(state_->files, root, state_->trusted_in(root))) {
+            one.writable = root == state_->writable;
+            all.push_back(std::move(one));
+        }
+    }
+    return all;
+}
+
+std::optional<int> Cache::remove(const StoredFile& stored) { return state_->remove_if_same(stored); }
+
+PruneReport Cache::prune(const PruneOptions& options) {
+    if (!state_->writable) return {};
+    PruneReport report = cache::prune(state_->files, *state_->writable, options, state_->keeper->now());
+    if (!options.dry_run) state_->keeper->removed(report.removed_bytes);
+    return report;
+}
+
+UseCounts Cache::use_counts() const { return state_->writable ? sum(state_->files, *state_->writable) : UseCounts(); }
+
+void Cache::zero_use_counts() {
+    if (!state_->writable) return;
+    const std::filesystem::path file = use_counts_file(*state_->writable);
+    const int error = state_->files.remove(file);
+    if (error != 0 && !util::is_missing(error)) {
+        throw Error(ErrorCode::io,
+                    fmt::format("cache: {}: cannot be removed: {}", file.string(), util::describe_error(error)));
+    }
+}
+
+std::uint64_t Cache::clear(std::vector<CacheProblem>* problems) {
+    return state_->clear(Walk::Over::kernels, {&Contents::entries}, problems);
+}
+
+std::uint64_t Cache::clear_records(std::vector<CacheProblem>* problems) {
+    return state_->clear(Walk::Over::records, {&Contents::records, &Contents::bundles}, problems);
+}
+
+}  // namespace smlora::cache
