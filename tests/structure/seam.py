@@ -34,7 +34,11 @@ def calls_around(src):
 
 
 def main():
-    found = calls_around(pathlib.Path(sys.argv[1]))
+    src = pathlib.Path(sys.argv[1])
+    if not all((src / folder).is_dir() for folder in FOLDERS):
+        print(f"{src}: expected the folders {FOLDERS}: is it src?", file=sys.stderr)
+        return 1
+    found = calls_around(src)
     for line in found:
         print(f"{line}: the cache reaches files through util/file_system.hpp", file=sys.stderr)
     return 1 if found else 0
