@@ -39,10 +39,10 @@ std::string message(const Json& json, const char* name) {
 
 bool boolean(const Json& json, const char* name) { return field<bool>(json, name, member(json, name).is_boolean()); }
 
-double number(const Json& json, const char* name) {
+double number(const Json& json, const char* name, double most) {
     const auto value = field<double>(json, name, member(json, name).is_number());
-    if (!(value >= 0) || value > most_number) {
-        throw Unsound(fmt::format("\"{}\": expected a number from 0 to {}, got {}", name, most_number, value));
+    if (!(value >= 0) || value > most) {
+        throw Unsound(fmt::format("\"{}\": expected a number from 0 to {}, got {}", name, most, value));
     }
     return value;
 }

@@ -20,7 +20,7 @@ struct Unsound : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-/// Three hours in nanoseconds, and of anything else that is measured far more than there is.
+/// A hundred days in microseconds, and far more than any ratio.
 inline constexpr double most_number = 1e13;
 
 /// Bytes of a name, which have some hundred, and of a reason, which may be a compiler's.
@@ -29,6 +29,9 @@ inline constexpr std::size_t most_message = 4000;
 
 /// Of one piece of work; more than there are.
 inline constexpr std::size_t most_candidates = 4096;
+
+/// As many as JSON has values, see util/json.hpp.
+inline constexpr std::size_t any_number = std::numeric_limits<std::size_t>::max();
 
 inline constexpr std::int64_t any_amount = std::numeric_limits<std::int64_t>::max();
 
@@ -40,13 +43,14 @@ inline constexpr std::int64_t any_amount = std::numeric_limits<std::int64_t>::ma
 /// Any text, made so that it can be printed.
 [[nodiscard]] std::string message(const Json& json, const char* name);
 [[nodiscard]] bool boolean(const Json& json, const char* name);
-/// From 0 to most_number.
-[[nodiscard]] double number(const Json& json, const char* name);
+/// From 0 to `most`.
+[[nodiscard]] double number(const Json& json, const char* name, double most = most_number);
 /// Above 0 and at most most_number.
 [[nodiscard]] double positive(const Json& json, const char* name);
 /// From 0 to `most`.
 [[nodiscard]] std::int64_t integer(const Json& json, const char* name, std::int64_t most = any_amount);
 [[nodiscard]] std::uint64_t unsigned_integer(const Json& json, const char* name);
+/// Of at most so many items.
 [[nodiscard]] const Json& array(const Json& json, const char* name, std::size_t most);
 [[nodiscard]] Configuration configuration(const Json& json, const char* name);
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 namespace smlora::tuning {
 namespace {
@@ -20,9 +21,8 @@ constexpr std::ptrdiff_t environments_kept = 4;
 // Far more than anything is timed.
 constexpr std::int64_t most_samples = 1 << 30;
 
-// Far more than there are: a dozen pieces of work in four environments, and rounds of a few minutes.
+// Far more than there are: a dozen pieces of work in four environments.
 constexpr std::size_t most_tunings = 256;
-constexpr std::size_t most_rounds = 1 << 16;
 
 // What the record's checksum is called. It is the hash of the record without it, as compact JSON.
 constexpr const char* checksum_field = "xxh128";
@@ -119,10 +119,11 @@ Trial read_trial(const Json& json) {
     if (found == verdict_names.end()) throw Unsound(fmt::format("{} is no verdict", util::shown(Json(verdict))));
     trial.verdict = static_cast<Verdict>(found - verdict_names.begin());
     trial.why = message(json, "why");
-    trial.error = number(json, "error");
+    // Of a wrong candidate it may be anything.
+    trial.error = number(json, "error", std::numeric_limits<double>::max());
     trial.spent_seconds = number(json, "spent_seconds");
     trial.timing = read_timing(json);
-    for (const Json& sample : array(json, "samples_us", most_rounds)) {
+    for (const Json& sample : array(json, "samples_us", any_number)) {
         const bool time = sample.is_number() && sample.get<double>() > 0 && sample.get<double>() <= most_number;
         if (!time && !sample.is_null()) throw Unsound(fmt::format("{} is no sample", util::shown(sample)));
         trial.samples.push_back(time ? sample.get<double>() * 1e-6 : no_sample);

@@ -103,8 +103,9 @@ TEST(HfConfig, ErrorsNameTheFileAndTheKey) {
               "model/config.json: hidden_size: expected 1 to 2147483648, got 18446744073709551615");
     EXPECT_EQ(error_of(R"({"num_experts": 4, "hidden_size": 64.5, "intermediate_size": 32, "num_experts_per_tok": 2})"),
               "model/config.json: hidden_size: expected a whole number, got 64.5");
-    EXPECT_EQ(error_of(R"({"n_routed_experts": 4, "hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 5})"),
-              "model/config.json: num_experts_per_tok: expected at most 4, which n_routed_experts is, got 5");
+    EXPECT_EQ(
+        error_of(R"({"n_routed_experts": 4, "hidden_size": 64, "intermediate_size": 32, "num_experts_per_tok": 5})"),
+        "model/config.json: num_experts_per_tok: expected at most 4, which n_routed_experts is, got 5");
     EXPECT_EQ(error_of("[1, 2]"), "model/config.json: expected a JSON object, got array");
     EXPECT_EQ(error_of("{\"hidden_size\": ").rfind("model/config.json: expected JSON: parse error at line 1", 0), 0U)
         << error_of("{\"hidden_size\": ");
@@ -112,7 +113,8 @@ TEST(HfConfig, ErrorsNameTheFileAndTheKey) {
 
 TEST(HfConfig, IsReadWithoutTrustInWhoWroteIt) {
     const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
-    EXPECT_EQ(error_of("{\"num_experts\": " + deep + "}"), "model/config.json: expected JSON of at most 64 MiB and 1048576 values, nested at most 64 deep");
+    EXPECT_EQ(error_of("{\"num_experts\": " + deep + "}"),
+              "model/config.json: expected JSON of at most 64 MiB and 1048576 values, nested at most 64 deep");
     EXPECT_EQ(error_of(R"({"num_experts": 1e999})"),
               "model/config.json: expected JSON: number overflow parsing '1e999'");
     EXPECT_EQ(error_of("{\"num_experts\": \"" + std::string(10'000'000, 'x') + "\"}"),

@@ -180,8 +180,7 @@ TEST(Bundle, WhatMakesNoSenseIsFoundOutWithItsLine) {
     expect_refused("\"shared_bytes\":{", "\"shared_bytes\":{\"\\u001b[31m\":1,",
                    "\"\\u001b[31m\" cannot stand for a candidate");
     expect_refused("\"bucket\":12", "\"bucket\":32", "out of range");
-    expect_refused("\"slot\":\"dx\"", "\"slot\":\"d\\u009bx\"",
-                   "\"slot\": expected a line of text, got \"d\\u009bx\"");
+    expect_refused("\"slot\":\"dx\"", "\"slot\":\"d\\u009bx\"", "\"slot\": expected a line of text, got \"d\\u009bx\"");
     expect_refused("\"us\":", "\"us\":1e200,\"was\":", "expected a number from 0 to 10000000000000, got 1e+200");
     expect_refused("\"slot\":\"dx\"", "\"slot\":3", "wrong type");
     expect_refused("\"slot\":\"dx\"", "\"slot\":\"dx\",\"environment\":9", "there is no environment 9");
