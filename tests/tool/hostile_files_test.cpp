@@ -148,4 +148,3 @@ TEST_F(HostileFiles, TextOfARecordIsShownAndNotObeyed) {
 
 }  // namespace
 }  // namespace smlora::tool
-}  // namespace smlora::tool

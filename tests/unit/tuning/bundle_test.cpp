@@ -102,6 +102,17 @@ TEST(Bundle, IsTheSameOfTheSameTuningsInAnyOrder) {
     EXPECT_EQ(bundle_of(bundle_text(gpu, {})).tunings(), 0u);
 }
 
+TEST(Bundle, KeepsRatiosWithinItsDigits) {
+    std::vector<Record> records{{sample_name(12), {condensed_tuning("dx", 1)}}};
+    std::vector<Trial>& trials = records[0].tunings[0].trials;
+    trials[0].timing->ratio = 1e9;
+    trials[0].timing->deviation = 1e9;
+    trials[1].timing->ratio = 1e-9;
+    const Tuning read = bundle_of(bundle_text(gpu, records)).records().at(0).tunings.at(0);
+    EXPECT_GT(read.trials[0].timing->ratio, 20'000);
+    EXPECT_GT(read.trials[1].timing->ratio, 0);
+}
+
 TEST(Bundle, LeavesOutWhatIsNotComplete) {
     std::vector<Record> records = sample_records();
     records[0].tunings.push_back(sample_tuning("gradients", 1, false));
