@@ -111,10 +111,10 @@ std::string encode_for(const std::string& key, const KernelEntry& entry) {
     return encode(stored);
 }
 
-Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, const std::string& key) {
+Reading read_entry(util::FileSystem& files, const Layer& layer, const std::string& key) {
     Reading reading;
     std::string bytes;
-    const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status);
+    const int error = util::read_file(files, entry_file(layer.root, key), largest_entry, bytes, reading.status);
     if (util::is_missing(error)) return reading;
     if (error == -EINVAL || error == -EFBIG) {
         reading.why = why_unfit(error, reading.status, "kernel");
@@ -126,7 +126,7 @@ Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, c
         reading.why = "it cannot be read: " + util::describe_error(error);
         return reading;
     }
-    if (const auto refusal = refusal_of_file(reading.status)) {
+    if (const auto refusal = refusal_of_file(reading.status, layer.kernels)) {
         reading.why = *refusal;
         return reading;
     }
