@@ -65,5 +65,8 @@ struct CacheStats {
 /// Removes the kernel entries of the writable layer; returns how many. Throws Error{io}, with the rest removed, for
 /// what cannot be read or removed.
 SMLORA_API std::uint64_t cache_clear(const Engine& engine);
+/// Adds what the engine found, compiled and evicted since the last time to the counts that `smlora-tune cache stats`
+/// shows. Destroying the engine does so, too: call it where a process ends without.
+SMLORA_API void cache_count_use(const Engine& engine);
 
 }  // namespace smlora

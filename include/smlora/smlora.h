@@ -751,6 +751,9 @@ SMLORA_API smlora_status smlora_cache_verify(smlora_engine* engine, char** json)
 /* Removes the kernel entries of the writable layer. `removed` (may be null) receives how many. SMLORA_IO for
  * what cannot be read or removed; the rest is removed all the same. */
 SMLORA_API smlora_status smlora_cache_clear(smlora_engine* engine, uint64_t* removed);
+/* Adds what the engine found, compiled and evicted since the last time to the counts that `smlora-tune cache stats`
+ * shows. smlora_engine_destroy does so, too: call it where a process ends without. */
+SMLORA_API smlora_status smlora_cache_count_use(smlora_engine* engine);
 
 #ifdef __cplusplus
 }

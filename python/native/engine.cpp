@@ -152,6 +152,13 @@ PyObject* cache_stats(Arguments arguments) {
     return text_of(text);
 }
 
+PyObject* count_use(Arguments arguments) {
+    smlora_engine* const engine = engine_of(arguments.next());
+    arguments.end();
+    check(without_gil([&] { return smlora_cache_count_use(engine); }));
+    return none();
+}
+
 PyObject* check_problem(Arguments arguments) {
     const smlora_problem problem = problem_of(arguments.next());
     arguments.end();

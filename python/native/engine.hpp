@@ -22,6 +22,9 @@ PyObject* system_info(Arguments arguments);
 /// (engine) -> str, JSON
 PyObject* cache_stats(Arguments arguments);
 
+/// (engine) -> None
+PyObject* count_use(Arguments arguments);
+
 /// (problem: list) -> None
 PyObject* check_problem(Arguments arguments);
 

@@ -1,5 +1,6 @@
 """The library behind the package: its engines, where it looks for NVRTC and for records, its errors."""
 
+import atexit
 import functools
 import importlib.util
 import json
@@ -64,6 +65,14 @@ def _forget_engines():
 
 # An engine has threads, which a forked child does not have: it makes its own.
 os.register_at_fork(after_in_child=_forget_engines)
+
+
+@atexit.register
+def _count_use():
+    # The interpreter ends without destroying them.
+    for engine in (cuda_engine, cpu_engine):
+        if engine.cache_info().currsize:
+            _native.count_use(engine())
 
 
 @functools.cache

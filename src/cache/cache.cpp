@@ -19,11 +19,10 @@ namespace smlora::cache {
 Cache::Cache(const CacheOptions& options, util::Logger& log) : state_(std::make_unique<State>(options, log)) {}
 
 Cache::~Cache() {
-    State& state = *state_;
     // A child that a process forked off has that process's numbers.
-    if (!state.writable || !state.origin.is_this_process()) return;
-    state.keeper.reset();  // it may still evict
-    append(state.files, *state.writable, {state.hits, state.misses, state.evictions});
+    if (!state_->origin.is_this_process()) return;
+    state_->keeper.reset();  // it may still evict
+    write_use_counts();
 }
 
 std::optional<KernelEntry> Cache::load(const std::string& key) {
@@ -179,6 +178,13 @@ bool Cache::contains(const std::string& key) const {
 void Cache::count_use(std::uint64_t hits, std::uint64_t misses) {
     state_->hits += hits;
     state_->misses += misses;
+}
+
+void Cache::write_use_counts() {
+    State& state = *state_;
+    if (!state.writable) return;
+    append(state.files, *state.writable,
+           {state.hits.exchange(0), state.misses.exchange(0), state.evictions.exchange(0)});
 }
 
 void Cache::with_lock(const std::string& key, const std::function<void()>& work,

@@ -146,8 +146,10 @@ class Cache {
     ShareReport share(Readers readers);
     /// What processes did with the writable layer, as far as they have ended, see use_counts.hpp.
     [[nodiscard]] UseCounts use_counts() const;
-    /// Adds to it, when this cache is destroyed.
+    /// Adds to it with the next write_use_counts().
     void count_use(std::uint64_t hits, std::uint64_t misses);
+    /// Writes what was counted and evicted since the last time, if it can. So does the destructor.
+    void write_use_counts();
     /// Begins to count anew. Throws Error{io} when that cannot be done.
     void zero_use_counts();
     /// Removes the kernels of the writable layer; returns how many. `problems` as with clear_records().

@@ -1,10 +1,10 @@
-// What processes did with the writable layer: v1/uses has a line for each of them,
+// What processes did with the writable layer: v1/uses has lines
 //
 //   HITS MISSES EVICTIONS
 //
-// appended when it ends. No process reads the file or waits for another one, and a hit costs no write. A process that
-// is killed is not counted, and where several machines append to one network file system at the same moment, one of
-// the lines may be lost.
+// which a process appends when it ends, or when it is told to. No process reads the file or waits for another one, and
+// a hit costs no write. A process that is killed is not counted, and where several machines append to one network file
+// system at the same moment, one of the lines may be lost.
 #pragma once
 
 #include "util/file_system.hpp"

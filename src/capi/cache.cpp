@@ -87,4 +87,8 @@ smlora_status smlora_cache_clear(smlora_engine* engine, uint64_t* removed) {
     });
 }
 
+smlora_status smlora_cache_count_use(smlora_engine* engine) {
+    return guarded([&] { cache_count_use(to_engine(engine)); });
+}
+
 }  // extern "C"

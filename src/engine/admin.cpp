@@ -46,4 +46,9 @@ std::vector<CacheProblem> cache_verify(const Engine& engine) {
 
 std::uint64_t cache_clear(const Engine& engine) { return engine.impl().cache.clear(); }
 
+void cache_count_use(const Engine& engine) {
+    engine.impl().kernels.count_use();
+    engine.impl().cache.write_use_counts();
+}
+
 }  // namespace smlora

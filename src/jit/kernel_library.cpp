@@ -139,6 +139,10 @@ struct KernelLibrary::State {
     LibraryCounters counters;
     KernelStore store;
 
+    std::mutex use_mutex;
+    std::uint64_t told_hits = 0;    // guarded by use_mutex
+    std::uint64_t told_misses = 0;  // likewise
+
     std::shared_mutex loaded_mutex;
     std::unordered_map<KernelName, gpu::LoadedKernel, KernelHash, KernelEqual> loaded;  ///< elements never move or go
 
@@ -216,7 +220,7 @@ KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log)
 KernelLibrary::KernelLibrary(cache::Cache& cache, util::Logger& log, NvrtcAccess access)
     : state_(std::make_unique<State>(cache, log, std::move(access))) {}
 
-KernelLibrary::~KernelLibrary() { state_->cache.count_use(state_->counters.disk_hits, state_->counters.compiles); }
+KernelLibrary::~KernelLibrary() { count_use(); }
 
 const gpu::LoadedKernel& KernelLibrary::get(const KernelSpec& spec, const gpu::Arch& arch, bool stream_capturing) {
     const KernelReference kernel{spec, arch, current_context_id()};
@@ -280,5 +284,13 @@ std::string KernelLibrary::template_digest(const std::vector<std::string>& famil
 std::vector<double> KernelLibrary::compile_seconds() const { return state_->store.compile_seconds(); }
 
 const LibraryCounters& KernelLibrary::counters() const noexcept { return state_->counters; }
+
+void KernelLibrary::count_use() {
+    const std::lock_guard lock(state_->use_mutex);
+    const std::uint64_t hits = state_->counters.disk_hits, misses = state_->counters.compiles;
+    state_->cache.count_use(hits - state_->told_hits, misses - state_->told_misses);
+    state_->told_hits = hits;
+    state_->told_misses = misses;
+}
 
 }  // namespace smlora::jit

@@ -86,6 +86,9 @@ class KernelLibrary {
 
     [[nodiscard]] const LibraryCounters& counters() const noexcept;
 
+    /// Tells the cache how many kernels were found in it and compiled since the last time. So does the destructor.
+    void count_use();
+
  private:
     struct State;
     std::unique_ptr<State> state_;

@@ -29,7 +29,7 @@ TEST_F(TuningCommands, ABundleServesAsALayer) {
     EXPECT_EQ(stats["bundles"][0]["tunings"], 1);
     EXPECT_NE(run({"cache", "stats"}, with_layer).out.find("1 tunings of NVIDIA H200, " + bundle), std::string::npos);
     EXPECT_EQ(run({"cache", "verify"}, with_layer).exit_code, 0);
-    EXPECT_EQ(run({"cache", "clear", "all"}, with_layer).exit_code, 0);
+    EXPECT_EQ(run({"cache", "clear", "all", "--yes"}, with_layer).exit_code, 0);
 
     // The same again, whatever it is made of.
     ASSERT_EQ(run({"export", "--bundle", file("again.jsonl")}, with_layer).exit_code, 0);

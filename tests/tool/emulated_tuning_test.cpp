@@ -142,7 +142,7 @@ TEST_F(EmulatedTuning, WorkThatIsLeftWithoutAMeasuredChoiceFails) {
     EXPECT_EQ(compiled.exit_code, 1);
     EXPECT_NE(compiled.err.find("smlora-tune: 5 of 5 kernels were not tuned"), std::string::npos) << compiled.err;
     EXPECT_EQ(run_emulated(tune).exit_code, 0);
-    ASSERT_EQ(run_emulated({"cache", "clear", "records"}).exit_code, 0);
+    ASSERT_EQ(run_emulated({"cache", "clear", "records", "--yes"}).exit_code, 0);
     // Of what is compiled the first is measured whatever the time, and has a choice whether or not that was to the end.
     const Outcome part = run_emulated(budget);
     EXPECT_EQ(part.exit_code, 1);

@@ -104,6 +104,7 @@ print(json.dumps([smlora.prewarm(problems, [64]) for _ in range(2)]))
     first, second = json.loads(output)
     assert first["compiled"] == first["kernels"] > 0
     assert second["found"] == second["kernels"] == first["kernels"]
+    assert (tmp_path / "cache" / "v1" / "uses").read_text() == f"{first['kernels']} {first['kernels']} 0\n"
 
 
 @pytest.mark.parametrize("wrong", [dict(weight_layout="nke"), dict(x_rows="rows"), dict(dtype=torch.int8), dict(E=0),

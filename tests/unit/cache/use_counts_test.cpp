@@ -43,6 +43,17 @@ TEST_F(Uses, AddUpOverProcessesUntilTheyAreZeroed) {
     EXPECT_EQ(counts().hits, 1u);
 }
 
+TEST_F(Uses, AreWrittenOnce) {
+    Cache cache(options(), log.logger);
+    cache.count_use(3, 1);
+    cache.write_use_counts();
+    cache.write_use_counts();
+    EXPECT_EQ(counts().hits, 3u) << "of a process that still runs";
+    cache.count_use(1, 0);
+    cache.write_use_counts();
+    EXPECT_EQ(testing::contents_of(use_counts_file(root())), "3 1 0\n1 0 0\n");
+}
+
 TEST_F(Uses, OfManyAtOnceAreAllCounted) {
     std::vector<::pid_t> children;
     for (int child = 0; child < 16; ++child) {

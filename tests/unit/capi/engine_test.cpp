@@ -284,6 +284,7 @@ TEST_F(CApi, TheCacheAnswersInJson) {
     std::uint64_t removed = 77;
     ASSERT_EQ(smlora_cache_clear(engine_, &removed), SMLORA_OK) << smlora_last_error();
     EXPECT_EQ(removed, 0u);
+    EXPECT_EQ(smlora_cache_count_use(engine_), SMLORA_OK) << smlora_last_error();
 }
 
 }  // namespace
