@@ -64,11 +64,16 @@ constexpr std::array product_tiles{
 
 /// For the tuner to try, and where none of the others fits: slower where they were measured, or not measured at all.
 constexpr std::array further_product_tiles{
-    RatedTile{{128, 256, 64, 2, 4, 3, 1}, {0.92, 0.91}, 0.95}, RatedTile{{128, 256, 32, 2, 4, 4, 1}, {0.90, 0.77}, 0.95},
-    RatedTile{{256, 128, 32, 4, 2, 4, 1}, {0.83, 0.77}, 0.90}, RatedTile{{64, 256, 32, 1, 4, 3, 2}, {0.88, 0.88}, 1.05},
-    RatedTile{{64, 128, 64, 2, 2, 4, 2}, {0.84, 0.85}, 1.00},  RatedTile{{64, 128, 32, 2, 2, 4, 3}, {0.69, 0.69}, 1.05},
-    RatedTile{{32, 256, 32, 1, 4, 4, 2}, {0.55, 0.55}, 1.00},  RatedTile{{16, 256, 64, 1, 4, 3, 2}, {0.38, 0.38}, 1.00},
-    RatedTile{{128, 32, 64, 4, 1, 4, 2}, {0.33, 0.33}, 0.95},  RatedTile{{128, 16, 64, 4, 1, 4, 2}, {0.20, 0.20}, 1.01},
+    RatedTile{{128, 256, 64, 2, 4, 3, 1}, {0.92, 0.91}, 0.95},
+    RatedTile{{128, 256, 32, 2, 4, 4, 1}, {0.90, 0.77}, 0.95},
+    RatedTile{{256, 128, 32, 4, 2, 4, 1}, {0.83, 0.77}, 0.90},
+    RatedTile{{64, 256, 32, 1, 4, 3, 2}, {0.88, 0.88}, 1.05},
+    RatedTile{{64, 128, 64, 2, 2, 4, 2}, {0.84, 0.85}, 1.00},
+    RatedTile{{64, 128, 32, 2, 2, 4, 3}, {0.69, 0.69}, 1.05},
+    RatedTile{{32, 256, 32, 1, 4, 4, 2}, {0.55, 0.55}, 1.00},
+    RatedTile{{16, 256, 64, 1, 4, 3, 2}, {0.38, 0.38}, 1.00},
+    RatedTile{{128, 32, 64, 4, 1, 4, 2}, {0.33, 0.33}, 0.95},
+    RatedTile{{128, 16, 64, 4, 1, 4, 2}, {0.20, 0.20}, 1.01},
     RatedTile{{32, 16, 64, 2, 1, 6, 4}, {0.31, 0.31}, 1.16},
 };
 
@@ -90,7 +95,7 @@ double row_tiles(double mean, int tile) {
 /// How much longer the multiprocessor with the most tiles takes than if all had as many: `tiles`, the mean. It holds
 /// `blocks` tiles at once, of which one alone is not as many times as fast.
 double slowest_to_mean(double tiles, int blocks) {
-    constexpr double least_share = 0.65;  // of the time that all of them take; fitted to rank rows
+    constexpr double least_share = 0.65;  // of the time that all of them take: docs/lab/2026-11-30-cost-model.md
     const double whole_rounds = std::floor(tiles / blocks);
     const double rest = tiles - whole_rounds * blocks;
     const double last_round = rest > 0 ? std::max(rest * last_to_mean(rest), least_share * blocks) : 0;
@@ -102,26 +107,25 @@ double column_tiles(const ProductTile& tile, const ProductSize& size) {
     return std::ceil(static_cast<double>(size.out) / tile.n);
 }
 
-double projection_seconds(const RatedTile& rated, const ProductWork& work, const ProductSize& size,
-                          const gpu::DeviceFacts& facts) {
+double projection_seconds(const RatedTile& rated, const ProductSize& size, const gpu::DeviceFacts& facts) {
     // Work of a tile beside its products, in rows: filling the pipeline and storing.
     constexpr double overhead_rows = 12.0;
     const ProductTile& tile = rated.tile;
     const double tiles = static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m);
     const double columns = column_tiles(tile, size);
-    double flop = 2 * tiles * (tile.m + overhead_rows) * columns * tile.n * size.depth /
-                  rated.efficiency[size.reduction_contiguous ? 1 : 0];
-    if (!work.followed) flop *= slowest_to_mean(tiles * columns / facts.multiprocessors, tile.min_blocks);
+    const double flop = 2 * tiles * (tile.m + overhead_rows) * columns * tile.n * size.depth /
+                        rated.efficiency[size.reduction_contiguous ? 1 : 0] *
+                        slowest_to_mean(tiles * columns / facts.multiprocessors, tile.min_blocks);
     return predicted_seconds(flop / mma_flop_per_second(facts), size.bytes, facts);
 }
 
-/// Rank rows have few columns, so that copies to shared memory are the limit, or products and copies alike. All
-/// constants are fitted to an H200, ranks 4 to 256: docs/lab/2026-11-30-ranks.md.
-double rank_rows_seconds(const RatedTile& rated, const ProductWork& work, const ProductSize& size,
+/// Rank rows have few columns, so that a multiprocessor mostly copies. Fitted to an H200, ranks 4 to 256:
+/// docs/lab/2026-11-30-ranks.md.
+double rank_rows_seconds(const RatedTile& rated, const ProductSize& size, bool followed,
                          const gpu::DeviceFacts& facts) {
-    constexpr double bytes_copied = 60.6e9;  // a second, by a multiprocessor; zeros of columns beyond the rank, too
-    // Of pieces of 64 bytes: of rows, each of which lies elsewhere, and of weights.
-    constexpr double cost_of_short_rows = 1.50;
+    constexpr double bytes_copied = 60.6e9;  // a second, by a multiprocessor; columns beyond the rank are copied, too
+    // Of pieces of 64 bytes: of rows, which lie anywhere, and of weights.
+    constexpr double cost_of_short_rows = 1.5;
     constexpr double cost_of_short_weights = 1.05;
     const ProductTile& tile = rated.tile;
     const bool short_pieces = tile.k < 64;
@@ -129,30 +133,32 @@ double rank_rows_seconds(const RatedTile& rated, const ProductWork& work, const 
                         tile.n * (short_pieces && size.reduction_contiguous ? cost_of_short_weights : 1);
     const double steps = std::ceil(size.reduction / tile.k);
     const double copies = steps * 2 * rows * tile.k / bytes_copied;
-    const double products =
-        steps * 2 * tile.m * tile.n * tile.k * facts.multiprocessors / mma_flop_per_second(facts);
+    const double products = steps * 2 * tile.m * tile.n * tile.k * facts.multiprocessors / mma_flop_per_second(facts);
     const double together = std::max(copies, products) / rated.rank_rows;
-    // A block that has a multiprocessor for itself copies and multiplies in turns.
-    constexpr double exposed_products = 0.50;
+    // A block alone on a multiprocessor copies and multiplies in turns.
+    constexpr double exposed_products = 0.5;
     const double alone = copies + exposed_products * products;
-    constexpr double seconds_of_end = 0.1e-6;
+    constexpr double seconds_of_end = 0.1e-6;  // of a round
     const auto round = [&](double blocks) { return std::max(blocks * together, alone) + seconds_of_end; };
 
     constexpr double sharpness = 4;
     const double memory = size.bytes / facts.memory_bytes_per_second;
     const double mean = static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m);
     const double columns = column_tiles(tile, size);
-    if (work.followed) return longer_of(mean * columns / facts.multiprocessors * together, memory, sharpness);
-    // About the mean, one tile more can be a round more.
+    if (followed) return longer_of(mean * columns / facts.multiprocessors * together, memory, sharpness);
+    // One row tile more can be a round more.
     const double deviation = 0.25 * std::sqrt(static_cast<double>(size.E));
     double seconds = 0;
-    for (const double row_tiles : {std::max(0.5, mean - deviation), mean + deviation}) {
-        const double tiles = row_tiles * columns / facts.multiprocessors;
-        const double whole_rounds = std::floor(tiles / tile.min_blocks);
+    for (const double counted : {std::max(0.5, mean - deviation), mean + deviation}) {
+        constexpr double rounding = 1e-9;  // of a whole number
+        const double tiles = counted * columns / facts.multiprocessors;
+        const double whole_rounds = std::floor(tiles / tile.min_blocks + rounding);
         const double rest = tiles - whole_rounds * tile.min_blocks;
-        const double last = rest / tiles;
-        seconds += longer_of(whole_rounds * round(tile.min_blocks), (1 - last) * memory, sharpness) / 2;
-        if (rest > 0) seconds += longer_of(round(std::ceil(rest)), last * memory, sharpness) / 2;
+        const double last_blocks = std::ceil(rest - rounding);
+        // Each round moves its tiles' share of the bytes.
+        const double last_memory = std::max(0.0, rest) / tiles * memory;
+        seconds += longer_of(whole_rounds * round(tile.min_blocks), memory - last_memory, sharpness) / 2;
+        if (last_blocks > 0) seconds += longer_of(round(last_blocks), last_memory, sharpness) / 2;
     }
     return seconds;
 }
@@ -172,9 +178,10 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& w
                                 {"WARPS_N", tile.warps_n},
                                 {"STAGES", tile.stages},
                                 {"MIN_BLOCKS", tile.min_blocks}}};
-    constexpr double seconds_if_followed = 1e-6;  // of the launch
-    candidate.predicted_seconds = (work.followed ? seconds_if_followed : seconds_of_launch) +
-                                  (rank_rows ? rank_rows_seconds : projection_seconds)(rated, work, size, facts);
+    constexpr double seconds_if_followed = 1.5e-6;  // of the launch
+    candidate.predicted_seconds =
+        (work.followed ? seconds_if_followed : seconds_of_launch) +
+        (rank_rows ? rank_rows_seconds(rated, size, work.followed, facts) : projection_seconds(rated, size, facts));
     candidate.shared_bytes = tile.shared_bytes(size.E);
     candidate.refusal = shared_memory_refusal(tile.shared_bytes(size.E), tile.min_blocks, facts);
     return candidate;
