@@ -59,10 +59,8 @@ class FaultFileSystem final : public util::FileSystem {
         }
         return real_.write(descriptor, bytes, std::min(count, longest_write));
     }
-    int sync(int descriptor) override {
-        if (const int error = ask(Call::sync, true)) return error;
-        return real_.sync(descriptor);
-    }
+    /// Answers and does nothing: no test here turns the machine off, and disks take their time.
+    int sync(int /*descriptor*/) override { return ask(Call::sync, true); }
     int close(int descriptor) override {
         const int error = ask(Call::close);
         const int closed = real_.close(descriptor);

@@ -1,12 +1,12 @@
 // Several processes and one cache. They are forked from a process with one thread, as fork demands.
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
+#include "fault/process.hpp"
 #include "unit/cache/fixtures.hpp"
 #include "util/lock.hpp"
 
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,70 +22,10 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
+using testing::Process;
 using testing::sample_entry;
 using testing::sample_key;
-
-/// A forked process that runs `body`; it is killed at the end if it still lives.
-class Process {
- public:
-    explicit Process(const std::function<int()>& body) : pid_(::fork()) {
-        if (pid_ != 0) return;
-        int code = 99;
-        try {
-            code = body();
-        } catch (...) {
-        }
-        ::_exit(code);
-    }
-    ~Process() {
-        if (pid_ > 0) {
-            kill();
-            wait();
-        }
-    }
-    Process(const Process&) = delete;
-    Process& operator=(const Process&) = delete;
-
-    void kill() const { ::kill(pid_, SIGKILL); }
-    void stop() const { ::kill(pid_, SIGSTOP); }
-    /// The exit code, or the negated signal that ended it.
-    int wait() {
-        int status = 0;
-        ::waitpid(pid_, &status, 0);
-        pid_ = -1;
-        return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-    }
-
- private:
-    ::pid_t pid_;
-};
-
-/// Processes signal each other through it: one byte each time.
-class Signal {
- public:
-    Signal() {
-        if (::pipe(ends_) != 0) throw std::runtime_error("pipe");
-    }
-    ~Signal() {
-        ::close(ends_[0]);
-        ::close(ends_[1]);
-    }
-    Signal(const Signal&) = delete;
-    Signal& operator=(const Signal&) = delete;
-
-    void give(int times = 1) const {
-        for (int i = 0; i < times; ++i) {
-            if (::write(ends_[1], "x", 1) != 1) ::_exit(98);
-        }
-    }
-    void take() const {
-        char byte;
-        if (::read(ends_[0], &byte, 1) != 1) ::_exit(97);
-    }
-
- private:
-    int ends_[2];
-};
+using testing::Signal;
 
 class Processes : public testing::CacheTest {
  protected:
