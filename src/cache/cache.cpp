@@ -28,16 +28,16 @@ Cache::~Cache() {
 std::optional<KernelEntry> Cache::load(const std::string& key) {
     if (!is_key(key)) return std::nullopt;
     State& state = *state_;
-    for (const std::filesystem::path& root : state.roots()) {
-        Reading reading = read_entry(state.files, root, key);
-        const bool writable = root == state.writable;
+    for (const Layer& layer : state.layers) {
+        Reading reading = read_entry(state.files, layer, key);
+        const std::filesystem::path file = entry_file(layer.root, key);
+        const bool writable = layer.root == state.writable;
         if (reading.entry) {
-            if (writable) state.keeper->used(entry_file(root, key), reading.status);
+            if (writable) state.keeper->used(file, reading.status);
             return std::move(reading.entry);
         }
         if (reading.why.empty()) continue;
         ++state.rejected;
-        const std::filesystem::path file = entry_file(root, key);
         const bool removed =
             writable && reading.bad_content && state.remove_if_same({key, "", file, reading.status}) == 0;
         state.log.warning_once("cache.rejected", fmt::format("cache entry {} is not used{}: {}", file.string(),
@@ -93,8 +93,8 @@ void Cache::require_writable() {
 std::vector<StoredFile> Cache::record_files(const std::string& folder, const std::string& key) const {
     std::vector<StoredFile> found;
     if (!is_record_folder(folder) || !is_key(key)) return found;
-    for (const std::filesystem::path& root : state_->roots()) {
-        state_->append(root, cache::record_files(state_->files, root, folder, key), found);
+    for (const Layer& layer : state_->layers) {
+        state_->append(layer, cache::record_files(state_->files, layer.root, folder, key), found);
     }
     return found;
 }
@@ -102,8 +102,8 @@ std::vector<StoredFile> Cache::record_files(const std::string& folder, const std
 std::vector<StoredFile> Cache::bundle_files(const std::string& folder) const {
     std::vector<StoredFile> found;
     if (!is_record_folder(folder)) return found;
-    for (const std::filesystem::path& root : state_->roots()) {
-        state_->append(root, cache::bundle_files(state_->files, root, folder), found);
+    for (const Layer& layer : state_->layers) {
+        state_->append(layer, cache::bundle_files(state_->files, layer.root, folder), found);
     }
     return found;
 }
@@ -111,8 +111,8 @@ std::vector<StoredFile> Cache::bundle_files(const std::string& folder) const {
 std::set<std::string> Cache::record_keys(const std::string& folder) const {
     std::set<std::string> keys;
     if (!is_record_folder(folder)) return keys;
-    for (const std::filesystem::path& root : state_->roots()) {
-        for (std::string& key : cache::record_keys(state_->files, root, folder)) keys.insert(std::move(key));
+    for (const Layer& layer : state_->layers) {
+        for (std::string& key : cache::record_keys(state_->files, layer.root, folder)) keys.insert(std::move(key));
     }
     return keys;
 }
@@ -145,8 +145,8 @@ void Cache::reject_record(const RecordText& record, const std::string& why) {
 
 std::vector<RecordText> Cache::list_records(std::vector<CacheProblem>* unreadable) const {
     std::vector<RecordText> texts;
-    for (const std::filesystem::path& root : state_->roots()) {
-        Contents contents = scan(state_->files, root, Walk::Over::records);
+    for (const Layer& layer : state_->layers) {
+        Contents contents = scan(state_->files, layer.root, Walk::Over::records);
         if (unreadable != nullptr) {
             unreadable->insert(unreadable->end(), contents.unreadable.begin(), contents.unreadable.end());
         }
@@ -155,7 +155,7 @@ std::vector<RecordText> Cache::list_records(std::vector<CacheProblem>* unreadabl
                 return std::tie(a.folder, a.key) < std::tie(b.folder, b.key);
             });
             std::vector<StoredFile> found;
-            state_->append(root, std::move(*list), found);
+            state_->append(layer, std::move(*list), found);
             for (const StoredFile& stored : found) {
                 if (auto record = state_->read(stored)) texts.push_back(std::move(*record));
             }
@@ -170,10 +170,9 @@ void Cache::finish_eviction() {
 
 bool Cache::contains(const std::string& key) const {
     util::FileStatus status;
-    const auto roots = is_key(key) ? state_->roots() : std::vector<std::filesystem::path>();
-    return std::any_of(roots.begin(), roots.end(), [&](const std::filesystem::path& root) {
-        return state_->files.status(entry_file(root, key), status) == 0;
-    });
+    return is_key(key) && std::any_of(state_->layers.begin(), state_->layers.end(), [&](const Layer& layer) {
+               return state_->files.status(entry_file(layer.root, key), status) == 0;
+           });
 }
 
 void Cache::count_use(std::uint64_t hits, std::uint64_t misses) {

@@ -4,6 +4,7 @@
 #include "cache/entry.hpp"
 #include "cache/layer.hpp"
 #include "cache/prune.hpp"
+#include "cache/share.hpp"
 #include "cache/use_counts.hpp"
 
 #include <smlora/cache.hpp>
@@ -119,6 +120,8 @@ class Cache {
     std::uint64_t clear_records(std::vector<CacheProblem>* problems = nullptr);
 
     [[nodiscard]] std::vector<CacheLayer> layers() const;
+    /// The same with those who may have written to them.
+    [[nodiscard]] const std::vector<Layer>& folders() const;
     /// Through which every file of the cache is read and written.
     [[nodiscard]] util::FileSystem& files() const noexcept;
     [[nodiscard]] std::uint64_t limit_bytes() const noexcept;
@@ -139,6 +142,9 @@ class Cache {
     std::optional<int> remove(const StoredFile& stored);
     /// Removes kernels of the writable layer, see prune.hpp.
     [[nodiscard]] PruneReport prune(const PruneOptions& options);
+
+    /// Lets others read the writable layer, which then is a layer that they may name. Throws Error{io} without one.
+    ShareReport share(Readers readers);
     /// What processes did with the writable layer, as far as they have ended, see use_counts.hpp.
     [[nodiscard]] UseCounts use_counts() const;
     /// Adds to it with the next write_use_counts().

@@ -15,7 +15,8 @@ namespace smlora::cache {
 
 std::vector<CacheLayer> Cache::layers() const {
     std::vector<CacheLayer> layers;
-    for (const std::filesystem::path& root : state_->roots()) {
+    for (const Layer& layer : state_->layers) {
+        const std::filesystem::path& root = layer.root;
         util::FileStatus status;
         const bool exists = state_->files.status(root, status) == 0 && status.kind == util::FileStatus::Kind::folder;
         layers.push_back({root, root == state_->writable, exists});
@@ -43,18 +44,18 @@ CacheUsage Cache::usage() const {
 
 std::vector<CacheEntryInfo> Cache::list(const std::string& prefix, std::vector<CacheProblem>* unreadable) const {
     std::vector<CacheProblem> ignored;
-    return list_entries(state_->files, state_->roots(), prefix, unreadable != nullptr ? *unreadable : ignored);
+    return list_entries(state_->files, state_->layers, prefix, unreadable != nullptr ? *unreadable : ignored);
 }
 
 CacheEntryInfo Cache::inspect(const std::string& prefix) const {
-    return find_entry(state_->files, state_->roots(), prefix);
+    return find_entry(state_->files, state_->layers, prefix);
 }
 
 std::vector<UnsoundFile> Cache::verify() const {
     std::vector<UnsoundFile> all;
-    for (const std::filesystem::path& root : state_->roots()) {
-        for (UnsoundFile& one : find_problems(state_->files, root, state_->trusted_in(root))) {
-            one.writable = root == state_->writable;
+    for (const Layer& layer : state_->layers) {
+        for (UnsoundFile& one : find_problems(state_->files, layer)) {
+            one.writable = layer.root == state_->writable;
             all.push_back(std::move(one));
         }
     }
@@ -68,6 +69,13 @@ PruneReport Cache::prune(const PruneOptions& options) {
     PruneReport report = cache::prune(state_->files, *state_->writable, options, state_->keeper->now());
     if (!options.dry_run) state_->keeper->removed(report.removed_bytes);
     return report;
+}
+
+const std::vector<Layer>& Cache::folders() const { return state_->layers; }
+
+ShareReport Cache::share(Readers readers) {
+    if (!state_->writable) throw Error(ErrorCode::io, state_->why_not_writable);
+    return cache::share(state_->files, *state_->writable, readers);
 }
 
 UseCounts Cache::use_counts() const { return state_->writable ? sum(state_->files, *state_->writable) : UseCounts(); }

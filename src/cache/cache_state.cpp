@@ -39,17 +39,15 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
       lock_patience(options.lock_patience) {
     if (const auto named = options.root ? options.root : named_root()) {
         writable = absolute_folder(*named);
-        root_is_fit = check_folder(*writable);
+        root_is_fit = check_folder(*writable, FolderUse::writable);
     } else if (const auto usual = default_root()) {
         use_if_fit(absolute_folder(*usual));
     }
+    if (writable) layers.push_back({.root = *writable});
+    const Publishers publishers = trusted_publishers();
     for (const std::filesystem::path& named : options.layers ? *options.layers : default_layers()) {
         const std::filesystem::path folder = absolute_folder(named);
-        const auto known = roots();
-        if (std::find(known.begin(), known.end(), folder) != known.end()) continue;
-        if (!check_folder(folder))
-            log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
-        read_only.push_back(folder);
+        if (!has(folder)) add_layer(folder, publishers);
     }
     if (options.shipped) add_shipped(options);
     if (options.limit_bytes) {
@@ -67,7 +65,7 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
 
 void Cache::State::use_if_fit(const std::filesystem::path& folder) {
     try {
-        root_is_fit = check_folder(folder);
+        root_is_fit = check_folder(folder, FolderUse::writable);
         writable = folder;
     } catch (const Error& error) {
         why_not_writable = error.what();
@@ -79,18 +77,34 @@ void Cache::State::use_if_fit(const std::filesystem::path& folder) {
     }
 }
 
+void Cache::State::add_layer(const std::filesystem::path& folder, const Publishers& publishers) {
+    Writers trusted;
+    trusted.owners = publishers.users;
+    util::FileStatus status;
+    const bool exists = files.status(folder, status) == 0;
+    if (exists && publishers.owners_of_layers) trusted.owners.insert(status.owner);
+    if (!check_folder(folder, FolderUse::layer, trusted)) {
+        log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
+    } else if (refusal_of_folder(folder, status, FolderUse::layer)) {
+        log.info(fmt::format("cache layer {}: belongs to user {}, trusted by SMLORA_CACHE_TRUST", folder.string(),
+                             status.owner));
+    }
+    layers.push_back({.root = folder, .kernels = trusted, .records = trusted});
+}
+
+bool Cache::State::has(const std::filesystem::path& folder) const {
+    return std::any_of(layers.begin(), layers.end(), [&](const Layer& layer) { return layer.root == folder; });
+}
+
 void Cache::State::add_shipped(const CacheOptions& options) {
     const std::filesystem::path folder = absolute_folder(*options.shipped);
     const Writers trusted = writers_of(files, options.library ? *options.library : own_file());
     try {
-        const auto known = roots();
-        const bool is_new = std::find(known.begin(), known.end(), folder) == known.end();
-        if (!check_folder(folder, trusted)) {
+        const bool is_new = !has(folder);
+        if (!check_folder(folder, FolderUse::layer, trusted)) {
             log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
         } else if (is_new) {
-            read_only.push_back(folder);
-            shipped = folder;
-            trusted_in_shipped = trusted;
+            layers.push_back({.root = folder, .records = trusted});
         }
     } catch (const Error& error) {
         // The user did not choose this folder, and often cannot change it: everything works without it.
@@ -101,24 +115,12 @@ void Cache::State::add_shipped(const CacheOptions& options) {
     }
 }
 
-const Writers& Cache::State::trusted_in(const std::filesystem::path& root) const {
-    static const auto& nobody = *new Writers;
-    return root == shipped ? trusted_in_shipped : nobody;
-}
-
-bool Cache::State::check_folder(const std::filesystem::path& folder, const Writers& trusted) const {
+bool Cache::State::check_folder(const std::filesystem::path& folder, FolderUse use, const Writers& trusted) const {
     util::FileStatus status;
     // A folder that cannot be looked at is like one that is missing: nothing will be found in it.
     if (files.status(folder, status) != 0) return false;
-    if (const auto refusal = refusal_of_folder(folder, status, trusted)) throw Error(ErrorCode::io, *refusal);
+    if (const auto refusal = refusal_of_folder(folder, status, use, trusted)) throw Error(ErrorCode::io, *refusal);
     return true;
-}
-
-std::vector<std::filesystem::path> Cache::State::roots() const {
-    std::vector<std::filesystem::path> all;
-    if (writable) all.push_back(*writable);
-    all.insert(all.end(), read_only.begin(), read_only.end());
-    return all;
 }
 
 void Cache::State::warn_of_store(const std::string& what) {
@@ -133,7 +135,7 @@ std::string Cache::State::make_root() {
     if (error == 0) error = files.status(*writable, status);
     if (error != 0) return util::describe_error(error);
     // Somebody else may have made it since the constructor looked.
-    if (const auto refusal = refusal_of_folder(*writable, status)) return *refusal;
+    if (const auto refusal = refusal_of_folder(*writable, status, FolderUse::writable)) return *refusal;
     root_is_fit = true;
     tag_root();
     error = util::make_folders(files, version_folder(*writable));
@@ -163,11 +165,10 @@ std::string Cache::State::write(const std::filesystem::path& target, const std::
     return error != 0 ? util::describe_error(error) : std::string();
 }
 
-void Cache::State::append(const std::filesystem::path& root, std::vector<StoredFile> found,
-                          std::vector<StoredFile>& all) const {
+void Cache::State::append(const Layer& layer, std::vector<StoredFile> found, std::vector<StoredFile>& all) const {
     for (StoredFile& stored : found) {
-        stored.writable = root == writable;
-        stored.trusted = trusted_in(root);
+        stored.writable = layer.root == writable;
+        stored.trusted = layer.records;
         all.push_back(std::move(stored));
     }
 }

@@ -25,12 +25,13 @@ struct Cache::State {
     State(const CacheOptions& options, util::Logger& log_);
 
     /// True when the folder exists. Throws for one that is not fit to be a layer.
-    bool check_folder(const std::filesystem::path& folder, const Writers& trusted = {}) const;
+    bool check_folder(const std::filesystem::path& folder, FolderUse use, const Writers& trusted = {}) const;
     /// As the writable layer: a folder that nobody named stops nothing, and without it all is kept in memory.
     void use_if_fit(const std::filesystem::path& folder);
+    /// One that the user named.
+    void add_layer(const std::filesystem::path& folder, const Publishers& publishers);
     void add_shipped(const CacheOptions& options);
-    /// Who may have written the records of a layer, beside this user and root.
-    const Writers& trusted_in(const std::filesystem::path& root) const;
+    [[nodiscard]] bool has(const std::filesystem::path& folder) const;
     /// Makes the root and its version folder; says what went wrong, nothing when they are there and fit.
     std::string make_root();
     /// Tags the root as a cache if it holds nothing else: a tag in, say, a home folder that somebody named as the root
@@ -38,8 +39,7 @@ struct Cache::State {
     void tag_root();
     /// Writes a file of the writable layer; says what went wrong, nothing when it is there.
     std::string write(const std::filesystem::path& target, const std::string& bytes);
-    /// Found in the layer of `root`.
-    void append(const std::filesystem::path& root, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
+    void append(const Layer& layer, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
     std::optional<RecordText> read(const StoredFile& stored) const;
     /// Removes what is in `lists` of the writable layer, see Cache::clear_records.
     std::uint64_t clear(Walk::Over over, std::initializer_list<std::vector<StoredFile> Contents::*> lists,
@@ -49,16 +49,12 @@ struct Cache::State {
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
     void warn_of_store(const std::string& what);
-    std::vector<std::filesystem::path> roots() const;
-
     util::FileSystem& files;
     util::Logger& log;
     std::optional<std::filesystem::path> writable;
     std::string why_not_writable = no_root;
     bool told_of_no_root = false;
-    std::vector<std::filesystem::path> read_only;
-    std::optional<std::filesystem::path> shipped;
-    Writers trusted_in_shipped;
+    std::vector<Layer> layers;  ///< in the order in which they are consulted, the writable one first
     std::uint64_t limit = default_limit_bytes;
     std::chrono::milliseconds lock_patience;
     std::atomic<std::uint64_t> rejected{0};

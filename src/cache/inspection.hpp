@@ -13,19 +13,18 @@
 
 namespace smlora::cache {
 
-using Roots = std::vector<std::filesystem::path>;  ///< in the order in which they are consulted
+using Layers = std::vector<Layer>;  ///< in the order in which they are consulted
 
 /// See Cache::list.
-[[nodiscard]] std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Roots& roots,
+[[nodiscard]] std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Layers& layers,
                                                        const std::string& prefix,
                                                        std::vector<CacheProblem>& unreadable);
 
 /// See Cache::inspect.
-[[nodiscard]] CacheEntryInfo find_entry(util::FileSystem& files, const Roots& roots, const std::string& prefix);
+[[nodiscard]] CacheEntryInfo find_entry(util::FileSystem& files, const Layers& layers, const std::string& prefix);
 
-/// See Cache::verify. Those that are trusted may have written the records of this layer.
-[[nodiscard]] std::vector<UnsoundFile> find_problems(util::FileSystem& files, const std::filesystem::path& root,
-                                                     const Writers& trusted);
+/// See Cache::verify.
+[[nodiscard]] std::vector<UnsoundFile> find_problems(util::FileSystem& files, const Layer& layer);
 
 /// Throws Error{io} that names the first of `problems` and says how many more there are.
 void require_none(const std::vector<CacheProblem>& problems);

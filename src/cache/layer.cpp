@@ -105,18 +105,19 @@ std::string encode_for(const std::string& key, const KernelEntry& entry) {
     return encode(stored);
 }
 
-Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, const std::string& key) {
+Reading read_entry(util::FileSystem& files, const Layer& layer, const std::string& key) {
     Reading reading;
     std::string bytes;
-    const int error = util::read_file(files, entry_file(root, key), largest_entry, bytes, reading.status,
-                                      [](const auto& status) { return !refusal_of_file(status); });
+    const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, layer.kernels); };
+    const int error = util::read_file(files, entry_file(layer.root, key), largest_entry, bytes, reading.status,
+                                      [&](const util::FileStatus& status) { return !refusal_of(status); });
     if (util::is_missing(error)) return reading;
     if (error == -EINVAL || error == -EFBIG) {
         reading.why = why_unfit(error, reading.status, "kernel");
         reading.bad_content = true;
         return reading;
     }
-    if (const auto refusal = error == -EPERM ? refusal_of_file(reading.status) : std::nullopt) {
+    if (const auto refusal = error == -EPERM ? refusal_of(reading.status) : std::nullopt) {
         reading.why = *refusal;
         return reading;
     }

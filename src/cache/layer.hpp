@@ -74,7 +74,14 @@ struct Reading {
     bool bad_content = false;  ///< the file was read and is unsound, so that it is of no use to anyone
 };
 
-[[nodiscard]] Reading read_entry(util::FileSystem& files, const std::filesystem::path& root, const std::string& key);
+/// A folder of the cache, and who may have written what is in it, beside this user and root.
+struct Layer {
+    std::filesystem::path root;
+    Writers kernels{};
+    Writers records{};  ///< and bundles
+};
+
+[[nodiscard]] Reading read_entry(util::FileSystem& files, const Layer& layer, const std::string& key);
 
 struct StoredFile {
     std::string key;     ///< empty for a bundle and for a temporary file

@@ -7,6 +7,8 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <string_view>
 
 namespace smlora::cache {
@@ -51,6 +53,29 @@ std::vector<std::filesystem::path> default_layers() {
         rest.remove_prefix(layer.size() == rest.size() ? rest.size() : layer.size() + 1);
     }
     return layers;
+}
+
+Publishers trusted_publishers() {
+    Publishers publishers;
+    const std::string value = util::environment("SMLORA_CACHE_TRUST").value_or("");
+    std::string_view rest = value;
+    while (!rest.empty()) {
+        const std::string_view word = rest.substr(0, rest.find(','));
+        std::uint32_t user = 0;
+        const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), user);
+        if (word == "layers") {
+            publishers.owners_of_layers = true;
+        } else if (error == std::errc{} && end == word.data() + word.size()) {
+            publishers.users.insert(user);
+        } else {
+            throw Error(
+                ErrorCode::invalid_argument,
+                fmt::format("SMLORA_CACHE_TRUST: expected user ids separated by ',' or the word layers, got \"{}\"",
+                            value));
+        }
+        rest.remove_prefix(std::min(word.size() + 1, rest.size()));
+    }
+    return publishers;
 }
 
 std::optional<std::filesystem::path> shipped_layer(const std::optional<std::filesystem::path>& named) {

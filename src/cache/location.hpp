@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,16 @@ namespace smlora::cache {
 
 /// SMLORA_CACHE_LAYERS, separated by ':'.
 [[nodiscard]] std::vector<std::filesystem::path> default_layers();
+
+/// Who may publish layers beside this user and root.
+struct Publishers {
+    std::set<std::uint32_t> users;  ///< by id
+    bool owners_of_layers = false;  ///< whoever owns a folder that was named as a layer
+};
+
+/// SMLORA_CACHE_TRUST: user ids separated by ',', or the word "layers". Throws Error{invalid_argument} for anything
+/// else: what was meant to be trusted, or not to be, is not to be guessed.
+[[nodiscard]] Publishers trusted_publishers();
 
 /// The layer that comes with the library: `named`, else share/smlora/cache of the prefix that this code was installed
 /// into, else the source tree's cache/ while it runs from the build tree. Nothing when there is none, `named` is empty

@@ -46,16 +46,19 @@ Writers writers_of(util::FileSystem& files, const std::filesystem::path& file) {
 }
 
 std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder, const util::FileStatus& status,
-                                             const Writers& trusted) {
+                                             FolderUse use, const Writers& trusted) {
     if (status.kind != util::FileStatus::Kind::folder) {
         return fmt::format("cache folder {}: expected a folder, but it is a file; name another one", folder.string());
     }
     if (is_strangers(status, trusted)) {
+        const std::string instead =
+            use == FolderUse::layer
+                ? fmt::format(", or set SMLORA_CACHE_TRUST={} if you trust that user as yourself", status.owner)
+                : "";
         return fmt::format(
             "cache folder {}: belongs to user {}, expected user {} or root, as its owner can run code on your GPU; "
-            "name "
-            "another folder, and do not take this one over: what is in it was made by someone else",
-            folder.string(), status.owner, ::geteuid());
+            "name another folder{}, and do not take this one over: what is in it was made by someone else",
+            folder.string(), status.owner, ::geteuid(), instead);
     }
     if (others_may_write(status, trusted)) {
         return fmt::format(

@@ -25,10 +25,14 @@ struct Writers {
 /// `file` is absolute. Nobody when it is gone.
 [[nodiscard]] Writers writers_of(util::FileSystem& files, const std::filesystem::path& file);
 
+/// What a folder is to the cache.
+enum class FolderUse { writable, layer };
+
 /// Why a folder cannot be a layer, with what helps: it is not a folder, its owner is neither this user nor root nor
 /// trusted, or somebody who is not trusted may write to it. Nothing when it can.
 [[nodiscard]] std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder,
-                                                           const util::FileStatus& status, const Writers& trusted = {});
+                                                           const util::FileStatus& status, FolderUse use,
+                                                           const Writers& trusted = {});
 
 /// The same for the file of an entry. With it a folder within a layer that others may write to is no danger: what they
 /// put there is theirs, and refused.

@@ -35,38 +35,46 @@ unsigned ProductTile::shared_bytes(std::int64_t E) const {
         grouped_product_mma::shared_memory(blocking(), static_cast<int>(E), weight::plain_stage_bytes(n, k)).bytes);
 }
 
-/// A tile with its share of the best tile's speed when it is full, weights output-contiguous and reduction-contiguous,
-/// measured on an H200 (docs/lab/2026-11-23-portable.md, "Tiles of the portable path").
+/// A tile as it was measured on an H200.
 struct RatedTile {
     ProductTile tile;
+    /// Share of the best tile's speed when it is full, weights output-contiguous and reduction-contiguous:
+    /// docs/lab/2026-11-23-portable.md, "Tiles of the portable path".
     double efficiency[2];
+    /// Of rank rows, share of the speed that copies and products allow: docs/lab/2026-11-30-ranks.md.
+    double rank_rows;
 };
 
 constexpr std::array product_tiles{
-    RatedTile{{128, 128, 32, 2, 2, 5, 2}, {1.00, 0.90}},
-    RatedTile{{128, 128, 64, 2, 2, 3, 2}, {0.96, 1.00}},
-    RatedTile{{128, 128, 32, 2, 2, 4, 2}, {0.97, 0.88}},
-    RatedTile{{64, 256, 32, 1, 4, 4, 2}, {0.93, 0.93}},
-    RatedTile{{64, 128, 64, 2, 2, 3, 3}, {0.86, 0.87}},
-    RatedTile{{32, 128, 64, 1, 4, 4, 3}, {0.60, 0.60}},
-    RatedTile{{16, 128, 64, 1, 4, 4, 3}, {0.40, 0.40}},
-    RatedTile{{64, 64, 64, 2, 2, 4, 3}, {0.60, 0.60}},
-    RatedTile{{64, 32, 64, 4, 1, 5, 2}, {0.40, 0.40}},
-    RatedTile{{64, 16, 64, 4, 1, 6, 2}, {0.25, 0.25}},
+    RatedTile{{128, 128, 32, 2, 2, 5, 2}, {1.00, 0.90}, 1.00},
+    RatedTile{{128, 128, 64, 2, 2, 3, 2}, {0.96, 1.00}, 0.90},
+    RatedTile{{128, 128, 32, 2, 2, 4, 2}, {0.97, 0.88}, 1.02},
+    RatedTile{{64, 256, 32, 1, 4, 4, 2}, {0.93, 0.93}, 1.01},
+    RatedTile{{64, 128, 64, 2, 2, 3, 3}, {0.86, 0.87}, 0.98},
+    RatedTile{{32, 128, 64, 1, 4, 4, 3}, {0.60, 0.60}, 0.90},
+    RatedTile{{16, 128, 64, 1, 4, 4, 3}, {0.40, 0.40}, 0.95},
+    RatedTile{{64, 64, 64, 2, 2, 4, 3}, {0.60, 0.60}, 1.09},
+    RatedTile{{64, 32, 64, 4, 1, 5, 2}, {0.40, 0.40}, 1.11},
+    RatedTile{{64, 16, 64, 4, 1, 6, 2}, {0.25, 0.25}, 1.08},
     // For GPUs with 100 KiB a multiprocessor; not measured, ranked below the same shapes with more stages.
-    RatedTile{{128, 128, 32, 2, 2, 3, 2}, {0.90, 0.82}},
-    RatedTile{{64, 128, 32, 2, 2, 3, 2}, {0.70, 0.70}},
-    RatedTile{{64, 16, 64, 4, 1, 3, 2}, {0.20, 0.20}},
+    RatedTile{{128, 128, 32, 2, 2, 3, 2}, {0.90, 0.82}, 1.02},
+    RatedTile{{64, 128, 32, 2, 2, 3, 2}, {0.70, 0.70}, 0.95},
+    RatedTile{{64, 16, 64, 4, 1, 3, 2}, {0.20, 0.20}, 1.00},
 };
 
 /// For the tuner to try, and where none of the others fits: slower where they were measured, or not measured at all.
 constexpr std::array further_product_tiles{
-    RatedTile{{128, 256, 64, 2, 4, 3, 1}, {0.92, 0.91}}, RatedTile{{128, 256, 32, 2, 4, 4, 1}, {0.90, 0.77}},
-    RatedTile{{256, 128, 32, 4, 2, 4, 1}, {0.83, 0.77}}, RatedTile{{64, 256, 32, 1, 4, 3, 2}, {0.88, 0.88}},
-    RatedTile{{64, 128, 64, 2, 2, 4, 2}, {0.84, 0.85}},  RatedTile{{64, 128, 32, 2, 2, 4, 3}, {0.69, 0.69}},
-    RatedTile{{32, 256, 32, 1, 4, 4, 2}, {0.55, 0.55}},  RatedTile{{16, 256, 64, 1, 4, 3, 2}, {0.38, 0.38}},
-    RatedTile{{128, 32, 64, 4, 1, 4, 2}, {0.33, 0.33}},  RatedTile{{128, 16, 64, 4, 1, 4, 2}, {0.20, 0.20}},
-    RatedTile{{32, 16, 64, 2, 1, 6, 4}, {0.31, 0.31}},  // by rank rows: docs/lab/2026-11-30-cost-model.md
+    RatedTile{{128, 256, 64, 2, 4, 3, 1}, {0.92, 0.91}, 0.95},
+    RatedTile{{128, 256, 32, 2, 4, 4, 1}, {0.90, 0.77}, 0.95},
+    RatedTile{{256, 128, 32, 4, 2, 4, 1}, {0.83, 0.77}, 0.90},
+    RatedTile{{64, 256, 32, 1, 4, 3, 2}, {0.88, 0.88}, 1.05},
+    RatedTile{{64, 128, 64, 2, 2, 4, 2}, {0.84, 0.85}, 1.00},
+    RatedTile{{64, 128, 32, 2, 2, 4, 3}, {0.69, 0.69}, 1.05},
+    RatedTile{{32, 256, 32, 1, 4, 4, 2}, {0.55, 0.55}, 1.00},
+    RatedTile{{16, 256, 64, 1, 4, 3, 2}, {0.38, 0.38}, 1.00},
+    RatedTile{{128, 32, 64, 4, 1, 4, 2}, {0.33, 0.33}, 0.95},
+    RatedTile{{128, 16, 64, 4, 1, 4, 2}, {0.20, 0.20}, 1.01},
+    RatedTile{{32, 16, 64, 2, 1, 6, 4}, {0.31, 0.31}, 1.16},
 };
 
 /// What the best tile reaches, full.
@@ -87,30 +95,78 @@ double row_tiles(double mean, int tile) {
 /// How much longer the multiprocessor with the most tiles takes than if all had as many: `tiles`, the mean. It holds
 /// `blocks` tiles at once, of which one alone is not as many times as fast.
 double slowest_to_mean(double tiles, int blocks) {
-    constexpr double least_share = 0.65;  // of the time that all of them take; fitted to rank rows
+    constexpr double least_share = 0.65;  // of the time that all of them take: docs/lab/2026-11-30-cost-model.md
     const double whole_rounds = std::floor(tiles / blocks);
     const double rest = tiles - whole_rounds * blocks;
     const double last_round = rest > 0 ? std::max(rest * last_to_mean(rest), least_share * blocks) : 0;
     return (whole_rounds * blocks + last_round) / tiles;
 }
 
-tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& work, const ProductSize& size,
-                                    const gpu::DeviceFacts& facts) {
+/// Columns of output tiles.
+double column_tiles(const ProductTile& tile, const ProductSize& size) {
+    return std::ceil(static_cast<double>(size.out) / tile.n);
+}
+
+double projection_seconds(const RatedTile& rated, const ProductSize& size, const gpu::DeviceFacts& facts) {
     // Work of a tile beside its products, in rows: filling the pipeline and storing.
     constexpr double overhead_rows = 12.0;
     const ProductTile& tile = rated.tile;
-    const double columns = std::ceil(static_cast<double>(size.out) / tile.n) * tile.n;
     const double tiles = static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m);
-    double flop = 2 * tiles * (tile.m + overhead_rows) * columns * size.depth /
-                  rated.efficiency[size.reduction_contiguous ? 1 : 0];
-    if (!work.followed) {
-        flop *= slowest_to_mean(tiles * columns / tile.n / facts.multiprocessors, tile.min_blocks);
+    const double columns = column_tiles(tile, size);
+    const double flop = 2 * tiles * (tile.m + overhead_rows) * columns * tile.n * size.depth /
+                        rated.efficiency[size.reduction_contiguous ? 1 : 0] *
+                        slowest_to_mean(tiles * columns / facts.multiprocessors, tile.min_blocks);
+    return predicted_seconds(flop / mma_flop_per_second(facts), size.bytes, facts);
+}
+
+/// Rank rows have few columns, so that a multiprocessor mostly copies. Fitted to an H200, ranks 4 to 256:
+/// docs/lab/2026-11-30-ranks.md.
+double rank_rows_seconds(const RatedTile& rated, const ProductSize& size, bool followed,
+                         const gpu::DeviceFacts& facts) {
+    constexpr double bytes_copied = 60.6e9;  // a second, by a multiprocessor; columns beyond the rank are copied, too
+    // Of pieces of 64 bytes: of rows, which lie anywhere, and of weights.
+    constexpr double cost_of_short_rows = 1.5;
+    constexpr double cost_of_short_weights = 1.05;
+    const ProductTile& tile = rated.tile;
+    const bool short_pieces = tile.k < 64;
+    const double rows = tile.m * (short_pieces ? cost_of_short_rows : 1) +
+                        tile.n * (short_pieces && size.reduction_contiguous ? cost_of_short_weights : 1);
+    const double steps = std::ceil(size.reduction / tile.k);
+    const double copies = steps * 2 * rows * tile.k / bytes_copied;
+    const double products = steps * 2 * tile.m * tile.n * tile.k * facts.multiprocessors / mma_flop_per_second(facts);
+    const double together = std::max(copies, products) / rated.rank_rows;
+    // A block alone on a multiprocessor copies and multiplies in turns.
+    constexpr double exposed_products = 0.5;
+    const double alone = copies + exposed_products * products;
+    constexpr double seconds_of_end = 0.1e-6;  // of a round
+    const auto round = [&](double blocks) { return std::max(blocks * together, alone) + seconds_of_end; };
+
+    constexpr double sharpness = 4;
+    const double memory = size.bytes / facts.memory_bytes_per_second;
+    const double mean = static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m);
+    const double columns = column_tiles(tile, size);
+    if (followed) return longer_of(mean * columns / facts.multiprocessors * together, memory, sharpness);
+    // One row tile more can be a round more.
+    const double deviation = 0.25 * std::sqrt(static_cast<double>(size.E));
+    double seconds = 0;
+    for (const double counted : {std::max(0.5, mean - deviation), mean + deviation}) {
+        constexpr double rounding = 1e-9;  // of a whole number
+        const double tiles = counted * columns / facts.multiprocessors;
+        const double whole_rounds = std::floor(tiles / tile.min_blocks + rounding);
+        const double rest = tiles - whole_rounds * tile.min_blocks;
+        const double last_blocks = std::ceil(rest - rounding);
+        // Each round moves its tiles' share of the bytes.
+        const double last_memory = std::max(0.0, rest) / tiles * memory;
+        seconds += longer_of(whole_rounds * round(tile.min_blocks), memory - last_memory, sharpness) / 2;
+        if (last_blocks > 0) seconds += longer_of(round(last_blocks), last_memory, sharpness) / 2;
     }
-    // Rank rows are mostly reading, which is the slower in pieces of 64 bytes of a row: by the H200 at ranks 128 and
-    // 256.
-    constexpr double cost_of_short_pieces = 1.3;
-    const bool short_pieces = work.product.kind == Product::Kind::rank_rows && tile.k < 64;
-    const double bytes = short_pieces ? cost_of_short_pieces * size.bytes : size.bytes;
+    return seconds;
+}
+
+tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& work, const ProductSize& size,
+                                    const gpu::DeviceFacts& facts) {
+    const ProductTile& tile = rated.tile;
+    const bool rank_rows = work.product.kind == Product::Kind::rank_rows;
     tuning::Candidate candidate;
     candidate.name = fmt::format("mma_{}x{}x{}_w{}x{}_s{}_b{}", tile.m, tile.n, tile.k, tile.warps_m, tile.warps_n,
                                  tile.stages, tile.min_blocks);
@@ -122,9 +178,10 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& w
                                 {"WARPS_N", tile.warps_n},
                                 {"STAGES", tile.stages},
                                 {"MIN_BLOCKS", tile.min_blocks}}};
-    constexpr double seconds_if_followed = 1e-6;  // of the launch
-    candidate.predicted_seconds = (work.followed ? seconds_if_followed : seconds_of_launch) +
-                                  predicted_seconds(flop / mma_flop_per_second(facts), bytes, facts);
+    constexpr double seconds_if_followed = 1.5e-6;  // of the launch
+    candidate.predicted_seconds =
+        (work.followed ? seconds_if_followed : seconds_of_launch) +
+        (rank_rows ? rank_rows_seconds(rated, size, work.followed, facts) : projection_seconds(rated, size, facts));
     candidate.shared_bytes = tile.shared_bytes(size.E);
     candidate.refusal = shared_memory_refusal(tile.shared_bytes(size.E), tile.min_blocks, facts);
     return candidate;

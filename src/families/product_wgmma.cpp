@@ -114,12 +114,6 @@ double seconds_between_tiles(const Blocking& blocking, int height) {
     return 0.6e-6 + 0.13e-6 * missing_rows / grouped_product_wgmma::slot_rows;
 }
 
-/// Products, and the copies that they wait for, get in each other's way once they take about as long.
-double longer_of(double products, double copies) {
-    constexpr double sharpness = 8;
-    return std::pow(std::pow(products, sharpness) + std::pow(copies, sharpness), 1 / sharpness);
-}
-
 /// What an expert takes, on average over those that there may be.
 struct ExpertCost {
     double tiles = 0;         ///< of rows
@@ -144,8 +138,10 @@ ExpertCost expert_cost(double rows, const ProductSize& size, const Blocking& blo
         grouped_product_wgmma::whole_height(static_cast<int>(std::ceil(rows / tiles)), blocking.row_step);
     const double flop = 2 * height * tile_columns * step_depth;
     const double bytes = 2 * (tile_columns / blocking.cluster + height) * step_depth;
+    constexpr double sharpness = 8;  // of products and the copies that they wait for
     const double step =
-        longer_of(flop / (share_of_peak * facts.tensor_flop_per_second), bytes / bytes_from_l2) * facts.multiprocessors;
+        longer_of(flop / (share_of_peak * facts.tensor_flop_per_second), bytes / bytes_from_l2, sharpness) *
+        facts.multiprocessors;
     const double tile = size.depth / step_depth * (step + seconds_late(blocking.stages, step)) +
                         seconds_between_tiles(blocking, height);
     double seconds = std::ceil(static_cast<double>(size.out) / tile_columns) * tile;

@@ -15,6 +15,10 @@ inline constexpr double seconds_of_launch = 5e-6;
 /// arithmetic.
 [[nodiscard]] double predicted_seconds(double arithmetic_seconds, double bytes, const gpu::DeviceFacts& facts);
 
+/// Of two that take place at once and get in each other's way where they take about as long, less so the larger
+/// `sharpness` is.
+[[nodiscard]] double longer_of(double a, double b, double sharpness);
+
 /// Equal pieces of work are dealt to as many workers as make `pieces` for each, on average: the time until the last is
 /// done as a multiple of what it would be if all of them had as much.
 [[nodiscard]] double last_to_mean(double pieces);

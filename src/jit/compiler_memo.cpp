@@ -1,7 +1,6 @@
 #include "jit/compiler_memo.hpp"
 
 #include "cache/layer.hpp"
-#include "cache/trust.hpp"
 #include "util/files.hpp"
 #include "util/hash.hpp"
 
@@ -45,8 +44,7 @@ std::string encode_compiler_notes(const CompilerNotes& notes) {
 CompilerNotes read_compiler_notes(util::FileSystem& files, const std::filesystem::path& root) {
     std::string text;
     util::FileStatus status;
-    const auto may_read = [](const util::FileStatus& found) { return !cache::refusal_of_file(found); };
-    if (util::read_file(files, cache::compilers_file(root), largest_file, text, status, may_read) != 0) {
+    if (util::read_file(files, cache::compilers_file(root), largest_file, text, status) != 0) {
         return {};
     }
     return decode_compiler_notes(text);

@@ -24,7 +24,7 @@ using CompilerNotes = std::map<std::string, CompilerVersion>;  ///< by library i
 [[nodiscard]] CompilerNotes decode_compiler_notes(std::string_view text);
 [[nodiscard]] std::string encode_compiler_notes(const CompilerNotes& notes);
 
-/// The notes of a layer; empty if it has none, or none of this user's or root's.
+/// The notes of a layer; empty if it has none.
 [[nodiscard]] CompilerNotes read_compiler_notes(util::FileSystem& files, const std::filesystem::path& root);
 
 /// Adds a note to a layer. Two processes that add at once may lose one of two notes; a process that misses it asks its

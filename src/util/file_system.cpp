@@ -134,6 +134,10 @@ class RealFileSystem final : public FileSystem {
         return answer([&] { return ::utimensat(AT_FDCWD, file.c_str(), times, 0); });
     }
 
+    int set_permissions(const std::filesystem::path& path, ::mode_t permissions) override {
+        return answer([&] { return ::chmod(path.c_str(), permissions); });
+    }
+
     int list(const std::filesystem::path& folder, std::vector<std::string>& names) override {
         names.clear();
         const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);

@@ -50,6 +50,7 @@ class FileSystem {
     virtual int make_folder(const std::filesystem::path& path, ::mode_t mode) = 0;
     /// Sets the time of modification to now.
     virtual int touch(const std::filesystem::path& file) = 0;
+    virtual int set_permissions(const std::filesystem::path& path, ::mode_t permissions) = 0;
     /// The names in a folder, without "." and "..", in no particular order.
     virtual int list(const std::filesystem::path& folder, std::vector<std::string>& names) = 0;
     /// Locks one byte of a file for this descriptor, without waiting: -EAGAIN when another descriptor has it, of this

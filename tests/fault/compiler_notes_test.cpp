@@ -62,14 +62,6 @@ TEST_F(CompilerNotesOnDisk, AnUnreadableFileIsNoNotes) {
     EXPECT_EQ(CompilerIdentity(disk, {folder.path()}, std::nullopt).noted(), (std::vector{CompilerVersion{13, 0, 88}}));
 }
 
-TEST_F(CompilerNotesOnDisk, OfAFileThatOthersMayWriteToAreNone) {
-    const std::filesystem::path file = cache::compilers_file(folder.path());
-    std::filesystem::permissions(file, std::filesystem::perms::others_write, std::filesystem::perm_options::add);
-    EXPECT_TRUE(found().empty());
-    std::filesystem::permissions(file, std::filesystem::perms::others_write, std::filesystem::perm_options::remove);
-    EXPECT_EQ(found(), before);
-}
-
 TEST(CompilerNotes, AreReadThroughTheFilesOfTheCache) {
     const ScratchFolder folder;
     FaultFileSystem disk;

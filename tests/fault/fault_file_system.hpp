@@ -13,7 +13,22 @@
 
 namespace smlora::testing {
 
-enum class Call { open, read, write, sync, close, status, rename, remove, make_folder, touch, list, lock, unlock };
+enum class Call {
+    open,
+    read,
+    write,
+    sync,
+    close,
+    status,
+    rename,
+    remove,
+    make_folder,
+    touch,
+    set_permissions,
+    list,
+    lock,
+    unlock
+};
 
 struct CallRecord {
     Call call;
@@ -93,6 +108,10 @@ class FaultFileSystem final : public util::FileSystem {
     int touch(const std::filesystem::path& file) override {
         if (const int error = ask(Call::touch, true)) return error;
         return real_.touch(file);
+    }
+    int set_permissions(const std::filesystem::path& path, ::mode_t permissions) override {
+        if (const int error = ask(Call::set_permissions, true)) return error;
+        return real_.set_permissions(path, permissions);
     }
     int list(const std::filesystem::path& folder, std::vector<std::string>& names) override {
         if (const int error = ask(Call::list)) return error;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -46,6 +47,27 @@ TEST_F(Cache, PrewarmingAFolderThatTakesNothingFails) {
     EXPECT_EQ(report["not_stored"], report["kernels"]);
     EXPECT_EQ(report["warnings"].size(), 1U) << report["warnings"];
     EXPECT_NE(outcome.err.find("cache /proc/smlora: cannot be written"), std::string::npos) << outcome.err;
+}
+
+TEST_F(Cache, PrewarmingOpensItForThoseWhoAreToShareIt) {
+    const std::vector<std::string> small{"prewarm", "--shape", "2,16,16,0,1", "--tokens", "8", "--arch", "sm_90a"};
+    const auto sharing_with = [&](const std::string& readers) {
+        std::vector<std::string> arguments = small;
+        arguments.insert(arguments.end(), {"--share", readers});
+        return run(arguments);
+    };
+    EXPECT_EQ(sharing_with("friends").exit_code, 2);
+    if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "there is no NVRTC";
+    using std::filesystem::perms;
+    const std::filesystem::path above = cache().parent_path();
+    std::filesystem::permissions(above, perms::owner_all);
+    const Outcome hidden = sharing_with("all");
+    EXPECT_EQ(hidden.exit_code, 1);
+    EXPECT_NE(hidden.err.find(above.string() + ": it keeps them out"), std::string::npos) << hidden.err;
+    std::filesystem::permissions(above, static_cast<perms>(0755));
+    const Outcome open = sharing_with("all");
+    EXPECT_EQ(open.exit_code, 0) << open.err;
+    EXPECT_EQ(std::filesystem::status(cache()).permissions(), static_cast<perms>(0755));
 }
 
 TEST_F(Cache, AnArchiveThatCannotBeOpenedIsNamedWithTheCause) {

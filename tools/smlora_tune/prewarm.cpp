@@ -8,6 +8,8 @@
 #include "smlora_tune/shape_options.hpp"
 #include "smlora_tune/units.hpp"
 
+#include "engine/engine_impl.hpp"
+
 #include <smlora/error.hpp>
 
 #include <fmt/format.h>
@@ -26,7 +28,11 @@ struct PrewarmCommand {
     int jobs = 0;
     std::string activation;
     std::string gate_layout;
+    std::string share;
 };
+
+const std::map<std::string, cache::Readers> readers{{"group", cache::Readers::group},
+                                                    {"all", cache::Readers::everyone}};
 
 const std::map<std::string, Activation> activations{{"swiglu", Activation::swiglu},
                                                     {"geglu", Activation::geglu},
@@ -109,10 +115,17 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
     }
     line.finish();
     for (const std::string& warning : report.warnings) print_remark("smlora-tune: warning: {}\n", warning);
-    // The cache is as cold as before where a kernel could not be stored.
-    const ExitCode exit = report.not_stored == 0 ? ExitCode::ok : ExitCode::failure;
+    cache::ShareReport shared;
+    if (!command.share.empty()) shared = engine.impl().cache.share(readers.at(command.share));
+    for (const CacheProblem& problem : shared.problems) {
+        print_remark("smlora-tune: --share: {}: {}\n", problem.file.string(), problem.what);
+    }
+    // The cache is as cold as before where a kernel could not be stored, or others cannot read it.
+    const ExitCode exit = report.not_stored == 0 && shared.problems.empty() ? ExitCode::ok : ExitCode::failure;
     if (command.common.json) {
-        print_json(to_json(problems, report));
+        nlohmann::ordered_json document = to_json(problems, report);
+        if (!command.share.empty()) document["shared"] = shared.changed;
+        print_json(document);
         return exit;
     }
     for (const NamedProblem& item : problems) print_results("{}\n", problem_text(item));
@@ -122,6 +135,10 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
         print_results(" ({} a kernel)", seconds_text(report.compile_seconds / static_cast<double>(report.compiled)));
     }
     print_results("\n");
+    if (!command.share.empty()) {
+        print_results("{} folders and files opened for {} to read\n", shared.changed,
+                      command.share == "group" ? "the group" : "everyone");
+    }
     return exit;
 }
 
@@ -144,6 +161,10 @@ void add_prewarm(CLI::App& app, Run& run) {
                     "Order of gates and values: halves or interleaved [the model's, else halves]")
         ->type_name("LAYOUT")
         ->check(CLI::IsMember({"halves", "interleaved"}).description(""));
+    sub->add_option("--share", command->share,
+                    "Who may read the cache afterwards, and name it as a layer: group or all [its owner alone]")
+        ->type_name("WHO")
+        ->check(CLI::IsMember({"group", "all"}).description(""));
     sub->add_option("-j,--jobs", command->jobs, "Kernels to compile at once [one per core]")
         ->type_name("N")
         ->check(whole_number(1, std::numeric_limits<int>::max()));

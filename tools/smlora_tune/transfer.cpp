@@ -57,12 +57,12 @@ void warn_of_left_out(const std::filesystem::path& file, const std::string& why)
 std::vector<ArchiveMember> kernels_of(const Engine& engine) {
     util::FileSystem& files = util::real_file_system();
     std::map<std::string, std::string> found;  // by key, so that the same cache gives the same file
-    for (const CacheLayer& layer : cache_layers(engine)) {
+    for (const cache::Layer& layer : engine.impl().cache.folders()) {
         const cache::Contents contents = cache::scan(files, layer.root);
         cache::require_none(contents.unreadable);
         for (const cache::StoredFile& stored : contents.entries) {
             if (found.contains(stored.key)) continue;  // it is in an upper layer
-            const cache::Reading reading = cache::read_entry(files, layer.root, stored.key);
+            const cache::Reading reading = cache::read_entry(files, layer, stored.key);
             if (reading.entry) found[stored.key] = cache::encode_for(stored.key, *reading.entry);
             // Without a reason it was evicted since it was listed.
             if (!reading.why.empty()) warn_of_left_out(stored.file, reading.why);

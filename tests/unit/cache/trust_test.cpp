@@ -75,7 +75,7 @@ TEST_F(Trust, FoldersOfSomebodyElseAreRefused) {
         status.kind = Kind::folder;
         status.owner = owner;
         status.permissions = 0700;
-        return refusal_of_folder("/shared/kernels", status);
+        return refusal_of_folder("/shared/kernels", status, FolderUse::writable);
     };
     EXPECT_EQ(refusal(::geteuid()), std::nullopt);
     EXPECT_EQ(refusal(0), std::nullopt);
@@ -138,7 +138,7 @@ TEST_F(Trust, WhatTheLibraryLetsOthersWriteItsRecordsMayToo) {
     const std::uint32_t me = ::geteuid();
     const std::uint32_t other = me + 1;
     const auto is_fit = [](const Writers& trusted, const util::FileStatus& status) {
-        const bool fit = !refusal_of_folder("/layer", status, trusted).has_value();
+        const bool fit = !refusal_of_folder("/layer", status, FolderUse::layer, trusted).has_value();
         EXPECT_EQ(!refusal_of_file(status, trusted).has_value(), fit);
         return fit;
     };
