@@ -45,8 +45,8 @@ UseCounts sum(util::FileSystem& files, const std::filesystem::path& root) {
     const int error = util::read_file(files, file, largest_file, text, status);
     if (util::is_missing(error)) return total;
     if (error != 0) {
-        throw Error(ErrorCode::io,
-                    fmt::format("cache: {}: cannot be read: {}", file.string(), util::describe_error(error)));
+        throw Error(ErrorCode::io, fmt::format("cache: {}: cannot be read: {}; remove it to count anew", file.string(),
+                                               util::describe_error(error)));
     }
     std::string_view rest = text;
     for (std::size_t end = 0; (end = rest.find('\n')) != std::string_view::npos; rest.remove_prefix(end + 1)) {

@@ -105,12 +105,13 @@ TEST(Bundle, IsTheSameOfTheSameTuningsInAnyOrder) {
 TEST(Bundle, KeepsRatiosWithinItsDigits) {
     std::vector<Record> records{{sample_name(12), {condensed_tuning("dx", 1)}}};
     std::vector<Trial>& trials = records[0].tunings[0].trials;
-    trials[0].timing->ratio = 1e9;
-    trials[0].timing->deviation = 1e9;
-    trials[1].timing->ratio = 1e-9;
+    // The first trial is what the ratios are to.
+    trials[1].timing->ratio = 1e9 * trials[0].timing->ratio;
+    trials[1].timing->deviation = 1e9;
+    trials[2].timing->ratio = 1e-9 * trials[0].timing->ratio;
     const Tuning read = bundle_of(bundle_text(gpu, records)).records().at(0).tunings.at(0);
-    EXPECT_GT(read.trials[0].timing->ratio, 20'000);
-    EXPECT_GT(read.trials[1].timing->ratio, 0);
+    EXPECT_GT(read.trials[1].timing->ratio, 20'000);
+    EXPECT_GT(read.trials[2].timing->ratio, 0);
 }
 
 TEST(Bundle, LeavesOutWhatIsNotComplete) {
