@@ -135,8 +135,8 @@ class Cache {
     /// The entry whose key is or begins with `prefix`, from the first layer that has it. Throws
     /// Error{invalid_argument} when no key or more than one does, Error{io} when none does and a folder cannot be read.
     [[nodiscard]] CacheEntryInfo inspect(const std::string& prefix) const;
-    /// The unsound entries of all layers, and what cannot be read.
-    [[nodiscard]] std::vector<UnsoundFile> verify() const;
+    /// The unsound entries of all layers, and what cannot be read. `checked` is set to what was looked at.
+    [[nodiscard]] std::vector<UnsoundFile> verify(Checked* checked = nullptr) const;
     /// Removes a file of the writable layer. Nothing when it has been replaced since it was looked at and stays; else
     /// zero or a negated errno.
     std::optional<int> remove(const StoredFile& stored);

@@ -51,14 +51,16 @@ CacheEntryInfo Cache::inspect(const std::string& prefix) const {
     return find_entry(state_->files, state_->layers, prefix);
 }
 
-std::vector<UnsoundFile> Cache::verify() const {
+std::vector<UnsoundFile> Cache::verify(Checked* checked) const {
+    Checked all_checked;
     std::vector<UnsoundFile> all;
     for (const Layer& layer : state_->layers) {
-        for (UnsoundFile& one : find_problems(state_->files, layer)) {
+        for (UnsoundFile& one : find_problems(state_->files, layer, all_checked)) {
             one.writable = layer.root == state_->writable;
             all.push_back(std::move(one));
         }
     }
+    if (checked != nullptr) *checked = all_checked;
     return all;
 }
 

@@ -104,12 +104,15 @@ CacheEntryInfo find_entry(util::FileSystem& files, const Layers& layers, const s
     return std::move(found.front());
 }
 
-std::vector<UnsoundFile> find_problems(util::FileSystem& files, const Layer& layer) {
+std::vector<UnsoundFile> find_problems(util::FileSystem& files, const Layer& layer, Checked& checked) {
     std::vector<UnsoundFile> problems;
     const auto add = [&](const StoredFile& stored, const std::string& why, bool useless) {
         if (!why.empty()) problems.push_back({stored, why, useless});
     };
     const Contents contents = scan(files, layer.root);
+    checked.kernels += contents.entries.size();
+    checked.records += contents.records.size();
+    checked.bundles += contents.bundles.size();
     for (const CacheProblem& problem : contents.unreadable) add({"", "", problem.file, {}}, problem.what, false);
     for (const StoredFile& stored : contents.entries) {
         const Reading reading = read_entry(files, layer, stored.key);

@@ -24,7 +24,7 @@ using Layers = std::vector<Layer>;  ///< in the order in which they are consulte
 [[nodiscard]] CacheEntryInfo find_entry(util::FileSystem& files, const Layers& layers, const std::string& prefix);
 
 /// See Cache::verify.
-[[nodiscard]] std::vector<UnsoundFile> find_problems(util::FileSystem& files, const Layer& layer);
+[[nodiscard]] std::vector<UnsoundFile> find_problems(util::FileSystem& files, const Layer& layer, Checked& checked);
 
 /// Throws Error{io} that names the first of `problems` and says how many more there are.
 void require_none(const std::vector<CacheProblem>& problems);

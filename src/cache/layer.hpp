@@ -108,6 +108,13 @@ struct UnsoundFile : StoredFile {
     bool useless = false;  ///< to everyone, so that it may be removed; else it may be readable again later
 };
 
+/// How many files were read to see whether they are sound.
+struct Checked {
+    std::uint64_t kernels = 0;
+    std::uint64_t records = 0;
+    std::uint64_t bundles = 0;
+};
+
 struct RecordReading {
     std::optional<RecordText> record;
     std::string why;       ///< why there is none; empty when there is no file

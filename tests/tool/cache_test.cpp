@@ -68,6 +68,11 @@ TEST_F(Cache, PrewarmingOpensItForThoseWhoAreToShareIt) {
     const Outcome open = sharing_with("all");
     EXPECT_EQ(open.exit_code, 0) << open.err;
     EXPECT_EQ(std::filesystem::status(cache()).permissions(), static_cast<perms>(0755));
+    // As a layer of somebody's, whose own folder is empty.
+    const Outcome read = run({"cache", "verify", "--json", "--cache-dir", (above / "none").string()},
+                             {{"SMLORA_CACHE_LAYERS", cache().string()}});
+    EXPECT_EQ(read.exit_code, 0) << read.err;
+    EXPECT_EQ(read.json()["entries"], run({"cache", "stats", "--json"}).json()["entries"]);
 }
 
 TEST_F(Cache, AnArchiveThatCannotBeOpenedIsNamedWithTheCause) {

@@ -89,8 +89,8 @@ std::vector<KnownBundle> bundles(const Engine& engine) {
 }
 
 /// Kernels, records and bundles of all layers that are unsound, and folders that cannot be read.
-std::vector<cache::UnsoundFile> unsound(const Engine& engine) {
-    std::vector<cache::UnsoundFile> found = engine.impl().cache.verify();
+std::vector<cache::UnsoundFile> unsound(const Engine& engine, cache::Checked& checked) {
+    std::vector<cache::UnsoundFile> found = engine.impl().cache.verify(&checked);
     std::vector<CacheProblem> unreadable;
     for (const cache::RecordText& record : engine.impl().cache.list_records(&unreadable)) {
         for (const std::string& what : autotune::check_file(record, engine.impl().kernels).unsound) {
@@ -228,7 +228,8 @@ ExitCode run_inspect(const Engine& engine, const CacheCommand& command) {
 }
 
 ExitCode run_verify(const Engine& engine, const CacheCommand& command) {
-    std::vector<cache::UnsoundFile> problems = unsound(engine);
+    cache::Checked checked;
+    std::vector<cache::UnsoundFile> problems = unsound(engine, checked);
     std::set<std::filesystem::path> removed;
     for (cache::UnsoundFile& one : problems) {
         if (!command.repair || !one.useless || !one.writable || removed.contains(one.file)) continue;
@@ -236,14 +237,12 @@ ExitCode run_verify(const Engine& engine, const CacheCommand& command) {
         if (error == 0) removed.insert(one.file);
         if (error.value_or(0) != 0) one.why += "; it cannot be removed: " + util::describe_error(*error);
     }
-    const cache::CacheUsage usage = engine.impl().cache.usage();
-    if (problems.empty()) cache::require_none(usage.unreadable);
     const auto stays = [&](const cache::UnsoundFile& one) { return !removed.contains(one.file); };
     const auto left = std::count_if(problems.begin(), problems.end(), stays);
     const ExitCode result = left == 0 ? ExitCode::ok : ExitCode::failure;
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("cache verify");
-        document["entries"] = usage.entries;
+        document["entries"] = checked.kernels;
         document["unsound"] = nlohmann::ordered_json::array();
         for (const cache::UnsoundFile& one : problems) {
             document["unsound"].push_back({{"file", one.file.string()}, {"what", one.why}, {"removed", !stays(one)}});
@@ -255,8 +254,8 @@ ExitCode run_verify(const Engine& engine, const CacheCommand& command) {
         print_results("{}: {}{}\n", one.file.string(), one.why, stays(one) ? "" : "; removed");
     }
     if (problems.empty()) {
-        print_results("{} kernels, {} tuning records and {} bundles, all sound\n", usage.entries, usage.records,
-                      bundles(engine).size());
+        print_results("{} kernels, {} tuning records and {} bundles, all sound\n", checked.kernels, checked.records,
+                      checked.bundles);
     } else if (command.repair) {
         print_results("{} files removed, {} problems left{}\n", removed.size(), left,
                       left == 0 ? "" : ": what is in a read-only layer, or cannot be read or removed, stays");
