@@ -23,7 +23,7 @@ constexpr milliseconds pause{8};
 
 /// If a store leaves more than the limit while another process evicts, the next store waits this long at most, and only
 /// if that eviction began within `young`: a slow file server is not waited for.
-constexpr milliseconds longest_for_room{500};
+constexpr milliseconds longest_for_room{1500};
 constexpr std::chrono::seconds young{1};
 
 /// Use is written at most this often while less than half of the limit is taken, so that a hit costs no write, and so
