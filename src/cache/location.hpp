@@ -24,14 +24,14 @@ namespace smlora::cache {
 /// SMLORA_CACHE_LAYERS, separated by ':'.
 [[nodiscard]] std::vector<std::filesystem::path> default_layers();
 
-/// Who may publish layers beside this user and root.
+/// Users whose layers are trusted, as those of this user and root are.
 struct Publishers {
     std::set<std::uint32_t> users;  ///< by id
-    bool owners_of_layers = false;  ///< whoever owns a folder that was named as a layer
+    bool owners_of_layers = false;  ///< the owner of each named layer, too
 };
 
 /// SMLORA_CACHE_TRUST: user ids separated by ',', or the word "layers". Throws Error{invalid_argument} for anything
-/// else: what was meant to be trusted, or not to be, is not to be guessed.
+/// else.
 [[nodiscard]] Publishers trusted_publishers();
 
 /// The layer that comes with the library: `named`, else share/smlora/cache of the prefix that this code was installed

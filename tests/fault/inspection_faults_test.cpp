@@ -1,8 +1,7 @@
 // Whatever call fails while the cache is looked after: the answer is whole, or it says what is missing from it.
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
-#include "fault/fault_file_system.hpp"
-#include "unit/cache/fixtures.hpp"
+#include "fault/faulty_cache_test.hpp"
 
 #include <smlora/error.hpp>
 
@@ -18,7 +17,7 @@ using testing::FaultFileSystem;
 using testing::sample_entry;
 using testing::sample_key;
 
-class InspectionFaults : public testing::CacheTest {
+class InspectionFaults : public testing::FaultyCacheTest {
  protected:
     void fill() {
         testing::RecordingLog quiet;
@@ -42,10 +41,8 @@ class InspectionFaults : public testing::CacheTest {
             for (int n = 0; reached; ++n) {
                 fill();
                 FaultFileSystem disk;
-                CacheOptions chosen = options();
-                chosen.files = &disk;
                 testing::RecordingLog lines;
-                Cache cache(chosen, lines.logger);
+                Cache cache(on(disk), lines.logger);
                 disk.set_fault(testing::fail_call(n, error));
                 partial += action(cache, lines) ? 0 : 1;
                 reached = disk.calls() > n;
@@ -114,9 +111,7 @@ TEST_F(InspectionFaults, PruningRemovesAllOrSaysWhatItDidNot) {
 TEST_F(InspectionFaults, OneFolderThatCannotBeReadKeepsNoOtherFromBeingCleared) {
     fill();
     FaultFileSystem disk;
-    CacheOptions chosen = options();
-    chosen.files = &disk;
-    Cache cache(chosen, log.logger);
+    Cache cache(on(disk), log.logger);
     int folders = 0;
     disk.set_fault([&](const testing::CallRecord& record) {
         // Of kernels, of the first kernel.

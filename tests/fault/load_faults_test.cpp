@@ -1,8 +1,7 @@
 // Whatever call fails while an entry is loaded or locked: it is a hit or a miss, and the entry stays.
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
-#include "fault/fault_file_system.hpp"
-#include "unit/cache/fixtures.hpp"
+#include "fault/faulty_cache_test.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,19 +13,13 @@ using testing::FaultFileSystem;
 using testing::sample_entry;
 using testing::sample_key;
 
-class LoadFaults : public testing::CacheTest {
+class LoadFaults : public testing::FaultyCacheTest {
  protected:
     void SetUp() override {
         testing::RecordingLog before;
         ASSERT_TRUE(Cache(options(), before.logger).store(sample_key(0), sample_entry(1)));
         // Old enough for a hit to touch it, so that this call is there to fail as well.
         testing::set_age(entry_file(root(), sample_key(0)), std::chrono::hours(2));
-    }
-
-    CacheOptions on(FaultFileSystem& disk) {
-        CacheOptions chosen = options();
-        chosen.files = &disk;
-        return chosen;
     }
 };
 

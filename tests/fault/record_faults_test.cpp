@@ -1,8 +1,7 @@
 // Whatever call fails while a tuning record is stored or read: a reader has the old text, the new one or none.
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
-#include "fault/fault_file_system.hpp"
-#include "unit/cache/fixtures.hpp"
+#include "fault/faulty_cache_test.hpp"
 
 #include <gtest/gtest.h>
 
@@ -16,14 +15,8 @@ constexpr const char* folder = "NVIDIA_H200";
 const std::string old_text = R"({"the":"old"})";
 const std::string new_text = R"({"the":"new one, which is longer"})";
 
-class RecordFaults : public testing::CacheTest {
+class RecordFaults : public testing::FaultyCacheTest {
  protected:
-    CacheOptions on(FaultFileSystem& disk) {
-        CacheOptions chosen = options();
-        chosen.files = &disk;
-        return chosen;
-    }
-
     void start_over(bool with_old) {
         std::filesystem::remove_all(root());
         if (!with_old) return;
@@ -82,7 +75,8 @@ TEST_F(RecordFaults, ADeathAtAnyCallOfAStoreLeavesTheOldOrTheNew) {
                 const bool stored = cache.store_record(folder, sample_key(0), new_text);
                 reached = disk.calls() > n;
                 const std::string found = found_later();
-                EXPECT_TRUE(found == new_text || (!stored && found == (with_old ? old_text : ""))) << n << ": " << found;
+                EXPECT_TRUE(found == new_text || (!stored && found == (with_old ? old_text : "")))
+                    << n << ": " << found;
             }
         }
     }

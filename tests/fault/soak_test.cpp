@@ -61,7 +61,9 @@ TEST_F(Soak, WritersAreKilledWhileOthersReadAndEvict) {
     constexpr int at_once = 3;
     constexpr int keys = 60;
     constexpr std::uint64_t limit = 3'000'000;
-    const auto entry_of = [](int number) { return sample_entry(number, 20'000U + static_cast<unsigned>(number) * 1000U); };
+    const auto entry_of = [](int number) {
+        return sample_entry(number, 20'000U + static_cast<unsigned>(number) * 1000U);
+    };
     std::mt19937 random(11);
 
     const Signal stop;

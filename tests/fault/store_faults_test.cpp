@@ -2,9 +2,8 @@
 // on.
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
-#include "fault/fault_file_system.hpp"
+#include "fault/faulty_cache_test.hpp"
 #include "support/errors.hpp"
-#include "unit/cache/fixtures.hpp"
 
 #include <smlora/error.hpp>
 
@@ -24,14 +23,8 @@ using testing::sample_key;
 constexpr int old_number = 1;
 constexpr int new_number = 2;
 
-class StoreFaults : public testing::CacheTest {
+class StoreFaults : public testing::FaultyCacheTest {
  protected:
-    CacheOptions on(FaultFileSystem& disk) {
-        CacheOptions chosen = options();
-        chosen.files = &disk;
-        return chosen;
-    }
-
     /// What a process that comes later finds: the number of the entry, 0 when there is none.
     int found_later() {
         testing::RecordingLog later;

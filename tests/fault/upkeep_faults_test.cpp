@@ -2,10 +2,11 @@
 // once the fault is over.
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
-#include "fault/fault_file_system.hpp"
-#include "unit/cache/fixtures.hpp"
+#include "fault/faulty_cache_test.hpp"
 
 #include <gtest/gtest.h>
+
+#include <functional>
 
 namespace smlora::cache {
 namespace {
@@ -14,15 +15,14 @@ using testing::FaultFileSystem;
 using testing::sample_entry;
 using testing::sample_key;
 
-class EvictionFaults : public testing::CacheTest {
+class EvictionFaults : public testing::FaultyCacheTest {
  protected:
     static constexpr int before = 12;      ///< entries, the first the oldest
     static constexpr int in_use = 6;       ///< of these the last ones, which are never among those unused for longest
     static constexpr int new_number = 20;  ///< what is stored into the full layer
 
-    [[nodiscard]] CacheOptions on(FaultFileSystem& disk) {
-        CacheOptions chosen = options();
-        chosen.files = &disk;
+    [[nodiscard]] CacheOptions full_on(FaultFileSystem& disk) {
+        CacheOptions chosen = on(disk);
         chosen.limit_bytes = limit();
         return chosen;
     }
@@ -52,13 +52,14 @@ class EvictionFaults : public testing::CacheTest {
     void expect_sound(bool stored, const std::string& when) {
         testing::RecordingLog later;
         FaultFileSystem disk;
-        Cache cache(on(disk), later.logger);
+        Cache cache(full_on(disk), later.logger);
         EXPECT_TRUE(cache.verify().empty()) << when;
         for (int number = 0; number < before; ++number) {
             const auto entry = cache.load(sample_key(number));
             if (entry) testing::expect_same(entry, sample_entry(number));
             if (number >= before - in_use) {
-                EXPECT_TRUE(entry.has_value()) << when << ": lost " << number << ", which others had been unused before";
+                EXPECT_TRUE(entry.has_value())
+                    << when << ": lost " << number << ", which others had been unused before";
             }
         }
         if (stored) {
@@ -69,10 +70,10 @@ class EvictionFaults : public testing::CacheTest {
         ASSERT_TRUE(cache.store(sample_key(new_number + 1), sample_entry(new_number + 1))) << when;
         EXPECT_LE(cache.usage().bytes, limit() + 2 * entry_bytes()) << when;
     }
-};
 
-TEST_F(EvictionFaults, OneFailureLosesNothingInUse) {
-    for (const int error : {-EIO, -ENOENT, -EMFILE}) {
+    /// Stores into a full layer with the fault at each call in turn; returns how often the oldest entry was evicted.
+    int walk(const std::string& fault, const std::function<FaultFileSystem::Fault(int)>& at_call) {
+        int evicted = 0;
         bool reached = true;
         for (int n = 0; reached; ++n) {
             fill();
@@ -80,35 +81,27 @@ TEST_F(EvictionFaults, OneFailureLosesNothingInUse) {
             FaultFileSystem disk;
             bool stored = false;
             {
-                Cache cache(on(disk), lines.logger);
-                disk.set_fault(testing::fail_call(n, error));
+                Cache cache(full_on(disk), lines.logger);
+                disk.set_fault(at_call(n));
                 stored = cache.store(sample_key(new_number), sample_entry(new_number));
                 reached = disk.calls() > n;
             }
             EXPECT_LE(lines.warnings().size(), 1u);
-            expect_sound(stored, fmt::format("{} at call {}", util::describe_error(error), n));
+            evicted += std::filesystem::exists(entry_file(root(), sample_key(0))) ? 0 : 1;
+            expect_sound(stored, fmt::format("{} at call {}", fault, n));
         }
+        return evicted;
+    }
+};
+
+TEST_F(EvictionFaults, OneFailureLosesNothingInUse) {
+    for (const int error : {-EIO, -ENOENT, -EMFILE}) {
+        walk(util::describe_error(error), [error](int n) { return testing::fail_call(n, error); });
     }
 }
 
 TEST_F(EvictionFaults, ADeathAtAnyCallLosesNothingInUse) {
-    int evicted = 0;
-    bool reached = true;
-    for (int n = 0; reached; ++n) {
-        fill();
-        testing::RecordingLog lines;
-        FaultFileSystem disk;
-        bool stored = false;
-        {
-            Cache cache(on(disk), lines.logger);
-            disk.set_fault(testing::die_at_call(n));
-            stored = cache.store(sample_key(new_number), sample_entry(new_number));
-            reached = disk.calls() > n;
-        }
-        evicted += std::filesystem::exists(entry_file(root(), sample_key(0))) ? 0 : 1;
-        expect_sound(stored, fmt::format("death at call {}", n));
-    }
-    EXPECT_GE(evicted, 2) << "the test is to meet deaths between two evictions";
+    EXPECT_GE(walk("death", testing::die_at_call), 2) << "the test is to meet deaths between two evictions";
 }
 
 }  // namespace
