@@ -245,8 +245,12 @@ print(json.dumps([layer["root"] for layer in smlora.cache_stats("cpu")["layers"]
     path = ":".join([str(package.parent), *[entry for entry in sys.path if entry]])
     cache = package.parent / "user"
     kept = {name: value for name, value in os.environ.items() if name not in ("SMLORA_CACHE_LAYERS", "SMLORA_LOG")}
+    # A libsmlora that is found before the package's own has an owner and a mode of its own.
+    libraries = [folder for folder in kept.pop("LD_LIBRARY_PATH", "").split(":")
+                 if folder and not [*pathlib.Path(folder).glob("libsmlora.so*")]]
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False,
-                         env=dict(kept, PYTHONPATH=path, SMLORA_CACHE_DIR=str(cache), **environment))
+                         env=dict(kept, PYTHONPATH=path, SMLORA_CACHE_DIR=str(cache),
+                                  LD_LIBRARY_PATH=":".join(libraries), **environment))
     assert run.returncode == 0, run.stderr
     roots = json.loads(run.stdout)
     assert roots[0] == str(cache)
