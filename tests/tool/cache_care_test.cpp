@@ -39,7 +39,7 @@ class CacheCare : public TuningCommands {
             std::filesystem::permissions(folder, std::filesystem::perms::owner_all);
         }
         EXPECT_EQ(util::publish_file(
-                      util::real_file_system(), file,
+                      util::real_file_system(), util::At(file),
                       cache::encode_for(key, {{{"kernel", "sample"}, {"arch", arch}, {"registers", 1}}, cubin})),
                   0);
         std::filesystem::last_write_time(file, std::filesystem::file_time_type::clock::now() - age);
