@@ -37,7 +37,7 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
             return std::move(reading.entry);
         }
         if (reading.folder) state.warn_of(*reading.folder);
-        if (reading.why.empty()) continue;
+        if (reading.folder || reading.why.empty()) continue;
         ++state.rejected;
         const bool removed =
             writable && reading.bad_content && state.remove_if_same({key, "", file, reading.status}) == 0;

@@ -195,8 +195,9 @@ void Cache::State::append(const Layer& layer, std::vector<StoredFile> found, std
 
 std::optional<RecordText> Cache::State::read(const StoredFile& stored) const {
     RecordReading reading = cache::read_record(*stored.layer, stored);
-    if (reading.folder) warn_of(*reading.folder);
-    if (!reading.record && !reading.why.empty()) {
+    if (reading.folder) {
+        warn_of(*reading.folder);
+    } else if (!reading.record && !reading.why.empty()) {
         log.warning_once("cache.record",
                          fmt::format("{} {} is not used: {}", stored.key.empty() ? "bundle" : "tuning record",
                                      stored.file.string(), reading.why));

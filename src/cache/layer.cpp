@@ -37,6 +37,10 @@ std::string why_unfit(int error, const util::FileStatus& status, const char* kin
     return status.kind == util::FileStatus::Kind::link ? "it is a symbolic link" : "it is not a regular file";
 }
 
+std::string in_refused(const CacheProblem& folder) {
+    return fmt::format("the folder {}: {}", folder.file.string(), folder.what);
+}
+
 /// Unless there is no such file: one that cannot be looked at may be readable again later.
 void add_unless_missing(const Layer& layer, StoredFile found, std::vector<StoredFile>& list) {
     const int error = look_at(layer, found.file, found.status);
@@ -102,8 +106,11 @@ namespace {
 
 Reading read_entry_of(const Layer& layer, const Folder& folder, const std::string& key) {
     Reading reading;
-    reading.folder = folder.refused();
-    if (reading.folder) return reading;
+    if (folder.refused()) {
+        reading.folder = folder.refused();
+        reading.why = in_refused(*folder.refused());
+        return reading;
+    }
     std::string bytes;
     const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, layer.kernels); };
     const int error = util::read_file(layer.files, folder.at(key), largest_entry, bytes, reading.status,
@@ -178,8 +185,11 @@ std::vector<std::string> record_keys(const Layer& layer, const std::string& fold
 RecordReading read_record(const Layer& layer, const StoredFile& stored) {
     RecordReading reading;
     const Folder folder = folder_of(layer, stored.file);
-    reading.folder = folder.refused();
-    if (reading.folder) return reading;
+    if (folder.refused()) {
+        reading.folder = folder.refused();
+        reading.why = in_refused(*folder.refused());
+        return reading;
+    }
     RecordText record{stored, {}};
     const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, layer.records); };
     const int error = util::read_file(layer.files, folder.at(stored.file), largest_record, record.text, record.status,

@@ -12,7 +12,6 @@ namespace {
 /// Adds it to `problems` when that cannot be known; what verify would call unsound is for no architecture.
 bool is_for(const std::string& arch, const StoredFile& entry, const Layer& layer, std::vector<CacheProblem>& problems) {
     const Reading reading = read_entry(layer, entry.key);
-    if (reading.folder) problems.push_back(*reading.folder);
     const bool unsound = reading.why.empty() || reading.bad_content || refusal_of_file(reading.status);
     if (!reading.entry && !unsound) problems.push_back({entry.file, reading.why});
     return reading.entry && reading.entry->metadata.value("arch", nlohmann::json()) == arch;
