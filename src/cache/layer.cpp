@@ -52,6 +52,46 @@ bool has_key(const KernelEntry& entry, const std::string& key) {
     return field != entry.metadata.end() && field->is_string() && field->get_ref<const std::string&>() == key;
 }
 
+Reading read_entry_of(const Layer& layer, const Folder& folder, const std::string& key) {
+    Reading reading;
+    if (folder.refused()) {
+        reading.folder = folder.refused();
+        reading.why = in_refused(*folder.refused());
+        return reading;
+    }
+    std::string bytes;
+    const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, layer.kernels); };
+    const int error = util::read_file(layer.files, folder.at(key), largest_entry, bytes, reading.status,
+                                      [&](const util::FileStatus& status) { return !refusal_of(status); });
+    if (util::is_missing(error)) return reading;
+    if (error == -EINVAL || error == -EFBIG) {
+        reading.why = why_unfit(error, reading.status, "kernel");
+        reading.bad_content = true;
+        return reading;
+    }
+    if (const auto refusal = error == -EPERM ? refusal_of(reading.status) : std::nullopt) {
+        reading.why = *refusal;
+        return reading;
+    }
+    if (error != 0) {
+        // It may be readable again later, so it is left alone.
+        reading.why = "it cannot be read: " + util::describe_error(error);
+        return reading;
+    }
+    try {
+        reading.entry = decode(bytes, reading.why);
+    } catch (const std::bad_alloc&) {
+        reading.why = "it cannot be read: " + util::describe_error(-ENOMEM);
+        return reading;
+    }
+    if (reading.entry && !has_key(*reading.entry, key)) {
+        reading.why = "it belongs to another key";
+        reading.entry.reset();
+    }
+    reading.bad_content = !reading.entry;
+    return reading;
+}
+
 }  // namespace
 
 bool is_key(std::string_view text) { return is_hexadecimal(text, 32); }
@@ -101,50 +141,6 @@ std::string encode_for(const std::string& key, const KernelEntry& entry) {
     stored.metadata[key_field] = key;
     return encode(stored);
 }
-
-namespace {
-
-Reading read_entry_of(const Layer& layer, const Folder& folder, const std::string& key) {
-    Reading reading;
-    if (folder.refused()) {
-        reading.folder = folder.refused();
-        reading.why = in_refused(*folder.refused());
-        return reading;
-    }
-    std::string bytes;
-    const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, layer.kernels); };
-    const int error = util::read_file(layer.files, folder.at(key), largest_entry, bytes, reading.status,
-                                      [&](const util::FileStatus& status) { return !refusal_of(status); });
-    if (util::is_missing(error)) return reading;
-    if (error == -EINVAL || error == -EFBIG) {
-        reading.why = why_unfit(error, reading.status, "kernel");
-        reading.bad_content = true;
-        return reading;
-    }
-    if (const auto refusal = error == -EPERM ? refusal_of(reading.status) : std::nullopt) {
-        reading.why = *refusal;
-        return reading;
-    }
-    if (error != 0) {
-        // It may be readable again later, so it is left alone.
-        reading.why = "it cannot be read: " + util::describe_error(error);
-        return reading;
-    }
-    try {
-        reading.entry = decode(bytes, reading.why);
-    } catch (const std::bad_alloc&) {
-        reading.why = "it cannot be read: " + util::describe_error(-ENOMEM);
-        return reading;
-    }
-    if (reading.entry && !has_key(*reading.entry, key)) {
-        reading.why = "it belongs to another key";
-        reading.entry.reset();
-    }
-    reading.bad_content = !reading.entry;
-    return reading;
-}
-
-}  // namespace
 
 Reading read_entry(const Layer& layer, const std::string& key) {
     const std::string name = key.substr(0, 2);
