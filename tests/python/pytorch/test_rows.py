@@ -113,6 +113,8 @@ def test_errors_name_the_argument():
         (lambda: smlora.route([[0, 1]], 3), "top_idx: expected a tensor \\[T, top_k\\], got .* of type list"),
         (lambda: smlora.route(torch.zeros(2, 2).short(), 3), "top_idx: expected a tensor of .*, got torch.int16"),
         (lambda: smlora.route(torch.zeros(2, 2).int(), -1), "num_experts: expected 1 to 1024, got -1"),
+        (lambda: smlora.route(torch.zeros(2, 2).int(), 4, index_dtype=torch.int16),
+         "index_dtype: expected torch.int32 or torch.int64, got torch.int16"),
         (lambda: smlora.combine(rows, top_k=0), "top_k: expected 1 to 64, got 0"),
         (lambda: smlora.combine(rows, gates[:, 0]), "gates: expected a tensor \\[T, top_k\\], got \\[2\\]"),
         (lambda: smlora.combine(rows[0], gates), "y: expected a tensor \\[T \\* top_k, width\\], got \\[8\\]"),
