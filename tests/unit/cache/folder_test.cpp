@@ -11,9 +11,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <iterator>
+#include <thread>
 
 namespace smlora::cache {
 namespace {
@@ -381,6 +384,35 @@ TEST_F(Folders, OfACacheThatIsRemovedAndMadeAgainAreFoundAnew) {
     EXPECT_TRUE(fs::exists(entry_file(root(), sample_key(4))));
     testing::expect_same(cache.load(sample_key(4)), sample_entry(4));
     EXPECT_TRUE(log.warnings().empty());
+}
+
+TEST_F(Folders, AreSharedByThreadsWhileTheCacheIsRemovedAndMadeAgain) {
+    Cache cache(options(), log.logger);
+    std::atomic<bool> end = false;
+    std::atomic<int> hits = 0;
+    std::vector<std::thread> threads;
+    for (int number = 0; number < 4; ++number) {
+        threads.emplace_back([&] {
+            while (!end) {
+                const auto entry = cache.load(sample_key(known));
+                if (!entry) continue;
+                testing::expect_same(entry, sample_entry(own_number));
+                ++hits;
+            }
+        });
+    }
+    for (int round = 0; round < 20; ++round) {
+        fill(root(), own_number);
+        const int before = hits;
+        const auto begin = std::chrono::steady_clock::now();
+        while (hits == before) {
+            if (std::chrono::steady_clock::now() - begin > std::chrono::minutes(1)) break;
+            std::this_thread::yield();
+        }
+        EXPECT_GT(hits, before) << "round " << round;
+    }
+    end = true;
+    for (std::thread& thread : threads) thread.join();
 }
 
 TEST_F(Folders, AreClosedAgain) {
