@@ -45,7 +45,8 @@ def nvrtc_folders():
 _native.set_nvrtc_folders(nvrtc_folders())
 
 
-_SHIPPED_LAYER = str(pathlib.Path(__file__).parent / "cache")  # the tuning records that come with the package
+# The tuning records that come with the package. Resolved, as some installers link every file, and the cache follows no link.
+_SHIPPED_LAYER = str(pathlib.Path(__file__).resolve().parent / "cache")
 
 
 @functools.cache

@@ -26,22 +26,29 @@ std::uint64_t parse(std::string_view text) {
     return whole ? bytes : uncounted;
 }
 
-}  // namespace
-
-std::uint64_t read_count(util::FileSystem& files, const std::filesystem::path& root) {
+std::uint64_t read_count(util::FileSystem& files, const util::At& file) {
     std::string text;
     util::FileStatus status;
-    return util::read_file(files, lock_file(root), digits, text, status) == 0 ? parse(text) : uncounted;
+    return util::read_file(files, file, digits, text, status) == 0 ? parse(text) : uncounted;
 }
 
-std::optional<std::uint64_t> change_count(util::FileSystem& files, const std::filesystem::path& root, FileClock& clock,
+}  // namespace
+
+std::uint64_t read_count(const Layer& layer) {
+    const std::filesystem::path file = lock_file(layer.root);
+    return read_count(layer.files, folder_of(layer, file).at(file));
+}
+
+std::optional<std::uint64_t> change_count(const Layer& layer, FileClock& clock,
                                           const std::function<std::uint64_t(std::uint64_t)>& change) {
-    const std::filesystem::path file = lock_file(root);
+    util::FileSystem& files = layer.files;
+    const Folder folder(layer, version_folder(layer.root));
+    const util::At file = folder.at(lock_file(layer.root));
     const util::ByteLock lock(files, file, count_offset, patience);
-    const std::uint64_t count = change(read_count(files, root));
+    const std::uint64_t count = change(read_count(files, file));
     const std::string text = fmt::format("{:0{}}", count, digits);
     // In place: with a temporary file that takes its place, the locks would stay with the old file.
-    const util::OpenFile out(files, file, O_WRONLY | O_NOFOLLOW);
+    const util::OpenFile out(files, file, O_WRONLY);
     if (out.error() != 0) return std::nullopt;
     if (files.write(out.descriptor(), text.data(), text.size()) != static_cast<::ssize_t>(digits)) return std::nullopt;
     util::FileStatus status;

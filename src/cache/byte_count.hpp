@@ -6,10 +6,9 @@
 #pragma once
 
 #include "cache/file_clock.hpp"
-#include "util/file_system.hpp"
+#include "cache/folder.hpp"
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <optional>
 
@@ -19,11 +18,11 @@ namespace smlora::cache {
 inline constexpr std::uint64_t uncounted = std::uint64_t{1} << 62;
 
 /// What the count is; `uncounted` or more when it is not known.
-[[nodiscard]] std::uint64_t read_count(util::FileSystem& files, const std::filesystem::path& root);
+[[nodiscard]] std::uint64_t read_count(const Layer& layer);
 
 /// Sets the count to what `change` makes of it; the new one, or nothing if it cannot be written. The clock learns the
 /// time from it.
-std::optional<std::uint64_t> change_count(util::FileSystem& files, const std::filesystem::path& root, FileClock& clock,
+std::optional<std::uint64_t> change_count(const Layer& layer, FileClock& clock,
                                           const std::function<std::uint64_t(std::uint64_t)>& change);
 
 }  // namespace smlora::cache

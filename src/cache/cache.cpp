@@ -29,14 +29,15 @@ std::optional<KernelEntry> Cache::load(const std::string& key) {
     if (!is_key(key)) return std::nullopt;
     State& state = *state_;
     for (const Layer& layer : state.layers) {
-        Reading reading = read_entry(state.files, layer, key);
+        Reading reading = read_entry(layer, key);
         const std::filesystem::path file = entry_file(layer.root, key);
         const bool writable = layer.root == state.writable;
         if (reading.entry) {
             if (writable) state.keeper->used(file, reading.status);
             return std::move(reading.entry);
         }
-        if (reading.why.empty()) continue;
+        if (reading.folder) state.warn_of(*reading.folder);
+        if (reading.folder || reading.why.empty()) continue;
         ++state.rejected;
         const bool removed =
             writable && reading.bad_content && state.remove_if_same({key, "", file, reading.status}) == 0;
@@ -68,10 +69,14 @@ bool Cache::store(const std::string& key, const KernelEntry& entry) {
     }
     const std::filesystem::path file = entry_file(*state.writable, key);
     state.keeper->wait_for_room();
-    why = state.write(file, bytes);
-    state.store_fails = !why.empty();
+    const Writing written = state.write(file, bytes);
+    state.store_fails = !written.why.empty();
     if (state.store_fails) {
-        state.warn_of_store(state.unwritable_text(why));
+        if (written.folder) {
+            state.warn_of(*written.folder);
+        } else {
+            state.warn_of_store(state.unwritable_text(written.why));
+        }
         return false;
     }
     state.keeper->stored(file, bytes.size());
@@ -84,17 +89,17 @@ void Cache::require_writable() {
     // Permissions do not tell of a file system that is read-only or full.
     const std::filesystem::path probe =
         version_folder(*state.writable) / fmt::format("{}probe", util::temporary_prefix);
-    if (const std::string why = state.write(probe, "probe"); !why.empty()) {
-        throw Error(ErrorCode::io, state.unwritable_text(why));
+    if (const Writing written = state.write(probe, "probe"); !written.why.empty()) {
+        throw Error(ErrorCode::io, state.unwritable_text(written.why));
     }
-    static_cast<void>(state.files.remove(probe));
+    static_cast<void>(state.files.remove(folder_of(state.own(), probe).at(probe)));
 }
 
 std::vector<StoredFile> Cache::record_files(const std::string& folder, const std::string& key) const {
     std::vector<StoredFile> found;
     if (!is_record_folder(folder) || !is_key(key)) return found;
     for (const Layer& layer : state_->layers) {
-        state_->append(layer, cache::record_files(state_->files, layer.root, folder, key), found);
+        state_->append(layer, cache::record_files(layer, folder, key), found);
     }
     return found;
 }
@@ -103,7 +108,7 @@ std::vector<StoredFile> Cache::bundle_files(const std::string& folder) const {
     std::vector<StoredFile> found;
     if (!is_record_folder(folder)) return found;
     for (const Layer& layer : state_->layers) {
-        state_->append(layer, cache::bundle_files(state_->files, layer.root, folder), found);
+        state_->append(layer, cache::bundle_files(layer, folder), found);
     }
     return found;
 }
@@ -112,7 +117,7 @@ std::set<std::string> Cache::record_keys(const std::string& folder) const {
     std::set<std::string> keys;
     if (!is_record_folder(folder)) return keys;
     for (const Layer& layer : state_->layers) {
-        for (std::string& key : cache::record_keys(state_->files, layer.root, folder)) keys.insert(std::move(key));
+        for (std::string& key : cache::record_keys(layer, folder)) keys.insert(std::move(key));
     }
     return keys;
 }
@@ -128,10 +133,12 @@ bool Cache::store_record(const std::string& folder, const std::string& key, cons
         return state.refuse_record(fmt::format("cache: \"{}/{}\" cannot be the name of a tuning record", folder, key));
     }
     const std::filesystem::path file = record_file(*state.writable, folder, key);
-    const std::string why = state.write(file, text);
-    if (!why.empty()) {
-        return state.refuse_record(state.unwritable_text(why));
+    const Writing written = state.write(file, text);
+    if (written.folder) {
+        state.warn_of(*written.folder);
+        return false;
     }
+    if (!written.why.empty()) return state.refuse_record(state.unwritable_text(written.why));
     state.keeper->stored(file, text.size());
     return true;
 }
@@ -146,7 +153,7 @@ void Cache::reject_record(const RecordText& record, const std::string& why) {
 std::vector<RecordText> Cache::list_records(std::vector<CacheProblem>* unreadable) const {
     std::vector<RecordText> texts;
     for (const Layer& layer : state_->layers) {
-        Contents contents = scan(state_->files, layer.root, Walk::Over::records);
+        Contents contents = scan(layer, Walk::Over::records);
         if (unreadable != nullptr) {
             unreadable->insert(unreadable->end(), contents.unreadable.begin(), contents.unreadable.end());
         }
@@ -171,7 +178,7 @@ void Cache::finish_eviction() {
 bool Cache::contains(const std::string& key) const {
     util::FileStatus status;
     return is_key(key) && std::any_of(state_->layers.begin(), state_->layers.end(), [&](const Layer& layer) {
-               return state_->files.status(entry_file(layer.root, key), status) == 0;
+               return look_at(layer, entry_file(layer.root, key), status) == 0;
            });
 }
 
@@ -183,21 +190,18 @@ void Cache::count_use(std::uint64_t hits, std::uint64_t misses) {
 void Cache::write_use_counts() {
     State& state = *state_;
     if (!state.writable) return;
-    append(state.files, *state.writable,
-           {state.hits.exchange(0), state.misses.exchange(0), state.evictions.exchange(0)});
+    append(state.own(), {state.hits.exchange(0), state.misses.exchange(0), state.evictions.exchange(0)});
 }
 
 void Cache::with_lock(const std::string& key, const std::function<void()>& work,
                       std::optional<std::chrono::milliseconds> patience, const std::function<bool()>& is_there) {
     State& state = *state_;
-    const bool usable =
-        state.writable && is_key(key) && !state.store_fails && (state.root_is_fit || state.make_root().empty());
-    if (!usable) {
+    if (!state.writable || !is_key(key) || state.store_fails) {
         work();
         return;
     }
     const auto take = [&] { return state.turns->take(key, patience.value_or(state.lock_patience), is_there, work); };
-    if (take() == -ENOENT && (!state.make_root().empty() || take() == -ENOENT)) work();
+    if (take() == -ENOENT && (!state.make_root().why.empty() || take() == -ENOENT)) work();
 }
 
 std::uint64_t Cache::limit_bytes() const noexcept { return state_->limit; }

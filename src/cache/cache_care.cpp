@@ -18,7 +18,8 @@ std::vector<CacheLayer> Cache::layers() const {
     for (const Layer& layer : state_->layers) {
         const std::filesystem::path& root = layer.root;
         util::FileStatus status;
-        const bool exists = state_->files.status(root, status) == 0 && status.kind == util::FileStatus::Kind::folder;
+        const bool exists =
+            state_->files.status(util::At(root), status) == 0 && status.kind == util::FileStatus::Kind::folder;
         layers.push_back({root, root == state_->writable, exists});
     }
     return layers;
@@ -27,7 +28,7 @@ std::vector<CacheLayer> Cache::layers() const {
 CacheUsage Cache::usage() const {
     CacheUsage usage;
     if (!state_->writable) return usage;
-    Contents contents = scan(state_->files, *state_->writable);
+    Contents contents = scan(state_->own());
     usage.entries = contents.entries.size();
     usage.records = contents.records.size();
     usage.bundles = contents.bundles.size();
@@ -44,18 +45,16 @@ CacheUsage Cache::usage() const {
 
 std::vector<CacheEntryInfo> Cache::list(const std::string& prefix, std::vector<CacheProblem>* unreadable) const {
     std::vector<CacheProblem> ignored;
-    return list_entries(state_->files, state_->layers, prefix, unreadable != nullptr ? *unreadable : ignored);
+    return list_entries(state_->layers, prefix, unreadable != nullptr ? *unreadable : ignored);
 }
 
-CacheEntryInfo Cache::inspect(const std::string& prefix) const {
-    return find_entry(state_->files, state_->layers, prefix);
-}
+CacheEntryInfo Cache::inspect(const std::string& prefix) const { return find_entry(state_->layers, prefix); }
 
 std::vector<UnsoundFile> Cache::verify(Checked* checked) const {
     Checked all_checked;
     std::vector<UnsoundFile> all;
     for (const Layer& layer : state_->layers) {
-        for (UnsoundFile& one : find_problems(state_->files, layer, all_checked)) {
+        for (UnsoundFile& one : find_problems(layer, all_checked)) {
             one.writable = layer.root == state_->writable;
             all.push_back(std::move(one));
         }
@@ -68,7 +67,7 @@ std::optional<int> Cache::remove(const StoredFile& stored) { return state_->remo
 
 PruneReport Cache::prune(const PruneOptions& options) {
     if (!state_->writable) return {};
-    PruneReport report = cache::prune(state_->files, *state_->writable, options, state_->keeper->now());
+    PruneReport report = cache::prune(state_->own(), options, state_->keeper->now());
     if (!options.dry_run) state_->keeper->removed(report.removed_bytes);
     return report;
 }
@@ -77,15 +76,17 @@ const std::vector<Layer>& Cache::folders() const { return state_->layers; }
 
 ShareReport Cache::share(Readers readers) {
     if (!state_->writable) throw Error(ErrorCode::io, state_->why_not_writable);
-    return cache::share(state_->files, *state_->writable, readers);
+    return cache::share(state_->own(), readers);
 }
 
-UseCounts Cache::use_counts() const { return state_->writable ? sum(state_->files, *state_->writable) : UseCounts(); }
+UseCounts Cache::use_counts() const { return state_->writable ? sum(state_->own()) : UseCounts(); }
 
 void Cache::zero_use_counts() {
     if (!state_->writable) return;
     const std::filesystem::path file = use_counts_file(*state_->writable);
-    const int error = state_->files.remove(file);
+    const Folder folder = folder_of(state_->own(), file);
+    if (folder.refused()) require_none({*folder.refused()});
+    const int error = state_->files.remove(folder.at(file));
     if (error != 0 && !util::is_missing(error)) {
         throw Error(ErrorCode::io,
                     fmt::format("cache: {}: cannot be removed: {}", file.string(), util::describe_error(error)));

@@ -31,6 +31,15 @@ constexpr std::string_view cache_tag =
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# The kernel cache of smlora: everything here can be made again.\n";
 
+std::string text_of(const CacheProblem& folder) {
+    return fmt::format("cache folder {}: {}", folder.file.string(), folder.what);
+}
+
+Writing failure_of(const Folder& folder) {
+    return folder.refused() ? Writing{text_of(*folder.refused()), folder.refused()}
+                            : Writing{util::describe_error(folder.error())};
+}
+
 }  // namespace
 
 Cache::State::State(const CacheOptions& options, util::Logger& log_)
@@ -39,11 +48,11 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
       lock_patience(options.lock_patience) {
     if (const auto named = options.root ? options.root : named_root()) {
         writable = absolute_folder(*named);
-        root_is_fit = check_folder(*writable, FolderUse::writable);
+        static_cast<void>(check_folder(*writable, FolderUse::writable));
     } else if (const auto usual = default_root()) {
         use_if_fit(absolute_folder(*usual));
     }
-    if (writable) layers.push_back({.root = *writable});
+    if (writable) layers.push_back({.files = files, .root = *writable});
     const Publishers publishers = trusted_publishers();
     for (const std::filesystem::path& named : options.layers ? *options.layers : default_layers()) {
         const std::filesystem::path folder = absolute_folder(named);
@@ -57,15 +66,16 @@ Cache::State::State(const CacheOptions& options, util::Logger& log_)
         limit = default_limit(complaint);
         if (!complaint.empty()) log.warning(complaint);
     }
+    for (Layer& layer : layers) layer.kept = std::make_shared<KeptFolder>();
     if (writable) {
-        keeper.emplace(files, *writable, limit, clock, log, evictions);
-        turns.emplace(files, *writable, log);
+        keeper.emplace(own(), limit, clock, log, evictions);
+        turns.emplace(own(), log);
     }
 }
 
 void Cache::State::use_if_fit(const std::filesystem::path& folder) {
     try {
-        root_is_fit = check_folder(folder, FolderUse::writable);
+        static_cast<void>(check_folder(folder, FolderUse::writable));
         writable = folder;
     } catch (const Error& error) {
         why_not_writable = error.what();
@@ -81,15 +91,15 @@ void Cache::State::add_layer(const std::filesystem::path& folder, const Publishe
     Writers trusted;
     trusted.owners = publishers.users;
     util::FileStatus status;
-    const bool exists = files.status(folder, status) == 0;
+    const bool exists = files.status(util::At(folder), status) == 0;
     if (exists && publishers.owners_of_layers) trusted.owners.insert(status.owner);
     if (!check_folder(folder, FolderUse::layer, trusted)) {
         log.info(fmt::format("cache layer {} does not exist; it is used once it is created", folder.string()));
-    } else if (refusal_of_folder(folder, status, FolderUse::layer)) {
+    } else if (refusal_of_folder(folder.native(), status, FolderUse::layer)) {
         log.info(fmt::format("cache layer {}: belongs to user {}, trusted by SMLORA_CACHE_TRUST", folder.string(),
                              status.owner));
     }
-    layers.push_back({.root = folder, .kernels = trusted, .records = trusted});
+    layers.push_back({.files = files, .root = folder, .kernels = trusted, .records = trusted});
 }
 
 bool Cache::State::has(const std::filesystem::path& folder) const {
@@ -104,7 +114,7 @@ void Cache::State::add_shipped(const CacheOptions& options) {
         if (!check_folder(folder, FolderUse::layer, trusted)) {
             log.info(fmt::format("cache layer {} (shipped with smlora): does not exist", folder.string()));
         } else if (is_new) {
-            layers.push_back({.root = folder, .records = trusted});
+            layers.push_back({.files = files, .root = folder, .records = trusted});
         }
     } catch (const Error& error) {
         // The user did not choose this folder, and often cannot change it: everything works without it.
@@ -118,8 +128,10 @@ void Cache::State::add_shipped(const CacheOptions& options) {
 bool Cache::State::check_folder(const std::filesystem::path& folder, FolderUse use, const Writers& trusted) const {
     util::FileStatus status;
     // A folder that cannot be looked at is like one that is missing: nothing will be found in it.
-    if (files.status(folder, status) != 0) return false;
-    if (const auto refusal = refusal_of_folder(folder, status, use, trusted)) throw Error(ErrorCode::io, *refusal);
+    if (files.status(util::At(folder), status) != 0) return false;
+    if (const auto refusal = refusal_of_folder(folder.native(), status, use, trusted)) {
+        throw Error(ErrorCode::io, text_of({folder, *refusal}));
+    }
     return true;
 }
 
@@ -129,53 +141,63 @@ void Cache::State::warn_of_store(const std::string& what) {
     }
 }
 
-std::string Cache::State::make_root() {
-    util::FileStatus status;
-    int error = util::make_folders(files, *writable);
-    if (error == 0) error = files.status(*writable, status);
-    if (error != 0) return util::describe_error(error);
-    // Somebody else may have made it since the constructor looked.
-    if (const auto refusal = refusal_of_folder(*writable, status, FolderUse::writable)) return *refusal;
-    root_is_fit = true;
-    tag_root();
-    error = util::make_folders(files, version_folder(*writable));
-    return error != 0 ? util::describe_error(error) : std::string();
+void Cache::State::warn_of(const CacheProblem& folder) const {
+    log.warning_once("cache.folder " + folder.file.string(),
+                     text_of(folder) + "; until then nothing is read from it or written to it");
 }
 
-void Cache::State::tag_root() {
+Writing Cache::State::make_root() {
+    if (const int error = util::make_folders(files, *writable); error != 0) return {util::describe_error(error)};
+    // Somebody else may have made it since the constructor looked.
+    if (const Folder root(own(), *writable); root.error() == 0) {
+        tag(root);
+    } else {
+        return failure_of(root);
+    }
+    const Folder version(own(), version_folder(*writable), Folder::Missing::is_made);
+    return version.error() != 0 ? failure_of(version) : Writing();
+}
+
+void Cache::State::tag(const Folder& root) const {
     const std::filesystem::path version = version_folder(*writable).filename();
     std::vector<std::string> names;
-    if (files.list(*writable, names) != 0 ||
+    if (files.list(root.itself(), names) != 0 ||
         std::any_of(names.begin(), names.end(), [&version](const auto& name) { return name != version; })) {
         return;
     }
     // In place, as half a tag does no harm, while a temporary file beside it would never be swept.
-    const util::OpenFile tag(files, *writable / "CACHEDIR.TAG", O_WRONLY | O_CREAT | O_EXCL, 0600);
+    const util::OpenFile tag(files, root.at("CACHEDIR.TAG"), O_WRONLY | O_CREAT | O_EXCL, 0600);
     if (tag.error() == 0) static_cast<void>(files.write(tag.descriptor(), cache_tag.data(), cache_tag.size()));
 }
 
-std::string Cache::State::write(const std::filesystem::path& target, const std::string& bytes) {
-    int error = root_is_fit ? util::publish_file(files, target, bytes) : -ENOENT;
-    if (error == -ENOENT) {
-        // The first file of its folder, or of the cache, or the cache was removed under us.
-        if (std::string why = make_root(); !why.empty()) return why;
-        error = util::make_folders(files, target.parent_path());
-        if (error == 0) error = util::publish_file(files, target, bytes);
-    }
-    return error != 0 ? util::describe_error(error) : std::string();
+Writing Cache::State::write(const std::filesystem::path& target, const std::string& bytes) {
+    int error = 0;
+    const auto publish = [&](Folder::Missing missing) -> Writing {
+        const Folder folder = folder_of(own(), target, missing);
+        error = util::publish_file(files, folder.at(target), bytes);
+        if (error == 0) return {};
+        return folder.error() != 0 ? failure_of(folder) : Writing{util::describe_error(error)};
+    };
+    Writing written = publish(Folder::Missing::stays);
+    if (error != -ENOENT) return written;
+    // The first file of its folder, or of the cache, or the cache was removed under us.
+    if (Writing root = make_root(); !root.why.empty()) return root;
+    return publish(Folder::Missing::is_made);
 }
 
 void Cache::State::append(const Layer& layer, std::vector<StoredFile> found, std::vector<StoredFile>& all) const {
     for (StoredFile& stored : found) {
         stored.writable = layer.root == writable;
-        stored.trusted = layer.records;
+        stored.layer = &layer;
         all.push_back(std::move(stored));
     }
 }
 
 std::optional<RecordText> Cache::State::read(const StoredFile& stored) const {
-    RecordReading reading = cache::read_record(files, stored);
-    if (!reading.record && !reading.why.empty()) {
+    RecordReading reading = cache::read_record(*stored.layer, stored);
+    if (reading.folder) {
+        warn_of(*reading.folder);
+    } else if (!reading.record && !reading.why.empty()) {
         log.warning_once("cache.record",
                          fmt::format("{} {} is not used: {}", stored.key.empty() ? "bundle" : "tuning record",
                                      stored.file.string(), reading.why));
@@ -195,12 +217,12 @@ std::string Cache::State::unwritable_text(const std::string& why) const {
 std::uint64_t Cache::State::clear(Walk::Over over, std::initializer_list<std::vector<StoredFile> Contents::*> lists,
                                   std::vector<CacheProblem>* problems) {
     if (!writable) return 0;
-    Contents contents = scan(files, *writable, over);
+    Contents contents = scan(own(), over);
     std::uint64_t removed = 0;
     std::uint64_t bytes = 0;
     for (const auto list : lists) {
         for (const StoredFile& one : contents.*list) {
-            const int error = files.remove(one.file);
+            const int error = files.remove(folder_of(own(), one.file).at(one.file));
             if (error == 0) {
                 ++removed;
                 bytes += one.counted_bytes();
@@ -219,7 +241,7 @@ std::uint64_t Cache::State::clear(Walk::Over over, std::initializer_list<std::ve
 }
 
 std::optional<int> Cache::State::remove_if_same(const StoredFile& stored) {
-    const std::optional<int> error = cache::remove_if_same(files, stored.file, stored.status);
+    const std::optional<int> error = cache::remove_if_same(own(), stored.file, stored.status);
     if (error == 0) keeper->removed(stored.counted_bytes());
     return error;
 }

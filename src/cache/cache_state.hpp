@@ -21,6 +21,12 @@ namespace smlora::cache {
 
 inline constexpr const char* no_root = "cache: none of SMLORA_CACHE_DIR, XDG_CACHE_HOME and HOME names a folder";
 
+/// What went wrong when a file was to be written; nothing when it is there.
+struct Writing {
+    std::string why = {};
+    std::optional<CacheProblem> folder = std::nullopt;  ///< that was refused
+};
+
 struct Cache::State {
     State(const CacheOptions& options, util::Logger& log_);
 
@@ -32,13 +38,15 @@ struct Cache::State {
     void add_layer(const std::filesystem::path& folder, const Publishers& publishers);
     void add_shipped(const CacheOptions& options);
     [[nodiscard]] bool has(const std::filesystem::path& folder) const;
-    /// Makes the root and its version folder; says what went wrong, nothing when they are there and fit.
-    std::string make_root();
+    /// The writable layer.
+    [[nodiscard]] const Layer& own() const { return layers.front(); }
+    /// Makes the root and its version folder.
+    Writing make_root();
     /// Tags the root as a cache if it holds nothing else: a tag in, say, a home folder that somebody named as the root
     /// would take all of it out of the backups.
-    void tag_root();
-    /// Writes a file of the writable layer; says what went wrong, nothing when it is there.
-    std::string write(const std::filesystem::path& target, const std::string& bytes);
+    void tag(const Folder& root) const;
+    /// Writes a file of the writable layer.
+    Writing write(const std::filesystem::path& target, const std::string& bytes);
     void append(const Layer& layer, std::vector<StoredFile> found, std::vector<StoredFile>& all) const;
     std::optional<RecordText> read(const StoredFile& stored) const;
     /// Removes what is in `lists` of the writable layer, see Cache::clear_records.
@@ -48,6 +56,8 @@ struct Cache::State {
     std::optional<int> remove_if_same(const StoredFile& stored);
     bool refuse_record(const std::string& what);
     std::string unwritable_text(const std::string& why) const;
+    /// Of a folder that is refused, once.
+    void warn_of(const CacheProblem& folder) const;
     void warn_of_store(const std::string& what);
     util::FileSystem& files;
     util::Logger& log;
@@ -61,8 +71,6 @@ struct Cache::State {
     std::atomic<bool> warned_of_store{false};
     /// The last store failed: no process would find what another compiles under a lock, so none waits for it.
     std::atomic<bool> store_fails{false};
-    /// The root was there and fit when it was last looked at.
-    std::atomic<bool> root_is_fit{false};
     std::atomic<std::uint64_t> hits{0};
     std::atomic<std::uint64_t> misses{0};
     std::atomic<std::uint64_t> evictions{0};

@@ -54,15 +54,15 @@ CacheEntryInfo describe(const StoredFile& stored, const KernelEntry& entry) {
 
 }  // namespace
 
-std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Layers& layers, const std::string& prefix,
+std::vector<CacheEntryInfo> list_entries(const Layers& layers, const std::string& prefix,
                                          std::vector<CacheProblem>& unreadable) {
     std::vector<std::pair<std::int64_t, CacheEntryInfo>> found;
     for (const Layer& layer : layers) {
-        const Contents contents = scan(files, layer.root);
+        const Contents contents = scan(layer);
         unreadable.insert(unreadable.end(), contents.unreadable.begin(), contents.unreadable.end());
         for (const StoredFile& stored : contents.entries) {
             if (!stored.key.starts_with(prefix)) continue;
-            const Reading reading = read_entry(files, layer, stored.key);
+            const Reading reading = read_entry(layer, stored.key);
             if (reading.entry) found.emplace_back(reading.status.modified, describe(stored, *reading.entry));
         }
     }
@@ -76,7 +76,7 @@ std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Layers& 
     return entries;
 }
 
-CacheEntryInfo find_entry(util::FileSystem& files, const Layers& layers, const std::string& prefix) {
+CacheEntryInfo find_entry(const Layers& layers, const std::string& prefix) {
     if (prefix.empty() || prefix.size() > 32 || prefix.find_first_not_of("0123456789abcdef") != std::string::npos) {
         throw Error(ErrorCode::invalid_argument,
                     fmt::format("key: expected 1 to 32 lower-case hexadecimal digits, got \"{}\"", prefix));
@@ -84,7 +84,7 @@ CacheEntryInfo find_entry(util::FileSystem& files, const Layers& layers, const s
     std::vector<CacheEntryInfo> found;
     std::vector<CacheProblem> unreadable;
     for (const Layer& layer : layers) {
-        for (CacheEntryInfo& info : list_entries(files, {layer}, prefix, unreadable)) {
+        for (CacheEntryInfo& info : list_entries({layer}, prefix, unreadable)) {
             const auto same = [&info](const CacheEntryInfo& other) { return other.key == info.key; };
             // The same key further down is hidden by the one above, here as in use.
             if (std::none_of(found.begin(), found.end(), same)) found.push_back(std::move(info));
@@ -104,25 +104,24 @@ CacheEntryInfo find_entry(util::FileSystem& files, const Layers& layers, const s
     return std::move(found.front());
 }
 
-std::vector<UnsoundFile> find_problems(util::FileSystem& files, const Layer& layer, Checked& checked) {
+std::vector<UnsoundFile> find_problems(const Layer& layer, Checked& checked) {
     std::vector<UnsoundFile> problems;
     const auto add = [&](const StoredFile& stored, const std::string& why, bool useless) {
         if (!why.empty()) problems.push_back({stored, why, useless});
     };
-    const Contents contents = scan(files, layer.root);
+    const Contents contents = scan(layer);
     checked.kernels += contents.entries.size();
     checked.records += contents.records.size();
     checked.bundles += contents.bundles.size();
     for (const CacheProblem& problem : contents.unreadable) add({"", "", problem.file, {}}, problem.what, false);
     for (const StoredFile& stored : contents.entries) {
-        const Reading reading = read_entry(files, layer, stored.key);
+        const Reading reading = read_entry(layer, stored.key);
         // A file of somebody else, or one that others may write to, is of no use either.
         add(stored, reading.why, reading.bad_content || refusal_of_file(stored.status, layer.kernels));
     }
     for (const auto* list : {&contents.records, &contents.bundles}) {
-        for (StoredFile stored : *list) {
-            stored.trusted = layer.records;
-            const RecordReading reading = read_record(files, stored);
+        for (const StoredFile& stored : *list) {
+            const RecordReading reading = read_record(layer, stored);
             add(stored, reading.why, reading.refused);
         }
     }

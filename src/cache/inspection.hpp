@@ -2,12 +2,9 @@
 #pragma once
 
 #include "cache/layer.hpp"
-#include "cache/trust.hpp"
-#include "util/file_system.hpp"
 
 #include <smlora/cache.hpp>
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -16,15 +13,14 @@ namespace smlora::cache {
 using Layers = std::vector<Layer>;  ///< in the order in which they are consulted
 
 /// See Cache::list.
-[[nodiscard]] std::vector<CacheEntryInfo> list_entries(util::FileSystem& files, const Layers& layers,
-                                                       const std::string& prefix,
+[[nodiscard]] std::vector<CacheEntryInfo> list_entries(const Layers& layers, const std::string& prefix,
                                                        std::vector<CacheProblem>& unreadable);
 
 /// See Cache::inspect.
-[[nodiscard]] CacheEntryInfo find_entry(util::FileSystem& files, const Layers& layers, const std::string& prefix);
+[[nodiscard]] CacheEntryInfo find_entry(const Layers& layers, const std::string& prefix);
 
 /// See Cache::verify.
-[[nodiscard]] std::vector<UnsoundFile> find_problems(util::FileSystem& files, const Layer& layer, Checked& checked);
+[[nodiscard]] std::vector<UnsoundFile> find_problems(const Layer& layer, Checked& checked);
 
 /// Throws Error{io} that names the first of `problems` and says how many more there are.
 void require_none(const std::vector<CacheProblem>& problems);

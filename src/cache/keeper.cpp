@@ -36,9 +36,9 @@ constexpr std::chrono::seconds count_lifetime{1};
 
 }  // namespace
 
-Keeper::Keeper(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
-               util::Logger& log, std::atomic<std::uint64_t>& evictions)
-    : files_(files), root_(std::move(root)), limit_(limit), clock_(clock), log_(log), evictions_(evictions) {}
+Keeper::Keeper(const Layer& layer, std::uint64_t limit, FileClock& clock, util::Logger& log,
+               std::atomic<std::uint64_t>& evictions)
+    : layer_(layer), limit_(limit), clock_(clock), log_(log), evictions_(evictions) {}
 
 Keeper::~Keeper() {
     stop_ = true;
@@ -48,13 +48,13 @@ Keeper::~Keeper() {
 bool Keeper::is_due(std::optional<std::uint64_t> count) const {
     // Without a count n processes overshoot the limit by n sixteenths at most.
     const bool full = count ? *count > limit_ : uncounted_bytes_ > limit_ / 16;
-    return (limit_ != 0 && full) || upkeep_is_older_than(upkeep_interval, files_, root_, clock_);
+    return (limit_ != 0 && full) || upkeep_is_older_than(upkeep_interval, layer_, clock_);
 }
 
 void Keeper::report(const Upkeep& done) const {
     evictions_ += done.report().evicted;
     if (done.report().evicted + done.report().swept == 0) return;
-    log_.debug(fmt::format("cache {}: {} bytes; evicted {} files, removed {} temporary files", root_.string(),
+    log_.debug(fmt::format("cache {}: {} bytes; evicted {} files, removed {} temporary files", layer_.root.string(),
                            done.report().bytes, done.report().evicted, done.report().swept));
 }
 
@@ -65,30 +65,31 @@ bool Keeper::is_filling() {
     const std::int64_t before = looked_at_count_;
     if (before == INT64_MIN || far_apart(now, before, count_lifetime)) {
         looked_at_count_ = now;
-        filling_ = read_count(files_, root_) > limit_ / 2;
+        filling_ = read_count(layer_) > limit_ / 2;
     }
     return filling_;
 }
 
 void Keeper::used(const std::filesystem::path& file, const util::FileStatus& status) {
     const std::chrono::nanoseconds interval = is_filling() ? std::chrono::nanoseconds(frequent_touch) : rare_touch;
-    if (!far_apart(clock_.now(), status.modified, interval) || files_.touch(file) != 0) return;
+    if (!far_apart(clock_.now(), status.modified, interval)) return;
+    const Folder folder = folder_of(layer_, file);
+    if (layer_.files.touch(folder.at(file)) != 0) return;
     // Once: from now on the time is known.
     util::FileStatus touched;
-    if (!clock_.is_known() && files_.status(file, touched) == 0) clock_.learn(touched.modified);
+    if (!clock_.is_known() && layer_.files.status(folder.at(file), touched) == 0) clock_.learn(touched.modified);
 }
 
 void Keeper::wait_for_room() const {
     if (!ahead_ || running_) return;
     const auto end = steady_clock::now() + longest_for_room;
-    while (read_count(files_, root_) > limit_ && !upkeep_is_older_than(young, files_, root_, clock_) &&
-           steady_clock::now() < end) {
+    while (read_count(layer_) > limit_ && !upkeep_is_older_than(young, layer_, clock_) && steady_clock::now() < end) {
         std::this_thread::sleep_for(pause);
     }
 }
 
 void Keeper::stored(const std::filesystem::path& file, std::uint64_t bytes) {
-    const auto count = change_count(files_, root_, clock_, [bytes](std::uint64_t before) { return before + bytes; });
+    const auto count = change_count(layer_, clock_, [bytes](std::uint64_t before) { return before + bytes; });
     ahead_ = false;
     if (!count) uncounted_bytes_ += bytes;
     if (!is_due(count)) return;
@@ -98,7 +99,7 @@ void Keeper::stored(const std::filesystem::path& file, std::uint64_t bytes) {
     std::unique_lock lock(mutex_, std::defer_lock);
     for (;; std::this_thread::sleep_for(pause)) {
         if (lock.owns_lock() || lock.try_lock()) {
-            if (!running_) upkeep = std::make_unique<Upkeep>(files_, root_, limit_, clock_, file);
+            if (!running_) upkeep = std::make_unique<Upkeep>(layer_, limit_, clock_, file);
             if (upkeep && upkeep->is_ours()) break;
             upkeep.reset();
         }
@@ -106,11 +107,11 @@ void Keeper::stored(const std::filesystem::path& file, std::uint64_t bytes) {
             ahead_ = count && limit_ != 0 && *count > limit_;
             return;
         }
-        if (!is_due(count ? std::optional(read_count(files_, root_)) : std::nullopt)) return;
+        if (!is_due(count ? std::optional(read_count(layer_)) : std::nullopt)) return;
     }
     thread_.finish();
     // Somebody else may have done it meanwhile.
-    if (!is_due(count ? std::optional(read_count(files_, root_)) : std::nullopt)) return;
+    if (!is_due(count ? std::optional(read_count(layer_)) : std::nullopt)) return;
     uncounted_bytes_ = 0;
     if (upkeep->run([end] { return steady_clock::now() >= end; })) return report(*upkeep);
     running_ = true;
@@ -126,7 +127,7 @@ void Keeper::stored(const std::filesystem::path& file, std::uint64_t bytes) {
 
 void Keeper::removed(std::uint64_t bytes) {
     if (bytes == 0) return;
-    static_cast<void>(change_count(files_, root_, clock_, [bytes](std::uint64_t before) {
+    static_cast<void>(change_count(layer_, clock_, [bytes](std::uint64_t before) {
         return before >= uncounted ? before : before - std::min(before, bytes);
     }));
 }
@@ -138,7 +139,7 @@ void Keeper::finish() {
 
 std::int64_t Keeper::now() {
     if (!clock_.is_known()) {
-        static_cast<void>(change_count(files_, root_, clock_, [](std::uint64_t count) { return count; }));
+        static_cast<void>(change_count(layer_, clock_, [](std::uint64_t count) { return count; }));
     }
     return clock_.now();
 }

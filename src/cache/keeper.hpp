@@ -3,7 +3,6 @@
 
 #include "cache/file_clock.hpp"
 #include "cache/upkeep.hpp"
-#include "util/file_system.hpp"
 #include "util/own_thread.hpp"
 
 #include <atomic>
@@ -25,8 +24,8 @@ namespace smlora::cache {
 class Keeper {
  public:
     /// Adds to `evictions` how many kernels and records it has evicted.
-    Keeper(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
-           util::Logger& log, std::atomic<std::uint64_t>& evictions);
+    Keeper(const Layer& layer, std::uint64_t limit, FileClock& clock, util::Logger& log,
+           std::atomic<std::uint64_t>& evictions);
     /// Ends an upkeep that is going on: another process begins it anew.
     ~Keeper();
     Keeper(const Keeper&) = delete;
@@ -52,8 +51,7 @@ class Keeper {
     [[nodiscard]] bool is_due(std::optional<std::uint64_t> count) const;
     void report(const Upkeep& done) const;
 
-    util::FileSystem& files_;
-    const std::filesystem::path root_;
+    const Layer& layer_;
     const std::uint64_t limit_;
     FileClock& clock_;
     util::Logger& log_;

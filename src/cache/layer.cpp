@@ -1,6 +1,5 @@
 #include "cache/layer.hpp"
 
-#include "cache/trust.hpp"
 #include "util/files.hpp"
 
 #include <fmt/format.h>
@@ -26,10 +25,6 @@ bool fits_folder(char c) {
            c == '.';
 }
 
-std::filesystem::path kernels_folder(const std::filesystem::path& root) { return version_folder(root) / "kernels"; }
-
-std::filesystem::path tuning_folder(const std::filesystem::path& root) { return version_folder(root) / "tuning"; }
-
 /// The key of a record's file name; empty when the name is none.
 std::string record_key(std::string_view name) {
     if (!name.ends_with(record_suffix)) return {};
@@ -38,19 +33,63 @@ std::string record_key(std::string_view name) {
 }
 
 std::string why_unfit(int error, const util::FileStatus& status, const char* kind) {
-    return error == -EFBIG ? fmt::format("{} bytes, more than any {} has", status.size, kind)
-                           : "it is not a regular file";
+    if (error == -EFBIG) return fmt::format("{} bytes, more than any {} has", status.size, kind);
+    return status.kind == util::FileStatus::Kind::link ? "it is a symbolic link" : "it is not a regular file";
+}
+
+std::string in_refused(const CacheProblem& folder) {
+    return fmt::format("the folder {}: {}", folder.file.string(), folder.what);
 }
 
 /// Unless there is no such file: one that cannot be looked at may be readable again later.
-void add_unless_missing(util::FileSystem& files, StoredFile found, std::vector<StoredFile>& list) {
-    const int error = files.status(found.file, found.status);
+void add_unless_missing(const Layer& layer, StoredFile found, std::vector<StoredFile>& list) {
+    const int error = look_at(layer, found.file, found.status);
     if (!util::is_missing(error)) list.push_back(std::move(found));
 }
 
 bool has_key(const KernelEntry& entry, const std::string& key) {
     const auto field = entry.metadata.find(key_field);
     return field != entry.metadata.end() && field->is_string() && field->get_ref<const std::string&>() == key;
+}
+
+Reading read_entry_of(const Layer& layer, const Folder& folder, const std::string& key) {
+    Reading reading;
+    if (folder.refused()) {
+        reading.folder = folder.refused();
+        reading.why = in_refused(*folder.refused());
+        return reading;
+    }
+    std::string bytes;
+    const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, layer.kernels); };
+    const int error = util::read_file(layer.files, folder.at(key), largest_entry, bytes, reading.status,
+                                      [&](const util::FileStatus& status) { return !refusal_of(status); });
+    if (util::is_missing(error)) return reading;
+    if (error == -EINVAL || error == -EFBIG) {
+        reading.why = why_unfit(error, reading.status, "kernel");
+        reading.bad_content = true;
+        return reading;
+    }
+    if (const auto refusal = error == -EPERM ? refusal_of(reading.status) : std::nullopt) {
+        reading.why = *refusal;
+        return reading;
+    }
+    if (error != 0) {
+        // It may be readable again later, so it is left alone.
+        reading.why = "it cannot be read: " + util::describe_error(error);
+        return reading;
+    }
+    try {
+        reading.entry = decode(bytes, reading.why);
+    } catch (const std::bad_alloc&) {
+        reading.why = "it cannot be read: " + util::describe_error(-ENOMEM);
+        return reading;
+    }
+    if (reading.entry && !has_key(*reading.entry, key)) {
+        reading.why = "it belongs to another key";
+        reading.entry.reset();
+    }
+    reading.bad_content = !reading.entry;
+    return reading;
 }
 
 }  // namespace
@@ -69,8 +108,6 @@ std::string record_folder(std::string_view gpu) {
     if (folder.empty() || folder.front() == '.') folder.insert(0, 1, '_');
     return folder.substr(0, 100);
 }
-
-std::filesystem::path version_folder(const std::filesystem::path& root) { return root / "v1"; }
 
 std::filesystem::path entry_file(const std::filesystem::path& root, const std::string& key) {
     return kernels_folder(root) / key.substr(0, 2) / key;
@@ -105,60 +142,35 @@ std::string encode_for(const std::string& key, const KernelEntry& entry) {
     return encode(stored);
 }
 
-Reading read_entry(util::FileSystem& files, const Layer& layer, const std::string& key) {
-    Reading reading;
-    std::string bytes;
-    const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, layer.kernels); };
-    const int error = util::read_file(files, entry_file(layer.root, key), largest_entry, bytes, reading.status,
-                                      [&](const util::FileStatus& status) { return !refusal_of(status); });
-    if (util::is_missing(error)) return reading;
-    if (error == -EINVAL || error == -EFBIG) {
-        reading.why = why_unfit(error, reading.status, "kernel");
-        reading.bad_content = true;
-        return reading;
+Reading read_entry(const Layer& layer, const std::string& key) {
+    const std::string name = key.substr(0, 2);
+    if (const auto kernels = layer.kept ? layer.kept->get(layer) : nullptr) {
+        Reading reading = read_entry_of(layer, Folder(layer, *kernels, name), key);
+        if (reading.entry) return reading;
     }
-    if (const auto refusal = error == -EPERM ? refusal_of(reading.status) : std::nullopt) {
-        reading.why = *refusal;
-        return reading;
-    }
-    if (error != 0) {
-        // It may be readable again later, so it is left alone.
-        reading.why = "it cannot be read: " + util::describe_error(error);
-        return reading;
-    }
-    try {
-        reading.entry = decode(bytes, reading.why);
-    } catch (const std::bad_alloc&) {
-        reading.why = "it cannot be read: " + util::describe_error(-ENOMEM);
-        return reading;
-    }
-    if (reading.entry && !has_key(*reading.entry, key)) {
-        reading.why = "it belongs to another key";
-        reading.entry.reset();
-    }
-    reading.bad_content = !reading.entry;
+    Folder kernels(layer, kernels_folder(layer.root));
+    if (kernels.error() != 0) return read_entry_of(layer, kernels, key);
+    Reading reading = read_entry_of(layer, Folder(layer, kernels, name), key);
+    if (reading.entry && layer.kept) layer.kept->keep(std::move(kernels));
     return reading;
 }
 
-std::vector<StoredFile> record_files(util::FileSystem& files, const std::filesystem::path& root,
-                                     const std::string& folder, const std::string& key) {
+std::vector<StoredFile> record_files(const Layer& layer, const std::string& folder, const std::string& key) {
     std::vector<StoredFile> found;
-    add_unless_missing(files, {key, folder, record_file(root, folder, key), {}}, found);
-    for (StoredFile& bundle : bundle_files(files, root, folder)) found.push_back(std::move(bundle));
+    add_unless_missing(layer, {key, folder, record_file(layer.root, folder, key), {}}, found);
+    for (StoredFile& bundle : bundle_files(layer, folder)) found.push_back(std::move(bundle));
     return found;
 }
 
-std::vector<StoredFile> bundle_files(util::FileSystem& files, const std::filesystem::path& root,
-                                     const std::string& folder) {
+std::vector<StoredFile> bundle_files(const Layer& layer, const std::string& folder) {
     std::vector<StoredFile> found;
-    add_unless_missing(files, {"", folder, bundle_file(root, folder), {}}, found);
+    add_unless_missing(layer, {"", folder, bundle_file(layer.root, folder), {}}, found);
     return found;
 }
 
-std::vector<std::string> record_keys(util::FileSystem& files, const std::filesystem::path& root,
-                                     const std::string& folder) {
+std::vector<std::string> record_keys(const Layer& layer, const std::string& folder) {
     std::vector<std::string> names;
-    static_cast<void>(files.list(tuning_folder(root) / folder, names));
+    static_cast<void>(layer.files.list(Folder(layer, tuning_folder(layer.root) / folder).itself(), names));
     std::vector<std::string> keys;
     for (const std::string& name : names) {
         if (std::string key = record_key(name); !key.empty()) keys.push_back(std::move(key));
@@ -166,11 +178,17 @@ std::vector<std::string> record_keys(util::FileSystem& files, const std::filesys
     return keys;
 }
 
-RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
+RecordReading read_record(const Layer& layer, const StoredFile& stored) {
     RecordReading reading;
+    const Folder folder = folder_of(layer, stored.file);
+    if (folder.refused()) {
+        reading.folder = folder.refused();
+        reading.why = in_refused(*folder.refused());
+        return reading;
+    }
     RecordText record{stored, {}};
-    const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, stored.trusted); };
-    const int error = util::read_file(files, record.file, largest_record, record.text, record.status,
+    const auto refusal_of = [&](const util::FileStatus& status) { return refusal_of_file(status, layer.records); };
+    const int error = util::read_file(layer.files, folder.at(stored.file), largest_record, record.text, record.status,
                                       [&](const util::FileStatus& status) { return !refusal_of(status); });
     if (util::is_missing(error)) return reading;
     if (error == -EINVAL || error == -EFBIG) {
@@ -187,10 +205,11 @@ RecordReading read_record(util::FileSystem& files, const StoredFile& stored) {
     return reading;
 }
 
-Walk::Walk(util::FileSystem& files, const std::filesystem::path& root, Over over) : files_(files) {
-    if (over == Over::everything) folders_.push_back({Folder::Kind::version, version_folder(root)});
-    if (over != Over::kernels) folders_.push_back({Folder::Kind::tuning, tuning_folder(root)});
-    if (over != Over::records) folders_.push_back({Folder::Kind::kernels, kernels_folder(root)});
+Walk::Walk(const Layer& layer, Over over) : layer_(layer) {
+    const std::filesystem::path& root = layer_.root;
+    if (over == Over::everything) stops_.push_back({Stop::Kind::version, version_folder(root)});
+    if (over != Over::kernels) stops_.push_back({Stop::Kind::tuning, tuning_folder(root)});
+    if (over != Over::records) stops_.push_back({Stop::Kind::kernels, kernels_folder(root)});
 }
 
 bool Walk::step() {
@@ -200,76 +219,88 @@ bool Walk::step() {
         look_at(std::move(file), list);
         return true;
     }
-    if (folders_.empty()) return false;
-    const Folder folder = std::move(folders_.back());
-    folders_.pop_back();
-    list(folder);
+    if (stops_.empty()) return false;
+    const Stop stop = std::move(stops_.back());
+    stops_.pop_back();
+    list(stop);
     return true;
 }
 
-void Walk::list(const Folder& folder) {
+void Walk::list(const Stop& stop) {
     std::vector<std::string> names;
-    const int error = files_.list(folder.path, names);
-    if (error != 0 && !util::is_missing(error)) {
-        contents.unreadable.push_back({folder.path, "cannot be read: " + util::describe_error(error)});
+    open_.emplace(layer_, stop.path);
+    const int error = layer_.files.list(open_->itself(), names);
+    if (open_->refused()) {
+        add(*open_->refused());
+    } else if (error != 0 && !util::is_missing(error)) {
+        add({stop.path, "cannot be read: " + util::describe_error(error)});
     }
-    for (const std::string& name : names) find(folder, name);
+    for (const std::string& name : names) find(stop, name);
 }
 
 void Walk::look_at(StoredFile file, List list) {
-    const int error = files_.status(file.file, file.status);
+    const int error = layer_.files.status(open_->at(file.file), file.status);
     if (error == 0) {
         (contents.*list).push_back(std::move(file));
     } else if (!util::is_missing(error)) {
-        contents.unreadable.push_back({file.file, "cannot be looked at: " + util::describe_error(error)});
+        add({file.file, "cannot be looked at: " + util::describe_error(error)});
     }
 }
 
-void Walk::find(const Folder& folder, const std::string& name) {
-    const std::filesystem::path path = folder.path / name;
+/// Once: all that lies in a folder which is refused meets it.
+void Walk::add(CacheProblem problem) {
+    const auto is_same = [&](const CacheProblem& known) { return known.file == problem.file; };
+    if (std::none_of(contents.unreadable.begin(), contents.unreadable.end(), is_same)) {
+        contents.unreadable.push_back(std::move(problem));
+    }
+}
+
+void Walk::find(const Stop& stop, const std::string& name) {
+    const std::filesystem::path path = stop.path / name;
     if (name.starts_with(util::temporary_prefix)) {
         found_.push_back({&Contents::temporaries, {"", "", path, {}}});
         return;
     }
-    switch (folder.kind) {
-        case Folder::Kind::version:
+    switch (stop.kind) {
+        case Stop::Kind::version:
             return;
-        case Folder::Kind::kernels:
-            if (is_hexadecimal(name, 2)) folders_.push_back({Folder::Kind::entries, path});
+        case Stop::Kind::kernels:
+            if (is_hexadecimal(name, 2)) stops_.push_back({Stop::Kind::entries, path});
             return;
-        case Folder::Kind::entries:
-            if (is_key(name) && name.starts_with(folder.path.filename().string())) {
+        case Stop::Kind::entries:
+            if (is_key(name) && name.starts_with(stop.path.filename().string())) {
                 found_.push_back({&Contents::entries, {name, "", path, {}}});
             }
             return;
-        case Folder::Kind::tuning:
+        case Stop::Kind::tuning:
             if (std::string gpu = bundle_folder(name); !gpu.empty()) {
                 found_.push_back({&Contents::bundles, {"", std::move(gpu), path, {}}});
             } else if (is_record_folder(name)) {
-                folders_.push_back({Folder::Kind::records, path});
+                stops_.push_back({Stop::Kind::records, path});
             }
             return;
-        case Folder::Kind::records:
+        case Stop::Kind::records:
             if (std::string key = record_key(name); !key.empty()) {
-                found_.push_back({&Contents::records, {std::move(key), folder.path.filename().string(), path, {}}});
+                found_.push_back({&Contents::records, {std::move(key), stop.path.filename().string(), path, {}}});
             }
             return;
     }
 }
 
-Contents scan(util::FileSystem& files, const std::filesystem::path& root, Walk::Over over) {
-    Walk walk(files, root, over);
+Contents scan(const Layer& layer, Walk::Over over) {
+    Walk walk(layer, over);
     while (walk.step()) {
     }
     return std::move(walk.contents);
 }
 
-std::optional<int> remove_if_same(util::FileSystem& files, const std::filesystem::path& file,
+std::optional<int> remove_if_same(const Layer& layer, const std::filesystem::path& file,
                                   const util::FileStatus& status) {
+    const Folder folder = folder_of(layer, file);
     util::FileStatus now;
-    if (const int error = files.status(file, now); error != 0) return error;
+    if (const int error = layer.files.status(folder.at(file), now); error != 0) return error;
     if (!now.same_file(status)) return std::nullopt;
-    return files.remove(file);
+    return layer.files.remove(folder.at(file));
 }
 
 }  // namespace smlora::cache

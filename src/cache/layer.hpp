@@ -15,7 +15,7 @@
 #pragma once
 
 #include "cache/entry.hpp"
-#include "cache/trust.hpp"
+#include "cache/folder.hpp"
 #include "util/file_system.hpp"
 
 #include <smlora/cache.hpp>
@@ -47,7 +47,6 @@ inline constexpr std::uint64_t largest_record = std::uint64_t{16} << 20;
 /// name theirs.
 [[nodiscard]] std::string record_folder(std::string_view gpu);
 
-[[nodiscard]] std::filesystem::path version_folder(const std::filesystem::path& root);
 [[nodiscard]] std::filesystem::path entry_file(const std::filesystem::path& root, const std::string& key);
 /// `folder` and `key` fit for it, see is_record_folder and is_key.
 [[nodiscard]] std::filesystem::path record_file(const std::filesystem::path& root, const std::string& folder,
@@ -70,26 +69,20 @@ inline constexpr std::int64_t upkeep_offset = count_offset + 1;
 struct Reading {
     std::optional<KernelEntry> entry;
     util::FileStatus status;
-    std::string why;           ///< why there is no entry; empty when there is no file
-    bool bad_content = false;  ///< the file was read and is unsound, so that it is of no use to anyone
+    std::string why;                     ///< why there is no entry; empty when there is no file
+    std::optional<CacheProblem> folder;  ///< that was refused, so that nothing is known of a file
+    bool bad_content = false;            ///< the file was read and is unsound, so that it is of no use to anyone
 };
 
-/// A folder of the cache, and who may have written what is in it, beside this user and root.
-struct Layer {
-    std::filesystem::path root;
-    Writers kernels{};
-    Writers records{};  ///< and bundles
-};
-
-[[nodiscard]] Reading read_entry(util::FileSystem& files, const Layer& layer, const std::string& key);
+[[nodiscard]] Reading read_entry(const Layer& layer, const std::string& key);
 
 struct StoredFile {
     std::string key;     ///< empty for a bundle and for a temporary file
     std::string folder;  ///< of a record or bundle
     std::filesystem::path file;
     util::FileStatus status;
-    bool writable = false;  ///< in the writable layer, where the cache says so
-    Writers trusted{};      ///< with a record or bundle, where the cache says so
+    bool writable = false;         ///< in the writable layer, where the cache says so
+    const Layer* layer = nullptr;  ///< in which it is, where the cache says so
 
     /// What it adds to the bytes that the layer holds, see byte_count.hpp: bundles are left out.
     [[nodiscard]] std::uint64_t counted_bytes() const { return key.empty() ? 0 : status.size; }
@@ -117,28 +110,27 @@ struct Checked {
 
 struct RecordReading {
     std::optional<RecordText> record;
-    std::string why;       ///< why there is none; empty when there is no file
-    bool refused = false;  ///< it was looked at and may not be used
+    std::string why;                     ///< why there is none; empty when there is no file
+    std::optional<CacheProblem> folder;  ///< that was refused, so that nothing is known of a file
+    bool refused = false;                ///< it was looked at and may not be used
 };
 
 /// The record of `key` in `folder`, if there is one, and the bundle of `folder`, if there is one. Reads neither.
-[[nodiscard]] std::vector<StoredFile> record_files(util::FileSystem& files, const std::filesystem::path& root,
-                                                   const std::string& folder, const std::string& key);
-[[nodiscard]] std::vector<StoredFile> bundle_files(util::FileSystem& files, const std::filesystem::path& root,
-                                                   const std::string& folder);
+[[nodiscard]] std::vector<StoredFile> record_files(const Layer& layer, const std::string& folder,
+                                                   const std::string& key);
+[[nodiscard]] std::vector<StoredFile> bundle_files(const Layer& layer, const std::string& folder);
 
 /// The keys of the records in `folder`.
-[[nodiscard]] std::vector<std::string> record_keys(util::FileSystem& files, const std::filesystem::path& root,
-                                                   const std::string& folder);
+[[nodiscard]] std::vector<std::string> record_keys(const Layer& layer, const std::string& folder);
 
-[[nodiscard]] RecordReading read_record(util::FileSystem& files, const StoredFile& stored);
+[[nodiscard]] RecordReading read_record(const Layer& layer, const StoredFile& stored);
 
 struct Contents {
     std::vector<StoredFile> entries;  ///< kernels, by their names; what they hold was not looked at
     std::vector<StoredFile> records;  ///< likewise
     std::vector<StoredFile> bundles;  ///< likewise
     std::vector<StoredFile> temporaries;
-    std::vector<CacheProblem> unreadable;  ///< folders that cannot be read and files that cannot be looked at
+    std::vector<CacheProblem> unreadable;  ///< folders that cannot be read or trusted, files that cannot be looked at
 };
 
 /// Goes through a layer step by step, for those who may not take long at a time.
@@ -146,7 +138,7 @@ class Walk {
  public:
     enum class Over { everything, kernels, records };
 
-    Walk(util::FileSystem& files, const std::filesystem::path& root, Over over = Over::everything);
+    explicit Walk(const Layer& layer, Over over = Over::everything);
 
     /// Lists one folder or looks at one file; false when nothing is left.
     bool step();
@@ -155,29 +147,30 @@ class Walk {
 
  private:
     using List = std::vector<StoredFile> Contents::*;
-    struct Folder {
+    struct Stop {
         enum class Kind { version, kernels, entries, tuning, records } kind;
         std::filesystem::path path;
     };
 
-    void list(const Folder& folder);
-    void find(const Folder& folder, const std::string& name);
+    void list(const Stop& stop);
+    void find(const Stop& stop, const std::string& name);
     void look_at(StoredFile file, List list);
+    void add(CacheProblem problem);
 
-    util::FileSystem& files_;
-    std::vector<Folder> folders_;
-    std::vector<std::pair<List, StoredFile>> found_;  ///< not looked at yet
+    const Layer layer_;
+    std::vector<Stop> stops_;
+    std::optional<Folder> open_;
+    std::vector<std::pair<List, StoredFile>> found_;  ///< in the open folder, not looked at yet
 };
 
 /// Every kernel, record, bundle and temporary file. What is none of them, is not there or vanishes meanwhile is passed
 /// over.
-[[nodiscard]] Contents scan(util::FileSystem& files, const std::filesystem::path& root,
-                            Walk::Over over = Walk::Over::everything);
+[[nodiscard]] Contents scan(const Layer& layer, Walk::Over over = Walk::Over::everything);
 
 /// Removes a file that was seen with `status`, unless it has been replaced or touched since. Between the look and the
 /// removal another process may still publish a sound one, which is then lost: it costs a compile, never a wrong kernel.
 /// Nothing when it stays; else zero or a negated errno.
-std::optional<int> remove_if_same(util::FileSystem& files, const std::filesystem::path& file,
+std::optional<int> remove_if_same(const Layer& layer, const std::filesystem::path& file,
                                   const util::FileStatus& status);
 
 }  // namespace smlora::cache

@@ -2,11 +2,9 @@
 #pragma once
 
 #include "cache/layer.hpp"
-#include "util/file_system.hpp"
 
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,7 +29,6 @@ struct PruneReport {
 };
 
 /// `now`: the file server's, in nanoseconds since 1970.
-[[nodiscard]] PruneReport prune(util::FileSystem& files, const std::filesystem::path& root, const PruneOptions& options,
-                                std::int64_t now);
+[[nodiscard]] PruneReport prune(const Layer& layer, const PruneOptions& options, std::int64_t now);
 
 }  // namespace smlora::cache

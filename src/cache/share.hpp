@@ -2,10 +2,8 @@
 #pragma once
 
 #include "cache/layer.hpp"
-#include "util/file_system.hpp"
 
 #include <cstdint>
-#include <filesystem>
 #include <vector>
 
 namespace smlora::cache {
@@ -19,6 +17,6 @@ struct ShareReport {
 
 /// Lets `readers` read the layer's folders, kernels, records and bundles. It takes no permission away and gives none to
 /// write. What is stored later is again for its owner alone.
-[[nodiscard]] ShareReport share(util::FileSystem& files, const std::filesystem::path& root, Readers readers);
+[[nodiscard]] ShareReport share(const Layer& layer, Readers readers);
 
 }  // namespace smlora::cache

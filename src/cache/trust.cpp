@@ -37,18 +37,22 @@ Writers writers_of(const util::FileStatus& file, const std::vector<util::FileSta
 
 Writers writers_of(util::FileSystem& files, const std::filesystem::path& file) {
     util::FileStatus status;
-    if (files.status(file, status) != 0) return {};
+    if (files.status(util::At(file), status) != 0) return {};
     std::vector<util::FileStatus> folders;
     for (std::filesystem::path at = file; at.has_relative_path(); at = at.parent_path()) {
-        if (files.status(at.parent_path(), folders.emplace_back()) != 0) return {};
+        if (files.status(util::At(at.parent_path()), folders.emplace_back()) != 0) return {};
     }
     return writers_of(status, folders);
 }
 
-std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder, const util::FileStatus& status,
-                                             FolderUse use, const Writers& trusted) {
+std::optional<std::string> refusal_of_folder(std::string_view folder, const util::FileStatus& status, FolderUse use,
+                                             const Writers& trusted) {
+    const bool inside = use == FolderUse::inside;
+    if (status.kind == util::FileStatus::Kind::link) {
+        return fmt::format("expected a folder, but it is a symbolic link; run `rm {}`", folder);
+    }
     if (status.kind != util::FileStatus::Kind::folder) {
-        return fmt::format("cache folder {}: expected a folder, but it is a file; name another one", folder.string());
+        return fmt::format("expected a folder, but it is a file; {}", inside ? "remove it" : "name another one");
     }
     if (is_strangers(status, trusted)) {
         const std::string instead =
@@ -56,15 +60,15 @@ std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder
                 ? fmt::format(", or set SMLORA_CACHE_TRUST={} if you trust that user as yourself", status.owner)
                 : "";
         return fmt::format(
-            "cache folder {}: belongs to user {}, expected user {} or root, as its owner can run code on your GPU; "
-            "name another folder{}, and do not take this one over: what is in it was made by someone else",
-            folder.string(), status.owner, ::geteuid(), instead);
+            "belongs to user {}, expected user {} or root, as its owner can run code on your GPU; {}{}, and do not "
+            "take this one over: what is in it was made by someone else",
+            status.owner, ::geteuid(), inside ? "remove it" : "name another folder", instead);
     }
     if (others_may_write(status, trusted)) {
         return fmt::format(
-            "cache folder {}: its permissions are {:04o}, expected no write access for group and others, as anyone who "
-            "can write to the cache can run code on your GPU; run `chmod -R go-w {}`",
-            folder.string(), status.permissions, folder.string());
+            "its permissions are {:04o}, expected no write access for group and others, as anyone who can write to "
+            "the cache can run code on your GPU; run `chmod -R go-w {}`",
+            status.permissions, folder);
     }
     return std::nullopt;
 }

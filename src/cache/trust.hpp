@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace smlora::cache {
@@ -25,17 +26,15 @@ struct Writers {
 /// `file` is absolute. Nobody when it is gone.
 [[nodiscard]] Writers writers_of(util::FileSystem& files, const std::filesystem::path& file);
 
-/// What a folder is to the cache.
-enum class FolderUse { writable, layer };
+/// What a folder is to the cache: a layer that is written to, another one, or a folder inside of a layer.
+enum class FolderUse { writable, layer, inside };
 
-/// Why a folder cannot be a layer, with what helps: it is not a folder, its owner is neither this user nor root nor
+/// Why a folder cannot be used so, with what helps: it is not a folder, its owner is neither this user nor root nor
 /// trusted, or somebody who is not trusted may write to it. Nothing when it can.
-[[nodiscard]] std::optional<std::string> refusal_of_folder(const std::filesystem::path& folder,
-                                                           const util::FileStatus& status, FolderUse use,
-                                                           const Writers& trusted = {});
+[[nodiscard]] std::optional<std::string> refusal_of_folder(std::string_view folder, const util::FileStatus& status,
+                                                           FolderUse use, const Writers& trusted = {});
 
-/// The same for the file of an entry. With it a folder within a layer that others may write to is no danger: what they
-/// put there is theirs, and refused.
+/// The same for the file of an entry.
 [[nodiscard]] std::optional<std::string> refusal_of_file(const util::FileStatus& status, const Writers& trusted = {});
 
 }  // namespace smlora::cache

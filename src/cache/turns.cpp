@@ -45,17 +45,17 @@ std::filesystem::path beat_file(const std::filesystem::path& root, const std::st
 }
 
 /// When the holder gave its last beat, by the file server's clock; nothing when there is no beat.
-std::optional<std::int64_t> last_beat(util::FileSystem& files, const std::filesystem::path& file) {
+std::optional<std::int64_t> last_beat(const Layer& layer, const std::filesystem::path& file) {
     // Opened, as a network file system may tell an old time without.
-    const util::OpenFile opened(files, file, O_RDONLY | O_NOFOLLOW);
+    const util::OpenFile opened(layer.files, folder_of(layer, file).at(file), O_RDONLY);
     util::FileStatus status;
-    if (opened.error() != 0 || files.status(opened.descriptor(), status) != 0) return std::nullopt;
+    if (opened.error() != 0 || layer.files.status(opened.descriptor(), status) != 0) return std::nullopt;
     return status.modified;
 }
 
 class Beat {
  public:
-    Beat(util::FileSystem& files, std::filesystem::path file) : files_(files), file_(std::move(file)) {
+    Beat(const Layer& layer, std::filesystem::path file) : layer_(layer), file_(std::move(file)) {
         beat();
         // Without a thread the beats stop, and other processes soon compile the kernel themselves.
         static_cast<void>(thread_.begin([this] {
@@ -72,18 +72,19 @@ class Beat {
         }
         ended_.notify_all();
         thread_.finish();
-        static_cast<void>(files_.remove(file_));
+        static_cast<void>(layer_.files.remove(folder_of(layer_, file_).at(file_)));
     }
     Beat(const Beat&) = delete;
     Beat& operator=(const Beat&) = delete;
 
  private:
     void beat() const {
-        const util::OpenFile made(files_, file_, O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
-        if (made.error() == 0) static_cast<void>(files_.touch(file_));
+        const Folder folder = folder_of(layer_, file_);
+        const util::OpenFile made(layer_.files, folder.at(file_), O_WRONLY | O_CREAT, 0600);
+        if (made.error() == 0) static_cast<void>(layer_.files.touch(folder.at(file_)));
     }
 
-    util::FileSystem& files_;
+    const Layer& layer_;
     const std::filesystem::path file_;
     const util::Origin origin_;
     std::mutex mutex_;
@@ -94,14 +95,14 @@ class Beat {
 
 }  // namespace
 
-Turns::Turns(util::FileSystem& files, std::filesystem::path root, util::Logger& log)
-    : files_(files), root_(std::move(root)), log_(log) {}
+Turns::Turns(const Layer& layer, util::Logger& log) : layer_(layer), log_(log) {}
 
 int Turns::take(const std::string& key, milliseconds patience, const std::function<bool()>& is_there,
                 const std::function<void()>& work) {
-    const std::filesystem::path beat = beat_file(root_, key);
+    const std::filesystem::path beat = beat_file(layer_.root, key);
+    const std::filesystem::path file = lock_file(layer_.root);
     std::optional<util::ByteLock> lock;
-    lock.emplace(files_, lock_file(root_), lock_offset(key), milliseconds(0));
+    lock.emplace(layer_.files, folder_of(layer_, file).at(file), lock_offset(key), milliseconds(0));
     if (lock->error() == -ENOENT) return -ENOENT;
 
     const bool waited = lock->error() == -EAGAIN;
@@ -115,7 +116,7 @@ int Turns::take(const std::string& key, milliseconds patience, const std::functi
             return 0;
         }
         const auto now = steady_clock::now();
-        const std::optional<std::int64_t> last = last_beat(files_, beat);
+        const std::optional<std::int64_t> last = last_beat(layer_, beat);
         if (last && last != seen) last_sign = now;
         seen = last;
         const milliseconds silence = in_vain_ ? longest_silence_in_vain : longest_silence;
@@ -127,19 +128,19 @@ int Turns::take(const std::string& key, milliseconds patience, const std::functi
         lock->try_again();
     }
     if (!lock->held()) {
-        log_.info(fmt::format("could not lock {} ({}); another process may do the same work", lock_file(root_).string(),
+        log_.info(fmt::format("could not lock {} ({}); another process may do the same work", file.string(),
                               util::describe_error(lock->error())));
         lock.reset();
         work();
         return 0;
     }
-    if (waited && is_there && !is_there() && !last_beat(files_, beat)) {
+    if (waited && is_there && !is_there() && !last_beat(layer_, beat)) {
         lock.reset();
         work();
         return 0;
     }
     if (waited) in_vain_ = false;
-    const Beat alive(files_, beat);
+    const Beat alive(layer_, beat);
     work();
     return 0;
 }

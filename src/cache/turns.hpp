@@ -1,11 +1,10 @@
 // Work that one process should do for all: who does it, and how long the others wait for that one.
 #pragma once
 
-#include "util/file_system.hpp"
+#include "cache/folder.hpp"
 
 #include <atomic>
 #include <chrono>
-#include <filesystem>
 #include <functional>
 #include <string>
 
@@ -20,7 +19,7 @@ namespace smlora::cache {
 /// longer; a beat that outlived its holder says that the holder died. Thread-safe.
 class Turns {
  public:
-    Turns(util::FileSystem& files, std::filesystem::path root, util::Logger& log);
+    Turns(const Layer& layer, util::Logger& log);
 
     /// Runs `work` under the lock of `key`, or without it when what the work makes `is_there` (may be empty), when the
     /// holder has been silent for too long, or when `patience` has passed. Also without it when the holder has ended
@@ -30,8 +29,7 @@ class Turns {
              const std::function<void()>& work);
 
  private:
-    util::FileSystem& files_;
-    const std::filesystem::path root_;
+    const Layer& layer_;
     util::Logger& log_;
     std::atomic<bool> in_vain_{false};  ///< the last wait was
 };

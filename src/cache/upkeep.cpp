@@ -19,35 +19,33 @@ constexpr std::chrono::hours overdue{2};
 constexpr std::chrono::nanoseconds slack = std::chrono::minutes(1);
 
 /// Makes or touches the stamp, and tells its time.
-std::int64_t stamp(util::FileSystem& files, const std::filesystem::path& root, FileClock& clock) {
-    const std::filesystem::path file = upkeep_file(root);
+std::int64_t stamp(const Layer& layer, FileClock& clock) {
+    util::FileSystem& files = layer.files;
+    const Folder folder(layer, version_folder(layer.root));
+    const util::At file = folder.at(upkeep_file(layer.root));
     util::FileStatus status;
-    const util::OpenFile made(files, file, O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
+    const util::OpenFile made(files, file, O_WRONLY | O_CREAT, 0600);
     if (made.error() == 0 && files.touch(file) == 0 && files.status(file, status) == 0) clock.learn(status.modified);
     return clock.now();
 }
 
 }  // namespace
 
-bool upkeep_is_older_than(std::chrono::nanoseconds interval, util::FileSystem& files, const std::filesystem::path& root,
-                          const FileClock& clock) {
+bool upkeep_is_older_than(std::chrono::nanoseconds interval, const Layer& layer, const FileClock& clock) {
     util::FileStatus status;
-    return files.status(upkeep_file(root), status) != 0 || far_apart(clock.now(), status.modified, interval);
+    return look_at(layer, upkeep_file(layer.root), status) != 0 || far_apart(clock.now(), status.modified, interval);
 }
 
-Upkeep::Upkeep(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
-               std::filesystem::path kept)
-    : files_(files),
-      root_(std::move(root)),
+Upkeep::Upkeep(const Layer& layer, std::uint64_t limit, FileClock& clock, std::filesystem::path kept)
+    : layer_(layer),
       limit_(limit),
       clock_(clock),
       kept_(std::move(kept)),
-      lock_(files, lock_file(root_), upkeep_offset, std::chrono::milliseconds(0)),
-      walk_(files, root_) {}
+      lock_(layer.files, Folder(layer, version_folder(layer.root)).at(lock_file(layer.root)), upkeep_offset,
+            std::chrono::milliseconds(0)),
+      walk_(layer) {}
 
-bool Upkeep::is_ours() const {
-    return lock_.error() != -EAGAIN || upkeep_is_older_than(overdue, files_, root_, clock_);
-}
+bool Upkeep::is_ours() const { return lock_.error() != -EAGAIN || upkeep_is_older_than(overdue, layer_, clock_); }
 
 bool Upkeep::run(const std::function<bool()>& stop) {
     while (stage_ != Stage::done) {
@@ -67,7 +65,9 @@ bool Upkeep::run(const std::function<bool()>& stop) {
                     stage_ = Stage::mending;
                     break;
                 }
-                if (files_.remove(leftovers_.back().file) == 0) ++report_.swept;
+                if (layer_.files.remove(folder_of(layer_, leftovers_.back().file).at(leftovers_.back().file)) == 0) {
+                    ++report_.swept;
+                }
                 leftovers_.pop_back();
                 break;
             case Stage::mending:
@@ -75,12 +75,13 @@ bool Upkeep::run(const std::function<bool()>& stop) {
                     stage_ = Stage::evicting;
                     break;
                 }
-                static_cast<void>(files_.touch(from_future_.back().file));
+                static_cast<void>(
+                    layer_.files.touch(folder_of(layer_, from_future_.back().file).at(from_future_.back().file)));
                 from_future_.pop_back();
                 break;
             case Stage::evicting:
                 if (limit_ == 0 || report_.bytes <= limit_ - limit_ / 10 || victims_.empty()) {
-                    static_cast<void>(change_count(files_, root_, clock_, [this](std::uint64_t count) {
+                    static_cast<void>(change_count(layer_, clock_, [this](std::uint64_t count) {
                         return report_.bytes + (count > count_at_start_ ? count - count_at_start_ : 0);
                     }));
                     stage_ = Stage::done;
@@ -98,9 +99,8 @@ bool Upkeep::run(const std::function<bool()>& stop) {
 
 void Upkeep::begin() {
     // Written even if it stays the same: what is added to a count that nobody has counted is known from then on.
-    count_at_start_ =
-        change_count(files_, root_, clock_, [](std::uint64_t count) { return count; }).value_or(uncounted);
-    began_ = stamp(files_, root_, clock_);
+    count_at_start_ = change_count(layer_, clock_, [](std::uint64_t count) { return count; }).value_or(uncounted);
+    began_ = stamp(layer_, clock_);
 }
 
 /// Looked at is what lies there: what of it goes, and in which order.
@@ -128,7 +128,7 @@ void Upkeep::judge() {
 }
 
 bool Upkeep::free(const StoredFile& file) {
-    const std::optional<int> error = remove_if_same(files_, file.file, file.status);
+    const std::optional<int> error = remove_if_same(layer_, file.file, file.status);
     if (error == 0) ++report_.evicted;
     return error && (*error == 0 || util::is_missing(*error));
 }

@@ -4,7 +4,6 @@
 #include "cache/byte_count.hpp"
 #include "cache/file_clock.hpp"
 #include "cache/layer.hpp"
-#include "util/file_system.hpp"
 #include "util/lock.hpp"
 
 #include <chrono>
@@ -22,8 +21,7 @@ inline constexpr std::chrono::hours upkeep_interval{1};
 inline constexpr std::chrono::hours temporary_lifetime{1};
 
 /// Whether no process has begun the upkeep within `interval`. A time from the future counts as none.
-[[nodiscard]] bool upkeep_is_older_than(std::chrono::nanoseconds interval, util::FileSystem& files,
-                                        const std::filesystem::path& root, const FileClock& clock);
+[[nodiscard]] bool upkeep_is_older_than(std::chrono::nanoseconds interval, const Layer& layer, const FileClock& clock);
 
 struct UpkeepReport {
     std::uint64_t swept = 0;    ///< temporary files removed
@@ -38,8 +36,7 @@ struct UpkeepReport {
 class Upkeep {
  public:
     /// Takes the layer's lock for upkeep if it is free. `kept` is not evicted.
-    Upkeep(util::FileSystem& files, std::filesystem::path root, std::uint64_t limit, FileClock& clock,
-           std::filesystem::path kept);
+    Upkeep(const Layer& layer, std::uint64_t limit, FileClock& clock, std::filesystem::path kept);
 
     /// False while another process is at it: two at once would each take the share of both. Without locks, and with a
     /// holder that has done nothing for two hours, it is done all the same: what another one removed counts as freed.
@@ -56,8 +53,7 @@ class Upkeep {
     /// Whether the file is gone, by us or by somebody else. One that was used or replaced meanwhile stays.
     bool free(const StoredFile& file);
 
-    util::FileSystem& files_;
-    const std::filesystem::path root_;
+    const Layer layer_;
     const std::uint64_t limit_;
     FileClock& clock_;
     const std::filesystem::path kept_;

@@ -1,5 +1,6 @@
 #include "cache/use_counts.hpp"
 
+#include "cache/inspection.hpp"
 #include "cache/layer.hpp"
 #include "util/files.hpp"
 
@@ -28,21 +29,24 @@ bool parse(const std::string& line, UseCounts& counts) {
 
 }  // namespace
 
-void append(util::FileSystem& files, const std::filesystem::path& root, const UseCounts& counts) {
+void append(const Layer& layer, const UseCounts& counts) {
     if (counts.hits == 0 && counts.misses == 0 && counts.evictions == 0) return;
-    const util::OpenFile file(files, use_counts_file(root), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600);
+    const Folder folder(layer, version_folder(layer.root));
+    const util::OpenFile file(layer.files, folder.at(use_counts_file(layer.root)), O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (file.error() != 0) return;
     // In one write, which no other one gets into.
     const std::string line = fmt::format("{} {} {}\n", counts.hits, counts.misses, counts.evictions);
-    static_cast<void>(files.write(file.descriptor(), line.data(), line.size()));
+    static_cast<void>(layer.files.write(file.descriptor(), line.data(), line.size()));
 }
 
-UseCounts sum(util::FileSystem& files, const std::filesystem::path& root) {
+UseCounts sum(const Layer& layer) {
     UseCounts total;
     std::string text;
     util::FileStatus status;
-    const std::filesystem::path file = use_counts_file(root);
-    const int error = util::read_file(files, file, largest_file, text, status);
+    const std::filesystem::path file = use_counts_file(layer.root);
+    const Folder folder = folder_of(layer, file);
+    if (folder.refused()) require_none({*folder.refused()});
+    const int error = util::read_file(layer.files, folder.at(file), largest_file, text, status);
     if (util::is_missing(error)) return total;
     if (error != 0) {
         throw Error(ErrorCode::io, fmt::format("cache: {}: cannot be read: {}; remove it to count anew", file.string(),

@@ -7,10 +7,9 @@
 // system at the same moment, one of the lines may be lost.
 #pragma once
 
-#include "util/file_system.hpp"
+#include "cache/folder.hpp"
 
 #include <cstdint>
-#include <filesystem>
 
 namespace smlora::cache {
 
@@ -21,10 +20,10 @@ struct UseCounts {
 };
 
 /// Appends a line, unless all are zero or it cannot be done.
-void append(util::FileSystem& files, const std::filesystem::path& root, const UseCounts& counts);
+void append(const Layer& layer, const UseCounts& counts);
 
 /// The sum; zero where the file is missing. Lines that make no sense are passed over. Throws Error{io} for a file that
 /// cannot be read.
-[[nodiscard]] UseCounts sum(util::FileSystem& files, const std::filesystem::path& root);
+[[nodiscard]] UseCounts sum(const Layer& layer);
 
 }  // namespace smlora::cache

@@ -22,9 +22,9 @@ NvrtcAccess NvrtcAccess::installed(util::Logger* log) {
     return {locate, []() -> const Nvrtc& { return Nvrtc::instance(); }};
 }
 
-CompilerIdentity::CompilerIdentity(util::FileSystem& files, std::vector<std::filesystem::path> layers,
-                                   std::optional<std::filesystem::path> writable, NvrtcAccess access)
-    : files_(files), layers_(std::move(layers)), writable_(std::move(writable)), access_(std::move(access)) {}
+CompilerIdentity::CompilerIdentity(std::vector<cache::Layer> layers, std::optional<cache::Layer> writable,
+                                   NvrtcAccess access)
+    : layers_(std::move(layers)), writable_(std::move(writable)), access_(std::move(access)) {}
 
 std::optional<CompilerVersion> CompilerIdentity::installed() {
     {
@@ -36,8 +36,8 @@ std::optional<CompilerVersion> CompilerIdentity::installed() {
         const std::optional<std::string> identity =
             libraries.empty() ? std::nullopt : library_identity(libraries.front());
         if (identity) {
-            for (const std::filesystem::path& layer : layers_) {
-                const CompilerNotes notes = read_compiler_notes(files_, layer);
+            for (const cache::Layer& layer : layers_) {
+                const CompilerNotes notes = read_compiler_notes(layer);
                 if (const auto note = notes.find(*identity); note != notes.end()) {
                     installed_ = note->second;
                     return installed_;
@@ -66,10 +66,10 @@ const Nvrtc& CompilerIdentity::open() {
     if (!opened_ && writable_) {
         const std::optional<std::string> identity = library_identity(nvrtc.file());
         if (identity) {
-            const CompilerNotes notes = read_compiler_notes(files_, *writable_);
+            const CompilerNotes notes = read_compiler_notes(*writable_);
             const auto note = notes.find(*identity);
             if (note == notes.end() || note->second != nvrtc.version()) {
-                add_compiler_note(files_, *writable_, *identity, nvrtc.version());
+                add_compiler_note(*writable_, *identity, nvrtc.version());
             }
         }
     }
@@ -79,8 +79,8 @@ const Nvrtc& CompilerIdentity::open() {
 
 std::vector<CompilerVersion> CompilerIdentity::noted() const {
     std::set<CompilerVersion, std::greater<>> versions;
-    for (const std::filesystem::path& layer : layers_) {
-        for (const auto& [identity, version] : read_compiler_notes(files_, layer)) {
+    for (const cache::Layer& layer : layers_) {
+        for (const auto& [identity, version] : read_compiler_notes(layer)) {
             versions.insert(version);
         }
     }

@@ -7,9 +7,9 @@
 // corrected and the key made anew, so that a wrong note costs time and never gives a wrong kernel.
 #pragma once
 
+#include "cache/folder.hpp"
 #include "jit/compiler_version.hpp"
 #include "jit/nvrtc.hpp"
-#include "util/file_system.hpp"
 
 #include <filesystem>
 #include <functional>
@@ -36,9 +36,9 @@ struct NvrtcAccess {
 /// Thread-safe.
 class CompilerIdentity {
  public:
-    /// Notes are read in every layer and written to `writable`, through `files`, which must outlive this.
-    CompilerIdentity(util::FileSystem& files, std::vector<std::filesystem::path> layers,
-                     std::optional<std::filesystem::path> writable, NvrtcAccess access = NvrtcAccess::installed());
+    /// Notes are read in every layer and written to `writable`. What the layers are read through must outlive this.
+    CompilerIdentity(std::vector<cache::Layer> layers, std::optional<cache::Layer> writable,
+                     NvrtcAccess access = NvrtcAccess::installed());
 
     /// The version of the NVRTC that a compile would use. Opens it only if no note tells. Nothing, with the reason in
     /// why_not(), if there is no NVRTC.
@@ -52,9 +52,8 @@ class CompilerIdentity {
     [[nodiscard]] std::vector<CompilerVersion> noted() const;
 
  private:
-    util::FileSystem& files_;
-    std::vector<std::filesystem::path> layers_;
-    std::optional<std::filesystem::path> writable_;
+    std::vector<cache::Layer> layers_;
+    std::optional<cache::Layer> writable_;
     NvrtcAccess access_;
     mutable std::mutex mutex_;
     std::optional<CompilerVersion> installed_;

@@ -41,22 +41,23 @@ std::string encode_compiler_notes(const CompilerNotes& notes) {
     return text;
 }
 
-CompilerNotes read_compiler_notes(util::FileSystem& files, const std::filesystem::path& root) {
+CompilerNotes read_compiler_notes(const cache::Layer& layer) {
+    const std::filesystem::path file = cache::compilers_file(layer.root);
     std::string text;
     util::FileStatus status;
-    if (util::read_file(files, cache::compilers_file(root), largest_file, text, status) != 0) {
+    if (util::read_file(layer.files, cache::folder_of(layer, file).at(file), largest_file, text, status) != 0) {
         return {};
     }
     return decode_compiler_notes(text);
 }
 
-bool add_compiler_note(util::FileSystem& files, const std::filesystem::path& root, const std::string& identity,
-                       const CompilerVersion& version) {
-    CompilerNotes notes = read_compiler_notes(files, root);
+bool add_compiler_note(const cache::Layer& layer, const std::string& identity, const CompilerVersion& version) {
+    CompilerNotes notes = read_compiler_notes(layer);
     notes.insert_or_assign(identity, version);
-    const std::filesystem::path file = cache::compilers_file(root);
-    return util::make_folders(files, file.parent_path()) == 0 &&
-           util::publish_file(files, file, encode_compiler_notes(notes)) == 0;
+    const std::filesystem::path file = cache::compilers_file(layer.root);
+    if (util::make_folders(layer.files, layer.root) != 0) return false;
+    const cache::Folder folder = cache::folder_of(layer, file, cache::Folder::Missing::is_made);
+    return util::publish_file(layer.files, folder.at(file), encode_compiler_notes(notes)) == 0;
 }
 
 }  // namespace smlora::jit

@@ -7,10 +7,9 @@
 // Lines with a wrong checksum are skipped: a wrong version would look for kernels under keys of another compiler.
 #pragma once
 
+#include "cache/folder.hpp"
 #include "jit/compiler_version.hpp"
-#include "util/file_system.hpp"
 
-#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -25,11 +24,10 @@ using CompilerNotes = std::map<std::string, CompilerVersion>;  ///< by library i
 [[nodiscard]] std::string encode_compiler_notes(const CompilerNotes& notes);
 
 /// The notes of a layer; empty if it has none.
-[[nodiscard]] CompilerNotes read_compiler_notes(util::FileSystem& files, const std::filesystem::path& root);
+[[nodiscard]] CompilerNotes read_compiler_notes(const cache::Layer& layer);
 
 /// Adds a note to a layer. Two processes that add at once may lose one of two notes; a process that misses it asks its
 /// NVRTC again. False if it cannot be written.
-bool add_compiler_note(util::FileSystem& files, const std::filesystem::path& root, const std::string& identity,
-                       const CompilerVersion& version);
+bool add_compiler_note(const cache::Layer& layer, const std::string& identity, const CompilerVersion& version);
 
 }  // namespace smlora::jit

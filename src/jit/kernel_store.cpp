@@ -16,15 +16,10 @@ namespace smlora::jit {
 namespace {
 
 CompilerIdentity identity_for(const cache::Cache& cache, NvrtcAccess access) {
-    std::vector<std::filesystem::path> roots;
-    std::optional<std::filesystem::path> writable;
-    for (const CacheLayer& layer : cache.layers()) {
-        roots.push_back(layer.root);
-        if (layer.writable) {
-            writable = layer.root;
-        }
-    }
-    return {cache.files(), std::move(roots), std::move(writable), std::move(access)};
+    const std::vector<CacheLayer> layers = cache.layers();
+    std::optional<cache::Layer> writable;
+    if (!layers.empty() && layers.front().writable) writable.emplace(cache.folders().front());
+    return {cache.folders(), std::move(writable), std::move(access)};
 }
 
 /// Throws Error{invalid_argument} for a value that is neither.

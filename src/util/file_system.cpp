@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <memory>
 #include <system_error>
+#include <utility>
 
 namespace smlora::util {
 namespace {
@@ -28,10 +29,16 @@ auto answer(const Call& call) {
     }
 }
 
+bool is_path(const At& at) { return at.folder == AT_FDCWD; }
+
+/// Why there is no folder.
+int error_of(const At& at) { return at.folder < 0 && !is_path(at) ? at.folder : 0; }
+
 FileStatus status_of(const struct ::stat& raw) {
     FileStatus status;
     status.kind = S_ISREG(raw.st_mode)   ? FileStatus::Kind::regular
                   : S_ISDIR(raw.st_mode) ? FileStatus::Kind::folder
+                  : S_ISLNK(raw.st_mode) ? FileStatus::Kind::link
                                          : FileStatus::Kind::other;
     status.device = raw.st_dev;
     status.inode = raw.st_ino;
@@ -81,8 +88,10 @@ void forget_lock_descriptor(int descriptor) {
 
 class RealFileSystem final : public FileSystem {
  public:
-    int open(const std::filesystem::path& path, int flags, ::mode_t mode) override {
-        return answer([&] { return ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, mode); });
+    int open(const At& at, int flags, ::mode_t mode) override {
+        if (const int error = error_of(at); error != 0) return error;
+        const int all = flags | O_CLOEXEC | O_NONBLOCK | (is_path(at) ? 0 : O_NOFOLLOW);
+        return answer([&] { return ::openat(at.folder, at.name.c_str(), all, mode); });
     }
 
     ::ssize_t read(int descriptor, char* bytes, std::size_t count) override {
@@ -110,38 +119,52 @@ class RealFileSystem final : public FileSystem {
         return error;
     }
 
-    int status(const std::filesystem::path& path, FileStatus& result) override {
+    int status(const At& at, FileStatus& result) override {
+        if (const int error = error_of(at); error != 0) return error;
         struct ::stat raw;
-        const int error = answer([&] { return ::stat(path.c_str(), &raw); });
+        const int flags = is_path(at) ? 0 : AT_SYMLINK_NOFOLLOW;
+        const int error = answer([&] { return ::fstatat(at.folder, at.name.c_str(), &raw, flags); });
         if (error == 0) result = status_of(raw);
         return error;
     }
 
-    int rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
-        return answer([&] { return ::rename(from.c_str(), to.c_str()); });
+    int rename(const At& from, const At& to) override {
+        if (const int error = error_of(from); error != 0) return error;
+        if (const int error = error_of(to); error != 0) return error;
+        return answer([&] { return ::renameat(from.folder, from.name.c_str(), to.folder, to.name.c_str()); });
     }
 
-    int remove(const std::filesystem::path& file) override {
-        return answer([&] { return ::unlink(file.c_str()); });
+    int remove(const At& file) override {
+        if (const int error = error_of(file); error != 0) return error;
+        return answer([&] { return ::unlinkat(file.folder, file.name.c_str(), 0); });
     }
 
-    int make_folder(const std::filesystem::path& path, ::mode_t mode) override {
-        return answer([&] { return ::mkdir(path.c_str(), mode); });
+    int make_folder(const At& at, ::mode_t mode) override {
+        if (const int error = error_of(at); error != 0) return error;
+        return answer([&] { return ::mkdirat(at.folder, at.name.c_str(), mode); });
     }
 
-    int touch(const std::filesystem::path& file) override {
+    int touch(const At& file) override {
+        if (const int error = error_of(file); error != 0) return error;
         const struct ::timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
-        return answer([&] { return ::utimensat(AT_FDCWD, file.c_str(), times, 0); });
+        const int flags = is_path(file) ? 0 : AT_SYMLINK_NOFOLLOW;
+        return answer([&] { return ::utimensat(file.folder, file.name.c_str(), times, flags); });
     }
 
-    int set_permissions(const std::filesystem::path& path, ::mode_t permissions) override {
-        return answer([&] { return ::chmod(path.c_str(), permissions); });
+    int set_permissions(int descriptor, ::mode_t permissions) override {
+        return answer([&] { return ::fchmod(descriptor, permissions); });
     }
 
-    int list(const std::filesystem::path& folder, std::vector<std::string>& names) override {
+    int list(const At& folder, std::vector<std::string>& names) override {
         names.clear();
-        const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
-        if (!stream) return -errno;
+        const int descriptor = open(folder, O_RDONLY | O_DIRECTORY, 0);
+        if (descriptor < 0) return descriptor;
+        const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(descriptor), ::closedir);
+        if (!stream) {
+            const int error = -errno;
+            ::close(descriptor);
+            return error;
+        }
         for (;;) {
             errno = 0;  // the only way to tell the end from a failure
             const struct ::dirent* found = ::readdir(stream.get());
@@ -168,6 +191,11 @@ class RealFileSystem final : public FileSystem {
 };
 
 }  // namespace
+
+At::At(const std::filesystem::path& path) : folder(AT_FDCWD), name(path.native()) {}
+
+// -ENETDOWN is the number of AT_FDCWD, which would make a path of the name.
+At::At(int folder_, std::string name_) : folder(folder_ == AT_FDCWD ? -EIO : folder_), name(std::move(name_)) {}
 
 FileSystem& real_file_system() {
     // Never destroyed: another thread may still write while static objects go.

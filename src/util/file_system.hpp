@@ -12,7 +12,7 @@
 namespace smlora::util {
 
 struct FileStatus {
-    enum class Kind { regular, folder, other };
+    enum class Kind { regular, folder, link, other };
 
     Kind kind = Kind::other;
     std::uint64_t device = 0;
@@ -29,6 +29,17 @@ struct FileStatus {
     }
 };
 
+/// What a call is about: a path, whose links are followed, or a name in a folder that is open, which is never followed
+/// if it is a link. Where the folder could not be opened, the call answers with that error.
+struct At {
+    explicit At(const std::filesystem::path& path);
+    /// `folder_`: a descriptor, or the negated errno of opening it.
+    At(int folder_, std::string name_);
+
+    int folder;
+    std::string name;
+};
+
 /// System calls, each answering as Linux does: zero or a count or a descriptor when it succeeds, else the negated
 /// errno. A call that a signal interrupted is made again. Thread-safe; nothing is thrown.
 class FileSystem {
@@ -36,23 +47,22 @@ class FileSystem {
     virtual ~FileSystem() = default;
 
     /// Descriptors do not survive exec, and opening a FIFO does not wait for its other end.
-    virtual int open(const std::filesystem::path& path, int flags, ::mode_t mode) = 0;
+    virtual int open(const At& at, int flags, ::mode_t mode) = 0;
     virtual ::ssize_t read(int descriptor, char* bytes, std::size_t count) = 0;
     virtual ::ssize_t write(int descriptor, const char* bytes, std::size_t count) = 0;
     virtual int sync(int descriptor) = 0;
     /// Closes the descriptor even if it returns an error.
     virtual int close(int descriptor) = 0;
     virtual int status(int descriptor, FileStatus& result) = 0;
-    /// Of what the path leads to, links followed.
-    virtual int status(const std::filesystem::path& path, FileStatus& result) = 0;
-    virtual int rename(const std::filesystem::path& from, const std::filesystem::path& to) = 0;
-    virtual int remove(const std::filesystem::path& file) = 0;
-    virtual int make_folder(const std::filesystem::path& path, ::mode_t mode) = 0;
+    virtual int status(const At& at, FileStatus& result) = 0;
+    virtual int rename(const At& from, const At& to) = 0;
+    virtual int remove(const At& file) = 0;
+    virtual int make_folder(const At& at, ::mode_t mode) = 0;
     /// Sets the time of modification to now.
-    virtual int touch(const std::filesystem::path& file) = 0;
-    virtual int set_permissions(const std::filesystem::path& path, ::mode_t permissions) = 0;
+    virtual int touch(const At& file) = 0;
+    virtual int set_permissions(int descriptor, ::mode_t permissions) = 0;
     /// The names in a folder, without "." and "..", in no particular order.
-    virtual int list(const std::filesystem::path& folder, std::vector<std::string>& names) = 0;
+    virtual int list(const At& folder, std::vector<std::string>& names) = 0;
     /// Locks one byte of a file for this descriptor, without waiting: -EAGAIN when another descriptor has it, of this
     /// process or of any other. The system gives the lock back when the descriptor's last copy is closed, so also when
     /// its process dies. A forked child has the descriptor closed, so that it keeps no lock that its parent had.

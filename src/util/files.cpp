@@ -21,8 +21,8 @@ int write_all(FileSystem& files, int descriptor, std::string_view bytes) {
     return 0;
 }
 
-int write_temporary(FileSystem& files, const std::filesystem::path& path, std::string_view bytes, ::mode_t mode) {
-    OpenFile file(files, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+int write_temporary(FileSystem& files, const At& at, std::string_view bytes, ::mode_t mode) {
+    OpenFile file(files, at, O_WRONLY | O_CREAT | O_EXCL, mode);
     if (file.error() != 0) return file.error();
     int error = write_all(files, file.descriptor(), bytes);
     if (error == 0) error = files.sync(file.descriptor());
@@ -32,25 +32,31 @@ int write_temporary(FileSystem& files, const std::filesystem::path& path, std::s
 
 /// The process id tells people whose it is; the random part keeps threads, and processes of other machines that share
 /// the folder, from meeting.
-std::filesystem::path temporary_beside(const std::filesystem::path& target) {
+At temporary_beside(const At& target) {
     thread_local std::random_device random;
     const std::uint64_t number = (std::uint64_t{random()} << 32) | random();
-    return target.parent_path() / fmt::format("{}{}-{:016x}", temporary_prefix, ::getpid(), number);
+    At temporary = target;
+    temporary.name = std::filesystem::path(target.name)
+                         .replace_filename(fmt::format("{}{}-{:016x}", temporary_prefix, ::getpid(), number));
+    return temporary;
 }
 
 }  // namespace
 
 int OpenFile::close() {
     if (descriptor_ < 0) return 0;
-    const int error = files_.close(descriptor_);
+    const int error = files_->close(descriptor_);
     descriptor_ = -1;
     return error;
 }
 
-int read_file(FileSystem& files, const std::filesystem::path& path, std::uint64_t limit, std::string& bytes,
-              FileStatus& status, const std::function<bool(const FileStatus&)>& may_read) {
+int read_file(FileSystem& files, const At& at, std::uint64_t limit, std::string& bytes, FileStatus& status,
+              const std::function<bool(const FileStatus&)>& may_read) {
     bytes.clear();
-    const OpenFile file(files, path, O_RDONLY);
+    const OpenFile file(files, at, O_RDONLY);
+    if (file.error() == -ELOOP && files.status(at, status) == 0 && status.kind == FileStatus::Kind::link) {
+        return -EINVAL;
+    }
     if (file.error() != 0) return file.error();
     if (const int error = files.status(file.descriptor(), status); error != 0) return error;
     if (status.kind != FileStatus::Kind::regular) return -EINVAL;
@@ -72,8 +78,8 @@ int read_file(FileSystem& files, const std::filesystem::path& path, std::uint64_
     return 0;
 }
 
-int publish_file(FileSystem& files, const std::filesystem::path& target, std::string_view bytes, ::mode_t mode) {
-    const std::filesystem::path temporary = temporary_beside(target);
+int publish_file(FileSystem& files, const At& target, std::string_view bytes, ::mode_t mode) {
+    const At temporary = temporary_beside(target);
     int error = write_temporary(files, temporary, bytes, mode);
     // A file that was there already is somebody else's: it stays.
     if (error == -EEXIST) return error;
@@ -83,14 +89,14 @@ int publish_file(FileSystem& files, const std::filesystem::path& target, std::st
 }
 
 int make_folders(FileSystem& files, const std::filesystem::path& folder) {
-    int error = files.make_folder(folder, 0700);
+    int error = files.make_folder(At(folder), 0700);
     if (error == -ENOENT && folder.has_parent_path() && folder.parent_path() != folder) {
         error = make_folders(files, folder.parent_path());
-        if (error == 0) error = files.make_folder(folder, 0700);
+        if (error == 0) error = files.make_folder(At(folder), 0700);
     }
     if (error == -EEXIST) {
         FileStatus status;
-        error = files.status(folder, status);
+        error = files.status(At(folder), status);
         if (error == 0 && status.kind != FileStatus::Kind::folder) error = -ENOTDIR;
     }
     return error;

@@ -27,9 +27,8 @@ int lock_within(FileSystem& files, int descriptor, std::int64_t offset, std::chr
 
 }  // namespace
 
-ByteLock::ByteLock(FileSystem& files, const std::filesystem::path& file, std::int64_t offset,
-                   std::chrono::milliseconds patience)
-    : files_(files), file_(files, file, O_RDWR | O_CREAT | O_NOFOLLOW, 0600), offset_(offset), error_(file_.error()) {
+ByteLock::ByteLock(FileSystem& files, const At& file, std::int64_t offset, std::chrono::milliseconds patience)
+    : files_(files), file_(files, file, O_RDWR | O_CREAT, 0600), offset_(offset), error_(file_.error()) {
     if (error_ == 0) error_ = lock_within(files_, file_.descriptor(), offset_, patience);
 }
 

@@ -16,8 +16,7 @@ namespace smlora::util {
 class ByteLock {
  public:
     /// Waits at most `patience` for another holder. The file is made if it is missing; its folder must exist.
-    ByteLock(FileSystem& files, const std::filesystem::path& file, std::int64_t offset,
-             std::chrono::milliseconds patience);
+    ByteLock(FileSystem& files, const At& file, std::int64_t offset, std::chrono::milliseconds patience);
     ~ByteLock();
     ByteLock(const ByteLock&) = delete;
     ByteLock& operator=(const ByteLock&) = delete;

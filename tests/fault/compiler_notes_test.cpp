@@ -21,10 +21,10 @@ const CompilerNotes after{{"build-id:aa", {13, 0, 88}}, {"build-id:bb", {12, 9, 
 class CompilerNotesOnDisk : public ::testing::Test {
  protected:
     CompilerNotesOnDisk() {
-        EXPECT_TRUE(add_compiler_note(util::real_file_system(), folder.path(), "build-id:aa", {13, 0, 88}));
+        EXPECT_TRUE(add_compiler_note({util::real_file_system(), folder.path()}, "build-id:aa", {13, 0, 88}));
     }
-    bool add(util::FileSystem& files) { return add_compiler_note(files, folder.path(), "build-id:bb", {12, 9, 41}); }
-    CompilerNotes found() { return read_compiler_notes(util::real_file_system(), folder.path()); }
+    bool add(util::FileSystem& files) { return add_compiler_note({files, folder.path()}, "build-id:bb", {12, 9, 41}); }
+    CompilerNotes found() { return read_compiler_notes({util::real_file_system(), folder.path()}); }
 
     ScratchFolder folder;
 };
@@ -43,7 +43,7 @@ TEST_P(CompilerNoteFaults, LeaveTheOldNotesOrAddTheNewOne) {
         CompilerNotes expected = added ? after : before;
         if (added && !found().contains("build-id:aa")) expected.erase("build-id:aa");
         EXPECT_EQ(found(), expected) << "call " << n;
-        EXPECT_TRUE(cache::scan(util::real_file_system(), folder.path()).temporaries.empty()) << "call " << n;
+        EXPECT_TRUE(cache::scan({util::real_file_system(), folder.path()}).temporaries.empty()) << "call " << n;
         disk.set_fault({});
         EXPECT_TRUE(add(disk));
         EXPECT_TRUE(found().contains("build-id:bb"));
@@ -56,10 +56,11 @@ INSTANTIATE_TEST_SUITE_P(Errors, CompilerNoteFaults, ::testing::Values(-ENOSPC, 
 
 TEST_F(CompilerNotesOnDisk, AnUnreadableFileIsNoNotes) {
     FaultFileSystem disk(testing::fail_every(Call::read, -EIO));
-    EXPECT_TRUE(read_compiler_notes(disk, folder.path()).empty());
-    EXPECT_TRUE(CompilerIdentity(disk, {folder.path()}, std::nullopt).noted().empty());
+    EXPECT_TRUE(read_compiler_notes({disk, folder.path()}).empty());
+    EXPECT_TRUE(CompilerIdentity({{disk, folder.path()}}, std::nullopt).noted().empty());
     disk.set_fault({});
-    EXPECT_EQ(CompilerIdentity(disk, {folder.path()}, std::nullopt).noted(), (std::vector{CompilerVersion{13, 0, 88}}));
+    EXPECT_EQ(CompilerIdentity({{disk, folder.path()}}, std::nullopt).noted(),
+              (std::vector{CompilerVersion{13, 0, 88}}));
 }
 
 TEST(CompilerNotes, AreReadThroughTheFilesOfTheCache) {

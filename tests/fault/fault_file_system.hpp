@@ -59,9 +59,9 @@ class FaultFileSystem final : public util::FileSystem {
     /// No write takes more bytes than this.
     std::size_t longest_write = SIZE_MAX;
 
-    int open(const std::filesystem::path& path, int flags, ::mode_t mode) override {
+    int open(const util::At& at, int flags, ::mode_t mode) override {
         if (const int error = ask(Call::open, (flags & (O_CREAT | O_WRONLY | O_RDWR)) != 0)) return error;
-        return real_.open(path, flags, mode);
+        return real_.open(at, flags, mode);
     }
     ::ssize_t read(int descriptor, char* bytes, std::size_t count) override {
         if (const int error = ask(Call::read)) return error;
@@ -87,33 +87,33 @@ class FaultFileSystem final : public util::FileSystem {
         if (answer == 0) result.modified += ahead.count();
         return answer;
     }
-    int status(const std::filesystem::path& path, util::FileStatus& result) override {
+    int status(const util::At& at, util::FileStatus& result) override {
         if (const int error = ask(Call::status)) return error;
-        const int answer = real_.status(path, result);
+        const int answer = real_.status(at, result);
         if (answer == 0) result.modified += ahead.count();
         return answer;
     }
-    int rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
+    int rename(const util::At& from, const util::At& to) override {
         if (const int error = ask(Call::rename, true)) return error;
         return real_.rename(from, to);
     }
-    int remove(const std::filesystem::path& file) override {
+    int remove(const util::At& file) override {
         if (const int error = ask(Call::remove, true)) return error;
         return real_.remove(file);
     }
-    int make_folder(const std::filesystem::path& path, ::mode_t mode) override {
+    int make_folder(const util::At& at, ::mode_t mode) override {
         if (const int error = ask(Call::make_folder, true)) return error;
-        return real_.make_folder(path, mode);
+        return real_.make_folder(at, mode);
     }
-    int touch(const std::filesystem::path& file) override {
+    int touch(const util::At& file) override {
         if (const int error = ask(Call::touch, true)) return error;
         return real_.touch(file);
     }
-    int set_permissions(const std::filesystem::path& path, ::mode_t permissions) override {
+    int set_permissions(int descriptor, ::mode_t permissions) override {
         if (const int error = ask(Call::set_permissions, true)) return error;
-        return real_.set_permissions(path, permissions);
+        return real_.set_permissions(descriptor, permissions);
     }
-    int list(const std::filesystem::path& folder, std::vector<std::string>& names) override {
+    int list(const util::At& folder, std::vector<std::string>& names) override {
         if (const int error = ask(Call::list)) return error;
         return real_.list(folder, names);
     }

@@ -45,6 +45,30 @@ TEST_F(LoadFaults, OneFailureIsAHitOrAMissAndTheEntryStays) {
     }
 }
 
+TEST_F(LoadFaults, OneFailureOfAHitThatWasOneBeforeIsAHitOrAMissToo) {
+    const std::filesystem::path file = entry_file(root(), sample_key(0));
+    for (const int error : {-EIO, -EACCES, -ESTALE, -ENOENT, -EMFILE, -ENOMEM}) {
+        int misses = 0;
+        bool reached = true;
+        for (int n = 0; reached; ++n) {
+            testing::RecordingLog lines;
+            FaultFileSystem disk;
+            Cache cache(on(disk), lines.logger);
+            testing::expect_same(cache.load(sample_key(0)), sample_entry(1));
+            testing::set_age(file, std::chrono::hours(2));
+            disk.set_fault(testing::fail_call(n, error));
+            const auto entry = cache.load(sample_key(0));
+            reached = disk.calls() > n;
+            if (entry) testing::expect_same(entry, sample_entry(1));
+            misses += entry ? 0 : 1;
+            EXPECT_EQ(lines.warnings().size(), 0u);
+            disk.set_fault({});
+            testing::expect_same(cache.load(sample_key(0)), sample_entry(1));
+        }
+        EXPECT_EQ(misses, 0) << "what fails in the folder that stays open is tried anew from the root";
+    }
+}
+
 TEST_F(LoadFaults, NothingIsReadOfAFileThatOthersMayWriteTo) {
     const std::filesystem::path file = entry_file(root(), sample_key(0));
     std::filesystem::permissions(file, std::filesystem::perms::others_write, std::filesystem::perm_options::add);

@@ -220,13 +220,13 @@ TEST_F(Processes, AChildThatLeavesTheWorkGivesTheLockOfItsParentToNobody) {
     Cache cache(patient(seconds(30)), log.logger);
     cache.with_lock(sample_key(1), [&] {
         std::optional<util::ByteLock> lock;
-        lock.emplace(util::real_file_system(), lock_file(root()), 0, milliseconds(0));
+        lock.emplace(util::real_file_system(), util::At(lock_file(root())), 0, milliseconds(0));
         Process child([&] {
             lock.reset();
             return 0;
         });
         EXPECT_EQ(child.wait(), 0);
-        EXPECT_FALSE(util::ByteLock(util::real_file_system(), lock_file(root()), 0, milliseconds(0)).held());
+        EXPECT_FALSE(util::ByteLock(util::real_file_system(), util::At(lock_file(root())), 0, milliseconds(0)).held());
     });
 }
 

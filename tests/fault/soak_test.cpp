@@ -120,12 +120,12 @@ TEST_F(Soak, WritersAreKilledWhileOthersReadAndEvict) {
     const std::uint64_t largest = encode_for(sample_key(keys - 1), entry_of(keys - 1)).size();
     EXPECT_LE(cache.usage().bytes, limit + at_once * largest);
     // What the dead left goes within hours.
-    for (const StoredFile& leftover : scan(util::real_file_system(), root()).temporaries) {
+    for (const StoredFile& leftover : scan({util::real_file_system(), root()}).temporaries) {
         testing::set_age(leftover.file, std::chrono::hours(2));
     }
     std::filesystem::remove(upkeep_file(root()));
     EXPECT_TRUE(cache.store(sample_key(0), entry_of(0)));
-    const auto left = [&] { return scan(util::real_file_system(), root()).temporaries.size(); };
+    const auto left = [&] { return scan({util::real_file_system(), root()}).temporaries.size(); };
     for (int tries = 0; left() > 0 && tries < 100; ++tries) std::this_thread::sleep_for(milliseconds(20));
     EXPECT_EQ(left(), 0u);
 }

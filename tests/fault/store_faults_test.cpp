@@ -35,7 +35,7 @@ class StoreFaults : public testing::FaultyCacheTest {
         return entry ? entry->metadata.at("registers").get<int>() : 0;
     }
 
-    int temporaries() { return static_cast<int>(scan(util::real_file_system(), root()).temporaries.size()); }
+    int temporaries() { return static_cast<int>(scan({util::real_file_system(), root()}).temporaries.size()); }
 
     void start_over(bool with_old_entry) {
         std::filesystem::remove_all(root());
@@ -104,7 +104,7 @@ TEST_P(StoreWithDeath, LeavesTheOldEntryOrTheNewOne) {
         deaths_with_leftovers += temporaries() > 0 ? 1 : 0;
 
         // The next process neither minds the leftovers nor keeps them for ever.
-        for (const StoredFile& leftover : scan(util::real_file_system(), root()).temporaries) {
+        for (const StoredFile& leftover : scan({util::real_file_system(), root()}).temporaries) {
             testing::set_age(leftover.file, std::chrono::hours(2));
         }
         std::filesystem::remove(upkeep_file(root()));

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Checks that the cache reaches its files through util/file_system.hpp alone.
+"""Checks that the cache reaches its files through util/file_system.hpp alone, and what is in a layer through cache/folder.hpp.
 
-Only so can a test make each of its calls fail: docs/reliability.md.
+Only so can a test make each of its calls fail, and only so is every folder looked at: docs/reliability.md.
 """
 
 import pathlib
@@ -11,6 +11,16 @@ import sys
 FOLDERS = ("cache", "tuning")
 # Where the library itself lies, which is no file of the cache.
 ALLOWED = {pathlib.Path("cache/location.cpp")}
+# Paths that lead to the root of a layer or above it, and to the library; all others are names in a cache::Folder.
+PATH = re.compile(r"\bAt\(([^,()]*(?:\([^()]*\))?[^,()]*)\)")
+PATHS = {
+    ("cache/cache_care.cpp", "root"),
+    ("cache/cache_state.cpp", "folder"),
+    ("cache/folder.cpp", "layer.root"),
+    ("cache/share.cpp", "at.parent_path()"),
+    ("cache/trust.cpp", "file"),
+    ("cache/trust.cpp", "at.parent_path()"),
+}
 COMMENT = re.compile(r"//.*$", re.MULTILINE)
 AROUND = re.compile(
     r"std::filesystem::(?:exists|is_\w+|status|symlink_status|file_size|last_write_time|space|create_\w+|remove\w*|rename|"
@@ -21,16 +31,28 @@ AROUND = re.compile(
 )
 
 
-def calls_around(src):
-    """Each call that goes past the seam, as `file:line: call`."""
-    found = []
-    for folder in FOLDERS:
+def lines_of(src, folders, allowed=frozenset()):
+    for folder in folders:
         for path in sorted((src / folder).rglob("*.[ch]pp")):
-            if path.relative_to(src) in ALLOWED:
+            if path.relative_to(src) in allowed:
                 continue
             for number, line in enumerate(COMMENT.sub("", path.read_text()).splitlines(), start=1):
-                found += [f"{path.relative_to(src)}:{number}: {match.group()}" for match in AROUND.finditer(line)]
-    return found
+                yield path.relative_to(src), number, line
+
+
+def calls_around(src):
+    """Each call that goes past the seam, as `file:line: call`."""
+    return [f"{path}:{number}: {match.group()}" for path, number, line in lines_of(src, FOLDERS, ALLOWED) for match in AROUND.finditer(line)]
+
+
+def paths_in(src):
+    """Each path that is used where a name in a folder was to be, likewise."""
+    return [
+        f"{path}:{number}: {match.group()}"
+        for path, number, line in lines_of(src, (*FOLDERS, "jit"))
+        for match in PATH.finditer(line)
+        if (str(path), match.group(1)) not in PATHS
+    ]
 
 
 def main():
@@ -38,10 +60,12 @@ def main():
     if not all((src / folder).is_dir() for folder in FOLDERS):
         print(f"{src}: expected the folders {FOLDERS}: is it src?", file=sys.stderr)
         return 1
-    found = calls_around(src)
-    for line in found:
+    calls, paths = calls_around(src), paths_in(src)
+    for line in calls:
         print(f"{line}: the cache reaches files through util/file_system.hpp", file=sys.stderr)
-    return 1 if found else 0
+    for line in paths:
+        print(f"{line}: the cache reaches what is in a layer through cache/folder.hpp", file=sys.stderr)
+    return 1 if calls or paths else 0
 
 
 if __name__ == "__main__":

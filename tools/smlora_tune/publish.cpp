@@ -22,7 +22,7 @@ void require_plain_target(const std::string& what, const std::filesystem::path& 
 
 void publish(const std::string& what, const std::filesystem::path& file, const std::string& text) {
     require_plain_target(what, file);
-    if (const int error = util::publish_file(util::real_file_system(), file, text, 0666); error != 0) {
+    if (const int error = util::publish_file(util::real_file_system(), util::At(file), text, 0666); error != 0) {
         throw Error(ErrorCode::io, fmt::format("{} {}: {}", what, file.string(), util::describe_error(error)));
     }
 }

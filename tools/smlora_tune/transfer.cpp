@@ -55,14 +55,13 @@ void warn_of_left_out(const std::filesystem::path& file, const std::string& why)
 
 /// Throws Error{io} for a folder that cannot be read.
 std::vector<ArchiveMember> kernels_of(const Engine& engine) {
-    util::FileSystem& files = util::real_file_system();
     std::map<std::string, std::string> found;  // by key, so that the same cache gives the same file
     for (const cache::Layer& layer : engine.impl().cache.folders()) {
-        const cache::Contents contents = cache::scan(files, layer.root);
+        const cache::Contents contents = cache::scan(layer);
         cache::require_none(contents.unreadable);
         for (const cache::StoredFile& stored : contents.entries) {
             if (found.contains(stored.key)) continue;  // it is in an upper layer
-            const cache::Reading reading = cache::read_entry(files, layer, stored.key);
+            const cache::Reading reading = cache::read_entry(layer, stored.key);
             if (reading.entry) found[stored.key] = cache::encode_for(stored.key, *reading.entry);
             // Without a reason it was evicted since it was listed.
             if (!reading.why.empty()) warn_of_left_out(stored.file, reading.why);
@@ -258,20 +257,20 @@ Checked check(const ArchiveMember& member, const std::string& file) {
     return checked;
 }
 
-bool is_gone(util::FileSystem& files, const std::filesystem::path& file) {
+bool is_gone(const cache::Layer& layer, const std::filesystem::path& file) {
     util::FileStatus status;
-    return util::is_missing(files.status(file, status));
+    return util::is_missing(cache::look_at(layer, file, status));
 }
 
 /// Throws Error{io} when there is something to store and the cache takes nothing.
 Imported store(const std::vector<Checked>& all, const Engine& engine) {
     cache::Cache& cache = engine.impl().cache;
     tuning::RecordStore records(cache, engine.impl().log);
-    std::filesystem::path folder;
+    const cache::Layer* layer = nullptr;
     const auto before_storing = [&] {
-        if (!folder.empty()) return;
+        if (layer != nullptr) return;
         cache.require_writable();
-        folder = cache.layers().front().root;
+        layer = &cache.folders().front();
     };
     Imported done;
     std::vector<std::filesystem::path> kernels;
@@ -284,7 +283,7 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
             }
             before_storing();
             if (cache.store(one.key, *one.kernel)) {
-                kernels.push_back(cache::entry_file(folder, one.key));
+                kernels.push_back(cache::entry_file(layer->root, one.key));
             } else {
                 ++done.failed;
             }
@@ -300,7 +299,8 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
                     }
                     before_storing();
                     if (records.save(record.name, tuning)) {
-                        ++tunings[cache::record_file(folder, cache::record_folder(record.name.gpu), record.name.key())];
+                        ++tunings[cache::record_file(layer->root, cache::record_folder(record.name.gpu),
+                                                     record.name.key())];
                     } else {
                         ++done.failed;
                     }
@@ -311,11 +311,11 @@ Imported store(const std::vector<Checked>& all, const Engine& engine) {
     cache.finish_eviction();
     for (const std::filesystem::path& file : kernels) {
         ++done.kernels;
-        if (is_gone(cache.files(), file)) ++done.evicted_kernels;
+        if (is_gone(*layer, file)) ++done.evicted_kernels;
     }
     for (const auto& [file, count] : tunings) {
         done.tunings += count;
-        if (is_gone(cache.files(), file)) done.evicted_tunings += count;
+        if (is_gone(*layer, file)) done.evicted_tunings += count;
     }
     return done;
 }

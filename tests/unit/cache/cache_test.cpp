@@ -406,9 +406,11 @@ TEST_F(CacheDamage, AFileThatWasReplacedMeanwhileIsNotRemoved) {
     testing::write_file(entry_file(root(), sample_key(1)), "damaged");
     std::filesystem::permissions(root(), std::filesystem::perms::owner_all);
 
-    // Another process publishes between the reading (whose last call closes the file) and the removal.
+    // Another process publishes between the reading, after which the file is closed, and the removal.
+    bool read = false;
     disk.set_fault([&](const testing::CallRecord& record) {
-        if (record.call == testing::Call::close) {
+        read = read || record.call == testing::Call::read;
+        if (read && record.call == testing::Call::close) {
             EXPECT_TRUE(writer.store(sample_key(1), sample_entry(1)));
         }
         return 0;

@@ -4,6 +4,7 @@
 #include "cache/cache.hpp"
 #include "cache/layer.hpp"
 #include "support/environment.hpp"
+#include "util/files.hpp"
 #include "util/hash.hpp"
 #include "util/log.hpp"
 
@@ -92,7 +93,7 @@ inline std::string contents_of(const std::filesystem::path& file) {
 }
 
 inline void write_file(const std::filesystem::path& file, const std::string& bytes) {
-    std::filesystem::create_directories(file.parent_path());
+    static_cast<void>(util::make_folders(util::real_file_system(), file.parent_path()));  // private, whatever the umask
     std::ofstream stream(file, std::ios::binary | std::ios::trunc);
     stream << bytes;
     stream.close();

@@ -115,7 +115,7 @@ TEST_F(Prune, TheCountOfBytesFollowsWhateverIsRemoved) {
     for (int number = 0; number < 3; ++number) ASSERT_TRUE(cache.store_record("GPU", sample_key(number), "{}"));
     const auto expect_counted = [&](const char* what) {
         const CacheUsage usage = cache.usage();
-        EXPECT_EQ(read_count(util::real_file_system(), root()), usage.bytes + usage.record_bytes) << what;
+        EXPECT_EQ(read_count({util::real_file_system(), root()}), usage.bytes + usage.record_bytes) << what;
     };
     expect_counted("stored");
     EXPECT_EQ(cache.prune({"", hours(25), std::nullopt, true}).removed, 1u);
@@ -137,7 +137,7 @@ TEST_F(Prune, TheCountOfBytesFollowsWhateverIsRemoved) {
     expect_counted("clear records");
     EXPECT_EQ(cache.clear(), 1u);
     expect_counted("clear");
-    EXPECT_EQ(read_count(util::real_file_system(), root()), 0u);
+    EXPECT_EQ(read_count({util::real_file_system(), root()}), 0u);
 }
 
 }  // namespace

@@ -81,8 +81,7 @@ TEST_F(Trust, FoldersOfSomebodyElseAreRefused) {
     EXPECT_EQ(refusal(0), std::nullopt);
     const auto strangers = refusal(::geteuid() + 1);
     ASSERT_TRUE(strangers.has_value());
-    EXPECT_NE(strangers->find("/shared/kernels: belongs to user " + std::to_string(::geteuid() + 1)),
-              std::string::npos);
+    EXPECT_NE(strangers->find("belongs to user " + std::to_string(::geteuid() + 1)), std::string::npos);
     EXPECT_NE(strangers->find("name another folder"), std::string::npos);
     EXPECT_EQ(strangers->find("chown"), std::string::npos) << "it would make a stranger's kernels one's own";
 }

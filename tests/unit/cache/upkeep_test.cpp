@@ -213,7 +213,8 @@ TEST_F(Upkeep, OfALargeLayerOnASlowServerHoldsNoStoreUp) {
     EXPECT_LT(longest, std::chrono::milliseconds(200)) << "in one piece it takes more than a second";
     // It is done in the end.
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (read_count(util::real_file_system(), root()) > *slow.limit_bytes && std::chrono::steady_clock::now() < end) {
+    while (read_count({util::real_file_system(), root()}) > *slow.limit_bytes &&
+           std::chrono::steady_clock::now() < end) {
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
     EXPECT_LE(Cache(options(), log.logger).usage().bytes, *slow.limit_bytes);
@@ -299,7 +300,7 @@ TEST_F(Upkeep, IsLeftToWhoeverIsAtIt) {
     Cache cache(limited_to(4 * entry_size()), log.logger);
     for (int number = 0; number < 4; ++number) store_aged(cache, number, hours(10 - number));
     std::optional<util::ByteLock> holder;
-    holder.emplace(util::real_file_system(), lock_file(root()), upkeep_offset, std::chrono::seconds(0));
+    holder.emplace(util::real_file_system(), util::At(lock_file(root())), upkeep_offset, std::chrono::seconds(0));
     ASSERT_TRUE(holder->held());
     ASSERT_TRUE(cache.store(sample_key(4), sample_entry(4, 1000)));
     EXPECT_EQ(cache.usage().entries, 5u);
@@ -308,7 +309,7 @@ TEST_F(Upkeep, IsLeftToWhoeverIsAtIt) {
     EXPECT_EQ(cache.usage().entries, 3u) << "three are what nine tenths of four hold";
 
     // One that was stopped does not stop it for ever.
-    holder.emplace(util::real_file_system(), lock_file(root()), upkeep_offset, std::chrono::seconds(0));
+    holder.emplace(util::real_file_system(), util::At(lock_file(root())), upkeep_offset, std::chrono::seconds(0));
     for (const int number : {6, 7}) ASSERT_TRUE(cache.store(sample_key(number), sample_entry(6, 1000)));
     EXPECT_EQ(cache.usage().entries, 5u);
     testing::set_age(upkeep_file(root()), hours(3));
@@ -323,7 +324,7 @@ TEST_F(Upkeep, ACountThatIsWrongIsPutRight) {
         testing::write_file(lock_file(root()), wrong);
         ASSERT_TRUE(cache.store(sample_key(5), sample_entry(5, 1000)));
         EXPECT_EQ(cache.usage().entries, 6u) << wrong;
-        EXPECT_EQ(read_count(util::real_file_system(), root()), 6 * entry_size()) << wrong;
+        EXPECT_EQ(read_count({util::real_file_system(), root()}), 6 * entry_size()) << wrong;
     }
     // One that is too low is found within the hour.
     testing::write_file(lock_file(root()), "00000000000000000001");

@@ -53,12 +53,12 @@ TEST_F(CompilerChoice, WithoutNvrtcAndNotesTheEntriesThemselvesTellTheCompiler) 
 
 TEST_F(CompilerChoice, WithoutNvrtcNewerCompilersGoFirstAndOlderOnesServeToo) {
     fill();
-    ASSERT_TRUE(add_compiler_note(util::real_file_system(), folder.path() / "root", "build-id:ff", {99, 0, 1}));
+    ASSERT_TRUE(add_compiler_note({util::real_file_system(), folder.path() / "root"}, "build-id:ff", {99, 0, 1}));
     const auto cache = open_cache();
     LibraryCounters counters;
     KernelStore store(*cache, log, counters, no_nvrtc());
     EXPECT_TRUE(store.obtain(sample_spec(), hopper)->found);
-    CompilerIdentity identity(util::real_file_system(), {folder.path() / "root"}, std::nullopt, no_nvrtc());
+    CompilerIdentity identity({{util::real_file_system(), folder.path() / "root"}}, std::nullopt, no_nvrtc());
     EXPECT_EQ(identity.noted(), (std::vector{CompilerVersion{99, 0, 1}, Nvrtc::instance().version()}));
 }
 
@@ -79,13 +79,14 @@ TEST_F(CompilerChoice, WithoutNvrtcAMissingKernelSaysBoth) {
 
 TEST_F(CompilerChoice, ANoteIsBelievedWithoutOpeningTheLibrary) {
     const auto library = folder.write("libnvrtc.so.13", "no ELF file");
-    ASSERT_TRUE(add_compiler_note(util::real_file_system(), folder.path(), *library_identity(library), {99, 1, 2}));
+    const cache::Layer layer{util::real_file_system(), folder.path()};
+    ASSERT_TRUE(add_compiler_note(layer, *library_identity(library), {99, 1, 2}));
     NvrtcAccess access = no_nvrtc();
     access.locate = [&] { return std::vector{library}; };
-    CompilerIdentity identity(util::real_file_system(), {folder.path()}, folder.path(), access);
+    CompilerIdentity identity({layer}, layer, access);
     EXPECT_EQ(identity.installed(), (CompilerVersion{99, 1, 2}));
     folder.write("libnvrtc.so.13", "another file");
-    CompilerIdentity changed(util::real_file_system(), {folder.path()}, folder.path(), access);
+    CompilerIdentity changed({layer}, layer, access);
     EXPECT_FALSE(changed.installed());
     EXPECT_EQ(changed.why_not(), "NVRTC is nowhere");
 }
@@ -94,7 +95,7 @@ TEST_F(CompilerChoice, AWrongNoteIsCorrectedAndGivesNoWrongKernel) {
     const Nvrtc& nvrtc = Nvrtc::instance();
     const std::filesystem::path root = folder.path() / "root";
     const std::string identity = *library_identity(nvrtc.file());
-    ASSERT_TRUE(add_compiler_note(util::real_file_system(), root, identity, {99, 1, 2}));
+    ASSERT_TRUE(add_compiler_note({util::real_file_system(), root}, identity, {99, 1, 2}));
     std::filesystem::permissions(root, std::filesystem::perms::owner_all);
     const auto cache = open_cache();
     LibraryCounters counters;
@@ -105,7 +106,7 @@ TEST_F(CompilerChoice, AWrongNoteIsCorrectedAndGivesNoWrongKernel) {
     EXPECT_EQ(kernel->entry.metadata["compiler"], nvrtc.version().name());
     EXPECT_EQ(kernel->key,
               cache_key(compile_request(sample_spec(), hopper, nvrtc.version(), Templates(templates.path()))));
-    EXPECT_EQ(read_compiler_notes(util::real_file_system(), root).at(identity), nvrtc.version());
+    EXPECT_EQ(read_compiler_notes({util::real_file_system(), root}).at(identity), nvrtc.version());
     EXPECT_TRUE(store.obtain(sample_spec(), hopper)->found);
 }
 

@@ -97,12 +97,12 @@ TEST(CompilerMemo, NotesAreAddedToALayerAndReplaced) {
     util::FileSystem& files = util::real_file_system();
     const TemporaryFolder folder;
     const auto root = folder.path() / "root";
-    EXPECT_TRUE(read_compiler_notes(files, root).empty());
-    EXPECT_TRUE(add_compiler_note(files, root, "a", {13, 0, 88}));
-    EXPECT_TRUE(add_compiler_note(files, root, "b", {12, 0, 1}));
-    EXPECT_TRUE(add_compiler_note(files, root, "a", {13, 1, 2}));
-    EXPECT_EQ(read_compiler_notes(files, root), (CompilerNotes{{"a", {13, 1, 2}}, {"b", {12, 0, 1}}}));
-    EXPECT_FALSE(add_compiler_note(files, "/proc/smlora", "a", {13, 0, 88}));
+    EXPECT_TRUE(read_compiler_notes({files, root}).empty());
+    EXPECT_TRUE(add_compiler_note({files, root}, "a", {13, 0, 88}));
+    EXPECT_TRUE(add_compiler_note({files, root}, "b", {12, 0, 1}));
+    EXPECT_TRUE(add_compiler_note({files, root}, "a", {13, 1, 2}));
+    EXPECT_EQ(read_compiler_notes({files, root}), (CompilerNotes{{"a", {13, 1, 2}}, {"b", {12, 0, 1}}}));
+    EXPECT_FALSE(add_compiler_note({files, "/proc/smlora"}, "a", {13, 0, 88}));
 }
 
 TEST(NvrtcLocation, AFolderGoesBeforeALaterReleaseElsewhere) {

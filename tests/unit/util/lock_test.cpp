@@ -1,5 +1,6 @@
 #include "util/lock.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
@@ -34,36 +35,36 @@ class Lock : public ::testing::Test {
 
 TEST_F(Lock, ExcludesOthersOfTheSameProcessUntilItsEnd) {
     {
-        const ByteLock first(real, file, 5, no_patience);
+        const ByteLock first(real, At(file), 5, no_patience);
         EXPECT_TRUE(first.held());
-        const ByteLock second(real, file, 5, no_patience);
+        const ByteLock second(real, At(file), 5, no_patience);
         EXPECT_FALSE(second.held());
         EXPECT_EQ(second.error(), -EAGAIN);
     }
-    EXPECT_TRUE(ByteLock(real, file, 5, no_patience).held());
+    EXPECT_TRUE(ByteLock(real, At(file), 5, no_patience).held());
 }
 
 TEST_F(Lock, EndOfOneThatIsNotHeldFreesNothing) {
-    const ByteLock first(real, file, 5, no_patience);
-    { const ByteLock second(real, file, 5, no_patience); }
-    EXPECT_FALSE(ByteLock(real, file, 5, no_patience).held());
+    const ByteLock first(real, At(file), 5, no_patience);
+    { const ByteLock second(real, At(file), 5, no_patience); }
+    EXPECT_FALSE(ByteLock(real, At(file), 5, no_patience).held());
 }
 
 TEST_F(Lock, OffsetsAreIndependentUpToTheLargestOne) {
     const std::int64_t largest = (std::int64_t{1} << 60) - 1;
-    const ByteLock zero(real, file, 0, no_patience), one(real, file, 1, no_patience),
-        last(real, file, largest, no_patience);
+    const ByteLock zero(real, At(file), 0, no_patience), one(real, At(file), 1, no_patience),
+        last(real, At(file), largest, no_patience);
     EXPECT_TRUE(zero.held());
     EXPECT_TRUE(one.held());
     EXPECT_TRUE(last.held());
-    EXPECT_FALSE(ByteLock(real, file, largest, no_patience).held());
+    EXPECT_FALSE(ByteLock(real, At(file), largest, no_patience).held());
     EXPECT_EQ(std::filesystem::file_size(file), 0u) << "bytes need not exist to be locked";
 }
 
 TEST_F(Lock, WaitsAtMostItsPatience) {
-    const ByteLock first(real, file, 0, no_patience);
+    const ByteLock first(real, At(file), 0, no_patience);
     const auto start = steady_clock::now();
-    EXPECT_FALSE(ByteLock(real, file, 0, milliseconds(80)).held());
+    EXPECT_FALSE(ByteLock(real, At(file), 0, milliseconds(80)).held());
     const auto waited = steady_clock::now() - start;
     EXPECT_GE(waited, milliseconds(80));
     EXPECT_LT(waited, milliseconds(20'000));
@@ -71,10 +72,10 @@ TEST_F(Lock, WaitsAtMostItsPatience) {
 
 TEST_F(Lock, ComesToTheWaiterWhenItIsFree) {
     std::optional<ByteLock> first;
-    first.emplace(real, file, 0, no_patience);
+    first.emplace(real, At(file), 0, no_patience);
     std::atomic<bool> freed{false};
     std::thread waiter([&] {
-        const ByteLock second(real, file, 0, much_patience);
+        const ByteLock second(real, At(file), 0, much_patience);
         EXPECT_TRUE(second.held());
         EXPECT_TRUE(freed);
     });
@@ -92,7 +93,7 @@ TEST_F(Lock, OneThreadIsInsideAtATime) {
     for (int t = 0; t < 4; ++t) {
         threads.emplace_back([&] {
             for (int i = 0; i < 10; ++i) {
-                const ByteLock lock(real, file, 0, much_patience);
+                const ByteLock lock(real, At(file), 0, much_patience);
                 ASSERT_TRUE(lock.held());
                 {
                     const std::lock_guard count(mutex);
@@ -110,11 +111,12 @@ TEST_F(Lock, OneThreadIsInsideAtATime) {
 }
 
 TEST_F(Lock, ThatCannotBeHadSaysWhy) {
-    const ByteLock nowhere(real, folder / "missing" / "lock", 0, much_patience);
+    const ByteLock nowhere(real, At(folder / "missing" / "lock"), 0, much_patience);
     EXPECT_FALSE(nowhere.held());
     EXPECT_EQ(nowhere.error(), -ENOENT);
     std::filesystem::create_symlink("/nowhere", folder / "link");
-    EXPECT_EQ(ByteLock(real, folder / "link", 0, much_patience).error(), -ELOOP);
+    const OpenFile open(real, At(folder), O_RDONLY);
+    EXPECT_EQ(ByteLock(real, At(open.descriptor(), "link"), 0, much_patience).error(), -ELOOP);
 }
 
 }  // namespace
