@@ -8,10 +8,17 @@ from smlora._linear import moe_lora_linear
 from smlora._mlp import moe_lora_mlp
 from smlora._prewarm import mlp_problems, prewarm
 from smlora._routing import route
+from smlora.transformers._parallel import are_ones, part_of
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import PARAMETERS, PLAIN, bias_of, is_held, is_quantized, quantized_weight, weight_of
 
 NAME = "smlora"
+
+
+def is_ours(config):
+    """Whether a model of this config has its experts computed by smlora."""
+    return getattr(config.get_text_config(), "_experts_implementation", None) == NAME
+
 
 _BY_THE_MODEL = object()
 """An activation that is the module's _apply_gate, between two operations."""
@@ -118,7 +125,7 @@ def compile_the_step(module, x, gates, top_k, adapters):
         _weight(module, "gate_up_proj"), _weight(module, "down_proj"), top_k, dtype,
         ranks=[0 if adapter is None else adapter.lora_A.shape[1] for adapter in adapted],
         adapter_dtype=types[0] if types[0] in (dtype, torch.float32) else dtype,
-        gate_dtype=gates.dtype if gates.dtype in (dtype, torch.float32) else dtype,
+        gate_dtype=None if gates is None else gates.dtype if gates.dtype in (dtype, torch.float32) else dtype,
         biases=(module.has_bias, module.has_bias),
     )
     key = (*problems, T.bit_length())
@@ -174,17 +181,20 @@ def _by_the_model(module, x, weights, biases, lora, routing, gates):
 
 def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     """What Transformers calls for experts_implementation="smlora". hidden_states [.., K], top_k_index and top_k_weights
-    [T, top_k]; an index outside the module's experts belongs to another rank."""
+    [T, top_k]; an index outside the module's experts belongs to another rank, whose part of the sum is left out."""
     activation = activation_or_none(module)
     if activation is None:
         return _eager(module, hidden_states, top_k_index, top_k_weights)
     x = hidden_states.reshape(-1, hidden_states.shape[-1])
     device_type = x.device.type
     dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
-    adapters = getattr(module, "_smlora_adapters", {})
-    adapters = {name: _adapter(active[-1], dtype) for name, active in adapters.items() if active}
-    gates = top_k_weights
-    if gates.dtype not in (x.dtype, torch.float32):
+    weights = {name: _weight(module, name) for name in PARAMETERS}
+    adapters = {
+        name: _adapter(part_of(active[-1].adapter, weights[name], module, name, active[-1].layout), dtype)
+        for name, active in getattr(module, "_smlora_adapters", {}).items() if active
+    }
+    gates = None if are_ones(top_k_weights) else top_k_weights
+    if gates is not None and gates.dtype not in (x.dtype, torch.float32):
         gates = gates.float()
     if (
         x.is_cuda
@@ -194,7 +204,7 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     ):
         compile_the_step(module, x, gates, top_k_index.shape[1], adapters)
     routing = route(top_k_index, module.num_experts)
-    weights = [_weight(module, name) for name in PARAMETERS]
+    weights = list(weights.values())
     biases = [_bias(module, name, x.dtype) for name in PARAMETERS]
     lora = [adapters.get(name) for name in PARAMETERS]
     if activation is _BY_THE_MODEL:

@@ -1,0 +1,98 @@
+"""Every row of the matrix of docs/distributed.md, with torchrun and gloo, equal to one process in loss, every gradient of the
+adapters, and what save_pretrained writes after a step."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="needs transformers")
+pytest.importorskip("peft", reason="needs peft")
+pytest.importorskip("transformers.distributed.expert_parallel", reason="needs Transformers 5.23")
+
+from models import build, loss_of, with_adapter  # noqa: E402
+from peft import PeftModel  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+RATE = 0.5
+
+# (row, model, ranks)
+QUICK = [
+    ("ddp", "qwen3_moe", 2),
+    ("fsdp2_layers", "qwen3_moe", 2),
+    ("fsdp2_experts", "qwen3_moe", 2),
+    ("fsdp2_adapters", "qwen3_moe", 2),
+    ("fsdp1", "qwen3_moe", 2),
+    ("transformers_fsdp", "qwen3_moe", 2),
+    ("ep", "qwen3_moe", 2),
+    ("ep_tp", "qwen3_moe", 2),
+    ("ep_all_reduce", "qwen3_moe", 2),
+    ("tp", "qwen3_moe", 2),
+]
+REST = [
+    ("ep", "gpt_oss", 2),
+    ("ep_checkpointed", "qwen3_moe", 2),
+    ("ep_tp_all_to_all", "qwen3_moe", 2),
+    ("ep_all_reduce", "gpt_oss", 2),
+    ("tp", "mixtral", 2),
+    ("ddp", "qwen3_moe", 4),
+    ("fsdp2_layers", "gpt_oss", 4),
+    ("fsdp2_experts", "qwen3_moe", 4),
+    ("fsdp2_adapters", "qwen3_moe", 4),
+    ("hsdp_adapters", "qwen3_moe", 4),
+    ("fsdp1", "qwen3_moe", 4),
+    ("ep_x_fsdp", "qwen3_moe", 4),
+    ("ep_of_4", "mixtral", 4),
+    ("ep_x_tp_x_fsdp", "qwen3_moe", 4),
+    ("ep_of_4_x_tp", "qwen3_moe", 4),
+    ("tp_x_fsdp", "qwen3_moe", 4),
+]
+SIZES = {"qwen3_moe": dict(num_experts=12), "gpt_oss": dict(num_local_experts=12), "mixtral": dict(num_local_experts=12)}
+
+
+@pytest.fixture(scope="session")
+def one_process(tmp_path_factory):
+    """Of a model: the folder with its checkpoint, its adapter, and the step that eager experts and PEFT make of it."""
+    made = {}
+
+    def folder_of(name):
+        if name not in made:
+            folder = made[name] = tmp_path_factory.mktemp(name)
+            build(name, "eager", **SIZES[name]).save_pretrained(folder / "model")
+            model = with_adapter(build(name, "eager", **SIZES[name]))
+            model.save_pretrained(folder / "adapter")
+            model = PeftModel.from_pretrained(build(name, "eager", **SIZES[name]), folder / "adapter", is_trainable=True).train()
+            ids = torch.randint(3, 97, (4, 19))
+            loss = loss_of(model, ids)
+            loss.backward()
+            gradients = {
+                parameter_name.replace(".default.", "."): parameter.grad
+                for parameter_name, parameter in model.named_parameters() if parameter.requires_grad
+            }
+            adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+            assert adapter.keys() == gradients.keys()
+            trained = {key: adapter[key] - RATE * gradient for key, gradient in gradients.items()}
+            torch.save(dict(ids=ids, loss=loss.detach(), gradients=gradients, trained=trained, rate=RATE), folder / "step.pt")
+        return made[name]
+
+    return folder_of
+
+
+def torchrun(script, ranks, *arguments):
+    """The output of a job, which has to succeed on every rank."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", script, *arguments]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "SMLORA_TUNING": "record-only"}
+    job = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert job.returncode == 0, job.stdout + job.stderr
+    return job.stdout
+
+
+@pytest.mark.parametrize("row, name, ranks", [pytest.param(*row, id="-".join(map(str, row))) for row in QUICK + REST])
+def test_a_row_equals_one_process(row, name, ranks, one_process, request):
+    if (row, name, ranks) in REST and not request.config.getoption("--whole"):
+        pytest.skip("part of the whole: --whole")
+    output = torchrun(pathlib.Path(__file__).with_name("job.py"), ranks, row, one_process(name))
+    assert output.count(": ok") == ranks
