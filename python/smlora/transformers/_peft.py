@@ -6,9 +6,10 @@ from typing import NamedTuple, Optional
 
 from smlora._linear import adapter_views
 from smlora._mlp import Adapter
-from smlora.transformers._experts import NAME, activation_or_none, is_ours
+from smlora.transformers._experts import NAME, activation_or_none
 from smlora.transformers._parallel import Layout, is_spread, layout_of, whole
 from smlora.transformers._patching import patch
+from smlora.transformers._peft_on_ranks import register_peft_on_ranks
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import PARAMETERS, is_quantized, quantized_weight, stand_in
 
@@ -182,25 +183,11 @@ def _inject_parameters(original):
     return inject
 
 
-def _get_tp_plan_and_mesh(original):
-    """PEFT takes the plan of a parameter for that of a linear layer, and fails. What a rank holds of experts is known here."""
-
-    @functools.wraps(original)
-    def get_tp_plan_and_mesh(model, current_key):
-        config = getattr(model, "config", None)
-        if current_key.rpartition(".")[2] in PARAMETERS and config is not None and is_ours(config):
-            return None, None
-        return original(model, current_key)
-
-    return get_tp_plan_and_mesh
-
-
 # ---- registration -----------------------------------------------------------------------------------------------------
 
 
 def register_peft():
     try:
-        from peft.tuners.lora import model as lora_model
         from peft.tuners.lora.layer import ParamWrapper
         from peft.tuners.tuners_utils import BaseTuner
     except ImportError:
@@ -214,5 +201,4 @@ def register_peft():
     patch(BaseTuner, "_check_merge_allowed", _check_merge_allowed)
     if hasattr(BaseTuner, "_inject_parameters"):
         patch(BaseTuner, "_inject_parameters", _inject_parameters)
-    if hasattr(lora_model, "get_tp_plan_and_mesh"):
-        patch(lora_model, "get_tp_plan_and_mesh", _get_tp_plan_and_mesh)
+    register_peft_on_ranks()

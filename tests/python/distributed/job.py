@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "pytorch"))
 
 import smlora.transformers  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: E402
+from torch.distributed.fsdp import FullyShardedDataParallel, StateDictType  # noqa: E402
 from torch.distributed.tensor import DTensor  # noqa: E402
 
 TOLERANCE = 1e-5
@@ -66,12 +66,12 @@ def replicas_of(model):
 
 
 def saved_adapter(model, folder):
-    inner = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+    state = None
     if isinstance(model, FullyShardedDataParallel):
-        with FullyShardedDataParallel.summon_full_params(model, writeback=False):
-            model.module.save_pretrained(folder, is_main_process=dist.get_rank() == 0)
-    else:
-        inner.save_pretrained(folder, is_main_process=dist.get_rank() == 0)
+        with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT):
+            state = model.state_dict()
+    inner = model.module if hasattr(model, "module") else model
+    inner.save_pretrained(folder, state_dict=state, is_main_process=dist.get_rank() == 0)
     dist.barrier()
     return load_file(folder / "adapter_model.safetensors")
 
@@ -123,7 +123,7 @@ def main(row, folder):
             if parameter.requires_grad and parameter.grad is not None:
                 parameter -= expected["rate"] * parameter.grad
     saved = saved_adapter(model, folder / f"saved_by_{row}_of_{dist.get_world_size()}")
-    assert saved.keys() == expected["trained"].keys()
+    assert saved.keys() == expected["trained"].keys(), f"saved {sorted(saved)}"
     for name, tensor in expected["trained"].items():
         check(f"saved {name}", saved[name], tensor)
 
