@@ -1,6 +1,8 @@
 """Every row of the matrix of docs/distributed.md, with torchrun and gloo, equal to one process in loss, every gradient of the
 adapters, and what save_pretrained writes after a step."""
 
+import functools
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -30,11 +32,15 @@ QUICK = [
     ("ep", "qwen3_moe", 2),
     ("ep_tp", "qwen3_moe", 2),
     ("ep_all_reduce", "qwen3_moe", 2),
+    ("ep", "qwen3_moe_idle", 2),
     ("tp", "qwen3_moe", 2),
+    ("deep_ep", "qwen3_moe", 2),
 ]
 REST = [
     ("ep", "gpt_oss", 2),
     ("ep_checkpointed", "qwen3_moe", 2),
+    ("ep_of_all_parameters", "qwen3_moe", 2),
+    ("zero3", "qwen3_moe", 2),
     ("ep_tp_all_to_all", "qwen3_moe", 2),
     ("ep_all_reduce", "gpt_oss", 2),
     ("tp", "mixtral", 2),
@@ -44,6 +50,9 @@ REST = [
     ("fsdp2_adapters", "qwen3_moe", 4),
     ("hsdp_adapters", "qwen3_moe", 4),
     ("fsdp1", "qwen3_moe", 4),
+    ("zero3", "qwen3_moe", 4),
+    ("deep_ep", "qwen3_moe", 4),
+    ("ep_of_4", "qwen3_moe_idle", 4),
     ("ep_x_fsdp", "qwen3_moe", 4),
     ("ep_of_4", "mixtral", 4),
     ("ep_x_tp_x_fsdp", "qwen3_moe", 4),
@@ -53,30 +62,40 @@ REST = [
 SIZES = {"qwen3_moe": dict(num_experts=12), "gpt_oss": dict(num_local_experts=12), "mixtral": dict(num_local_experts=12)}
 
 
+def _model(name):
+    """`name`: of models.CONFIGS, or qwen3_moe_idle, in whose first layer every token chooses the same two experts."""
+    base = name.removesuffix("_idle")
+    model = build(base, "eager", **SIZES[base])
+    if name != base:
+        with torch.no_grad():
+            model.model.layers[0].mlp.gate.weight.zero_()
+    return model
+
+
 @pytest.fixture(scope="session")
 def one_process(tmp_path_factory):
-    """Of a model: the folder with its checkpoint, its adapter, and the step that eager experts and PEFT make of it."""
-    made = {}
+    """one_process(name, adapted): the folder with a checkpoint, an adapter, and the step that eager experts and PEFT make of them;
+    without `adapted`, a step of all parameters."""
 
-    def folder_of(name):
-        if name not in made:
-            folder = made[name] = tmp_path_factory.mktemp(name)
-            build(name, "eager", **SIZES[name]).save_pretrained(folder / "model")
-            model = with_adapter(build(name, "eager", **SIZES[name]))
-            model.save_pretrained(folder / "adapter")
-            model = PeftModel.from_pretrained(build(name, "eager", **SIZES[name]), folder / "adapter", is_trainable=True).train()
-            ids = torch.randint(3, 97, (4, 19))
-            loss = loss_of(model, ids)
-            loss.backward()
-            gradients = {
-                parameter_name.replace(".default.", "."): parameter.grad
-                for parameter_name, parameter in model.named_parameters() if parameter.requires_grad
-            }
+    @functools.cache
+    def folder_of(name, adapted):
+        folder = tmp_path_factory.mktemp(name)
+        model = _model(name).train()
+        model.save_pretrained(folder / "model")
+        if adapted:
+            with_adapter(model).save_pretrained(folder / "adapter")
+            model = PeftModel.from_pretrained(_model(name), folder / "adapter", is_trainable=True).train()
+        ids = torch.randint(3, 97, (4, 19))
+        loss = loss_of(model, ids)
+        loss.backward()
+        gradients = {key.replace(".default.", "."): p.grad for key, p in model.named_parameters() if p.requires_grad}
+        step = dict(ids=ids, loss=loss.detach(), gradients=gradients, idle=name.endswith("_idle"), rate=RATE)
+        if adapted:
             adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
             assert adapter.keys() == gradients.keys()
-            trained = {key: adapter[key] - RATE * gradient for key, gradient in gradients.items()}
-            torch.save(dict(ids=ids, loss=loss.detach(), gradients=gradients, trained=trained, rate=RATE), folder / "step.pt")
-        return made[name]
+            step["trained"] = {key: adapter[key] - RATE * gradient for key, gradient in gradients.items()}
+        torch.save(step, folder / "step.pt")
+        return folder
 
     return folder_of
 
@@ -94,5 +113,7 @@ def torchrun(script, ranks, *arguments):
 def test_a_row_equals_one_process(row, name, ranks, one_process, request):
     if (row, name, ranks) in REST and not request.config.getoption("--whole"):
         pytest.skip("part of the whole: --whole")
-    output = torchrun(pathlib.Path(__file__).with_name("job.py"), ranks, row, one_process(name))
+    if row == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("needs deepspeed")
+    output = torchrun(pathlib.Path(__file__).with_name("job.py"), ranks, row, one_process(name, row != "ep_of_all_parameters"))
     assert output.count(": ok") == ranks
