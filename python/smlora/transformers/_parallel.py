@@ -142,6 +142,12 @@ def part_of(adapter, weight, module, parameter, layout):
             A = _cut(A, 2, axis)
         else:
             B = _cut(B, 1, axis)
+    if (experts, inputs, outputs) != (A.shape[0], A.shape[2], B.shape[1]):
+        raise ValueError(
+            f"{parameter}: expected experts of {A.shape[2]} inputs and {B.shape[1]} outputs, as the adapter has, got {inputs} and "
+            f'{outputs}: a part of each expert, of which nothing says which it is. smlora knows the parts of DTensors on a mesh with '
+            'a dimension "tp"; whole experts on each rank, with DistributedConfig(fsdp_size=N, ep_size=N), need none'
+        )
     return adapter._replace(lora_A=A, lora_B=B)
 
 
@@ -151,6 +157,11 @@ def part_of(adapter, weight, module, parameter, layout):
 def _install_forward(original):
     @functools.wraps(original)
     def install_forward(self, module, *arguments, **named):
+        if named.get("ep_implementation") == "deepgemm_megamoe" and module.config._experts_implementation == "smlora":
+            raise ValueError(
+                'ep_implementation: expected "auto", "all_to_all" or "all_reduce" with experts_implementation="smlora", got '
+                '"deepgemm_megamoe", which has experts of its own'
+            )
         _meshes_of_tokens[module] = named.get("tp_mesh")
         return original(self, module, *arguments, **named)
 

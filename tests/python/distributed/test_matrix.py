@@ -106,3 +106,8 @@ def test_a_row_equals_one_process(row, name, ranks, one_process, request):
         pytest.skip("needs deepspeed")
     output = torchrun(pathlib.Path(__file__).with_name("job.py"), ranks, row, one_process(name, row != "ep_of_all_parameters"))
     assert output.count(": ok") == ranks
+
+
+def test_what_cannot_be_done_is_refused(one_process):
+    output = torchrun(pathlib.Path(__file__).with_name("refusals.py"), 2, one_process("qwen3_moe", True))
+    assert output.count(": ok") == 2
