@@ -34,9 +34,14 @@ def is_spread(tensor):
     return isinstance(tensor, DTensor)
 
 
-def whole(tensor):
+def whole(name, tensor):
     """All of a factor of an adapter, also where FSDP shards it as a unit of its own, whose forward nobody calls: then its
-    gradient is made here as FSDP makes it, the mean over the ranks."""
+    gradient is made here as FSDP makes it, the mean over the ranks. name: for messages."""
+    if tensor.dim() != 2:
+        raise ValueError(
+            f"{name}: expected a matrix, got {list(tensor.shape)}: FSDP1 shards it as a unit of its own, which nobody gathers; wrap "
+            "decoder layers, by transformer_auto_wrap_policy, or use FSDP2 (fsdp_version: 2 of accelerate)"
+        )
     if not is_spread(tensor):
         return tensor
     mesh = tensor.device_mesh

@@ -13,9 +13,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "pytorch"))
 import pytest  # noqa: E402
 import smlora.transformers  # noqa: E402
 import torch  # noqa: E402
-from rows import load  # noqa: E402
 from models import with_adapter  # noqa: E402
+from rows import load  # noqa: E402
 from peft import LoraConfig, PeftModel  # noqa: E402
+from peft.utils.other import fsdp_auto_wrap_policy  # noqa: E402
+from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: E402
 from transformers.distributed import DistributedConfig  # noqa: E402
 
 IDS = torch.arange(3, 13)[None]
@@ -37,6 +39,12 @@ def main(folder):
     with pytest.raises(ValueError, match='ep_implementation: expected "auto", .* got "deepgemm_megamoe"'):
         sizes = dict(tp_size=2, ep_size=2, ep_implementation="deepgemm_megamoe")
         load(folder, distributed_config=DistributedConfig(**sizes))
+
+    model = PeftModel.from_pretrained(load(folder), folder / "adapter", is_trainable=True)
+    model = FullyShardedDataParallel(model, auto_wrap_policy=fsdp_auto_wrap_policy(model), use_orig_params=True,
+                                     device_id=torch.device("cpu"))
+    with pytest.raises(ValueError, match="lora_[AB]: expected a matrix, got .*: FSDP1 shards it .*wrap decoder layers"):
+        model(input_ids=IDS)
 
 
 if __name__ == "__main__":
