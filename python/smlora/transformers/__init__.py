@@ -13,8 +13,9 @@ from smlora.transformers._conversion import checked, dequantize_experts, quantiz
 from smlora.transformers._experts import NAME, experts_forward
 from smlora.transformers._parallel import register_parallel
 from smlora.transformers._peft import register_peft
+from smlora.transformers._status import status
 
-__all__ = ["dequantize_experts", "quantize_experts", "register"]
+__all__ = ["dequantize_experts", "quantize_experts", "register", "status"]
 
 
 def register(quantize_experts=None, *, block=None, double=False):

@@ -15,6 +15,7 @@ from smlora.transformers._weights import (
     PARAMETERS,
     PLAIN,
     forget,
+    is_gated,
     is_marked_as_decoded,
     mark_as_decoded,
     parametrizations_of,
@@ -43,10 +44,14 @@ _OF_EXPERTS = ("compressed-tensors", "fp8", "mxfp8")
 """Methods of checkpoints whose experts Transformers would not read if they were plain."""
 
 
+def _reason_to_stay_plain(module):
+    return reason_against(module) if is_gated(module) else f"{type(module).__name__} has no gate projection"
+
+
 def is_plain(module, name):
     """Whether it is a weight of experts that can be quantised: smlora alone computes these afterwards."""
     weight = module._parameters.get(name) if name in PARAMETERS and hasattr(module, "is_transposed") else None
-    return weight is not None and weight.dim() == 3 and weight.dtype in PLAIN and reason_against(module) is None
+    return weight is not None and weight.dim() == 3 and weight.dtype in PLAIN and _reason_to_stay_plain(module) is None
 
 
 def plain_experts(model):
@@ -60,8 +65,8 @@ def plain_experts(model):
 def warn_of_others(model):
     """Of experts that stay plain although they were to be quantised."""
     for module in model.modules():
-        if hasattr(module, "is_transposed") and reason_against(module) is not None:
-            warn_once(f"{reason_against(module)}; its experts are not quantised")
+        if hasattr(module, "is_transposed") and _reason_to_stay_plain(module) is not None:
+            warn_once(f"{_reason_to_stay_plain(module)}; its experts are not quantised")
 
 
 def hold(module, name, weight):

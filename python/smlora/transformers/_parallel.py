@@ -1,7 +1,7 @@
 """Models that are spread over the ranks of a job: the part of PEFT's adapters that meets the weights which this rank holds.
 
-An adapter is a parameter of the whole model on every rank, or sharded by FSDP. Its gradient on a rank is one whose mean over all
-ranks is the gradient of the mean loss, as with any other parameter: what FSDP, DDP and Transformers' Trainer make of it."""
+An adapter is a parameter of the whole model on every rank, or sharded by FSDP. The mean over all ranks of its gradients is the
+gradient of the mean loss, as with any other parameter: what FSDP, DDP and Transformers' Trainer make of them."""
 
 import functools
 import weakref
@@ -39,8 +39,8 @@ def whole(name, tensor):
     gradient is made here as FSDP makes it, the mean over the ranks. name: for messages."""
     if tensor.dim() != 2:
         raise ValueError(
-            f"{name}: expected a matrix, got {list(tensor.shape)}: FSDP1 shards it as a unit of its own, which nobody gathers; wrap "
-            "decoder layers, by transformer_auto_wrap_policy, or use FSDP2 (fsdp_version: 2 of accelerate)"
+            f"{name}: expected a matrix, got {list(tensor.shape)}: FSDP1 shards it as a unit of its own, which nobody gathers; "
+            "wrap decoder layers, by transformer_auto_wrap_policy, or use FSDP2 (fsdp_version: 2 of accelerate)"
         )
     if not is_spread(tensor):
         return tensor
@@ -116,22 +116,23 @@ def _first_expert(module, parameter, layout, held, whole):
 def _mesh_of_tokens(module):
     if module not in _meshes_of_tokens and getattr(module, "_is_expert_parallel", False):
         raise ValueError(
-            "expected smlora.transformers.register() before from_pretrained(.., distributed_config=..), got a model whose experts "
-            "were spread over ranks before it"
+            "expected smlora.transformers.register() before from_pretrained(.., distributed_config=..), got a model whose "
+            "experts were spread over ranks before it"
         )
     return _meshes_of_tokens.get(module)
 
 
 def _cut(tensor, dim, axis):
-    """This rank's part of a dimension that tensor parallelism splits, or splits in each of several parts such as gate and up."""
+    """This rank's part of a dimension that tensor parallelism splits, where gate and up are beside each other: of each."""
     mesh, placement = axis
     sizes = getattr(placement, "split_factor", 1), mesh.size(), -1
     return tensor.unflatten(dim, sizes).select(dim + 1, mesh.get_local_rank()).flatten(dim, dim + 1)
 
 
 def part_of(adapter, weight, module, parameter, layout):
-    """The part of the whole model's adapter that belongs to `weight` [E, in, out], what this rank holds of the module's parameter.
-    layout: of the parameter before its forward. Every rank makes a gradient for all of the adapter, zeros for the rest."""
+    """The part of the whole model's adapter that belongs to `weight` [E, in, out], what this rank holds of the module's
+    parameter. layout: of the parameter before its forward. Every rank makes a gradient for all of the adapter, zeros for the
+    rest."""
     A, B, scaling = adapter
     experts, inputs, outputs = weight.shape
     if (experts, inputs, outputs) == (A.shape[0], A.shape[2], B.shape[1]):
@@ -149,9 +150,9 @@ def part_of(adapter, weight, module, parameter, layout):
             B = _cut(B, 1, axis)
     if (experts, inputs, outputs) != (A.shape[0], A.shape[2], B.shape[1]):
         raise ValueError(
-            f"{parameter}: expected experts of {A.shape[2]} inputs and {B.shape[1]} outputs, as the adapter has, got {inputs} and "
-            f'{outputs}: a part of each expert, of which nothing says which it is. smlora knows the parts of DTensors on a mesh with '
-            'a dimension "tp"; whole experts on each rank, with DistributedConfig(fsdp_size=N, ep_size=N), need none'
+            f"{parameter}: expected experts of {A.shape[2]} inputs and {B.shape[1]} outputs, as the adapter has, got {inputs} "
+            f"and {outputs}: a part of each expert, of which nothing says which it is. smlora knows the parts of DTensors on a "
+            'mesh with a dimension "tp"; whole experts on each rank, with DistributedConfig(fsdp_size=N, ep_size=N), need none'
         )
     return adapter._replace(lora_A=A, lora_B=B)
 

@@ -11,7 +11,7 @@ from smlora.transformers._parallel import Layout, is_spread, layout_of, whole
 from smlora.transformers._patching import patch
 from smlora.transformers._peft_on_ranks import register_peft_on_ranks
 from smlora.transformers._warnings import warn_once
-from smlora.transformers._weights import PARAMETERS, is_quantized, quantized_weight, stand_in
+from smlora.transformers._weights import PARAMETERS, is_quantized, parameters_of, quantized_weight, stand_in
 
 
 class Active(NamedTuple):
@@ -36,10 +36,10 @@ def adapter_of(wrapper, name):
     return Adapter(A, B, wrapper.scaling[name])
 
 
-def _reason_to_materialise(wrapper, names):
+def reason_to_materialise(wrapper, names):
     if not _is_fused(wrapper.get_base_layer()):
         return f'{type(wrapper.get_base_layer()).__name__} is not computed by experts_implementation="{NAME}"'
-    if wrapper.parameter_name not in PARAMETERS:
+    if wrapper.parameter_name not in parameters_of(wrapper.get_base_layer()):
         return f"PEFT adapts {wrapper.parameter_name}, which smlora does not fuse"
     if len(names) > 1:
         return f"{len(names)} adapters are active at once on {wrapper.parameter_name}"
@@ -71,15 +71,15 @@ def _activate(original):
     @contextlib.contextmanager
     def activate(self, active_adapters):
         names = [name for name in active_adapters or [] if name in self.lora_A]
-        reason = _reason_to_materialise(self, names) if names else None
+        reason = reason_to_materialise(self, names) if names else None
         if reason is not None:
             _refuse(self, f"{reason}, and PEFT cannot add an adapter to quantised weights",
                     "keep one adapter active and experts_implementation=\"smlora\", or decode the experts with "
                     "smlora.transformers.dequantize_experts(model)")
             if _is_split(self, names[0]):
                 raise NotImplementedError(
-                    f"{self.parameter_name} is spread over ranks: {reason}, and PEFT cannot add an adapter to such a weight; keep one "
-                    'adapter active, with a rank of at most 256 and experts_implementation="smlora", or spread no experts'
+                    f"{self.parameter_name} is spread over ranks: {reason}, and PEFT cannot add an adapter to such a weight; "
+                    'keep one adapter active, with a rank of at most 256 and experts_implementation="smlora"'
                 )
             if _is_fused(self.get_base_layer()):
                 warn_once(f"{reason}; PEFT adds it to the weights in memory")
@@ -118,8 +118,8 @@ def _refuse_to_merge(wrapper):
             "decode the experts first, with smlora.transformers.dequantize_experts(model), or keep the adapter")
     if any(_is_split(wrapper, name) for name in wrapper.lora_A):
         raise NotImplementedError(
-            f"{wrapper.parameter_name} is spread over ranks, and PEFT cannot merge an adapter into such a weight; save the adapter "
-            "with save_pretrained, and merge it in a process that loads the whole model"
+            f"{wrapper.parameter_name} is spread over ranks, and PEFT cannot merge an adapter into such a weight; save the "
+            "adapter with save_pretrained, and merge it in a process that loads the whole model"
         )
 
 

@@ -5,7 +5,15 @@ import functools
 from smlora.transformers._experts import is_ours
 from smlora.transformers._parallel import is_spread
 from smlora.transformers._patching import patch
-from smlora.transformers._weights import PARAMETERS
+from smlora.transformers._weights import PARAMETERS, UNGATED_PARAMETERS
+
+
+def _is_module(model, path):
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def _get_tp_plan_and_mesh(original):
@@ -14,7 +22,7 @@ def _get_tp_plan_and_mesh(original):
     @functools.wraps(original)
     def get_tp_plan_and_mesh(model, current_key):
         config = getattr(model, "config", None)
-        if current_key.rpartition(".")[2] in PARAMETERS and config is not None and is_ours(config):
+        if config is not None and is_ours(config) and not _is_module(model, current_key):
             return None, None
         return original(model, current_key)
 
@@ -27,9 +35,10 @@ def _get_peft_model_state_dict(original):
     @functools.wraps(original)
     def get_peft_model_state_dict(model, state_dict=None, **named):
         if state_dict is None and any(is_spread(parameter) for parameter in model.parameters()):
+            experts = {*PARAMETERS, *UNGATED_PARAMETERS}
             state_dict = {
                 key: tensor for key, tensor in model.state_dict().items()
-                if not is_spread(tensor) or key.rpartition(".")[2] not in PARAMETERS or ".modules_to_save." in key
+                if not is_spread(tensor) or key.rpartition(".")[2] not in experts or ".modules_to_save." in key
             }
         found = original(model, state_dict=state_dict, **named)
         return {key: tensor.full_tensor() if is_spread(tensor) else tensor for key, tensor in found.items()}
@@ -38,7 +47,7 @@ def _get_peft_model_state_dict(original):
 
 
 def _get_tuner_state_dict_key_prefixes(original):
-    """PEFT 0.21 looks for its tensors below names of wrappers that are in no key of FSDP1's state_dict, and would save nothing."""
+    """PEFT 0.21 looks for its tensors below names that are in no key of FSDP1's state_dict, and would save nothing."""
 
     @functools.wraps(original)
     def get_prefixes(*arguments, **named):
