@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 examples/distributed.py --fsdp 2 --ep 2 --save adapter [--model Qwen/Qwen3-30B-A3B] [--steps 10]
 
-fsdp x tp is the number of ranks. ep of them hold different experts: a multiple of tp that divides the number of ranks. Without --model
-it is a small random model; without a GPU it runs on the CPU. The adapter is saved as if one process had trained it."""
+fsdp x tp is the number of ranks. ep of them hold different experts: a multiple of tp that divides the number of ranks. Without
+--model it is a small random model; without a GPU it runs on the CPU. The adapter is saved as if one process had trained it."""
 
 import argparse
 import pathlib
@@ -23,8 +23,8 @@ def small_model():
     dist.broadcast_object_list(folder)
     if dist.get_rank() == 0:
         config = Qwen3MoeConfig(
-            vocab_size=256, hidden_size=64, intermediate_size=128, moe_intermediate_size=32, num_experts=16, num_experts_per_tok=4,
-            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, norm_topk_prob=True,
+            vocab_size=256, hidden_size=64, intermediate_size=128, moe_intermediate_size=32, num_experts=16,
+            num_experts_per_tok=4, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, norm_topk_prob=True,
             pad_token_id=0, bos_token_id=0, eos_token_id=0,
         )
         Qwen3MoeForCausalLM(config).save_pretrained(folder[0])

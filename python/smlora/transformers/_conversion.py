@@ -10,6 +10,7 @@ from smlora._arguments import check_choice
 from smlora.quantized import QuantizedParameters, quantize
 from smlora.quantized._quantize import check_options
 from smlora.transformers._experts import find_out_anew, reason_against
+from smlora.transformers._parallel import is_spread
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import (
     PARAMETERS,
@@ -69,8 +70,18 @@ def warn_of_others(model):
             warn_once(f"{_reason_to_stay_plain(module)}; its experts are not quantised")
 
 
+def _check_that_it_is_whole(module, name):
+    parameter = module._parameters[name]
+    if is_spread(parameter):
+        raise NotImplementedError(
+            f"{name}: expected all {parameter.shape[0]} experts on each rank, got a parameter that is spread over ranks, which "
+            "smlora does not quantise; load the model without distributed_config, or without quantised experts"
+        )
+
+
 def hold(module, name, weight):
     """Puts a QuantizedWeight in the place of a plain parameter. Transformers shall not initialise what is there now."""
+    _check_that_it_is_whole(module, name)
     shape = module._parameters[name].shape
     if weight.shape != shape:
         raise ValueError(f"{name}: expected a weight {list(shape)}, got {weight}")
@@ -88,6 +99,7 @@ def _parts_of(module, name, encoding):
 
 def quantized(module, name, values, how):
     """The QuantizedWeight of `values`, those of the module's parameter `name`, by a Quantisation."""
+    _check_that_it_is_whole(module, name)
     return quantize(values, how.encoding, block=how.block, double=how.double, parts=_parts_of(module, name, how.encoding))
 
 

@@ -108,7 +108,8 @@ def _is_experts(module):
 
 def status(model):
     """A table of the experts of a model of Transformers, with or without PEFT's adapters: what computes each layer, and why,
-    how its weights are stored, and where its adapter is added. Returns a `Status`: print it, or read its `Layer`s. Raises ValueError if `model` is no module."""
+    how its weights are stored, and where its adapter is added. Returns a `Status`: print it, or read its `Layer`s. Raises
+    ValueError if `model` is no module."""
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"model: expected a torch.nn.Module, got {model!r:.80} of type {type(model).__name__}")
     adapters = _adapters(model)
@@ -117,7 +118,6 @@ def status(model):
         # PEFT's wrappers pass on the attributes of what they wrap.
         if type(module).__name__ == "ParamWrapper" or not _is_experts(module):
             continue
-        layers.append(Layer(
-            path.replace(".base_layer", ""), type(module).__name__, *_runs(module), _weights(module), adapters.get(module, "none")
-        ))
+        path, adapter = path.replace(".base_layer", ""), adapters.get(module, "none")
+        layers.append(Layer(path, type(module).__name__, *_runs(module), _weights(module), adapter))
     return Status(layers)

@@ -49,8 +49,8 @@ def trained(model):
 
 
 def record_calls():
-    """A list that gets (whether both projections had an adapter inside, rows) of each call of the experts. PEFT may add no adapter
-    to a weight itself."""
+    """A list that gets (whether both projections had an adapter inside, rows) of each call of the experts. PEFT may add no
+    adapter to a weight itself."""
     calls, mlp = [], _experts.moe_lora_mlp
 
     def record(x, *arguments, **named):
@@ -72,7 +72,7 @@ def replicas_of(model):
 
 
 def average(model):
-    """What Transformers' Trainer does with the gradients of parameters that came after a model was spread. Wrappers have done it."""
+    """What Transformers' Trainer does with the gradients of parameters that came after a model was spread. Wrappers did it."""
     if not isinstance(model, (DistributedDataParallel, FullyShardedDataParallel)) and not is_zero(model):
         for _, parameter in trained(model):
             if not isinstance(parameter, DTensor):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "pytorch"))
 import pytest  # noqa: E402
 import smlora.transformers  # noqa: E402
 import torch  # noqa: E402
-from models import with_adapter  # noqa: E402
+from models import TARGETS, with_adapter  # noqa: E402
 from rows import load  # noqa: E402
 from peft import LoraConfig, PeftModel  # noqa: E402
 from peft.utils.other import fsdp_auto_wrap_policy  # noqa: E402
@@ -30,10 +30,15 @@ def main(folder):
     with pytest.raises(NotImplementedError, match="down_proj is spread over ranks, and PEFT cannot merge .* save the adapter"):
         model.merge_adapter()
 
+    with pytest.raises(NotImplementedError, match="gate_up_proj: expected all 12 experts on each rank, got a parameter that is"):
+        smlora.transformers.quantize_experts(load(folder, **spread), "nf4")
+
     model = with_adapter(load(folder, **spread), "first")
-    model.add_adapter("second", LoraConfig(r=4, target_modules=[], target_parameters=model.peft_config["first"].target_parameters))
+    weights = "float32 [12, 48, 32], 6 here, float32 [12, 32, 24], 6 here"
+    assert {layer.weights for layer in smlora.transformers.status(model)} == {weights}
+    model.add_adapter("second", LoraConfig(r=4, target_modules=[], target_parameters=TARGETS))
     model.base_model.set_adapter(["first", "second"])
-    with pytest.raises(NotImplementedError, match="is spread over ranks: 2 adapters are active at once on .*keep one adapter active"):
+    with pytest.raises(NotImplementedError, match="is spread over ranks: 2 adapters are active at once on .*keep one adapter"):
         model(input_ids=IDS)
 
     with pytest.raises(ValueError, match='ep_implementation: expected "auto", .* got "deepgemm_megamoe"'):

@@ -99,8 +99,8 @@ def zero3(folder):
 
 
 def deep_ep(folder):
-    """What axolotl's DeepEP hands to the experts of a rank: the tokens that have a choice there, with local indices and -1 for choices
-    elsewhere. Here every rank sees all tokens, and picks its own."""
+    """What axolotl's DeepEP hands to the experts of a rank: the tokens that have a choice there, with local indices and -1 for
+    choices elsewhere. Here every rank sees all tokens, and picks its own."""
     model = adapted(folder)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     for layer in layers_of(model):

@@ -72,8 +72,8 @@ def _model(name):
 
 @pytest.fixture(scope="session")
 def one_process(tmp_path_factory):
-    """one_process(name, adapted): the folder with a checkpoint, an adapter, and the step that eager experts and PEFT make of them;
-    without `adapted`, a step of all parameters."""
+    """one_process(name, adapted): the folder with a checkpoint, an adapter, and the step that eager experts and PEFT make of
+    them; without `adapted`, a step of all parameters."""
 
     @functools.cache
     def folder_of(name, adapted):

@@ -1,4 +1,4 @@
-"""Every class of experts for which the installed Transformers lets one choose an implementation, as a module on the meta device."""
+"""Every class of experts of the installed Transformers for which one can choose an implementation, on the meta device."""
 
 import importlib
 import inspect
