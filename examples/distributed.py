@@ -24,8 +24,8 @@ def small_model():
     if dist.get_rank() == 0:
         config = Qwen3MoeConfig(
             vocab_size=256, hidden_size=64, intermediate_size=128, moe_intermediate_size=32, num_experts=16,
-            num_experts_per_tok=4, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, norm_topk_prob=True,
-            pad_token_id=0, bos_token_id=0, eos_token_id=0,
+            num_experts_per_tok=4, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+            norm_topk_prob=True, pad_token_id=0, bos_token_id=0, eos_token_id=0,
         )
         Qwen3MoeForCausalLM(config).save_pretrained(folder[0])
     dist.barrier()

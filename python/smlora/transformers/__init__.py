@@ -10,7 +10,8 @@ ever added to its adapter in memory. Quantised experts are trained as they lie i
 be served runs as it would have, with one warning that says why."""
 
 from smlora.transformers._conversion import checked, dequantize_experts, quantize_experts
-from smlora.transformers._experts import NAME, experts_forward
+from smlora.transformers._experts import experts_forward
+from smlora.transformers._names import NAME
 from smlora.transformers._parallel import register_parallel
 from smlora.transformers._peft import register_peft
 from smlora.transformers._status import status

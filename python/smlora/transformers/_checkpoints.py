@@ -15,7 +15,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from smlora.quantized import from_compressed_tensors, from_fp8, from_mxfp4, from_mxfp8, from_nvfp4
 from smlora.transformers._conversion import hold
-from smlora.transformers._experts import is_ours
+from smlora.transformers._names import is_ours
 from smlora.transformers._weights import PARAMETERS
 
 # ---- a weight of several tensors ---------------------------------------------------------------------------------------

@@ -13,14 +13,6 @@ from smlora.transformers._parallel import are_ones, part_of
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import PLAIN, bias_of, is_gated, is_held, parameters_of, quantized_weight, weight_of
 
-NAME = "smlora"
-
-
-def is_ours(config):
-    """Whether a model of this config has its experts computed by smlora."""
-    return getattr(config.get_text_config(), "_experts_implementation", None) == NAME
-
-
 BY_THE_MODEL = object()
 """An activation that is the module's own code, between two operations."""
 

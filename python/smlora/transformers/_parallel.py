@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from smlora.transformers._names import NAME
 from smlora.transformers._patching import patch
 
 if torch.distributed.is_available():
@@ -82,7 +83,7 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        gradient = gradient.contiguous(memory_format=torch.contiguous_format).clone()
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(gradient, group=ctx.group)
         return gradient, None
 
@@ -163,9 +164,9 @@ def part_of(adapter, weight, module, parameter, layout):
 def _install_forward(original):
     @functools.wraps(original)
     def install_forward(self, module, *arguments, **named):
-        if named.get("ep_implementation") == "deepgemm_megamoe" and module.config._experts_implementation == "smlora":
+        if named.get("ep_implementation") == "deepgemm_megamoe" and module.config._experts_implementation == NAME:
             raise ValueError(
-                'ep_implementation: expected "auto", "all_to_all" or "all_reduce" with experts_implementation="smlora", got '
+                f'ep_implementation: expected "auto", "all_to_all" or "all_reduce" with experts_implementation="{NAME}", got '
                 '"deepgemm_megamoe", which has experts of its own'
             )
         _meshes_of_tokens[module] = named.get("tp_mesh")

@@ -6,7 +6,8 @@ from typing import NamedTuple, Optional
 
 from smlora._linear import adapter_views
 from smlora._mlp import Adapter
-from smlora.transformers._experts import NAME, activation_or_none
+from smlora.transformers._experts import activation_or_none
+from smlora.transformers._names import NAME
 from smlora.transformers._parallel import Layout, is_spread, layout_of, whole
 from smlora.transformers._patching import patch
 from smlora.transformers._peft_on_ranks import register_peft_on_ranks

@@ -2,7 +2,7 @@
 
 import functools
 
-from smlora.transformers._experts import is_ours
+from smlora.transformers._names import is_ours
 from smlora.transformers._parallel import is_spread
 from smlora.transformers._patching import patch
 from smlora.transformers._weights import PARAMETERS, UNGATED_PARAMETERS

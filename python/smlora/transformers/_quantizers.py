@@ -17,7 +17,7 @@ from smlora.transformers._conversion import (
     quantized,
     reason_not_to_save,
 )
-from smlora.transformers._experts import NAME, is_ours
+from smlora.transformers._names import NAME, is_ours
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import is_quantized
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from smlora.transformers._experts import BY_THE_MODEL, NAME, between_projections, has_norm, reason_against
+from smlora.transformers._experts import BY_THE_MODEL, between_projections, has_norm, reason_against
+from smlora.transformers._names import NAME
 from smlora.transformers._parallel import is_spread
 from smlora.transformers._peft import reason_to_materialise
 from smlora.transformers._weights import is_gated, parameters_of, quantized_weight

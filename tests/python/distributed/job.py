@@ -147,7 +147,7 @@ def main(row, folder):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     smlora.transformers.register()
-    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=180))
     main(sys.argv[1], pathlib.Path(sys.argv[2]))
     dist.barrier()
     dist.destroy_process_group()
