@@ -15,9 +15,9 @@ import pytest  # noqa: E402
 import smlora.transformers  # noqa: E402
 import torch  # noqa: E402
 from models import TARGETS, with_adapter  # noqa: E402
-from rows import load  # noqa: E402
 from peft import LoraConfig, PeftModel  # noqa: E402
 from peft.utils.other import fsdp_auto_wrap_policy  # noqa: E402
+from rows import load  # noqa: E402
 from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: E402
 from transformers.distributed import DistributedConfig  # noqa: E402
 
