@@ -11,6 +11,7 @@ import argparse
 import copy
 import gc
 import json
+import sys
 import time
 
 import peft
@@ -127,6 +128,8 @@ def measure(model, encoding, rank, tokens, steps):
 
 def main():
     arguments = parse_arguments()
+    if not torch.cuda.is_available():
+        sys.exit("quantised_memory.py needs a GPU")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers {transformers.__version__}, "
           f"peft {peft.__version__}; {arguments.tokens} tokens")
     smlora.transformers.register()

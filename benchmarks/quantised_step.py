@@ -12,6 +12,7 @@ import argparse
 import gc
 import json
 import statistics
+import sys
 import traceback
 
 import peft
@@ -132,6 +133,8 @@ def measure(who, weights, arguments):
 
 def main():
     arguments = parse_arguments()
+    if not torch.cuda.is_available():
+        sys.exit("quantised_step.py needs a GPU")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers {transformers.__version__}, "
           f"peft {peft.__version__}; {arguments.layers} layers, {arguments.tokens} tokens, rank {arguments.rank}, "
           f"adapters in {arguments.adapters}")

@@ -40,6 +40,10 @@ __device__ __forceinline__ GateValue gelu_tanh(float g) {
     return {0.5F * g * (1.0F + t), 0.5F * (1.0F + t) + 0.5F * g * (1.0F - t * t) * slope_inside};
 }
 
+/// Clamps that leave a NaN as it is, where fminf and fmaxf would give the bound.
+__device__ __forceinline__ float at_most(float value, float bound) { return value > bound ? bound : value; }
+__device__ __forceinline__ float at_least(float value, float bound) { return value < bound ? bound : value; }
+
 /// a(g, u), da/dg and da/du.
 struct Gated {
     float value;
@@ -50,15 +54,15 @@ struct Gated {
 template <int Kind>
 __device__ __forceinline__ Gated gated(float g, float u, float alpha, float limit) {
     if constexpr (Kind == activation_swiglu_clamped) {
-        const GateValue gate = silu(fminf(g, limit), alpha);
-        const float up = fminf(fmaxf(u, -limit), limit) + 1.0F;
+        const GateValue gate = silu(at_most(g, limit), alpha);
+        const float up = at_most(at_least(u, -limit), limit) + 1.0F;
         return {gate.value * up, g > limit ? 0.0F : gate.slope * up, fabsf(u) > limit ? 0.0F : gate.value};
     } else {
         GateValue gate{};
         if constexpr (Kind == activation_swiglu) gate = silu(g, 1.0F);
         if constexpr (Kind == activation_geglu) gate = gelu(g);
         if constexpr (Kind == activation_geglu_tanh) gate = gelu_tanh(g);
-        if constexpr (Kind == activation_reglu) gate = {fmaxf(g, 0.0F), g > 0.0F ? 1.0F : 0.0F};
+        if constexpr (Kind == activation_reglu) gate = {at_least(g, 0.0F), g > 0.0F ? 1.0F : 0.0F};
         return {gate.value * u, gate.slope * u, gate.value};
     }
 }

@@ -97,7 +97,7 @@ std::vector<std::string> command_line(const fs::path& folder, const std::string&
         fmt::format("-D__CUDACC_VER_MINOR__={}", version().minor),
         fmt::format("-D__CUDACC_VER_BUILD__={}", version().build), "-D__CUDACC__", "-D__CUDACC_RTC__", "-include",
         (emulator / "device/cuda.hpp").string(), "-I", folder.string(), "-I", emulator.string(), "-o",
-        (folder / "kernel.so").string(), "-x", "c++", (folder / "kernel.cu").string(), "-lm"};
+        (folder / "kernel.so").string(), "-x", "c++", (folder / "kernel.cu").string(), "-lm", "-lgcc"};
     if (specific) command.insert(command.begin() + 1, fmt::format("-D__CUDA_ARCH_FEAT_SM{}_ALL", macro));
     return command;
 }

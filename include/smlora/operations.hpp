@@ -102,7 +102,7 @@ struct ForwardArgs {
     Tensor A;  ///< in, [E, R, K], any strides; with R > 0
     Tensor B;  ///< in, [E, N, R], any strides; with R > 0
     Tensor bias;           ///< in, [E, N] contiguous; with problem.bias
-    Tensor gates;          ///< in, [T, top_k] contiguous; with problem.gates
+    Tensor gates;          ///< in, [T, top_k] contiguous; with problem.gates. Finite for entries left out, too
     Routing routing;       ///< in
     float scaling = 1.0F;  ///< of the adapter: alpha / R in PEFT
     Tensor y;              ///< out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride
@@ -111,7 +111,7 @@ struct ForwardArgs {
 };
 
 /// y_i = x_i W_e + scaling (x_i A_e^T) B_e^T + b_e; rows of entries left out are zero. A = 0 or scaling = 0 gives the
-/// base product bit for bit.
+/// base product bit for bit; on the CUDA backend if A and B are finite.
 SMLORA_API void forward(const Engine& engine, Stream stream, const Problem& problem, const ForwardArgs& args);
 [[nodiscard]] SMLORA_API std::size_t forward_workspace(const Engine& engine, const Problem& problem, std::int64_t T);
 

@@ -474,7 +474,7 @@ typedef struct smlora_forward_args {
     smlora_tensor A;        /* in, [E, R, K], any strides; with R > 0 */
     smlora_tensor B;        /* in, [E, N, R], any strides; with R > 0 */
     smlora_tensor bias;     /* in, [E, N] contiguous; with problem.bias */
-    smlora_tensor gates;    /* in, [T, top_k] contiguous; with problem.gates */
+    smlora_tensor gates;    /* in, [T, top_k] contiguous; with problem.gates. Finite for entries left out, too */
     smlora_routing routing; /* in */
     smlora_tensor y;        /* out, [T, N] or [M, N] as problem.y_rows says; columns contiguous, any row stride */
     smlora_tensor xa;       /* out, optional, [M, R] grouped, strides {padded rank, 1}: scaling * x_i A_e^T */
@@ -486,7 +486,7 @@ typedef struct smlora_forward_args {
 
 SMLORA_API void smlora_forward_args_init(smlora_forward_args* args, size_t struct_size);
 /* y_i = x_i W_e + scaling (x_i A_e^T) B_e^T + b_e; rows of entries left out are zero. A = 0 or scaling = 0 gives the
- * base product bit for bit. */
+ * base product bit for bit; on the CUDA backend if A and B are finite. */
 SMLORA_API smlora_status smlora_forward(smlora_engine* engine, smlora_stream stream, const smlora_problem* problem,
                                         const smlora_forward_args* args);
 SMLORA_API smlora_status smlora_forward_workspace(smlora_engine* engine, const smlora_problem* problem, int64_t T,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from smlora import _native
-from smlora._arguments import check_number, check_tensor
+from smlora._arguments import check_flag, check_number, check_tensor
 from smlora._operator import (
     Derivative,
     Operator,
@@ -39,7 +39,8 @@ class Activation(NamedTuple):
         """As the operators take it."""
         if not isinstance(self.kind, str) or self.kind not in _KINDS:
             raise ValueError(f"activation: expected one of {', '.join(_KINDS)}, got {self.kind!r}")
-        return _KINDS[self.kind], int(self.interleaved), check_number("alpha", self.alpha), check_number("limit", self.limit)
+        interleaved = check_flag("interleaved", self.interleaved)
+        return _KINDS[self.kind], interleaved, check_number("alpha", self.alpha), check_number("limit", self.limit)
 
 
 GPT_OSS = Activation("swiglu_clamped", interleaved=True)

@@ -85,13 +85,14 @@ class Problem(_ProblemFields):
             check_choice(name, getattr(self, name), known)
         sizes = [check_whole(name, getattr(self, name), 0 if name == "R" else 1, INT64_MAX)
                  for name in ("E", "K", "N", "R", "top_k")]
-        types = (self.dtype, self.adapter_dtype or self.dtype, self.gate_dtype or self.dtype, self.index_dtype)
-        for dtype in types:
+        types = dict(dtype=self.dtype, adapter_dtype=self.adapter_dtype or self.dtype,
+                     gate_dtype=self.gate_dtype or self.dtype, index_dtype=self.index_dtype)
+        for name, dtype in types.items():
             if dtype not in DTYPES:
-                raise ValueError(f"dtype: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
+                raise ValueError(f"{name}: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
         self._check_extents()
         numbers = [
-            *sizes, *map(DTYPES.index, types), _LAYOUTS[self.weight_layout], ROW_ORDERS[self.x_rows],
+            *sizes, *map(DTYPES.index, types.values()), _LAYOUTS[self.weight_layout], ROW_ORDERS[self.x_rows],
             ROW_ORDERS[self.y_rows], check_flag("bias", self.bias), check_flag("gates", self.gates), _format(self.weights)
         ]
         _native.check_problem(numbers)

@@ -48,4 +48,6 @@ def route(top_idx, num_experts, *, index_dtype=torch.int32):
     Returns a `Routing`. The sort is stable and nothing waits for the GPU. Raises ValueError that names the argument."""
     check_tensor("top_idx", top_idx, ("T", "top_k"))
     num_experts = check_whole("num_experts", num_experts, 1, _native.max_experts)
+    if index_dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"index_dtype: expected torch.int32 or torch.int64, got {index_dtype!r:.80}")
     return Routing(*_OP.call(top_idx.contiguous(), num_experts, index_dtype), top_idx.shape[1])

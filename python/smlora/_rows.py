@@ -120,10 +120,13 @@ class _Group(Derivative):
         x, gates, scattered, offsets = ctx.saved_tensors
         top_k, x_rows = ctx.numbers
         _, want_dx, want_dgates, *_ = ctx.needs_input_grad
-        # Rows of entries that were left out are zero whatever x is.
-        present = torch.arange(dout.shape[0], device=dout.device) < offsets[-1]
+        # Entries that were left out have rows of zeros whatever x and gates are: what stands there, be it NaN, goes nowhere.
+        left_out = torch.arange(dout.shape[0], device=dout.device) >= offsets[-1]
         rows = torch.empty_like(dout, memory_format=torch.contiguous_format)
-        rows.index_copy_(0, scattered.long(), dout * present.unsqueeze(1))
+        rows.index_copy_(0, scattered.long(), dout.masked_fill(left_out.unsqueeze(1), 0))
+        if gates is not None:
+            left_out = torch.empty_like(left_out).index_copy_(0, scattered.long(), left_out).view(gates.shape)
+            gates = gates.masked_fill(left_out, 0)
         dx = dgates = None
         if x_rows == TOKEN:
             run = raw_calls(ctx, dout)
@@ -138,6 +141,8 @@ class _Group(Derivative):
                 dx = rows if gates is None else (wide(rows) * wide(gates).reshape(-1, 1)).to(rows.dtype)
             if want_dgates:
                 dgates = (wide(rows) * wide(x)).sum(1).to(gates.dtype).view_as(gates)
+        if want_dgates:
+            dgates = dgates.masked_fill(left_out, 0)
         return None, dx, dgates, None, None, None, None
 
     @tangent_rule

@@ -120,6 +120,38 @@ TEST_P(GatedActivation, LargeValuesStayFinite) {
     }
 }
 
+/// In a gate in even rows, in the value beside it in odd ones: clamps must not make a number of it.
+TEST_P(GatedActivation, NaNStaysNaN) {
+    constexpr std::int64_t width = 32, column = 3;
+    const Projection p(engine(), test_case());
+    Array h = p.rows_of(RowOrder::scattered, 2 * width);
+    h.fill([](std::int64_t i) {
+        const bool odd = i / (2 * width) % 2 == 1;
+        return i % (2 * width) == (odd ? width + column : column) ? std::nan("") : 0.5;
+    });
+    const Array da = random_rows(p, RowOrder::scattered, width, "da");
+    for (const Activation kind : kinds) {
+        Array a = p.rows_of(RowOrder::scattered, width);
+        Array again = p.rows_of(RowOrder::scattered, width);
+        Array dh = p.rows_of(RowOrder::scattered, 2 * width);
+        activation(engine(), {}, p.problem, {h.view(), a.view(), kind});
+        activation_backward(engine(), {}, p.problem, {h.view(), da.view(), dh.view(), again.view(), kind});
+        synchronize(engine(), {});
+        for (Array* output : {&a, &again, &dh}) output->download();
+        for (std::int64_t row = 0; row < p.M; ++row) {
+            for (std::int64_t c = 0; c < width; ++c) {
+                SCOPED_TRACE(fmt::format("{} row {} column {}", name(kind), row, c));
+                const auto at = [&](const Array& rows, std::int64_t i) {
+                    return rows.row(row)[static_cast<std::size_t>(i)];
+                };
+                ASSERT_EQ(std::isnan(at(a, c)), c == column);
+                ASSERT_EQ(std::isnan(at(again, c)), c == column);
+                ASSERT_EQ(std::isnan(at(dh, c)) || std::isnan(at(dh, width + c)), c == column);
+            }
+        }
+    }
+}
+
 /// Grouped rows, whose gates are applied to the gradient and have one of their own.
 class ActivationGates : public GatedActivation {
  protected:

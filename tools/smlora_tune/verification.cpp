@@ -121,6 +121,8 @@ class Verification {
         std::function<Difference()> difference;
         bool exact = false;
         std::int64_t written = -1;
+        /// Over which roundings average (-1: those that are written).
+        std::int64_t numbers = -1;
     };
 
     void check(const std::string& operation, const std::function<void()>& run, const std::vector<Output>& outputs) {
@@ -141,8 +143,9 @@ class Verification {
                     result.operation = operation;
                     result.output = output.name;
                     result.exact = output.exact;
+                    const std::size_t numbers = output.numbers < 0 ? elements : index(output.numbers);
                     result.tolerance =
-                        output.exact ? 0 : workload::tolerance_of(p.dtype, {.terms = terms_, .numbers = elements});
+                        output.exact ? 0 : workload::tolerance_of(p.dtype, {.terms = terms_, .numbers = numbers});
                     result.non_finite = scanned.non_finite;
                     result.difference = output.difference();
                     checks_.push_back(std::move(result));
@@ -345,11 +348,16 @@ class Verification {
         }
         const auto output = [&](const char* name, Array& array, std::int64_t height, const Values& want,
                                 double scale) -> Output {
-            return {name, &array, [&experts, &array, &want, height, scale] {
-                        Values got;
-                        for (const std::int64_t e : experts) append(got, array.read(e * height, height));
-                        return workload::compare(got, want, index(height * array.width()), scale);
-                    }};
+            return {.name = name,
+                    .array = &array,
+                    .difference =
+                        [&experts, &array, &want, height, scale] {
+                            Values got;
+                            for (const std::int64_t e : experts) append(got, array.read(e * height, height));
+                            return workload::compare(got, want, index(height * array.width()), scale);
+                        },
+                    // A rank row's error is that of all that it is multiplied with.
+                    .numbers = routing.rows() * p.R};
         };
         const std::vector<Output> outputs{output("dA", operands.dA, p.R, dA, y_scale() * root_of_ratio(p.N, p.R)),
                                           output("dB", operands.dB, p.N, dB, y_scale() * xa_scale())};

@@ -16,6 +16,16 @@ def module_of(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.parametrize("name", ["peers", "growth", "mlp", "quantised_step", "quantised_memory"])
+def test_without_a_gpu_one_line_says_so(module_of, monkeypatch, name):
+    for package in ("transformers", "peft"):
+        pytest.importorskip(package, reason=f"needs {package}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", [name])
+    with pytest.raises(SystemExit, match=f"^{name}.py needs a GPU$"):
+        module_of(name).main()
+
+
 @pytest.mark.parametrize("operation", ["base", "forward", "dx", "lora_grad", "step"])
 @pytest.mark.parametrize("name", ["Smlora", "SmloraDropIn"])
 def test_smloras_operations_run(module_of, device, name, operation):

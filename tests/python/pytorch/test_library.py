@@ -333,6 +333,7 @@ def test_wrong_arguments_of_tune_are_named():
         ([problem], [1], dict(memory_bytes=-1), "memory_bytes: expected 1 or more, got -1"),
         ([problem], [1], dict(candidates="8"), "candidates: expected a whole number, got '8' of type str"),
         ([problem._replace(E=0)], [1], {}, "E"),
+        ([problem._replace(gate_dtype=torch.int4)], [1], {}, "gate_dtype: expected one of .*, got torch.int4"),
     ):
         with pytest.raises(ValueError, match=message):
             smlora.tune(problems, tokens, **options)

@@ -61,6 +61,9 @@ def test_activation_errors():
         smlora.gated_activation(torch.zeros(2, 3))
     with pytest.raises(ValueError, match="limit"):
         smlora.gated_activation(torch.zeros(2, 4), smlora.Activation("swiglu_clamped", limit=-1.0))
+    for wrong in ("no", None, 2):
+        with pytest.raises(ValueError, match=f"^interleaved: expected True or False, got {wrong!r} of type"):
+            smlora.gated_activation(torch.zeros(2, 4), smlora.Activation("swiglu", wrong))
 
 
 NAMES = ["x", "W1", "A1", "B1", "b1", "W2", "A2", "B2", "b2", "gates"]

@@ -51,6 +51,30 @@ def test_group_and_its_gradients(rows, with_gates):
     assert torch.autograd.gradcheck(lambda x, *gates: smlora.group(x, routing, *gates, rows=rows), inputs)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("rows", ["token", "scattered"])
+def test_what_stands_in_entries_left_out_reaches_no_gradient_of_group(rows, create_graph):
+    routing = smlora.route(torch.tensor([[0, -1], [1, 0], [-1, -1]]), 2)
+    x = torch.randn(3 if rows == "token" else 6, 4)
+    gates = torch.rand(3, 2)
+    dy = torch.randn(6, 4)
+
+    def gradients(value):
+        inputs = [x.clone(), gates.clone()]
+        if rows == "scattered":
+            inputs[0][[1, 4, 5]] = value
+        inputs[1].view(-1)[[1, 4, 5]] = value
+        gradient = dy.clone()
+        gradient[3:] = value
+        inputs = [tensor.requires_grad_() for tensor in inputs]
+        y = smlora.group(inputs[0], routing, inputs[1], rows=rows)
+        assert torch.equal(y[3:], torch.zeros(3, 4))
+        return torch.autograd.grad(y, inputs, gradient, create_graph=create_graph)
+
+    for got, expected in zip(gradients(float("nan")), gradients(0.0)):
+        assert torch.equal(got, expected)
+
+
 def test_group_and_combine_undo_each_other(device):
     T, k, E = 20, 2, 6
     routing = smlora.route(random_choices(T, k, E, device), E)
@@ -89,6 +113,8 @@ def test_errors_name_the_argument():
         (lambda: smlora.route([[0, 1]], 3), "top_idx: expected a tensor \\[T, top_k\\], got .* of type list"),
         (lambda: smlora.route(torch.zeros(2, 2).short(), 3), "top_idx: expected a tensor of .*, got torch.int16"),
         (lambda: smlora.route(torch.zeros(2, 2).int(), -1), "num_experts: expected 1 to 1024, got -1"),
+        (lambda: smlora.route(torch.zeros(2, 2).int(), 4, index_dtype=torch.int16),
+         "index_dtype: expected torch.int32 or torch.int64, got torch.int16"),
         (lambda: smlora.combine(rows, top_k=0), "top_k: expected 1 to 64, got 0"),
         (lambda: smlora.combine(rows, gates[:, 0]), "gates: expected a tensor \\[T, top_k\\], got \\[2\\]"),
         (lambda: smlora.combine(rows[0], gates), "y: expected a tensor \\[T \\* top_k, width\\], got \\[8\\]"),
