@@ -61,7 +61,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a checkpoint of a Mixture-of-Experts model")
     parser.add_argument("--fsdp", type=int, default=1, help="ranks that see different tokens [1]")
-    parser.add_argument("--tp", type=int, default=1, help="ranks that share the tokens and split layers; Trainer wants GPUs for it [1]")
+    parser.add_argument("--tp", type=int, default=1, help="ranks that share the tokens; Trainer wants GPUs for it [1]")
     parser.add_argument("--ep", type=int, default=1, help="ranks that hold different experts [1]")
     parser.add_argument("--steps", type=int, default=10, help="[10]")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step, on all ranks together [8]")
