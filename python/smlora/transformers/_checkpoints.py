@@ -263,7 +263,8 @@ class _Modelopt(_ReadsExperts, HfQuantizer):
 
 def register_checkpoints():
     # Transformers 5.21
-    if "model" not in inspect.signature(HfQuantizer.update_weight_conversions).parameters:
+    update = getattr(HfQuantizer, "update_weight_conversions", None)
+    if update is None or "model" not in inspect.signature(update).parameters:
         return
     auto.AUTO_QUANTIZER_MAPPING.update({
         "compressed-tensors": _CompressedTensors, "fp8": _Fp8, "mxfp8": _Fp8, "mxfp4": _Mxfp4, "modelopt": _Modelopt,
