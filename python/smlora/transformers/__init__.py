@@ -10,10 +10,13 @@ ever added to its adapter in memory. Quantised experts are trained as they lie i
 be served runs as it would have, with one warning that says why."""
 
 from smlora.transformers._conversion import checked, dequantize_experts, quantize_experts
-from smlora.transformers._experts import NAME, experts_forward
+from smlora.transformers._experts import experts_forward
+from smlora.transformers._names import NAME
+from smlora.transformers._parallel import register_parallel
 from smlora.transformers._peft import register_peft
+from smlora.transformers._status import status
 
-__all__ = ["dequantize_experts", "quantize_experts", "register"]
+__all__ = ["dequantize_experts", "quantize_experts", "register", "status"]
 
 
 def register(quantize_experts=None, *, block=None, double=False):
@@ -44,4 +47,5 @@ def register(quantize_experts=None, *, block=None, double=False):
         finegrained_fp8.ALL_FP8_EXPERTS_FUNCTIONS.register(NAME, experts_forward)
     register_quantizers(how)
     register_checkpoints()
+    register_parallel()
     register_peft()

@@ -15,7 +15,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from smlora.quantized import from_compressed_tensors, from_fp8, from_mxfp4, from_mxfp8, from_nvfp4
 from smlora.transformers._conversion import hold
-from smlora.transformers._quantizers import is_ours
+from smlora.transformers._names import is_ours
 from smlora.transformers._weights import PARAMETERS
 
 # ---- a weight of several tensors ---------------------------------------------------------------------------------------
@@ -263,7 +263,8 @@ class _Modelopt(_ReadsExperts, HfQuantizer):
 
 def register_checkpoints():
     # Transformers 5.21
-    if "model" not in inspect.signature(HfQuantizer.update_weight_conversions).parameters:
+    update = getattr(HfQuantizer, "update_weight_conversions", None)
+    if update is None or "model" not in inspect.signature(update).parameters:
         return
     auto.AUTO_QUANTIZER_MAPPING.update({
         "compressed-tensors": _CompressedTensors, "fp8": _Fp8, "mxfp8": _Fp8, "mxfp4": _Mxfp4, "modelopt": _Modelopt,

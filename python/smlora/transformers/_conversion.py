@@ -10,11 +10,13 @@ from smlora._arguments import check_choice
 from smlora.quantized import QuantizedParameters, quantize
 from smlora.quantized._quantize import check_options
 from smlora.transformers._experts import find_out_anew, reason_against
+from smlora.transformers._parallel import is_spread
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import (
     PARAMETERS,
     PLAIN,
     forget,
+    is_gated,
     is_marked_as_decoded,
     mark_as_decoded,
     parametrizations_of,
@@ -43,10 +45,14 @@ _OF_EXPERTS = ("compressed-tensors", "fp8", "mxfp8")
 """Methods of checkpoints whose experts Transformers would not read if they were plain."""
 
 
+def _reason_to_stay_plain(module):
+    return reason_against(module) if is_gated(module) else f"{type(module).__name__} has no gate projection"
+
+
 def is_plain(module, name):
     """Whether it is a weight of experts that can be quantised: smlora alone computes these afterwards."""
     weight = module._parameters.get(name) if name in PARAMETERS and hasattr(module, "is_transposed") else None
-    return weight is not None and weight.dim() == 3 and weight.dtype in PLAIN and reason_against(module) is None
+    return weight is not None and weight.dim() == 3 and weight.dtype in PLAIN and _reason_to_stay_plain(module) is None
 
 
 def plain_experts(model):
@@ -60,12 +66,22 @@ def plain_experts(model):
 def warn_of_others(model):
     """Of experts that stay plain although they were to be quantised."""
     for module in model.modules():
-        if hasattr(module, "is_transposed") and reason_against(module) is not None:
-            warn_once(f"{reason_against(module)}; its experts are not quantised")
+        if hasattr(module, "is_transposed") and _reason_to_stay_plain(module) is not None:
+            warn_once(f"{_reason_to_stay_plain(module)}; its experts are not quantised")
+
+
+def _check_that_it_is_whole(module, name):
+    parameter = module._parameters[name]
+    if is_spread(parameter):
+        raise NotImplementedError(
+            f"{name}: expected all {parameter.shape[0]} experts on each rank, got a parameter that is spread over ranks, which "
+            "smlora does not quantise; load the model without distributed_config, or without quantised experts"
+        )
 
 
 def hold(module, name, weight):
     """Puts a QuantizedWeight in the place of a plain parameter. Transformers shall not initialise what is there now."""
+    _check_that_it_is_whole(module, name)
     shape = module._parameters[name].shape
     if weight.shape != shape:
         raise ValueError(f"{name}: expected a weight {list(shape)}, got {weight}")
@@ -83,6 +99,7 @@ def _parts_of(module, name, encoding):
 
 def quantized(module, name, values, how):
     """The QuantizedWeight of `values`, those of the module's parameter `name`, by a Quantisation."""
+    _check_that_it_is_whole(module, name)
     return quantize(values, how.encoding, block=how.block, double=how.double, parts=_parts_of(module, name, how.encoding))
 
 

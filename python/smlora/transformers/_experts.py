@@ -8,13 +8,13 @@ from smlora._linear import moe_lora_linear
 from smlora._mlp import moe_lora_mlp
 from smlora._prewarm import mlp_problems, prewarm
 from smlora._routing import route
+from smlora._rows import combine
+from smlora.transformers._parallel import are_ones, part_of
 from smlora.transformers._warnings import warn_once
-from smlora.transformers._weights import PARAMETERS, PLAIN, bias_of, is_held, is_quantized, quantized_weight, weight_of
+from smlora.transformers._weights import PLAIN, bias_of, is_gated, is_held, parameters_of, quantized_weight, weight_of
 
-NAME = "smlora"
-
-_BY_THE_MODEL = object()
-"""An activation that is the module's _apply_gate, between two operations."""
+BY_THE_MODEL = object()
+"""An activation that is the module's own code, between two operations."""
 
 # ---- what a module computes -------------------------------------------------------------------------------------------
 
@@ -53,11 +53,7 @@ def _activation_of(module):
 def reason_against(module):
     """Why smlora cannot compute this module's experts, whatever their activation is, or None."""
     name = type(module).__name__
-    if not getattr(module, "has_gate", True):
-        return f"{name} has no gate projection"
-    if getattr(module, "has_post_expert_norm", False):
-        return f"{name} normalises the output of each expert"
-    for parameter in PARAMETERS:
+    for parameter in parameters_of(module):
         try:
             weight = quantized_weight(module, parameter)
         except ValueError as error:
@@ -72,19 +68,26 @@ def reason_against(module):
     return None
 
 
+def has_norm(module):
+    """Whether it normalises what an expert gives, before the gates."""
+    return getattr(module, "has_post_expert_norm", False)
+
+
+def between_projections(module):
+    """The module's Activation, or BY_THE_MODEL."""
+    fused = is_gated(module) and not has_norm(module)
+    return (_activation_of(module) if fused else None) or BY_THE_MODEL
+
+
 @torch.compiler.disable
 def _find_out(module):
     activation, reason = None, reason_against(module)
     if reason is None:
-        activation = _activation_of(module)
-        if activation is None and is_quantized(module):
-            activation = _BY_THE_MODEL
-        elif activation is None:
-            reason = f"the activation of {type(module).__name__} is none that smlora has"
-    if reason is not None:
-        if any(is_held(module, name) for name in PARAMETERS):
+        activation = between_projections(module)
+    else:
+        if any(is_held(module, name) for name in parameters_of(module)):
             raise NotImplementedError(f"{reason}; its experts are quantised, and the model's own code cannot read them")
-        warn_once(f"{reason}; its experts run in eager mode")
+        warn_once(f'{reason}; its experts run as with experts_implementation="grouped_mm"')
     module._smlora_activation = activation
 
 
@@ -94,8 +97,8 @@ def find_out_anew(module):
 
 
 def activation_or_none(module):
-    """The module's Activation, or None, with one warning, if it is not supported. _BY_THE_MODEL if its experts are quantised
-    and its activation is its own. The first call finds it out, which breaks the graph of a compiler."""
+    """The module's Activation; BY_THE_MODEL if that is none of smlora's; None, with one warning, if its weights are not
+    served. The first call finds it out, which breaks the graph of a compiler."""
     if not hasattr(module, "_smlora_activation"):
         _find_out(module)
     return module._smlora_activation
@@ -112,13 +115,14 @@ def compile_the_step(module, x, gates, top_k, adapters):
     T = x.shape[0]
     module._smlora_prewarmed = T.bit_length()
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    adapted = [adapters.get(parameter) for parameter in PARAMETERS]
+    gate_up, down = parameters_of(module)
+    adapted = [adapters.get(gate_up), adapters.get(down)]
     types = [adapter.lora_A.dtype for adapter in adapted if adapter is not None] or [dtype]
     problems = mlp_problems(
-        _weight(module, "gate_up_proj"), _weight(module, "down_proj"), top_k, dtype,
+        _weight(module, gate_up), _weight(module, down), top_k, dtype,
         ranks=[0 if adapter is None else adapter.lora_A.shape[1] for adapter in adapted],
         adapter_dtype=types[0] if types[0] in (dtype, torch.float32) else dtype,
-        gate_dtype=gates.dtype if gates.dtype in (dtype, torch.float32) else dtype,
+        gate_dtype=None if gates is None else gates.dtype if gates.dtype in (dtype, torch.float32) else dtype,
         biases=(module.has_bias, module.has_bias),
     )
     key = (*problems, T.bit_length())
@@ -135,9 +139,19 @@ def compile_the_step(module, x, gates, top_k, adapters):
 # ---- the experts ------------------------------------------------------------------------------------------------------
 
 
-def _eager(module, *arguments):
-    """The forward of the model's own code, below the decorator that chose ours."""
-    return type(module).forward.__wrapped__(module, *arguments)
+def _grouped_mm(module, hidden_states, top_k_index, top_k_weights):
+    """What Transformers takes if nobody chooses."""
+    from transformers.integrations import finegrained_fp8
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    functions = ALL_EXPERTS_FUNCTIONS
+    if isinstance(module, getattr(finegrained_fp8, "FP8Experts", ())):
+        functions = finegrained_fp8.ALL_FP8_EXPERTS_FUNCTIONS
+    if not getattr(module, "_is_expert_parallel", False):
+        # Only then it leaves entries of other ranks out.
+        outside = (top_k_index < 0) | (top_k_index >= module.num_experts)
+        top_k_index, top_k_weights = top_k_index.masked_fill(outside, 0), top_k_weights.masked_fill(outside, 0)
+    return functions["grouped_mm"](module, hidden_states, top_k_index, top_k_weights)
 
 
 def _weight(module, parameter):
@@ -169,22 +183,30 @@ def _by_the_model(module, x, weights, biases, lora, routing, gates):
         return moe_lora_linear(x, weights[i], routing, A, B, scaling=scaling, bias=biases[i], **rows)
 
     h = projection(x, 0, y_rows="grouped")
-    return projection(module._apply_gate(h), 1, gates=gates, x_rows="grouped", y_rows="token")
+    a = (module._apply_gate(h) if is_gated(module) else module.act_fn(h)).to(h.dtype)
+    if not has_norm(module):
+        return projection(a, 1, gates=gates, x_rows="grouped", y_rows="token")
+    y = projection(a, 1, x_rows="grouped", y_rows="scattered")
+    return combine(module.post_expert_norm(y), gates, top_k=routing.top_k)
 
 
 def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     """What Transformers calls for experts_implementation="smlora". hidden_states [.., K], top_k_index and top_k_weights
-    [T, top_k]; an index outside the module's experts belongs to another rank."""
+    [T, top_k]; an index outside the module's experts belongs to another rank, whose part of the sum is left out."""
     activation = activation_or_none(module)
     if activation is None:
-        return _eager(module, hidden_states, top_k_index, top_k_weights)
+        return _grouped_mm(module, hidden_states, top_k_index, top_k_weights)
     x = hidden_states.reshape(-1, hidden_states.shape[-1])
     device_type = x.device.type
     dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
-    adapters = getattr(module, "_smlora_adapters", {})
-    adapters = {name: _adapter(active[-1], dtype) for name, active in adapters.items() if active}
-    gates = top_k_weights
-    if gates.dtype not in (x.dtype, torch.float32):
+    names = parameters_of(module)
+    weights = {name: _weight(module, name) for name in names}
+    adapters = {
+        name: _adapter(part_of(active[-1].adapter, weights[name], module, name, active[-1].layout), dtype)
+        for name, active in getattr(module, "_smlora_adapters", {}).items() if active
+    }
+    gates = None if are_ones(top_k_weights) else top_k_weights
+    if gates is not None and gates.dtype not in (x.dtype, torch.float32):
         gates = gates.float()
     if (
         x.is_cuda
@@ -194,10 +216,10 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     ):
         compile_the_step(module, x, gates, top_k_index.shape[1], adapters)
     routing = route(top_k_index, module.num_experts)
-    weights = [_weight(module, name) for name in PARAMETERS]
-    biases = [_bias(module, name, x.dtype) for name in PARAMETERS]
-    lora = [adapters.get(name) for name in PARAMETERS]
-    if activation is _BY_THE_MODEL:
+    weights = list(weights.values())
+    biases = [_bias(module, name, x.dtype) for name in names]
+    lora = [adapters.get(name) for name in names]
+    if activation is BY_THE_MODEL:
         out = _by_the_model(module, x, weights, biases, lora, routing, gates)
     else:
         out = moe_lora_mlp(x, *weights, routing, gates, activation=activation, gate_up_lora=lora[0], down_lora=lora[1],

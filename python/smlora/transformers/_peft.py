@@ -2,13 +2,24 @@
 
 import contextlib
 import functools
+from typing import NamedTuple, Optional
 
 from smlora._linear import adapter_views
 from smlora._mlp import Adapter
-from smlora.transformers._experts import NAME, activation_or_none
+from smlora.transformers._experts import activation_or_none
+from smlora.transformers._names import NAME
+from smlora.transformers._parallel import Layout, is_spread, layout_of, whole
+from smlora.transformers._patching import patch
+from smlora.transformers._peft_on_ranks import register_peft_on_ranks
 from smlora.transformers._warnings import warn_once
-from smlora.transformers._weights import PARAMETERS, is_quantized, quantized_weight, stand_in
+from smlora.transformers._weights import PARAMETERS, is_quantized, parameters_of, quantized_weight, stand_in
 
+
+class Active(NamedTuple):
+    """An adapter while PEFT's wrapper runs."""
+
+    adapter: Adapter
+    layout: Optional[Layout]
 
 def _is_fused(module):
     """Whether smlora computes this module."""
@@ -19,17 +30,17 @@ def _is_fused(module):
 def adapter_of(wrapper, name):
     """Adapter `name` of PEFT's wrapper of one parameter, as views."""
     module = wrapper.get_base_layer()
-    lora_A, lora_B = wrapper.lora_A[name].weight, wrapper.lora_B[name].weight
+    lora_A, lora_B = whole("lora_A", wrapper.lora_A[name].weight), whole("lora_B", wrapper.lora_B[name].weight)
     # Parameters that are stored [E, out, in] were wrapped with the two swapped before PEFT 0.19.1.
     swapped = not module.is_transposed and not getattr(wrapper, "_did_swap_in_out_features", False)
     A, B = adapter_views(lora_A, lora_B, wrapper.num_experts, layout="peft_transposed" if swapped else "peft")
     return Adapter(A, B, wrapper.scaling[name])
 
 
-def _reason_to_materialise(wrapper, names):
+def reason_to_materialise(wrapper, names):
     if not _is_fused(wrapper.get_base_layer()):
         return f'{type(wrapper.get_base_layer()).__name__} is not computed by experts_implementation="{NAME}"'
-    if wrapper.parameter_name not in PARAMETERS:
+    if wrapper.parameter_name not in parameters_of(wrapper.get_base_layer()):
         return f"PEFT adapts {wrapper.parameter_name}, which smlora does not fuse"
     if len(names) > 1:
         return f"{len(names)} adapters are active at once on {wrapper.parameter_name}"
@@ -51,15 +62,26 @@ def _refuse(wrapper, reason, instead):
         raise NotImplementedError(f"{wrapper.parameter_name} is quantised ({weight.encoding}): {reason}; {instead}")
 
 
+def _is_split(wrapper, name):
+    """Whether the weight is spread over ranks and the adapter is not, or the reverse."""
+    weight = wrapper.get_base_layer()._parameters.get(wrapper.parameter_name)
+    return is_spread(weight) != is_spread(wrapper.lora_A[name].weight)
+
+
 def _activate(original):
     @contextlib.contextmanager
     def activate(self, active_adapters):
         names = [name for name in active_adapters or [] if name in self.lora_A]
-        reason = _reason_to_materialise(self, names) if names else None
+        reason = reason_to_materialise(self, names) if names else None
         if reason is not None:
             _refuse(self, f"{reason}, and PEFT cannot add an adapter to quantised weights",
                     "keep one adapter active and experts_implementation=\"smlora\", or decode the experts with "
                     "smlora.transformers.dequantize_experts(model)")
+            if _is_split(self, names[0]):
+                raise NotImplementedError(
+                    f"{self.parameter_name} is spread over ranks: {reason}, and PEFT cannot add an adapter to such a weight; "
+                    'keep one adapter active, with a rank of at most 256 and experts_implementation="smlora"'
+                )
             if _is_fused(self.get_base_layer()):
                 warn_once(f"{reason}; PEFT adds it to the weights in memory")
         if not names or reason is not None:
@@ -71,7 +93,7 @@ def _activate(original):
             module._smlora_adapters = {}
         # Threads that share a model activate the same adapter, each for itself; appending and removing are atomic.
         active = module._smlora_adapters.setdefault(self.parameter_name, [])
-        active.append(adapter_of(self, names[0]))
+        active.append(Active(adapter_of(self, names[0]), layout_of(module, self.parameter_name)))
         try:
             yield
         finally:
@@ -95,6 +117,11 @@ def _get_param(original):
 def _refuse_to_merge(wrapper):
     _refuse(wrapper, "merging would round the adapter away",
             "decode the experts first, with smlora.transformers.dequantize_experts(model), or keep the adapter")
+    if any(_is_split(wrapper, name) for name in wrapper.lora_A):
+        raise NotImplementedError(
+            f"{wrapper.parameter_name} is spread over ranks, and PEFT cannot merge an adapter into such a weight; save the "
+            "adapter with save_pretrained, and merge it in a process that loads the whole model"
+        )
 
 
 def _merge(original):
@@ -160,14 +187,6 @@ def _inject_parameters(original):
 # ---- registration -----------------------------------------------------------------------------------------------------
 
 
-def _patch(owner, name, around):
-    method = getattr(owner, name)
-    if not getattr(method, "_smlora", False):
-        patched = around(method)
-        patched._smlora = True
-        setattr(owner, name, patched)
-
-
 def register_peft():
     try:
         from peft.tuners.lora.layer import ParamWrapper
@@ -177,9 +196,10 @@ def register_peft():
     if not hasattr(ParamWrapper, "_activate_lora"):
         warn_once("this version of PEFT activates adapters in an unknown way; it adds them to the weights in memory")
         return
-    _patch(ParamWrapper, "_activate_lora", _activate)
-    _patch(ParamWrapper, "get_param", _get_param)
-    _patch(ParamWrapper, "merge", _merge)
-    _patch(BaseTuner, "_check_merge_allowed", _check_merge_allowed)
+    patch(ParamWrapper, "_activate_lora", _activate)
+    patch(ParamWrapper, "get_param", _get_param)
+    patch(ParamWrapper, "merge", _merge)
+    patch(BaseTuner, "_check_merge_allowed", _check_merge_allowed)
     if hasattr(BaseTuner, "_inject_parameters"):
-        _patch(BaseTuner, "_inject_parameters", _inject_parameters)
+        patch(BaseTuner, "_inject_parameters", _inject_parameters)
+    register_peft_on_ranks()

@@ -17,16 +17,12 @@ from smlora.transformers._conversion import (
     quantized,
     reason_not_to_save,
 )
-from smlora.transformers._experts import NAME
+from smlora.transformers._names import NAME, is_ours
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import is_quantized
 
 chosen = None
 """The Quantisation of register(quantize_experts=..)."""
-
-
-def is_ours(config):
-    return getattr(config.get_text_config(), "_experts_implementation", None) == NAME
 
 
 def _has_experts(config):

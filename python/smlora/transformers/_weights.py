@@ -6,6 +6,7 @@ import torch
 from smlora.quantized import QuantizedParameters, from_bnb, from_fp8, from_mxfp4, from_mxfp8, from_torchao
 
 PARAMETERS = ("gate_up_proj", "down_proj")
+UNGATED_PARAMETERS = ("up_proj", "down_proj")
 PLAIN = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 _PROXIES_OF_PEFT = ("_LoraParameterProxy", "_LoraFactorsProxy")
@@ -122,6 +123,15 @@ _MADE = "_smlora_weights"
 _DECODED = "_smlora_decoded"
 
 # ---- what others ask for ----------------------------------------------------------------------------------------------
+
+
+def is_gated(module):
+    return getattr(module, "has_gate", True)
+
+
+def parameters_of(module):
+    """The names of the weights of its two projections."""
+    return PARAMETERS if is_gated(module) else UNGATED_PARAMETERS
 
 
 def quantized_weight(module, name):

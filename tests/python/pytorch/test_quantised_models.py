@@ -317,24 +317,34 @@ def test_options_without_an_encoding_are_refused(options):
         st.register(**options)
 
 
-def test_experts_that_only_the_model_computes_stay_plain():
+def test_experts_without_a_gate_stay_plain():
     model = plain()
     for module in experts_of(model):
         module.has_gate = False
+        module.up_proj = torch.nn.Parameter(module._parameters.pop("gate_up_proj")[:, ::2].detach().clone())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _warnings.warned.clear()
     with pytest.warns(UserWarning, match="smlora: Qwen3MoeExperts has no gate projection; its experts are not quantised"):
         st.quantize_experts(model, "nf4")
     assert model.state_dict().keys() == before.keys()
-    with pytest.warns(UserWarning, match="smlora: Qwen3MoeExperts has no gate projection; its experts run in eager mode"):
-        loss_of(model, tokens())
+    assert torch.isfinite(loss_of(model, tokens()))
+
+
+def test_experts_with_a_norm_are_computed_as_their_decoded_weights():
+    quantised = own("nf4")
+    for module in experts_of(quantised):
+        module.has_post_expert_norm, module.post_expert_norm = True, torch.nn.RMSNorm(module.hidden_dim)
+    decoded = st.dequantize_experts(copy.deepcopy(quantised), torch.float32)
+    ids = tokens()
+    assert_close(loss_of(quantised, ids), loss_of(decoded, ids), torch.float32)
 
 
 def test_held_experts_that_smlora_cannot_compute_are_refused():
     model = own("nf4")
     for module in experts_of(model):
-        module.has_post_expert_norm = True
-    with pytest.raises(NotImplementedError, match="normalises the output of each expert; its experts are quantised"):
+        del module.down_proj
+        module.down_proj = torch.nn.Parameter(torch.zeros(2, 3, 4, dtype=torch.int32), requires_grad=False)
+    with pytest.raises(NotImplementedError, match="down_proj is of torch.int32, .*; its experts are quantised"):
         loss_of(model, tokens())
 
 

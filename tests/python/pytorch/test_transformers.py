@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import copy
+import re
 import warnings
 
 import pytest
@@ -11,6 +12,7 @@ transformers = pytest.importorskip("transformers", reason="needs transformers")
 peft = pytest.importorskip("peft", reason="needs peft")
 
 import smlora  # noqa: E402
+import smlora.transformers as st  # noqa: E402
 from models import CONFIGS, TARGETS, both, build, compare, loss_of, randomise, tokens, train, with_adapter  # noqa: E402
 from reference import assert_close, error  # noqa: E402
 from smlora.transformers import _experts, _peft, _warnings  # noqa: E402
@@ -258,19 +260,94 @@ def test_set_experts_implementation_switches():
     assert_close(loss_of(model, ids), expected, torch.float32)
 
 
-def test_an_unknown_activation_falls_back_with_one_warning():
-    model = build("qwen3_moe", "smlora").eval()
-    for layer in model.model.layers:
-        layer.mlp.experts.act_fn = torch.nn.Mish()
-    reference = build("qwen3_moe", "eager").eval()
-    for layer in reference.model.layers:
-        layer.mlp.experts.act_fn = torch.nn.Mish()
+@pytest.mark.parametrize("prepare", [lambda model: model, with_adapter])
+def test_an_unknown_activation_runs_between_two_operations(prepare, materialised):
+    def with_mish(model):
+        for layer in model.model.layers:
+            layer.mlp.experts.act_fn = torch.nn.Mish()
+        return prepare(model)
+
+    eager, fused = both("qwen3_moe", with_mish)
     ids = tokens()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="smlora")
+        loss_of(fused, ids)
+    assert materialised == []
+    compare(eager, fused, ids)
+
+
+@pytest.fixture
+def unserved(monkeypatch):
+    """Experts with a reason against them."""
+    monkeypatch.setattr(_experts, "reason_against", lambda module: f"{type(module).__name__} is not served here")
     _warnings.warned.clear()
-    with pytest.warns(UserWarning, match="smlora: the activation of Qwen3MoeExperts is none that smlora has") as seen:
+
+
+def test_what_is_not_served_runs_as_transformers_would_run_it_with_one_warning(unserved):
+    model, reference = build("gpt_oss", "smlora").eval(), build("gpt_oss", "grouped_mm").eval()
+    ids = tokens()
+    with pytest.warns(UserWarning, match="smlora: GptOssExperts is not served here; its experts run as with .*_mm") as seen:
         loss = loss_of(model, ids)
-    assert len([w for w in seen if "smlora" in str(w.message)]) == 1
+    (warning,) = [w for w in seen if "smlora" in str(w.message)]
+    assert warning.filename.endswith("models.py"), "the line that called the model"
     assert torch.equal(loss, loss_of(reference, ids))
+
+
+def test_entries_of_other_ranks_are_left_out_where_nothing_is_served(unserved):
+    experts, served = (build("qwen3_moe", "smlora").model.layers[0].mlp.experts for _ in range(2))
+    served._smlora_activation = smlora.Activation("swiglu")
+    x, index, gates = torch.randn(9, 32), torch.randint(0, 6, (9, 2)), torch.rand(9, 2)
+    index[::2, 1], index[1::3, 0] = 6, -1
+    with pytest.warns(UserWarning, match="is not served here"):
+        got = experts(x, index, gates)
+    assert_close(got, served(x, index, gates), torch.float32)
+
+
+def test_status_says_what_computes_each_layer():
+    model = with_adapter(build("gpt_oss", "smlora"))
+    status = st.status(model)
+    paths = [f"base_model.model.model.layers.{i}.mlp.experts" for i in range(2)]
+    weights = "float32 [6, 32, 48], float32 [6, 24, 32]"
+    inside = "down_proj, gate_up_proj: rank 4 inside"
+    assert status == tuple((path, "GptOssExperts", "fused", "swiglu_clamped", weights, inside) for path in paths)
+    title, line = str(status).splitlines()
+    assert title.split() == ["layers", "number", "experts", "runs", "why", "weights", "adapter"]
+    assert re.split("  +", line) == [paths[0].replace("0", "*"), "2", *status[0][1:]]
+
+
+def test_status_says_why_not():
+    def why(model):
+        (one,) = {layer[2:4] for layer in st.status(model)}
+        return one
+
+    assert why(build("qwen3_moe", "eager")) == ("eager", 'not loaded with experts_implementation="smlora"')
+    mish = build("qwen3_moe", "smlora")
+    for layer in mish.model.layers:
+        layer.mlp.experts.act_fn = torch.nn.Mish()
+    assert why(mish) == ("projections", "an activation of its own")
+    weights = build("qwen3_moe", "smlora")
+    for layer in weights.model.layers:
+        layer.mlp.experts.down_proj = torch.nn.Parameter(torch.zeros(6, 32, 24, dtype=torch.int32), requires_grad=False)
+    assert why(weights) == ("grouped_mm", "Qwen3MoeExperts.down_proj is of torch.int32, without the scales that smlora knows")
+    assert str(st.status(torch.nn.Linear(2, 2))) == "no experts"
+    with pytest.raises(ValueError, match="model: expected a torch.nn.Module, got 'gpt2' of type str"):
+        st.status("gpt2")
+
+
+def test_status_says_where_adapters_are():
+    def adapter(model):
+        (one,) = {layer.adapter for layer in st.status(model)}
+        return one
+
+    assert adapter(build("qwen3_moe", "smlora")) == "none"
+    model = with_adapter(build("qwen3_moe", "smlora"), target_parameters=TARGETS[:1])
+    assert adapter(model) == "gate_up_proj: rank 4 inside"
+    with model.disable_adapter():
+        assert adapter(model) == "gate_up_proj: not active"
+    large = with_adapter(build("qwen3_moe", "smlora"), r=300)
+    assert adapter(large).startswith("down_proj: added to the weights: an adapter of rank 300 on down_proj; the largest")
+    model.merge_adapter()
+    assert adapter(model) == "gate_up_proj: merged"
 
 
 def test_experts_compile_whole_after_a_first_call():
