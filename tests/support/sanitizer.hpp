@@ -3,10 +3,16 @@
 
 namespace smlora::test {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
+constexpr bool thread_sanitized = true;
+#else
+constexpr bool thread_sanitized = false;
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
 constexpr bool sanitized = true;
 #else
-constexpr bool sanitized = false;
+constexpr bool sanitized = thread_sanitized;
 #endif
 
 }  // namespace smlora::test

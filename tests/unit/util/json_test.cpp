@@ -29,6 +29,7 @@ std::string object_of(std::size_t members) {
 }
 
 TEST(Json, IsRefusedBeyondEachLimit) {
+    if (smlora::test::thread_sanitized) GTEST_SKIP() << "one thread, for minutes";
     EXPECT_FALSE(parse_json(nested(most_json_depth)).is_discarded());
     EXPECT_TRUE(parse_json(nested(most_json_depth + 1)).is_discarded());
     EXPECT_TRUE(parse_json(nested(1'000'000)).is_discarded());
