@@ -1,5 +1,5 @@
-#include "support/sanitizer.hpp"
 #include "util/json.hpp"
+#include "support/sanitizer.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
