@@ -350,7 +350,7 @@ TEST_F(Processes, ReadersAndWritersAndEvictionsDoNotDisturbEachOther) {
 }
 
 TEST_F(Processes, ThatExceedTheLimitAtOnceEvictWhatOneWould) {
-    if (smlora::test::thread_sanitized) GTEST_SKIP() << "counts what is evicted within seconds";
+    if (smlora::test::sanitized) GTEST_SKIP() << "counts what is evicted within seconds";
     constexpr int writers = 16;
     constexpr int before = 400;
     const std::uint64_t size = encode_for(sample_key(1), sample_entry(1, 2000)).size();
