@@ -380,7 +380,7 @@ TEST_F(Processes, ThatExceedTheLimitAtOnceEvictWhatOneWould) {
 }
 
 TEST_F(Processes, ThatWriteAllTheTimeExceedTheLimitByOneEntryEach) {
-    if (smlora::test::thread_sanitized) GTEST_SKIP() << "counts what is evicted within seconds";
+    if (smlora::test::sanitized) GTEST_SKIP() << "counts what is evicted within seconds";
     constexpr int writers = 32;
     constexpr std::uint64_t limit = 4'000'000;
     const std::uint64_t size = encode_for(sample_key(1), sample_entry(1, 20'000)).size() + 10;
