@@ -6,3 +6,7 @@ if(SMLORA_SANITIZE)
                          -fno-sanitize-recover=all)
   target_link_options(smlora_options INTERFACE -fsanitize=${SMLORA_SANITIZE})
 endif()
+# A type of an anonymous namespace in a class of a source file is a fault only where others include the file, as a unit does.
+if(CMAKE_UNITY_BUILD)
+  target_compile_options(smlora_options INTERFACE -Wno-subobject-linkage)
+endif()

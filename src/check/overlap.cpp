@@ -93,7 +93,7 @@ struct Runs {
     std::size_t count = 0;
 };
 
-[[noreturn, gnu::cold, gnu::noinline]] void fail(const Operand& output, const Operand& other) {
+[[noreturn, gnu::cold, gnu::noinline]] void fail_overlap(const Operand& output, const Operand& other) {
     throw Error(
         ErrorCode::invalid_argument,
         fmt::format("{}: expected memory that {} does not use, got {:#x} to {:#x}, where {} is {:#x} to {:#x}",
@@ -103,7 +103,7 @@ struct Runs {
 bool spans_meet(const Operand& a, const Operand& b) { return a.begin < b.end && b.begin < a.end; }
 
 void check_pair(const Operand& output, const Operand& other) {
-    if (spans_meet(output, other) && overlap(output, other)) fail(output, other);
+    if (spans_meet(output, other) && overlap(output, other)) fail_overlap(output, other);
 }
 
 void check_inputs(std::initializer_list<Operand> outputs, std::initializer_list<Operand> inputs) {

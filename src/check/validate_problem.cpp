@@ -1,23 +1,17 @@
 // The problem by itself.
+#include "check/fail.hpp"
 #include "check/weight_format.hpp"
 #include "describe.hpp"
 #include "limits.hpp"
 
-#include <smlora/error.hpp>
 #include <smlora/problem.hpp>
 
-#include <fmt/format.h>
-
 #include <limits>
-#include <utility>
 
 namespace smlora {
 namespace {
 
-template <class... Arguments>
-[[noreturn]] void fail(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-    throw Error(ErrorCode::invalid_argument, fmt::format(format, std::forward<Arguments>(arguments)...));
-}
+using check::fail;
 
 void check_range(const char* field, std::int64_t value, std::int64_t low, std::int64_t high) {
     if (value < low || value > high) fail("problem.{}: expected {} to {}, got {}", field, low, high, value);

@@ -1,23 +1,16 @@
 #include "check/validate_tensor.hpp"
 
+#include "check/fail.hpp"
 #include "describe.hpp"
-
-#include <smlora/error.hpp>
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <string>
-#include <utility>
 
 namespace smlora::check {
 namespace {
-
-template <class... Arguments>
-[[noreturn, gnu::cold, gnu::noinline]] void fail(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-    throw Error(ErrorCode::invalid_argument, fmt::format(format, std::forward<Arguments>(arguments)...));
-}
 
 std::size_t at(std::int32_t i) { return static_cast<std::size_t>(i); }
 
@@ -73,11 +66,11 @@ bool contiguous_from(const Tensor& tensor, std::int32_t first) {
 /// Sufficient, and necessary for every layout that slices and transposes of a row-major array can make: from the
 /// smallest stride on, each steps over all that the smaller ones reach.
 bool disjoint(const Tensor& tensor) {
-    struct Step {
+    struct Dimension {
         std::int64_t stride;
         std::int64_t extent;
     };
-    std::array<Step, Tensor::max_ndim> steps{};  // by ascending stride
+    std::array<Dimension, Tensor::max_ndim> steps{};  // by ascending stride
     std::size_t count = 0;
     for (std::int32_t d = 0; d < tensor.ndim; ++d) {
         if (tensor.shape[at(d)] <= 1) continue;

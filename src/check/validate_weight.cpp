@@ -1,13 +1,10 @@
 // Weights, plain and quantised.
+#include "check/fail.hpp"
 #include "check/overlap.hpp"
 #include "check/validate.hpp"
 #include "check/validate_common.hpp"
 #include "check/validate_tensor.hpp"
 #include "check/weight_format.hpp"
-
-#include <smlora/error.hpp>
-
-#include <fmt/format.h>
 
 #include <array>
 #include <initializer_list>
@@ -18,11 +15,6 @@
 
 namespace smlora::check {
 namespace {
-
-template <class... Arguments>
-[[noreturn, gnu::cold]] void fail(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-    throw Error(ErrorCode::invalid_argument, fmt::format(format, std::forward<Arguments>(arguments)...));
-}
 
 /// What kernels count rows, columns and experts in.
 constexpr std::int64_t most_extent = std::numeric_limits<std::int32_t>::max();

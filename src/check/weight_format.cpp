@@ -1,23 +1,16 @@
 #include "check/weight_format.hpp"
 
+#include "check/fail.hpp"
 #include "describe.hpp"
-
-#include <smlora/error.hpp>
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <string>
-#include <utility>
 
 namespace smlora::check {
 namespace {
-
-template <class... Arguments>
-[[noreturn, gnu::cold]] void fail(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-    throw Error(ErrorCode::invalid_argument, fmt::format(format, std::forward<Arguments>(arguments)...));
-}
 
 void check_block(const char* weight, const WeightFormat& format, std::int64_t columns) {
     const std::int64_t block = format.block;

@@ -12,7 +12,7 @@
 namespace smlora::families {
 namespace {
 
-constexpr const char* family_name = "lora_gradient_bulk";
+constexpr const char* bulk_name = "lora_gradient_bulk";
 
 /// Blocking of lora_gradient_bulk.
 struct BulkTile {
@@ -58,7 +58,7 @@ double predicted(const GradientWork& work, const GradientSize& size, const BulkT
     return predicted_gradient_seconds(spans.last_to_mean * seconds, spans.bytes, facts);
 }
 
-tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace bulk_candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
     const GradientSize size = gradient_size(work);
     // Of those that are predicted alike the first is taken.
     constexpr std::array tiles{
@@ -70,7 +70,7 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
         tuning::Candidate candidate;
         candidate.name = fmt::format("bulk_{}x{}_w{}_s{}", tile.c, tile.r, tile.warps, tile.stages);
         candidate.configuration = {
-            family_name, {{"TILE_C", tile.c}, {"TILE_R", tile.r}, {"WARPS", tile.warps}, {"STAGES", tile.stages}}};
+            bulk_name, {{"TILE_C", tile.c}, {"TILE_R", tile.r}, {"WARPS", tile.warps}, {"STAGES", tile.stages}}};
         const unsigned shared_bytes = tile.shared_bytes(size.E, size.padded_rank, size.gates);
         candidate.predicted_seconds = predicted(work, size, tile, shared_bytes, facts);
         candidate.shared_bytes = shared_bytes;
@@ -84,16 +84,16 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
     return space;
 }
 
-BulkTile tile_of(const tuning::Configuration& configuration) {
+BulkTile bulk_tile(const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at("TILE_C"), at("TILE_R"), at("WARPS"), at("STAGES")};
 }
 
-Step step_of(const GradientWork& work, const tuning::Configuration& configuration) {
-    const BulkTile tile = tile_of(configuration);
+Step bulk_step(const GradientWork& work, const tuning::Configuration& configuration) {
+    const BulkTile tile = bulk_tile(configuration);
     Step step;
     auto& spec = step.spec;
-    spec.family = family_name;
+    spec.family = bulk_name;
     spec.threads = tile.threads();
     spec.dynamic_shared = tile.shared_bytes(work.problem.E, padded_rank(work.problem), work.problem.gates);
     spec.constants = gradient_pair_constants(work);
@@ -108,6 +108,6 @@ Step step_of(const GradientWork& work, const tuning::Configuration& configuratio
 
 }  // namespace
 
-const GradientFamily gradient_bulk{.name = family_name, .candidates = candidates, .step = step_of};
+const GradientFamily gradient_bulk{.name = bulk_name, .candidates = bulk_candidates, .step = bulk_step};
 
 }  // namespace smlora::families

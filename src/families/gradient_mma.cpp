@@ -11,7 +11,7 @@
 namespace smlora::families {
 namespace {
 
-constexpr const char* family_name = "lora_gradient_mma";
+constexpr const char* mma_gradient_name = "lora_gradient_mma";
 
 /// Blocking of lora_gradient_mma.
 struct GradientTile {
@@ -30,7 +30,7 @@ unsigned GradientTile::shared_bytes(std::int64_t E) const {
     return static_cast<unsigned>(lora_gradient_mma::shared_memory(blocking(), static_cast<int>(E)).bytes);
 }
 
-tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace mma_gradient_candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
     const GradientSize size = gradient_size(work);
     // By an H200 with one token, where there are hardly any bytes.
     constexpr double seconds_of_tile = 0.6e-6;  // its beginning, and its sums
@@ -56,7 +56,7 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
         tuning::Candidate candidate;
         candidate.name =
             fmt::format("mma_{}x{}x{}_w{}_s{}_b{}", tile.c, tile.r, tile.k, tile.warps, tile.stages, tile.min_blocks);
-        candidate.configuration = {family_name,
+        candidate.configuration = {mma_gradient_name,
                                    {{"TILE_C", tile.c},
                                     {"TILE_R", tile.r},
                                     {"TILE_K", tile.k},
@@ -77,16 +77,16 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
     return space;
 }
 
-GradientTile tile_of(const tuning::Configuration& configuration) {
+GradientTile mma_gradient_tile(const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at("TILE_C"), at("TILE_R"), at("TILE_K"), at("WARPS"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
-Step step_of(const GradientWork& work, const tuning::Configuration& configuration) {
-    const GradientTile tile = tile_of(configuration);
+Step mma_gradient_step(const GradientWork& work, const tuning::Configuration& configuration) {
+    const GradientTile tile = mma_gradient_tile(configuration);
     Step step;
     auto& spec = step.spec;
-    spec.family = family_name;
+    spec.family = mma_gradient_name;
     spec.threads = tile.threads();
     spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
     spec.dynamic_shared = tile.shared_bytes(work.problem.E);
@@ -103,6 +103,7 @@ Step step_of(const GradientWork& work, const tuning::Configuration& configuratio
 
 }  // namespace
 
-const GradientFamily gradient_mma{.name = family_name, .candidates = candidates, .step = step_of};
+const GradientFamily gradient_mma{
+    .name = mma_gradient_name, .candidates = mma_gradient_candidates, .step = mma_gradient_step};
 
 }  // namespace smlora::families

@@ -12,16 +12,14 @@
 namespace smlora::families {
 namespace {
 
-using lora_gradient_wgmma::Blocking;
+constexpr const char* wgmma_gradient_name = "lora_gradient_wgmma";
 
-constexpr const char* family_name = "lora_gradient_wgmma";
-
-unsigned shared_bytes(const Blocking& blocking, std::int64_t E, std::int64_t rank) {
+unsigned shared_bytes(const lora_gradient_wgmma::Blocking& blocking, std::int64_t E, std::int64_t rank) {
     return static_cast<unsigned>(
         lora_gradient_wgmma::shared_memory(blocking, static_cast<int>(E), static_cast<int>(rank)).bytes);
 }
 
-std::string refusal_of(const Blocking& blocking, const GradientSize& size, unsigned bytes,
+std::string refusal_of(const lora_gradient_wgmma::Blocking& blocking, const GradientSize& size, unsigned bytes,
                        const gpu::DeviceFacts& facts) {
     if (facts.arch.name() != "sm_90a") return "wgmma is an instruction of sm_90a, not of " + facts.arch.name();
     if (blocking.blocks * size.padded_rank > lora_gradient_wgmma::most_sums)
@@ -31,7 +29,7 @@ std::string refusal_of(const Blocking& blocking, const GradientSize& size, unsig
 
 /// Fitted to an H200, eight models and a sweep, ranks 1 to 256, 1 to 65,536 tokens and 8 to 1024 experts:
 /// docs/lab/2026-11-30-cost-model.md.
-double predicted(const GradientWork& work, const GradientSize& size, const Blocking& blocking,
+double predicted(const GradientWork& work, const GradientSize& size, const lora_gradient_wgmma::Blocking& blocking,
                  const gpu::DeviceFacts& facts) {
     constexpr double seconds_of_step = 0.28e-6;    // of the warpgroup that copies, which is the slower one
     constexpr double seconds_of_copy = 0.019e-6;   // more, of 16 rows of 64 columns
@@ -55,18 +53,21 @@ double predicted(const GradientWork& work, const GradientSize& size, const Block
            seconds_of_end * blocking.blocks * std::max(ranks, 16.0) / 16;
 }
 
-tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace wgmma_gradient_candidates(const GradientWork& work, const gpu::DeviceFacts& facts) {
     const GradientSize size = gradient_size(work);
     tuning::SearchSpace space;
     constexpr std::array blockings{
-        Blocking{8, 32, 3}, Blocking{4, 64, 3}, Blocking{4, 32, 6}, Blocking{2, 64, 4}, Blocking{1, 64, 4},
+        lora_gradient_wgmma::Blocking{8, 32, 3}, lora_gradient_wgmma::Blocking{4, 64, 3},
+        lora_gradient_wgmma::Blocking{4, 32, 6}, lora_gradient_wgmma::Blocking{2, 64, 4},
+        lora_gradient_wgmma::Blocking{1, 64, 4},
     };
-    for (const Blocking& blocking : blockings) {
+    for (const lora_gradient_wgmma::Blocking& blocking : blockings) {
         tuning::Candidate candidate;
         candidate.name =
             fmt::format("wgmma_{}x{}_s{}", lora_gradient_wgmma::span(blocking), blocking.step_rows, blocking.stages);
         candidate.configuration = {
-            family_name, {{"BLOCKS", blocking.blocks}, {"STEP_ROWS", blocking.step_rows}, {"STAGES", blocking.stages}}};
+            wgmma_gradient_name,
+            {{"BLOCKS", blocking.blocks}, {"STEP_ROWS", blocking.step_rows}, {"STAGES", blocking.stages}}};
         candidate.predicted_seconds = predicted(work, size, blocking, facts);
         candidate.shared_bytes = shared_bytes(blocking, size.E, size.padded_rank);
         candidate.refusal = refusal_of(blocking, size, static_cast<unsigned>(candidate.shared_bytes), facts);
@@ -75,12 +76,12 @@ tuning::SearchSpace candidates(const GradientWork& work, const gpu::DeviceFacts&
     return space;
 }
 
-Step step_of(const GradientWork& work, const tuning::Configuration& configuration) {
+Step wgmma_gradient_step(const GradientWork& work, const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
-    const Blocking blocking{at("BLOCKS"), at("STEP_ROWS"), at("STAGES")};
+    const lora_gradient_wgmma::Blocking blocking{at("BLOCKS"), at("STEP_ROWS"), at("STAGES")};
     Step step;
     auto& spec = step.spec;
-    spec.family = family_name;
+    spec.family = wgmma_gradient_name;
     spec.threads = lora_gradient_wgmma::threads;
     spec.dynamic_shared = shared_bytes(blocking, work.problem.E, padded_rank(work.problem));
     spec.constants = gradient_pair_constants(work);
@@ -94,6 +95,7 @@ Step step_of(const GradientWork& work, const tuning::Configuration& configuratio
 
 }  // namespace
 
-const GradientFamily gradient_wgmma{.name = family_name, .candidates = candidates, .step = step_of};
+const GradientFamily gradient_wgmma{
+    .name = wgmma_gradient_name, .candidates = wgmma_gradient_candidates, .step = wgmma_gradient_step};
 
 }  // namespace smlora::families

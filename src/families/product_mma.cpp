@@ -15,7 +15,7 @@
 namespace smlora::families {
 namespace {
 
-constexpr const char* family_name = "grouped_product_mma";
+constexpr const char* mma_product_name = "grouped_product_mma";
 
 /// Blocking of grouped_product_mma.
 struct ProductTile {
@@ -170,7 +170,7 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& w
     tuning::Candidate candidate;
     candidate.name = fmt::format("mma_{}x{}x{}_w{}x{}_s{}_b{}", tile.m, tile.n, tile.k, tile.warps_m, tile.warps_n,
                                  tile.stages, tile.min_blocks);
-    candidate.configuration = {family_name,
+    candidate.configuration = {mma_product_name,
                                {{"TILE_M", tile.m},
                                 {"TILE_N", tile.n},
                                 {"TILE_K", tile.k},
@@ -187,7 +187,7 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& w
     return candidate;
 }
 
-tuning::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace mma_product_candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
     const ProductSize size = product_size(work);
     const bool rank_rows = work.product.kind == Product::Kind::rank_rows;
     tuning::SearchSpace space;
@@ -207,11 +207,11 @@ ProductTile tile_of(const tuning::Configuration& configuration) {
     return {at("TILE_M"), at("TILE_N"), at("TILE_K"), at("WARPS_M"), at("WARPS_N"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
-Step step_of(const ProductWork& work, const tuning::Configuration& configuration) {
+Step mma_product_step(const ProductWork& work, const tuning::Configuration& configuration) {
     const ProductTile tile = tile_of(configuration);
     Step step;
     auto& spec = step.spec;
-    spec.family = family_name;
+    spec.family = mma_product_name;
     spec.threads = tile.threads();
     spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
     spec.dynamic_shared = tile.shared_bytes(launched_experts(work));
@@ -234,11 +234,11 @@ Step step_of(const ProductWork& work, const tuning::Configuration& configuration
 }  // namespace
 
 const ProductFamily product_mma{
-    .name = family_name,
+    .name = mma_product_name,
     .instructions = "mma",
     .makes_rank_products = true,
-    .candidates = candidates,
-    .step = step_of,
+    .candidates = mma_product_candidates,
+    .step = mma_product_step,
 };
 
 }  // namespace smlora::families

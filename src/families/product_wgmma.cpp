@@ -19,7 +19,7 @@
 namespace smlora::families {
 namespace {
 
-constexpr const char* family_name = "grouped_product_wgmma";
+constexpr const char* wgmma_product_name = "grouped_product_wgmma";
 
 using grouped_product_wgmma::step_depth;
 using grouped_product_wgmma::tile_columns;
@@ -218,7 +218,7 @@ tuning::Candidate candidate_of(const Blocking& blocking) {
                                  blocking.staging_rows, blocking.cluster > 1 ? "_pairs" : "",
                                  blocking.makes_rank_rows ? "_rank_rows" : "", blocking.bands ? "_bands" : "",
                                  blocking.weights_once ? "_once" : "");
-    candidate.configuration = {family_name,
+    candidate.configuration = {wgmma_product_name,
                                {{"TILE_ROWS", blocking.tile_rows},
                                 {"STAGES", blocking.stages},
                                 {"STAGING_ROWS", blocking.staging_rows},
@@ -231,7 +231,7 @@ tuning::Candidate candidate_of(const Blocking& blocking) {
     return candidate;
 }
 
-tuning::SearchSpace candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
+tuning::SearchSpace wgmma_product_candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
     const Problem& problem = work.problem;
     const ProductSize size = product_size(work);
     const std::string refusal = refusal_of_all(work.product, facts);
@@ -405,13 +405,13 @@ class WgmmaLaunch final : public ProductLaunch {
     Shape shape_;
 };
 
-Step step_of(const ProductWork& work, const tuning::Configuration& configuration) {
+Step wgmma_product_step(const ProductWork& work, const tuning::Configuration& configuration) {
     const Shape shape = shape_of(work, configuration);
     const Blocking& blocking = shape.blocking;
     const std::int64_t rank = shape.rank;
     Step step;
     auto& spec = step.spec;
-    spec.family = family_name;
+    spec.family = wgmma_product_name;
     spec.threads = grouped_product_wgmma::block_threads;
     spec.cluster = static_cast<unsigned>(blocking.cluster);
     spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(shape.experts, rank));
@@ -451,11 +451,11 @@ Step step_of(const ProductWork& work, const tuning::Configuration& configuration
 }  // namespace
 
 const ProductFamily product_wgmma{
-    .name = family_name,
+    .name = wgmma_product_name,
     .instructions = "wgmma",
     .makes_rank_products = false,
-    .candidates = candidates,
-    .step = step_of,
+    .candidates = wgmma_product_candidates,
+    .step = wgmma_product_step,
     .makes_rank_rows = makes_ranks,
     .scratch_bytes = progress_bytes,
 };

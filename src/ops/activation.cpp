@@ -11,7 +11,7 @@ namespace smlora {
 namespace ops {
 namespace {
 
-using Direction = families::ActivationWork::Direction;
+using ActivationDirection = families::ActivationWork::Direction;
 
 /// What forward and backward have in common.
 template <class Args>
@@ -40,7 +40,7 @@ void activation_cuda(const Engine& engine, Stream stream, const Problem& problem
     if (rows == 0 || width == 0) return;
     const plan::GatedActivation request{
         .rows = {width, families::rows_aligned({&args.h, &args.a})},
-        .work = {.direction = Direction::forward, .activation = args.activation, .layout = args.layout}};
+        .work = {.direction = ActivationDirection::forward, .activation = args.activation, .layout = args.layout}};
     launch(engine, stream, problem, request, kernel_args(args, rows));
 }
 
@@ -51,7 +51,7 @@ void activation_backward_cuda(const Engine& engine, Stream stream, const Problem
     // Without columns the gates still have a gradient, which is zero.
     if (width == 0 && !args.gates.given()) return;
     const plan::GatedActivation request{.rows = {width, families::rows_aligned({&args.h, &args.a, &args.da, &args.dh})},
-                                        .work = {.direction = Direction::backward,
+                                        .work = {.direction = ActivationDirection::backward,
                                                  .writes_a = args.a.given(),
                                                  .gates = args.gates.given(),
                                                  .activation = args.activation,

@@ -149,9 +149,9 @@ void condense(std::vector<Trial>& trials) {
 namespace {
 
 /// Which trial is the fastest, and which cannot be told from it.
-class Race {
+class RaceOutcome {
  public:
-    explicit Race(const std::vector<Trial>& trials) : trials_(trials), times_(estimates(trials)) {
+    explicit RaceOutcome(const std::vector<Trial>& trials) : trials_(trials), times_(estimates(trials)) {
         for (const Estimate& time : times_) most_samples_ = std::max(most_samples_, time.samples);
         for (std::size_t i = 0; i < trials.size(); ++i) {
             if (competes(i) && (!best_ || times_[i].seconds < times_[*best_].seconds)) best_ = i;
@@ -194,7 +194,7 @@ class Race {
 }  // namespace
 
 Judgement judge(const std::vector<Trial>& trials) {
-    const Race race(trials);
+    const RaceOutcome race(trials);
     if (!race.best()) {
         const auto standing = std::find_if(trials.begin(), trials.end(), stands);
         if (standing == trials.end()) return {std::nullopt, "no candidate was right"};
@@ -225,7 +225,7 @@ Judgement judge(const std::vector<Trial>& trials) {
 }
 
 std::vector<std::size_t> undecided(const std::vector<Trial>& trials) {
-    const Race race(trials);
+    const RaceOutcome race(trials);
     std::vector<std::size_t> result;
     if (!race.best()) return result;
     const bool borderline = race.is_borderline(0);

@@ -24,5 +24,10 @@ void* operator new(std::size_t bytes) {
     throw std::bad_alloc();
 }
 
+// Also the one without exceptions: a sanitizer has its own, whose memory std::free must not be given.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+    return smlora::testing::fails(bytes) ? nullptr : std::malloc(bytes == 0 ? 1 : bytes);
+}
+
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }

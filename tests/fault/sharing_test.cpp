@@ -25,7 +25,7 @@ using testing::sample_key;
 using testing::ScopedVariable;
 
 constexpr ::uid_t service = 61001;
-constexpr ::uid_t reader = 61002;
+constexpr ::uid_t reading_user = 61002;
 constexpr const char* gpu = "NVIDIA_H200";
 
 class Sharing : public testing::CacheTest {
@@ -65,7 +65,7 @@ class Sharing : public testing::CacheTest {
 
     /// What the other user finds: 0 the kernel and the record, 1 neither, 2 an engine would not start; else an error.
     int found_by_reader(const std::string& trust) {
-        return as_user(reader, [&] {
+        return as_user(reading_user, [&] {
             const ScopedVariable variable("SMLORA_CACHE_TRUST", trust.c_str());
             CacheOptions chosen = options();
             chosen.root = scratch.path() / "none";

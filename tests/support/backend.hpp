@@ -89,7 +89,7 @@ inline const Engine& engine_of(Backend backend) {
 }
 
 /// Skips where the backend cannot run, and says how to repeat the inputs of a failure.
-class BackendFixture : public testing::Test {
+class BackendFixture : public ::testing::Test {
  protected:
     void use(Backend backend) {
         backend_ = backend;
@@ -106,7 +106,7 @@ class BackendFixture : public testing::Test {
 };
 
 /// A test that runs once on each backend.
-class OnEachBackend : public BackendFixture, public testing::WithParamInterface<Backend> {
+class OnEachBackend : public BackendFixture, public ::testing::WithParamInterface<Backend> {
  protected:
     void SetUp() override { use(GetParam()); }
 };

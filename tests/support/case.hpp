@@ -74,11 +74,11 @@ inline void warm_up(const Engine& engine, const Cases& cases) {
 }
 
 /// A table of cases, each on each backend.
-class OnCases : public BackendFixture, public testing::WithParamInterface<std::tuple<Backend, Case>> {
+class OnCases : public BackendFixture, public ::testing::WithParamInterface<std::tuple<Backend, Case>> {
  protected:
     static void SetUpTestSuite() {
         if (why_not(Backend::cuda)) return;
-        const testing::TestSuite& suite = *testing::UnitTest::GetInstance()->current_test_suite();
+        const ::testing::TestSuite& suite = *::testing::UnitTest::GetInstance()->current_test_suite();
         std::set<std::string> selected;
         for (int i = 0; i < suite.total_test_count(); ++i) {
             const std::string test = suite.GetTestInfo(i)->name();

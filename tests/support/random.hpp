@@ -28,7 +28,7 @@ inline std::uint64_t run_seed() {
 /// A stream of its own for each purpose within each test, so that one test can be repeated without the others.
 inline Random fresh(std::string_view purpose) {
     std::string name(purpose);
-    if (const auto* info = testing::UnitTest::GetInstance()->current_test_info()) {
+    if (const auto* info = ::testing::UnitTest::GetInstance()->current_test_info()) {
         name += std::string("/") + info->test_suite_name() + "/" + info->name();
     }
     return Random(Random(run_seed()).bits(std::hash<std::string>{}(name)));

@@ -15,8 +15,8 @@ namespace {
 
 using Cache = ProgramTest;
 
-const std::vector<std::string> prewarm{"prewarm", "--shape", "4,64,32,4,2", "--tokens",
-                                       "64",      "--arch",  "sm_90a",      "--json"};
+const std::vector<std::string> prewarming{"prewarm", "--shape", "4,64,32,4,2", "--tokens",
+                                          "64",      "--arch",  "sm_90a",      "--json"};
 
 TEST_F(Cache, OfANewUserIsEmpty) {
     EXPECT_EQ(run({"cache", "path"}).out, cache().string() + "\n");
@@ -129,17 +129,17 @@ TEST_F(Cache, HasAKernelForEachTypeThatScalesMayHave) {
 
 TEST_F(Cache, HoldsWhatPrewarmCompiledUntilItIsCleared) {
     if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "there is no NVRTC";
-    const Outcome first = run(prewarm);
+    const Outcome first = run(prewarming);
     ASSERT_EQ(first.exit_code, 0) << first.err;
     const nlohmann::json made = first.json();
     EXPECT_GT(made["compiled"], 0);
     EXPECT_EQ(made["compiled"], made["kernels"]);
     EXPECT_EQ(made["found"], 0);
 
-    const nlohmann::json again = run(prewarm).json();
+    const nlohmann::json again = run(prewarming).json();
     EXPECT_EQ(again["compiled"], 0);
     EXPECT_EQ(again["found"], made["kernels"]);
-    std::vector<std::string> text = prewarm;
+    std::vector<std::string> text = prewarming;
     text.pop_back();
     const std::string words = run(text).out;
     EXPECT_NE(words.find(" 0 compiled, " + std::to_string(made["kernels"].get<int>()) + " found"), std::string::npos)
@@ -173,7 +173,7 @@ TEST_F(Cache, HoldsWhatPrewarmCompiledUntilItIsCleared) {
     EXPECT_EQ(damaged.exit_code, 1);
     ASSERT_EQ(damaged.json()["unsound"].size(), 1U);
     EXPECT_EQ(damaged.json()["unsound"][0]["file"], file);
-    const nlohmann::json mended = run(prewarm).json();
+    const nlohmann::json mended = run(prewarming).json();
     EXPECT_EQ(mended["compiled"], 1);
     EXPECT_EQ(run({"cache", "verify"}).exit_code, 0);
 

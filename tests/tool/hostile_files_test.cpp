@@ -45,7 +45,7 @@ class HostileFiles : public TuningCommands {
 };
 
 const std::string kernel = "kernels/ab/ab" + std::string(30, '0');
-const std::string record = "tuning/GPU/" + std::string(32, 'a') + ".json";
+const std::string record_path = "tuning/GPU/" + std::string(32, 'a') + ".json";
 
 TEST_F(HostileFiles, AMemberThatUnpacksToFarMoreThanTheArchiveIsRefused) {
     const std::string zeros(32 << 20, '\0');
@@ -70,9 +70,9 @@ TEST_F(HostileFiles, AMemberIsNoLargerThanACacheTakes) {
     std::string noise((16 << 20) + 1, '\0');
     std::uint32_t state = 1;
     for (char& byte : noise) byte = static_cast<char>((state = state * 1664525U + 1013904223U) >> 24);
-    expect_refused("\"" + record + "\" has more than 16777216 bytes", [&](CraftedArchive& crafted) {
-        crafted.add_manifest({{record, noise}});
-        crafted.add(record, noise);
+    expect_refused("\"" + record_path + "\" has more than 16777216 bytes", [&](CraftedArchive& crafted) {
+        crafted.add_manifest({{record_path, noise}});
+        crafted.add(record_path, noise);
     });
     expect_refused("\"manifest.json\" has more than 16777216 bytes",
                    [&](CraftedArchive& crafted) { crafted.add("manifest.json", noise); });
@@ -146,5 +146,5 @@ TEST_F(HostileFiles, TextOfARecordIsShownAndNotObeyed) {
         << with_name;
 }
 
-}  // namespace
+}  // namespace smlora::tool
 }  // namespace smlora::tool

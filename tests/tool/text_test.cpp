@@ -94,7 +94,7 @@ TEST(ProgressText, IsCutToTheWidthOfTheTerminal) {
 }
 
 /// A progress line on a file, and a clock that is set by hand.
-class ProgressLineTest : public testing::Test {
+class ProgressLineTest : public ::testing::Test {
  protected:
     ProgressLineTest() : file_(std::tmpfile(), std::fclose) {}
 

@@ -36,7 +36,7 @@ struct BenchCommand {
     double ceiling_gbs = 0;
 };
 
-constexpr const char* footer =
+constexpr const char* bench_footer =
     R"(Burst protocol: 120 ms idle, 3 calls unmeasured, 20 measured, twice; CUDA events on the GPU.
 The floor is max(flop / ceiling, bytes / ceiling) with every input read once and every output written once. "of floor"
 is floor / time: 1 is the best there can be. The ceilings are measured in the same run. Inputs rotate over more than
@@ -51,9 +51,6 @@ Examples:
   smlora-tune bench --model olmoe --op forward,step --ceiling-tflops 796 --json
   smlora-tune bench --model qwen3-30b-a3b --weights nf4:64:double --tokens 8192)";
 
-constexpr std::int64_t default_tokens_gpu = 2048;
-constexpr std::int64_t default_tokens_cpu = 128;
-
 struct Result {
     Op op = Op::base;
     Timings timings;
@@ -61,7 +58,7 @@ struct Result {
     double floor_seconds = 0;
 };
 
-struct Case {
+struct BenchedCase {
     NamedProblem item;
     Load load;
     std::size_t sets = 0;
@@ -141,18 +138,18 @@ void run_op(Session& session, Op op, const Operands& operands) {
     backward_lora(engine, stream, problem, operands.backward_lora_args());
 }
 
-Case bench_case(Session& session, Timer& timer, const NamedProblem& item, const OperandOptions& options,
-                const std::vector<Op>& ops, const MeasuredCeilings& ceilings, ProgressLine& line) {
+BenchedCase bench_case(Session& session, Timer& timer, const NamedProblem& item, const OperandOptions& options,
+                       const std::vector<Op>& ops, const MeasuredCeilings& ceilings, ProgressLine& line) {
     const Problem& problem = item.problem;
     const std::deque<Operands> sets = make_sets(session, problem, options);
     const Engine& engine = session.engine();
-    Case result{item,
-                sets.front().load(),
-                sets.size(),
-                forward_workspace(engine, problem, options.T),
-                backward_input_workspace(engine, problem, options.T),
-                &ceilings,
-                {}};
+    BenchedCase result{item,
+                       sets.front().load(),
+                       sets.size(),
+                       forward_workspace(engine, problem, options.T),
+                       backward_input_workspace(engine, problem, options.T),
+                       &ceilings,
+                       {}};
     for (const Operands& operands : sets) {
         // The routing, and xa and yb for the gradients.
         route(engine, session.stream(), problem, operands.route_args());
@@ -189,7 +186,7 @@ nlohmann::ordered_json to_json(const Result& result) {
             {"samples_seconds", result.timings.seconds}};
 }
 
-nlohmann::ordered_json to_json(const Case& done) {
+nlohmann::ordered_json to_json(const BenchedCase& done) {
     nlohmann::ordered_json json = json_of(done.item);
     json["tokens"] = done.load.tokens;
     json["rows"] = done.load.rows;
@@ -205,7 +202,7 @@ nlohmann::ordered_json to_json(const Case& done) {
     return json;
 }
 
-void print_text(const Case& done, bool on_gpu) {
+void print_text(const BenchedCase& done, bool on_gpu) {
     print_results("{}, {} tokens\n", title_of(done.item), done.load.tokens);
     std::vector<Table::Column> columns{{"op"},
                                        {"median", Align::right},
@@ -287,7 +284,7 @@ ExitCode run_bench(const BenchCommand& command) {
     print_remark("device    {}\nprotocol  {}, routing {}\n", session.device_name(), name(protocol),
                  command.operands.skew);
     std::map<DType, MeasuredCeilings> ceilings;
-    std::vector<Case> cases;
+    std::vector<BenchedCase> cases;
     for (const NamedProblem& item : problems) {
         const DType dtype = item.problem.dtype;
         if (ceilings.count(dtype) == 0) {
@@ -311,7 +308,7 @@ ExitCode run_bench(const BenchCommand& command) {
         document["skew"] = command.operands.skew;
         document["seed"] = command.operands.seed;
         document["cases"] = nlohmann::ordered_json::array();
-        for (const Case& done : cases) document["cases"].push_back(to_json(done));
+        for (const BenchedCase& done : cases) document["cases"].push_back(to_json(done));
         print_json(document);
     }
     return ExitCode::ok;
@@ -323,7 +320,7 @@ void add_bench(CLI::App& app, Run& run) {
     auto command = std::make_shared<BenchCommand>();
     CLI::App* sub =
         app.add_subcommand("bench", "Time operations and compare them with the least time that they can take");
-    sub->footer(footer);
+    sub->footer(bench_footer);
     command->shape.has_device = true;
     add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
     sub->add_option(

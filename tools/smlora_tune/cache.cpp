@@ -23,7 +23,7 @@
 namespace smlora::tool {
 namespace {
 
-constexpr const char* footer = R"(Examples:
+constexpr const char* cache_footer = R"(Examples:
   smlora-tune cache stats
   smlora-tune cache inspect 3fb2c1
   smlora-tune cache prune --older-than 30d --max-size 1G --dry-run
@@ -294,7 +294,7 @@ std::filesystem::path writable_folder(const Engine& engine) {
 void add_cache(CLI::App& app, Run& run) {
     auto command = std::make_shared<CacheCommand>();
     CLI::App* cache = app.add_subcommand("cache", "Look after the kernel cache");
-    cache->footer(footer);
+    cache->footer(cache_footer);
     // Called after those of the sub-commands.
     cache->callback([cache, &run] {
         if (!cache->get_subcommands().empty()) return;

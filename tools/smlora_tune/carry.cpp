@@ -24,7 +24,7 @@
 namespace smlora::tool {
 namespace {
 
-constexpr const char* footer =
+constexpr const char* carry_footer =
     R"(First with the templates of before and --codes, then with those of now and --before; SMLORA_TEMPLATE_DIR names a
 folder of templates. A tuning is carried over when every kernel of every candidate has the same machine code. Needs
 NVRTC and no GPU. What was compiled already is in the cache: an interrupted run goes on where it was.)";
@@ -197,7 +197,7 @@ ExitCode run_carry(const CarryCommand& command) {
 void add_carry(CLI::App& app, Run& run) {
     auto command = std::make_shared<CarryCommand>();
     CLI::App* sub = app.add_subcommand("carry", "Keep tunings whose kernels' machine code is as it was");
-    sub->footer(footer);
+    sub->footer(carry_footer);
     sub->group("");  // for those who work on the templates: not in the tool's help
     sub->add_option("bundle", command->bundle, "The bundle")->required()->type_name("FILE");
     sub->add_option("--codes", command->codes, "Write what its candidates compile to")->type_name("FILE");

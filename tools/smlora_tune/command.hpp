@@ -6,6 +6,7 @@
 #include <smlora/engine.hpp>
 
 #include <CLI/App.hpp>
+#include <CLI/Config.hpp>  // what App.hpp declares only
 #include <nlohmann/json.hpp>
 
 #include <functional>

@@ -32,7 +32,7 @@ struct ExplainCommand {
     double ceiling_gbs = 0;
 };
 
-constexpr const char* footer =
+constexpr const char* explain_footer =
     R"(Needs no GPU: without one, predictions are for a typical GPU of --arch, or for the one that --gpu names. Measured
 times come from the records of that GPU. Kernels that are not in the cache are compiled, for the registers that they use.
 The floor is max(flop / ceiling, bytes / ceiling) with every input read once and every output written once.
@@ -229,7 +229,7 @@ ExitCode run_explain(const ExplainCommand& command) {
 void add_explain(CLI::App& app, Run& run) {
     auto command = std::make_shared<ExplainCommand>();
     CLI::App* sub = app.add_subcommand("explain", "Which kernels are used for a shape, which are not, and why");
-    sub->footer(footer);
+    sub->footer(explain_footer);
     add_shape_options(*sub, command->shape, "2048");
     CLI::Option* arch =
         sub->add_option("--arch", command->arch, "Architecture [the GPU's, else sm_90a]")->type_name("sm_90a");

@@ -15,7 +15,7 @@
 namespace smlora::tool {
 namespace {
 
-constexpr const char* footer = R"(Example:
+constexpr const char* info_footer = R"(Example:
   smlora-tune info --json)";
 
 /// The cache as the engine finds it, or why an engine cannot be made.
@@ -103,7 +103,7 @@ ExitCode run_info(const CommonOptions& common) {
 void add_info(CLI::App& app, Run& run) {
     auto common = std::make_shared<CommonOptions>();
     CLI::App* sub = app.add_subcommand("info", "Show devices, driver, NVRTC, architectures and cache layers");
-    sub->footer(footer);
+    sub->footer(info_footer);
     add_common_options(*sub, *common);
     sub->callback([common, &run] { run = [common] { return run_info(*common); }; });
 }

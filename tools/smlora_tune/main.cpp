@@ -7,7 +7,6 @@
 #include <smlora/version.hpp>
 
 #include <fmt/format.h>
-#include <CLI/Config.hpp>
 
 #include <algorithm>
 #include <csignal>

@@ -12,7 +12,7 @@
 namespace smlora::tool {
 namespace {
 
-constexpr const char* footer =
+constexpr const char* models_footer =
     R"(--model also takes the names of Hugging Face repositories, such as Qwen/Qwen3-30B-A3B or deepseek-ai/DeepSeek-R1,
 in upper or lower case. For any other model, give its config.json to --config.
 
@@ -57,7 +57,7 @@ ExitCode run_models(const CommonOptions& common) {
 void add_models(CLI::App& app, Run& run) {
     auto common = std::make_shared<CommonOptions>();
     CLI::App* sub = app.add_subcommand("models", "List the models that are known by name");
-    sub->footer(footer);
+    sub->footer(models_footer);
     add_common_options(*sub, *common);
     sub->callback([common, &run] { run = [common] { return run_models(*common); }; });
 }

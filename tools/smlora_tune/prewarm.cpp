@@ -40,7 +40,7 @@ const std::map<std::string, Activation> activations{{"swiglu", Activation::swigl
                                                     {"reglu", Activation::reglu},
                                                     {"swiglu_clamped", Activation::swiglu_clamped}};
 
-constexpr const char* footer =
+constexpr const char* prewarm_footer =
     R"(Needs NVRTC, but no GPU. Kernels that the cache has are not compiled again. For each shape the kernels are compiled
 that are recorded to be fastest, or predicted to be where there is no record. The activation that follows the gate_up
 projection of a model is compiled too, and so is one after a --shape with an even number of outputs whose rows are
@@ -147,7 +147,7 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
 void add_prewarm(CLI::App& app, Run& run) {
     auto command = std::make_shared<PrewarmCommand>();
     CLI::App* sub = app.add_subcommand("prewarm", "Compile every kernel of a training step into the cache");
-    sub->footer(footer);
+    sub->footer(prewarm_footer);
     add_shape_options(*sub, command->shape, "a few typical ones");
     sub->add_option("--arch", command->archs, "Architectures to compile for [the GPU's, else sm_90a]")
         ->type_name("sm_90a,..")

@@ -37,6 +37,10 @@ struct ShapeOptions {
     bool has_device = false;  ///< the command has the option --device, and so can compute in fp64, on the CPU
 };
 
+/// What verify and bench take without --tokens.
+constexpr std::int64_t default_tokens_gpu = 2048;
+constexpr std::int64_t default_tokens_cpu = 128;
+
 /// `default_tokens`: what the help says is used when --tokens is not given. `options.has_device` must be set before.
 void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& default_tokens);
 

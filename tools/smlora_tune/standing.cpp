@@ -20,7 +20,7 @@ struct Row {
     std::string_view sentence;
 };
 
-constexpr Row table[] = {
+constexpr Row standings[] = {
     {Standing::used_as_predicted, "used", "predicted to be the fastest"},
     {Standing::used_as_recorded, "used", "the choice of the record that is used here"},
     {Standing::used_as_judged, "used", "{reason}"},
@@ -38,7 +38,7 @@ constexpr Row table[] = {
 };
 
 const Row& row_of(Standing standing) {
-    for (const Row& row : table) {
+    for (const Row& row : standings) {
         if (row.standing == standing) return row;
     }
     throw std::logic_error("standing: no such one");

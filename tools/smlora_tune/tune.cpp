@@ -49,7 +49,7 @@ struct TuneCommand {
 // Long enough for the slowest candidate to have all its samples.
 constexpr double exhaustive_candidate_seconds = 30;
 
-constexpr const char* footer =
+constexpr const char* tune_footer =
     R"(Needs a GPU and NVRTC. What is recorded is not measured again, and interrupted runs resume where they stopped.
 --candidates adds the candidates that the record does not have yet; --again measures everything anew.
 Several processes can split the work: by --shard, or by the rank variables of torchrun, Open MPI, MPICH and SLURM, by
@@ -289,7 +289,7 @@ ExitCode run_tune(const TuneCommand& command) {
 void add_tune(CLI::App& app, Run& run) {
     auto command = std::make_shared<TuneCommand>();
     CLI::App* sub = app.add_subcommand("tune", "Measure the candidates for every kernel and record the fastest");
-    sub->footer(footer);
+    sub->footer(tune_footer);
     add_shape_options(*sub, command->shape, "1024 to 65536 in powers of two");
     sub->add_option("--device", command->device,
                     "GPU to tune on: cuda or cuda:ORDINAL [that of the local rank, else the first]")

@@ -25,7 +25,7 @@ struct VerifyCommand {
     std::int64_t sample = 64;
 };
 
-constexpr const char* footer =
+constexpr const char* verify_footer =
     R"(Runs every operation twice on random inputs and compares the results with the formulas, computed in fp64 on the
 inputs as rounded. The relative error in the Euclidean norm may be 4e-3 in bf16, 1e-3 in fp16, 1e-6 in fp32 (growing
 with the square root of the length of the sums beyond 1024) and 1e-12 in fp64, three times that for results of less
@@ -40,10 +40,7 @@ Examples:
   smlora-tune verify --model gpt-oss-20b --device cpu --skew zipf --left-out 0.1
   smlora-tune verify --shape 128,2048,1536,16,8 --weights nf4:64:double)";
 
-constexpr std::int64_t default_tokens_gpu = 2048;
-constexpr std::int64_t default_tokens_cpu = 128;
-
-struct Case {
+struct VerifiedCase {
     NamedProblem item;
     std::int64_t tokens = 0;
     std::vector<Check> checks;
@@ -61,7 +58,7 @@ std::string verdict(const Check& check) {
     return check.difference.relative > check.tolerance ? "WRONG: out of tolerance" : "WRONG: a row is out of tolerance";
 }
 
-nlohmann::ordered_json to_json(const Case& done) {
+nlohmann::ordered_json to_json(const VerifiedCase& done) {
     nlohmann::ordered_json json = json_of(done.item);
     json["tokens"] = done.tokens;
     json["ok"] = done.ok();
@@ -81,7 +78,7 @@ nlohmann::ordered_json to_json(const Case& done) {
     return json;
 }
 
-void print_text(const Case& done, const Style& style) {
+void print_text(const VerifiedCase& done, const Style& style) {
     print_results("{}, {} tokens\n", title_of(done.item), done.tokens);
     Table table({{"operation"},
                  {"output"},
@@ -113,7 +110,7 @@ ExitCode run_verify(const VerifyCommand& command) {
     print_remark("device  {}\nseed    {}, routing {}\n", session.device_name(), command.operands.seed,
                  command.operands.skew);
     const Style style(stdout);
-    std::vector<Case> cases;
+    std::vector<VerifiedCase> cases;
     const std::size_t total = problems.size() * tokens.size();
     for (const NamedProblem& item : problems) {
         for (const std::int64_t T : tokens) {
@@ -127,7 +124,7 @@ ExitCode run_verify(const VerifyCommand& command) {
             if (!command.common.json) print_text(cases.back(), style);
         }
     }
-    const auto wrong = std::count_if(cases.begin(), cases.end(), [](const Case& done) { return !done.ok(); });
+    const auto wrong = std::count_if(cases.begin(), cases.end(), [](const VerifiedCase& done) { return !done.ok(); });
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("verify");
         document["device"] = session.device_name();
@@ -135,7 +132,7 @@ ExitCode run_verify(const VerifyCommand& command) {
         document["skew"] = command.operands.skew;
         document["ok"] = wrong == 0;
         document["cases"] = nlohmann::ordered_json::array();
-        for (const Case& done : cases) document["cases"].push_back(to_json(done));
+        for (const VerifiedCase& done : cases) document["cases"].push_back(to_json(done));
         print_json(document);
     } else {
         print_results("{}\n", wrong == 0 ? "All results are within tolerance."
@@ -149,7 +146,7 @@ ExitCode run_verify(const VerifyCommand& command) {
 void add_verify(CLI::App& app, Run& run) {
     auto command = std::make_shared<VerifyCommand>();
     CLI::App* sub = app.add_subcommand("verify", "Run every operation and compare it with an fp64 reference");
-    sub->footer(footer);
+    sub->footer(verify_footer);
     command->shape.has_device = true;
     add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
     sub->add_option("--sample", command->sample,

@@ -51,6 +51,7 @@ TEST_F(Upkeep, BeyondTheLimitTheEntriesUnusedForLongestGo) {
     // The higher the number, the longer unused; each stays within the limit until the eleventh.
     for (int number = 0; number < 10; ++number) store_aged(cache, number, hours(number + 1));
     ASSERT_TRUE(cache.store(sample_key(10), sample_entry(1, 1000)));
+    cache.finish_eviction();
     // Down to nine tenths: two of eleven go.
     for (int number = 0; number <= 10; ++number) EXPECT_EQ(exists(number), number != 8 && number != 9) << number;
     EXPECT_EQ(cache.usage().bytes, 9 * entry_size());
@@ -61,6 +62,7 @@ TEST_F(Upkeep, AHitSavesAnEntry) {
     for (int number = 0; number < 4; ++number) store_aged(cache, number, hours(10 - number));
     ASSERT_TRUE(cache.load(sample_key(0)).has_value());
     ASSERT_TRUE(cache.store(sample_key(4), sample_entry(4, 1000)));
+    cache.finish_eviction();
     EXPECT_TRUE(exists(0));
     EXPECT_FALSE(exists(1));
     EXPECT_TRUE(exists(4));
@@ -154,6 +156,7 @@ TEST_P(Clocks, ThatDifferChangeNothing) {
     // What is unused for longest goes, and nothing else.
     Cache small(limited_to(20 * entry_size()), log.logger);
     ASSERT_TRUE(small.store(sample_key(40), sample_entry(4, 1000)));
+    small.finish_eviction();
     EXPECT_EQ(small.usage().entries, 18u);
     for (int number = 20; number < 30; ++number) EXPECT_TRUE(exists(number)) << number;
     EXPECT_TRUE(exists(40));
@@ -239,11 +242,13 @@ TEST_F(Upkeep, RecordsCountTowardsTheLimitAndGoAfterTheKernels) {
     EXPECT_EQ(cache.usage().entries, 7u);
 
     ASSERT_TRUE(cache.store_record("GPU", sample_key(101), record));
+    cache.finish_eviction();
     EXPECT_EQ(cache.usage().entries, 3u) << "two records and three kernels are nine tenths";
     EXPECT_TRUE(exists(0));
     EXPECT_FALSE(exists(6));
 
     for (int number = 102; number < 105; ++number) ASSERT_TRUE(cache.store_record("GPU", sample_key(number), record));
+    cache.finish_eviction();
     EXPECT_EQ(cache.usage().entries, 0u);
     EXPECT_FALSE(std::filesystem::exists(record_file(root(), "GPU", sample_key(100)))) << "it is the oldest";
     EXPECT_EQ(cache.record_keys("GPU").size(), 3u);
@@ -267,6 +272,7 @@ TEST_F(Upkeep, WhatAnotherProcessRemovedMeanwhileIsFreed) {
         return 0;
     });
     ASSERT_TRUE(cache.store(sample_key(20), sample_entry(1, 1000)));
+    cache.finish_eviction();
     EXPECT_FALSE(first);
     for (int number = 0; number <= 20; ++number) EXPECT_EQ(exists(number), number > 2) << number;
 }
@@ -291,6 +297,7 @@ TEST_F(Upkeep, WhatIsStoredOrUsedWhileItIsDoneStays) {
         return 0;
     });
     ASSERT_TRUE(cache.store(sample_key(4), sample_entry(4, 1000)));
+    cache.finish_eviction();
     EXPECT_FALSE(first);
     for (const int number : {0, 4, 30}) EXPECT_TRUE(exists(number)) << number;
     for (const int number : {1, 2, 3}) EXPECT_FALSE(exists(number)) << number;
@@ -306,6 +313,7 @@ TEST_F(Upkeep, IsLeftToWhoeverIsAtIt) {
     EXPECT_EQ(cache.usage().entries, 5u);
     holder.reset();
     ASSERT_TRUE(cache.store(sample_key(5), sample_entry(5, 1000)));
+    cache.finish_eviction();
     EXPECT_EQ(cache.usage().entries, 3u) << "three are what nine tenths of four hold";
 
     // One that was stopped does not stop it for ever.
@@ -314,6 +322,7 @@ TEST_F(Upkeep, IsLeftToWhoeverIsAtIt) {
     EXPECT_EQ(cache.usage().entries, 5u);
     testing::set_age(upkeep_file(root()), hours(3));
     ASSERT_TRUE(cache.store(sample_key(8), sample_entry(8, 1000)));
+    cache.finish_eviction();
     EXPECT_EQ(cache.usage().entries, 3u);
 }
 
@@ -323,6 +332,7 @@ TEST_F(Upkeep, ACountThatIsWrongIsPutRight) {
     for (const char* wrong : {"", "nonsense", "99999999999999999999", "00000000000000999999", "0000000000001"}) {
         testing::write_file(lock_file(root()), wrong);
         ASSERT_TRUE(cache.store(sample_key(5), sample_entry(5, 1000)));
+        cache.finish_eviction();
         EXPECT_EQ(cache.usage().entries, 6u) << wrong;
         EXPECT_EQ(read_count({util::real_file_system(), root()}), 6 * entry_size()) << wrong;
     }
@@ -330,6 +340,7 @@ TEST_F(Upkeep, ACountThatIsWrongIsPutRight) {
     testing::write_file(lock_file(root()), "00000000000000000001");
     testing::set_age(upkeep_file(root()), minutes(61));
     ASSERT_TRUE(cache.store(sample_key(6), sample_entry(6, 1000)));
+    cache.finish_eviction();
     EXPECT_EQ(cache.usage().entries, 5u);
 }
 

@@ -28,10 +28,10 @@ TEST(ConvertEngineOptions, LayersAndLogArrive) {
 }
 
 TEST(ConvertEngineOptions, LogLevelsKeepTheirNumbersInC) {
-    EXPECT_EQ(to_c(LogLevel::debug), 0);
-    EXPECT_EQ(to_c(LogLevel::info), 1);
-    EXPECT_EQ(to_c(LogLevel::warning), 2);
-    EXPECT_EQ(to_c(LogLevel::notice), 3);
+    EXPECT_EQ(capi::to_c(LogLevel::debug), 0);
+    EXPECT_EQ(capi::to_c(LogLevel::info), 1);
+    EXPECT_EQ(capi::to_c(LogLevel::warning), 2);
+    EXPECT_EQ(capi::to_c(LogLevel::notice), 3);
 }
 
 TEST(ConvertEngineOptions, EveryTuningPolicyArrives) {

@@ -29,7 +29,7 @@ std::string text(const std::string& quantization, const std::string& more = "") 
     return to_string(stored(quantization, more).format);
 }
 
-std::string error_of(const std::string& quantization) {
+std::string quantization_error(const std::string& quantization) {
     try {
         (void)stored(quantization);
     } catch (const Error& error) {
@@ -59,10 +59,11 @@ TEST(HfQuantization, BitsandbytesSaysWhichTableAndWhetherScalesAreQuantised) {
     // Files of the first versions have no quant_method, and fp4 is what the library takes unless told otherwise.
     EXPECT_EQ(text(R"({"load_in_4bit": true})"), "fp4 block 64");
     EXPECT_EQ(text(R"({"quant_method": "bitsandbytes", "load_in_8bit": true})"), "int8");
-    EXPECT_EQ(error_of(R"({"quant_method": "bitsandbytes", "load_in_4bit": false})"),
+    EXPECT_EQ(quantization_error(R"({"quant_method": "bitsandbytes", "load_in_4bit": false})"),
               "model/config.json: quantization_config: load_in_4bit: expected true, or load_in_8bit, got false");
-    EXPECT_EQ(error_of(R"({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf3"})"),
-              "model/config.json: quantization_config: bnb_4bit_quant_type: expected nf4 or fp4, got \"nf3\"");
+    EXPECT_EQ(
+        quantization_error(R"({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf3"})"),
+        "model/config.json: quantization_config: bnb_4bit_quant_type: expected nf4 or fp4, got \"nf3\"");
 }
 
 TEST(HfQuantization, Mxfp4OfGptOssHasScalesOfBytes) {
@@ -82,16 +83,16 @@ TEST(HfQuantization, Fp8HasSquaresAndTwoKindsOfScales) {
     EXPECT_EQ(text(R"({"quant_method": "fp8", "weight_block_size": [128, 128]})", R"(, "expert_dtype": "fp4")"),
               "mxfp4 block 32");
     for (const char* sides : {"\"\"", "[128, 64]", "[32, 1]", "[128]", "128", "[0, 0]", "[\"a\", \"a\"]"}) {
-        EXPECT_EQ(error_of(std::string(R"({"quant_method": "fp8", "weight_block_size": )") + sides + "}")
+        EXPECT_EQ(quantization_error(std::string(R"({"quant_method": "fp8", "weight_block_size": )") + sides + "}")
                       .rfind("model/config.json: quantization_config: weight_block_size: expected the two sides of a "
                              "square, such as [128, 128], or [1, 32], or null, got ",
                              0),
                   0U)
             << sides;
     }
-    EXPECT_EQ(error_of(R"({"quant_method": "fp8", "weight_block_size": [128, 128], "scale_fmt": "e4m3"})"),
+    EXPECT_EQ(quantization_error(R"({"quant_method": "fp8", "weight_block_size": [128, 128], "scale_fmt": "e4m3"})"),
               "model/config.json: quantization_config: scale_fmt: expected float or ue8m0, got \"e4m3\"");
-    EXPECT_EQ(error_of(R"({"quant_method": "fp8", "weight_block_size": [128, 128], "expert_dtype": "fp6"})"),
+    EXPECT_EQ(quantization_error(R"({"quant_method": "fp8", "weight_block_size": [128, 128], "expert_dtype": "fp6"})"),
               "model/config.json: quantization_config: expert_dtype: expected fp8 or fp4, got \"fp6\"");
 }
 
@@ -106,7 +107,7 @@ TEST(HfQuantization, Fp8WithoutABlockIsReadAsTransformersDoes) {
     const std::string none = R"({"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": null})";
     EXPECT_EQ(text(none, sizes(200, 72)), "fp8 block 200");
     EXPECT_EQ(text(none, sizes(72, 200)), "fp8 block 200");
-    EXPECT_NE(error_of(none).find("model/config.json: not a Mixture-of-Experts model"), std::string::npos);
+    EXPECT_NE(quantization_error(none).find("model/config.json: not a Mixture-of-Experts model"), std::string::npos);
 
     // The scales of gate and up are apart unless the rows of one are the square's side.
     for (const auto& [hidden, intermediate, parts] : {std::tuple{200, 72, 2}, {72, 200, 1}}) {
@@ -182,7 +183,7 @@ TEST(HfQuantization, CompressedTensorsThatCannotBeDescribedAreRefused) {
     const auto with = [](const std::string& from, const std::string& to) {
         std::string changed = int4;
         changed.replace(changed.find(from), from.size(), to);
-        return error_of(groups(R"({"group_0": )" + compressed(changed, "pack-quantized", "Linear") + "}"));
+        return quantization_error(groups(R"({"group_0": )" + compressed(changed, "pack-quantized", "Linear") + "}"));
     };
     for (const std::string& message :
          {with("\"num_bits\": 4", "\"num_bits\": 8"), with("\"symmetric\": true", "\"symmetric\": false"),
@@ -191,18 +192,20 @@ TEST(HfQuantization, CompressedTensorsThatCannotBeDescribedAreRefused) {
                   std::string::npos)
             << message;
     }
-    EXPECT_NE(error_of(groups(R"({"group_0": )" + compressed("{}", "marlin-24", "Linear") + "}")).find("marlin-24"),
-              std::string::npos);
-    EXPECT_NE(error_of(groups(R"({"group_0": )" + compressed(int4, "pack-quantized", "re:.*self_attn.*") + "}"))
-                  .find("config_groups: expected one whose targets are the experts or Linear"),
-              std::string::npos);
+    EXPECT_NE(
+        quantization_error(groups(R"({"group_0": )" + compressed("{}", "marlin-24", "Linear") + "}")).find("marlin-24"),
+        std::string::npos);
+    EXPECT_NE(
+        quantization_error(groups(R"({"group_0": )" + compressed(int4, "pack-quantized", "re:.*self_attn.*") + "}"))
+            .find("config_groups: expected one whose targets are the experts or Linear"),
+        std::string::npos);
 }
 
 TEST(HfQuantization, ModeloptIsNvfp4) {
     EXPECT_EQ(text(R"({"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head",
         "model.layers.0.self_attn*"]})"),
               "nvfp4 block 16");
-    EXPECT_EQ(error_of(R"({"quant_method": "modelopt", "quant_algo": "FP8"})"),
+    EXPECT_EQ(quantization_error(R"({"quant_method": "modelopt", "quant_algo": "FP8"})"),
               "model/config.json: quantization_config: quant_algo: expected NVFP4, got \"FP8\"");
 }
 
@@ -223,10 +226,10 @@ TEST(HfQuantization, TorchaoIsTakenWhereItsSchemeIsClear) {
                           mx("float8_e4m3fn") + "}}}")),
               "mxfp8 block 32");
     EXPECT_FALSE(stored(scheme(mx("float8_e4m3fn"))).assumption.empty());
-    EXPECT_NE(error_of(scheme(R"({"_type": "Int4WeightOnlyConfig", "_data": {}})"))
+    EXPECT_NE(quantization_error(scheme(R"({"_type": "Int4WeightOnlyConfig", "_data": {}})"))
                   .find("quant_type: expected a scheme of NVFP4 or MX, got {\"_data\":{},\"_type\":\"Int4"),
               std::string::npos);
-    EXPECT_NE(error_of(scheme(mx("float6_e3m2"))).find("float6_e3m2"), std::string::npos);
+    EXPECT_NE(quantization_error(scheme(mx("float6_e3m2"))).find("float6_e3m2"), std::string::npos);
 }
 
 TEST(HfQuantization, ExpertsThatAreLeftOutArePlain) {
@@ -247,11 +250,11 @@ TEST(HfQuantization, ExpertsThatAreLeftOutArePlain) {
 }
 
 TEST(HfQuantization, AnUnknownMethodIsNamed) {
-    EXPECT_EQ(error_of(R"({"quant_method": "gptq", "bits": 4})"),
+    EXPECT_EQ(quantization_error(R"({"quant_method": "gptq", "bits": 4})"),
               "model/config.json: quantization_config: quant_method: expected bitsandbytes, mxfp4, mxfp8, fp8, "
               "compressed-tensors, modelopt or torchao, whose experts smlora reads, got \"gptq\"");
-    EXPECT_NE(error_of("{}").find("got null"), std::string::npos) << error_of("{}");
-    EXPECT_EQ(error_of("[4]"), "model/config.json: quantization_config: expected an object, got [4]");
+    EXPECT_NE(quantization_error("{}").find("got null"), std::string::npos) << quantization_error("{}");
+    EXPECT_EQ(quantization_error("[4]"), "model/config.json: quantization_config: expected an object, got [4]");
 }
 
 TEST(HfQuantization, LiesInTheTextConfigOrAroundIt) {

@@ -6,6 +6,7 @@
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
 #include "tuning/bucket.hpp"
+#include "unit/autotune/tuning_fixtures.hpp"
 
 #include <smlora/error.hpp>
 
@@ -17,7 +18,7 @@
 namespace smlora::plan {
 namespace {
 
-constexpr std::int64_t T = 2048;
+constexpr std::int64_t tokens = 2048;
 
 Problem gated_problem() {
     Problem problem;
@@ -32,21 +33,19 @@ Problem gated_problem() {
     return problem;
 }
 
-gpu::DeviceFacts h200() { return gpu::facts_of(gpu::arch_from_name("sm_90a")); }
-
 TEST(Requests, RankRowsAreNeededExactlyWhereThePlanMakesThem) {
     const Problem problem = gated_problem();
     std::set<bool> answers;
-    for (const Request& request : step_requests(problem, T)) {
+    for (const Request& request : step_requests(problem, tokens)) {
         for (const Role role : chosen_roles(problem, request)) {
             if (role != Role::product) continue;
-            for (const tuning::Candidate& candidate : search_space(problem, request, role, h200())) {
+            for (const tuning::Candidate& candidate : search_space(problem, request, role, autotune::h200())) {
                 if (!candidate.legal()) continue;
                 Choices choices;
                 choices.set(role, candidate.configuration);
-                const Plan plan = make_plan(problem, request, h200(), choices);
+                const Plan plan = make_plan(problem, request, autotune::h200(), choices);
                 for (const Role one : chosen_roles(problem, request)) {
-                    const bool needed = is_needed(problem, request, one, h200(), choices);
+                    const bool needed = is_needed(problem, request, one, autotune::h200(), choices);
                     EXPECT_EQ(needed, plan.has(one)) << candidate.name;
                     answers.insert(needed);
                 }
@@ -59,11 +58,11 @@ TEST(Requests, RankRowsAreNeededExactlyWhereThePlanMakesThem) {
 TEST(Requests, WorkIsFoundByItsName) {
     const Problem problem = gated_problem();
     for (const char* const slot : {"forward", "dx", "dx before gates", "xa", "yb", "gradients", "dA", "dB"}) {
-        const auto work = work_called(slot, problem, tuning::bucket_of(T));
+        const auto work = work_called(slot, problem, tuning::bucket_of(tokens));
         ASSERT_TRUE(work.has_value()) << slot;
         EXPECT_EQ(slot_name(problem, work->request, work->role), slot);
-        EXPECT_EQ(bucket(work->request), tuning::bucket_of(T));
-        EXPECT_FALSE(search_space(problem, work->request, work->role, h200()).empty()) << slot;
+        EXPECT_EQ(bucket(work->request), tuning::bucket_of(tokens));
+        EXPECT_FALSE(search_space(problem, work->request, work->role, autotune::h200()).empty()) << slot;
     }
     EXPECT_FALSE(work_called("dw", problem, 11).has_value());
     Problem base = problem;

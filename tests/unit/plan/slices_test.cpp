@@ -3,6 +3,7 @@
 #include "plan/plan.hpp"
 #include "plan/step_kernels.hpp"
 #include "plan/work.hpp"
+#include "unit/autotune/tuning_fixtures.hpp"
 
 #include <gtest/gtest.h>
 
@@ -25,8 +26,6 @@ Problem qwen3_gate_up() {
             .weight_layout = WeightLayout::enk,
             .weights = usual_format(Encoding::nf4)};
 }
-
-gpu::DeviceFacts h200() { return gpu::facts_of(gpu::arch_from_name("sm_90a")); }
 
 TEST(Slices, FitTheLimitAndAreOfOneSize) {
     const Problem problem = qwen3_gate_up();  // 6 MiB an expert
@@ -56,9 +55,9 @@ TEST(Slices, AllExpertsAtOnceAreNone) {
 
 TEST(Slices, ChangeTheProductAndNothingElse) {
     Forward request = std::get<Forward>(step_requests(qwen3_gate_up(), 2048).at(0));
-    const Plan plain = make_plan(with_plain_weights(qwen3_gate_up()), request, h200());
+    const Plan plain = make_plan(with_plain_weights(qwen3_gate_up()), request, autotune::h200());
     request.unpack = Unpack{families::aligned_unpack_work(qwen3_gate_up()), 32};
-    const Plan sliced = make_plan(qwen3_gate_up(), request, h200());
+    const Plan sliced = make_plan(qwen3_gate_up(), request, autotune::h200());
     EXPECT_FALSE(plain.has(Role::unpack));
     EXPECT_TRUE(sliced.has(Role::unpack));
     jit::KernelSpec expected = plain.at(Role::product).spec;
@@ -76,7 +75,7 @@ TEST(Slices, ChangeTheProductAndNothingElse) {
 TEST(Slices, ArePrewarmed) {
     const auto families_of = [](std::uint64_t limit) {
         std::vector<std::string> families;
-        for (const jit::KernelSpec& spec : step_kernels(qwen3_gate_up(), 2048, h200(), {}, limit)) {
+        for (const jit::KernelSpec& spec : step_kernels(qwen3_gate_up(), 2048, autotune::h200(), {}, limit)) {
             for (const jit::Constant& constant : spec.constants) {
                 if (constant.name == "SLICE") families.push_back(spec.family + " " + std::to_string(constant.integer));
             }

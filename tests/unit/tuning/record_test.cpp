@@ -216,7 +216,8 @@ TEST(Bucket, NeighboursComeNearestFirst) {
 
 TEST(RecordFolder, HasNothingThatLeavesIt) {
     EXPECT_EQ(cache::record_folder("NVIDIA H200"), "NVIDIA_H200");
-    for (const std::string name : {"../../etc", "..", ".", "", "a/b", "x\ny", std::string(300, 'g').c_str()}) {
+    const std::vector<std::string> names{"../../etc", "..", ".", "", "a/b", "x\ny", std::string(300, 'g')};
+    for (const std::string& name : names) {
         EXPECT_TRUE(cache::is_record_folder(cache::record_folder(name))) << name;
     }
     for (const char* text : {"..", ".hidden", "", "a/b", "a b"}) EXPECT_FALSE(cache::is_record_folder(text)) << text;

@@ -1,4 +1,5 @@
 #include "util/json.hpp"
+#include "support/sanitizer.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -28,6 +29,7 @@ std::string object_of(std::size_t members) {
 }
 
 TEST(Json, IsRefusedBeyondEachLimit) {
+    if (smlora::test::thread_sanitized) GTEST_SKIP() << "one thread, for minutes";
     EXPECT_FALSE(parse_json(nested(most_json_depth)).is_discarded());
     EXPECT_TRUE(parse_json(nested(most_json_depth + 1)).is_discarded());
     EXPECT_TRUE(parse_json(nested(1'000'000)).is_discarded());
@@ -53,6 +55,7 @@ TEST(Json, MembersThatKeepTheirOrderAreCountedByObject) {
 }
 
 TEST(Json, TakesNoTimeWhereItIsRefused) {
+    if (smlora::test::sanitized) GTEST_SKIP() << "measures time";
     const auto begin = std::chrono::steady_clock::now();
     EXPECT_TRUE(parse_json<Ordered>(object_of(1'000'000)).is_discarded());
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));

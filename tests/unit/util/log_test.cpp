@@ -10,7 +10,7 @@
 namespace smlora::util {
 namespace {
 
-class LogToStderr : public testing::Test {
+class LogToStderr : public ::testing::Test {
  protected:
     void TearDown() override { unsetenv("SMLORA_LOG"); }
 
@@ -20,13 +20,13 @@ class LogToStderr : public testing::Test {
         } else {
             setenv("SMLORA_LOG", level, 1);
         }
-        testing::internal::CaptureStderr();
+        ::testing::internal::CaptureStderr();
         Logger log;
         log.debug("d");
         log.info("i");
         log.notice("n");
         log.warning("w");
-        return testing::internal::GetCapturedStderr();
+        return ::testing::internal::GetCapturedStderr();
     }
 };
 

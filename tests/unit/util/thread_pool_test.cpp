@@ -35,7 +35,7 @@ TEST(ThreadPool, ZeroThreadsMeansOneForEachCore) {
     EXPECT_EQ(ThreadPool(3).threads(), 3);
 }
 
-class EveryIndex : public testing::TestWithParam<std::pair<int, std::int64_t>> {};
+class EveryIndex : public ::testing::TestWithParam<std::pair<int, std::int64_t>> {};
 
 TEST_P(EveryIndex, IsVisitedExactlyOnce) {
     const auto [threads, count] = GetParam();
@@ -46,8 +46,8 @@ TEST_P(EveryIndex, IsVisitedExactlyOnce) {
 }
 
 INSTANTIATE_TEST_SUITE_P(ThreadPool, EveryIndex,
-                         testing::Values(std::pair{1, 100}, std::pair{2, 1}, std::pair{2, 2}, std::pair{4, 3},
-                                         std::pair{4, 1000}, std::pair{7, 100000}));
+                         ::testing::Values(std::pair{1, 100}, std::pair{2, 1}, std::pair{2, 2}, std::pair{4, 3},
+                                           std::pair{4, 1000}, std::pair{7, 100000}));
 
 TEST(ThreadPool, NoIndexMeansNoCall) {
     ThreadPool pool(4);

@@ -9,8 +9,6 @@
 namespace smlora::workload {
 namespace {
 
-constexpr double infinite = std::numeric_limits<double>::infinity();
-
 double rounded(double value, DType dtype) {
     return with_codec(dtype, [value](auto codec) { return codec.decode(codec.encode(value)); });
 }
@@ -44,8 +42,8 @@ TEST(Number, TiesRoundToEven) {
     EXPECT_EQ(rounded(0x1p-25, DType::fp16), 0);
     EXPECT_EQ(rounded(3 * 0x1p-25, DType::fp16), 0x1p-23);
     EXPECT_EQ(rounded(65519, DType::fp16), 65504);
-    EXPECT_EQ(rounded(65520, DType::fp16), infinite);
-    EXPECT_EQ(rounded(-65520, DType::fp16), -infinite);
+    EXPECT_EQ(rounded(65520, DType::fp16), std::numeric_limits<double>::infinity());
+    EXPECT_EQ(rounded(-65520, DType::fp16), -std::numeric_limits<double>::infinity());
     EXPECT_EQ(rounded(0.1, DType::fp32), static_cast<double>(0.1F));
     EXPECT_EQ(rounded(0.1, DType::fp64), 0.1);
 }
