@@ -6,8 +6,9 @@ is varied at a time.
     python benchmarks/growth.py --sweep rank --op forward,lora_grad --shape 64,2048,1024,16,8,8192
     python benchmarks/growth.py --peer smlora,torch._grouped_mm --json growth.json --plot growth.png
 
-Points that take more than 1.5 times their floor are listed at the end. What is not recorded is tuned on first use, up to
-10 s a point; SMLORA_TUNING=record-only takes the cost model's choice. Needs what peers.py needs."""
+The last lines list the points that take more than 1.5 times their floor. What is not recorded is tuned on first use, up to
+10 s a point; SMLORA_TUNING=record-only takes the cost model's choice instead. Needs a GPU and what --peer names,
+as peers.py does."""
 
 import argparse
 import dataclasses
@@ -17,7 +18,7 @@ import sys
 import torch
 
 import axolotl_kernels
-from peer_kernels import OPERATIONS, found
+from peer_kernels import OPERATIONS, found, peer_names
 from peers import failures, measure
 from shapes import Shape
 from timing import PROTOCOLS, ceilings
@@ -36,15 +37,17 @@ HIGHEST = 15
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", help="E,K,N,R,k,T [%(default)s]", default="128,2048,1536,16,8,16384")
-    parser.add_argument("--sweep", help="of %(default)s", default=",".join(SWEEPS))
-    parser.add_argument("--op", help="of %(default)s", default="base,forward,dx,lora_grad")
-    parser.add_argument("--peer", help="names, separated by commas [%(default)s]", default="smlora")
+    parser.add_argument("--shape", help="E,K,N,R,k,T around which one property varies [%(default)s]",
+                        default="128,2048,1536,16,8,16384")
+    parser.add_argument("--sweep", help="what varies, separated by commas [%(default)s]", default=",".join(SWEEPS))
+    parser.add_argument("--op", help="operations, separated by commas; lora_grad is dA + dB [%(default)s]",
+                        default="base,forward,dx,lora_grad")
+    parser.add_argument("--peer", help=f"of {peer_names()} [%(default)s]", default="smlora")
     parser.add_argument("--axolotl", metavar="FOLDER", help="a checkout of axolotl to take its kernels from")
-    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="burst")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="burst", help="[%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="[%(default)s]")
+    parser.add_argument("--json", metavar="FILE", help="write every time and floor there")
+    parser.add_argument("--plot", metavar="FILE", help="draw times the floor there; needs matplotlib")
     arguments = parser.parse_args()
     for option, known in (("sweep", SWEEPS), ("op", OPERATIONS)):
         given = getattr(arguments, option).split(",")
@@ -140,7 +143,7 @@ def main():
         sys.exit("growth.py needs a GPU")
     if arguments.axolotl:
         axolotl_kernels.load(arguments.axolotl)
-    peers = found([name for name in arguments.peer.split(",") if name])
+    peers = found(arguments.peer)
     tflops, gbs = ceilings(PROTOCOLS[arguments.protocol])
     environment = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "protocol": arguments.protocol,
                    "shape": arguments.shape, "tflops": tflops, "gbs": gbs}

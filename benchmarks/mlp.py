@@ -8,8 +8,9 @@ smlora beside axolotl's kernels and torch's grouped_mm with PEFT.
     python benchmarks/mlp.py --run smlora --kernels                     where smlora's time goes, by kernel
 
 The floor counts the FLOP of the products and the adapters' gradients, and each tensor that must move once: weights, adapters,
-x, y, dy, dx, and gate and up, which are kept. What is not recorded is tuned on first use; SMLORA_TUNING=record-only takes the
-cost model's choice. Needs a GPU, Transformers, PEFT and smlora's package."""
+x, y, dy, dx, and gate and up, which are kept. Brackets have the time over the floor: 1 is the best. What is not recorded is
+tuned on first use; SMLORA_TUNING=record-only takes the cost model's choice instead. Needs a GPU, Transformers, PEFT and
+smlora's package."""
 
 import argparse
 import collections
@@ -32,14 +33,14 @@ PROJECTIONS = ("gate_up_proj", "down_proj")
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layer", metavar="E,HIDDEN,INTERMEDIATE,k", default="128,2048,768,8")
-    parser.add_argument("--tokens", type=int, default=8192)
-    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--layer", metavar="E,HIDDEN,INTERMEDIATE,k", default="128,2048,768,8", help="[%(default)s]")
+    parser.add_argument("--tokens", type=int, default=8192, help="[%(default)s]")
+    parser.add_argument("--rank", type=int, default=16, help="of the adapters [%(default)s]")
     parser.add_argument("--run", help="of smlora,grouped_mm,axolotl [all that are there]")
     parser.add_argument("--axolotl", metavar="FOLDER", help="a checkout of axolotl to take its kernels from")
-    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="burst")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="burst", help="[%(default)s]")
     parser.add_argument("--kernels", action="store_true", help="list the time of each kernel of a step")
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--json", metavar="FILE", help="write times and floors there")
     arguments = parser.parse_args()
     arguments.run = (arguments.run or "smlora,grouped_mm" + (",axolotl" if arguments.axolotl else "")).split(",")
     unknown = [name for name in arguments.run if name not in IMPLEMENTATIONS]

@@ -259,8 +259,16 @@ class Eager(Peer):
 PEERS = (Smlora, SmloraDropIn, Axolotl, DeepGEMM, GroupedMM, GatheredGroupedMM, Eager)
 
 
-def found(names):
-    """The peers that can be imported, of those named; says on stderr what cannot."""
+def peer_names():
+    return ",".join(peer.name for peer in PEERS)
+
+
+def found(text):
+    """The peers that can be imported, of the names in `text`, or of all if it is empty; says on stderr what cannot."""
+    names = [name for name in text.split(",") if name]
+    unknown = [name for name in names if name not in peer_names().split(",")]
+    if unknown:
+        sys.exit(f"--peer: expected some of {peer_names()}, got {','.join(unknown)}")
     peers = []
     for peer in PEERS:
         if names and peer.name not in names:
@@ -270,4 +278,6 @@ def found(names):
             print(f"{peer.name}: left out ({reason})", file=sys.stderr)
         else:
             peers.append(peer())
+    if not peers:
+        sys.exit(f"--peer: none of {text or peer_names()} can be imported")
     return peers

@@ -4,11 +4,11 @@
     python benchmarks/peers.py                                  the eight shapes of docs/performance.md
     python benchmarks/peers.py --shape E,K,N,R,k,T --op forward,step
     python benchmarks/peers.py --skew zipf --protocol sustained --json peers.json --plot peers.png
-
     python benchmarks/peers.py --axolotl ~/axolotl --peer smlora,axolotl
 
 Needs a GPU and what is to be compared: smlora's Python package, axolotl, deep_gemm. What cannot be imported is left out. Of
-axolotl a checkout will do, as only its kernels are loaded."""
+axolotl a checkout will do, as only its kernels are loaded. What is not recorded is tuned on first use, up to 10 s a shape;
+SMLORA_TUNING=record-only takes the cost model's choice instead."""
 
 import argparse
 import json
@@ -19,23 +19,25 @@ import traceback
 import torch
 
 import axolotl_kernels
-from peer_kernels import OPERATIONS, found
+from peer_kernels import OPERATIONS, found, peer_names
 from shapes import SHAPES, Inputs, Shape
 from timing import PROTOCOLS, ceilings
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", action="append", help="E,K,N,R,k,T or a name; may be given again", default=[])
-    parser.add_argument("--op", default=",".join(OPERATIONS), help="of %(default)s")
-    parser.add_argument("--peer", default="", help="names, separated by commas; all that are found unless given")
+    parser.add_argument("--shape", action="append", default=[],
+                        help="E,K,N,R,k,T or a name such as qwen3_gate_up; may be given again [all that have names]")
+    parser.add_argument("--op", default=",".join(OPERATIONS),
+                        help="operations, separated by commas; lora_grad is dA + dB [%(default)s]")
+    parser.add_argument("--peer", default="", help=f"of {peer_names()} [all that can be imported]")
     parser.add_argument("--axolotl", metavar="FOLDER", help="a checkout of axolotl to take its kernels from")
     parser.add_argument("--rank", type=int, help="instead of the shapes' 16")
-    parser.add_argument("--skew", choices=("uniform", "zipf", "one"), default="uniform")
-    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="burst")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
+    parser.add_argument("--skew", choices=("uniform", "zipf", "one"), default="uniform", help="[%(default)s]")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="burst", help="[%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="[%(default)s]")
+    parser.add_argument("--json", metavar="FILE", help="write every time and floor there")
+    parser.add_argument("--plot", metavar="FILE", help="draw the floor over the times there; needs matplotlib")
     return parser.parse_args()
 
 
@@ -142,7 +144,7 @@ def main():
         sys.exit(f"--op: expected some of {','.join(OPERATIONS)}, got {','.join(unknown)}")
     if arguments.axolotl:
         axolotl_kernels.load(arguments.axolotl)
-    peers = found([name for name in arguments.peer.split(",") if name])
+    peers = found(arguments.peer)
     tflops, gbs = ceilings(PROTOCOLS[arguments.protocol])
     environment = {
         "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "protocol": arguments.protocol,

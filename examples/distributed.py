@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 examples/distributed.py --fsdp 2 --ep 2 --save adapter [--model Qwen/Qwen3-30B-A3B] [--steps 10]
 
-fsdp x tp is the number of ranks. ep of them hold different experts: a multiple of tp that divides the number of ranks. Without
---model it is a small random model; without a GPU it runs on the CPU. The adapter is saved as if one process had trained it."""
+fsdp x tp is the number of ranks; ep is a multiple of tp that divides this number. Without --model it trains a small random
+model; without a GPU it runs on the CPU. It saves the adapter as one process would."""
 
 import argparse
 import pathlib
@@ -61,11 +61,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a checkpoint of a Mixture-of-Experts model")
     parser.add_argument("--fsdp", type=int, default=1, help="ranks that see different tokens [1]")
-    parser.add_argument("--tp", type=int, default=1, help="ranks that share the tokens; Trainer wants GPUs for it [1]")
+    parser.add_argument("--tp", type=int, default=1, help="ranks that share their tokens; needs GPUs [1]")
     parser.add_argument("--ep", type=int, default=1, help="ranks that hold different experts [1]")
-    parser.add_argument("--steps", type=int, default=10, help="[10]")
-    parser.add_argument("--batch", type=int, default=8, help="sequences of a step, on all ranks together [8]")
+    parser.add_argument("--steps", type=int, default=10, help="training steps [10]")
+    parser.add_argument("--batch", type=int, default=8, help="sequences in a step, of all ranks together [8]")
     parser.add_argument("--save", required=True, help="the folder for the adapter")
+    arguments = parser.parse_args()
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    main(parser.parse_args())
+    main(arguments)
     dist.destroy_process_group()

@@ -20,6 +20,8 @@ class Error(RuntimeError):
     code = None
 
 
+Error.__module__ = "smlora"
+
 # In the order of smlora_dtype; those of the second list are of quantised weights alone.
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int32, torch.int64]
 PACKED_DTYPES = [torch.uint8, torch.int8, torch.float8_e4m3fn, getattr(torch, "float8_e8m0fnu", None)]

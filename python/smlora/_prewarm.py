@@ -138,7 +138,7 @@ def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtyp
 
 def _job(problems, tokens):
     """(the numbers of each problem, the numbers of tokens), as the library takes them."""
-    if not hasattr(problems, "__iter__"):
+    if isinstance(problems, Problem) or not hasattr(problems, "__iter__"):
         raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problems)}")
     problems = list(problems)
     for problem in problems:
@@ -159,8 +159,8 @@ def _seconds(seconds):
 
 def prewarm(problems, tokens=()):
     """Compiles the kernels that training steps of these problems need into the cache, many at once. Otherwise the first step
-    of a process compiles them one after the other. Needs NVRTC, but no GPU; kernels that are in the cache are not compiled
-    again.
+    of a process compiles them one after the other. Needs NVRTC, but no GPU: without one it compiles for sm_90a. Kernels that
+    are in the cache are not compiled again.
 
     problems: a list of `Problem`. tokens: the numbers of tokens that the job will use; a few typical numbers if it is
     empty.

@@ -36,6 +36,16 @@ def test_smloras_operations_run(module_of, device, name, operation):
     prepare(module_of("shapes").Inputs(shape, "uniform", torch.Generator(device=device).manual_seed(0)))()
 
 
+def test_peers_that_are_unknown_or_not_there_are_named(module_of, monkeypatch):
+    kernels = module_of("peer_kernels")
+    assert [peer.name for peer in kernels.found("smlora,DeepGEMM") if peer.name != "DeepGEMM"] == ["smlora"]
+    with pytest.raises(SystemExit, match=r"^--peer: expected some of smlora,.*,DeepGEMM,.*, got deepgemm,other$"):
+        kernels.found("smlora,deepgemm,other")
+    monkeypatch.setattr(kernels.DeepGEMM, "available", classmethod(lambda cls: "not here"))
+    with pytest.raises(SystemExit, match="^--peer: none of DeepGEMM can be imported$"):
+        kernels.found("DeepGEMM")
+
+
 def test_a_peer_without_a_time_for_what_it_has_has_failed(module_of):
     peer = module_of("peer_kernels").SmloraDropIn()
     step, other = {"operation": "step", "ms": {}}, {"operation": "dx", "ms": {}}

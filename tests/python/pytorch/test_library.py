@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import traceback
 
 import pytest
 import smlora
@@ -311,7 +312,8 @@ def test_every_public_name_is_documented(module, page):
 def test_wrong_arguments_of_prewarm_are_named():
     problem = smlora.Problem(4, 16, 16, 4, 2)
     for problems, tokens, message in (
-        (problem, [1], "problems: expected a list of smlora.Problem, got 4 of type int in it"),
+        (problem, [1], r"problems: expected a list of smlora.Problem, got Problem\(E=4, .* of type Problem"),
+        ([4], [1], "problems: expected a list of smlora.Problem, got 4 of type int in it"),
         ([problem], 16, "tokens: expected a list of numbers, got 16 of type int"),
         ([problem._replace(E="4")], [1], "E: expected a whole number, got '4' of type str"),
     ):
@@ -324,7 +326,8 @@ def test_wrong_arguments_of_prewarm_are_named():
 def test_wrong_arguments_of_tune_are_named():
     problem = smlora.Problem(4, 16, 16, 4, 2)
     for problems, tokens, options, message in (
-        (problem, [1], {}, "problems: expected a list of smlora.Problem, got 4 of type int in it"),
+        (problem, [1], {}, r"problems: expected a list of smlora.Problem, got Problem\(E=4, .* of type Problem"),
+        ([4], [1], {}, "problems: expected a list of smlora.Problem, got 4 of type int in it"),
         ([problem], 16, {}, "tokens: expected a list of numbers, got 16 of type int"),
         ([problem], [0], {}, "tokens: expected 1 or more, got 0"),
         ([problem], [1], dict(seconds=0), "seconds: expected a number above 0, got 0"),
@@ -343,6 +346,12 @@ def test_wrong_arguments_of_tune_are_named():
 def test_tuning_needs_a_gpu():
     with pytest.raises(smlora.Error):
         smlora.tune([smlora.Problem(4, 64, 64, 8, 2)], [64], seconds=1)
+
+
+def test_tracebacks_have_the_public_name_of_the_error():
+    text = "".join(traceback.format_exception_only(smlora.Error, smlora.Error("no device")))
+    assert text == "smlora.Error: no device\n"
+    assert type(pickle.loads(pickle.dumps(smlora.Error("no device")))) is smlora.Error
 
 
 @pytest.mark.skipif(smlora.system_info()["devices"] == [], reason="needs a GPU")
