@@ -26,6 +26,10 @@ constexpr milliseconds pause{8};
 constexpr milliseconds longest_for_room{1500};
 constexpr std::chrono::seconds young{1};
 
+/// The end of a process waits this long at most for its upkeep. Else processes that store something and end, one after
+/// the other, might all begin one, and none would come to evict.
+constexpr milliseconds longest_at_the_end{1000};
+
 /// Use is written at most this often while less than half of the limit is taken, so that a hit costs no write, and so
 /// often beyond, where the order of use decides what goes next.
 constexpr std::chrono::hours rare_touch{1};
@@ -41,6 +45,8 @@ Keeper::Keeper(const Layer& layer, std::uint64_t limit, FileClock& clock, util::
     : layer_(layer), limit_(limit), clock_(clock), log_(log), evictions_(evictions) {}
 
 Keeper::~Keeper() {
+    const auto end = steady_clock::now() + longest_at_the_end;
+    while (thread_.is_there() && running_ && steady_clock::now() < end) std::this_thread::sleep_for(pause);
     stop_ = true;
     thread_.finish();
 }

@@ -29,11 +29,13 @@ class OwnThread {
         }
     }
 
+    /// Whether there is one that finish() would wait for.
+    [[nodiscard]] bool is_there() const { return thread_.joinable() && origin_.is_this_process(); }
+
     void finish() {
-        if (!thread_.joinable()) return;
-        if (origin_.is_this_process()) {
+        if (is_there()) {
             thread_.join();
-        } else {
+        } else if (thread_.joinable()) {
             thread_.detach();
         }
     }

@@ -277,6 +277,24 @@ TEST_F(Upkeep, WhatAnotherProcessRemovedMeanwhileIsFreed) {
     for (int number = 0; number <= 20; ++number) EXPECT_EQ(exists(number), number > 2) << number;
 }
 
+TEST_F(Upkeep, ThatTakesLongerThanAStoreIsFinishedBeforeTheProcessEnds) {
+    Cache filler(options(), log.logger);
+    for (int number = 0; number < 60; ++number) store_aged(filler, number, hours(60 - number));
+    testing::FaultFileSystem slow([](const testing::CallRecord& record) {
+        // More than a store waits for, and less than the end does.
+        if (record.call == testing::Call::status) std::this_thread::sleep_for(std::chrono::microseconds(400));
+        return 0;
+    });
+    CacheOptions small = limited_to(40 * entry_size());
+    small.files = &slow;
+    {
+        Cache cache(small, log.logger);
+        ASSERT_TRUE(cache.store(sample_key(60), sample_entry(1, 1000)));
+    }
+    EXPECT_LE(filler.usage().bytes, 40 * entry_size());
+    EXPECT_TRUE(exists(60));
+}
+
 TEST_F(Upkeep, WhatIsStoredOrUsedWhileItIsDoneStays) {
     Cache other(options(), log.logger);
     for (int number = 0; number < 4; ++number) store_aged(other, number, hours(30 - number));
