@@ -23,6 +23,16 @@ class LoadFaults : public testing::FaultyCacheTest {
     }
 };
 
+/// Whether the entry is found while call `n` fails; what is found is right. `reached`: whether there were so many
+/// calls.
+bool load_while(FaultFileSystem& disk, Cache& cache, int n, int error, bool& reached) {
+    disk.set_fault(testing::fail_call(n, error));
+    const auto entry = cache.load(sample_key(0));
+    reached = disk.calls() > n;
+    if (entry) testing::expect_same(entry, sample_entry(1));
+    return entry.has_value();
+}
+
 TEST_F(LoadFaults, OneFailureIsAHitOrAMissAndTheEntryStays) {
     for (const int error : {-EIO, -EACCES, -ESTALE, -ENOENT, -EMFILE, -ENOMEM}) {
         int misses = 0;
@@ -31,11 +41,8 @@ TEST_F(LoadFaults, OneFailureIsAHitOrAMissAndTheEntryStays) {
             testing::RecordingLog lines;
             FaultFileSystem disk;
             Cache cache(on(disk), lines.logger);
-            disk.set_fault(testing::fail_call(n, error));
-            const auto entry = cache.load(sample_key(0));
-            reached = disk.calls() > n;
-            if (entry) testing::expect_same(entry, sample_entry(1));
-            misses += entry ? 0 : 1;
+            const bool hit = load_while(disk, cache, n, error, reached);
+            misses += hit ? 0 : 1;
             EXPECT_LE(lines.warnings().size(), 1u);
             disk.set_fault({});
             testing::expect_same(cache.load(sample_key(0)), sample_entry(1));
@@ -56,11 +63,8 @@ TEST_F(LoadFaults, OneFailureOfAHitThatWasOneBeforeIsAHitOrAMissToo) {
             Cache cache(on(disk), lines.logger);
             testing::expect_same(cache.load(sample_key(0)), sample_entry(1));
             testing::set_age(file, std::chrono::hours(2));
-            disk.set_fault(testing::fail_call(n, error));
-            const auto entry = cache.load(sample_key(0));
-            reached = disk.calls() > n;
-            if (entry) testing::expect_same(entry, sample_entry(1));
-            misses += entry ? 0 : 1;
+            const bool hit = load_while(disk, cache, n, error, reached);
+            misses += hit ? 0 : 1;
             EXPECT_EQ(lines.warnings().size(), 0u);
             disk.set_fault({});
             testing::expect_same(cache.load(sample_key(0)), sample_entry(1));
