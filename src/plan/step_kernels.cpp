@@ -1,5 +1,6 @@
 #include "plan/step_kernels.hpp"
 
+#include "families/product_packed.hpp"
 #include "tuning/bucket.hpp"
 
 #include <algorithm>
@@ -59,7 +60,8 @@ Forward aligned_forward(const Problem& problem, std::int64_t T) {
     return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
             .vector_rows = rows_are_whole_vectors(problem),
-            .packing = {}};
+            .packing = {},
+            .packed = on_tensor_cores(problem) && families::can_multiply_codes(problem)};
 }
 
 BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, BackwardInput::Gates gates) {
@@ -68,7 +70,8 @@ BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, Bac
             .vector_rows = rows_are_whole_vectors(problem),
             .vector_bias = rows_are_whole_vectors(problem) && problem.bias,
             .gates = gates,
-            .packing = {}};
+            .packing = {},
+            .packed = on_tensor_cores(problem) && families::can_multiply_codes(problem)};
 }
 
 BackwardLora aligned_backward_lora(const Problem& problem, std::int64_t T) {
