@@ -244,7 +244,8 @@ PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
     if (options.check_only) {
         PrewarmReport report;
         report.kernels = items.size();
-        for (const Item& item : items) report.found += impl.kernels.find_cached(item.spec, item.arch) ? 1 : 0;
+        report.found = static_cast<std::size_t>(std::ranges::count_if(
+            items, [&](const Item& item) { return impl.kernels.find_cached(item.spec, item.arch).has_value(); }));
         count_records(options, impl, report);
         report.seconds = duration<double>(steady_clock::now() - start).count();
         return report;

@@ -11,6 +11,13 @@
 
 namespace smlora::models {
 
+/// The type in which a model's router gives its gates.
+enum class GateType {
+    either,  ///< not known
+    model,   ///< that of the model
+    fp32,
+};
+
 /// What the routed experts of a model look like, in the words of a Hugging Face config.json.
 struct ModelShape {
     std::string name;
@@ -24,7 +31,7 @@ struct ModelShape {
     std::optional<Activation> activation = Activation::swiglu;  ///< between gate_up and down; none: code of the model's
     GateLayout gate_layout = GateLayout::halves;
     WeightFormat weights = {};  ///< of both projections
-    bool fp32_gates = false;    ///< the router gives its gates in fp32, else in `dtype`
+    GateType gates = GateType::either;
 
     friend bool operator==(const ModelShape&, const ModelShape&) = default;
 };

@@ -18,7 +18,9 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
+#include <utility>
 
 namespace smlora::tool {
 namespace {
@@ -33,6 +35,7 @@ struct PrewarmCommand {
     std::string share;
     bool peft = false;
     bool no_peft = false;
+    bool dry_run = false;
     std::int64_t expert_ranks = 1;
     std::string expert_tokens = "own";
 };
@@ -54,8 +57,8 @@ not summed. What decodes weights of mxfp4, mxfp8 or fp8 is compiled for each typ
 unless --weights or the config says which.
 
 The types must be those of the training job, or it compiles others. For --model and --config they are those of a job
-with PEFT: adapters in fp32, and gates as the model's router gives them. --adapter-dtype and --gate-dtype say otherwise.
-Under autocast gates may be fp32 too: give --gate-dtype fp32 in a second run.
+with PEFT: adapters in fp32, and gates as the model's router gives them; where that is not known, gates in fp32 and in
+the type of x. --adapter-dtype and --gate-dtype say otherwise.
 
 With --ep a rank has a part of the experts. Each row that it receives has one expert, and its gate is applied where it
 came from. --tokens are those of one rank before the exchange. As many rows arrive on average as the tokens have
@@ -67,17 +70,33 @@ Examples:
   smlora-tune prewarm --model qwen3-30b-a3b --ep 8 --tokens 4096
   smlora-tune prewarm --model gpt-oss-20b --weights mxfp4)";
 
-/// As a job with PEFT has them, unless the command line says otherwise.
-void take_types_of_peft(NamedProblem& item, const ShapeOptions& options) {
-    Problem& problem = item.problem;
-    const bool is_named_by_problem = item.name == to_string(problem);
-    if (options.adapter_dtype.empty()) problem.adapter_dtype = DType::fp32;
-    if (options.gate_dtype.empty() && !item.fp32_gates) problem.gate_dtype = problem.dtype;
-    if (is_named_by_problem) item.name = to_string(problem);
-}
-
 bool has_types_of_peft(const PrewarmCommand& command, const NamedProblem& item) {
     return command.peft || (item.is_of_a_model && !command.no_peft);
+}
+
+/// As a job with PEFT has them, unless the command line says otherwise. A projection with gates whose type is not known
+/// becomes two.
+std::vector<NamedProblem> with_types_of_peft(const std::vector<NamedProblem>& items, const PrewarmCommand& command) {
+    std::vector<NamedProblem> all;
+    const auto add = [&](NamedProblem item, std::optional<DType> gates) {
+        const bool is_named_by_problem = item.name == to_string(item.problem);
+        if (command.shape.adapter_dtype.empty()) item.problem.adapter_dtype = DType::fp32;
+        if (command.shape.gate_dtype.empty() && gates) item.problem.gate_dtype = *gates;
+        if (is_named_by_problem) item.name = to_string(item.problem);
+        all.push_back(std::move(item));
+    };
+    for (const NamedProblem& item : items) {
+        if (!has_types_of_peft(command, item)) {
+            all.push_back(item);
+            continue;
+        }
+        const DType dtype = item.problem.dtype;
+        const bool open = item.gates == models::GateType::either && item.problem.gates && dtype != DType::fp32 &&
+                          command.shape.gate_dtype.empty();
+        add(item, item.gates == models::GateType::fp32 ? DType::fp32 : dtype);
+        if (open) add(item, DType::fp32);
+    }
+    return all;
 }
 
 /// Those of the options, and for a rank that receives the rows of its experts those that stand for their numbers, which
@@ -128,6 +147,8 @@ nlohmann::ordered_json to_json(const std::vector<NamedProblem>& problems, const 
     document["compiled"] = report.compiled;
     document["found"] = report.found;
     document["not_stored"] = report.not_stored;
+    document["works"] = report.works;
+    document["recorded"] = report.recorded;
     document["seconds"] = report.seconds;
     document["compile_seconds"] = report.compile_seconds;
     document["warnings"] = report.warnings;
@@ -138,9 +159,9 @@ ExitCode run_prewarm(PrewarmCommand command) {
     check(command);
     command.shape.parallelism = {command.expert_ranks, command.expert_tokens == "shared"};
     PrewarmOptions options;
-    std::vector<NamedProblem> problems = with_other_scales(resolve(command.shape, Backend::cuda));
-    for (NamedProblem& item : problems) {
-        if (has_types_of_peft(command, item)) take_types_of_peft(item, command.shape);
+    const std::vector<NamedProblem> problems =
+        with_types_of_peft(with_other_scales(resolve(command.shape, Backend::cuda)), command);
+    for (const NamedProblem& item : problems) {
         options.problems.push_back(item.problem);
         if (!item.activation || command.activation == "none") continue;
         if (item.has_own_activation && command.activation.empty()) {
@@ -155,6 +176,7 @@ ExitCode run_prewarm(PrewarmCommand command) {
     }
     options.tokens = rows_of(command.shape, problems);
     options.archs = command.archs;
+    options.check_only = command.dry_run;
     options.jobs = command.jobs;
 
     ProgressLine line(stderr);
@@ -188,6 +210,11 @@ ExitCode run_prewarm(PrewarmCommand command) {
     }
     for (const NamedProblem& item : problems) {
         print_results("{}{}\n", problem_text(item), has_types_of_peft(command, item) ? ", types as PEFT has them" : "");
+    }
+    if (command.dry_run) {
+        print_results("{} kernels: {} to compile, {} found in the cache; {} of {} choices among kernels are recorded\n",
+                      report.kernels, report.kernels - report.found, report.found, report.recorded, report.works);
+        return exit;
     }
     print_results("{} kernels: {} compiled, {} found in the cache, {}", report.kernels, report.compiled, report.found,
                   seconds_text(report.seconds));
@@ -235,9 +262,11 @@ void add_prewarm(CLI::App& app, Run& run) {
         ->type_name("WHICH")
         ->check(CLI::IsMember({"own", "shared"}).description(""))
         ->capture_default_str();
+    CLI::Option* const dry = sub->add_flag("--dry-run", command->dry_run, "Compile nothing: say what the cache has");
     sub->add_option("--share", command->share,
                     "Who may read the cache afterwards, and name it as a layer: group or all [its owner alone]")
         ->type_name("WHO")
+        ->excludes(dry)
         ->check(CLI::IsMember({"group", "all"}).description(""));
     sub->add_option("-j,--jobs", command->jobs, "Kernels to compile at once [one per core]")
         ->type_name("N")

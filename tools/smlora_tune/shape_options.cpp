@@ -99,7 +99,7 @@ void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, co
         item.problem = projection.problem;
         item.other_scales = weights.other_scales;
         item.is_of_a_model = true;
-        item.fp32_gates = model.fp32_gates;
+        item.gates = model.gates;
         if (parallelism.ranks > 1 && !parallelism.shares_tokens) item.rows_per_token = model.top_k;
         if (projection.name != "gate_up") continue;
         item.activation = {model.activation.value_or(Activation::swiglu), model.gate_layout};

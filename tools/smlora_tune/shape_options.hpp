@@ -54,8 +54,8 @@ struct NamedProblem {
     std::optional<PrewarmActivation> activation = {};
     std::vector<DType> other_scales = {};  ///< of weights, where nothing says that they have those of `problem`
     bool is_of_a_model = false;            ///< of --model or --config
-    bool fp32_gates = false;               ///< of a model whose router gives its gates in fp32, else in the type of x
-    bool has_own_activation = false;       ///< of a model whose code computes it, instead of `activation`
+    models::GateType gates = models::GateType::model;  ///< the type of the router's
+    bool has_own_activation = false;                   ///< of a model whose code computes it, instead of `activation`
     std::int64_t rows_per_token = 1;  ///< that arrive at the experts of this rank, on average if it has a part of them
 };
 
