@@ -131,7 +131,8 @@ def compile_the_step(module, x, gates, top_k, adapters):
         {name: (adapter.lora_A.shape[1], adapter.lora_A.dtype) for name, adapter in adapters.items() if adapter is not None},
         gate_dtype,
     )
-    activation = module._smlora_activation if isinstance(module._smlora_activation, Activation) else None
+    activation = activation_or_none(module)
+    activation = None if activation is BY_THE_MODEL else activation
     key = (*problems, activation, T.bit_length())
     if T == 0 or key in _prewarmed:
         return
