@@ -61,7 +61,9 @@ def _check_counts(tokens_per_expert):
     """As a tensor [E] of int64 with at least one expert."""
     name, counts = "tokens_per_expert", tokens_per_expert
     if isinstance(counts, (list, tuple)):
-        counts = torch.tensor([check_whole(f"{name}[{e}]", count, 0, INT64_MAX) for e, count in enumerate(counts)])
+        counts = torch.tensor(
+            [check_whole(f"{name}[{e}]", count, 0, INT64_MAX) for e, count in enumerate(counts)], dtype=torch.int64
+        )
     check_tensor(name, counts, ("E",))
     if counts.dtype.is_floating_point or counts.dtype.is_complex or counts.dtype == torch.bool:
         raise ValueError(f"{name}: expected whole numbers, got {counts.dtype}")
