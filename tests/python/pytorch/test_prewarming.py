@@ -1,6 +1,8 @@
-"""A training step after smlora.prewarm(model) compiles nothing: on an emulated GPU, in a process of its own, for every kind of job."""
+"""A training step after smlora.prewarm(model), or after smlora-tune prewarm, compiles nothing: on an emulated GPU, in a process of its
+own, for every kind of job."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -12,6 +14,7 @@ pytest.importorskip("peft", reason="needs peft")
 
 from emulated_gpu import environment  # noqa: E402
 from jobs import JOBS  # noqa: E402
+from models import CONFIGS, config_of  # noqa: E402
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -33,9 +36,33 @@ def steps(tmp_path_factory):
     return prewarmed, made
 
 
+def check(counters):
+    assert "error" not in counters, counters
+    assert counters["compiles"] == 0 and counters["disk_hits"] > 0
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_a_step_after_prewarming_compiles_nothing(name, steps):
     prewarmed, made = steps
     assert prewarmed[name].get("kernels", 0) > 0, prewarmed[name]
-    assert "error" not in made[name], made[name]
-    assert made[name]["compiles"] == 0 and made[name]["disk_hits"] > 0
+    check(made[name])
+
+
+@pytest.fixture(scope="module")
+def steps_after_the_tool(tmp_path_factory):
+    """The counters after the steps of all families, whose config.json the tool was given."""
+    tool = os.environ.get("SMLORA_TUNE")
+    if tool is None:
+        pytest.skip("needs SMLORA_TUNE, the path of smlora-tune")
+    folder = tmp_path_factory.mktemp("tool")
+    command = [tool, "prewarm", "--dtype", "bf16", "--rank", "4", "--tokens", "38"]
+    for name in CONFIGS:
+        config_of(name, "smlora").save_pretrained(folder / name)
+        command += ["--config", folder / name / "config.json"]
+    subprocess.run(command, env=environment(folder / "kernels"), check=True, capture_output=True)
+    return json.loads(run(folder / "kernels", "emulated_gpu.py", "jobs.py", "step", *CONFIGS, SMLORA_JIT="off").splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_after_the_tool_compiles_nothing(name, steps_after_the_tool):
+    check(steps_after_the_tool[name])
