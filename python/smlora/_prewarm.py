@@ -205,8 +205,8 @@ def prewarm(problems, tokens=(), *, activation=None, archs=()):
     tokens: the numbers of tokens of a step that the job will use, on one rank; a few typical numbers if it is empty.
     activation: a name or an `Activation`, of a list of problems: what makes the rows of those with x_rows "grouped".
     archs: names of architectures, such as "sm_90a"; that of the GPU, else sm_90a, if it is empty.
-    Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took. Raises ValueError that
-    names the argument, and `Error` if NVRTC cannot be opened or a kernel does not compile."""
+    Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took. Raises
+    ValueError that names the argument, and `Error` if NVRTC cannot be opened or a kernel does not compile."""
     if isinstance(archs, str) or not all(isinstance(arch, str) for arch in archs):
         raise ValueError(f'archs: expected a list of names such as "sm_90a", got {described(archs)}')
     if not isinstance(problems, torch.nn.Module):
@@ -215,8 +215,8 @@ def prewarm(problems, tokens=(), *, activation=None, archs=()):
         raise ValueError(f"activation: expected none with a model, which has its own, got {described(activation)}")
     from smlora.transformers._steps import steps_of
 
-    reports = [compile_steps(step.problems, step.rows(check_tokens(tokens)), step.activation, archs) for step in steps_of(problems)]
-    return merged(reports)
+    tokens = check_tokens(tokens)
+    return merged([compile_steps(step.problems, step.rows(tokens), step.activation, archs) for step in steps_of(problems)])
 
 
 def merged(reports):

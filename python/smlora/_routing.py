@@ -72,8 +72,8 @@ def _check_counts(tokens_per_expert):
 
 
 def routing_of_counts(tokens_per_expert, rows=None, *, device=None, index_dtype=torch.int32):
-    """The `Routing` of rows that their caller has sorted by expert, as Megatron-Core, torchtitan and NeMo do: the rows of expert
-    0, then those of expert 1, and so on. It is for `moe_lora_linear` with x_rows="grouped" and for `moe_lora_mlp`. Each row
+    """The `Routing` of rows that their caller has sorted by expert, as Megatron-Core, torchtitan and NeMo do: the rows of
+    expert 0, then those of expert 1, and so on. It is for `moe_lora_linear` with x_rows="grouped" and for `moe_lora_mlp`. Each row
     is a token with one expert: top_k is 1, and gates are [rows, 1].
 
     tokens_per_expert [E]: the number of rows of each expert, a tensor of integers or a list. rows: how many rows there are;

@@ -33,8 +33,8 @@ def _behind_deep_ep(cfg):
     names = [str(name).rpartition(".")[2] for name in cfg.get("plugins") or []]
     if _EXPERT_PARALLEL in names and names.index(_EXPERT_PARALLEL) > names.index(SmloraPlugin.__name__):
         raise ValueError(
-            f"plugins: expected {_EXPERT_PARALLEL} before smlora.axolotl.SmloraPlugin, as it chooses what computes the experts, "
-            "got it after"
+            f"plugins: expected {_EXPERT_PARALLEL} before smlora.axolotl.SmloraPlugin, as it chooses what computes the experts "
+            "as well, got it after"
         )
     if not str(cfg.get("experts_implementation")).startswith("deep_ep"):
         return NAME  # without DeepEP, of which axolotl has warned, experts are not spread

@@ -73,5 +73,6 @@ def adapted(model):
         if wrapper.disable_adapters or wrapper.merged:
             names = []
         reason = reason_to_materialise(wrapper, names) if names else None
-        found.setdefault(wrapper.get_base_layer(), {})[wrapper.parameter_name] = Adapted(wrapper, next(iter(names), None), reason)
+        parameters = found.setdefault(wrapper.get_base_layer(), {})
+        parameters[wrapper.parameter_name] = Adapted(wrapper, next(iter(names), None), reason)
     return found

@@ -84,7 +84,7 @@ def _routed(model, path, module, width, dtype):
     top_k = next((value for value in (getattr(config, key, None) for key in _TOP_K) if isinstance(value, int)), None)
     if top_k is None:
         raise ValueError(
-            f"model: expected a config with one of {', '.join(_TOP_K)}, which is how many experts a token of {path} has, got none"
+            f"model: expected a config with one of {', '.join(_TOP_K)}, the number of experts of a token of {path}, got none"
         )
     return top_k, sorted({dtype, torch.float32}, key=str)
 
@@ -107,7 +107,8 @@ class Step:
             return tokens
         if not tokens:
             raise ValueError(
-                "tokens: expected numbers of tokens with experts that are spread over ranks, whose rows depend on them, got none"
+                "tokens: expected numbers of tokens with experts that are spread over ranks, as their rows depend on them, "
+                "got none"
             )
         # Of those that a rank receives, half and twice as many are compiled for, too.
         rows = [math.ceil(T * self.arrival.rows_per_token) for T in tokens]

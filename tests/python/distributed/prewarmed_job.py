@@ -1,4 +1,4 @@
-"""What torchrun starts: the kernels of a rank are prewarmed, or it makes a training step, and says how many kernels it compiled.
+"""What torchrun starts: the kernels of a rank are prewarmed, or it makes a training step that may compile none.
 
     torchrun --nproc-per-node 2 prewarmed_job.py prewarm | step ROW FOLDER"""
 

@@ -1,4 +1,4 @@
-"""A training step of a rank compiles nothing after smlora.prewarm(model) and after smlora-tune prewarm --ep, on an emulated GPU."""
+"""A training step of a rank compiles nothing after smlora.prewarm(model), nor after smlora-tune prewarm --ep, on an emulated GPU."""
 
 import os
 import pathlib
@@ -43,7 +43,7 @@ def test_a_step_of_a_rank_after_the_tool_compiles_nothing(row, options, checkpoi
     tool = os.environ.get("SMLORA_TUNE")
     if tool is None:
         pytest.skip("needs SMLORA_TUNE, the path of smlora-tune")
-    command = [tool, "prewarm", "--config", checkpoint / "model" / "config.json", "--dtype", "bf16", "--rank", "4", "--tokens", "38",
-               "--ep", "2", *options]
+    command = [tool, "prewarm", "--config", checkpoint / "model" / "config.json", "--dtype", "bf16", "--rank", "4",
+               "--tokens", "38", "--ep", "2", *options]
     subprocess.run(command, env=environment(tmp_path / "cache"), check=True)
     step(row, checkpoint, tmp_path / "cache")

@@ -1,5 +1,5 @@
-"""A GPU for tests of which kernels a program launches. Operations on CPU tensors are launched on an emulated GPU, too, which runs
-nothing (emulator/README.md, SMLORA_EMULATOR_RUN), so that the program goes on with the results of the CPU backend:
+"""A GPU for tests of which kernels a program launches. Operations on CPU tensors are launched on an emulated GPU, too, which
+runs nothing (emulator/README.md, SMLORA_EMULATOR_RUN), so that the program goes on with the results of the CPU backend:
 
     python emulated_gpu.py PROGRAM ARGUMENTS..
 

@@ -316,7 +316,7 @@ def test_wrong_arguments_of_prewarm_are_named():
         ([4], [1], "problems: expected a list of smlora.Problem, got 4 of type int in it"),
         ([problem], 16, "tokens: expected a list of numbers, got 16 of type int"),
         ([problem._replace(E="4")], [1], "E: expected a whole number, got '4' of type str"),
-        (torch.nn.Linear(2, 2), [1], "model: expected experts that smlora computes, got none: there is no module of experts in it"),
+        (torch.nn.Linear(2, 2), [1], "model: expected experts that smlora computes, got none: there is no module of experts"),
     ):
         with pytest.raises(ValueError, match=message):
             smlora.prewarm(problems, tokens)

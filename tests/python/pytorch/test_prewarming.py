@@ -1,5 +1,5 @@
-"""A training step after smlora.prewarm(model), or after smlora-tune prewarm, compiles nothing: on an emulated GPU, in a process of its
-own, for every kind of job."""
+"""A training step after smlora.prewarm(model), or after smlora-tune prewarm, compiles nothing: on an emulated GPU, in a process
+of its own, for every kind of job."""
 
 import json
 import os
@@ -60,7 +60,8 @@ def steps_after_the_tool(tmp_path_factory):
         config_of(name, "smlora").save_pretrained(folder / name)
         command += ["--config", folder / name / "config.json"]
     subprocess.run(command, env=environment(folder / "kernels"), check=True, capture_output=True)
-    return json.loads(run(folder / "kernels", "emulated_gpu.py", "jobs.py", "step", *CONFIGS, SMLORA_JIT="off").splitlines()[-1])
+    output = run(folder / "kernels", "emulated_gpu.py", "jobs.py", "step", *CONFIGS, SMLORA_JIT="off")
+    return json.loads(output.splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", CONFIGS)

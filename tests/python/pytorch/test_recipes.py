@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import smlora
 import torch
 from pages import code_of
 
@@ -66,7 +65,8 @@ def test_importing_auto_registers(checkpoint):
         "assert {layer.runs for layer in smlora.transformers.status(model)} == {'fused'}\n"
     )
     path = ":".join(filter(None, sys.path))
-    process = subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": path}
+    process = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
 
 
@@ -125,9 +125,11 @@ def test_axolotls_expert_parallelism_comes_first(axolotl_config):
 
 def test_behind_deep_ep_smlora_computes_what_axolotls_own_kernel_does(axolotl_config):
     """DeepEP itself needs GPUs: what it calls is given the rows of a rank, with -1 for the experts of others."""
-    experts_fn = pytest.importorskip("axolotl.integrations.expert_parallel.experts_fn", reason="needs axolotl", exc_type=ImportError)
+    name = "axolotl.integrations.expert_parallel.experts_fn"
+    experts_fn = pytest.importorskip(name, reason="needs axolotl", exc_type=ImportError)
     config, manager = axolotl_config(
-        plugins=[EXPERT_PARALLEL, "smlora.axolotl.SmloraPlugin"], expert_parallel_size=2, experts_implementation="deep_ep_grouped_mm"
+        plugins=[EXPERT_PARALLEL, "smlora.axolotl.SmloraPlugin"], expert_parallel_size=2,
+        experts_implementation="deep_ep_grouped_mm",
     )
     manager.plugins["smlora.axolotl.SmloraPlugin"].pre_model_load(config)
     assert config.experts_implementation == "deep_ep_smlora"
@@ -166,7 +168,8 @@ def test_trl(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     code = code_of("recipes.md", "TRL")
     assert code.count(NAME) == 1
-    code = code.replace(NAME, str(checkpoint)).replace('"output"', '"output", max_steps=2, report_to="none", use_cpu=True, bf16=False')
+    small = '"output", max_steps=2, report_to="none", use_cpu=True, bf16=False'
+    code = code.replace(NAME, str(checkpoint)).replace('"output"', small)
     found = {"dataset": datasets.Dataset.from_dict({"text": [" ".join(map(str, range(i, i + 20))) for i in range(16)]})}
     exec(compile(code, "recipes.md, TRL", "exec"), found)
     model = found["trainer"].model
@@ -192,7 +195,8 @@ def test_verl(checkpoint):
     found = {name.removeprefix(prefix): value for name, value in settings("verl").items() if name.startswith(prefix)}
     import_utils.import_external_libs(found["external_lib"])
     config = transformers.AutoConfig.from_pretrained(checkpoint)
-    overrides = {name.removeprefix("override_config."): value for name, value in found.items() if name.startswith("override_config.")}
+    prefix = "override_config."
+    overrides = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     model_utils.update_model_config(config, overrides)
     model = load(checkpoint, config=config)
     assert {layer.runs for layer in st.status(model)} == {"fused"}

@@ -1,4 +1,4 @@
-"""Rows that their caller has sorted by expert: routings of their numbers, gradients, and the examples of docs/sorted_tokens.md."""
+"""Rows that their caller has sorted by expert: routings, gradients, and the examples of docs/sorted_tokens.md."""
 
 import types
 
@@ -170,4 +170,5 @@ def test_nemo(device):
 
     h = swiglu(expected_rows(x, gate_and_up.transpose(1, 2), adapter(lora.gate_and_up_A, lora.gate_and_up_B)))
     weighted = h * probs.double().unsqueeze(-1)
-    check(got, expected_rows(weighted, down.transpose(1, 2), adapter(lora.down_A, lora.down_B)), [x, probs, *vars(lora).values()])
+    expected = expected_rows(weighted, down.transpose(1, 2), adapter(lora.down_A, lora.down_B))
+    check(got, expected, [x, probs, *vars(lora).values()])

@@ -345,7 +345,8 @@ print(*{(layer.kernels, layer.records) for layer in st.status(build("qwen3_moe",
     path = ":".join(filter(None, [str(pathlib.Path(__file__).parent), *sys.path]))
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"PYTHONPATH": path, "SMLORA_CACHE_DIR": f"{cache}/kernels", "SMLORA_SHIPPED_CACHE": "0"}
-        output = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True).stdout
+        command = [sys.executable, "-c", script]
+        output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     counts = [re.fullmatch(r"\('0 of (\d+)', '0 of (\d+)'\)", line) for line in output.splitlines()[:3]]
     assert all(counts), output
     kernels, records = zip(*[map(int, count.groups()) for count in counts])
