@@ -658,7 +658,7 @@ typedef struct smlora_prewarm_options {
     const char* const* archs;       /* "sm_90a", ..; none: the GPU's, else sm_90a */
     size_t arch_count;              /* of `archs` */
     int32_t jobs;                   /* kernels compiled at once; 0: the engine's threads */
-    int32_t reserved;
+    int32_t check_only;             /* not 0: compile nothing; the report says what the cache has */
     smlora_prewarm_callback progress;             /* may be null */
     void* progress_user;                          /* handed to `progress` */
     const smlora_prewarm_activation* activations; /* between the projections */
@@ -671,7 +671,7 @@ SMLORA_API void smlora_prewarm_options_init(smlora_prewarm_options* options, siz
  * and for the activations, into the engine's cache. SMLORA_COMPILE with the log of the first kernel that fails; what
  * was compiled stays. `report_json` (may be null) receives, to be freed with smlora_free_string:
  *   {"schema", "kernels", "compiled", "found", "seconds", "compile_seconds", "not_stored",
- *    "warnings": [..]} */
+ *    "works", "recorded", "warnings": [..]} */
 SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options* options,
                                         char** report_json);
 

@@ -188,6 +188,16 @@ plan::Choices Tuner::known(const Problem& problem, const plan::Request& request,
     return choices;
 }
 
+plan::Chooser::Recorded Tuner::recorded(const Problem& problem, const plan::Request& request,
+                                        const gpu::DeviceFacts& facts) {
+    Recorded counts;
+    for (const KnownWork& work : look_up(problem, request, facts)) {
+        ++counts.works;
+        if (work.is_served() || (work.is_complete() && work.choice())) ++counts.recorded;
+    }
+    return counts;
+}
+
 plan::Choices Tuner::choose(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
                             const plan::CallRows& rows, CUstream stream) {
     if (policy_ != TuningPolicy::first_use || rows.T == 0) return known(problem, request, facts);

@@ -133,7 +133,7 @@ SMLORA_MEMBERS(smlora_engine_options, EngineOptions, 2, SMLORA_BOTH(backend), SM
                ByHand{&C::log}, ByHand{&C::log_user});
 
 // problems, tokens, archs, activations; the progress is an argument of prewarm()
-SMLORA_MEMBERS(smlora_prewarm_options, PrewarmOptions, 4, SMLORA_BOTH(jobs), Reserved{&C::reserved},
+SMLORA_MEMBERS(smlora_prewarm_options, PrewarmOptions, 4, SMLORA_BOTH(jobs), SMLORA_BOTH(check_only),
                ByHand{&C::problems}, ByHand{&C::problem_count}, ByHand{&C::tokens}, ByHand{&C::token_count},
                ByHand{&C::archs}, ByHand{&C::arch_count}, ByHand{&C::progress}, ByHand{&C::progress_user},
                ByHand{&C::activations}, ByHand{&C::activation_count});

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <iterator>
+#include <optional>
 
 namespace smlora::models {
 namespace {
@@ -42,13 +44,59 @@ std::int64_t positive(const json& config, std::initializer_list<const char*> key
     return number;
 }
 
-/// In the names of transformers; what is none of smlora's is computed by the model's own code, and swiglu compiled in
-/// vain.
-Activation activation_of(std::string_view name) {
+/// What a config does not say of a family, by the model_type of the part that has the experts.
+struct Family {
+    std::string_view model_type;
+    GateType gates = GateType::either;
+    WeightLayout layout = WeightLayout::enk;
+    bool bias = false;
+    std::optional<Activation> activation = std::nullopt;  ///< whatever the config says
+    GateLayout gate_layout = GateLayout::halves;
+    std::string_view refused = {};  ///< why its experts cannot be described
+};
+
+// Those of transformers that multiply x by [K, N]; all others keep the [N, K] of a linear layer.
+constexpr WeightLayout transposed = WeightLayout::ekn;
+constexpr Family families[] = {
+    {"aria_text", GateType::model, transposed},
+    {"deepseek_v3", GateType::fp32},
+    {"glm4_moe", GateType::fp32},
+    {"gpt_oss", GateType::model, transposed, true, Activation::swiglu_clamped, GateLayout::interleaved},
+    {"llama4", GateType::either, transposed},
+    {"llama4_text", GateType::either, transposed},
+    {"minimax_m2", GateType::fp32},
+    {"minimax_m3_vl_text", GateType::fp32, WeightLayout::enk, false, Activation::swiglu_clamped},
+    {"mixtral", GateType::fp32},
+    {.model_type = "muse_spark_text", .refused = "a norm after each expert"},
+    {.model_type = "nemotron_h", .refused = "experts without a gate projection"},
+    {"olmoe", GateType::model},
+    {"openai_privacy_filter", GateType::either, transposed, true, Activation::swiglu_clamped},
+    {"qwen2_moe", GateType::model},
+    {"qwen3_5_moe_text", GateType::model},
+    {"qwen3_moe", GateType::model},
+    {"qwen3_next", GateType::model},
+    {"qwen3_vl_moe_text", GateType::model},
+};
+
+Family family_of(std::string_view model_type) {
+    const auto* const found = std::ranges::find(families, model_type, &Family::model_type);
+    return found == std::end(families) ? Family{} : *found;
+}
+
+/// In the names of transformers.
+std::optional<Activation> activation_of(std::string_view name) {
+    if (name == "silu" || name == "swish") return Activation::swiglu;
     if (name == "gelu") return Activation::geglu;
     if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") return Activation::geglu_tanh;
     if (name == "relu") return Activation::reglu;
-    return Activation::swiglu;
+    return std::nullopt;
+}
+
+std::optional<Activation> activation_of(const json& config, const Family& family) {
+    if (family.activation) return family.activation;
+    const char* key = nullptr;
+    if (find(config, {"swiglu_limit"}, key) != nullptr) return std::nullopt;
+    return activation_of(text_or(config, "hidden_act", text_or(config, "hidden_activation", "silu")));
 }
 
 }  // namespace
@@ -63,6 +111,11 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
         refuse(origin, fmt::format("model_type: expected a name, got {}", util::shown(json(model_type))));
     }
     model.name = model_type.empty() ? origin : model_type;
+    const Family family = family_of(model_type);
+    if (!family.refused.empty()) {
+        refuse(origin, fmt::format("model_type: {} has {}; give its projections one by one, with --shape", model_type,
+                                   family.refused));
+    }
     const char* key = nullptr;
     if (find(config, {"num_experts", "n_routed_experts", "num_local_experts"}, key) == nullptr) {
         refuse(origin,
@@ -79,17 +132,11 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
                                    key, model.top_k));
     }
     model.dtype = dtype_of(config, outer);
-    const bool gpt_oss = model_type == "gpt_oss";
-    const bool llama4 = model_type == "llama4" || model_type == "llama4_text";
-    // The only families of transformers that multiply x by [K, N]; all others keep the [N, K] of a linear layer.
-    model.weight_layout = gpt_oss || llama4 ? WeightLayout::ekn : WeightLayout::enk;
-    model.bias = gpt_oss;
-    if (gpt_oss) {
-        model.activation = Activation::swiglu_clamped;
-        model.gate_layout = GateLayout::interleaved;
-    } else {
-        model.activation = activation_of(text_or(config, "hidden_act", text_or(config, "hidden_activation", "silu")));
-    }
+    model.weight_layout = family.layout;
+    model.bias = family.bias;
+    model.activation = activation_of(config, family);
+    model.gate_layout = family.gate_layout;
+    model.gates = family.gates;
     return model;
 }
 

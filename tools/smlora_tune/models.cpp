@@ -38,11 +38,11 @@ ExitCode run_models(const CommonOptions& common) {
                                       {"intermediate_size", model.intermediate_size},
                                       {"weight_layout", name(model.weight_layout)},
                                       {"bias", model.bias},
-                                      {"activation", name(model.activation)}});
+                                      {"activation", name(*model.activation)}});
         table.add({model.name, std::to_string(model.num_experts), std::to_string(model.top_k),
                    std::to_string(model.hidden_size), std::to_string(model.intermediate_size),
                    std::string(name(model.weight_layout)), model.bias ? "yes" : "no",
-                   std::string(name(model.activation))});
+                   std::string(name(*model.activation))});
     }
     if (common.json) {
         print_json(document);

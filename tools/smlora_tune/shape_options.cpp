@@ -90,11 +90,20 @@ models::StoredExperts weights_of_config(const std::string& path) {
 void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, const models::StoredExperts& weights,
                const ShapeOptions& options) {
     model.weights = weights.format;
-    for (const models::Projection& projection : models::projections(model, options.rank.value_or(default_rank))) {
+    const models::ExpertParallelism& parallelism = options.parallelism;
+    for (const models::Projection& projection :
+         models::projections_of_rank(model, options.rank.value_or(default_rank), parallelism)) {
         if (options.projection != "both" && options.projection != projection.name) continue;
-        problems.push_back({fmt::format("{} {}", model.name, projection.name), projection.problem});
-        problems.back().other_scales = weights.other_scales;
-        if (projection.name == "gate_up") problems.back().activation = {model.activation, model.gate_layout};
+        NamedProblem& item = problems.emplace_back();
+        item.name = fmt::format("{} {}", model.name, projection.name);
+        item.problem = projection.problem;
+        item.other_scales = weights.other_scales;
+        item.is_of_a_model = true;
+        item.gates = model.gates;
+        if (parallelism.ranks > 1 && !parallelism.shares_tokens) item.rows_per_token = model.top_k;
+        if (projection.name != "gate_up") continue;
+        item.activation = {model.activation.value_or(Activation::swiglu), model.gate_layout};
+        item.has_own_activation = !model.activation;
     }
 }
 
@@ -272,7 +281,8 @@ std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) 
         for (NamedProblem& item : problems) {
             item.problem = with_options(item.problem, options);
             validate_named(item);
-            if (item.problem.top_k > item.problem.E) {
+            // A rank of expert parallelism may have fewer than a token has in all.
+            if (item.problem.top_k > item.problem.E * options.parallelism.ranks) {
                 throw UsageError(
                     fmt::format("{}: top_k: expected at most E = {}, as a token has that many experts, got {}",
                                 item.name.empty() ? "--shape" : item.name, item.problem.E, item.problem.top_k));

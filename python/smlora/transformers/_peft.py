@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 from smlora._linear import adapter_views
 from smlora._mlp import Adapter
 from smlora.transformers._experts import activation_or_none
-from smlora.transformers._names import NAME
+from smlora.transformers._names import NAME, is_name_of_ours
 from smlora.transformers._parallel import Layout, is_spread, layout_of, whole
 from smlora.transformers._patching import patch
 from smlora.transformers._peft_on_ranks import register_peft_on_ranks
@@ -24,7 +24,7 @@ class Active(NamedTuple):
 def _is_fused(module):
     """Whether smlora computes this module."""
     implementation = getattr(getattr(module, "config", None), "_experts_implementation", None)
-    return implementation == NAME and activation_or_none(module) is not None
+    return is_name_of_ours(implementation) and activation_or_none(module) is not None
 
 
 def adapter_of(wrapper, name):

@@ -81,6 +81,49 @@ TEST(HfConfig, TheActivationIsThatOfHiddenAct) {
     EXPECT_EQ(activation("gelu"), Activation::geglu);
     EXPECT_EQ(activation("gelu_pytorch_tanh"), Activation::geglu_tanh);
     EXPECT_EQ(activation("relu"), Activation::reglu);
+    // Of the model's own code.
+    EXPECT_EQ(activation("relu2"), std::nullopt);
+    EXPECT_EQ(activation("situ"), std::nullopt);
+}
+
+TEST(HfConfig, FamiliesHaveActivationsThatHiddenActDoesNotSay) {
+    const auto read = [](const std::string& more) {
+        return parse_hf_config(R"({"hidden_size": 64, "intermediate_size": 32, "num_local_experts": 4,
+            "num_experts_per_tok": 2, "hidden_act": "silu", )" +
+                                   more + "}",
+                               "config.json");
+    };
+    EXPECT_EQ(read(R"("model_type": "deepseek_v4", "swiglu_limit": 10.0)").activation, std::nullopt);
+    EXPECT_EQ(read(R"("model_type": "deepseek_v3", "swiglu_limit": null)").activation, Activation::swiglu);
+    const ModelShape minimax = read(R"("model_type": "minimax_m3_vl_text", "swiglu_limit": 7.0)");
+    EXPECT_EQ(minimax.activation, Activation::swiglu_clamped);
+    EXPECT_EQ(minimax.gate_layout, GateLayout::halves);
+    const ModelShape filter = read(R"("model_type": "openai_privacy_filter")");
+    EXPECT_EQ(filter.activation, Activation::swiglu_clamped);
+    EXPECT_EQ(filter.weight_layout, WeightLayout::ekn);
+    EXPECT_TRUE(filter.bias);
+}
+
+TEST(HfConfig, ExpertsThatAreNoGatedMlpAreRefused) {
+    EXPECT_EQ(error_of(R"({"model_type": "nemotron_h", "hidden_size": 64, "n_routed_experts": 4})"),
+              "model/config.json: model_type: nemotron_h has experts without a gate projection; give its projections "
+              "one by one, with --shape");
+    EXPECT_EQ(error_of(R"({"text_config": {"model_type": "muse_spark_text"}})"),
+              "model/config.json: model_type: muse_spark_text has a norm after each expert; give its projections one "
+              "by one, with --shape");
+}
+
+TEST(HfConfig, TheTypeOfGatesIsThatOfTheFamily) {
+    const auto gates = [](const std::string& model_type) {
+        return parse_hf_config(R"({"hidden_size": 64, "intermediate_size": 32, "num_experts": 4,
+            "num_experts_per_tok": 2, "model_type": ")" +
+                                   model_type + "\"}",
+                               "config.json")
+            .gates;
+    };
+    EXPECT_EQ(gates("qwen3_moe"), GateType::model);
+    EXPECT_EQ(gates("mixtral"), GateType::fp32);
+    EXPECT_EQ(gates("none_that_is_known"), GateType::either);
 }
 
 TEST(HfConfig, NullCountsAsAbsent) {
