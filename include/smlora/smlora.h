@@ -46,8 +46,8 @@ enum {
     SMLORA_NOT_READY = 7,        /* a kernel is needed inside a graph capture but was never loaded: warm up first */
     SMLORA_INTERNAL = 8,         /* a bug in smlora */
     SMLORA_OUT_OF_MEMORY = 9,    /* host memory ran out */
-    SMLORA_JIT_OFF = 10,         /* a kernel is in no layer of the cache and SMLORA_JIT=off; the message has the command */
-    SMLORA_FORKED = 11           /* the engine was made before this process was forked: make one in the child */
+    SMLORA_JIT_OFF = 10, /* a kernel is in no layer of the cache and SMLORA_JIT=off; the message has the command */
+    SMLORA_FORKED = 11   /* the engine was made before this process was forked: make one in the child */
 };
 
 /* The message of the last call that failed on this thread; "" if none did. Calls that succeed leave it alone. Valid
@@ -250,7 +250,8 @@ typedef struct smlora_engine_options {
      * separated by ':'. Not null with a count of 0: none. */
     const char* const* cache_layers;
     size_t cache_layer_count; /* of `cache_layers` */
-    /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
+    /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB.
+     * UINT64_MAX: no limit, as SMLORA_CACHE_LIMIT=0. */
     uint64_t cache_limit_bytes;
     int32_t threads;         /* of the CPU backend, and of compiling; 0: one for each core that this process may use */
     smlora_tuning tuning;    /* how kernels are chosen */
@@ -746,7 +747,8 @@ SMLORA_API smlora_status smlora_cache_list(smlora_engine* engine, char** json);
 /* One entry as in smlora_cache_list, with "schema" and "metadata" (the entry's own JSON) beside it. `key`: the whole
  * key or a prefix that is unique, else SMLORA_INVALID_ARGUMENT. */
 SMLORA_API smlora_status smlora_cache_inspect(smlora_engine* engine, const char* key, char** json);
-/* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound, and what cannot be read. Removes nothing. */
+/* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound, and what cannot be read. Removes nothing.
+ */
 SMLORA_API smlora_status smlora_cache_verify(smlora_engine* engine, char** json);
 /* Removes the kernel entries of the writable layer. `removed` (may be null) receives how many. SMLORA_IO for
  * what cannot be read or removed; the rest is removed all the same. */
