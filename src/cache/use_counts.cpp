@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <charconv>
 #include <optional>
 
@@ -21,7 +22,7 @@ constexpr std::uint64_t largest_file = std::uint64_t{64} << 20;
 // No process finds more, and the sum of a file of such lines is far from the largest number.
 constexpr std::uint64_t largest_count = std::uint64_t{1} << 32;
 
-std::optional<UseCounts> parse(std::string_view line) {
+std::optional<UseCounts> parse_line(std::string_view line) {
     UseCounts counts;
     const char* position = line.data();
     const char* const end = line.data() + line.size();
@@ -43,7 +44,7 @@ std::string encode_use_counts(const UseCounts& counts) {
 UseCounts decode_use_counts(std::string_view text) {
     UseCounts total;
     for (std::size_t end = 0; (end = text.find('\n')) != std::string_view::npos; text.remove_prefix(end + 1)) {
-        const std::optional<UseCounts> one = parse(text.substr(0, end));
+        const std::optional<UseCounts> one = parse_line(text.substr(0, end));
         if (!one) continue;
         total.hits += one->hits;
         total.misses += one->misses;
@@ -68,11 +69,13 @@ UseCounts sum(const Layer& layer) {
     const std::filesystem::path file = use_counts_file(layer.root);
     const Folder folder = folder_of(layer, file);
     if (folder.refused()) require_none({*folder.refused()});
-    const int error = util::read_file(layer.files, folder.at(file), largest_file, text, status);
+    const auto may_read = [&](const util::FileStatus& found) { return !refusal_of_file(found, layer.kernels); };
+    const int error = util::read_file(layer.files, folder.at(file), largest_file, text, status, may_read);
     if (util::is_missing(error)) return {};
     if (error != 0) {
-        throw Error(ErrorCode::io, fmt::format("cache: {}: cannot be read: {}; remove it to count anew", file.string(),
-                                               util::describe_error(error)));
+        const auto refusal = error == -EPERM ? refusal_of_file(status, layer.kernels) : std::nullopt;
+        throw Error(ErrorCode::io, fmt::format("cache: {}: {}; remove it to count anew", file.string(),
+                                               refusal ? *refusal : "cannot be read: " + util::describe_error(error)));
     }
     return decode_use_counts(text);
 }

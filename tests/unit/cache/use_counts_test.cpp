@@ -114,5 +114,20 @@ TEST_F(Uses, AFileThatCannotBeReadIsAnError) {
     use(1, 1);
 }
 
+TEST_F(Uses, AFileThatOthersMayWriteToIsAnError) {
+    use(3, 1);
+    std::filesystem::permissions(use_counts_file(root()), std::filesystem::perms::all);
+    try {
+        static_cast<void>(counts());
+        FAIL() << "nothing was thrown";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::io);
+        EXPECT_NE(
+            std::string(error.what()).find(use_counts_file(root()).string() + ": its permissions are 0777, expected"),
+            std::string::npos)
+            << error.what();
+    }
+}
+
 }  // namespace
 }  // namespace smlora::cache
