@@ -176,5 +176,5 @@ int main(int argc, char** argv) {
     write(folder / "kernel_entry", kernel_entries());
     write(folder / "tuning_record", tuning_records());
     write(folder / "use_counts",
-          {cache::encode_use_counts({3, 1, 0}) + cache::encode_use_counts({120, 0, 4294967296})});
+          {smlora::cache::encode_use_counts({3, 1, 0}) + smlora::cache::encode_use_counts({120, 0, 4294967296})});
 }
