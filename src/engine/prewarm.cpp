@@ -5,6 +5,7 @@
 #include "gpu/arch.hpp"
 #include "gpu/device.hpp"
 #include "plan/step_kernels.hpp"
+#include "util/counted.hpp"
 #include "util/thread_pool.hpp"
 
 #include <smlora/error.hpp>
@@ -229,8 +230,8 @@ PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
     pool.parallel_for(workers, [&](std::int64_t) { prewarming.work(); });
     PrewarmReport report = prewarming.take_report();
     if (report.not_stored > 0) {
-        report.warnings.push_back(
-            fmt::format("{} of {} kernels could not be stored in the cache", report.not_stored, report.kernels));
+        report.warnings.push_back(fmt::format("{} of {} could not be stored in the cache", report.not_stored,
+                                              util::counted(report.kernels, "kernel")));
     }
     report.seconds = duration<double>(steady_clock::now() - start).count();
     return report;
