@@ -250,7 +250,8 @@ typedef struct smlora_engine_options {
      * separated by ':'. Not null with a count of 0: none. */
     const char* const* cache_layers;
     size_t cache_layer_count; /* of `cache_layers` */
-    /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
+    /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB.
+     * UINT64_MAX: no limit, as SMLORA_CACHE_LIMIT=0. */
     uint64_t cache_limit_bytes;
     int32_t threads;         /* of the CPU backend, and of compiling; 0: one for each core that this process may use */
     smlora_tuning tuning;    /* how kernels are chosen */

@@ -5,6 +5,7 @@
 #include "gpu/arch.hpp"
 #include "gpu/device.hpp"
 #include "plan/step_kernels.hpp"
+#include "util/counted.hpp"
 #include "util/thread_pool.hpp"
 
 #include <smlora/error.hpp>
@@ -259,8 +260,8 @@ PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
     PrewarmReport report = prewarming.take_report();
     count_records(options, impl, report);
     if (report.not_stored > 0) {
-        report.warnings.push_back(
-            fmt::format("{} of {} kernels could not be stored in the cache", report.not_stored, report.kernels));
+        report.warnings.push_back(fmt::format("{} of {} could not be stored in the cache", report.not_stored,
+                                              util::counted(report.kernels, "kernel")));
     }
     report.seconds = duration<double>(steady_clock::now() - start).count();
     return report;

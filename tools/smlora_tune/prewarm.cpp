@@ -2,6 +2,7 @@
 #include <smlora/prewarm.hpp>
 
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/list_option.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
@@ -9,6 +10,7 @@
 #include "smlora_tune/units.hpp"
 
 #include "engine/engine_impl.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/error.hpp>
 
@@ -183,6 +185,7 @@ ExitCode run_prewarm(PrewarmCommand command) {
     // Neither --jobs nor the cache needs a GPU, so the engine is made for the backend that asks for none.
     const Engine engine(
         engine_options(command.common, Backend::cpu, 0, 0, [&line](const std::string& text) { line.print(text); }));
+    remark_missing_layers(engine);
     PrewarmReport report;
     try {
         report = prewarm(engine, options, [&line](const PrewarmProgress& progress) {
@@ -190,7 +193,7 @@ ExitCode run_prewarm(PrewarmCommand command) {
         });
     } catch (const Error& error) {
         // --arch is the one argument that only the library checks.
-        if (error.code() == ErrorCode::invalid_argument) throw UsageError(error.what());
+        if (error.code() == ErrorCode::invalid_argument) throw UsageError(fmt::format("--{}", error.what()));
         throw;
     }
     line.finish();
@@ -212,12 +215,13 @@ ExitCode run_prewarm(PrewarmCommand command) {
         print_results("{}{}\n", problem_text(item), has_types_of_peft(command, item) ? ", types as PEFT has them" : "");
     }
     if (command.dry_run) {
-        print_results("{} kernels: {} to compile, {} found in the cache; {} of {} choices among kernels are recorded\n",
-                      report.kernels, report.kernels - report.found, report.found, report.recorded, report.works);
+        print_results("{}: {} to compile, {} found in the cache; {} of {} choices among kernels are recorded\n",
+                      util::counted(report.kernels, "kernel"), report.kernels - report.found, report.found,
+                      report.recorded, report.works);
         return exit;
     }
-    print_results("{} kernels: {} compiled, {} found in the cache, {}", report.kernels, report.compiled, report.found,
-                  seconds_text(report.seconds));
+    print_results("{}: {} compiled, {} found in the cache, {}", util::counted(report.kernels, "kernel"),
+                  report.compiled, report.found, seconds_text(report.seconds));
     if (report.compiled > 0) {
         print_results(" ({} a kernel)", seconds_text(report.compile_seconds / static_cast<double>(report.compiled)));
     }
@@ -236,10 +240,7 @@ void add_prewarm(CLI::App& app, Run& run) {
     CLI::App* sub = app.add_subcommand("prewarm", "Compile every kernel of a training step into the cache");
     sub->footer(prewarm_footer);
     add_shape_options(*sub, command->shape, "a few typical ones");
-    sub->add_option("--arch", command->archs, "Architectures to compile for [the GPU's, else sm_90a]")
-        ->type_name("sm_90a,..")
-        ->delimiter(',')
-        ->allow_extra_args(false);
+    add_list(*sub, "--arch", command->archs, "Architectures to compile for [the GPU's, else sm_90a]", "sm_90a,..");
     sub->add_option("--activation", command->activation,
                     "Activation: swiglu, geglu, geglu_tanh, reglu, swiglu_clamped or none [the model's, else swiglu]")
         ->type_name("NAME")

@@ -1,13 +1,16 @@
 #include "smlora_tune/shape_options.hpp"
 
+#include "limits.hpp"
 #include "models/hf_config.hpp"
 #include "models/hf_quantization.hpp"
 #include "models/model_table.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/exit_code.hpp"
+#include "smlora_tune/list_option.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/output.hpp"
 #include "smlora_tune/weights_option.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/error.hpp>
 
@@ -66,6 +69,14 @@ Problem problem_of(const std::string& shape, const WeightFormat& weights) {
     problem.weights = weights;
     if (problem.weights.encoding != Encoding::plain) problem.weight_layout = WeightLayout::enk;
     return problem;
+}
+
+models::ModelShape known_model(const std::string& name) {
+    try {
+        return models::model_by_name(name);
+    } catch (const Error& error) {
+        throw UsageError(fmt::format("--{} (--config)", error.what()));
+    }
 }
 
 /// What a config says, in a line on stderr if it says anything.
@@ -143,13 +154,10 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->group(group);
     app.add_option("--rank", options.rank, fmt::format("LoRA rank for --model and --config [{}]", default_rank))
         ->type_name("R")
-        ->check(whole_number(0))
+        ->check(whole_number(0, max_rank))
         ->group(group);
-    app.add_option("--tokens", options.tokens, fmt::format("Numbers of tokens [{}]", default_tokens))
-        ->type_name("T,..")
-        ->delimiter(',')
-        ->allow_extra_args(false)
-        ->check(whole_number(0, most_tokens))
+    add_list(app, "--tokens", options.tokens, fmt::format("Numbers of tokens [{}]", default_tokens), "T,..",
+             most_tokens)
         ->group(group);
     app.add_option("--dtype", options.dtype,
                    options.has_device ? "Type of x, W and y: bf16, fp16, fp32, or fp64 with --device cpu"
@@ -216,7 +224,7 @@ nlohmann::ordered_json json_of(const NamedProblem& item) {
 }
 
 std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works) {
-    return fmt::format("{}, {} tokens{}", title_of(item), T,
+    return fmt::format("{}, {}{}", title_of(item), util::counted(T, "token"),
                        works == 0 ? ": there is one kernel for each purpose, and nothing to choose" : "");
 }
 
@@ -269,7 +277,7 @@ std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) 
                 "--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
         }
         for (const std::string& model : options.models) {
-            add_model(problems, models::model_by_name(model), weights, options);
+            add_model(problems, known_model(model), weights, options);
         }
         for (const std::string& path : options.configs) {
             const models::ModelShape model = models::read_hf_config(path);
