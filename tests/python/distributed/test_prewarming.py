@@ -1,4 +1,5 @@
-"""A training step of a rank compiles nothing after smlora.prewarm(model), nor after smlora-tune prewarm --ep, on an emulated GPU."""
+"""A training step of a rank compiles nothing after smlora.prewarm(model), or after smlora-tune prewarm --ep, on an emulated
+GPU."""
 
 import os
 import pathlib
