@@ -25,6 +25,12 @@ class QuantizedParameters(torch.nn.Module):
         if not isinstance(storage, torch.dtype):
             raise ValueError(f"storage: expected a type of torch, got {described(storage)}")
         super().__init__()
+        self._storage = storage
+        self.take(weight)
+
+    def take(self, weight):
+        """Holds this weight from now on."""
+        storage = self._storage
         self._format, self._types, self._views = weight.format, {}, {}
         whole = _straddles(weight)
         self._by_expert = not whole

@@ -29,7 +29,7 @@ def _fields_of(encoding, double):
     return ("codes", "scales", "global_scales") if encoding == "nvfp4" else ("codes", "scales")
 
 
-_ARRANGED = ("mxfp4", "int4")  # encodings whose scales may be
+ARRANGED = ("mxfp4", "int4")  # encodings whose scales may be
 
 
 class WeightFormat(NamedTuple):
@@ -266,7 +266,7 @@ class QuantizedWeight:
     @property
     def is_arranged(self):
         """Whether the scales are in the order of `arranged`."""
-        return self.encoding in _ARRANGED and self.scales.dim() == 4
+        return self.encoding in ARRANGED and self.scales.dim() == 4
 
     def arranged(self):
         """The same weight with its scales in the order in which products on Hopper take them: products of bfloat16 rows then
@@ -274,7 +274,7 @@ class QuantizedWeight:
         are new, [E, rows' / 64, columns' / 64, scales of 64 x 64 values], rows' and columns' rounded up to 256. Call it once,
         when a weight is loaded: on a GPU it waits for it. For mxfp4 whose scales are at most 128, a factor of 2, and for int4
         of bfloat16 scales and a block of 32 or a multiple of 64. Raises ValueError for others."""
-        if self.encoding not in _ARRANGED:
+        if self.encoding not in ARRANGED:
             raise ValueError(f'weight.encoding: expected "mxfp4" or "int4", got {self.encoding!r}')
         if self.is_arranged:
             return self

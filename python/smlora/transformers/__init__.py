@@ -9,6 +9,7 @@ The experts of such a model are one operation, `smlora.moe_lora_mlp`, with PEFT'
 ever added to its adapter in memory. Quantised experts are trained as they lie in the model, see docs/quantised.md. What cannot
 be served runs as it would have, with one warning that says why."""
 
+from smlora.transformers._arranging import arrange_experts
 from smlora.transformers._conversion import checked, dequantize_experts, quantize_experts
 from smlora.transformers._experts import experts_forward
 from smlora.transformers._hint import install_hint
@@ -19,7 +20,7 @@ from smlora.transformers._status import status
 
 install_hint()
 
-__all__ = ["dequantize_experts", "quantize_experts", "register", "status"]
+__all__ = ["arrange_experts", "dequantize_experts", "quantize_experts", "register", "status"]
 
 
 def register(quantize_experts=None, *, block=None, double=False):

@@ -63,6 +63,8 @@ def _weights(module):
             described.append("of another form")
             continue
         kind = getattr(weight, "encoding", None) or str(weight.dtype).removeprefix("torch.")
+        if getattr(weight, "is_arranged", False):
+            kind += " arranged"
         here = f", {weight.to_local().shape[0]} here" if is_spread(weight) else ""
         described.append(f"{kind} {list(weight.shape)}{here}")
     return ", ".join(described)
