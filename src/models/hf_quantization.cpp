@@ -218,7 +218,7 @@ class Reader {
         if (!fits) fail("config_groups: weights", "symmetric groups of 4-bit integers", weights);
         WeightFormat format = usual_format(Encoding::int4);
         format.block = size.get<std::int64_t>();
-        format.scales = dtype_of(config_, outer_);
+        format.scales = dtype_of(config_, outer_, origin_);
         return format;
     }
 

@@ -5,6 +5,7 @@
 #include <smlora/problem.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,9 @@ struct ModelShape {
     WeightLayout weight_layout = WeightLayout::enk;  ///< how the checkpoint's library stores gate_up and down
     bool bias = false;                               ///< both projections have one
     DType dtype = DType::bf16;
-    Activation activation = Activation::swiglu;  ///< between gate_up and down
+    std::optional<Activation> activation = Activation::swiglu;  ///< between the projections; none: the model's own code
     GateLayout gate_layout = GateLayout::halves;
+    bool gated = true;          ///< gate and up projection in one, else up alone
     WeightFormat weights = {};  ///< of both projections
 
     friend bool operator==(const ModelShape&, const ModelShape&) = default;
@@ -29,15 +31,15 @@ struct ModelShape {
 
 /// One of the two matrix products of an expert.
 struct Projection {
-    std::string name;  ///< "gate_up" or "down"
+    std::string name;  ///< "gate_up", of experts without a gate "up", or "down"
     Problem problem;
 };
 
 /// gate_up takes the tokens as they are and leaves its rows grouped for the activation; down takes grouped rows and
-/// sums a token's experts, weighted by their gates. K and N follow: hidden -> 2 * intermediate -> hidden.
-/// Quantised weights are [E, N, K] unless bitsandbytes made them, which keeps the layout. Gate and up are quantised
-/// apart where that is not the same: each has a global scale (nvfp4), and squares of its own if they do not divide it
-/// (fp8).
+/// sums a token's experts, weighted by their gates. K and N follow: hidden -> 2 * intermediate -> hidden, without a
+/// gate hidden -> intermediate -> hidden. Quantised weights are [E, N, K] unless bitsandbytes made them, which keeps
+/// the layout. Gate and up are quantised apart where that is not the same: each has a global scale (nvfp4), and squares
+/// of its own if they do not divide it (fp8).
 [[nodiscard]] std::vector<Projection> projections(const ModelShape& model, std::int64_t rank);
 
 }  // namespace smlora::models

@@ -91,10 +91,11 @@ void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, co
                const ShapeOptions& options) {
     model.weights = weights.format;
     for (const models::Projection& projection : models::projections(model, options.rank.value_or(default_rank))) {
-        if (options.projection != "both" && options.projection != projection.name) continue;
+        const bool down = projection.name == "down";
+        if (options.projection != "both" && (options.projection == "down") != down) continue;
         problems.push_back({fmt::format("{} {}", model.name, projection.name), projection.problem});
         problems.back().other_scales = weights.other_scales;
-        if (projection.name == "gate_up") problems.back().activation = {model.activation, model.gate_layout};
+        if (!down && model.activation) problems.back().activation = {*model.activation, model.gate_layout};
     }
 }
 
