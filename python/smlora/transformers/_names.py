@@ -6,4 +6,5 @@ NAME = "smlora"
 
 def is_ours(config):
     """Whether a model of this config has its experts computed by smlora."""
-    return getattr(config.get_text_config(), "_experts_implementation", None) == NAME
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(text, "_experts_implementation", None) == NAME

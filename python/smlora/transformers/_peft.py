@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 from smlora._linear import adapter_views
 from smlora._mlp import Adapter
 from smlora.transformers._experts import activation_or_none
-from smlora.transformers._names import NAME
+from smlora.transformers._names import NAME, is_ours
 from smlora.transformers._parallel import Layout, is_spread, layout_of, whole
 from smlora.transformers._patching import patch
 from smlora.transformers._peft_on_ranks import register_peft_on_ranks
@@ -175,11 +175,25 @@ def _as_plain_parameters(model):
                 held.update(before)
 
 
+def _warn_of_experts_without_a_choice(model):
+    """Of a model that was loaded with experts_implementation="smlora" and does not ask for it."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    if not is_ours(getattr(model, "config", None)):
+        return
+    for module in model.modules():
+        if isinstance(module, ParamWrapper) and not hasattr(module.get_base_layer(), "is_transposed"):
+            name = type(module.get_base_layer()).__name__
+            warn_once(f"{name} offers no experts_implementation; its own code computes it, and PEFT adds adapters to the weights in memory")
+
+
 def _inject_parameters(original):
     @functools.wraps(original)
     def inject(self, peft_config, model, *arguments, **named):
         with _as_plain_parameters(model):
-            return original(self, peft_config, model, *arguments, **named)
+            injected = original(self, peft_config, model, *arguments, **named)
+        _warn_of_experts_without_a_choice(model)
+        return injected
 
     return inject
 
