@@ -47,7 +47,7 @@ std::int64_t positive(const json& config, std::initializer_list<const char*> key
     if (found == nullptr) refuse(origin, fmt::format("expected one of the keys {}, found none", fmt::join(keys, ", ")));
     const json& value = one_of_all(*found, key, origin);
     if (!value.is_number_integer())
-        refuse(origin, fmt::format("{}: expected a whole number, got {}", key, util::shown(value)));
+        refuse(origin, fmt::format("{}: expected a whole number, got {}", key, util::shown(*found)));
     // The bound keeps 2 * intermediate_size and what is derived from it far from overflow.
     constexpr std::int64_t bound = std::int64_t{1} << 31;
     const auto number = value.get<std::int64_t>();

@@ -134,7 +134,7 @@ def adapter_of(saved, base: Optional[str]):
     name = base or config.get("base_model_name_or_path")
     if not name:
         raise ValueError("base: expected the folder or name of the model, as adapter_config.json has no base_model_name_or_path")
-    model = base_model(name, {_path_of(key) for key in pairs})
+    model = base_model(str(name), {_path_of(key) for key in pairs})
     of_experts = {key: model.experts[_path_of(key)] for key in pairs if _path_of(key) in model.experts}
     if not of_experts:
         raise ValueError("path: expected an adapter with experts in it, got one of " + ", ".join(sorted({*pairs})[:3]))

@@ -41,11 +41,14 @@ def _configs_of(experts):
 
 
 def _complete(config):
-    """With a number for every size of experts that the config leaves open."""
+    """With a number for everything of experts that the config leaves open."""
     config.allow_global_per_layer_attribute_access = True  # of models whose layers differ
     for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size", "expert_intermediate_size"):
         if getattr(config, name, 8) is None:
             setattr(config, name, 8)
+    for name in ("num_experts_per_tok", "top_k_experts"):
+        if getattr(config, name, 2) is None:
+            setattr(config, name, 2)
     return config
 
 

@@ -327,7 +327,7 @@ def test_a_model_without_the_modules_is_refused(saved, tmp_path):
     (other.base / "config.json").write_text(json.dumps(config))
     assert _refused(saved, base=other.base) == (
         "base: expected the model that the adapter was trained on, which has a module model.layers.1.mlp.experts; "
-        f"{other.base!r} has none"
+        f"{str(other.base)!r} has none"
     )
 
 
