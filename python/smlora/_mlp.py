@@ -219,6 +219,10 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
         raise ValueError(
             f"gate_up: expected [E, K, 2 * I] with I = {down.shape[1]} (down [E, I, N]), got {list(gate_up.shape)}"
         )
+    plain = not isinstance(gate_up, QuantizedWeight) and not isinstance(down, QuantizedWeight)
+    # Autocast gives both the same.
+    if plain and gate_up.dtype != down.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"down: expected {gate_up.dtype}, as gate_up, got {down.dtype}")
     quantized1 = quantized2 = ()
     if isinstance(gate_up, QuantizedWeight):
         gate_up, *quantized1 = quantized_operands("gate_up", gate_up)
