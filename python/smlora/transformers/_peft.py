@@ -31,8 +31,8 @@ def adapter_of(wrapper, name):
     """Adapter `name` of PEFT's wrapper of one parameter, as views."""
     module = wrapper.get_base_layer()
     lora_A, lora_B = whole("lora_A", wrapper.lora_A[name].weight), whole("lora_B", wrapper.lora_B[name].weight)
-    # Parameters that are stored [E, out, in] were wrapped with the two swapped before PEFT 0.19.1.
-    swapped = not module.is_transposed and not getattr(wrapper, "_did_swap_in_out_features", False)
+    # Of parameters [E, out, in] PEFT swaps the two, before 0.19.1 not or of the others instead.
+    swapped = getattr(wrapper, "_did_swap_in_out_features", False) == module.is_transposed
     A, B = adapter_views(lora_A, lora_B, wrapper.num_experts, layout="peft_transposed" if swapped else "peft")
     return Adapter(A, B, wrapper.scaling[name])
 

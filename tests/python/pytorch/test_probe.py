@@ -8,7 +8,7 @@ import torch
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 peft = pytest.importorskip("peft", reason="needs peft")
 
-import smlora  # noqa: E402
+import smlora.transformers  # noqa: E402
 from models import build, loss_of, randomise, tokens  # noqa: E402
 from reference import assert_close  # noqa: E402
 from smlora.transformers import _experts, _warnings  # noqa: E402
@@ -81,3 +81,9 @@ def test_experts_without_a_choice_are_said_once(monkeypatch):
         "smlora: Llama4TextExperts offers no experts_implementation; its own code computes it, and PEFT adds adapters to the "
         "weights in memory"
     ]
+
+
+def test_an_earlier_transformers_is_refused(monkeypatch):
+    monkeypatch.setattr(transformers, "__version__", "5.6.2")
+    with pytest.raises(ImportError, match=r"transformers: expected 5.7 or later, got 5.6.2"):
+        smlora.transformers.register()
