@@ -1,4 +1,4 @@
-"""Starts smlora-tune, which lies beside this file, with the NVRTC that the package compiles kernels with. It imports no torch."""
+"""Starts smlora-tune, which lies beside this file, with the NVRTC that the package compiles kernels with. Imports no torch."""
 
 import importlib.util
 import os

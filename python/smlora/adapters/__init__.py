@@ -5,8 +5,7 @@
 
     python -m smlora.adapters adapter --to vllm-2d --out adapter-vllm
 
-PEFT keeps the adapters of all experts of a projection in two matrices. docs/serving.md says what each server reads instead, and how
-it is told about the adapter."""
+PEFT keeps the adapters of all experts of a projection in two matrices. docs/serving.md says what each server reads instead."""
 
 from smlora.adapters._export import export
 from smlora.adapters._layouts import LAYOUTS

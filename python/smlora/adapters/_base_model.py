@@ -26,8 +26,8 @@ def _classes_of(config):
 
 
 def base_model(name, paths):
-    """The BaseModel that has modules at all of `paths`, on the meta device. `name`: a folder, or the name of a repository, with a
-    config.json. Raises ValueError that says what is missing."""
+    """The BaseModel that has modules at all of `paths`, on the meta device. `name`: a folder, or the name of a repository,
+    with a config.json. Raises ValueError that says what is missing."""
     import transformers
 
     try:

@@ -1,7 +1,8 @@
 """Writing an adapter for a server."""
 
+import os
 import pathlib
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from smlora.adapters._factors import adapter_of
 from smlora.adapters._folder import Saved, read, refuse_existing, write
@@ -36,18 +37,19 @@ def _rank(adapter, layout, wanted):
     return rank
 
 
-def export(path, to, out, *, base=None, rank=None):
-    """Writes the adapter in the folder `path`, which PEFT saved, into the new folder `out` as a server reads it, and returns what
-    was written. The product of every module's factors and scaling stays what it is.
+def export(path: str | os.PathLike[str], to: str, out: str | os.PathLike[str], *, base: Optional[str | os.PathLike[str]] = None,
+           rank: Optional[int] = None) -> Exported:
+    """Writes the adapter in the folder `path`, which PEFT saved, into the new folder `out` as a server reads it, and returns
+    what was written. The product of every module's factors and scaling stays what it is.
 
     to: "vllm": PEFT's names, for model classes of vLLM that load experts in two matrices. "vllm-2d": every expert for itself.
-    "sglang": [E, R, K] and [E, N, R]. "gguf-2d": what llama.cpp's convert_lora_to_gguf.py reads. "peft": PEFT's own layout, also of
-    an adapter that PEFT before 0.19.1 saved.
+    "sglang": [E, R, K] and [E, N, R]. "gguf-2d": what llama.cpp's convert_lora_to_gguf.py reads. "peft": PEFT's own layout,
+    also of an adapter that PEFT before 0.19.1 saved.
     base: the folder or name of the model, of which config.json alone is read [base_model_name_or_path of the adapter].
     rank: of all modules of the result [the largest of the adapter's, for vLLM the next that it has].
 
-    Raises ValueError that names what is wrong with an argument, a file or a tensor, and OSError if `out` cannot be written; there
-    is no folder `out` then. Needs transformers and safetensors."""
+    Raises ValueError that names what is wrong with an argument, a file or a tensor, and OSError if `out` cannot be written;
+    there is no folder `out` then. Needs transformers and safetensors."""
     if to not in LAYOUTS:
         raise ValueError(f"to: expected one of {', '.join(LAYOUTS)}, got {to!r}")
     refuse_existing(out)

@@ -60,7 +60,8 @@ def _check_config(config):
     for name, value in wanted.items():
         if config.get(name, value) != value:
             raise ValueError(f"adapter_config.json: {name}: expected {value!r}, got {config[name]!r}")
-    for name in ("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "layer_replication", "alora_invocation_tokens"):
+    for name in ("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "layer_replication",
+                 "alora_invocation_tokens"):
         if config.get(name):
             raise ValueError(f"adapter_config.json: {name}: expected an adapter without it, got {config[name]!r}")
 
@@ -107,8 +108,8 @@ def _are_swapped(config, fittings):
     version = re.match(r"(\d+)\.(\d+)\.(\d+)", config.get("peft_version") or "")
     if version is None or tuple(map(int, version.groups())) < NOT_SWAPPED_SINCE:
         raise ValueError(
-            "adapter_config.json: peft_version: expected 0.19.1 or later, as the weights are square and earlier versions swapped "
-            f"in and out of some, got {config.get('peft_version')!r}; save the adapter again with a later PEFT"
+            "adapter_config.json: peft_version: expected 0.19.1 or later, as the weights are square and earlier versions "
+            f"swapped in and out of some, got {config.get('peft_version')!r}; save the adapter again with a later PEFT"
         )
     return False
 
@@ -133,7 +134,7 @@ def adapter_of(saved, base: Optional[str]):
     pairs = _pairs(saved.tensors)
     name = base or config.get("base_model_name_or_path")
     if not name:
-        raise ValueError("base: expected the folder or name of the model, as adapter_config.json has no base_model_name_or_path")
+        raise ValueError("base: expected the folder or name of the model, which adapter_config.json does not say")
     model = base_model(str(name), {_path_of(key) for key in pairs})
     of_experts = {key: model.experts[_path_of(key)] for key in pairs if _path_of(key) in model.experts}
     if not of_experts:
@@ -144,7 +145,8 @@ def adapter_of(saved, base: Optional[str]):
             module, (A, B, _) = of_experts[key], pairs[key]
             shapes = ", ".join(f"{name} {list(getattr(module, name).shape)}" for name in parameters_of(module))
             raise ValueError(
-                f"{PREFIX}{key}: expected factors [E * r, in] and [out, r * E] of {shapes}, got {list(A.shape)} and {list(B.shape)}"
+                f"{PREFIX}{key}: expected factors [E * r, in] and [out, r * E] of {shapes}, got {list(A.shape)} and "
+                f"{list(B.shape)}"
             )
     swapped = _are_swapped(config, fittings.values())
     experts = dict(_of_experts(config, key, module, pairs[key], swapped) for key, module in of_experts.items())

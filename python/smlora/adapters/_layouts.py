@@ -16,7 +16,7 @@ _OF_ONE_EXPERT = re.compile(r"(?P<module>.*\.experts\.(?P<expert>\d+)\..+)\.weig
 
 
 class Layout(NamedTuple):
-    """`tensors`: of an Adapter with one rank and scaling, its {name: tensor}. `ranks`: those that the server has, None for any."""
+    """`tensors`: of an Adapter with one rank and scaling, its {name: tensor}. `ranks`: the server's, None for any."""
 
     tensors: Callable
     complete: bool
@@ -80,13 +80,13 @@ def _by_expert(adapter):
     tensors = _others(adapter, _in_checkpoint(adapter))
     for (path, name), factors in adapter.experts.items():
         module = adapter.base.experts[path]
-        parts = adapter.base.names_in_checkpoint(f"{path}.{name}", factors.B.transpose(1, 2) if module.is_transposed else factors.B)
-        for part, B in parts.items():
+        stored = factors.B.transpose(1, 2) if module.is_transposed else factors.B
+        for part, B in adapter.base.names_in_checkpoint(f"{path}.{name}", stored).items():
             match = _OF_ONE_EXPERT.fullmatch(part)
             if match is None or module.is_transposed:
                 raise ValueError(
-                    f'to: the checkpoints of {type(module).__name__} keep all experts in one tensor, {part}, and have no names for '
-                    f'one expert; expected to="vllm" or to="sglang"'
+                    f"to: the checkpoints of {type(module).__name__} keep all experts in one tensor, {part}, and have no names "
+                    f'for one expert; expected to="vllm" or to="sglang"'
                 )
             tensors |= _pair(match["module"], factors.A[int(match["expert"])], B)
     return tensors

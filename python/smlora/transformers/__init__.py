@@ -9,6 +9,8 @@ The experts of such a model are one operation, `smlora.moe_lora_mlp`, with PEFT'
 ever added to its adapter in memory. Quantised experts are trained as they lie in the model, see docs/quantised.md. What cannot
 be served runs as it would have, with one warning that says why."""
 
+from typing import Optional
+
 from smlora.transformers._conversion import checked, dequantize_experts, quantize_experts
 from smlora.transformers._experts import experts_forward
 from smlora.transformers._names import NAME
@@ -20,7 +22,7 @@ from smlora.transformers._version import check_version
 __all__ = ["dequantize_experts", "quantize_experts", "register", "status"]
 
 
-def register(quantize_experts=None, *, block=None, double=False):
+def register(quantize_experts: Optional[str] = None, *, block: Optional[int] = None, double: bool = False) -> None:
     """Adds experts_implementation="smlora" to Transformers (5.7 or later) and lets PEFT's adapters on `gate_up_proj` and
     `down_proj` (target_parameters) go through it, if PEFT is installed. Everything else of PEFT is as before: several
     adapters of which one is active, disable_adapter, merging, saving and loading. Safe to call again.

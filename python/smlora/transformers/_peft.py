@@ -184,7 +184,9 @@ def _warn_of_experts_without_a_choice(model):
     for module in model.modules():
         if isinstance(module, ParamWrapper) and not hasattr(module.get_base_layer(), "is_transposed"):
             name = type(module.get_base_layer()).__name__
-            warn_once(f"{name} offers no experts_implementation; its own code computes it, and PEFT adds adapters to the weights in memory")
+            warn_once(
+                f"{name} offers no experts_implementation; its own code computes it, and PEFT adds adapters to the weights in memory"
+            )
 
 
 def _inject_parameters(original):

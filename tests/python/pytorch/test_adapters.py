@@ -1,5 +1,5 @@
-"""Adapters exported for servers: what each server makes of the file, by the names and layouts that it documents, is the delta W that
-PEFT trained, expert by expert."""
+"""Adapters exported for servers: what each server makes of the file, by the names and layouts that it documents, is the delta
+W that PEFT trained, expert by expert."""
 
 import json
 import re
@@ -96,7 +96,8 @@ def _by_expert(config, tensors, E, names):
     deltas = {}
     for layer in _layers(tensors):
         def of(name):
-            return torch.stack([_product(config, *_pair(tensors, f"{PREFIX}.{layer}.{block}.experts.{e}.{name}")) for e in range(E)])
+            experts = f"{PREFIX}.{layer}.{block}.experts"
+            return torch.stack([_product(config, *_pair(tensors, f"{experts}.{e}.{name}")) for e in range(E)])
 
         deltas[f"model.layers.{layer}.mlp.experts.gate_up_proj"] = torch.cat([of(gate), of(up)], 1)
         deltas[f"model.layers.{layer}.mlp.experts.down_proj"] = of(down)
@@ -197,7 +198,8 @@ def test_an_adapter_of_an_earlier_peft(trained):
     swapped = {}
     for name, tensor in load_file(file).items():
         # In and out the other way round, experts still slowest in A and fastest in B.
-        A, other = name.endswith("lora_A.weight"), name.replace("lora_A", "lora_X").replace("lora_B", "lora_A").replace("lora_X", "lora_B")
+        A = name.endswith("lora_A.weight")
+        other = name.replace("lora_A", "lora_B") if A else name.replace("lora_B", "lora_A")
         outer, R, E = tensor.shape[int(A)], 4, 6
         swapped[other] = (tensor.view(E, R, outer).permute(2, 1, 0).reshape(outer, R * E) if A
                           else tensor.view(outer, R, E).permute(2, 1, 0).reshape(E * R, outer)).contiguous()
@@ -230,7 +232,8 @@ def test_llama_cpp_knows_the_names(name, architecture, trained):
     modules = {re.sub(r"\.experts\.\d+\.", ".experts.", module.removeprefix("base_model.model.").rpartition(".lora_")[0])
                for module in tensors}
     known = {names.get_name(module) for module in modules}
-    assert {"blk.1.ffn_gate_exps", "blk.1.ffn_up_exps", "blk.1.ffn_down_exps", "blk.1.attn_output"} <= known and None not in known
+    assert {"blk.1.ffn_gate_exps", "blk.1.ffn_up_exps", "blk.1.ffn_down_exps", "blk.1.attn_output"} <= known
+    assert None not in known
 
 
 @pytest.mark.parametrize("to, name", [("vllm", "gpt_oss"), ("vllm-2d", "mixtral"), ("vllm-2d", "qwen3_moe")])
@@ -295,7 +298,8 @@ def test_arguments_are_named(saved, tmp_path):
     (dict(peft_type="LOHA"), "adapter_config.json: peft_type: expected 'LORA', got 'LOHA'"),
     (dict(bias="all"), "adapter_config.json: bias: expected 'none', got 'all'"),
     (dict(use_dora=True), "adapter_config.json: use_dora: expected an adapter without it, got True"),
-    (dict(modules_to_save=["lm_head"]), "adapter_config.json: modules_to_save: expected an adapter without it, got ['lm_head']"),
+    (dict(modules_to_save=["lm_head"]),
+     "adapter_config.json: modules_to_save: expected an adapter without it, got ['lm_head']"),
     (dict(lora_alpha=None), "adapter_config.json: lora_alpha: expected a number, got None"),
     (dict(r=8), f"{PREFIX}.0.mlp.experts.base_layer.lora_A.weight: expected 6 experts of rank 8, 48 rows, got 24"),
 ])
@@ -312,8 +316,8 @@ def test_tensors_that_do_not_fit_are_named(saved):
 
     _change_tensors(saved.path, cut)
     assert _refused(saved) == (
-        f"{PREFIX}.1.mlp.experts: expected factors [E * r, in] and [out, r * E] of gate_up_proj [6, 48, 32], down_proj [6, 32, 24], "
-        "got [24, 24] and [32, 23]"
+        f"{PREFIX}.1.mlp.experts: expected factors [E * r, in] and [out, r * E] of gate_up_proj [6, 48, 32], "
+        "down_proj [6, 32, 24], got [24, 24] and [32, 23]"
     )
     _change_tensors(saved.path, lambda tensors: tensors.pop(name))
     assert _refused(saved) == f"{PREFIX}.1.mlp.experts: expected lora_A and lora_B, found no lora_B"

@@ -1,5 +1,5 @@
-"""Every config of the installed Transformers whose experts smlora computes, as `smlora-tune models --config` reads it, against the
-experts that it makes on the meta device."""
+"""Every config of the installed Transformers whose experts smlora computes, as `smlora-tune models --config` reads it, against
+the experts that it makes on the meta device."""
 
 import json
 import os

@@ -36,7 +36,8 @@ def test_a_first_call_on_another_default_device(name):
 def test_a_first_call_with_fake_tensors():
     experts = _experts_of(build("gpt_oss", "smlora"))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        out = experts(mode.from_tensor(torch.randn(5, 32)), mode.from_tensor(torch.randint(0, 6, (5, 2))), mode.from_tensor(torch.rand(5, 2)))
+        inputs = torch.randn(5, 32), torch.randint(0, 6, (5, 2)), torch.rand(5, 2)
+        out = experts(*map(mode.from_tensor, inputs))
     assert out.shape == (5, 32) and experts._smlora_activation.kind == "swiglu_clamped"
 
 
