@@ -1,8 +1,9 @@
 """What a project that checks its types writes: mypy --strict finds nothing to complain of, and the result types that are asserted."""
 
-from typing import Any, assert_type
+from typing import Any
 
 import torch
+from typing_extensions import assert_type
 
 import smlora
 import smlora.adapters
