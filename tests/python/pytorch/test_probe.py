@@ -11,7 +11,7 @@ peft = pytest.importorskip("peft", reason="needs peft")
 import smlora.transformers  # noqa: E402
 from models import build, loss_of, randomise, tokens  # noqa: E402
 from reference import assert_close  # noqa: E402
-from smlora.transformers import _experts, _warnings  # noqa: E402
+from smlora.transformers import _experts, _version, _warnings  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 
@@ -85,6 +85,7 @@ def test_experts_without_a_choice_are_said_once(monkeypatch):
 
 
 def test_an_earlier_transformers_is_refused(monkeypatch):
-    monkeypatch.setattr(transformers, "__version__", "5.6.2")
+    # Transformers replaces its module while it is imported.
+    monkeypatch.setattr(_version.transformers, "__version__", "5.6.2")
     with pytest.raises(ImportError, match=r"transformers: expected 5.7 or later, got 5.6.2"):
         smlora.transformers.register()
