@@ -65,6 +65,7 @@ std::string to_string(const WeightFormat& format) {
     }
     if (format.parts != 1) text += fmt::format(" parts {}", format.parts);
     if (format.global_scale == GlobalScale::divisor) text += " divisor";
+    if (format.arranged) text += " arranged";
     return text;
 }
 

@@ -10,7 +10,8 @@ WeightFormat format_of(const Weight& weight) {
             .block = by_row ? 0 : weight.block,
             .parts = weight.parts,
             .outer_block = weight.double_quantization.given() ? weight.double_quantization.block : 0,
-            .global_scale = weight.encoding == Encoding::nvfp4 ? weight.global_scale : GlobalScale::factor};
+            .global_scale = weight.encoding == Encoding::nvfp4 ? weight.global_scale : GlobalScale::factor,
+            .arranged = weight.encoding == Encoding::mxfp4 && weight.scales.ndim == 4};
 }
 
 }  // namespace smlora

@@ -1,5 +1,7 @@
 #include "workload/comparison.hpp"
 
+#include "util/counted.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -56,7 +58,7 @@ void Comparison::add_group(std::span<const double> actual, std::span<const doubl
 }
 
 std::string Comparison::complaint(double tolerance) const {
-    if (nonzero_ > 0) return fmt::format("{} elements that should be zero are not", nonzero_);
+    if (nonzero_ > 0) return fmt::format("not zero as it should be: {}", util::counted(nonzero_, "element"));
     if (!(norm_error() <= tolerance)) {
         return fmt::format("relative error by norm {} over {} elements, tolerance {}", norm_error(), count_, tolerance);
     }

@@ -18,6 +18,15 @@ using Bytes = std::vector<std::byte>;
 
 std::int64_t quotient_up(std::int64_t value, std::int64_t divisor) { return (value + divisor - 1) / divisor; }
 
+const Engine& cpu_engine() {
+    static const Engine engine = [] {
+        EngineOptions options;
+        options.backend = Backend::cpu;
+        return Engine(options);
+    }();
+    return engine;
+}
+
 /// The tensors of a weight, in one order.
 std::array<Tensor*, 7> tensors_of(Weight& weight) {
     DoubleQuantization& outer = weight.double_quantization;
@@ -52,6 +61,7 @@ class Maker {
                 usual_block(32);
                 weight_.codes = any(DType::uint8, {E, rows, columns / 2});
                 weight_.scales = powers({E, rows, columns / weight_.block}, e2m1_rms);
+                if (shape_.arranged) weight_.scales = arranged();
                 break;
             case Encoding::mxfp8:
                 usual_block(32);
@@ -107,6 +117,14 @@ class Maker {
         outer.scales = numbers({quotient_up(count, outer.block)}, 0.1, 1);
         outer.table = numbers({256}, 1, shape_.deviation);
         outer.offset = numbers({1}, 0.1, 4);
+    }
+
+    Tensor arranged() {
+        const auto [E, rows, columns, bytes] = arranged_shape(shape_.E, shape_.rows, shape_.columns);
+        Bytes& memory = memory_.emplace_back(static_cast<std::size_t>(E * rows * columns * bytes));
+        const Tensor out(memory.data(), weight_.scales.dtype, {E, rows, columns, bytes});
+        arrange_scales(cpu_engine(), {}, {weight_, out});
+        return out;
     }
 
     template <class Value>
@@ -226,15 +244,13 @@ EncodedShape encoded_shape(const Problem& problem) {
             .scales = format.scales,
             .double_quantized = format.outer_block,
             .global_scale = format.global_scale,
+            .arranged = format.arranged,
             .deviation = 1 / std::sqrt(static_cast<double>(problem.K))};
 }
 
 std::vector<double> decoded(const Weight& on_host, DType dtype) {
-    EngineOptions options;
-    options.backend = Backend::cpu;
-    static const Engine cpu(options);
-    Array out(cpu, dtype, {{on_host.E, on_host.rows, on_host.columns}});
-    dequantize(cpu, {}, {on_host, out.view()});
+    Array out(cpu_engine(), dtype, {{on_host.E, on_host.rows, on_host.columns}});
+    dequantize(cpu_engine(), {}, {on_host, out.view()});
     return out.values();
 }
 

@@ -34,9 +34,14 @@ std::uint64_t chosen_seed() {
     return source();
 }
 
+bool is_to_run() {
+    const char* const text = std::getenv("SMLORA_EMULATOR_RUN");
+    return text == nullptr || std::string(text) != "0";
+}
+
 }  // namespace
 
-Device::Device() : machine(*chosen_model(), chosen_seed()) {}
+Device::Device() : runs(is_to_run()), machine(*chosen_model(), chosen_seed()) {}
 
 Device& Device::instance() {
     // Never destroyed: static objects of the program may still make calls when it ends.

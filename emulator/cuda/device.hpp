@@ -20,6 +20,8 @@ class Device {
     /// Runs what is left of launches; their failures are results of the call that comes next, as on a GPU.
     CUresult finish();
 
+    /// Whether what is put on a stream is done: unless SMLORA_EMULATOR_RUN is 0.
+    const bool runs;
     std::recursive_mutex mutex;
     Machine machine;
     int primary_references = 0;

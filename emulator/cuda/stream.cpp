@@ -32,6 +32,7 @@ CUresult put(CUstream stream, const Work& work) {
 
 CUresult put_launch(CUstream stream, const Work& work) {
     return with_busy_device([&](Device& device) {
+        if (!device.runs) return CUDA_SUCCESS;
         if (stream == nullptr || stream->recording == nullptr) return work(device);
         if (!stream->recording->valid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
         stream->recording->work.push_back(work);

@@ -100,8 +100,8 @@ class Runtime {
     // wgmma. d has n / 2 elements and is the tensor cores' until the wait.
     virtual void wgmma(Format, unsigned n, bool a_strided, bool b_strided, float* d, unsigned long long a,
                        unsigned long long b, Where) = 0;
-    /// a: the thread's four registers, which are the tensor cores' until the wait, too.
-    virtual void wgmma_of_registers(Format, unsigned n, bool b_strided, float* d, const unsigned* a,
+    /// a: the thread's four registers, which are the tensor cores' until the wait, too. accumulate: else d begins at 0.
+    virtual void wgmma_of_registers(Format, unsigned n, bool b_strided, bool accumulate, float* d, const unsigned* a,
                                     unsigned long long b, Where) = 0;
     virtual void wgmma_fence(Where) = 0;
     virtual void wgmma_commit(Where) = 0;

@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <string_view>
 #include <system_error>
 
 extern char** environ;
@@ -84,13 +85,10 @@ std::vector<std::string> command_line(const fs::path& folder, const std::string&
     const bool specific = !macro.empty() && macro.back() == 'a';
     if (specific) macro.pop_back();
     std::vector<std::string> command = {
-        SMLORA_EMULATOR_COMPILER, "-std=c++20", "-w", "-pipe", "-g1", "-O1", "-shared", "-Wl,-Bsymbolic", "-fPIC",
+        SMLORA_EMULATOR_COMPILER, "-std=c++20", "-w", "-pipe", "-shared", "-Wl,-Bsymbolic", "-fPIC",
         "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-nostdlib", "-nostartfiles",
         // Device code reads what it likes as what it likes.
         "-fno-strict-aliasing", "-ffp-contract=off",
-        // A call before each access: device/access_hooks.hpp.
-        "-fsanitize=kernel-address", "--param=asan-stack=0", "--param=asan-globals=0",
-        "--param=asan-instrumentation-with-call-threshold=0",
         // Names in reports as they are in the product.
         fmt::format("-ffile-prefix-map={}/=", folder.string()), fmt::format("-D__CUDA_ARCH__={}0", macro),
         fmt::format("-D__CUDACC_VER_MAJOR__={}", version().major),
@@ -98,6 +96,14 @@ std::vector<std::string> command_line(const fs::path& folder, const std::string&
         fmt::format("-D__CUDACC_VER_BUILD__={}", version().build), "-D__CUDACC__", "-D__CUDACC_RTC__", "-include",
         (emulator / "device/cuda.hpp").string(), "-I", folder.string(), "-I", emulator.string(), "-o",
         (folder / "kernel.so").string(), "-x", "c++", (folder / "kernel.cu").string(), "-lm", "-lgcc"};
+    const char* const run = std::getenv("SMLORA_EMULATOR_RUN");
+    if (run == nullptr || std::string_view(run) != "0") {
+        // A call before each access: device/access_hooks.hpp.
+        for (const char* option : {"-g1", "-O1", "-fsanitize=kernel-address", "--param=asan-stack=0",
+                                   "--param=asan-globals=0", "--param=asan-instrumentation-with-call-threshold=0"}) {
+            command.insert(command.begin() + 1, option);
+        }
+    }
     if (specific) command.insert(command.begin() + 1, fmt::format("-D__CUDA_ARCH_FEAT_SM{}_ALL", macro));
     return command;
 }

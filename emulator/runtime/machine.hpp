@@ -110,7 +110,7 @@ class Machine final : public Runtime {
                   unsigned blocks, Where where) override;
     void wgmma(Format format, unsigned n, bool a_strided, bool b_strided, float* d, unsigned long long a,
                unsigned long long b, Where where) override;
-    void wgmma_of_registers(Format format, unsigned n, bool b_strided, float* d, const unsigned* a,
+    void wgmma_of_registers(Format format, unsigned n, bool b_strided, bool accumulate, float* d, const unsigned* a,
                             unsigned long long b, Where where) override;
     void wgmma_fence(Where where) override;
     void wgmma_commit(Where where) override;

@@ -278,7 +278,7 @@ void WgmmaQueue::multiply(const Item& item) {
             const float* const column = b.data() + std::size_t{i / 4 * 8 + lane % 4 * 2 + i % 2} * 16;
             float sum = 0;
             for (unsigned k = 0; k < 16; ++k) sum += row[k] * column[k];
-            d[i] += sum;
+            d[i] = shape.accumulate ? d[i] + sum : sum;
         }
     }
 }
@@ -295,7 +295,8 @@ struct WgmmaOperand {
 
 std::string text(const WgmmaShape& shape) {
     const std::string a = shape.a_in_registers ? "registers" : fmt::format("descriptor {:#x}", shape.a);
-    return fmt::format("{}, descriptor {:#x} and {} columns", a, shape.b, shape.n);
+    return fmt::format("{}, descriptor {:#x} and {} columns{}", a, shape.b, shape.n,
+                       shape.accumulate ? "" : ", from zero");
 }
 
 GoOn issue_wgmma(Warp& warp, const Operands& operands) {
@@ -372,9 +373,9 @@ void Machine::wgmma(Format format, unsigned n, bool a_strided, bool b_strided, f
     begin_wgmma({format, n, false, a_strided, b_strided, a, b}, d, nullptr, where);
 }
 
-void Machine::wgmma_of_registers(Format format, unsigned n, bool b_strided, float* d, const unsigned* a,
-                                 unsigned long long b, Where where) {
-    begin_wgmma({format, n, true, false, b_strided, 0, b}, d, a, where);
+void Machine::wgmma_of_registers(Format format, unsigned n, bool b_strided, bool accumulate, float* d,
+                                 const unsigned* a, unsigned long long b, Where where) {
+    begin_wgmma({format, n, true, false, b_strided, 0, b, accumulate}, d, a, where);
 }
 
 void Machine::wgmma_fence(Where where) {

@@ -20,6 +20,7 @@ struct WgmmaShape {
     bool a_in_registers;  ///< else it has a descriptor
     bool a_strided, b_strided;
     std::uint64_t a, b;
+    bool accumulate = true;  ///< else d = a b
 
     friend bool operator==(const WgmmaShape&, const WgmmaShape&) = default;
 };

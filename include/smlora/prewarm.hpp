@@ -28,6 +28,7 @@ struct PrewarmOptions {
     std::vector<std::string> archs;    ///< "sm_90a", ..; empty: the GPU's, else sm_90a
     int jobs = 0;                      ///< kernels compiled at once; 0: the engine's threads
     std::vector<PrewarmActivation> activations = {};  ///< between the projections
+    bool check_only = false;                          ///< compile nothing: the report says what the cache has
 };
 
 /// One kernel is done; called from one thread at a time.
@@ -49,6 +50,8 @@ struct PrewarmReport {
     double compile_seconds = 0;         ///< summed over kernels
     std::vector<std::string> warnings;  ///< kernels that spill registers, entries that could not be stored
     std::size_t not_stored = 0;         ///< of `compiled`, those that the next process will not find; the log says why
+    std::size_t works = 0;              ///< pieces of work of these problems and numbers of tokens that have candidates
+    std::size_t recorded = 0;           ///< of `works`, those whose fastest candidate is recorded, by whatever types
 };
 
 /// Compiles what is missing for forward, backward_input, backward_lora, combine, group and route of every problem, and

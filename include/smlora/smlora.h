@@ -46,8 +46,8 @@ enum {
     SMLORA_NOT_READY = 7,        /* a kernel is needed inside a graph capture but was never loaded: warm up first */
     SMLORA_INTERNAL = 8,         /* a bug in smlora */
     SMLORA_OUT_OF_MEMORY = 9,    /* host memory ran out */
-    SMLORA_JIT_OFF = 10,         /* a kernel is in no layer of the cache and SMLORA_JIT=off; the message has the command */
-    SMLORA_FORKED = 11           /* the engine was made before this process was forked: make one in the child */
+    SMLORA_JIT_OFF = 10, /* a kernel is in no layer of the cache and SMLORA_JIT=off; the message has the command */
+    SMLORA_FORKED = 11   /* the engine was made before this process was forked: make one in the child */
 };
 
 /* The message of the last call that failed on this thread; "" if none did. Calls that succeed leave it alone. Valid
@@ -167,7 +167,7 @@ typedef struct smlora_weight_format {
     int64_t parts;            /* equal ranges of rows that were quantised apart; default 1 */
     int64_t outer_block;      /* nf4, fp4: scales that share a scale of their own; 0: scales are not quantised */
     smlora_global_scale global_scale; /* nvfp4; default factor */
-    int32_t reserved;
+    int32_t arranged;                 /* 1: mxfp4's scales are in the order of smlora_arrange_scales */
 } smlora_weight_format;
 
 /* The format of an encoding as its usual maker writes it: block 64 for nf4 and fp4, 128 for fp8, 32 for int4. */
@@ -250,7 +250,8 @@ typedef struct smlora_engine_options {
      * separated by ':'. Not null with a count of 0: none. */
     const char* const* cache_layers;
     size_t cache_layer_count; /* of `cache_layers` */
-    /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB. */
+    /* Size at which the writable layer evicts its least recently used entries. 0: SMLORA_CACHE_LIMIT, else 2 GiB.
+     * UINT64_MAX: no limit, as SMLORA_CACHE_LIMIT=0. */
     uint64_t cache_limit_bytes;
     int32_t threads;         /* of the CPU backend, and of compiling; 0: one for each core that this process may use */
     smlora_tuning tuning;    /* how kernels are chosen */
@@ -580,8 +581,9 @@ typedef struct smlora_weight {
                              or int32 [E, rows, C / 8] */
     smlora_tensor scales; /* nf4, fp4: fp32, or uint8 with double_quantization, [ceil(E rows C / B)]. int8: fp32
                              [E, rows]. mxfp4, mxfp8: uint8 or e8m0 [E, rows, C / 32]; 255 is 2^128 as uint8 and NaN as
-                             e8m0. fp8: fp32, bf16 or e8m0 [E, parts ceil(rows / parts / B), ceil(C / B)]. nvfp4: e4m3
-                             [E, rows, C / 16]. int4: bf16, fp16 or fp32 [E, rows, C / B] */
+                             e8m0. mxfp4 may have them arranged instead, see smlora_arrange_scales. fp8: fp32, bf16 or
+                             e8m0 [E, parts ceil(rows / parts / B), ceil(C / B)]. nvfp4: e4m3 [E, rows, C / 16]. int4:
+                             bf16, fp16 or fp32 [E, rows, C / B] */
     smlora_tensor table;  /* nf4, fp4: fp32 [16], the values of the codes */
     smlora_double_quantization double_quantization; /* nf4, fp4: optional */
     smlora_tensor global_scales;                    /* nvfp4: fp32 [E, parts], any strides, also 0 */
@@ -604,6 +606,23 @@ SMLORA_API void smlora_dequantize_args_init(smlora_dequantize_args* args, size_t
 /* out = the values of the weight: the bits that the library which made it decodes them to. */
 SMLORA_API smlora_status smlora_dequantize(smlora_engine* engine, smlora_stream stream,
                                            const smlora_dequantize_args* args);
+
+/* The arguments of smlora_arrange_scales. */
+typedef struct smlora_arrange_scales_args {
+    size_t struct_size;
+    smlora_weight W;   /* in, mxfp4, its scales [E, rows, C / 32] */
+    smlora_tensor out; /* out [E, rows' / 64, C' / 64, 128] of the type of the scales, contiguous, 16-byte aligned */
+} smlora_arrange_scales_args;
+
+SMLORA_API void smlora_arrange_scales_args_init(smlora_arrange_scales_args* args, size_t struct_size);
+
+/* Puts scales into the order in which products on Hopper take them: out[e, i, j, 2 r + h] is the scale of row 64 i + r
+ * and block 2 j + h, and 0 where there is none; rows' and C' are rows and columns rounded up to 256. A weight that has
+ * them in the place of its scales is decoded by bf16 products on sm_90a while they multiply it. Done once, when a
+ * weight is loaded: it waits for the stream. SMLORA_INVALID_ARGUMENT if a scale is above 128 (a factor of 2), for which
+ * such products have no room. */
+SMLORA_API smlora_status smlora_arrange_scales(smlora_engine* engine, smlora_stream stream,
+                                               const smlora_arrange_scales_args* args);
 
 /* ---- prewarming: compiling everything that a training step needs before it runs; needs NVRTC, no GPU ------------- */
 
@@ -640,7 +659,7 @@ typedef struct smlora_prewarm_options {
     const char* const* archs;       /* "sm_90a", ..; none: the GPU's, else sm_90a */
     size_t arch_count;              /* of `archs` */
     int32_t jobs;                   /* kernels compiled at once; 0: the engine's threads */
-    int32_t reserved;
+    int32_t check_only;             /* not 0: compile nothing; the report says what the cache has */
     smlora_prewarm_callback progress;             /* may be null */
     void* progress_user;                          /* handed to `progress` */
     const smlora_prewarm_activation* activations; /* between the projections */
@@ -653,7 +672,7 @@ SMLORA_API void smlora_prewarm_options_init(smlora_prewarm_options* options, siz
  * and for the activations, into the engine's cache. SMLORA_COMPILE with the log of the first kernel that fails; what
  * was compiled stays. `report_json` (may be null) receives, to be freed with smlora_free_string:
  *   {"schema", "kernels", "compiled", "found", "seconds", "compile_seconds", "not_stored",
- *    "warnings": [..]} */
+ *    "works", "recorded", "warnings": [..]} */
 SMLORA_API smlora_status smlora_prewarm(smlora_engine* engine, const smlora_prewarm_options* options,
                                         char** report_json);
 
@@ -746,7 +765,8 @@ SMLORA_API smlora_status smlora_cache_list(smlora_engine* engine, char** json);
 /* One entry as in smlora_cache_list, with "schema" and "metadata" (the entry's own JSON) beside it. `key`: the whole
  * key or a prefix that is unique, else SMLORA_INVALID_ARGUMENT. */
 SMLORA_API smlora_status smlora_cache_inspect(smlora_engine* engine, const char* key, char** json);
-/* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound, and what cannot be read. Removes nothing. */
+/* {"schema", "problems": [{"file", "what"}]}: the entries that are unsound, and what cannot be read. Removes nothing.
+ */
 SMLORA_API smlora_status smlora_cache_verify(smlora_engine* engine, char** json);
 /* Removes the kernel entries of the writable layer. `removed` (may be null) receives how many. SMLORA_IO for
  * what cannot be read or removed; the rest is removed all the same. */

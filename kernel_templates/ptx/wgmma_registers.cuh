@@ -7,11 +7,12 @@
 
 namespace smlora::ptx {
 
-/// d += a b. a is 64 x 16, b is 16 x N by wgmma_operand; B_STRIDED: 1 if b's reduction is strided. d as in Wgmma.
-/// Thread t of the warpgroup holds of a the rows t / 32 * 16 + t % 32 / 4 (+ 8) and the k t % 4 * 2 (+ 1) (+ 8), two in
-/// a register, the lower k in the lower half: a[(k + 8 ? 2 : 0) + (row + 8 ? 1 : 0)]. From the instruction until the
-/// wgmma_wait that covers it, a is the tensor cores': it may be neither read nor written, only given to other wgmmas,
-/// and the array lives at least as long. Between the last write to it and the instruction stands a wgmma_fence.
+/// d += a b, or d = a b unless `accumulate`. a is 64 x 16, b is 16 x N by wgmma_operand; B_STRIDED: 1 if b's reduction
+/// is strided. d as in Wgmma. Thread t of the warpgroup holds of a the rows t / 32 * 16 + t % 32 / 4 (+ 8) and the k t
+/// % 4 * 2 (+ 1) (+ 8), two in a register, the lower k in the lower half: a[(k + 8 ? 2 : 0) + (row + 8 ? 1 : 0)]. From
+/// the instruction until the wgmma_wait that covers it, a is the tensor cores': it may be neither read nor written,
+/// only given to other wgmmas, and the array lives at least as long. Between the last write to it and the instruction
+/// stands a wgmma_fence.
 template <class Element, int N, int B_STRIDED>
 struct WgmmaOfRegisters;
 
@@ -40,45 +41,47 @@ struct WgmmaOfRegisters;
 #define SMLORA_NAME(I) ", %" #I
 #define SMLORA_OPERAND(I) , "+f"(d[I])
 
-// A, B, C, D: numbers of the operands behind d that a has; P, U: of b and of how it lies.
-#define SMLORA_WGMMA_OF(ELEMENT, TYPE, N, A, B, C, D, P, U)                                              \
-    template <int B_STRIDED>                                                                             \
-    struct WgmmaOfRegisters<ELEMENT, N, B_STRIDED> {                                                     \
-        static __device__ __forceinline__ void run(float (&d)[N / 2], const uint32 (&a)[4], uint64 b) {  \
-            asm volatile(                                                                                \
-                "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t"                                         \
-                "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE                          \
-                " {%0" SMLORA_REGISTERS_##N(SMLORA_NAME) "}, {%" #A ", %" #B ", %" #C ", %" #D "}, %" #P \
-                                                         ", p, 1, 1, %" #U ";\n\t}"                      \
-                : "+f"(d[0])SMLORA_REGISTERS_##N(SMLORA_OPERAND)                                         \
-                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_STRIDED)                     \
-                : "memory");                                                                             \
-        }                                                                                                \
+// A, B, C, D: numbers of the operands behind d that a has; P, U: of b and of how it lies; Q: of `accumulate`.
+#define SMLORA_WGMMA_OF(ELEMENT, TYPE, N, A, B, C, D, P, U, Q)                                                    \
+    template <int B_STRIDED>                                                                                      \
+    struct WgmmaOfRegisters<ELEMENT, N, B_STRIDED> {                                                              \
+        static __device__ __forceinline__ void run(float (&d)[N / 2], const uint32 (&a)[4], uint64 b,             \
+                                                   bool accumulate = true) {                                      \
+            asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #Q                                              \
+                         ", 0;\n\t"                                                                               \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE                          \
+                         " {%0" SMLORA_REGISTERS_##N(SMLORA_NAME) "}, {%" #A ", %" #B ", %" #C ", %" #D "}, %" #P \
+                                                                  ", p, 1, 1, %" #U ";\n\t}"                      \
+                         : "+f"(d[0])SMLORA_REGISTERS_##N(SMLORA_OPERAND)                                         \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_STRIDED),                    \
+                           "r"(static_cast<int>(accumulate))                                                      \
+                         : "memory");                                                                             \
+        }                                                                                                         \
     };
-#define SMLORA_WGMMA(N, A, B, C, D, P, U)              \
-    SMLORA_WGMMA_OF(bf16, "bf16", N, A, B, C, D, P, U) \
-    SMLORA_WGMMA_OF(fp16, "f16", N, A, B, C, D, P, U)
+#define SMLORA_WGMMA(N, A, B, C, D, P, U, Q)              \
+    SMLORA_WGMMA_OF(bf16, "bf16", N, A, B, C, D, P, U, Q) \
+    SMLORA_WGMMA_OF(fp16, "f16", N, A, B, C, D, P, U, Q)
 
-SMLORA_WGMMA(8, 4, 5, 6, 7, 8, 9)
-SMLORA_WGMMA(16, 8, 9, 10, 11, 12, 13)
-SMLORA_WGMMA(24, 12, 13, 14, 15, 16, 17)
-SMLORA_WGMMA(32, 16, 17, 18, 19, 20, 21)
-SMLORA_WGMMA(40, 20, 21, 22, 23, 24, 25)
-SMLORA_WGMMA(48, 24, 25, 26, 27, 28, 29)
-SMLORA_WGMMA(56, 28, 29, 30, 31, 32, 33)
-SMLORA_WGMMA(64, 32, 33, 34, 35, 36, 37)
-SMLORA_WGMMA(72, 36, 37, 38, 39, 40, 41)
-SMLORA_WGMMA(80, 40, 41, 42, 43, 44, 45)
-SMLORA_WGMMA(88, 44, 45, 46, 47, 48, 49)
-SMLORA_WGMMA(96, 48, 49, 50, 51, 52, 53)
-SMLORA_WGMMA(104, 52, 53, 54, 55, 56, 57)
-SMLORA_WGMMA(112, 56, 57, 58, 59, 60, 61)
-SMLORA_WGMMA(120, 60, 61, 62, 63, 64, 65)
-SMLORA_WGMMA(128, 64, 65, 66, 67, 68, 69)
-SMLORA_WGMMA(136, 68, 69, 70, 71, 72, 73)
-SMLORA_WGMMA(144, 72, 73, 74, 75, 76, 77)
-SMLORA_WGMMA(152, 76, 77, 78, 79, 80, 81)
-SMLORA_WGMMA(160, 80, 81, 82, 83, 84, 85)
+SMLORA_WGMMA(8, 4, 5, 6, 7, 8, 9, 10)
+SMLORA_WGMMA(16, 8, 9, 10, 11, 12, 13, 14)
+SMLORA_WGMMA(24, 12, 13, 14, 15, 16, 17, 18)
+SMLORA_WGMMA(32, 16, 17, 18, 19, 20, 21, 22)
+SMLORA_WGMMA(40, 20, 21, 22, 23, 24, 25, 26)
+SMLORA_WGMMA(48, 24, 25, 26, 27, 28, 29, 30)
+SMLORA_WGMMA(56, 28, 29, 30, 31, 32, 33, 34)
+SMLORA_WGMMA(64, 32, 33, 34, 35, 36, 37, 38)
+SMLORA_WGMMA(72, 36, 37, 38, 39, 40, 41, 42)
+SMLORA_WGMMA(80, 40, 41, 42, 43, 44, 45, 46)
+SMLORA_WGMMA(88, 44, 45, 46, 47, 48, 49, 50)
+SMLORA_WGMMA(96, 48, 49, 50, 51, 52, 53, 54)
+SMLORA_WGMMA(104, 52, 53, 54, 55, 56, 57, 58)
+SMLORA_WGMMA(112, 56, 57, 58, 59, 60, 61, 62)
+SMLORA_WGMMA(120, 60, 61, 62, 63, 64, 65, 66)
+SMLORA_WGMMA(128, 64, 65, 66, 67, 68, 69, 70)
+SMLORA_WGMMA(136, 68, 69, 70, 71, 72, 73, 74)
+SMLORA_WGMMA(144, 72, 73, 74, 75, 76, 77, 78)
+SMLORA_WGMMA(152, 76, 77, 78, 79, 80, 81, 82)
+SMLORA_WGMMA(160, 80, 81, 82, 83, 84, 85, 86)
 
 #undef SMLORA_WGMMA
 #undef SMLORA_WGMMA_OF

@@ -66,6 +66,19 @@ smlora_problem problem_of(PyObject* fields) {
     return problem;
 }
 
+/// Of a list of numbers in the order of the fields below.
+smlora_prewarm_activation activation_of(PyObject* fields) {
+    const std::vector<PyObject*> numbers = items_of(fields);
+    Arguments arguments(numbers.data(), static_cast<Py_ssize_t>(numbers.size()));
+    smlora_prewarm_activation activation{};
+    activation.activation = static_cast<smlora_activation_kind>(arguments.integer());
+    activation.layout = static_cast<smlora_gate_layout>(arguments.integer());
+    activation.width = arguments.integer();
+    activation.dtype = static_cast<smlora_dtype>(arguments.integer());
+    arguments.end();
+    return activation;
+}
+
 /// Passes what tune() tells to a Python callable, or None, and keeps the exception that it ends with.
 class TuneListener {
  public:
@@ -171,13 +184,22 @@ PyObject* prewarm(Arguments arguments) {
     std::vector<smlora_problem> problems;
     for (PyObject* const fields : items_of(arguments.next())) problems.push_back(problem_of(fields));
     const std::vector<std::int64_t> tokens = integers_of(arguments.next());
-    arguments.end();
+    std::vector<smlora_prewarm_activation> activations;
+    for (PyObject* const fields : items_of(arguments.next())) activations.push_back(activation_of(fields));
+    const std::vector<std::string> archs = strings_of(arguments.next());
     smlora_prewarm_options options;
     smlora_prewarm_options_init(&options, sizeof options);
+    options.check_only = static_cast<int32_t>(arguments.integer());
+    arguments.end();
     options.problems = problems.data();
     options.problem_count = problems.size();
     options.tokens = tokens.data();
     options.token_count = tokens.size();
+    options.activations = activations.data();
+    options.activation_count = activations.size();
+    const std::vector<const char*> names = pointers_to(archs);
+    options.archs = names.data();
+    options.arch_count = names.size();
     char* report = nullptr;
     check(without_gil([&] { return smlora_prewarm(engine, &options, &report); }));
     return text_of(report);

@@ -403,4 +403,14 @@ PyObject* dequantize(const dequantize_arguments& a) {
     return none();
 }
 
+PyObject* arrange_scales(const arrange_scales_arguments& a) {
+    Call call(a);
+    smlora_arrange_scales_args args;
+    smlora_arrange_scales_args_init(&args, sizeof args);
+    args.W = quantized_weight(a.codes, a.weight_parts, a.weight_format, call.device);
+    args.out = to_tensor(a.out, "out", Types::packed);
+    check(without_gil([&] { return smlora_arrange_scales(call.engine, call.stream, &args); }));
+    return none();
+}
+
 }  // namespace smlora::python

@@ -11,7 +11,7 @@ from smlora._linear import MoELoRALinear, adapter_views, moe_lora_linear
 from smlora._mlp import Adapter, moe_lora_mlp
 from smlora._native import version as __version__
 from smlora._prewarm import Problem, prewarm, tune
-from smlora._routing import Routing, route
+from smlora._routing import Routing, route, routing_of_counts
 from smlora._rows import combine, group
 from smlora.quantized import (
     QuantizedWeight,
@@ -53,6 +53,7 @@ __all__ = [
     "prewarm",
     "quantize",
     "route",
+    "routing_of_counts",
     "system_info",
     "tune",
 ]

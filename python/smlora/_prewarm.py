@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from smlora import _native
+from smlora._activation import as_activation
 from smlora._arguments import INT32_MAX, INT64_MAX, check_choice, check_flag, check_number, check_whole, described
 from smlora._library import DTYPES, PACKED_DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
@@ -118,21 +119,34 @@ def _columns_are_inputs(weight):
     return weight.stride(2) != 1 and weight.stride(1) == 1
 
 
-def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtype, gate_dtype, biases=(False, False)):
-    """The two projections of `moe_lora_mlp`, weights and ranks as it takes them. Unchecked: the operation names what is wrong
-    in its caller's words."""
+class WeightForm(NamedTuple):
+    """A weight [E, K, N] as kernels know it: what `mlp_problems` needs of one that is nowhere in memory."""
 
-    def problem(weight, R, bias, **orders):
-        E, K, N = weight.shape
-        layout = "enk" if _columns_are_inputs(weight) else "ekn"
-        weights = _stored(weight) if isinstance(weight, QuantizedWeight) else "plain"
+    shape: tuple
+    layout: str
+    weights: object = "plain"
+
+
+def form_of(weight):
+    """Of a tensor or a QuantizedWeight."""
+    layout = "enk" if _columns_are_inputs(weight) else "ekn"
+    return WeightForm(tuple(weight.shape), layout, _stored(weight) if isinstance(weight, QuantizedWeight) else "plain")
+
+
+def mlp_problems(gate_up, down, top_k, dtype, *, ranks, adapter_dtypes, gate_dtype, biases=(False, False), summed=True):
+    """The two projections of an MLP, weights as `WeightForm`. summed: whether the rows of a token are summed by the second one,
+    as `moe_lora_mlp` does. Unchecked: the operation names what is wrong in its caller's words."""
+
+    def problem(weight, R, adapter_dtype, bias, **orders):
         return Problem._make(_ProblemFields(
-            E, K, N, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, layout, bias=bias, weights=weights, **orders
+            *weight.shape, R, top_k, dtype, adapter_dtype, gate_dtype, torch.int32, weight.layout, bias=bias,
+            weights=weight.weights, **orders
         ))
 
+    sums = dict(y_rows="token", gates=gate_dtype is not None) if summed else dict(y_rows="scattered")
     return [
-        problem(gate_up, ranks[0], biases[0], x_rows="token", y_rows="grouped"),
-        problem(down, ranks[1], biases[1], x_rows="grouped", y_rows="token", gates=gate_dtype is not None),
+        problem(gate_up, ranks[0], adapter_dtypes[0], biases[0], x_rows="token", y_rows="grouped"),
+        problem(down, ranks[1], adapter_dtypes[1], biases[1], x_rows="grouped", **sums),
     ]
 
 
@@ -144,9 +158,13 @@ def _job(problems, tokens):
     for problem in problems:
         if not isinstance(problem, Problem):
             raise ValueError(f"problems: expected a list of smlora.Problem, got {described(problem)} in it")
+    return [problem.numbers() for problem in problems], check_tokens(tokens)
+
+
+def check_tokens(tokens):
     if not hasattr(tokens, "__iter__"):
         raise ValueError(f"tokens: expected a list of numbers, got {described(tokens)}")
-    return [problem.numbers() for problem in problems], [check_whole("tokens", T, 1, INT64_MAX) for T in tokens]
+    return [check_whole("tokens", T, 1, INT64_MAX) for T in tokens]
 
 
 def _seconds(seconds):
@@ -157,17 +175,56 @@ def _seconds(seconds):
     return number
 
 
-def prewarm(problems, tokens=()):
+def _activation_numbers(problems, activation):
+    """Of the activation before each problem that takes its rows grouped, as the library takes it."""
+    if activation is None:
+        return []
+    kind, interleaved, *_ = as_activation(activation).numbers()
+    rows = {(problem.K, DTYPES.index(problem.dtype)) for problem in problems if problem.x_rows == "grouped"}
+    if not rows:
+        raise ValueError('activation: expected it with a problem whose x_rows are "grouped", which the activation makes')
+    return [[kind, interleaved, *row] for row in sorted(rows)]
+
+
+def compile_steps(problems, tokens, activation=None, archs=(), *, check_only=False):
+    """`prewarm` of problems; with check_only nothing is compiled, and what is found says what the cache has."""
+    numbers, tokens = _job(problems, tokens)
+    activations = _activation_numbers(problems, activation)
+    return json.loads(_native.prewarm(cuda_engine(), numbers, tokens, activations, list(archs), int(check_only)))
+
+
+def prewarm(problems, tokens=(), *, activation=None, archs=()):
     """Compiles the kernels that training steps of these problems need into the cache, many at once. Otherwise the first step
     of a process compiles them one after the other. Needs NVRTC, but no GPU: without one it compiles for sm_90a. Kernels that
     are in the cache are not compiled again.
 
-    problems: a list of `Problem`. tokens: the numbers of tokens that the job will use; a few typical numbers if it is
-    empty.
-    Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took. Raises ValueError that
-    names the argument, and `Error` if NVRTC cannot be opened or a kernel does not compile."""
-    problems, tokens = _job(problems, tokens)
-    return json.loads(_native.prewarm(cuda_engine(), problems, tokens))
+    problems: a list of `Problem`, or a model of Transformers whose experts smlora computes, with or without PEFT's adapters.
+    A model says everything itself: the types of weights, adapters and gates, how weights are stored, activations, and, if it
+    is spread over ranks, the part of this rank. Its adapters are those that are active. It may lie on the meta device, and
+    under torch.autocast its steps are those under autocast.
+    tokens: the numbers of tokens of a step that the job will use, on one rank; a few typical numbers if it is empty.
+    activation: a name or an `Activation`, of a list of problems: what makes the rows of those with x_rows "grouped".
+    archs: names of architectures, such as "sm_90a"; that of the GPU, else sm_90a, if it is empty.
+    Returns a dict: how many kernels there are, how many were compiled and found, and the seconds that it took. Raises
+    ValueError that names the argument, and `Error` if NVRTC cannot be opened or a kernel does not compile."""
+    if isinstance(archs, str) or not all(isinstance(arch, str) for arch in archs):
+        raise ValueError(f'archs: expected a list of names such as "sm_90a", got {described(archs)}')
+    if not isinstance(problems, torch.nn.Module):
+        return compile_steps(problems, tokens, activation, archs)
+    if activation is not None:
+        raise ValueError(f"activation: expected none with a model, which has its own, got {described(activation)}")
+    from smlora.transformers._steps import steps_of
+
+    tokens = check_tokens(tokens)
+    return merged([compile_steps(step.problems, step.rows(tokens), step.activation, archs) for step in steps_of(problems)])
+
+
+def merged(reports):
+    """One report of several."""
+    total = reports[0]
+    for report in reports[1:]:
+        total = {name: total[name] if name == "schema" else total[name] + value for name, value in report.items()}
+    return total
 
 
 def tune(problems, tokens=(), *, seconds=60, memory_bytes=None, candidates=None, rounds=9, skew="uniform", again=False,

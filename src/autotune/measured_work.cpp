@@ -181,9 +181,11 @@ class ProductWork final : public MeasuredWork {
         args.gates = set[Name::gates];
         args.out = set[Name::out];
         args.out_stride = product_.out;
-        families::launch_product(
-            launcher, {.rank_rows = plan.find(rank_role_), .product = plan.find(plan::Role::product)}, problem_,
-            matrix(problem_, set[Name::rows], rows_of(problem_, product_.rows, rows.T), product_.red), adapter, args);
+        const Tensor factors =
+            matrix(problem_, set[Name::rows], rows_of(problem_, product_.rows, rows.T), product_.red);
+        families::launch_product(launcher,
+                                 {.rank_rows = plan.find(rank_role_), .product = plan.find(plan::Role::product)},
+                                 problem_, {factors, factors}, adapter, args);
     }
 
  private:

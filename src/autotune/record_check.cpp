@@ -4,6 +4,7 @@
 #include "plan/search_space.hpp"
 #include "tuning/bucket.hpp"
 #include "tuning/record_store.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/error.hpp>
 
@@ -71,8 +72,8 @@ void read_word(const std::string& word, Problem& problem) {
 void check_tuning(const tuning::Tuning& tuning, const tuning::RecordName& name, const jit::KernelLibrary& kernels,
                   RecordCheck& check) {
     const auto complain = [&](std::vector<std::string>& list, const std::string& what) {
-        list.push_back(
-            fmt::format("{}, {} tokens, {}: {}", name.problem, tuning::tokens_of(name.bucket), tuning.slot, what));
+        list.push_back(fmt::format("{}, {}, {}: {}", name.problem,
+                                   util::counted(tuning::tokens_of(name.bucket), "token"), tuning.slot, what));
     };
     std::string why;
     const std::optional<RecordedWork> work = RecordedWork::of(name, tuning, why);

@@ -9,6 +9,7 @@
 #include "tuning/bucket.hpp"
 #include "tuning/choice.hpp"
 #include "tuning/policy.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/error.hpp>
 
@@ -59,8 +60,9 @@ std::size_t operations_of(const Problem& problem) { return problem.R > 0 ? 3 : 2
 /// Where a choice that was measured for something else is from.
 std::string near_text(const KnownWork& work) {
     const tuning::RecordName& from = work.near()->name;
-    return fmt::format("{} of {}: no measurement for {} tokens; using the one for {} tokens{}", work.slot,
-                       work.name.problem, tuning::tokens_of(work.name.bucket), tuning::tokens_of(from.bucket),
+    return fmt::format("{} of {}: no measurement for {}; using the one for {}{}", work.slot, work.name.problem,
+                       util::counted(tuning::tokens_of(work.name.bucket), "token"),
+                       util::counted(tuning::tokens_of(from.bucket), "token"),
                        from.problem == work.name.problem ? "" : " of " + from.problem);
 }
 
@@ -186,6 +188,16 @@ plan::Choices Tuner::known(const Problem& problem, const plan::Request& request,
         choices.set(work.role, work.choice());
     }
     return choices;
+}
+
+plan::Chooser::Recorded Tuner::recorded(const Problem& problem, const plan::Request& request,
+                                        const gpu::DeviceFacts& facts) {
+    Recorded counts;
+    for (const KnownWork& work : look_up(problem, request, facts)) {
+        ++counts.works;
+        if (work.is_served() || (work.is_complete() && work.choice())) ++counts.recorded;
+    }
+    return counts;
 }
 
 plan::Choices Tuner::choose(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts,
@@ -336,9 +348,10 @@ TuneResult Tuner::measure(const MeasuredCase& measured, KnownWork work, const Si
     }
     // A caller that tunes on purpose knows that it takes time.
     const auto tell = [&](const std::string& line) { rows.callers ? parts_.log.notice(line) : parts_.log.info(line); };
-    tell(fmt::format("tuning {} of {}, {} tokens: {} candidates in up to {:.1f} s, and the compiles under way then",
-                     work.slot, work.name.problem, rows.T,
-                     tuning::shortlist(work.space, sitting.protocol.candidates).size(), budget.left()));
+    tell(fmt::format("tuning {} of {}, {}: {} in up to {:.1f} s, and the compiles under way then", work.slot,
+                     work.name.problem, util::counted(rows.T, "token"),
+                     util::counted(tuning::shortlist(work.space, sitting.protocol.candidates).size(), "candidate"),
+                     budget.left()));
     const auto save = [&](const tuning::Tuning& state) {
         tuning.date = now_text();
         if (!replaces || state.complete) static_cast<void>(records_.save(work.name, state));

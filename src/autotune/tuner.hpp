@@ -82,7 +82,10 @@ class Tuner final : public plan::Chooser {
     [[nodiscard]] plan::Choices known(const Problem& problem, const plan::Request& request,
                                       const gpu::DeviceFacts& facts) override;
 
-    /// The same, but with first_use what is not recorded is measured, on the rows of the call, which are valid on
+    [[nodiscard]] Recorded recorded(const Problem& problem, const plan::Request& request,
+                                    const gpu::DeviceFacts& facts) override;
+
+    /// As known(), but with first_use what is not recorded is measured, on the rows of the call, which are valid on
     /// `stream`. A measurement that fails throws nothing: the choice is then the one without it.
     [[nodiscard]] plan::Choices choose(const Problem& problem, const plan::Request& request,
                                        const gpu::DeviceFacts& facts, const plan::CallRows& rows,

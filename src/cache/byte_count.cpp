@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 
@@ -54,6 +55,13 @@ std::optional<std::uint64_t> change_count(const Layer& layer, FileClock& clock,
     util::FileStatus status;
     if (files.status(out.descriptor(), status) == 0) clock.learn(status.modified);
     return count;
+}
+
+void count_removed(const Layer& layer, FileClock& clock, std::uint64_t bytes) {
+    if (bytes == 0) return;
+    static_cast<void>(change_count(layer, clock, [bytes](std::uint64_t count) {
+        return count >= uncounted ? count : count - std::min(count, bytes);
+    }));
 }
 
 }  // namespace smlora::cache

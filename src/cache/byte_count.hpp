@@ -25,4 +25,7 @@ inline constexpr std::uint64_t uncounted = std::uint64_t{1} << 62;
 std::optional<std::uint64_t> change_count(const Layer& layer, FileClock& clock,
                                           const std::function<std::uint64_t(std::uint64_t)>& change);
 
+/// Takes so many bytes off the count, if there is one.
+void count_removed(const Layer& layer, FileClock& clock, std::uint64_t bytes);
+
 }  // namespace smlora::cache

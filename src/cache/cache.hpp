@@ -145,6 +145,8 @@ class Cache {
 
     /// Lets others read the writable layer, which then is a layer that they may name. Throws Error{io} without one.
     ShareReport share(Readers readers);
+    /// Seconds since a time of CacheUsage, by the file server's clock, which a write to the layer tells.
+    [[nodiscard]] double age(std::int64_t used) const;
     /// What processes did with the writable layer, as far as they have ended, see use_counts.hpp.
     [[nodiscard]] UseCounts use_counts() const;
     /// Adds to it with the next write_use_counts().

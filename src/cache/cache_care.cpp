@@ -79,6 +79,11 @@ ShareReport Cache::share(Readers readers) {
     return cache::share(state_->own(), readers);
 }
 
+double Cache::age(std::int64_t used) const {
+    const std::int64_t now = state_->writable ? state_->keeper->now() : state_->clock.now();
+    return std::max(0.0, static_cast<double>(now - used) * 1e-9);
+}
+
 UseCounts Cache::use_counts() const { return state_->writable ? sum(state_->own()) : UseCounts(); }
 
 void Cache::zero_use_counts() {

@@ -1,5 +1,6 @@
 #include "cache/entry.hpp"
 
+#include "util/counted.hpp"
 #include "util/hash.hpp"
 #include "util/json.hpp"
 
@@ -66,7 +67,7 @@ std::optional<KernelEntry> decode(std::string_view bytes, std::string& why) {
         why = std::move(reason);
         return std::nullopt;
     };
-    if (bytes.size() < header_bytes + hash_bytes) return unsound(fmt::format("only {} bytes", bytes.size()));
+    if (bytes.size() < header_bytes + hash_bytes) return unsound("only " + util::counted(bytes.size(), "byte"));
     if (!bytes.starts_with(magic)) return unsound("not a kernel entry");
     const auto format = from_little_endian<std::uint32_t>(bytes.substr(8));
     if (format != entry_format) return unsound(fmt::format("format {}, expected {}", format, entry_format));

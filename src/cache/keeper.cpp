@@ -1,11 +1,11 @@
 #include "cache/keeper.hpp"
 
 #include "cache/byte_count.hpp"
+#include "util/counted.hpp"
 #include "util/log.hpp"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
 
 namespace smlora::cache {
@@ -27,7 +27,9 @@ constexpr milliseconds longest_for_room{1500};
 constexpr std::chrono::seconds young{1};
 
 /// The end of a process waits this long at most for its upkeep. Else processes that store something and end, one after
-/// the other, might all begin one, and none would come to evict.
+/// the other, might all begin one, and none would come to evict. What it has not looked at by the first of the two is
+/// left to later processes, and it evicts among the rest.
+constexpr milliseconds longest_look_at_the_end{600};
 constexpr milliseconds longest_at_the_end{1000};
 
 /// Use is written at most this often while less than half of the limit is taken, so that a hit costs no write, and so
@@ -45,8 +47,13 @@ Keeper::Keeper(const Layer& layer, std::uint64_t limit, FileClock& clock, util::
     : layer_(layer), limit_(limit), clock_(clock), log_(log), evictions_(evictions) {}
 
 Keeper::~Keeper() {
-    const auto end = steady_clock::now() + longest_at_the_end;
-    while (thread_.is_there() && running_ && steady_clock::now() < end) std::this_thread::sleep_for(pause);
+    const auto start = steady_clock::now();
+    const auto waited = [&](milliseconds longest_wait) { return steady_clock::now() >= start + longest_wait; };
+    while (thread_.is_there() && running_ && !waited(longest_at_the_end)) {
+        if (waited(longest_look_at_the_end)) ending_ = true;
+        std::this_thread::sleep_for(pause);
+    }
+    ending_ = true;
     stop_ = true;
     thread_.finish();
 }
@@ -60,8 +67,9 @@ bool Keeper::is_due(std::optional<std::uint64_t> count) const {
 void Keeper::report(const Upkeep& done) const {
     evictions_ += done.report().evicted;
     if (done.report().evicted + done.report().swept == 0) return;
-    log_.debug(fmt::format("cache {}: {} bytes; evicted {} files, removed {} temporary files", layer_.root.string(),
-                           done.report().bytes, done.report().evicted, done.report().swept));
+    log_.debug(fmt::format("cache {}: {} bytes; evicted {}, removed {}", layer_.root.string(), done.report().bytes,
+                           util::counted(done.report().evicted, "file"),
+                           util::counted(done.report().swept, "temporary file")));
 }
 
 bool Keeper::is_filling() {
@@ -122,7 +130,7 @@ void Keeper::stored(const std::filesystem::path& file, std::uint64_t bytes) {
     if (upkeep->run([end] { return steady_clock::now() >= end; })) return report(*upkeep);
     running_ = true;
     const bool begun = thread_.begin([this, rest = std::move(upkeep)]() mutable {
-        static_cast<void>(rest->run([this] { return stop_.load(); }));
+        if (!rest->run([this] { return ending_.load(); })) rest->finish_early([this] { return stop_.load(); });
         report(*rest);
         rest.reset();
         running_ = false;
@@ -131,12 +139,7 @@ void Keeper::stored(const std::filesystem::path& file, std::uint64_t bytes) {
     if (!begun) running_ = false;
 }
 
-void Keeper::removed(std::uint64_t bytes) {
-    if (bytes == 0) return;
-    static_cast<void>(change_count(layer_, clock_, [bytes](std::uint64_t before) {
-        return before >= uncounted ? before : before - std::min(before, bytes);
-    }));
-}
+void Keeper::removed(std::uint64_t bytes) { count_removed(layer_, clock_, bytes); }
 
 void Keeper::finish() {
     const std::lock_guard lock(mutex_);

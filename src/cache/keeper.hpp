@@ -26,7 +26,7 @@ class Keeper {
     /// Adds to `evictions` how many kernels and records it has evicted.
     Keeper(const Layer& layer, std::uint64_t limit, FileClock& clock, util::Logger& log,
            std::atomic<std::uint64_t>& evictions);
-    /// Ends an upkeep that is going on: another process begins it anew.
+    /// Gives an upkeep that is going on a second; another process begins anew what is not done by then.
     ~Keeper();
     Keeper(const Keeper&) = delete;
     Keeper& operator=(const Keeper&) = delete;
@@ -61,6 +61,7 @@ class Keeper {
     std::atomic<bool> filling_{true};
     std::atomic<std::int64_t> looked_at_count_{INT64_MIN};  ///< when, by the clock that nobody sets, in nanoseconds
     std::mutex mutex_;
+    std::atomic<bool> ending_{false};  ///< no time to look at more
     std::atomic<bool> stop_{false};
     std::atomic<bool> running_{false};  ///< in the thread
     util::OwnThread thread_;            // guarded by mutex_

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <new>
+#include <random>
 
 namespace smlora::cache {
 namespace {
@@ -236,6 +237,25 @@ void Walk::list(const Stop& stop) {
         add({stop.path, "cannot be read: " + util::describe_error(error)});
     }
     for (const std::string& name : names) find(stop, name);
+    kernels_in_open_ = stop.kind == Stop::Kind::entries ? found_.size() : 0;
+    if (stop.kind != Stop::Kind::kernels) return;
+    kernel_folders_ = count_stops(Stop::Kind::entries);
+    if (shuffled_) {
+        std::shuffle(stops_.end() - static_cast<std::ptrdiff_t>(kernel_folders_), stops_.end(), std::random_device());
+    }
+}
+
+std::size_t Walk::count_stops(Stop::Kind kind) const {
+    return static_cast<std::size_t>(
+        std::count_if(stops_.begin(), stops_.end(), [kind](const Stop& stop) { return stop.kind == kind; }));
+}
+
+double Walk::share_of_kernels() const {
+    if (count_stops(Stop::Kind::kernels) > 0) return 0;
+    if (kernel_folders_ == 0) return 1;
+    double left = static_cast<double>(count_stops(Stop::Kind::entries));
+    if (kernels_in_open_ > 0) left += static_cast<double>(found_.size()) / static_cast<double>(kernels_in_open_);
+    return 1 - left / static_cast<double>(kernel_folders_);
 }
 
 void Walk::look_at(StoredFile file, List list) {

@@ -140,8 +140,15 @@ class Walk {
 
     explicit Walk(const Layer& layer, Over over = Over::everything);
 
+    /// Folders of kernels are gone through in another order each time, so that walks that are not finished see each in
+    /// the end.
+    void shuffle() { shuffled_ = true; }
+
     /// Lists one folder or looks at one file; false when nothing is left.
     bool step();
+
+    /// How much of the kernels was looked at, 0 to 1: their keys are hashes, so that each folder has about as many.
+    [[nodiscard]] double share_of_kernels() const;
 
     Contents contents;
 
@@ -156,10 +163,14 @@ class Walk {
     void find(const Stop& stop, const std::string& name);
     void look_at(StoredFile file, List list);
     void add(CacheProblem problem);
+    [[nodiscard]] std::size_t count_stops(Stop::Kind kind) const;
 
     const Layer layer_;
+    bool shuffled_ = false;
     std::vector<Stop> stops_;
+    std::size_t kernel_folders_ = 0;  ///< found so far
     std::optional<Folder> open_;
+    std::size_t kernels_in_open_ = 0;
     std::vector<std::pair<List, StoredFile>> found_;  ///< in the open folder, not looked at yet
 };
 

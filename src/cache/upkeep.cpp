@@ -43,7 +43,9 @@ Upkeep::Upkeep(const Layer& layer, std::uint64_t limit, FileClock& clock, std::f
       kept_(std::move(kept)),
       lock_(layer.files, Folder(layer, version_folder(layer.root)).at(lock_file(layer.root)), upkeep_offset,
             std::chrono::milliseconds(0)),
-      walk_(layer) {}
+      walk_(layer) {
+    walk_.shuffle();
+}
 
 bool Upkeep::is_ours() const { return lock_.error() != -EAGAIN || upkeep_is_older_than(overdue, layer_, clock_); }
 
@@ -80,10 +82,8 @@ bool Upkeep::run(const std::function<bool()>& stop) {
                 from_future_.pop_back();
                 break;
             case Stage::evicting:
-                if (limit_ == 0 || report_.bytes <= limit_ - limit_ / 10 || victims_.empty()) {
-                    static_cast<void>(change_count(layer_, clock_, [this](std::uint64_t count) {
-                        return report_.bytes + (count > count_at_start_ ? count - count_at_start_ : 0);
-                    }));
+                if (report_.bytes <= target_ || victims_.empty()) {
+                    count();
                     stage_ = Stage::done;
                     break;
                 }
@@ -97,13 +97,31 @@ bool Upkeep::run(const std::function<bool()>& stop) {
     return true;
 }
 
+void Upkeep::finish_early(const std::function<bool()>& stop) {
+    if (stage_ == Stage::looking) {
+        whole_ = false;
+        judge();
+        stage_ = Stage::sweeping;
+    }
+    if (run(stop)) return;
+    whole_ = false;
+    count();
+}
+
+void Upkeep::count() {
+    if (!whole_) return count_removed(layer_, clock_, freed_);
+    static_cast<void>(change_count(layer_, clock_, [this](std::uint64_t count) {
+        return report_.bytes + (count > count_at_start_ ? count - count_at_start_ : 0);
+    }));
+}
+
 void Upkeep::begin() {
     // Written even if it stays the same: what is added to a count that nobody has counted is known from then on.
     count_at_start_ = change_count(layer_, clock_, [](std::uint64_t count) { return count; }).value_or(uncounted);
     began_ = stamp(layer_, clock_);
 }
 
-/// Looked at is what lies there: what of it goes, and in which order.
+/// What of that which was looked at goes, and in which order.
 void Upkeep::judge() {
     const std::int64_t now = clock_.now();
     for (StoredFile& file : walk_.contents.temporaries) {
@@ -119,7 +137,15 @@ void Upkeep::judge() {
             }
         }
     }
-    if (limit_ == 0 || report_.bytes <= limit_) victims_.clear();
+    // A part of the layer has the same share of the limit.
+    if (limit_ == 0 || report_.bytes == 0) return victims_.clear();
+    const double bytes = static_cast<double>(report_.bytes);
+    double all = bytes;
+    if (!whole_) {
+        all = count_at_start_ < uncounted ? static_cast<double>(count_at_start_) : bytes / walk_.share_of_kernels();
+    }
+    if (all <= static_cast<double>(limit_)) return victims_.clear();
+    target_ = static_cast<std::uint64_t>(static_cast<double>(limit_ - limit_ / 10) * (bytes / all));
     // A kernel costs a compile and a record a measurement, so kernels go first.
     std::sort(victims_.begin(), victims_.end(), [](const StoredFile& a, const StoredFile& b) {
         const bool record_a = !a.folder.empty(), record_b = !b.folder.empty();
@@ -129,7 +155,10 @@ void Upkeep::judge() {
 
 bool Upkeep::free(const StoredFile& file) {
     const std::optional<int> error = remove_if_same(layer_, file.file, file.status);
-    if (error == 0) ++report_.evicted;
+    if (error == 0) {
+        ++report_.evicted;
+        freed_ += file.status.size;
+    }
     return error && (*error == 0 || util::is_missing(*error));
 }
 

@@ -26,13 +26,14 @@ inline constexpr std::chrono::hours temporary_lifetime{1};
 struct UpkeepReport {
     std::uint64_t swept = 0;    ///< temporary files removed
     std::uint64_t evicted = 0;  ///< kernels and records removed
-    std::uint64_t bytes = 0;    ///< in the kernels and records that are left
+    std::uint64_t bytes = 0;    ///< in the kernels and records that are left, of those looked at
 };
 
 /// One time of upkeep. Sweeps temporary files; if kernels and records hold more than `limit` bytes (0: no limit),
 /// removes the kernels unused for longest, and then the records written longest ago, until nine tenths of it are left,
-/// so that the next few entries need no eviction again. What is younger than the upkeep stays. A process that reads an
-/// entry while it is removed has it still; one that comes later compiles it again.
+/// so that the next few entries need no eviction again. One that has to finish early looks at some of the folders,
+/// others each time, and takes from them their share of what is to go. What is younger than the upkeep stays. A process
+/// that reads an entry while it is removed has it still; one that comes later compiles it again.
 class Upkeep {
  public:
     /// Takes the layer's lock for upkeep if it is free. `kept` is not evicted.
@@ -45,6 +46,9 @@ class Upkeep {
     /// Goes on where the last call stopped; true when all is done. `stop` is asked before each file.
     bool run(const std::function<bool()>& stop);
 
+    /// Looks at no more, goes on with what was looked at, and counts what was freed, also when stopped.
+    void finish_early(const std::function<bool()>& stop);
+
     [[nodiscard]] const UpkeepReport& report() const { return report_; }
 
  private:
@@ -52,6 +56,7 @@ class Upkeep {
     void judge();
     /// Whether the file is gone, by us or by somebody else. One that was used or replaced meanwhile stays.
     bool free(const StoredFile& file);
+    void count();
 
     const Layer layer_;
     const std::uint64_t limit_;
@@ -63,6 +68,9 @@ class Upkeep {
     Walk walk_;
     std::int64_t began_ = 0;            ///< by the file server's clock
     std::uint64_t count_at_start_ = 0;  ///< what others add to it meanwhile may not be in what was seen
+    bool whole_ = true;                 ///< all was looked at
+    std::uint64_t target_ = 0;          ///< what may be left of the bytes that were looked at
+    std::uint64_t freed_ = 0;           ///< by this process
     std::vector<StoredFile> leftovers_;
     std::vector<StoredFile> from_future_;
     std::vector<StoredFile> victims_;  ///< the first to go at the end

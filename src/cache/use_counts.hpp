@@ -10,6 +10,8 @@
 #include "cache/folder.hpp"
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 namespace smlora::cache {
 
@@ -17,13 +19,20 @@ struct UseCounts {
     std::uint64_t hits = 0;       ///< kernels found in a layer
     std::uint64_t misses = 0;     ///< kernels that had to be compiled
     std::uint64_t evictions = 0;  ///< kernels and records removed because the layer was over its limit
+
+    friend bool operator==(const UseCounts&, const UseCounts&) = default;
 };
+
+/// A line of the file.
+[[nodiscard]] std::string encode_use_counts(const UseCounts& counts);
+
+/// The sum of the lines of `text`. Those that make no sense are passed over, as is a line without an end.
+[[nodiscard]] UseCounts decode_use_counts(std::string_view text);
 
 /// Appends a line, unless all are zero or it cannot be done.
 void append(const Layer& layer, const UseCounts& counts);
 
-/// The sum; zero where the file is missing. Lines that make no sense are passed over. Throws Error{io} for a file that
-/// cannot be read.
+/// The sum of the file's lines; zero where it is missing. Throws Error{io} for a file that cannot be read.
 [[nodiscard]] UseCounts sum(const Layer& layer);
 
 }  // namespace smlora::cache

@@ -104,6 +104,8 @@ std::string to_json(const PrewarmReport& report) {
                     {"seconds", report.seconds},
                     {"compile_seconds", report.compile_seconds},
                     {"not_stored", report.not_stored},
+                    {"works", report.works},
+                    {"recorded", report.recorded},
                     {"warnings", report.warnings}});
 }
 

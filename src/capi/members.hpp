@@ -73,7 +73,7 @@ SMLORA_MEMBERS(smlora_routing, Routing, 0, SMLORA_BOTH(sorted_expert_idxs), SMLO
                SMLORA_BOTH(expert_offsets));
 
 SMLORA_MEMBERS(smlora_weight_format, WeightFormat, 0, SMLORA_BOTH(encoding), SMLORA_BOTH(scales), SMLORA_BOTH(block),
-               SMLORA_BOTH(parts), SMLORA_BOTH(outer_block), SMLORA_BOTH(global_scale), Reserved{&C::reserved});
+               SMLORA_BOTH(parts), SMLORA_BOTH(outer_block), SMLORA_BOTH(global_scale), SMLORA_BOTH(arranged));
 
 SMLORA_MEMBERS(smlora_problem, Problem, 0, SMLORA_BOTH(E), SMLORA_BOTH(K), SMLORA_BOTH(N), SMLORA_BOTH(R),
                SMLORA_BOTH(top_k), SMLORA_BOTH(dtype), SMLORA_BOTH(adapter_dtype), SMLORA_BOTH(gate_dtype),
@@ -107,6 +107,8 @@ SMLORA_MEMBERS(smlora_weight, Weight, 0, SMLORA_BOTH(encoding), SMLORA_BOTH(glob
 
 SMLORA_MEMBERS(smlora_dequantize_args, DequantizeArgs, 0, SMLORA_BOTH(W), SMLORA_BOTH(out));
 
+SMLORA_MEMBERS(smlora_arrange_scales_args, ArrangeScalesArgs, 0, SMLORA_BOTH(W), SMLORA_BOTH(out));
+
 SMLORA_MEMBERS(smlora_forward_args, ForwardArgs, 0, SMLORA_BOTH(x), SMLORA_BOTH(W), SMLORA_BOTH(A), SMLORA_BOTH(B),
                SMLORA_BOTH(bias), SMLORA_BOTH(gates), SMLORA_BOTH(routing), SMLORA_BOTH(y), SMLORA_BOTH(xa),
                SMLORA_BOTH(workspace), SMLORA_BOTH(scaling), Reserved{&C::reserved}, ByHand{&C::quantized});
@@ -131,7 +133,7 @@ SMLORA_MEMBERS(smlora_engine_options, EngineOptions, 2, SMLORA_BOTH(backend), SM
                ByHand{&C::log}, ByHand{&C::log_user});
 
 // problems, tokens, archs, activations; the progress is an argument of prewarm()
-SMLORA_MEMBERS(smlora_prewarm_options, PrewarmOptions, 4, SMLORA_BOTH(jobs), Reserved{&C::reserved},
+SMLORA_MEMBERS(smlora_prewarm_options, PrewarmOptions, 4, SMLORA_BOTH(jobs), SMLORA_BOTH(check_only),
                ByHand{&C::problems}, ByHand{&C::problem_count}, ByHand{&C::tokens}, ByHand{&C::token_count},
                ByHand{&C::archs}, ByHand{&C::arch_count}, ByHand{&C::progress}, ByHand{&C::progress_user},
                ByHand{&C::activations}, ByHand{&C::activation_count});
@@ -145,10 +147,11 @@ SMLORA_MEMBERS(smlora_tune_options, TuneOptions, 2, SMLORA_BOTH(seconds), SMLORA
 #undef SMLORA_MEMBERS
 
 /// The structs that a caller fills in, each of which has an init function: arguments of operations, and all of them.
-#define SMLORA_FOR_EACH_ARGS(function)                                                                                \
-    function(route_args) function(group_args) function(combine_args) function(combine_backward_args)                  \
-        function(activation_args) function(activation_backward_args) function(dequantize_args) function(forward_args) \
-            function(backward_input_args) function(backward_lora_args)
+#define SMLORA_FOR_EACH_ARGS(function)                                                               \
+    function(route_args) function(group_args) function(combine_args) function(combine_backward_args) \
+        function(activation_args) function(activation_backward_args) function(dequantize_args)       \
+            function(arrange_scales_args) function(forward_args) function(backward_input_args)       \
+                function(backward_lora_args)
 #define SMLORA_FOR_EACH_INPUT(function)                                                         \
     function(problem) function(engine_options) function(prewarm_options) function(tune_options) \
         SMLORA_FOR_EACH_ARGS(function)

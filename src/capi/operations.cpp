@@ -55,6 +55,11 @@ smlora_status smlora_activation_backward(smlora_engine* engine, smlora_stream st
     return run<activation_backward>(engine, stream, problem, args);
 }
 
+smlora_status smlora_arrange_scales(smlora_engine* engine, smlora_stream stream,
+                                    const smlora_arrange_scales_args* args) {
+    return guarded([&] { arrange_scales(to_engine(engine), Stream{stream}, to_args(args)); });
+}
+
 smlora_status smlora_dequantize(smlora_engine* engine, smlora_stream stream, const smlora_dequantize_args* args) {
     return guarded([&] { dequantize(to_engine(engine), Stream{stream}, to_args(args)); });
 }

@@ -28,6 +28,7 @@ std::int64_t validate_activation(const Problem& problem, const ActivationArgs& a
 std::int64_t validate_activation_backward(const Problem& problem, const ActivationBackwardArgs& args, Backend backend);
 
 void validate_dequantize(const DequantizeArgs& args);
+void validate_arrange_scales(const ArrangeScalesArgs& args);
 
 /// Backend, device and threads, which every engine has; what only some parts of it use, they check themselves.
 void validate_options(const EngineOptions& options);

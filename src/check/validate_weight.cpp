@@ -78,7 +78,7 @@ class Check {
                 return scales({E_, rows_});
             case Encoding::mxfp4:
                 mxfp4_codes();
-                return block_scales();
+                return format_.arranged ? arranged_scales() : block_scales();
             case Encoding::fp8:
                 codes({DType::e4m3}, 1);
                 return scales({E_,
@@ -144,6 +144,14 @@ class Check {
         check_tensor("W.scales", weight_.scales, weight_.scales.dtype, shape, Strides::contiguous);
     }
 
+    void arranged_scales() const {
+        const std::array shape = arranged_shape(weight_.E, weight_.rows, weight_.columns);
+        scales({E_,
+                {"rows rounded up to 256 / 64", shape[1]},
+                {"columns rounded up to 256 / 64", shape[2]},
+                {"128", shape[3]}});
+    }
+
     /// One for each block of a row.
     void block_scales() const { scales({E_, rows_, {"columns / block", weight_.columns / weight_.block}}); }
 
@@ -191,6 +199,21 @@ void validate_dequantize(const DequantizeArgs& args) {
     if (W.encoding == Encoding::plain) fail("W.encoding: expected one that is quantised, got plain");
     check_type_of("out", args.out, {DType::bf16, DType::fp16, DType::fp32});
     check_tensor("out", args.out, args.out.dtype, {{"E", W.E}, {"rows", W.rows}, {"columns", W.columns}},
+                 Strides::contiguous);
+    check_apart({{"out", args.out}}, W);
+}
+
+void validate_arrange_scales(const ArrangeScalesArgs& args) {
+    const Weight& W = args.W;
+    if (W.encoding != Encoding::mxfp4) fail("W.encoding: expected mxfp4, got {}", name(W.encoding));
+    Check(W).run();
+    if (format_of(W).arranged) fail("W.scales: expected [E, rows, columns / 32], got scales that are arranged already");
+    const std::array shape = arranged_shape(W.E, W.rows, W.columns);
+    check_tensor("out", args.out, W.scales.dtype,
+                 {{"E", shape[0]},
+                  {"rows rounded up to 256 / 64", shape[1]},
+                  {"columns rounded up to 256 / 64", shape[2]},
+                  {"128", shape[3]}},
                  Strides::contiguous);
     check_apart({{"out", args.out}}, W);
 }

@@ -51,6 +51,9 @@ void check_format(const char* weight, const WeightFormat& format, std::int64_t r
         fail("{}.parts: expected a divisor of rows = {}, got {}", weight, rows, format.parts);
     }
     check_block(weight, format, columns);
+    if (format.arranged && format.encoding != Encoding::mxfp4) {
+        fail("{}.arranged: expected false for {}, got true", weight, name(format.encoding));
+    }
     if (format.outer_block < 0) fail("{}.outer_block: expected 0 or more, got {}", weight, format.outer_block);
     if (format.outer_block > 0 && format.encoding != Encoding::nf4 && format.encoding != Encoding::fp4) {
         fail("{}.outer_block: expected 0 for {}, got {}", weight, name(format.encoding), format.outer_block);

@@ -1,5 +1,6 @@
 #include "cpu/decode.hpp"
 
+#include "args/packed_weight.h"
 #include "cpu/convert.hpp"
 #include "cpu/elements.hpp"
 
@@ -83,7 +84,13 @@ float value_of(const Weight& weight, int code) {
 
 }  // namespace
 
-RowDecoder::RowDecoder(const Weight& weight) : weight_(weight) {
+std::int64_t arranged_index(const Weight& weight, std::int64_t expert, std::int64_t row, std::int64_t block) {
+    constexpr std::int64_t side = weight::scale_block;
+    const std::array shape = arranged_shape(weight.E, weight.rows, weight.columns);
+    return ((expert * shape[1] + row / side) * shape[2] + block / 2) * shape[3] + row % side * 2 + block % 2;
+}
+
+RowDecoder::RowDecoder(const Weight& weight) : weight_(weight), arranged_(format_of(weight).arranged) {
     for (int code = 0; code < 256; ++code) values_[static_cast<std::size_t>(code)] = value_of(weight, code);
 }
 
@@ -116,7 +123,8 @@ float RowDecoder::scale(std::int64_t expert, std::int64_t row, std::int64_t colu
             return static_cast<const float*>(weight_.scales.data)[line];
         case Encoding::mxfp4: {
             const auto bits = static_cast<const std::uint8_t*>(
-                weight_.scales.data)[line * (weight_.columns / weight_.block) + column / weight_.block];
+                weight_.scales.data)[arranged_ ? arranged_index(weight_, expert, row, column / weight_.block)
+                                               : line * (weight_.columns / weight_.block) + column / weight_.block];
             return weight_.scales.dtype == DType::e8m0 && bits == 255 ? nan : std::ldexp(1.0F, bits - 128);
         }
         case Encoding::fp8: {

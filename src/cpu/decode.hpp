@@ -8,6 +8,10 @@
 
 namespace smlora::cpu {
 
+/// Where arranged scales have that of row `row` and its block `block`.
+[[nodiscard]] std::int64_t arranged_index(const Weight& weight, std::int64_t expert, std::int64_t row,
+                                          std::int64_t block);
+
 /// Decodes rows of a quantised weight that was checked. What it decodes to, and in which order it rounds:
 /// smlora/weight.hpp.
 class RowDecoder {
@@ -24,6 +28,7 @@ class RowDecoder {
     [[nodiscard]] float block_scale(std::int64_t index) const;
 
     Weight weight_;
+    bool arranged_;
     std::array<float, 256> values_{};  ///< of the codes
 };
 

@@ -7,6 +7,8 @@
 #include <smlora/operations.hpp>
 #include <smlora/weight.hpp>
 
+#include <cstdint>
+
 namespace smlora::cpu {
 
 void route(util::ThreadPool& threads, const Problem& problem, const RouteArgs& args);
@@ -16,6 +18,8 @@ void combine_backward(util::ThreadPool& threads, const Problem& problem, const C
 void activation(util::ThreadPool& threads, const Problem& problem, const ActivationArgs& args);
 void activation_backward(util::ThreadPool& threads, const Problem& problem, const ActivationBackwardArgs& args);
 void dequantize(util::ThreadPool& threads, const DequantizeArgs& args);
+/// Returns the largest scale.
+std::uint8_t arrange_scales(util::ThreadPool& threads, const ArrangeScalesArgs& args);
 void forward(util::ThreadPool& threads, const Problem& problem, const ForwardArgs& args);
 void backward_input(util::ThreadPool& threads, const Problem& problem, const BackwardInputArgs& args);
 void backward_lora(util::ThreadPool& threads, const Problem& problem, const BackwardLoraArgs& args);

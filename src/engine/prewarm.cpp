@@ -5,6 +5,7 @@
 #include "gpu/arch.hpp"
 #include "gpu/device.hpp"
 #include "plan/step_kernels.hpp"
+#include "util/counted.hpp"
 #include "util/thread_pool.hpp"
 
 #include <smlora/error.hpp>
@@ -74,9 +75,13 @@ std::vector<gpu::DeviceFacts> targets(const std::vector<std::string>& archs, int
     return {gpu::facts_of(gpu::arch_from_name("sm_90a"))};
 }
 
+std::vector<std::int64_t> tokens_of(const PrewarmOptions& options) {
+    if (!options.tokens.empty()) return options.tokens;
+    return {std::begin(typical_tokens), std::end(typical_tokens)};
+}
+
 std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
-    std::vector<std::int64_t> tokens = options.tokens;
-    if (tokens.empty()) tokens.assign(std::begin(typical_tokens), std::end(typical_tokens));
+    const std::vector<std::int64_t> tokens = tokens_of(options);
     std::vector<Item> items;
     std::set<std::string> seen;
     const auto add = [&](jit::KernelSpec&& spec, const gpu::Arch& arch) {
@@ -104,6 +109,22 @@ std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
         }
     }
     return items;
+}
+
+/// Of the requests of a step, for each problem and number of tokens.
+void count_records(const PrewarmOptions& options, Engine::Impl& engine, PrewarmReport& report) {
+    for (const gpu::DeviceFacts& facts : targets(options.archs, engine.options.device)) {
+        for (const Problem& problem : options.problems) {
+            const Problem plain = plan::with_plain_weights(problem);
+            for (const std::int64_t T : tokens_of(options)) {
+                for (const plan::Request& request : plan::step_requests(plain, T)) {
+                    const plan::Chooser::Recorded counts = engine.chooser->recorded(plain, request, facts);
+                    report.works += counts.works;
+                    report.recorded += counts.recorded;
+                }
+            }
+        }
+    }
 }
 
 /// Hands out items to threads and tells the caller of each that is done.
@@ -221,6 +242,15 @@ PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
     }
     Engine::Impl& impl = engine.impl();
     const std::vector<Item> items = collect(options, impl);
+    if (options.check_only) {
+        PrewarmReport report;
+        report.kernels = items.size();
+        report.found = static_cast<std::size_t>(std::ranges::count_if(
+            items, [&](const Item& item) { return impl.kernels.find_cached(item.spec, item.arch).has_value(); }));
+        count_records(options, impl, report);
+        report.seconds = duration<double>(steady_clock::now() - start).count();
+        return report;
+    }
     Prewarming prewarming(impl.kernels, items, progress);
     const int jobs = options.jobs > 0 ? options.jobs : impl.threads.threads();
     const int workers = std::min(jobs, static_cast<int>(std::max<std::size_t>(items.size(), 1)));
@@ -228,9 +258,10 @@ PrewarmReport prewarm(const Engine& engine, const PrewarmOptions& options,
     util::ThreadPool pool(workers);
     pool.parallel_for(workers, [&](std::int64_t) { prewarming.work(); });
     PrewarmReport report = prewarming.take_report();
+    count_records(options, impl, report);
     if (report.not_stored > 0) {
-        report.warnings.push_back(
-            fmt::format("{} of {} kernels could not be stored in the cache", report.not_stored, report.kernels));
+        report.warnings.push_back(fmt::format("{} of {} could not be stored in the cache", report.not_stored,
+                                              util::counted(report.kernels, "kernel")));
     }
     report.seconds = duration<double>(steady_clock::now() - start).count();
     return report;

@@ -22,6 +22,7 @@ struct ProductFamily {
     std::string_view name;             ///< of its configurations; also its template's
     std::string_view instructions;     ///< what SMLORA_INSTRUCTIONS calls it
     bool makes_rank_products = false;  ///< computes XA and YB, too, in a kernel of their own
+    bool multiplies_codes = false;     ///< of quantised weights, and nothing else: Product::packed
 
     /// Every blocking, legal or not.
     tuning::SearchSpace (*candidates)(const ProductWork& work, const gpu::DeviceFacts& facts) = nullptr;

@@ -82,8 +82,10 @@ ProductSize product_size(const ProductWork& work) {
     size.reduction = red;
     size.depth = red + rank;
     size.rows_per_expert = rows / E;
-    size.bytes =
-        2 * (busy * (red + rank) * out + rows_in(product.rows) * red + rows_in(product.out_rows) * out + rows * rank);
+    // Half a byte for a code, and a byte for the scale of 32.
+    const double weight_bytes = product.packed ? 17.0 / 32 : 2;
+    size.bytes = weight_bytes * busy * red * out +
+                 2 * (busy * rank * out + rows_in(product.rows) * red + rows_in(product.out_rows) * out + rows * rank);
     size.reduction_contiguous = !product.weight_out_contiguous;
     return size;
 }

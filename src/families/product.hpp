@@ -27,6 +27,7 @@ struct Product {
     bool lora_out_contiguous = false;
     bool bias = false;
     bool gates = false;
+    bool packed = false;     ///< multiplies the codes of the problem's weights, rather than what they are unpacked to
     std::int64_t slice = 0;  ///< experts of a launch, see GroupedProductArgs; 0: all of the problem's
 };
 

@@ -22,9 +22,10 @@ class ProductLaunch {
     ProductLaunch(const ProductLaunch&) = delete;
     ProductLaunch& operator=(const ProductLaunch&) = delete;
 
-    /// `adapter` is set if the product has one; its rank rows are in `args`, too. `begin`: the earliest moment.
+    /// `adapter` is set if the product has one; its rank rows are in `args`, too. `weight_scales`: arranged, where the
+    /// weight is packed. `begin`: the earliest moment.
     virtual void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& args,
-                        const Adapter& adapter, gpu::Begin begin) const = 0;
+                        const Adapter& adapter, const void* weight_scales, gpu::Begin begin) const = 0;
 };
 
 /// Of a kernel that walks row tiles and needs nothing but its arguments, for a problem of E experts.
@@ -53,8 +54,16 @@ void launch_rank_rows(const Launcher& launcher, const ProductSteps& steps, const
 /// Sets the rows that a product multiplies, and what it reads of its adapter, if it has one.
 void set_operands(GroupedProductArgs& args, const Tensor& rows, const Adapter& adapter);
 
-/// The product of `rows`, with its adapter if the problem has one; `args` holds the rest.
-void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
-                    const Adapter& adapter, GroupedProductArgs args);
+/// What a product and its rank rows multiply: the same values, which a product may take in an order of its own.
+struct ProductRows {
+    const Tensor& given;
+    const Tensor& of_product;
+};
+
+/// The product of `rows`, with its adapter if the problem has one; `args` holds the rest but `weight_scales`, of a
+/// packed weight.
+void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem,
+                    const ProductRows& rows, const Adapter& adapter, GroupedProductArgs args,
+                    const void* weight_scales = nullptr);
 
 }  // namespace smlora::families

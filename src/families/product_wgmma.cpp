@@ -5,6 +5,7 @@
 #include "families/product_launch.hpp"
 #include "families/roofline.hpp"
 #include "families/type_names.hpp"
+#include "families/wgmma_boxes.hpp"
 #include "gpu/driver.hpp"
 #include "gpu/tensor_map.hpp"
 
@@ -323,13 +324,6 @@ Shape shape_of(const ProductWork& work, const tuning::Configuration& configurati
             .rank = rank_columns(work)};
 }
 
-gpu::BoxedView matrices(const void* data, std::int64_t E, std::int64_t rows, std::int64_t columns,
-                        std::int64_t expert_stride, std::int64_t row_stride, int box_rows, int box_columns) {
-    // A stride of a dimension of one is never used, but must be one that the driver takes.
-    if (E == 1) expert_stride = rows * row_stride;
-    return {data, {E, rows, columns}, expert_stride, row_stride, box_rows, box_columns};
-}
-
 /// Experts of a band, see grouped_product_wgmma/tile.cuh: the other tiles of one keep half of the GPU busy, so that the
 /// first ones of the next are done before they are waited for.
 int experts_ahead(const Shape& shape, std::int64_t M, int multiprocessors) {
@@ -348,7 +342,7 @@ class WgmmaLaunch final : public ProductLaunch {
     explicit WgmmaLaunch(Shape shape) : shape_(std::move(shape)) {}
 
     void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& product, const Adapter& adapter,
-                gpu::Begin begin) const override {
+                const void*, gpu::Begin begin) const override {
         const auto& [problem, work, blocking, experts, rank] = shape_;
         GroupedProductWgmmaArgs args{};
         args.product = product;

@@ -4,6 +4,7 @@
 #include "families/gradient_mma.hpp"
 #include "families/gradient_wgmma.hpp"
 #include "families/product_mma.hpp"
+#include "families/product_packed.hpp"
 #include "families/product_simt.hpp"
 #include "families/product_wgmma.hpp"
 #include "util/environment.hpp"
@@ -24,6 +25,7 @@ namespace {
 const ProductFamily* const product_families[] = {
     &product_mma,
     &product_wgmma,
+    &product_packed,
 };
 const GradientFamily* const gradient_families[] = {
     &gradient_bulk,
@@ -51,6 +53,7 @@ std::string named_instructions() {
     std::string known;
     for (const ProductFamily* family : product_families) {
         if (named.empty() || named == family->instructions) return named;
+        if (family->multiplies_codes) continue;
         known += fmt::format("{}{}", known.empty() ? "" : " or ", family->instructions);
     }
     throw Error(ErrorCode::invalid_argument, fmt::format("SMLORA_INSTRUCTIONS: expected {}, got {}", known, named));
@@ -78,7 +81,8 @@ tuning::SearchSpace product_candidates(const ProductWork& work, const gpu::Devic
     const bool rank_product = work.product.kind == Product::Kind::rank_rows;
     tuning::SearchSpace space;
     for (const ProductFamily* family : product_families) {
-        if (!rank_product || family->makes_rank_products) append(space, family->candidates(work, facts));
+        const bool fits = rank_product ? family->makes_rank_products : family->multiplies_codes == work.product.packed;
+        if (fits) append(space, family->candidates(work, facts));
     }
     if (!rank_product) restrict_to_named(space);
     return space;

@@ -19,7 +19,8 @@ int units_of(DType dtype, const RowShape& shape) {
 }  // namespace
 
 Step gather_step(const Problem& problem, const RowShape& shape, const Gather& gather) {
-    Step step = row_step("gather_rows", {{"E", problem.E},
+    // Flat entries have no experts: one kernel for problems of any number.
+    Step step = row_step("gather_rows", {{"E", gather.flat ? 1 : problem.E},
                                          {"WIDTH", shape.width},
                                          {"VECTOR", shape.vectors},
                                          {"ROWS", static_cast<int>(gather.rows)},

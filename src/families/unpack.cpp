@@ -79,6 +79,7 @@ Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::Devi
                                             {"DOUBLE", format.outer_block != 0},
                                             {"OUTER_BLOCK", format.outer_block},
                                             {"GLOBAL_DIVIDES", format.global_scale == GlobalScale::divisor},
+                                            {"ARRANGED", format.arranged},
                                             {"Element", type_name(problem.dtype)},
                                             {"Scale", type_name(format.scales)},
                                             {"Index", type_name(problem.index_dtype)}});
@@ -89,6 +90,10 @@ Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::Devi
     step.column_tiles =
         static_cast<int>(unpack_weights::segments(work.rows, static_cast<int>(work.columns / elements)));
     return step;
+}
+
+Step arrange_scales_step(std::int64_t rows, std::int64_t columns) {
+    return row_step("arrange_scales", {{"ROWS", rows}, {"COLUMNS", columns}});
 }
 
 UnpackWeightsArgs unpack_args(const Weight& weight, void* out) {

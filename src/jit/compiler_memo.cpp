@@ -45,7 +45,10 @@ CompilerNotes read_compiler_notes(const cache::Layer& layer) {
     const std::filesystem::path file = cache::compilers_file(layer.root);
     std::string text;
     util::FileStatus status;
-    if (util::read_file(layer.files, cache::folder_of(layer, file).at(file), largest_file, text, status) != 0) {
+    // A wrong version leads to the kernels of another compiler, so notes need the trust that kernels need.
+    const auto may_read = [&](const util::FileStatus& found) { return !cache::refusal_of_file(found, layer.kernels); };
+    if (util::read_file(layer.files, cache::folder_of(layer, file).at(file), largest_file, text, status, may_read) !=
+        0) {
         return {};
     }
     return decode_compiler_notes(text);

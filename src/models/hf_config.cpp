@@ -57,78 +57,61 @@ std::int64_t positive(const json& config, std::initializer_list<const char*> key
     return number;
 }
 
-/// What the experts of a family are beyond the numbers of its config.
-enum class Kind {
-    usual,              ///< [N, K], gates and values in halves, the activation of hidden_act
-    inputs_first,       ///< [K, N], otherwise the usual
-    clamped,            ///< gpt-oss's clamped SwiGLU, whatever hidden_act says
-    clamped_with_bias,  ///< the same, [K, N], with biases
-    interleaved,        ///< the same, gates and values interleaved
-    by_the_model,       ///< gated by an activation that is the model's own code
-    ungated,            ///< one projection up, one down
-    normalised,         ///< a norm after each expert
-    without_a_choice,   ///< none of the implementations of transformers that one can choose
-};
-
+/// What a config does not say of a family.
 struct Family {
-    std::string_view model_type;
-    Kind kind;
+    std::string_view model_type;  ///< of the part that has the experts, without "_text" at its end
+    GateType gates = GateType::either;
+    WeightLayout layout = WeightLayout::enk;
+    bool bias = false;
+    std::optional<Activation> activation = std::nullopt;  ///< whatever the config says
+    GateLayout gate_layout = GateLayout::halves;
+    bool own_activation = false;  ///< the model's own code, whatever the config says
+    bool gated = true;
+    std::string_view refused = {};  ///< why its experts cannot be described
 };
 
+// Those of transformers that multiply x by [K, N]; all others keep the [N, K] of a linear layer.
+constexpr WeightLayout transposed = WeightLayout::ekn;
+constexpr std::string_view own_code = "computes its experts by its own code, for which one cannot choose smlora";
 constexpr Family families[] = {
-    {"aria", Kind::inputs_first},
-    {"aria_text", Kind::inputs_first},
-    {"dbrx", Kind::without_a_choice},
-    {"deepseek_v4", Kind::by_the_model},
-    {"glm5_next", Kind::by_the_model},
-    {"glm5_next_text", Kind::by_the_model},
-    {"gpt_oss", Kind::interleaved},
-    {"hy_v4", Kind::by_the_model},
-    {"hy_v4_vl", Kind::by_the_model},
-    {"inkling2", Kind::by_the_model},
-    {"inkling2_text", Kind::by_the_model},
-    {"jetmoe", Kind::without_a_choice},
-    {"llama4", Kind::without_a_choice},
-    {"llama4_text", Kind::without_a_choice},
-    {"longcat_flash", Kind::without_a_choice},
-    {"minimax_m3_vl", Kind::clamped},
-    {"minimax_m3_vl_text", Kind::clamped},
-    {"muse_spark", Kind::normalised},
-    {"muse_spark_text", Kind::normalised},
-    {"nemotron_h", Kind::ungated},
-    {"openai_privacy_filter", Kind::clamped_with_bias},
-    {"step3p5", Kind::without_a_choice},
-    {"step3p7", Kind::without_a_choice},
+    {"aria", GateType::model, transposed},
+    {.model_type = "dbrx", .refused = own_code},
+    {"deepseek_v3", GateType::fp32},
+    {.model_type = "deepseek_v4", .own_activation = true},
+    {"glm4_moe", GateType::fp32},
+    {.model_type = "glm5_next", .own_activation = true},
+    {"gpt_oss", GateType::model, transposed, true, Activation::swiglu_clamped, GateLayout::interleaved},
+    {.model_type = "hy_v4", .own_activation = true},
+    {.model_type = "hy_v4_vl", .own_activation = true},
+    {.model_type = "inkling2", .own_activation = true},
+    {.model_type = "jetmoe", .refused = own_code},
+    {.model_type = "llama4", .refused = own_code},
+    {.model_type = "longcat_flash", .refused = own_code},
+    {"minimax_m2", GateType::fp32},
+    {"minimax_m3_vl", GateType::fp32, WeightLayout::enk, false, Activation::swiglu_clamped},
+    {"mixtral", GateType::fp32},
+    {.model_type = "muse_spark", .refused = "has a norm after each expert"},
+    {.model_type = "nemotron_h", .gated = false},
+    {"olmoe", GateType::model},
+    {"openai_privacy_filter", GateType::either, transposed, true, Activation::swiglu_clamped},
+    {"qwen2_moe", GateType::model},
+    {"qwen3_5_moe", GateType::model},
+    {"qwen3_moe", GateType::model},
+    {"qwen3_next", GateType::model},
+    {"qwen3_vl_moe", GateType::model},
+    {.model_type = "step3p5", .refused = own_code},
+    {.model_type = "step3p7", .refused = own_code},
 };
 
-Kind kind_of(std::string_view model_type, const std::string& origin) {
-    const auto* const family = std::find_if(std::begin(families), std::end(families),
-                                            [&](const Family& one) { return one.model_type == model_type; });
-    const Kind kind = family == std::end(families) ? Kind::usual : family->kind;
-    if (kind == Kind::without_a_choice) {
-        refuse(origin, fmt::format("model_type: {} computes its experts by its own code, for which one cannot choose "
-                                   "smlora; --shape takes a projection",
-                                   model_type));
-    }
-    if (kind == Kind::normalised) {
-        refuse(origin,
-               fmt::format("model_type: {} has a norm after each expert, which is not known of a config; --shape "
-                           "takes a projection",
-                           model_type));
-    }
-    return kind;
+Family family_of(std::string_view model_type) {
+    constexpr std::string_view part = "_text";
+    if (model_type.ends_with(part)) model_type.remove_suffix(part.size());
+    const auto* const found = std::ranges::find(families, model_type, &Family::model_type);
+    return found == std::end(families) ? Family{} : *found;
 }
 
-/// In the names of transformers. What is none of smlora's is computed by the model's own code.
-std::optional<Activation> activation_of(const json& config, const std::string& origin) {
-    const char* key = nullptr;
-    const json* value = find(config, {"hidden_act", "hidden_activation", "mlp_hidden_act"}, key);
-    if (value != nullptr && !value->is_string()) {
-        refuse(origin, fmt::format("{}: expected the name of an activation, got {}", key, util::shown(*value)));
-    }
-    // A limit means another activation than the one that is named.
-    if (find(config, {"swiglu_limit"}, key) != nullptr) return std::nullopt;
-    const std::string name = value == nullptr ? "silu" : value->get<std::string>();
+/// In the names of transformers.
+std::optional<Activation> activation_of(std::string_view name) {
     if (name == "silu" || name == "swish") return Activation::swiglu;
     if (name == "gelu" || name == "gelu_python") return Activation::geglu;
     if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") return Activation::geglu_tanh;
@@ -136,20 +119,17 @@ std::optional<Activation> activation_of(const json& config, const std::string& o
     return std::nullopt;
 }
 
-void set_kind(ModelShape& model, Kind kind, const json& config, const std::string& origin) {
-    const bool clamped = kind == Kind::clamped || kind == Kind::clamped_with_bias || kind == Kind::interleaved;
-    model.bias = kind == Kind::clamped_with_bias || kind == Kind::interleaved;
-    // All other families of transformers keep the [N, K] of a linear layer.
-    model.weight_layout = model.bias || kind == Kind::inputs_first ? WeightLayout::ekn : WeightLayout::enk;
-    model.gated = kind != Kind::ungated;
-    if (kind == Kind::interleaved) model.gate_layout = GateLayout::interleaved;
-    if (clamped) {
-        model.activation = Activation::swiglu_clamped;
-    } else if (kind == Kind::by_the_model || kind == Kind::ungated) {
-        model.activation.reset();
-    } else {
-        model.activation = activation_of(config, origin);
+std::optional<Activation> activation_of(const json& config, const Family& family, const std::string& origin) {
+    if (family.activation) return family.activation;
+    if (family.own_activation || !family.gated) return std::nullopt;
+    const char* key = nullptr;
+    const json* value = find(config, {"hidden_act", "hidden_activation", "mlp_hidden_act"}, key);
+    if (value != nullptr && !value->is_string()) {
+        refuse(origin, fmt::format("{}: expected the name of an activation, got {}", key, util::shown(*value)));
     }
+    // A limit means another activation than the one that is named.
+    if (find(config, {"swiglu_limit"}, key) != nullptr) return std::nullopt;
+    return activation_of(value == nullptr ? "silu" : value->get<std::string>());
 }
 
 }  // namespace
@@ -164,7 +144,11 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
         refuse(origin, fmt::format("model_type: expected a name, got {}", util::shown(json(model_type))));
     }
     model.name = model_type.empty() ? origin : model_type;
-    const Kind kind = kind_of(model_type, origin);
+    const Family family = family_of(model_type);
+    if (!family.refused.empty()) {
+        refuse(origin, fmt::format("model_type: {} {}; give its projections one by one, with --shape", model_type,
+                                   family.refused));
+    }
     const char* key = nullptr;
     if (find(config, {"num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"}, key) == nullptr) {
         refuse(origin,
@@ -172,8 +156,8 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
                "num_local_experts or moe_num_experts, found none");
     }
     model.num_experts = positive(config, {key}, origin);
-    model.hidden_size = kind == Kind::ungated ? positive(config, {"moe_latent_size", "hidden_size"}, origin)
-                                              : positive(config, {"hidden_size"}, origin);
+    model.hidden_size = family.gated ? positive(config, {"hidden_size"}, origin)
+                                     : positive(config, {"moe_latent_size", "hidden_size"}, origin);
     // DeepSeek's and Qwen's intermediate_size is that of their dense layers, so the experts' own key goes first.
     model.intermediate_size = positive(config, {"moe_intermediate_size", "intermediate_size"}, origin);
     const char* top_k = nullptr;
@@ -186,7 +170,12 @@ ModelShape parse_hf_config(std::string_view json_text, const std::string& origin
                fmt::format("{}: expected at most {}, which {} is, got {}", top_k, model.num_experts, key, model.top_k));
     }
     model.dtype = dtype_of(config, outer, origin);
-    set_kind(model, kind, config, origin);
+    model.weight_layout = family.layout;
+    model.bias = family.bias;
+    model.activation = activation_of(config, family, origin);
+    model.gate_layout = family.gate_layout;
+    model.gates = family.gates;
+    model.gated = family.gated;
     return model;
 }
 

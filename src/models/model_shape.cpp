@@ -1,5 +1,9 @@
 #include "models/model_shape.hpp"
 
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace smlora::models {
@@ -62,6 +66,23 @@ std::vector<Projection> projections(const ModelShape& model, std::int64_t rank) 
     down.gates = true;
 
     return {{model.gated ? "gate_up" : "up", gate_up}, {"down", down}};
+}
+
+std::vector<Projection> projections_of_rank(const ModelShape& model, std::int64_t rank,
+                                            const ExpertParallelism& parallelism) {
+    if (parallelism.ranks < 1 || model.num_experts % parallelism.ranks != 0) {
+        throw Error(ErrorCode::invalid_argument,
+                    fmt::format("ranks of experts: expected a divisor of the {} experts of {}, got {}",
+                                model.num_experts, model.name, parallelism.ranks));
+    }
+    std::vector<Projection> result = projections(model, rank);
+    for (Projection& projection : result) {
+        projection.problem.E /= parallelism.ranks;
+        if (parallelism.ranks == 1 || parallelism.shares_tokens) continue;
+        projection.problem.top_k = 1;
+        projection.problem.gates = false;
+    }
+    return result;
 }
 
 }  // namespace smlora::models

@@ -11,6 +11,13 @@
 
 namespace smlora::models {
 
+/// The type in which a model's router gives its gates.
+enum class GateType {
+    either,  ///< not known
+    model,   ///< that of the model
+    fp32,
+};
+
 /// What the routed experts of a model look like, in the words of a Hugging Face config.json.
 struct ModelShape {
     std::string name;
@@ -23,8 +30,9 @@ struct ModelShape {
     DType dtype = DType::bf16;
     std::optional<Activation> activation = Activation::swiglu;  ///< between the projections; none: the model's own code
     GateLayout gate_layout = GateLayout::halves;
-    bool gated = true;          ///< gate and up projection in one, else up alone
     WeightFormat weights = {};  ///< of both projections
+    GateType gates = GateType::either;
+    bool gated = true;  ///< gate and up projection in one, else up alone
 
     friend bool operator==(const ModelShape&, const ModelShape&) = default;
 };
@@ -41,5 +49,16 @@ struct Projection {
 /// the layout. Gate and up are quantised apart where that is not the same: each has a global scale (nvfp4), and squares
 /// of its own if they do not divide it (fp8).
 [[nodiscard]] std::vector<Projection> projections(const ModelShape& model, std::int64_t rank);
+
+/// The part of an expert layer that a rank of expert parallelism has.
+struct ExpertParallelism {
+    std::int64_t ranks = 1;      ///< that hold the model's experts together
+    bool shares_tokens = false;  ///< every rank sees all rows and leaves out the experts of others; else each row that
+                                 ///< a rank receives has one expert, and its gate is applied where it came from
+};
+
+/// The projections of a rank. Throws Error{invalid_argument} if the ranks do not divide the experts.
+[[nodiscard]] std::vector<Projection> projections_of_rank(const ModelShape& model, std::int64_t rank,
+                                                          const ExpertParallelism& parallelism);
 
 }  // namespace smlora::models

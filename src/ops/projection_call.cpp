@@ -1,6 +1,7 @@
 #include "ops/projection_call.hpp"
 
 #include "args/combine.h"
+#include "args/permute_rows.h"
 #include "args/unpack_weights.h"
 #include "families/unpack.hpp"
 
@@ -21,22 +22,33 @@ std::int64_t width_of(const Problem& problem, Direction direction) {
     return direction == Direction::forward ? problem.N : problem.K;
 }
 
+/// Rows and columns of what the product multiplies.
+std::int64_t rows_of(const Problem& problem, std::int64_t M, Direction direction) {
+    return (direction == Direction::forward ? problem.x_rows : problem.y_rows) == RowOrder::token ? M / problem.top_k
+                                                                                                  : M;
+}
+std::int64_t red_of(const Problem& problem, Direction direction) {
+    return direction == Direction::forward ? problem.K : problem.N;
+}
+
 /// Without rank rows that are given they lie in it, too.
 ProjectionScratch projection_scratch(const Problem& problem, std::int64_t M, Direction direction,
                                      const families::Packing& packing, bool rank_rows_given,
-                                     std::int64_t unpacked_experts) {
+                                     std::int64_t unpacked_experts, bool permutes_rows) {
     const bool forward = direction == Direction::forward;
     const bool lora = problem.R > 0;
     const bool summed = (forward ? problem.y_rows : problem.x_rows) == RowOrder::token;
     const bool rank_rows = lora && !rank_rows_given;
     return {problem, M,
-            ScratchNeeds{.product = lora,
-                         .xa = forward && rank_rows,
-                         .yb = !forward && rank_rows,
-                         .summed_columns = summed ? width_of(problem, direction) : 0,
-                         .packed_a = packing.a.has_value(),
-                         .packed_b = packing.b.has_value(),
-                         .unpacked_experts = unpacked_experts}};
+            ScratchNeeds{
+                .product = lora,
+                .xa = forward && rank_rows,
+                .yb = !forward && rank_rows,
+                .summed_columns = summed ? width_of(problem, direction) : 0,
+                .packed_a = packing.a.has_value(),
+                .packed_b = packing.b.has_value(),
+                .unpacked_experts = unpacked_experts,
+                .permuted_elements = permutes_rows ? rows_of(problem, M, direction) * red_of(problem, direction) : 0}};
 }
 
 /// Experts of a launch of the product.
@@ -89,7 +101,9 @@ std::size_t projection_workspace(const Engine& engine, const Problem& problem, s
     if (problem.R > 0) packing = {families::PackWork{}, families::PackWork{}};
     const bool quantised = problem.weights.encoding != Encoding::plain;
     const std::int64_t unpacked = quantised ? families::slice_experts(problem, engine.impl().unpack_limit) : 0;
-    return projection_scratch(problem, T * problem.top_k, direction, packing, false, unpacked).memory.bytes();
+    return projection_scratch(problem, T * problem.top_k, direction, packing, false, unpacked,
+                              families::can_multiply_codes(problem))
+        .memory.bytes();
 }
 
 ProjectionCall::ProjectionCall(const engine::CudaCall& call, const plan::Plan& plan, const Problem& problem,
@@ -100,8 +114,9 @@ ProjectionCall::ProjectionCall(const engine::CudaCall& call, const plan::Plan& p
       problem_(problem),
       projection_(projection),
       unpack_(unpack),
-      scratch_(projection_scratch(problem, projection.T * problem.top_k, projection.direction, packing,
-                                  projection.rank_rows.given(), unpack ? experts_at_once(problem, *unpack) : 0)) {
+      scratch_(projection_scratch(
+          problem, projection.T * problem.top_k, projection.direction, packing, projection.rank_rows.given(),
+          plan.has(Role::unpack) ? experts_at_once(problem, *unpack) : 0, plan.has(Role::permute_rows))) {
     scratch_.memory.allocate(projection.workspace, call.stream());
 }
 
@@ -136,14 +151,27 @@ GroupedProductArgs ProjectionCall::launch_product() const {
     args.out_stride = summed ? width_of(problem_, projection_.direction) : families::row_stride(projection_.out);
     const families::ProductSteps steps{.rank_rows = plan_.find(forward ? Role::xa : Role::yb),
                                        .product = plan_.find(Role::product)};
-    if (unpack_) {
+    if (plan_.has(Role::unpack)) {
         launch_slices(steps, args);
         return args;
     }
     args.weight = projection_.W.codes.data;
     args.weight_expert_stride = projection_.W.codes.strides[0];
-    families::launch_product(launcher_, steps, problem_, projection_.rows, adapter(), args);
+    families::launch_product(launcher_, steps, problem_, {projection_.rows, product_rows()}, adapter(), args,
+                             projection_.W.scales.data);
     return args;
+}
+
+Tensor ProjectionCall::product_rows() const {
+    const families::Step* const step = plan_.find(Role::permute_rows);
+    if (step == nullptr) return projection_.rows;
+    const std::int64_t count = projection_.rows.shape[0];
+    const std::int64_t columns = projection_.rows.shape[1];
+    void* const permuted = scratch_.memory.at(scratch_.permuted);
+    const PermuteRowsArgs args{projection_.rows.data, families::row_stride(projection_.rows), permuted,
+                               static_cast<int>(count)};
+    launcher_.launch_rows(*step, count, args);
+    return {permuted, problem_.dtype, {count, columns}};
 }
 
 void ProjectionCall::launch_slices(const families::ProductSteps& steps, GroupedProductArgs all) const {
@@ -168,7 +196,8 @@ void ProjectionCall::launch_slices(const families::ProductSteps& steps, GroupedP
         lora.ranked = from_expert(adapter.ranked, first, problem_.dtype);
         slice.lora_weight = element_of(all.lora_weight, problem_.dtype, first * all.lora_expert_stride);
         slice.bias = element_of(all.bias, problem_.dtype, first * problem_.N);
-        steps.product->product_launch->launch(launcher_, *steps.product, slice, lora, gpu::Begin::after_earlier_work);
+        steps.product->product_launch->launch(launcher_, *steps.product, slice, lora, nullptr,
+                                              gpu::Begin::after_earlier_work);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "engine/cuda_call.hpp"
 #include "families/pack.hpp"
 #include "families/product_launch.hpp"
+#include "families/product_packed.hpp"
 #include "families/tensor_layout.hpp"
 #include "ops/projection_scratch.hpp"
 #include "plan/plan.hpp"
@@ -57,6 +58,8 @@ template <class Request>
     if (projection.W.encoding != Encoding::plain) {
         request.unpack =
             plan::unpack_request(problem, families::unpack_work(projection.W, nullptr, problem.dtype), unpack_limit);
+        request.packed = request.tensor_cores && families::can_multiply_codes(problem) &&
+                         families::aligned16(projection.W.codes.data) && families::aligned16(projection.W.scales.data);
     }
     request.vector_rows = families::rows_aligned({&projection.out});
     if (problem.R > 0) {
@@ -84,6 +87,8 @@ class ProjectionCall {
 
  private:
     [[nodiscard]] families::Adapter adapter() const;
+    /// The rows that the product takes: the call's, or those permuted.
+    [[nodiscard]] Tensor product_rows() const;
     /// Of quantised weights: unpacks those of a slice of experts, multiplies its rows, and goes on with the next one.
     /// `all`: the arguments of the product as if it were one.
     void launch_slices(const families::ProductSteps& steps, GroupedProductArgs all) const;

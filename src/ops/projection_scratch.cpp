@@ -19,6 +19,9 @@ ProjectionScratch::ProjectionScratch(const Problem& problem, std::int64_t M, con
     if (needs.packed_b) packed_b = memory.reserve(families::packed_b_bytes(problem));
     if (needs.partials_a) partials_a = memory.reserve(families::partials_bytes(problem, problem.K, M));
     if (needs.partials_b) partials_b = memory.reserve(families::partials_bytes(problem, problem.N, M));
+    if (needs.permuted_elements > 0) {
+        permuted = memory.reserve(needs.permuted_elements * static_cast<std::int64_t>(size_of(problem.dtype)));
+    }
     if (needs.unpacked_experts > 0) {
         weights = memory.reserve(families::unpacked_bytes(problem, needs.unpacked_experts));
         slice = memory.reserve((needs.unpacked_experts + 2) * static_cast<std::int64_t>(size_of(problem.index_dtype)));

@@ -20,7 +20,8 @@ struct ScratchNeeds {
     bool packed_b = false;
     bool partials_a = false;  ///< of the gradients
     bool partials_b = false;
-    std::int64_t unpacked_experts = 0;  ///< of quantised weights, at once
+    std::int64_t unpacked_experts = 0;   ///< of quantised weights, at once
+    std::int64_t permuted_elements = 0;  ///< of rows, for products that multiply codes
 };
 
 /// Its pieces, for M rows.
@@ -28,7 +29,7 @@ struct ProjectionScratch {
     ProjectionScratch(const Problem& problem, std::int64_t M, const ScratchNeeds& needs);
 
     engine::Scratch memory;
-    engine::Scratch::Piece product, xa, yb, rows, packed_a, packed_b, partials_a, partials_b, weights, slice;
+    engine::Scratch::Piece product, xa, yb, rows, packed_a, packed_b, partials_a, partials_b, weights, slice, permuted;
 };
 
 }  // namespace smlora::ops

@@ -9,6 +9,8 @@
 
 #include <cuda.h>
 
+#include <cstddef>
+
 namespace smlora::plan {
 
 /// For problems and requests with plain weights. Thread-safe.
@@ -20,7 +22,15 @@ class Chooser {
     [[nodiscard]] virtual Choices known(const Problem& problem, const Request& request,
                                         const gpu::DeviceFacts& facts) = 0;
 
-    /// The same, but what is not known may be measured first, on the rows of the call, which are valid on `stream`.
+    struct Recorded {
+        std::size_t works = 0;     ///< pieces of work that have candidates
+        std::size_t recorded = 0;  ///< of them, those whose fastest candidate was measured for this number of tokens
+    };
+    /// How much of known() is measured. Needs no GPU.
+    [[nodiscard]] virtual Recorded recorded(const Problem& problem, const Request& request,
+                                            const gpu::DeviceFacts& facts) = 0;
+
+    /// As known(), but what is not known may be measured first, on the rows of the call, which are valid on `stream`.
     /// A measurement that fails throws nothing: the choice is then the one without it.
     [[nodiscard]] virtual Choices choose(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts,
                                          const CallRows& rows, CUstream stream) = 0;

@@ -2,7 +2,9 @@
 
 #include "families/family.hpp"
 #include "families/gradient_simt.hpp"
+#include "families/product_packed.hpp"
 #include "families/route.hpp"
+#include "plan/packed.hpp"
 #include "plan/search_space.hpp"
 #include "plan/work.hpp"
 
@@ -15,7 +17,10 @@ using families::RowShape;
 class Planner {
  public:
     Planner(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts, const Choices& choices)
-        : problem_(problem), request_(request), facts_(facts), choices_(choices) {}
+        : problem_(problem),
+          request_(with_the_faster_product(problem, request, facts, choices)),
+          facts_(facts),
+          choices_(choices) {}
 
     [[nodiscard]] Plan make() {
         std::visit([this](const auto& request) { add(request); }, request_);
@@ -54,14 +59,14 @@ class Planner {
 
     void add(const Forward& request) {
         add_packing(request.packing);
-        add_unpack(request.unpack);
+        if (!request.packed) add_unpack(request.unpack);
         add_product();
         if (problem_.y_rows == RowOrder::token) add_sum({problem_.N, request.vector_rows});
     }
 
     void add(const BackwardInput& request) {
         add_packing(request.packing);
-        add_unpack(request.unpack);
+        if (!request.packed) add_unpack(request.unpack);
         add_product();
         const bool summed = problem_.x_rows == RowOrder::token;
         if (request.gates == BackwardInput::Gates::differentiated) {
@@ -100,6 +105,10 @@ class Planner {
         plan_.set(Role::unpack, families::unpack_step(problem_, request.work, facts_));
     }
 
+    void add(const ArrangeScales& request) {
+        plan_.set(Role::arrange_scales, families::arrange_scales_step(request.rows, request.columns));
+    }
+
     void add_packing(const families::Packing& packing) {
         if (packing.a) plan_.set(Role::pack_a, families::pack_a_step(problem_, *packing.a, facts_));
         if (packing.b) plan_.set(Role::pack_b, families::pack_b_step(problem_, *packing.b, facts_));
@@ -119,7 +128,11 @@ class Planner {
     void add_product() {
         const std::optional<tuning::Configuration> chosen = configuration(Role::product);
         if (problem_.R > 0 && !(chosen && families::makes_rank_rows(*chosen))) add_rank_rows(*rank_role(request_));
-        plan_.set(Role::product, families::product_step(product_work(problem_, request_, Role::product), chosen));
+        const families::ProductWork work = product_work(problem_, request_, Role::product);
+        if (families::takes_permuted_rows(work.product)) {
+            plan_.set(Role::permute_rows, families::permute_step(problem_, work.product.red));
+        }
+        plan_.set(Role::product, families::product_step(work, chosen));
     }
 
     void add_rank_rows(Role role) {
@@ -133,7 +146,7 @@ class Planner {
     }
 
     const Problem& problem_;
-    const Request& request_;
+    const Request request_;
     const gpu::DeviceFacts& facts_;
     const Choices& choices_;
     Plan plan_;

@@ -26,8 +26,10 @@ enum class Role : std::uint8_t {
     gate_gradient,
     activation,
     unpack,
+    arrange_scales,
     pack_a,
     pack_b,
+    permute_rows,  ///< of a product that multiplies codes
     xa,
     yb,
     product,

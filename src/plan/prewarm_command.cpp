@@ -33,6 +33,7 @@ std::string weights_option(const WeightFormat& format) {
     }
     if (format.global_scale == GlobalScale::divisor) text += ":divisor";
     if (format.parts == 2) text += ":parts2";
+    if (format.arranged) text += ":arranged";
     return text;
 }
 

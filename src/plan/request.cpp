@@ -19,10 +19,25 @@ const Unpack* unpack_of(const Request& request) {
         request);
 }
 
+bool packed(const Request& request) {
+    return std::visit(
+        [](const auto& one) {
+            if constexpr (requires { one.packed; }) {
+                return one.packed;
+            } else {
+                return false;
+            }
+        },
+        request);
+}
+
 Request with_plain_weights(Request request) {
     std::visit(
         [](auto& one) {
-            if constexpr (requires { one.unpack; }) one.unpack.reset();
+            if constexpr (requires { one.unpack; }) {
+                one.unpack.reset();
+                one.packed = false;
+            }
         },
         request);
     return request;

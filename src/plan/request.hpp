@@ -61,6 +61,7 @@ struct Forward {
     bool vector_rows = false;   ///< rows of y 16-byte aligned
     families::Packing packing;
     std::optional<Unpack> unpack = {};  ///< of quantised weights
+    bool packed = false;                ///< whose codes a product may multiply, instead of unpacking them
 
     friend bool operator==(const Forward&, const Forward&) = default;
 };
@@ -80,6 +81,7 @@ struct BackwardInput {
     Gates gates = Gates::applied;
     families::Packing packing;
     std::optional<Unpack> unpack = {};
+    bool packed = false;
 
     friend bool operator==(const BackwardInput&, const BackwardInput&) = default;
 };
@@ -109,11 +111,21 @@ struct Dequantize {
     friend bool operator==(const Dequantize&, const Dequantize&) = default;
 };
 
+struct ArrangeScales {
+    std::int64_t rows = 0;
+    std::int64_t columns = 0;
+
+    friend bool operator==(const ArrangeScales&, const ArrangeScales&) = default;
+};
+
 using Request = std::variant<Forward, BackwardInput, BackwardLora, Route, Group, Combine, CombineBackward,
-                             GatedActivation, Dequantize>;
+                             GatedActivation, Dequantize, ArrangeScales>;
 
 /// Null for plain weights and for operations without any.
 [[nodiscard]] const Unpack* unpack_of(const Request& request);
+
+/// Whether a product may multiply the codes of quantised weights.
+[[nodiscard]] bool packed(const Request& request);
 
 /// The same with weights that are plain already: what products of quantised weights are chosen by.
 [[nodiscard]] Request with_plain_weights(Request request);

@@ -1,5 +1,6 @@
 #include "plan/step_kernels.hpp"
 
+#include "families/product_packed.hpp"
 #include "tuning/bucket.hpp"
 
 #include <algorithm>
@@ -47,28 +48,32 @@ class KernelSet {
     std::vector<jit::KernelSpec> specs_;
 };
 
-/// Tensors whose rows are aligned as far as their lengths allow it.
-bool rows_are_whole_vectors(const Problem& problem) {
-    const auto element = static_cast<std::int64_t>(size_of(problem.dtype));
-    return problem.K * element % 16 == 0 && problem.N * element % 16 == 0;
+/// Rows of `width` numbers that are aligned as far as their length allows it.
+bool rows_are_whole_vectors(const Problem& problem, std::int64_t width) {
+    return width * static_cast<std::int64_t>(size_of(problem.dtype)) % 16 == 0;
 }
 
-bool on_tensor_cores(const Problem& problem) { return rows_are_whole_vectors(problem) && size_of(problem.dtype) == 2; }
+bool on_tensor_cores(const Problem& problem) {
+    return rows_are_whole_vectors(problem, problem.K) && rows_are_whole_vectors(problem, problem.N) &&
+           size_of(problem.dtype) == 2;
+}
 
 Forward aligned_forward(const Problem& problem, std::int64_t T) {
     return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
-            .vector_rows = rows_are_whole_vectors(problem),
-            .packing = {}};
+            .vector_rows = rows_are_whole_vectors(problem, problem.N),
+            .packing = {},
+            .packed = on_tensor_cores(problem) && families::can_multiply_codes(problem)};
 }
 
 BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, BackwardInput::Gates gates) {
     return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
-            .vector_rows = rows_are_whole_vectors(problem),
-            .vector_bias = rows_are_whole_vectors(problem) && problem.bias,
+            .vector_rows = rows_are_whole_vectors(problem, problem.K),
+            .vector_bias = rows_are_whole_vectors(problem, problem.N) && problem.bias,
             .gates = gates,
-            .packing = {}};
+            .packing = {},
+            .packed = on_tensor_cores(problem) && families::can_multiply_codes(problem)};
 }
 
 BackwardLora aligned_backward_lora(const Problem& problem, std::int64_t T) {
@@ -97,9 +102,10 @@ std::vector<Request> step_requests(const Problem& problem, std::int64_t T) {
 std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T, const gpu::DeviceFacts& facts,
                                           const KnownChoices& choices, std::uint64_t unpack_limit) {
     KernelSet kernels(problem, facts, choices, aligned_unpack(problem, unpack_limit));
-    const bool vectors = rows_are_whole_vectors(problem);
+    const bool vectors = rows_are_whole_vectors(problem, problem.N);
     for (const DType input : {DType::int32, DType::int64}) kernels.add(Route{input});
-    if (problem.x_rows != RowOrder::grouped) kernels.add(Group{.rows = {problem.K, vectors}});
+    if (problem.x_rows != RowOrder::grouped)
+        kernels.add(Group{.rows = {problem.K, rows_are_whole_vectors(problem, problem.K)}});
     if (problem.y_rows == RowOrder::scattered) {
         kernels.add(Combine{.rows = {problem.N, vectors}, .gated = true});
         kernels.add(

@@ -25,8 +25,10 @@ std::optional<Role> rank_role(const Request& request) {
 
 families::ProductWork product_work(const Problem& problem, const Request& request, Role role) {
     families::ProductWork work{problem, product_of(problem, request, role), tokens(bucket(request))};
+    if (role != Role::product) return work;
+    work.product.packed = packed(request);
     const Unpack* const unpack = unpack_of(request);
-    if (role == Role::product && unpack != nullptr) work.product.slice = unpack->slice;
+    if (unpack != nullptr && !work.product.packed) work.product.slice = unpack->slice;
     return work;
 }
 

@@ -54,6 +54,15 @@ TEST_P(CompilerNoteFaults, LeaveTheOldNotesOrAddTheNewOne) {
 
 INSTANTIATE_TEST_SUITE_P(Errors, CompilerNoteFaults, ::testing::Values(-ENOSPC, -EIO, -EACCES, -EROFS, -EMFILE));
 
+TEST_F(CompilerNotesOnDisk, OfAFileThatOthersMayWriteToAreNoNotesAndAreWrittenAnew) {
+    const std::filesystem::path file = cache::compilers_file(folder.path());
+    std::filesystem::permissions(file, std::filesystem::perms::all);
+    EXPECT_TRUE(found().empty());
+    EXPECT_TRUE(CompilerIdentity({{util::real_file_system(), folder.path()}}, std::nullopt).noted().empty());
+    EXPECT_TRUE(add(util::real_file_system()));
+    EXPECT_EQ(found(), (CompilerNotes{{"build-id:bb", {12, 9, 41}}}));
+}
+
 TEST_F(CompilerNotesOnDisk, AnUnreadableFileIsNoNotes) {
     FaultFileSystem disk(testing::fail_every(Call::read, -EIO));
     EXPECT_TRUE(read_compiler_notes({disk, folder.path()}).empty());

@@ -1,5 +1,5 @@
 // Runs a harness without a fuzzer: on each file of the folders that are named, on every truncation of it, and with
-// every
+// every bit of it flipped.
 #include "harness.hpp"
 
 #include <filesystem>

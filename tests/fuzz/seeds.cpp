@@ -5,6 +5,7 @@
 #include "unit/cache/fixtures.hpp"
 #include "unit/tuning/sample_tunings.hpp"
 
+#include "cache/use_counts.hpp"
 #include "jit/compiler_memo.hpp"
 #include "jit/elf.hpp"
 #include "tuning/bundle.hpp"
@@ -174,4 +175,6 @@ int main(int argc, char** argv) {
     write(folder / "hf_config", hf_configs());
     write(folder / "kernel_entry", kernel_entries());
     write(folder / "tuning_record", tuning_records());
+    write(folder / "use_counts",
+          {smlora::cache::encode_use_counts({3, 1, 0}) + smlora::cache::encode_use_counts({120, 0, 4294967296})});
 }

@@ -26,6 +26,7 @@ SMLORA_ON_CASES(RowOrder, BackwardInput, row_order_cases());
 SMLORA_ON_CASES(Layout, BackwardInput, layout_cases());
 SMLORA_ON_CASES(Double, BackwardInput, double_cases());
 SMLORA_ON_CASES(Quantised, BackwardInput, quantised_cases());
+SMLORA_ON_CASES(MorePacked, BackwardInput, more_packed_cases());
 
 /// The seed's shapes with dy grouped and dx scattered, a row for each routed entry.
 Cases unreduced(Cases cases) {

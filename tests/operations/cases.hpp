@@ -184,6 +184,48 @@ inline Cases quantised_cases() {
     return cases;
 }
 
+inline Case packed_case(std::string name, const Problem& problem, std::int64_t T, Case more = {}) {
+    WeightFormat format = usual_format(Encoding::mxfp4);
+    format.arranged = true;
+    more.name = std::move(name);
+    more.problem = with_weights(problem, format);
+    more.T = T;
+    return more;
+}
+
+/// MXFP4 whose scales are arranged for products that decode codes on the way: each reduction, order and part of an
+/// output.
+inline Cases packed_cases() {
+    using enum RowOrder;
+    const Problem p = with_rows(shape(3, 192, 320, 16, 2), grouped, grouped);
+    const Problem summed = with_bias(with_gates(with_rows(shape(4, 160, 288, 17, 3), token, token), DType::fp32));
+    return {
+        packed_case("enk", with(p, WeightLayout::enk), 230),
+        packed_case("ekn", p, 230),
+        packed_case("enk_summed", with(summed, WeightLayout::enk), 60, {.left_out = 0.2}),
+        packed_case("rank_64", with(shape(3, 128, 256, 64, 2), WeightLayout::enk), 50),
+        packed_case("no_adapter", with(shape(2, 288, 96, 0, 1), WeightLayout::enk), 150),
+    };
+}
+
+/// More of them, for which one kernel is enough.
+inline Cases more_packed_cases() {
+    using enum RowOrder;
+    const Problem skewed = with_bias(with_rows(shape(4, 224, 544, 3, 2), scattered, token));
+    const Problem wide_index = with_index(with(shape(3, 96, 352, 8, 2), WeightLayout::enk), DType::int64);
+    return {
+        packed_case("one_token", with_rows(shape(5, 96, 96, 1, 1), token, token), 1),
+        packed_case("no_token", with_rows(shape(5, 96, 96, 1, 1), token, token), 0),
+        packed_case("skewed", skewed, 70, {.choice = Choice::skewed}),
+        packed_case("rank_33", with(shape(2, 128, 288, 33, 1), WeightLayout::enk), 90),
+        packed_case("rank_256", shape(2, 128, 288, 256, 1), 40, {.choice = Choice::one_expert}),
+        packed_case("all_left_out", wide_index, 50, {.left_out = 2}),
+        // Decoded before: other types, and a reduction that is too short.
+        packed_case("fp16", with(shape(2, 96, 64, 8, 2, DType::fp16), WeightLayout::enk), 30),
+        packed_case("short", with(shape(2, 32, 64, 8, 2), WeightLayout::enk), 30),
+    };
+}
+
 /// Several tiles in every direction: rows of an expert, columns, the reduction, the rank.
 inline Cases tile_cases() {
     using enum RowOrder;

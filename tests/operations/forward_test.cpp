@@ -28,6 +28,7 @@ SMLORA_ON_CASES(RowOrder, Forward, row_order_cases());
 SMLORA_ON_CASES(Layout, Forward, layout_cases());
 SMLORA_ON_CASES(Double, Forward, double_cases());
 SMLORA_ON_CASES(Quantised, Forward, quantised_cases());
+SMLORA_ON_CASES(MorePacked, Forward, more_packed_cases());
 
 class ForwardOutput : public OnCases {};
 

@@ -60,6 +60,13 @@ TEST_F(Prewarming, CoversAdaptersThatArePacked) {
     }
 }
 
+TEST_F(Prewarming, CoversRowsOfWhichOnlyOneSideIsWholeVectors) {
+    for (const auto& [K, N] : {std::pair(12, 64), std::pair(64, 12)}) {
+        const Problem p = with_rows(shape(5, K, N, 8, 2), RowOrder::grouped, RowOrder::token);
+        expect_covered(with_gates(p, DType::fp32), AdapterLayout::contiguous);
+    }
+}
+
 TEST_F(Prewarming, CoversTheGatesOfTheActivationBeforeThem) {
     const Problem down = with_gates(with_rows(shape(5, 64, 96, 8, 2), RowOrder::grouped, RowOrder::token), DType::fp32);
     (void)prewarm(engine_with_limit({}), {.problems = {down},

@@ -97,7 +97,7 @@ class PrewarmOptions(Evolving):
     init = "smlora_prewarm_options_init"
     _fields_ = [("struct_size", c_size_t), ("problems", POINTER(Problem)), ("problem_count", c_size_t),
                 ("tokens", POINTER(c_int64)), ("token_count", c_size_t), ("archs", POINTER(c_char_p)),
-                ("arch_count", c_size_t), ("jobs", c_int32), ("reserved", c_int32), ("progress", PrewarmCallback),
+                ("arch_count", c_size_t), ("jobs", c_int32), ("check_only", c_int32), ("progress", PrewarmCallback),
                 ("progress_user", c_void_p), ("activations", c_void_p), ("activation_count", c_size_t)]
 
 

@@ -1,7 +1,6 @@
-"""Builds the wheel as pip does and tries it: check_wheel.py <repository> <scratch folder>. $PYTHON_WITH_TORCH, if it
+"""Builds the wheel as pip does and tries it: check_wheel.py <python folder> <scratch folder>. $PYTHON_WITH_TORCH, if it
 exists, imports it."""
 
-import json
 import os
 import pathlib
 import re
@@ -27,23 +26,14 @@ subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", quickly, "-w
 (wheel,) = scratch.glob("*.whl")
 assert re.fullmatch(r"smlora-[0-9.]+-cp310-abi3-linux_\w+\.whl", wheel.name), wheel.name
 names = set(zipfile.ZipFile(wheel).namelist())
-for name in ("smlora/__init__.py", "smlora/py.typed", "smlora/_native.abi3.so", "smlora/cache/README.md", "smlora_tune/smlora-tune"):
-    assert name in names, f"{name} is not in {sorted(names)}"
+for name in ("__init__.py", "_native.abi3.so", "cache/README.md"):
+    assert f"smlora/{name}" in names, f"{name} is not in {sorted(names)}"
 assert any(re.fullmatch(r"smlora/lib/libsmlora\.so\.[0-9.]+", name) for name in names), sorted(names)
 cache = pathlib.Path(__file__).resolve().parents[2] / "cache"
 records = {f"smlora/cache/{file.relative_to(cache)}" for file in cache.rglob("*.jsonl")}
 assert records == {name for name in names if name.endswith((".json", ".jsonl")) and "/cache/" in name}, sorted(names)
-stray = {name for name in names if not name.startswith(("smlora/", "smlora_tune/", "smlora-"))}
+stray = {name for name in names if not name.startswith(("smlora/", "smlora-"))}
 assert not stray, stray
-
-# The tool, as pip installs it, without torch: it finds its records.
-subprocess.run([*pip, "install", "--no-deps", wheel], check=True)
-tune = environment / "bin" / "smlora-tune"
-models = json.loads(subprocess.run([tune, "models", "--json"], check=True, capture_output=True, text=True).stdout)
-assert models["command"] == "models"
-home = {name: value for name, value in os.environ.items() if not name.startswith("SMLORA_")} | {"HOME": str(scratch)}
-info = subprocess.run([tune, "info", "--json"], check=True, capture_output=True, text=True, env=home).stdout
-assert not records or str(environment.resolve()) in info, info
 
 with_torch = os.environ.get("PYTHON_WITH_TORCH", "")
 if not os.path.exists(with_torch):

@@ -17,7 +17,7 @@ TEST_F(TuningCommands, ABundleServesAsALayer) {
     const std::string bundle = layer + "/v1/tuning/NVIDIA_H200.jsonl";
     const Outcome outcome = run({"export", "--bundle", bundle});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-    EXPECT_EQ(outcome.out.find("1 tunings of NVIDIA H200 in " + bundle + ", "), 0u) << outcome.out;
+    EXPECT_EQ(outcome.out.find("1 tuning of NVIDIA H200 in " + bundle + ", "), 0u) << outcome.out;
     const std::map<std::string, std::string> with_layer{{"SMLORA_CACHE_LAYERS", layer}};
     std::filesystem::rename(cache(), file("away"));
 
@@ -27,7 +27,7 @@ TEST_F(TuningCommands, ABundleServesAsALayer) {
     ASSERT_EQ(stats["bundles"].size(), 1u);
     EXPECT_EQ(stats["bundles"][0]["gpu"], "NVIDIA H200");
     EXPECT_EQ(stats["bundles"][0]["tunings"], 1);
-    EXPECT_NE(run({"cache", "stats"}, with_layer).out.find("1 tunings of NVIDIA H200, " + bundle), std::string::npos);
+    EXPECT_NE(run({"cache", "stats"}, with_layer).out.find("1 tuning of NVIDIA H200, " + bundle), std::string::npos);
     EXPECT_EQ(run({"cache", "verify"}, with_layer).exit_code, 0);
     EXPECT_EQ(run({"cache", "clear", "all", "--yes"}, with_layer).exit_code, 0);
 
@@ -103,9 +103,20 @@ TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
     EXPECT_NE(source(renamed).find("nothing is recorded"), std::string::npos) << source(renamed);
     const Outcome carried = run({"carry", bundle, "--before", file("codes")}, renamed);
     EXPECT_EQ(carried.exit_code, 0) << carried.out << carried.err;
-    EXPECT_EQ(carried.out, "1 tunings carried over, 0 left as they were\n");
+    EXPECT_EQ(carried.out, "1 tuning carried over, 0 left as they were\n");
     EXPECT_NE(contents(bundle), before) << "the digest is another one";
     EXPECT_EQ(source(renamed).find("recorded"), 0u) << source(renamed);
+
+    for (const auto& [large, bytes] : {std::pair{bundle, "16777216"}, std::pair{file("codes"), "67108864"}}) {
+        const std::string kept = contents(large);
+        std::filesystem::resize_file(large, std::uintmax_t{1} << 33);
+        const Outcome beyond = run({"carry", bundle, "--before", file("codes")}, renamed);
+        EXPECT_EQ(beyond.exit_code, 1);
+        EXPECT_NE(beyond.err.find(large + ": expected at most " + bytes + " bytes, got 8589934592"),
+                  std::string::npos)
+            << beyond.err;
+        std::ofstream(large, std::ios::trunc) << kept;
+    }
 
     std::ofstream(bundle) << before;
     const auto other = templates("other", "(tile.group, args.scale)", "(tile.group, args.scale + 1)");

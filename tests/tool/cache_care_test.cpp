@@ -121,7 +121,7 @@ TEST_F(CacheCare, ClearAndPruneRemoveTheRestAndSaySo) {
         spoil("kernels/cc");
         const Outcome outcome = run(command);
         EXPECT_EQ(outcome.exit_code, 1) << outcome.out;
-        EXPECT_NE(outcome.out.find(cache().string() + ": 1 kernels "), std::string::npos) << outcome.out;
+        EXPECT_NE(outcome.out.find(cache().string() + ": 1 kernel "), std::string::npos) << outcome.out;
         EXPECT_NE(outcome.err.find(folder + ": expected a folder, but it is a symbolic link; run `rm"),
                   std::string::npos)
             << outcome.err;
@@ -135,7 +135,7 @@ TEST_F(CacheCare, ClearAsksOnATerminalAndRefusesWithoutOne) {
     const Outcome refused = run({"cache", "clear"});
     EXPECT_EQ(refused.exit_code, 2);
     EXPECT_NE(refused.err.find("expected --yes"), std::string::npos) << refused.err;
-    EXPECT_NE(refused.err.find("1 kernels (1.1 KiB) of " + cache().string()), std::string::npos) << refused.err;
+    EXPECT_NE(refused.err.find("1 kernel (1.1 KiB) of " + cache().string()), std::string::npos) << refused.err;
     for (const char* answer : {"n\n", "\n", "yess\n", "\x04"}) {
         EXPECT_EQ(run_at_terminal({"cache", "clear"}, answer), 1) << answer;
         EXPECT_TRUE(std::filesystem::exists(kernel)) << answer;
@@ -143,7 +143,7 @@ TEST_F(CacheCare, ClearAsksOnATerminalAndRefusesWithoutOne) {
     EXPECT_EQ(run_at_terminal({"cache", "clear"}, "y\n"), 0);
     EXPECT_FALSE(std::filesystem::exists(kernel));
     plant_kernel('a');
-    EXPECT_EQ(run({"cache", "clear", "-y"}).out, cache().string() + ": 1 kernels removed, 0 tuning records left\n");
+    EXPECT_EQ(run({"cache", "clear", "-y"}).out, cache().string() + ": 1 kernel removed, 0 tuning records left\n");
 }
 
 TEST_F(CacheCare, ADryRunOfClearRemovesNothing) {
@@ -151,7 +151,7 @@ TEST_F(CacheCare, ADryRunOfClearRemovesNothing) {
     plant_kernel('b');
     plant_record();
     EXPECT_EQ(run({"cache", "clear", "all", "--dry-run"}).out,
-              "would remove 2 kernels (2.2 KiB) and 1 tuning records and 0 bundles of " + cache().string() + "\n");
+              "would remove 2 kernels (2.2 KiB) and 1 tuning record and 0 bundles of " + cache().string() + "\n");
     const nlohmann::json said = run({"cache", "clear", "--dry-run", "--json"}).json();
     EXPECT_EQ(said["removed"], 2);
     EXPECT_EQ(said["kernels_left"], 0) << "as prune says it";
@@ -184,14 +184,14 @@ TEST_F(CacheCare, PruneTakesSizesAgesAndArchitectures) {
     EXPECT_EQ(left({"--arch", "sm_80"}), 1);
     EXPECT_EQ(left({"--max-size", "1G"}), 1);
     EXPECT_EQ(run({"cache", "prune", "--max-size", "1K"}).out,
-              cache().string() + ": 1 kernels (1.1 KiB) removed, 0 (0 B) left\n");
+              cache().string() + ": 1 kernel (1.1 KiB) removed, 0 (0 B) left\n");
     for (const auto& [options, part] : std::vector<std::pair<std::vector<std::string>, std::string>>{
              {{}, "expected --max-size, --older-than or --arch"},
              {{"--max-size", "many"}, "--max-size: expected a number of bytes, or one with the suffix K, M or G, got "},
              {{"--older-than", "30"}, "--older-than: expected a whole number with s, m, h or d, got '30'"},
              {{"--older-than", "-1d"}, "--older-than: "},
              {{"--older-than", "99999999999999999d"}, "--older-than: "},
-             {{"--arch", "sm90"}, "--arch: "}}) {
+             {{"--arch", "sm90"}, "--arch: expected one of sm_80, "}}) {
         std::vector<std::string> command{"cache", "prune"};
         command.insert(command.end(), options.begin(), options.end());
         const Outcome outcome = run(command);
@@ -223,6 +223,24 @@ TEST_F(CacheCare, RepairRemovesWhatIsUnsoundAndSaysWhat) {
     EXPECT_TRUE(std::filesystem::exists(sound));
     EXPECT_EQ(run({"cache", "stats", "--json"}).json()["records"], 1);
     EXPECT_EQ(run({"cache", "verify"}).exit_code, 0);
+}
+
+TEST_F(CacheCare, ANamedLayerThatIsMissingIsSaidToBe) {
+    plant_kernel('a');
+    const std::map<std::string, std::string> layers{{"SMLORA_CACHE_LAYERS", cache().string() + ":" + file("nowhere")},
+                                                    {"SMLORA_JIT", "off"}};
+    const std::string said = "smlora-tune: cache layer " + file("nowhere") + " does not exist\n";
+    for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{{"cache", "verify"},
+                                                                                         {"cache", "list"},
+                                                                                         {"cache", "inspect", "a"},
+                                                                                         {"export", file("all.tar.gz")},
+                                                                                         explain}) {
+        const Outcome outcome = run(with(with(command, "--cache-dir"), file("own")), layers);
+        EXPECT_NE(outcome.err.find(said), std::string::npos) << command[0] << outcome.err;
+        EXPECT_EQ(outcome.err.find("cache layer " + cache().string()), std::string::npos) << outcome.err;
+    }
+    const std::vector<std::string> prewarm{"prewarm", "--shape", "2,16,16,0,1", "--tokens", "8", "--arch", "sm_90a"};
+    EXPECT_NE(run(prewarm, layers).err.find(said), std::string::npos);
 }
 
 TEST_F(CacheCare, RepairLeavesReadOnlyLayersAlone) {

@@ -33,6 +33,19 @@ TEST_F(TuningCommands, ExplainPredictsWithoutARecord) {
     }
 }
 
+TEST_F(TuningCommands, ExplainNeedsNoKernelsWhereNothingMayBeCompiled) {
+    const std::map<std::string, std::string> off{{"SMLORA_JIT", "off"}};
+    const Outcome text = run(explain, off);
+    EXPECT_EQ(text.exit_code, 0) << text.err;
+    EXPECT_NE(text.out.find("is in no layer of the cache, and SMLORA_JIT=off lets nothing be compiled"),
+              std::string::npos)
+        << text.out;
+    const nlohmann::json work = work_called(run(with(explain, "--json"), off).json(), "forward");
+    EXPECT_NE(work["kernels_error"].get<std::string>().find("SMLORA_JIT=off"), std::string::npos) << work;
+    EXPECT_TRUE(work["kernels"].empty());
+    EXPECT_FALSE(work["candidates"].empty());
+}
+
 TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsAreThoseOfPlainOnes) {
     const std::string winner = plant_record();
     std::vector<std::string> quantised = explain;
@@ -59,7 +72,7 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
     EXPECT_NE(
         text.find(
             "unpack  weights: mxfp4 block 32, 544.0 KiB\n"
-            "  the scales are e8m0 or uint8: prewarm compiles for each\n  all 8 experts at once, unpacked to 2.0 MiB"),
+            "  the scales are e8m0 or uint8: prewarm compiles for each\n  8 experts at once, unpacked to 2.0 MiB"),
         std::string::npos)
         << text;
     EXPECT_NE(text.find("their tiles are those chosen for plain weights"), std::string::npos) << text;

@@ -49,7 +49,7 @@ TEST_F(TuningCommands, ArchivesCarryKernelsAndRecordsToAnotherCache) {
     EXPECT_EQ(again["kept"], 1);
     EXPECT_EQ(run_in("other", {"import", file("all.tar.gz")}).out, "0 kernels and 0 tunings imported, " +
                                                                        exported["kernels"].dump() +
-                                                                       " kernels and 1 tunings were here already\n");
+                                                                       " kernels and 1 tuning were here already\n");
     // One kind only.
     EXPECT_EQ(run_in("third", {"import", file("all.tar.gz"), "--only", "records", "--json"}).json()["kernels"], 0);
     EXPECT_EQ(run({"export", file("k.tar.gz"), "--only", "kernels", "--json"}).json()["tunings"], 0);
@@ -180,7 +180,7 @@ TEST_F(TuningCommands, ImportIntoACacheThatTakesNothingFails) {
     const Outcome there = run_program({"import", file("sound.tar.gz"), "--cache-dir", "/proc/smlora"},
                                       {{"SMLORA_CACHE_LAYERS", cache().string()}, {"SMLORA_SHIPPED_CACHE", "0"}});
     EXPECT_EQ(there.exit_code, 0) << there.err;
-    EXPECT_EQ(there.out, "0 kernels and 0 tunings imported, 0 kernels and 1 tunings were here already\n");
+    EXPECT_EQ(there.out, "0 kernels and 0 tunings imported, 0 kernels and 1 tuning were here already\n");
 }
 
 }  // namespace

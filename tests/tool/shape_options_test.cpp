@@ -164,6 +164,7 @@ TEST(Resolve, WeightsAreThoseOfTheOption) {
     model.weights = "nvfp4:divisor";
     const auto both = resolve(model, Backend::cuda);
     EXPECT_EQ(title_of(both[0]), "qwen3-30b-a3b gate_up weights: nvfp4 block 16 parts 2 divisor");
+    EXPECT_EQ(case_text(both[1], 1, 1), "qwen3-30b-a3b down weights: nvfp4 block 16 divisor, 1 token");
     EXPECT_EQ(case_text(both[1], 7, 1), "qwen3-30b-a3b down weights: nvfp4 block 16 divisor, 7 tokens");
 }
 

@@ -1,8 +1,11 @@
 // What people read: units, tables, colours, the progress line.
+#include "smlora_tune/command.hpp"
+#include "smlora_tune/help.hpp"
 #include "smlora_tune/progress.hpp"
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/terminal.hpp"
 #include "smlora_tune/units.hpp"
+#include "util/counted.hpp"
 
 #include <gtest/gtest.h>
 
@@ -44,6 +47,23 @@ TEST(Units, DurationsAreRoundedUp) {
     EXPECT_EQ(duration_text(3900), "1 h 05 min");
     EXPECT_EQ(duration_text(47.9 * 3600), "47 h 54 min");
     EXPECT_EQ(duration_text(30 * 86400 + 7200), "30 d 02 h");
+}
+
+TEST(Units, OneIsNotMany) {
+    EXPECT_EQ(util::counted(0, "kernel"), "0 kernels");
+    EXPECT_EQ(util::counted(1U, "tuning record"), "1 tuning record");
+    EXPECT_EQ(util::counted(std::int64_t{2}, "token"), "2 tokens");
+}
+
+TEST(OutOfMemory, IsAMatterOfOperandsOnlyWhereOperationsRun) {
+    CLI::App app;
+    DeviceOptions device;
+    add_device_options(*app.add_subcommand("bench"), device);
+    app.add_subcommand("import");
+    app.parse("bench");
+    EXPECT_EQ(out_of_memory_text(app), "out of memory: use fewer --tokens or a smaller --shape");
+    app.parse("import");
+    EXPECT_EQ(out_of_memory_text(app), "out of memory");
 }
 
 TEST(Units, CudaVersionsAreUnpacked) {

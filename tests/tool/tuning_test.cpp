@@ -51,10 +51,10 @@ TEST_F(TuningCommands, APolicyThatIsNoneIsRefused) {
 
 TEST_F(TuningCommands, RecordsAreClearedWhenTheyAreNamed) {
     plant_record();
-    EXPECT_EQ(run({"cache", "clear", "--yes"}).out, cache().string() + ": 0 kernels removed, 1 tuning records left\n");
+    EXPECT_EQ(run({"cache", "clear", "--yes"}).out, cache().string() + ": 0 kernels removed, 1 tuning record left\n");
     EXPECT_EQ(run({"cache", "clear", "nothing"}).exit_code, 2);
     EXPECT_EQ(run({"cache", "clear", "records", "--yes"}).out,
-              cache().string() + ": 0 kernels left, 1 tuning records removed\n");
+              cache().string() + ": 0 kernels left, 1 tuning record removed\n");
     EXPECT_EQ(run({"cache", "stats", "--json"}).json()["records"], 0);
     plant_record();
     const nlohmann::json all = run({"cache", "clear", "all", "--yes", "--json"}).json();

@@ -2,6 +2,7 @@
 #include "smlora_tune/ceilings.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/floor.hpp"
+#include "smlora_tune/list_option.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/operand_options.hpp"
 #include "smlora_tune/output.hpp"
@@ -11,6 +12,7 @@
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/timing.hpp"
 #include "smlora_tune/units.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/activation.hpp>
 #include <smlora/operations.hpp>
@@ -203,7 +205,7 @@ nlohmann::ordered_json to_json(const BenchedCase& done) {
 }
 
 void print_text(const BenchedCase& done, bool on_gpu) {
-    print_results("{}, {} tokens\n", title_of(done.item), done.load.tokens);
+    print_results("{}, {}\n", title_of(done.item), util::counted(done.load.tokens, "token"));
     std::vector<Table::Column> columns{{"op"},
                                        {"median", Align::right},
                                        {"min", Align::right},
@@ -323,13 +325,10 @@ void add_bench(CLI::App& app, Run& run) {
     sub->footer(bench_footer);
     command->shape.has_device = true;
     add_shape_options(*sub, command->shape, fmt::format("{}, on the CPU {}", default_tokens_gpu, default_tokens_cpu));
-    sub->add_option(
-           "--op", command->ops,
-           "Operations: base, forward, dx, lora_grad, step, and unpack if weights are quantised [these]; activation, "
-           "activation_backward, route, group, combine, combine_backward")
-        ->type_name("OP,..")
-        ->delimiter(',')
-        ->allow_extra_args(false);
+    add_list(*sub, "--op", command->ops,
+             "Operations: base, forward, dx, lora_grad, step, and unpack if weights are quantised [these]; activation, "
+             "activation_backward, route, group, combine, combine_backward",
+             "OP,..");
     sub->add_flag("--sustained", command->sustained, "Measure 300 ms after 350 ms back to back, instead of bursts");
     sub->add_option("--ceiling-tflops", command->ceiling_tflops, "Peak speed of products [measured]")
         ->type_name("TFLOP/s")

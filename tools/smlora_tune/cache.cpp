@@ -10,12 +10,12 @@
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/units.hpp"
 #include "tuning/bundle.hpp"
+#include "util/counted.hpp"
 #include "util/file_system.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <set>
@@ -105,18 +105,13 @@ std::vector<cache::UnsoundFile> unsound(const Engine& engine, cache::Checked& ch
     return found;
 }
 
-/// Seconds since a file's time of modification.
-double age(std::int64_t modified) {
-    const std::chrono::duration<double> now = std::chrono::system_clock::now().time_since_epoch();
-    return std::max(0.0, now.count() - static_cast<double>(modified) * 1e-9);
-}
-
 void print_stats(const Engine& engine, const CacheCommand& command) {
-    const cache::UseCounts uses = engine.impl().cache.use_counts();
+    const cache::Cache& cache = engine.impl().cache;
+    const cache::UseCounts uses = cache.use_counts();
     const cache::CacheUsage usage = usage_of(engine);
     const std::vector<CacheLayer> layers = cache_layers(engine);
     const std::vector<KnownBundle> known = bundles(engine);
-    const std::uint64_t limit = engine.impl().cache.limit_bytes();
+    const std::uint64_t limit = cache.limit_bytes();
     if (command.common.json) {
         nlohmann::ordered_json document = json_document("cache stats");
         document["layers"] = nlohmann::ordered_json::array();
@@ -137,8 +132,8 @@ void print_stats(const Engine& engine, const CacheCommand& command) {
         document["oldest_seconds"] = nullptr;
         document["newest_seconds"] = nullptr;
         if (usage.entries > 0) {
-            document["oldest_seconds"] = age(usage.oldest);
-            document["newest_seconds"] = age(usage.newest);
+            document["oldest_seconds"] = cache.age(usage.oldest);
+            document["newest_seconds"] = cache.age(usage.newest);
         }
         document["hits"] = uses.hits;
         document["misses"] = uses.misses;
@@ -154,7 +149,8 @@ void print_stats(const Engine& engine, const CacheCommand& command) {
     print_results("{:<16}{}\n", "Kernels:", usage.entries);
     print_results("{:<16}{}\n", "Tuning records:", usage.records);
     for (const KnownBundle& bundle : known) {
-        print_results("{:<16}{} tunings of {}, {}\n", "Bundle:", bundle.tunings, bundle.gpu, bundle.file.string());
+        print_results("{:<16}{} of {}, {}\n", "Bundle:", util::counted(bundle.tunings, "tuning"), bundle.gpu,
+                      bundle.file.string());
     }
     const std::uint64_t bytes = usage.bytes + usage.record_bytes;
     if (limit == 0) {
@@ -164,8 +160,8 @@ void print_stats(const Engine& engine, const CacheCommand& command) {
                       100 * static_cast<double>(bytes) / static_cast<double>(limit));
     }
     if (usage.entries > 0) {
-        print_results("{:<16}{} to {} ago\n", "Last used:", duration_text(age(usage.newest)),
-                      duration_text(age(usage.oldest)));
+        print_results("{:<16}{} to {} ago\n", "Last used:", duration_text(cache.age(usage.newest)),
+                      duration_text(cache.age(usage.oldest)));
     }
     const std::uint64_t asked = uses.hits + uses.misses;
     const double hit_share = asked == 0 ? 0 : 100 * static_cast<double>(uses.hits) / static_cast<double>(asked);
@@ -221,8 +217,9 @@ ExitCode run_inspect(const Engine& engine, const CacheCommand& command) {
     }
     print_results("key       {}\nfile      {}\nkernel    {}\narch      {}\ncompiler  {}\nsize      {}\n", entry.key,
                   entry.file.string(), entry.kernel, entry.arch, entry.compiler, bytes_text(entry.file_bytes));
-    print_results("compile   {}\nusage     {} registers, {} bytes spilled, {} bytes of static shared memory\n",
-                  seconds_text(entry.compile_seconds), entry.registers, entry.spill_bytes, entry.shared_bytes);
+    print_results("compile   {}\nusage     {}, {} spilled, {} of static shared memory\n",
+                  seconds_text(entry.compile_seconds), util::counted(entry.registers, "register"),
+                  util::counted(entry.spill_bytes, "byte"), util::counted(entry.shared_bytes, "byte"));
     print_results("metadata  {}\n", metadata.dump(2, ' ', true));
     return ExitCode::ok;
 }
@@ -254,10 +251,10 @@ ExitCode run_verify(const Engine& engine, const CacheCommand& command) {
         print_results("{}: {}{}\n", one.file.string(), one.why, stays(one) ? "" : "; removed");
     }
     if (problems.empty()) {
-        print_results("{} kernels, {} tuning records and {} bundles, all sound\n", checked.kernels, checked.records,
-                      checked.bundles);
+        print_results("{}, {} and {}, all sound\n", util::counted(checked.kernels, "kernel"),
+                      util::counted(checked.records, "tuning record"), util::counted(checked.bundles, "bundle"));
     } else if (command.repair) {
-        print_results("{} files removed, {} problems left{}\n", removed.size(), left,
+        print_results("{} removed, {} left{}\n", util::counted(removed.size(), "file"), util::counted(left, "problem"),
                       left == 0 ? "" : ": what is in a read-only layer, or cannot be read or removed, stays");
     } else {
         print_results("{} unsound; each counts as a miss and is made again when it is needed\n", problems.size());
@@ -265,13 +262,17 @@ ExitCode run_verify(const Engine& engine, const CacheCommand& command) {
     return result;
 }
 
+/// Which layers an action reports on, unless it lists the layers themselves.
+enum class Reads { all_layers, other };
+
 CLI::App* add_action(CLI::App& cache, Run& run, const std::shared_ptr<CacheCommand>& command, const char* name,
-                     const char* description, Action action) {
+                     const char* description, Action action, Reads reads = Reads::other) {
     CLI::App* sub = cache.add_subcommand(name, description);
     add_common_options(*sub, command->common);
-    sub->callback([command, action, &run] {
-        run = [command, action] {
+    sub->callback([command, action, reads, &run] {
+        run = [command, action, reads] {
             const Engine engine(engine_options(command->common, Backend::cpu, 0, 1));
+            if (reads == Reads::all_layers) remark_missing_layers(engine);
             return action(engine, *command);
         };
     });
@@ -308,15 +309,16 @@ void add_cache(CLI::App& app, Run& run) {
                "Layers, number of kernels and tunings, size, age, and what processes that have ended found or compiled",
                run_stats)
         ->add_flag("--zero", command->zero, "Count hits, misses and evictions anew");
-    add_action(*cache, run, command, "list", "The kernels, newest first", run_list);
-    CLI::App* inspect =
-        add_action(*cache, run, command, "inspect", "Everything that is known of one kernel", run_inspect);
+    add_action(*cache, run, command, "list", "The kernels, newest first", run_list, Reads::all_layers);
+    CLI::App* inspect = add_action(*cache, run, command, "inspect", "Everything that is known of one kernel",
+                                   run_inspect, Reads::all_layers);
     inspect->add_option("key", command->key, "Its key, or as much of it as is unique")
         ->required()
         ->type_name("KEY")
         ->check(hexadecimal());
     add_action(*cache, run, command, "verify",
-               "Read every kernel, tuning record and bundle; exit code 1 when one is unsound", run_verify)
+               "Read every kernel, tuning record and bundle; exit code 1 when one is unsound", run_verify,
+               Reads::all_layers)
         ->add_flag("--repair", command->repair, "Remove what is unsound from the writable layer");
     CLI::App* prune = add_action(*cache, run, command, "prune",
                                  "Remove kernels of the writable layer: those of --arch that have not been used for "

@@ -6,6 +6,7 @@
 #include "cache/inspection.hpp"
 #include "engine/engine_impl.hpp"
 #include "gpu/arch.hpp"
+#include "util/counted.hpp"
 #include "util/environment.hpp"
 
 #include <smlora/cache.hpp>
@@ -65,7 +66,7 @@ cache::PruneOptions prune_options(const CacheCommand& command) {
     try {
         if (!command.arch.empty()) options.arch = gpu::arch_from_name(command.arch).name();
     } catch (const Error& error) {
-        throw UsageError(fmt::format("--arch: {}", error.what()));
+        throw UsageError(fmt::format("--{}", error.what()));
     }
     if (!command.older_than.empty()) options.unused_for = parse_age(command.older_than);
     if (!command.max_size.empty()) options.max_bytes = parse_bytes(command.max_size);
@@ -76,7 +77,7 @@ cache::PruneOptions prune_options(const CacheCommand& command) {
 }
 
 std::string cleared_text(bool wanted, std::uint64_t removed, std::uint64_t left, const char* what) {
-    return wanted ? fmt::format("{} {} removed", removed, what) : fmt::format("{} {} left", left, what);
+    return wanted ? util::counted(removed, what) + " removed" : util::counted(left, what) + " left";
 }
 
 }  // namespace
@@ -87,12 +88,15 @@ ExitCode run_clear(const Engine& engine, const CacheCommand& command) {
     const std::string folder = writable_folder(engine).string();
     cache::Cache& cache = engine.impl().cache;
     const cache::CacheUsage before = cache.usage();
-    const std::string what = fmt::format(
-        "{}{}{} of {}",
-        kernels ? fmt::format("{} kernels ({})", before.entries, bytes_text(before.bytes)) : std::string(),
-        kernels && records ? " and " : "",
-        records ? fmt::format("{} tuning records and {} bundles", before.records, before.bundles) : std::string(),
-        folder);
+    const std::string what =
+        fmt::format("{}{}{} of {}",
+                    kernels ? fmt::format("{} ({})", util::counted(before.entries, "kernel"), bytes_text(before.bytes))
+                            : std::string(),
+                    kernels && records ? " and " : "",
+                    records ? fmt::format("{} and {}", util::counted(before.records, "tuning record"),
+                                          util::counted(before.bundles, "bundle"))
+                            : std::string(),
+                    folder);
     if (!command.dry_run && !command.yes && !confirm(what)) {
         print_remark("smlora-tune: nothing was removed\n");
         return ExitCode::failure;
@@ -126,8 +130,8 @@ ExitCode run_clear(const Engine& engine, const CacheCommand& command) {
     } else if (command.dry_run) {
         print_results("would remove {}\n", what);
     } else {
-        print_results("{}: {}, {}\n", folder, cleared_text(kernels, removed, left, "kernels"),
-                      cleared_text(records, removed_records, records_left, "tuning records"));
+        print_results("{}: {}, {}\n", folder, cleared_text(kernels, removed, left, "kernel"),
+                      cleared_text(records, removed_records, records_left, "tuning record"));
     }
     cache::require_none(problems);
     return ExitCode::ok;
@@ -147,7 +151,7 @@ ExitCode run_prune(const Engine& engine, const CacheCommand& command) {
         document["bytes_left"] = report.left_bytes;
         print_json(document);
     } else {
-        print_results("{}: {} kernels ({}) {}, {} ({}) left\n", folder, report.removed,
+        print_results("{}: {} ({}) {}, {} ({}) left\n", folder, util::counted(report.removed, "kernel"),
                       bytes_text(report.removed_bytes), command.dry_run ? "would be removed" : "removed", report.left,
                       bytes_text(report.left_bytes));
     }

@@ -1,5 +1,6 @@
 // smlora-tune carry: what was measured before a change of kernel templates, for afterwards. For tools/carry_records.
 #include "autotune/record_check.hpp"
+#include "cache/layer.hpp"
 #include "engine/engine_impl.hpp"
 #include "plan/search_space.hpp"
 #include "smlora_tune/command.hpp"
@@ -8,6 +9,8 @@
 #include "smlora_tune/publish.hpp"
 #include "tuning/bucket.hpp"
 #include "tuning/bundle.hpp"
+#include "util/counted.hpp"
+#include "util/files.hpp"
 #include "util/json.hpp"
 
 #include <smlora/error.hpp>
@@ -15,8 +18,8 @@
 #include <fmt/format.h>
 
 #include <atomic>
-#include <fstream>
-#include <iterator>
+#include <cerrno>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <utility>
@@ -39,15 +42,20 @@ struct CarryCommand {
 
 using Json = nlohmann::ordered_json;
 
-std::string read_text(const std::string& file) {
-    std::ifstream stream(file, std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(stream), {}};
-    if (!stream) throw Error(ErrorCode::io, fmt::format("{}: cannot be read", file));
+std::string read_text(const std::string& file, std::uint64_t most_bytes) {
+    std::string text;
+    util::FileStatus status;
+    if (const int error = util::read_file(util::real_file_system(), util::At(file), most_bytes, text, status)) {
+        throw Error(ErrorCode::io,
+                    error == -EFBIG
+                        ? fmt::format("{}: expected at most {} bytes, got {}", file, most_bytes, status.size)
+                        : fmt::format("{}: cannot be read: {}", file, util::describe_error(error)));
+    }
     return text;
 }
 
 std::string name_of(const tuning::RecordName& name, const std::string& slot) {
-    return fmt::format("{}, {} tokens, {}", name.problem, tuning::tokens_of(name.bucket), slot);
+    return fmt::format("{}, {}, {}", name.problem, util::counted(tuning::tokens_of(name.bucket), "token"), slot);
 }
 
 /// A kernel that candidates need, and what its machine code is.
@@ -117,7 +125,7 @@ Codes codes_of(const std::vector<tuning::Record>& records, const Engine& engine)
             }
         }
     }
-    print_remark("smlora-tune: {} kernels\n", kernels.count());
+    print_remark("smlora-tune: {}\n", util::counted(kernels.count(), "kernel"));
     kernels.compile(engine);
     for (auto& [name, json] : codes) {
         if (!json.contains("candidates")) continue;
@@ -164,7 +172,8 @@ std::size_t carry(std::vector<tuning::Record>& records, const Json& before, cons
             return drop;
         });
     }
-    print_results("{} tunings carried over, {} {}\n", carried, refused, drop ? "left out" : "left as they were");
+    print_results("{} carried over, {} {}\n", util::counted(carried, "tuning"), refused,
+                  drop ? "left out" : "left as they were");
     return refused;
 }
 
@@ -173,7 +182,8 @@ ExitCode run_carry(const CarryCommand& command) {
         throw UsageError("carry: expected either --codes or --before");
     }
     std::string why;
-    const std::optional<tuning::Bundle> bundle = tuning::Bundle::parse(read_text(command.bundle), why);
+    const std::optional<tuning::Bundle> bundle =
+        tuning::Bundle::parse(read_text(command.bundle, cache::largest_record), why);
     if (!bundle) throw Error(ErrorCode::io, fmt::format("{}: {}", command.bundle, why));
     std::vector<tuning::Record> records = bundle->records();
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 0));
@@ -183,7 +193,7 @@ ExitCode run_carry(const CarryCommand& command) {
         publish("codes", command.codes, Json{{"compiler", compiler}, {"tunings", now}}.dump(1) + "\n");
         return ExitCode::ok;
     }
-    const Json before = util::parse_json<Json>(read_text(command.before));
+    const Json before = util::parse_json<Json>(read_text(command.before, util::most_json_bytes));
     if (!before.is_object() || !before.contains("tunings") || before.value("compiler", "") != compiler) {
         throw Error(ErrorCode::io, fmt::format("{}: expected the codes of compiler {}", command.before, compiler));
     }

@@ -5,6 +5,7 @@
 
 #include "util/environment.hpp"
 
+#include <smlora/cache.hpp>
 #include <smlora/error.hpp>
 
 #include <fmt/format.h>
@@ -75,6 +76,13 @@ EngineOptions engine_options(const CommonOptions& common, Backend backend, int o
         }
     };
     return options;
+}
+
+void remark_missing_layers(const Engine& engine) {
+    for (const CacheLayer& layer : cache_layers(engine)) {
+        if (layer.writable || layer.exists) continue;
+        print_remark("smlora-tune: cache layer {} does not exist\n", layer.root.string());
+    }
 }
 
 nlohmann::ordered_json json_document(const std::string& command) {

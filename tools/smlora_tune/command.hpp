@@ -58,6 +58,9 @@ struct DeviceChoice {
 [[nodiscard]] EngineOptions engine_options(const CommonOptions& common, Backend backend, int ordinal, int threads,
                                            const std::function<void(const std::string&)>& log = {});
 
+/// Says on stderr which read-only layers that were named are not there: what a command reports is without them.
+void remark_missing_layers(const Engine& engine);
+
 /// Raised when a field of the JSON output changes its meaning or goes; new fields leave it as it is.
 inline constexpr int json_schema_version = 1;
 

@@ -8,6 +8,7 @@
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/terminal.hpp"
 #include "smlora_tune/units.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/error.hpp>
 
@@ -61,10 +62,9 @@ nlohmann::ordered_json to_json(const Unpacking& unpacking, const std::vector<DTy
 }
 
 void print_text(const Unpacking& unpacking, const std::vector<DType>& other_scales, const Style& style) {
-    const std::string experts = unpacking.slices == 1
-                                    ? fmt::format("all {} experts at once", unpacking.experts)
-                                    : fmt::format("{} slices of {} expert{}", unpacking.slices, unpacking.experts,
-                                                  unpacking.experts == 1 ? "" : "s");
+    const std::string experts = unpacking.slices == 1 ? util::counted(unpacking.experts, "expert") + " at once"
+                                                      : fmt::format("{} slices of {}", unpacking.slices,
+                                                                    util::counted(unpacking.experts, "expert"));
     print_results("{}  weights: {}, {}\n", style.bold("unpack"), to_string(unpacking.weights),
                   bytes_text(static_cast<std::uint64_t>(unpacking.packed_bytes)));
     if (!other_scales.empty()) print_results("  {}\n", scales_text(unpacking.weights, other_scales));
@@ -179,7 +179,7 @@ ExitCode run_explain(const ExplainCommand& command) {
     try {
         subject = subject_of(command);
     } catch (const Error& error) {
-        if (error.code() == ErrorCode::invalid_argument) throw UsageError(error.what());
+        if (error.code() == ErrorCode::invalid_argument) throw UsageError(fmt::format("--{}", error.what()));
         throw;
     }
     const gpu::DeviceFacts& facts = subject.facts;
@@ -189,6 +189,7 @@ ExitCode run_explain(const ExplainCommand& command) {
     if (command.ceiling_gbs > 0) ceilings.bytes_per_second = command.ceiling_gbs * 1e9;
 
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
+    remark_missing_layers(engine);
     const Style style(stdout);
     nlohmann::ordered_json document = json_document("explain");
     document["gpu"] = facts.name;

@@ -8,6 +8,7 @@
 #include "plan/step_kernels.hpp"
 #include "tuning/bucket.hpp"
 #include "tuning/choice.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/error.hpp>
 
@@ -53,7 +54,7 @@ double floor_of(const autotune::KnownWork& work, const Problem& problem, std::in
 std::string source_of(const autotune::KnownWork& work, const std::string& unfit) {
     if (work.near() != nullptr) {
         const tuning::RecordName& from = work.near()->name;
-        std::string text = fmt::format("recorded for about {} tokens", tuning::tokens_of(from.bucket));
+        std::string text = "recorded for about " + util::counted(tuning::tokens_of(from.bucket), "token");
         if (from.problem != work.name.problem) text += fmt::format(" of {}, whose records are used here", from.problem);
         if (from.bucket != work.name.bucket) text += ", the nearest measured number";
         return text;
@@ -61,9 +62,9 @@ std::string source_of(const autotune::KnownWork& work, const std::string& unfit)
     if (work.tuning() == nullptr) {
         return "the heuristic choice: nothing is recorded" + (unfit.empty() ? "" : " that holds here (" + unfit + ")");
     }
-    const std::string record =
-        fmt::format("{} on {} with {} tokens, routing {}", work.tuning()->complete ? "recorded" : "recorded in part",
-                    work.tuning()->date, work.tuning()->workload.tokens, work.tuning()->workload.routing);
+    const std::string record = fmt::format(
+        "{} on {} with {}, routing {}", work.tuning()->complete ? "recorded" : "recorded in part", work.tuning()->date,
+        util::counted(work.tuning()->workload.tokens, "token"), work.tuning()->workload.routing);
     if (!work.tuning()->choice) {
         return fmt::format("{}: {}, so the heuristic choice is used", record,
                            tuning::judge(work.tuning()->trials).reason);
@@ -82,7 +83,7 @@ void add_kernels(Explanation& explanation, const Engine& engine, const plan::Pla
                                        result.shared_bytes + static_cast<std::int64_t>(spec.dynamic_shared),
                                        spec.threads});
     } catch (const Error& error) {
-        if (error.code() != ErrorCode::compile) throw;
+        if (error.code() != ErrorCode::compile && error.code() != ErrorCode::jit_off) throw;
         explanation.kernels_error = error.what();
     }
 }

@@ -80,6 +80,11 @@ std::vector<std::string> spelled_out(std::vector<std::string> arguments, const C
     return arguments;
 }
 
+std::string out_of_memory_text(const CLI::App& app) {
+    const bool runs_operations = named(app).get_option_no_throw("--device") != nullptr;
+    return runs_operations ? "out of memory: use fewer --tokens or a smaller --shape" : "out of memory";
+}
+
 std::string closest(const std::string& word, const std::vector<std::string>& names) {
     constexpr std::size_t most = 2;
     std::string best;

@@ -24,6 +24,9 @@ class PlainFormatter : public CLI::Formatter {
 /// were given.
 [[nodiscard]] std::string unexpected_text(const CLI::App& app);
 
+/// What helps when memory ran out in the sub-command that was named: operands take it in those that run operations.
+[[nodiscard]] std::string out_of_memory_text(const CLI::App& app);
+
 /// The name that differs from `word` by a slip or two; empty if there is none.
 [[nodiscard]] std::string closest(const std::string& word, const std::vector<std::string>& names);
 

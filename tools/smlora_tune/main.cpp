@@ -35,7 +35,6 @@ Results go to stdout, progress and context to stderr. Exit codes:
   3  the command needs a GPU and there is none)";
 
 constexpr const char* more_help = "\nRun with --help for more information.";
-constexpr const char* out_of_memory = "out of memory: use fewer --tokens or a smaller --shape";
 
 int code(ExitCode exit) { return static_cast<int>(exit); }
 
@@ -103,9 +102,9 @@ int run(int argc, char** argv) {
     } catch (const Error& error) {
         return complain(error.code() == ErrorCode::no_device ? ExitCode::needs_gpu : ExitCode::failure, error.what());
     } catch (const std::bad_alloc&) {
-        return complain(ExitCode::failure, out_of_memory);
+        return complain(ExitCode::failure, out_of_memory_text(app));
     } catch (const std::length_error&) {
-        return complain(ExitCode::failure, out_of_memory);
+        return complain(ExitCode::failure, out_of_memory_text(app));
     } catch (const std::exception& error) {
         return complain(ExitCode::failure, error.what());
     }

@@ -2,6 +2,7 @@
 #include <smlora/prewarm.hpp>
 
 #include "smlora_tune/command.hpp"
+#include "smlora_tune/list_option.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/output.hpp"
 #include "smlora_tune/progress.hpp"
@@ -9,14 +10,19 @@
 #include "smlora_tune/units.hpp"
 
 #include "engine/engine_impl.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/error.hpp>
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
+#include <utility>
 
 namespace smlora::tool {
 namespace {
@@ -29,6 +35,11 @@ struct PrewarmCommand {
     std::string activation;
     std::string gate_layout;
     std::string share;
+    bool peft = false;
+    bool no_peft = false;
+    bool dry_run = false;
+    std::int64_t expert_ranks = 1;
+    std::string expert_tokens = "own";
 };
 
 const std::map<std::string, cache::Readers> readers{{"group", cache::Readers::group},
@@ -47,12 +58,73 @@ projection of a model is compiled too, and so is one after a --shape with an eve
 not summed. What decodes weights of mxfp4, mxfp8 or fp8 is compiled for each type that checkpoints have their scales in,
 unless --weights or the config says which.
 
-The types must be those of the training job, or it compiles others. PEFT keeps adapters in fp32 unless told otherwise,
-and the gates of most models are bf16: add --adapter-dtype fp32 --gate-dtype bf16 for such a job.
+The types must be those of the training job, or it compiles others. For --model and --config they are those of a job
+with PEFT: adapters in fp32, and gates as the model's router gives them; where that is not known, gates in fp32 and in
+the type of x. --adapter-dtype and --gate-dtype say otherwise.
+
+With --ep a rank has a part of the experts. Each row that it receives has one expert, and its gate is applied where it
+came from. --tokens are those of one rank before the exchange. As many rows arrive on average as the tokens have
+experts, so kernels are compiled for that number, its half and its double. With --ep-tokens shared all ranks see the
+same tokens and leave out the experts of others, as with ep_implementation="all_reduce".
 
 Examples:
   smlora-tune prewarm --model qwen3-30b-a3b --rank 16 --tokens 4096,16384 --arch sm_90a
-  smlora-tune prewarm --model gpt-oss-20b --weights mxfp4 --adapter-dtype fp32 --gate-dtype bf16)";
+  smlora-tune prewarm --model qwen3-30b-a3b --ep 8 --tokens 4096
+  smlora-tune prewarm --model gpt-oss-20b --weights mxfp4)";
+
+bool has_types_of_peft(const PrewarmCommand& command, const NamedProblem& item) {
+    return command.peft || (item.is_of_a_model && !command.no_peft);
+}
+
+/// As a job with PEFT has them, unless the command line says otherwise. A projection with gates whose type is not known
+/// becomes two.
+std::vector<NamedProblem> with_types_of_peft(const std::vector<NamedProblem>& items, const PrewarmCommand& command) {
+    std::vector<NamedProblem> all;
+    const auto add = [&](NamedProblem item, std::optional<DType> gates) {
+        const bool is_named_by_problem = item.name == to_string(item.problem);
+        if (command.shape.adapter_dtype.empty()) item.problem.adapter_dtype = DType::fp32;
+        if (command.shape.gate_dtype.empty() && gates) item.problem.gate_dtype = *gates;
+        if (is_named_by_problem) item.name = to_string(item.problem);
+        all.push_back(std::move(item));
+    };
+    for (const NamedProblem& item : items) {
+        if (!has_types_of_peft(command, item)) {
+            all.push_back(item);
+            continue;
+        }
+        const DType dtype = item.problem.dtype;
+        const bool open = item.gates == models::GateType::either && item.problem.gates && dtype != DType::fp32 &&
+                          command.shape.gate_dtype.empty();
+        add(item, item.gates == models::GateType::fp32 ? DType::fp32 : dtype);
+        if (open) add(item, DType::fp32);
+    }
+    return all;
+}
+
+/// Those of the options, and for a rank that receives the rows of its experts those that stand for their numbers, which
+/// differ by rank and step.
+std::vector<std::int64_t> rows_of(const ShapeOptions& options, const std::vector<NamedProblem>& problems) {
+    if (options.parallelism.ranks == 1 || options.parallelism.shares_tokens) return options.tokens;
+    std::set<std::int64_t> rows;
+    for (const NamedProblem& item : problems) {
+        for (const std::int64_t T : options.tokens) {
+            const std::int64_t average = T * item.rows_per_token;
+            rows.insert({std::max<std::int64_t>(1, average / 2), average, 2 * average});
+        }
+    }
+    return {rows.begin(), rows.end()};
+}
+
+void check(const PrewarmCommand& command) {
+    if (command.expert_ranks == 1) return;
+    if (!command.shape.shapes.empty()) {
+        throw UsageError(
+            "--ep: --shape has the experts of a rank, its first number; --ep goes with --model and --config");
+    }
+    if (command.shape.tokens.empty()) {
+        throw UsageError("--ep: expected --tokens, which say how many rows a rank receives");
+    }
+}
 
 /// What decodes weights is compiled for the type of their scales, so each that these may have is a problem of its own.
 std::vector<NamedProblem> with_other_scales(const std::vector<NamedProblem>& items) {
@@ -77,32 +149,44 @@ nlohmann::ordered_json to_json(const std::vector<NamedProblem>& problems, const 
     document["compiled"] = report.compiled;
     document["found"] = report.found;
     document["not_stored"] = report.not_stored;
+    document["works"] = report.works;
+    document["recorded"] = report.recorded;
     document["seconds"] = report.seconds;
     document["compile_seconds"] = report.compile_seconds;
     document["warnings"] = report.warnings;
     return document;
 }
 
-ExitCode run_prewarm(const PrewarmCommand& command) {
+ExitCode run_prewarm(PrewarmCommand command) {
+    check(command);
+    command.shape.parallelism = {command.expert_ranks, command.expert_tokens == "shared"};
     PrewarmOptions options;
-    const std::vector<NamedProblem> problems = with_other_scales(resolve(command.shape, Backend::cuda));
+    const std::vector<NamedProblem> problems =
+        with_types_of_peft(with_other_scales(resolve(command.shape, Backend::cuda)), command);
     for (const NamedProblem& item : problems) {
         options.problems.push_back(item.problem);
-        if (!item.activation || command.activation == "none") continue;
+        if (command.activation == "none") continue;
+        if (item.has_own_activation && (command.activation.empty() || !item.activation)) {
+            print_remark("{}: the model's own code computes the activation: none is compiled\n", item.name);
+            continue;
+        }
+        if (!item.activation) continue;
         PrewarmActivation& activation = options.activations.emplace_back(*item.activation);
         if (!command.activation.empty()) activation.activation = activations.at(command.activation);
         if (!command.gate_layout.empty()) {
             activation.layout = command.gate_layout == "halves" ? GateLayout::halves : GateLayout::interleaved;
         }
     }
-    options.tokens = command.shape.tokens;
+    options.tokens = rows_of(command.shape, problems);
     options.archs = command.archs;
+    options.check_only = command.dry_run;
     options.jobs = command.jobs;
 
     ProgressLine line(stderr);
     // Neither --jobs nor the cache needs a GPU, so the engine is made for the backend that asks for none.
     const Engine engine(
         engine_options(command.common, Backend::cpu, 0, 0, [&line](const std::string& text) { line.print(text); }));
+    remark_missing_layers(engine);
     PrewarmReport report;
     try {
         report = prewarm(engine, options, [&line](const PrewarmProgress& progress) {
@@ -110,7 +194,7 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
         });
     } catch (const Error& error) {
         // --arch is the one argument that only the library checks.
-        if (error.code() == ErrorCode::invalid_argument) throw UsageError(error.what());
+        if (error.code() == ErrorCode::invalid_argument) throw UsageError(fmt::format("--{}", error.what()));
         throw;
     }
     line.finish();
@@ -128,9 +212,17 @@ ExitCode run_prewarm(const PrewarmCommand& command) {
         print_json(document);
         return exit;
     }
-    for (const NamedProblem& item : problems) print_results("{}\n", problem_text(item));
-    print_results("{} kernels: {} compiled, {} found in the cache, {}", report.kernels, report.compiled, report.found,
-                  seconds_text(report.seconds));
+    for (const NamedProblem& item : problems) {
+        print_results("{}{}\n", problem_text(item), has_types_of_peft(command, item) ? ", types as PEFT has them" : "");
+    }
+    if (command.dry_run) {
+        print_results("{}: {} to compile, {} found in the cache; {} of {} choices among kernels are recorded\n",
+                      util::counted(report.kernels, "kernel"), report.kernels - report.found, report.found,
+                      report.recorded, report.works);
+        return exit;
+    }
+    print_results("{}: {} compiled, {} found in the cache, {}", util::counted(report.kernels, "kernel"),
+                  report.compiled, report.found, seconds_text(report.seconds));
     if (report.compiled > 0) {
         print_results(" ({} a kernel)", seconds_text(report.compile_seconds / static_cast<double>(report.compiled)));
     }
@@ -149,10 +241,7 @@ void add_prewarm(CLI::App& app, Run& run) {
     CLI::App* sub = app.add_subcommand("prewarm", "Compile every kernel of a training step into the cache");
     sub->footer(prewarm_footer);
     add_shape_options(*sub, command->shape, "a few typical ones");
-    sub->add_option("--arch", command->archs, "Architectures to compile for [the GPU's, else sm_90a]")
-        ->type_name("sm_90a,..")
-        ->delimiter(',')
-        ->allow_extra_args(false);
+    add_list(*sub, "--arch", command->archs, "Architectures to compile for [the GPU's, else sm_90a]", "sm_90a,..");
     sub->add_option("--activation", command->activation,
                     "Activation: swiglu, geglu, geglu_tanh, reglu, swiglu_clamped or none [the model's, else swiglu]")
         ->type_name("NAME")
@@ -161,9 +250,25 @@ void add_prewarm(CLI::App& app, Run& run) {
                     "Order of gates and values: halves or interleaved [the model's, else halves]")
         ->type_name("LAYOUT")
         ->check(CLI::IsMember({"halves", "interleaved"}).description(""));
+    CLI::Option* const peft = sub->add_flag(
+        "--peft", command->peft,
+        "Types of a job with PEFT: adapters in fp32, gates as the router gives them [with --model and --config]");
+    sub->add_flag("--no-peft", command->no_peft, "Adapters in the type of x, gates in fp32 [with --shape]")
+        ->excludes(peft);
+    sub->add_option("--ep", command->expert_ranks,
+                    "Ranks of expert parallelism that hold the experts of --model and --config together [1]")
+        ->type_name("N")
+        ->check(whole_number(1, 1 << 16));
+    sub->add_option("--ep-tokens", command->expert_tokens,
+                    "own: a rank receives the rows of its experts; shared: all ranks see the same tokens")
+        ->type_name("WHICH")
+        ->check(CLI::IsMember({"own", "shared"}).description(""))
+        ->capture_default_str();
+    CLI::Option* const dry = sub->add_flag("--dry-run", command->dry_run, "Compile nothing: say what the cache has");
     sub->add_option("--share", command->share,
                     "Who may read the cache afterwards, and name it as a layer: group or all [its owner alone]")
         ->type_name("WHO")
+        ->excludes(dry)
         ->check(CLI::IsMember({"group", "all"}).description(""));
     sub->add_option("-j,--jobs", command->jobs, "Kernels to compile at once [one per core]")
         ->type_name("N")

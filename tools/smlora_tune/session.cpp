@@ -2,6 +2,8 @@
 
 #include "engine/engine_impl.hpp"
 #include "gpu/driver.hpp"
+#include "smlora_tune/command.hpp"
+#include "util/counted.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -9,6 +11,7 @@
 namespace smlora::tool {
 
 Session::Session(EngineOptions options) : engine_(std::move(options)) {
+    remark_missing_layers(engine_);
     if (engine_.backend() == Backend::cpu) return;
     context_.emplace(engine_.impl().contexts, engine_.impl().options.device);
     // A blocking stream: it waits for the copies of Buffer, which go through the default one.
@@ -20,7 +23,7 @@ Session::~Session() {
 }
 
 std::string Session::device_name() const {
-    if (!on_gpu()) return fmt::format("CPU, {} threads", engine_.impl().threads.threads());
+    if (!on_gpu()) return "CPU, " + util::counted(engine_.impl().threads.threads(), "thread");
     return fmt::format("{} ({})", context_->facts().name, context_->facts().arch.name());
 }
 

@@ -1,13 +1,16 @@
 #include "smlora_tune/shape_options.hpp"
 
+#include "limits.hpp"
 #include "models/hf_config.hpp"
 #include "models/hf_quantization.hpp"
 #include "models/model_table.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/exit_code.hpp"
+#include "smlora_tune/list_option.hpp"
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/output.hpp"
 #include "smlora_tune/weights_option.hpp"
+#include "util/counted.hpp"
 
 #include <smlora/error.hpp>
 
@@ -68,6 +71,14 @@ Problem problem_of(const std::string& shape, const WeightFormat& weights) {
     return problem;
 }
 
+models::ModelShape known_model(const std::string& name) {
+    try {
+        return models::model_by_name(name);
+    } catch (const Error& error) {
+        throw UsageError(fmt::format("--{} (--config)", error.what()));
+    }
+}
+
 /// What a config says, in a line on stderr if it says anything.
 models::StoredExperts weights_of_config(const std::string& path) {
     models::StoredExperts stored = [&] {
@@ -90,12 +101,21 @@ models::StoredExperts weights_of_config(const std::string& path) {
 void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, const models::StoredExperts& weights,
                const ShapeOptions& options) {
     model.weights = weights.format;
-    for (const models::Projection& projection : models::projections(model, options.rank.value_or(default_rank))) {
+    const models::ExpertParallelism& parallelism = options.parallelism;
+    for (const models::Projection& projection :
+         models::projections_of_rank(model, options.rank.value_or(default_rank), parallelism)) {
         const bool down = projection.name == "down";
         if (options.projection != "both" && (options.projection == "down") != down) continue;
-        problems.push_back({fmt::format("{} {}", model.name, projection.name), projection.problem});
-        problems.back().other_scales = weights.other_scales;
-        if (!down && model.activation) problems.back().activation = {*model.activation, model.gate_layout};
+        NamedProblem& item = problems.emplace_back();
+        item.name = fmt::format("{} {}", model.name, projection.name);
+        item.problem = projection.problem;
+        item.other_scales = weights.other_scales;
+        item.is_of_a_model = true;
+        item.gates = model.gates;
+        if (parallelism.ranks > 1 && !parallelism.shares_tokens) item.rows_per_token = model.top_k;
+        if (down) continue;
+        item.has_own_activation = !model.activation;
+        if (model.gated) item.activation = {model.activation.value_or(Activation::swiglu), model.gate_layout};
     }
 }
 
@@ -135,13 +155,10 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
         ->group(group);
     app.add_option("--rank", options.rank, fmt::format("LoRA rank for --model and --config [{}]", default_rank))
         ->type_name("R")
-        ->check(whole_number(0))
+        ->check(whole_number(0, max_rank))
         ->group(group);
-    app.add_option("--tokens", options.tokens, fmt::format("Numbers of tokens [{}]", default_tokens))
-        ->type_name("T,..")
-        ->delimiter(',')
-        ->allow_extra_args(false)
-        ->check(whole_number(0, most_tokens))
+    add_list(app, "--tokens", options.tokens, fmt::format("Numbers of tokens [{}]", default_tokens), "T,..",
+             most_tokens)
         ->group(group);
     app.add_option("--dtype", options.dtype,
                    options.has_device ? "Type of x, W and y: bf16, fp16, fp32, or fp64 with --device cpu"
@@ -208,7 +225,7 @@ nlohmann::ordered_json json_of(const NamedProblem& item) {
 }
 
 std::string case_text(const NamedProblem& item, std::int64_t T, std::size_t works) {
-    return fmt::format("{}, {} tokens{}", title_of(item), T,
+    return fmt::format("{}, {}{}", title_of(item), util::counted(T, "token"),
                        works == 0 ? ": there is one kernel for each purpose, and nothing to choose" : "");
 }
 
@@ -261,7 +278,7 @@ std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) 
                 "--rank: --shape has its own rank, its fourth number; --rank goes with --model and --config");
         }
         for (const std::string& model : options.models) {
-            add_model(problems, models::model_by_name(model), weights, options);
+            add_model(problems, known_model(model), weights, options);
         }
         for (const std::string& path : options.configs) {
             const models::ModelShape model = models::read_hf_config(path);
@@ -273,7 +290,8 @@ std::vector<NamedProblem> resolve(const ShapeOptions& options, Backend backend) 
         for (NamedProblem& item : problems) {
             item.problem = with_options(item.problem, options);
             validate_named(item);
-            if (item.problem.top_k > item.problem.E) {
+            // A rank of expert parallelism may have fewer than a token has in all.
+            if (item.problem.top_k > item.problem.E * options.parallelism.ranks) {
                 throw UsageError(
                     fmt::format("{}: top_k: expected at most E = {}, as a token has that many experts, got {}",
                                 item.name.empty() ? "--shape" : item.name, item.problem.E, item.problem.top_k));

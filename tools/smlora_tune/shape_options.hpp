@@ -1,6 +1,8 @@
 // Which problems a command works on: --shape, --model and --config, and what goes with them.
 #pragma once
 
+#include "models/model_shape.hpp"
+
 #include <smlora/engine.hpp>
 #include <smlora/prewarm.hpp>
 #include <smlora/problem.hpp>
@@ -34,6 +36,7 @@ struct ShapeOptions {
     std::string weights;  ///< empty: what --config says, else plain
     bool bias = false;
     bool gates = false;
+    models::ExpertParallelism parallelism;  ///< of --model and --config
     bool has_device = false;  ///< the command has the option --device, and so can compute in fp64, on the CPU
 };
 
@@ -50,6 +53,10 @@ struct NamedProblem {
     /// Follows the projection; nothing follows a down projection.
     std::optional<PrewarmActivation> activation = {};
     std::vector<DType> other_scales = {};  ///< of weights, where nothing says that they have those of `problem`
+    bool is_of_a_model = false;            ///< of --model or --config
+    models::GateType gates = models::GateType::model;  ///< the type of the router's
+    bool has_own_activation = false;                   ///< of a model whose code computes it, instead of `activation`
+    std::int64_t rows_per_token = 1;  ///< that arrive at the experts of this rank, on average if it has a part of them
 };
 
 /// "the scales are fp32 or bf16: prewarm compiles for each", with the type of the format first.

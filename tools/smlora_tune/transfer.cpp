@@ -11,6 +11,7 @@
 #include "engine/engine_impl.hpp"
 #include "tuning/bundle.hpp"
 #include "tuning/record_store.hpp"
+#include "util/counted.hpp"
 #include "util/file_system.hpp"
 
 #include <smlora/cache.hpp>
@@ -184,7 +185,7 @@ ExitCode export_bundle(const TransferCommand& command) {
         print_json(document);
         return ExitCode::ok;
     }
-    print_results("{} tunings of {} in {}, {}\n", kept, gpu, command.bundle, bytes_text(text.size()));
+    print_results("{} of {} in {}, {}\n", util::counted(kept, "tuning"), gpu, command.bundle, bytes_text(text.size()));
     if (kept < all) print_results("{} left out: they were measured with other kernels\n", all - kept);
     return ExitCode::ok;
 }
@@ -196,6 +197,7 @@ ExitCode run_export(const TransferCommand& command) {
     if (!command.bundle.empty()) return export_bundle(command);
     if (!command.gpu.empty()) throw UsageError("--gpu: expected only with --bundle");
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
+    remark_missing_layers(engine);
     std::vector<ArchiveMember> members;
     std::size_t tunings = 0;
     if (command.only != "kernels") members = records_of(engine, tunings);
@@ -215,7 +217,8 @@ ExitCode run_export(const TransferCommand& command) {
         document["bytes"] = bytes;
         print_json(document);
     } else {
-        print_results("{} kernels and {} tunings in {}, {}\n", kernels, tunings, command.file, bytes_text(bytes));
+        print_results("{} and {} in {}, {}\n", util::counted(kernels, "kernel"), util::counted(tunings, "tuning"),
+                      command.file, bytes_text(bytes));
     }
     return ExitCode::ok;
 }
@@ -344,8 +347,9 @@ ExitCode run_import(const TransferCommand& command) {
         document["limit_bytes"] = limit;
         print_json(document);
     } else {
-        print_results("{} kernels and {} tunings imported, {} kernels and {} tunings were here already\n", done.kernels,
-                      done.tunings, done.kept_kernels, done.kept_tunings);
+        print_results("{} and {} imported, {} and {} were here already\n", util::counted(done.kernels, "kernel"),
+                      util::counted(done.tunings, "tuning"), util::counted(done.kept_kernels, "kernel"),
+                      util::counted(done.kept_tunings, "tuning"));
         if (done.evicted_kernels + done.evicted_tunings > 0) {
             print_results(
                 "{} of these kernels and {} of these tunings are gone again: the limit of the cache is {}. Import with "
@@ -354,8 +358,9 @@ ExitCode run_import(const TransferCommand& command) {
         }
     }
     if (done.failed > 0) {
-        throw Error(ErrorCode::io, fmt::format("cache {}: {} kernels and tunings of archive {} could not be stored",
-                                               cache_layers(engine).front().root.string(), done.failed, command.file));
+        throw Error(ErrorCode::io, fmt::format("cache {}: {} of archive {} could not be stored",
+                                               cache_layers(engine).front().root.string(),
+                                               util::counted(done.failed, "member"), command.file));
     }
     return ExitCode::ok;
 }

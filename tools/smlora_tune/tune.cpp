@@ -16,6 +16,7 @@
 #include "plan/step_kernels.hpp"
 #include "tuning/bucket.hpp"
 #include "tuning/shard.hpp"
+#include "util/counted.hpp"
 #include "util/environment.hpp"
 
 #include <smlora/error.hpp>
@@ -197,8 +198,8 @@ class CaseTuner {
                                      ? ""
                                      : fmt::format(", best {} {}", seconds_text(progress.best_seconds), progress.best);
         line_.update(done_, parts_,
-                     fmt::format("{} {} {}/{}{}, {} tokens, {}", progress.phase, progress.slot, progress.done,
-                                 progress.total, best, done.T, done.item.name));
+                     fmt::format("{} {} {}/{}{}, {}, {}", progress.phase, progress.slot, progress.done, progress.total,
+                                 best, util::counted(done.T, "token"), done.item.name));
     }
 
     Session& session_;
@@ -271,8 +272,8 @@ ExitCode run_tune(const TuneCommand& command) {
     const std::size_t compiled_ahead = ahead.finish();
     const std::vector<double> compiled = session.engine().impl().kernels.compile_seconds();
     if (!compiled.empty()) {
-        print_remark("compiled  {} kernels, {} of them ahead of need, median {} each\n", compiled.size(),
-                     compiled_ahead, seconds_text(median(compiled)));
+        print_remark("compiled  {}, {} of them ahead of need, median {} each\n",
+                     util::counted(compiled.size(), "kernel"), compiled_ahead, seconds_text(median(compiled)));
     }
     if (command.common.json) {
         print_document(cases, command, session, place, compiled, compiled_ahead);

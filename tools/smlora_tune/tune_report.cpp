@@ -6,6 +6,7 @@
 
 #include "tuning/choice.hpp"
 #include "tuning/distance.hpp"
+#include "util/counted.hpp"
 
 #include <fmt/format.h>
 
@@ -121,10 +122,8 @@ void print_distances(const std::vector<TunedCase>& cases) {
     }
     if (works == 0) return;
     print_results(
-        "{} choices were compared with every legal candidate: they take {:.1f} % longer than the best at most, {:.1f} "
-        "% on "
-        "average\n",
-        works, 100 * (worst - 1), 100 * std::expm1(logarithms / works));
+        "{} compared with every legal candidate: {:.1f} % longer than the best at most, {:.1f} % on average\n",
+        util::counted(works, "choice"), 100 * (worst - 1), 100 * std::expm1(logarithms / works));
 }
 
 ExitCode verdict_on(const std::vector<TunedCase>& cases, double budget) {
@@ -137,10 +136,8 @@ ExitCode verdict_on(const std::vector<TunedCase>& cases, double budget) {
     }
     if (lacking == 0) return ExitCode::ok;
     print_remark(
-        "smlora-tune: {} of {} kernels were not tuned; raise --memory for those marked \"{}\", --budget ({:g} s) for "
-        "the "
-        "rest\n",
-        lacking, works, name(TuneOutcome::out_of_memory), budget);
+        "smlora-tune: {} of {} not tuned; raise --memory for those marked \"{}\", --budget ({:g} s) for the rest\n",
+        lacking, util::counted(works, "kernel"), name(TuneOutcome::out_of_memory), budget);
     return ExitCode::failure;
 }
 

@@ -8,6 +8,7 @@
 #include "smlora_tune/table.hpp"
 #include "smlora_tune/terminal.hpp"
 #include "smlora_tune/verification.hpp"
+#include "util/counted.hpp"
 
 #include <fmt/format.h>
 
@@ -52,7 +53,8 @@ struct VerifiedCase {
 
 std::string verdict(const Check& check) {
     if (check.ok()) return "ok";
-    if (check.non_finite > 0) return fmt::format("WRONG: {} elements not finite or not written", check.non_finite);
+    if (check.non_finite > 0)
+        return fmt::format("WRONG: {} not finite or not written", util::counted(check.non_finite, "element"));
     if (!check.repeatable) return "WRONG: a second run differs";
     if (check.exact) return "WRONG: not equal";
     return check.difference.relative > check.tolerance ? "WRONG: out of tolerance" : "WRONG: a row is out of tolerance";
@@ -79,7 +81,7 @@ nlohmann::ordered_json to_json(const VerifiedCase& done) {
 }
 
 void print_text(const VerifiedCase& done, const Style& style) {
-    print_results("{}, {} tokens\n", title_of(done.item), done.tokens);
+    print_results("{}, {}\n", title_of(done.item), util::counted(done.tokens, "token"));
     Table table({{"operation"},
                  {"output"},
                  {"error", Align::right},
@@ -136,7 +138,8 @@ ExitCode run_verify(const VerifyCommand& command) {
         print_json(document);
     } else {
         print_results("{}\n", wrong == 0 ? "All results are within tolerance."
-                                         : fmt::format("{} of {} problems have wrong results.", wrong, cases.size()));
+                                         : fmt::format("Wrong results: {} of {}.", wrong,
+                                                       util::counted(cases.size(), "problem")));
     }
     return wrong == 0 ? ExitCode::ok : ExitCode::failure;
 }

@@ -45,7 +45,7 @@ std::optional<DType> dtype_in(std::string_view text) {
 
 /// What may be said of an encoding, where there is a choice.
 struct Choices {
-    bool block, scales, outer_scales, global_scale, parts;
+    bool block, scales, outer_scales, global_scale, parts, arranged;
 };
 
 Choices choices_of(Encoding encoding) {
@@ -56,7 +56,8 @@ Choices choices_of(Encoding encoding) {
             .scales = mx || fp8 || int4,
             .outer_scales = bitsandbytes,
             .global_scale = nvfp4,
-            .parts = fp8 || nvfp4};
+            .parts = fp8 || nvfp4,
+            .arranged = encoding == Encoding::mxfp4};
 }
 
 /// Those of checkpoints that have the scales in another type than the usual one. int4 is not among them: its scales
@@ -107,6 +108,10 @@ class Words {
             format_.global_scale = GlobalScale::divisor;
             return std::exchange(open_.global_scale, false);
         }
+        if (word == "arranged") {
+            format_.arranged = true;
+            return std::exchange(open_.arranged, false);
+        }
         constexpr std::string_view parts = "parts";
         const auto number = word.starts_with(parts) ? number_in(word.substr(parts.size())) : std::nullopt;
         if (number) format_.parts = *number;
@@ -121,6 +126,7 @@ class Words {
         if (choices.outer_scales) known.emplace_back("double");
         if (choices.global_scale) known.emplace_back("divisor");
         if (choices.parts) known.emplace_back("parts2");
+        if (choices.arranged) known.emplace_back("arranged");
         throw UsageError(
             fmt::format("--weights: expected {} after {}, got '{}' in '{}'",
                         known.empty() ? "nothing" : fmt::format("{}, each at most once,", fmt::join(known, " or ")),

@@ -15,7 +15,7 @@ def main(arguments=None):
     parser.add_argument("--out", required=True, help="the folder to write; it must not exist")
     parser.add_argument("--base", help="folder or name of the model [base_model_name_or_path of the adapter]")
     parser.add_argument("--rank", type=int,
-                        help="rank of all modules of the result [the largest of the adapter's, or the next that the server has]")
+                        help="rank of all modules [the largest of the adapter's, or the next that the server has]")
     options = parser.parse_args(arguments)
     try:
         exported = export(options.path, options.to, options.out, base=options.base, rank=options.rank)

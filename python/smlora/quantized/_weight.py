@@ -8,6 +8,7 @@ from torch.utils import _pytree
 
 from smlora import _native
 from smlora._arguments import ARGUMENT_ERRORS, described, in_callers_words
+from smlora.quantized._arrange import arrange_op
 from smlora.quantized._dequantize import dequantize_op
 
 ENCODINGS = {name: value for value, name in enumerate(_native.encodings)}
@@ -256,6 +257,29 @@ class QuantizedWeight:
             keep("outer_scales", self.block * self.outer_block, "a block of blocks")
         keep("codes", 2, "a byte")
         return QuantizedWeight.from_tensors(self.format._replace(E=last - first), cut)
+
+    # ---- the order of scales ----
+
+    @property
+    def is_arranged(self):
+        """Whether the scales are in the order of `arranged`."""
+        return self.encoding == "mxfp4" and self.scales.dim() == 4
+
+    def arranged(self):
+        """The same weight of MXFP4 with its scales in the order in which products on Hopper take them, [E, rows' / 64,
+        columns' / 64, 128], rows' and columns' rounded up to 256: products of bfloat16 rows then decode the codes while they
+        multiply them, instead of unpacking them to memory first. The codes are shared; the scales are new. It is worth its
+        while once, when a weight is loaded: on a GPU it waits for it. Raises ValueError for other encodings, and if a scale is
+        above 128, a factor of 2."""
+        if self.encoding != "mxfp4":
+            raise ValueError(f'weight.encoding: expected "mxfp4", got {self.encoding!r}')
+        if self.is_arranged:
+            return self
+        try:
+            scales = arrange_op.call(*self.operands())
+        except ARGUMENT_ERRORS as error:
+            raise in_callers_words(error) from None
+        return self._of({**self.tensors(), "scales": scales})
 
     # ---- values ----
 

@@ -13,11 +13,14 @@ from typing import Optional
 
 from smlora.transformers._conversion import checked, dequantize_experts, quantize_experts
 from smlora.transformers._experts import experts_forward
+from smlora.transformers._hint import install_hint
 from smlora.transformers._names import NAME
 from smlora.transformers._parallel import register_parallel
 from smlora.transformers._peft import register_peft
 from smlora.transformers._status import status
 from smlora.transformers._version import check_version
+
+install_hint()
 
 __all__ = ["dequantize_experts", "quantize_experts", "register", "status"]
 

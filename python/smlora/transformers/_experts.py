@@ -9,7 +9,7 @@ from smlora._activation import Activation, gated_activation
 from smlora._library import Error
 from smlora._linear import moe_lora_linear
 from smlora._mlp import moe_lora_mlp
-from smlora._prewarm import mlp_problems, prewarm
+from smlora._prewarm import form_of, mlp_problems, prewarm
 from smlora._routing import route
 from smlora._rows import combine
 from smlora.transformers._parallel import are_ones, part_of
@@ -118,28 +118,36 @@ def activation_or_none(module):
 _prewarmed = set()
 
 
+def problems_of(module, weights, top_k, dtype, adapters, gate_dtype):
+    """The two projections of a module of experts. weights: a WeightForm of each; dtype: of the rows; adapters: {parameter:
+    (rank, type)} of those inside the operation."""
+    inside = [adapters.get(name, (0, dtype)) for name in parameters_of(module)]
+    return mlp_problems(
+        *weights, top_k, dtype, ranks=[rank for rank, _ in inside], adapter_dtypes=[type_of for _, type_of in inside],
+        gate_dtype=gate_dtype, biases=(module.has_bias, module.has_bias), summed=not has_norm(module),
+    )
+
+
 def compile_the_step(module, x, gates, top_k, adapters):
     """At the first training call on a GPU with about so many tokens: everything that a step needs, compiled at once instead
     of one kernel after the other, each when it is first wanted."""
     T = x.shape[0]
     module._smlora_prewarmed = T.bit_length()
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    gate_up, down = parameters_of(module)
-    adapted = [adapters.get(gate_up), adapters.get(down)]
-    types = [adapter.lora_A.dtype for adapter in adapted if adapter is not None] or [dtype]
-    problems = mlp_problems(
-        _weight(module, gate_up), _weight(module, down), top_k, dtype,
-        ranks=[0 if adapter is None else adapter.lora_A.shape[1] for adapter in adapted],
-        adapter_dtype=types[0] if types[0] in (dtype, torch.float32) else dtype,
-        gate_dtype=None if gates is None else gates.dtype if gates.dtype in (dtype, torch.float32) else dtype,
-        biases=(module.has_bias, module.has_bias),
+    gate_dtype = None if gates is None else gates.dtype if gates.dtype in (dtype, torch.float32) else dtype
+    problems = problems_of(
+        module, [form_of(weight_in_out(module, name)) for name in parameters_of(module)], top_k, dtype,
+        {name: (adapter.lora_A.shape[1], adapter.lora_A.dtype) for name, adapter in adapters.items() if adapter is not None},
+        gate_dtype,
     )
-    key = (*problems, T.bit_length())
+    activation = activation_or_none(module)
+    activation = None if activation is BY_THE_MODEL else activation
+    key = (*problems, activation, T.bit_length())
     if T == 0 or key in _prewarmed:
         return
     _prewarmed.add(key)
     try:
-        prewarm(problems, [T])
+        prewarm(problems, [T], activation=activation)
     except (Error, ValueError, NotImplementedError):
         # A kernel that is wanted fails again where it is wanted, and is named there.
         pass
@@ -163,7 +171,7 @@ def _grouped_mm(module, hidden_states, top_k_index, top_k_weights):
     return functions["grouped_mm"](module, hidden_states, top_k_index, top_k_weights)
 
 
-def _weight(module, parameter):
+def weight_in_out(module, parameter):
     """[E, in, out]"""
     weight = weight_of(module, parameter)
     return weight if module.is_transposed else weight.transpose(1, 2)
@@ -209,7 +217,7 @@ def experts_forward(module, hidden_states, top_k_index, top_k_weights):
     device_type = x.device.type
     dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
     names = parameters_of(module)
-    weights = {name: _weight(module, name) for name in names}
+    weights = {name: weight_in_out(module, name) for name in names}
     adapters = {
         name: _adapter(part_of(active[-1].adapter, weights[name], module, name, active[-1].layout), dtype)
         for name, active in getattr(module, "_smlora_adapters", {}).items() if active

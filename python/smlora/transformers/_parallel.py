@@ -5,6 +5,7 @@ gradient of the mean loss, as with any other parameter: what FSDP, DDP and Trans
 
 import functools
 import weakref
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -93,8 +94,19 @@ def _summed(tensor, mesh):
     return tensor if mesh is None or mesh.size() == 1 else _SumOverRanks.apply(tensor, mesh.get_group())
 
 
-_meshes_of_tokens = weakref.WeakKeyDictionary()
-"""{module of experts: the mesh of the ranks that see the same tokens}, of those that Transformers' expert parallelism runs."""
+class Dispatch(NamedTuple):
+    """How Transformers' expert parallelism brings tokens to a module of experts."""
+
+    implementation: str
+    """"auto", "all_to_all" or "all_reduce"."""
+    ranks_of_experts: object
+    """The mesh of the ranks that hold the model's experts together."""
+    ranks_of_tokens: object
+    """The mesh of the ranks that see the same tokens; None in versions that have none."""
+
+
+_dispatches = weakref.WeakKeyDictionary()
+"""{module of experts: Dispatch}"""
 
 
 def _first_expert(module, parameter, layout, held, whole):
@@ -115,12 +127,13 @@ def _first_expert(module, parameter, layout, held, whole):
 
 
 def _mesh_of_tokens(module):
-    if module not in _meshes_of_tokens and getattr(module, "_is_expert_parallel", False):
+    if module not in _dispatches and getattr(module, "_is_expert_parallel", False):
         raise ValueError(
             "expected smlora.transformers.register() before from_pretrained(.., distributed_config=..), got a model whose "
             "experts were spread over ranks before it"
         )
-    return _meshes_of_tokens.get(module)
+    dispatch = _dispatches.get(module)
+    return None if dispatch is None else dispatch.ranks_of_tokens
 
 
 def _cut(tensor, dim, axis):
@@ -169,10 +182,58 @@ def _install_forward(original):
                 f'ep_implementation: expected "auto", "all_to_all" or "all_reduce" with experts_implementation="{NAME}", got '
                 '"deepgemm_megamoe", which has experts of its own'
             )
-        _meshes_of_tokens[module] = named.get("tp_mesh")
+        ranks = arguments[0] if arguments else named.get("ep_mesh")
+        _dispatches[module] = Dispatch(named.get("ep_implementation", "auto"), ranks, named.get("tp_mesh"))
         return original(self, module, *arguments, **named)
 
     return install_forward
+
+
+class Arrival(NamedTuple):
+    """What of the tokens of a rank arrives at its experts, in one of the ways in which it may."""
+
+    rows_per_token: Fraction = Fraction(1)
+    """How many rows arrive for each token of the rank's batch, on average."""
+    is_average: bool = False
+    """Whether their number differs by rank and step."""
+    one_expert: bool = False
+    """Whether each row has one expert and no gate; else all choices of its token, those of other ranks left out."""
+
+
+def arrivals(module, top_k):
+    """The ways that a training step may take."""
+    dispatch = _dispatches.get(module)
+    if dispatch is None:
+        return [Arrival()]
+    sharing = 1 if dispatch.ranks_of_tokens is None else dispatch.ranks_of_tokens.size()
+    ways = []
+    if dispatch.implementation in ("auto", "all_to_all"):
+        ways.append(Arrival(Fraction(top_k, sharing), is_average=True, one_expert=True))
+    if dispatch.implementation == "all_reduce" or (dispatch.implementation == "auto" and _share_tokens(dispatch)):
+        # "auto" takes it where no gradient goes to the tokens, as before the first adapter.
+        ways.append(Arrival())
+    return ways
+
+
+def _share_tokens(dispatch):
+    if dispatch.ranks_of_tokens is None:
+        return False
+    meshes = dispatch.ranks_of_experts, dispatch.ranks_of_tokens
+    experts, tokens = (torch.distributed.get_process_group_ranks(mesh.get_group()) for mesh in meshes)
+    return experts == tokens
+
+
+def local_shape(module, parameter):
+    """Of a parameter that is a DTensor, what this rank has of it in the module's forward: FSDP gathers its part before."""
+    tensor = module._parameters[parameter]
+    shape = list(tensor.shape)
+    if hasattr(module, "num_experts"):
+        shape[0] = module.num_experts
+    axis = Layout(tensor.device_mesh, tuple(tensor.placements)).axis("tp")
+    dim = None if axis is None else getattr(axis[1], "dim", None)
+    if dim in (1, 2):
+        shape[dim] //= axis[0].size()
+    return shape
 
 
 def _dispatch_tokens(original):

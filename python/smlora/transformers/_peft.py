@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 from smlora._linear import adapter_views
 from smlora._mlp import Adapter
 from smlora.transformers._experts import activation_or_none
-from smlora.transformers._names import NAME, is_ours
+from smlora.transformers._names import NAME, is_name_of_ours, is_ours
 from smlora.transformers._parallel import Layout, is_spread, layout_of, whole
 from smlora.transformers._patching import patch
 from smlora.transformers._peft_on_ranks import register_peft_on_ranks
@@ -24,14 +24,14 @@ class Active(NamedTuple):
 def _is_fused(module):
     """Whether smlora computes this module."""
     implementation = getattr(getattr(module, "config", None), "_experts_implementation", None)
-    return implementation == NAME and activation_or_none(module) is not None
+    return is_name_of_ours(implementation) and activation_or_none(module) is not None
 
 
 def adapter_of(wrapper, name):
     """Adapter `name` of PEFT's wrapper of one parameter, as views."""
     module = wrapper.get_base_layer()
     lora_A, lora_B = whole("lora_A", wrapper.lora_A[name].weight), whole("lora_B", wrapper.lora_B[name].weight)
-    # Of parameters [E, out, in] PEFT swaps the two, before 0.19.1 not or of the others instead.
+    # PEFT swaps the two of parameters [E, out, in]; before 0.19.1 it swapped none, or those of the others.
     swapped = getattr(wrapper, "_did_swap_in_out_features", False) == module.is_transposed
     A, B = adapter_views(lora_A, lora_B, wrapper.num_experts, layout="peft_transposed" if swapped else "peft")
     return Adapter(A, B, wrapper.scaling[name])
@@ -185,7 +185,8 @@ def _warn_of_experts_without_a_choice(model):
         if isinstance(module, ParamWrapper) and not hasattr(module.get_base_layer(), "is_transposed"):
             name = type(module.get_base_layer()).__name__
             warn_once(
-                f"{name} offers no experts_implementation; its own code computes it, and PEFT adds adapters to the weights in memory"
+                f"{name} offers no experts_implementation; its own code computes it, and PEFT adds adapters to the weights in "
+                "memory"
             )
 
 

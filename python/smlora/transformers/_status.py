@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import torch
 
-from smlora.transformers._experts import BY_THE_MODEL, between_projections, has_norm, reason_against
-from smlora.transformers._names import NAME
+from smlora._library import Error
+from smlora._prewarm import check_tokens, compile_steps, merged
+from smlora.transformers._layers import adapted, experts_of, runs
 from smlora.transformers._parallel import is_spread
-from smlora.transformers._peft import reason_to_materialise
-from smlora.transformers._weights import is_gated, parameters_of, quantized_weight
+from smlora.transformers._steps import steps_of_layer
+from smlora.transformers._weights import parameters_of, quantized_weight
 
 
 class Layer(NamedTuple):
@@ -26,6 +27,10 @@ class Layer(NamedTuple):
     """Type or encoding, and shape."""
     adapter: str
     """Inside the operation, or why PEFT adds it to the weights; of the active ones."""
+    kernels: str
+    """"31 of 31": how many of a step's kernels are in the cache; "-" if smlora does not compute the layer."""
+    records: str
+    """"4 of 4": for how many pieces of work of a step it is recorded which kernel is the fastest."""
 
 
 class Status(tuple):
@@ -43,24 +48,6 @@ class Status(tuple):
         return "\n".join(lines) if self else "no experts"
 
     __repr__ = __str__
-
-
-def _runs(module):
-    """(runs, why)"""
-    if not hasattr(module, "is_transposed"):
-        return "the model's own code", f"{type(module).__name__} offers no experts_implementation"
-    implementation = module.config._experts_implementation
-    if implementation != NAME:
-        return str(implementation), f'not loaded with experts_implementation="{NAME}"'
-    reason = reason_against(module)
-    if reason is not None:
-        return "grouped_mm", reason
-    activation = between_projections(module)
-    if activation is not BY_THE_MODEL:
-        return "fused", activation.kind
-    if not is_gated(module):
-        return "projections", "no gate projection"
-    return "projections", "a norm after each expert" if has_norm(module) else "an activation of its own"
 
 
 def _weights(module):
@@ -81,44 +68,54 @@ def _weights(module):
     return ", ".join(described)
 
 
-def _adapters(model):
+def _adapters(active):
     """{module: what is to be said of its adapters}"""
     described = {}
-    for wrapper in model.modules():
-        if type(wrapper).__name__ != "ParamWrapper":
-            continue
-        names = [name for name in wrapper.active_adapters if name in wrapper.lora_A]
-        reason = reason_to_materialise(wrapper, names) if names else None
-        if wrapper.disable_adapters or wrapper.merged or not names:
-            text = "merged" if wrapper.merged else "not active"
-        elif reason is None:
-            text = f"rank {wrapper.r[names[0]]} inside"
-        else:
-            text = f"added to the weights: {reason}"
-        described.setdefault(wrapper.get_base_layer(), {}).setdefault(text, []).append(wrapper.parameter_name)
-    return {
-        module: "; ".join(f"{', '.join(sorted(names))}: {text}" for text, names in sorted(said.items()))
-        for module, said in described.items()
-    }
+    for module, parameters in active.items():
+        said = {}
+        for parameter, (wrapper, name, reason) in parameters.items():
+            if name is None:
+                text = "merged" if wrapper.merged else "not active"
+            elif reason is None:
+                text = f"rank {wrapper.r[name]} inside"
+            else:
+                text = f"added to the weights: {reason}"
+            said.setdefault(text, []).append(parameter)
+        described[module] = "; ".join(f"{', '.join(sorted(names))}: {text}" for text, names in sorted(said.items()))
+    return described
 
 
-def _is_experts(module):
-    parameter = module._parameters.get("gate_up_proj")
-    return hasattr(module, "is_transposed") or (isinstance(parameter, torch.Tensor) and parameter.dim() == 3)
+def _readiness(model, path, module, activation, adapters, tokens, known):
+    """(kernels, records); known: {step: report} of the layers before."""
+    try:
+        steps = steps_of_layer(model, path, module, activation, adapters)
+        for step in steps:
+            if step not in known:
+                known[step] = compile_steps(step.problems, step.rows(tokens), step.activation, check_only=True)
+    except (Error, ValueError, NotImplementedError) as error:
+        return (f"unknown: {error}",) * 2
+    report = merged([known[step] for step in steps])
+    return f"{report['found']} of {report['kernels']}", f"{report['recorded']} of {report['works']}"
 
 
-def status(model):
+def status(model, tokens=()):
     """A table of the experts of a model of Transformers, with or without PEFT's adapters: what computes each layer, and why,
-    how its weights are stored, and where its adapter is added. Returns a `Status`: print it, or read its `Layer`s. Raises
-    ValueError if `model` is no module."""
+    how its weights are stored, where its adapter is added, and whether the kernels of a training step and the records of
+    which are fastest are there, for the GPU of this machine or else sm_90a.
+
+    tokens: the numbers of tokens of a step on one rank; a few typical numbers if it is empty.
+    Returns a `Status`: print it, or read its `Layer`s. Raises ValueError that names the argument."""
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"model: expected a torch.nn.Module, got {model!r:.80} of type {type(model).__name__}")
-    adapters = _adapters(model)
-    layers = []
-    for path, module in model.named_modules():
-        # PEFT's wrappers pass on the attributes of what they wrap.
-        if type(module).__name__ == "ParamWrapper" or not _is_experts(module):
-            continue
-        path, adapter = path.replace(".base_layer", ""), adapters.get(module, "none")
-        layers.append(Layer(path, type(module).__name__, *_runs(module), _weights(module), adapter))
+    tokens = check_tokens(tokens)
+    active, layers, known = adapted(model), [], {}
+    adapters = _adapters(active)
+    for path, module in experts_of(model):
+        how = runs(module)
+        ready = ("-", "-")
+        if how.on_smlora:
+            ready = _readiness(model, path, module, how.activation, active, tokens, known)
+        layers.append(Layer(
+            path, type(module).__name__, how.how, how.why, _weights(module), adapters.get(module, "none"), *ready
+        ))
     return Status(layers)

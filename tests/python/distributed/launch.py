@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 
-def torchrun(script, ranks, *arguments):
+def torchrun(script, ranks, *arguments, environment=os.environ):
     """The output of a job, which has to succeed on every rank."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", script, *arguments]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "SMLORA_TUNING": "record-only"}
+    environment = environment | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "SMLORA_TUNING": "record-only"}
     job = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert job.returncode == 0, job.stdout + job.stderr
     return job.stdout

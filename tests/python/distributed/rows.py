@@ -17,9 +17,9 @@ def is_zero(model):
     return type(model).__name__ == "DeepSpeedEngine"
 
 
-def load(folder, **options):
+def load(folder, dtype=torch.float32, **options):
     return AutoModelForCausalLM.from_pretrained(
-        folder / "model", experts_implementation="smlora", attn_implementation="eager", dtype=torch.float32, **options
+        folder / "model", experts_implementation="smlora", attn_implementation="eager", dtype=dtype, **options
     )
 
 

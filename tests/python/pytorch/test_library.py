@@ -162,12 +162,12 @@ print(json.dumps([smlora.prewarm([problem._replace(weights=weights)], [64])
 
 def test_the_problems_of_an_mlp_say_how_its_weights_are_stored():
     """Layers of the same shapes have equal problems, which keep no tensor alive."""
-    from smlora._prewarm import mlp_problems
+    from smlora._prewarm import form_of, mlp_problems
 
     def problems():
         gate_up = smlora.quantize(torch.randn(4, 96, 64), "nf4", double=True).transpose(1, 2)
-        return mlp_problems(gate_up, torch.empty(4, 48, 64), 2, torch.bfloat16, ranks=(8, 8), adapter_dtype=None,
-                            gate_dtype=None)
+        return mlp_problems(form_of(gate_up), form_of(torch.empty(4, 48, 64)), 2, torch.bfloat16, ranks=(8, 8),
+                            adapter_dtypes=(None, None), gate_dtype=None)
 
     gate_up, down = problems()
     assert (gate_up.E, gate_up.K, gate_up.N, gate_up.weight_layout) == (4, 64, 96, "enk")
@@ -316,9 +316,20 @@ def test_wrong_arguments_of_prewarm_are_named():
         ([4], [1], "problems: expected a list of smlora.Problem, got 4 of type int in it"),
         ([problem], 16, "tokens: expected a list of numbers, got 16 of type int"),
         ([problem._replace(E="4")], [1], "E: expected a whole number, got '4' of type str"),
+        (torch.nn.Linear(2, 2), [1], "model: expected experts that smlora computes, got none: there is no module of experts"),
     ):
         with pytest.raises(ValueError, match=message):
             smlora.prewarm(problems, tokens)
+    for options, message in (
+        (dict(activation="tanh"), "activation: expected one of swiglu, .*, got 'tanh'"),
+        (dict(activation="swiglu"), 'activation: expected it with a problem whose x_rows are "grouped"'),
+        (dict(archs="sm_90a"), 'archs: expected a list of names such as "sm_90a", got \'sm_90a\' of type str'),
+        (dict(archs=["sm_1"]), "sm_1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            smlora.prewarm([problem], [1], **options)
+    with pytest.raises(ValueError, match="activation: expected none with a model, which has its own, got 'swiglu'"):
+        smlora.prewarm(torch.nn.Linear(2, 2), [1], activation="swiglu")
     with pytest.raises(ValueError, match="device: expected .*, got 'mps'"):
         smlora.cache_stats("mps")
 

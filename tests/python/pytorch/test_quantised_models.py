@@ -217,7 +217,7 @@ def test_experts_of_deepseek_v4_keep_their_clamp():
                                           (KINDS["nf4 parametrised [E, in, out]"], "ekn")])
 def test_a_first_step_compiles_the_kernels_of_the_decoded_weights(make, layout, monkeypatch):
     asked = []
-    monkeypatch.setattr(_experts, "prewarm", lambda problems, tokens: asked.extend(problems))
+    monkeypatch.setattr(_experts, "prewarm", lambda problems, tokens, activation: asked.extend(problems))
     monkeypatch.setattr(_experts, "_prewarmed", set())
     module = experts_of(make())[0]
     _experts.compile_the_step(module, torch.zeros(38, 64), torch.zeros(38, 2), 2, {})

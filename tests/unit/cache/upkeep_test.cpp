@@ -4,6 +4,7 @@
 #include "unit/cache/fixtures.hpp"
 #include "util/lock.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -162,6 +163,19 @@ TEST_P(Clocks, ThatDifferChangeNothing) {
     EXPECT_TRUE(exists(40));
 }
 
+TEST_P(Clocks, OfTheServerTellAges) {
+    {
+        Cache filler(options(), log.logger);
+        store_aged(filler, 1, minutes(10));
+        store_aged(filler, 2, minutes(0));
+    }
+    disk.ahead = hours(GetParam());
+    const Cache cache(limited_to(1000 * entry_size()), log.logger);
+    const CacheUsage usage = cache.usage();
+    EXPECT_NEAR(cache.age(usage.oldest), 600, 60);
+    EXPECT_NEAR(cache.age(usage.newest), 0, 60);
+}
+
 INSTANTIATE_TEST_SUITE_P(HoursAhead, Clocks, ::testing::Values(-2, 0, 2));
 
 TEST_F(Upkeep, AStampFromTheFutureCountsAsNone) {
@@ -233,6 +247,19 @@ TEST_F(Upkeep, NoLimitIsZero) {
     EXPECT_TRUE(log.warnings().empty());
 }
 
+TEST_F(Upkeep, TheLargestNumberIsNoLimitEither) {
+    Cache cache(limited_to(UINT64_MAX), log.logger);
+    for (int number = 0; number < 20; ++number) store_aged(cache, number, hours(number + 1));
+    for (const char* count : {"04611686018427387904", "18446744073709551615"}) {
+        testing::write_file(lock_file(root()), count);
+        testing::set_age(upkeep_file(root()), hours(2));
+        ASSERT_TRUE(cache.store(sample_key(20), sample_entry(1, 100'000)));
+        cache.finish_eviction();
+        EXPECT_EQ(cache.usage().entries, 21u) << count;
+    }
+    EXPECT_TRUE(log.warnings().empty());
+}
+
 TEST_F(Upkeep, RecordsCountTowardsTheLimitAndGoAfterTheKernels) {
     const std::string record(3 * entry_size(), 'r');
     Cache cache(limited_to(10 * entry_size()), log.logger);
@@ -293,6 +320,49 @@ TEST_F(Upkeep, ThatTakesLongerThanAStoreIsFinishedBeforeTheProcessEnds) {
     }
     EXPECT_LE(filler.usage().bytes, 40 * entry_size());
     EXPECT_TRUE(exists(60));
+}
+
+TEST_F(Upkeep, IsDoneByProcessesThatAllEndBeforeOneHasLookedAtEverything) {
+    constexpr int count = 1000, old = 700;
+    const std::string bytes = encode_for(sample_key(1), sample_entry(1, 1000));
+    for (int number = 0; number < count; ++number) {
+        const std::filesystem::path file = entry_file(root(), sample_key(1000 + number));
+        testing::write_file(file, bytes);
+        testing::set_age(file, number < old ? hours(48) + minutes(number) : minutes(30));
+    }
+    std::filesystem::permissions(root(), std::filesystem::perms::owner_all);
+    testing::FaultFileSystem slow([](const testing::CallRecord& record) {
+        // A look at everything takes two seconds, the end of a process one.
+        if (record.call == testing::Call::status) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        return 0;
+    });
+    CacheOptions small = limited_to(count * bytes.size() * 7 / 10);
+    const auto size = [&] { return Cache(options(), log.logger).usage().bytes; };
+    // With a count that is known, and where nobody could count before.
+    for (const bool counted : {false, true}) {
+        SCOPED_TRACE(counted);
+        if (counted) {
+            *small.limit_bytes = size() * 8 / 10;
+            testing::write_file(lock_file(root()), fmt::format("{:020}", size()));
+        }
+        small.files = &slow;
+        // Without a count it is estimated from the part that was seen.
+        const std::uint64_t most = counted ? *small.limit_bytes : *small.limit_bytes * 21 / 20;
+        for (int process = 0; process < 60 && size() > most; ++process) {
+            Cache cache(small, log.logger);
+            ASSERT_TRUE(cache.store(sample_key(process + (counted ? 60 : 0)), sample_entry(1, 1000)));
+        }
+        EXPECT_LE(size(), most);
+        EXPECT_GE(size(), *small.limit_bytes * 7 / 10) << "each takes only a share of what is to go";
+        if (counted) {
+            EXPECT_EQ(read_count({util::real_file_system(), root()}), size());
+        }
+    }
+    int lost = 0;
+    for (int number = old; number < count; ++number) {
+        lost += std::filesystem::exists(entry_file(root(), sample_key(1000 + number))) ? 0 : 1;
+    }
+    EXPECT_LE(lost, (count - old) / 50) << "what was used of late goes last";
 }
 
 TEST_F(Upkeep, WhatIsStoredOrUsedWhileItIsDoneStays) {

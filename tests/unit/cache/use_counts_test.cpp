@@ -88,6 +88,14 @@ TEST_F(Uses, LinesThatMakeNoSenseArePassedOver) {
     EXPECT_EQ(counts().evictions, 33u);
 }
 
+TEST_F(Uses, NumbersThatNoProcessWroteArePassedOver) {
+    for (const char* line : {"-1 0 0", "+1 0 0", " 1 0 0", "1  0 0", "1 0 0 ", "1\t0 0", "4294967297 0 0",
+                             "0 0 18446744073709551615", "0 99999999999999999999 0", "0x1 0 0", "1 0 0\r"}) {
+        EXPECT_EQ(decode_use_counts(std::string(line) + "\n1 2 3\n"), (UseCounts{1, 2, 3})) << line;
+    }
+    EXPECT_EQ(decode_use_counts("4294967296 0 0\n1 0 0\n").hits, 4294967297u);
+}
+
 TEST_F(Uses, EvictionsCount) {
     CacheOptions small = options();
     small.limit_bytes = 3 * encode_for(sample_key(1), sample_entry(1)).size();
@@ -104,6 +112,21 @@ TEST_F(Uses, AFileThatCannotBeReadIsAnError) {
     std::filesystem::create_directory(use_counts_file(root()));
     EXPECT_THROW(static_cast<void>(counts()), Error);
     use(1, 1);
+}
+
+TEST_F(Uses, AFileThatOthersMayWriteToIsAnError) {
+    use(3, 1);
+    std::filesystem::permissions(use_counts_file(root()), std::filesystem::perms::all);
+    try {
+        static_cast<void>(counts());
+        FAIL() << "nothing was thrown";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::io);
+        EXPECT_NE(
+            std::string(error.what()).find(use_counts_file(root()).string() + ": its permissions are 0777, expected"),
+            std::string::npos)
+            << error.what();
+    }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <smlora/smlora.hpp>
 
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -133,6 +134,29 @@ TEST_F(COperations, Group) {
     c_args.out = to_c(out.c.view());
     ASSERT_EQ(smlora_group(c_engine, nullptr, &c_problem, &c_args), SMLORA_OK) << smlora_last_error();
     out.expect_same();
+}
+
+TEST_F(COperations, ArrangeScales) {
+    const workload::EncodedWeight weight(
+        engine(),
+        {.encoding = Encoding::mxfp4, .E = 2, .rows = 70, .columns = 96, .scales = DType::e8m0, .deviation = 1},
+        fresh("weight"));
+    const auto [E, rows, columns, bytes] = arranged_shape(2, 70, 96);
+    Buffer from_cpp(engine(), static_cast<std::size_t>(E * rows * columns * bytes));
+    Buffer from_c(engine(), from_cpp.bytes());
+    const ArrangeScalesArgs args{weight.weight(), {from_cpp.data(), DType::e8m0, {E, rows, columns, bytes}}};
+    arrange_scales(engine(), {}, args);
+    auto c_args = to_c<smlora_arrange_scales_args>(args);
+    c_args.out.data = from_c.data();
+    ASSERT_EQ(smlora_arrange_scales(c_engine, nullptr, &c_args), SMLORA_OK) << smlora_last_error();
+    EXPECT_EQ(std::memcmp(from_c.data(), from_cpp.data(), from_cpp.bytes()), 0);
+    smlora_weight arranged = c_args.W;
+    arranged.scales = c_args.out;
+    smlora_weight_format format{};
+    EXPECT_EQ(smlora_format_of(&arranged, &format), SMLORA_OK);
+    EXPECT_EQ(format.arranged, 1);
+    c_args.W = arranged;
+    EXPECT_EQ(smlora_arrange_scales(c_engine, nullptr, &c_args), SMLORA_INVALID_ARGUMENT);
 }
 
 TEST_F(COperations, Dequantize) {

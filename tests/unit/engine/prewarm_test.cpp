@@ -126,6 +126,27 @@ TEST_F(PrewarmTwice, ASecondTimeFindsEverythingAndASingleJobTellsWhatComesNext) 
     EXPECT_EQ(again.compile_seconds, 0);
 }
 
+TEST_F(PrewarmTwice, ACheckSaysWhatIsThereAndCompilesNothing) {
+    options_.check_only = true;
+    const PrewarmReport warm = prewarm(engine(warm_root), options_);
+    EXPECT_EQ(warm.kernels, report.kernels);
+    EXPECT_EQ(warm.found, report.kernels);
+    EXPECT_EQ(warm.compiled, 0U);
+    const PrewarmReport cold = prewarm(engine(root_), options_);
+    EXPECT_EQ(cold.kernels, report.kernels);
+    EXPECT_EQ(cold.found, 0U);
+    EXPECT_EQ(cold.compiled, 0U);
+    EXPECT_EQ(cache_stats(engine(root_)).entries, 0U);
+}
+
+TEST_F(PrewarmTwice, CountsThePiecesOfWorkWhoseFastestKernelIsRecorded) {
+    EXPECT_GT(report.works, 0U);
+    EXPECT_EQ(report.recorded, 0U);
+    options_.tokens = {64, 4096};
+    options_.check_only = true;
+    EXPECT_EQ(prewarm(engine(warm_root), options_).works, 2 * report.works);
+}
+
 TEST_F(PrewarmTwice, CompilesAKernelThatSeveralProblemsShareOnce) {
     Problem other = options_.problems[0];
     other.bias = true;  // the same routing and gathering, another product

@@ -186,6 +186,7 @@ void add_unpacking(std::vector<KernelSpec>& specs, const char* element, bool vec
                                                 {"DOUBLE", encoded.outer_block != 0},
                                                 {"OUTER_BLOCK", encoded.outer_block},
                                                 {"GLOBAL_DIVIDES", encoded.divides},
+                                                {"ARRANGED", 0},
                                                 {"Element", element},
                                                 {"Scale", encoded.scale},
                                                 {"Index", index32}}));

@@ -83,6 +83,21 @@ TEST(HfConfig, TheActivationIsThatOfHiddenAct) {
     EXPECT_EQ(activation("relu"), Activation::reglu);
 }
 
+TEST(HfConfig, TheTypeOfGatesIsThatOfTheFamily) {
+    const auto gates = [](const std::string& model_type) {
+        return parse_hf_config(R"({"hidden_size": 64, "intermediate_size": 32, "num_experts": 4,
+            "num_experts_per_tok": 2, "model_type": ")" +
+                                   model_type + "\"}",
+                               "config.json")
+            .gates;
+    };
+    EXPECT_EQ(gates("qwen3_moe"), GateType::model);
+    EXPECT_EQ(gates("qwen3_5_moe"), GateType::model);
+    EXPECT_EQ(gates("qwen3_5_moe_text"), GateType::model);
+    EXPECT_EQ(gates("mixtral"), GateType::fp32);
+    EXPECT_EQ(gates("none_that_is_known"), GateType::either);
+}
+
 TEST(HfConfig, AnActivationThatSmloraHasNotIsTheModelsOwnCode) {
     const auto activation = [](const std::string& more) {
         return parse_hf_config(
@@ -92,6 +107,7 @@ TEST(HfConfig, AnActivationThatSmloraHasNotIsTheModelsOwnCode) {
             .activation;
     };
     EXPECT_EQ(activation(R"("hidden_act": "swigluoai")"), std::nullopt);
+    EXPECT_EQ(activation(R"("hidden_act": "relu2")"), std::nullopt);
     EXPECT_EQ(activation(R"("hidden_act": "silu", "swiglu_limit": 7.0)"), std::nullopt);
     EXPECT_EQ(activation(R"("hidden_act": "silu", "swiglu_limit": null)"), Activation::swiglu);
     EXPECT_EQ(activation(R"("model_type": "deepseek_v4", "hidden_act": "silu")"), std::nullopt);
@@ -102,12 +118,33 @@ TEST(HfConfig, FamiliesThatMultiplyOrActivateInTheirOwnWay) {
     const auto shape = [](const std::string& text) { return parse_hf_config(text, "config.json"); };
     const auto aria = shape(R"({"model_type": "aria", "text_config": {"model_type": "aria_text", "hidden_size": 2560,
         "intermediate_size": 1664, "moe_num_experts": 64, "moe_topk": 6, "hidden_act": "silu"}})");
-    EXPECT_EQ(aria, (ModelShape{"aria_text", 64, 2560, 1664, 6, WeightLayout::ekn}));
+    EXPECT_EQ(aria, (ModelShape{"aria_text",
+                                64,
+                                2560,
+                                1664,
+                                6,
+                                WeightLayout::ekn,
+                                false,
+                                DType::bf16,
+                                Activation::swiglu,
+                                GateLayout::halves,
+                                {},
+                                GateType::model}));
     const auto minimax = shape(R"({"model_type": "minimax_m3_vl", "text_config": {"hidden_size": 6144,
         "intermediate_size": 3072, "dense_intermediate_size": 12288, "num_local_experts": 128, "num_experts_per_tok": 4,
         "hidden_act": "swigluoai", "swiglu_alpha": 1.702, "swiglu_limit": 7.0}})");
-    EXPECT_EQ(minimax, (ModelShape{"minimax_m3_vl", 128, 6144, 3072, 4, WeightLayout::enk, false, DType::bf16,
-                                   Activation::swiglu_clamped}));
+    EXPECT_EQ(minimax, (ModelShape{"minimax_m3_vl",
+                                   128,
+                                   6144,
+                                   3072,
+                                   4,
+                                   WeightLayout::enk,
+                                   false,
+                                   DType::bf16,
+                                   Activation::swiglu_clamped,
+                                   GateLayout::halves,
+                                   {},
+                                   GateType::fp32}));
     const auto filter = shape(R"({"model_type": "openai_privacy_filter", "hidden_size": 640, "intermediate_size": 640,
         "num_local_experts": 128, "num_experts_per_tok": 4, "hidden_act": "silu"})");
     EXPECT_EQ(filter, (ModelShape{"openai_privacy_filter", 128, 640, 640, 4, WeightLayout::ekn, true, DType::bf16,
@@ -116,6 +153,7 @@ TEST(HfConfig, FamiliesThatMultiplyOrActivateInTheirOwnWay) {
         "num_experts_per_tok": 22, "moe_intermediate_size": 2688, "moe_latent_size": 1024, "mlp_hidden_act": "relu2"})");
     EXPECT_EQ(nemotron.hidden_size, 1024);
     EXPECT_EQ(nemotron.activation, std::nullopt);
+    EXPECT_FALSE(nemotron.gated);
     const auto projected = projections(nemotron, 16);
     EXPECT_EQ(projected[0].name, "up");
     EXPECT_EQ(projected[0].problem.K, 1024);
@@ -183,10 +221,10 @@ TEST(HfConfig, TheTypeIsOneOfThoseThatTrain) {
 TEST(HfConfig, ExpertsThatSmloraDoesNotComputeAreRefused) {
     EXPECT_EQ(error_of(R"({"model_type": "llama4", "num_local_experts": 16})"),
               "model/config.json: model_type: llama4 computes its experts by its own code, for which one cannot choose "
-              "smlora; --shape takes a projection");
-    EXPECT_EQ(error_of(R"({"model_type": "muse_spark", "num_local_experts": 16})"),
-              "model/config.json: model_type: muse_spark has a norm after each expert, which is not known of a config; "
-              "--shape takes a projection");
+              "smlora; give its projections one by one, with --shape");
+    EXPECT_EQ(error_of(R"({"text_config": {"model_type": "muse_spark_text"}})"),
+              "model/config.json: model_type: muse_spark_text has a norm after each expert; give its projections one "
+              "by one, with --shape");
 }
 
 TEST(HfConfig, NullCountsAsAbsent) {

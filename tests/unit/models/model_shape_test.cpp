@@ -2,8 +2,13 @@
 #include "models/model_shape.hpp"
 #include "models/model_table.hpp"
 
+#include <smlora/error.hpp>
+
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -50,6 +55,36 @@ TEST(ModelShape, OnlyBitsandbytesQuantisesAlongOutputs) {
     for (const Encoding encoding : {Encoding::mxfp4, Encoding::fp8, Encoding::mxfp8, Encoding::nvfp4, Encoding::int4}) {
         EXPECT_EQ(layout("gpt-oss-20b", encoding), WeightLayout::enk) << name(encoding);
         EXPECT_EQ(layout("olmoe", encoding), WeightLayout::enk) << name(encoding);
+    }
+}
+
+TEST(ModelShape, ARankOfExpertParallelismHasAPartOfTheExperts) {
+    const ModelShape& qwen = model_by_name("qwen3-30b-a3b");
+    const auto whole = projections(qwen, 16), alone = projections_of_rank(qwen, 16, {});
+    const auto own = projections_of_rank(qwen, 16, {.ranks = 8}),
+               shared = projections_of_rank(qwen, 16, {.ranks = 8, .shares_tokens = true});
+    for (std::size_t i = 0; i < 2; ++i) {
+        EXPECT_EQ(alone[i].problem, whole[i].problem);
+        Problem expected = whole[i].problem;
+        expected.E = 16;
+        EXPECT_EQ(shared[i].problem, expected);
+        expected.top_k = 1;
+        expected.gates = false;
+        EXPECT_EQ(own[i].problem, expected);
+        validate(own[i].problem);
+        validate(shared[i].problem);
+    }
+}
+
+TEST(ModelShape, RanksOfExpertsDivideThem) {
+    for (const std::int64_t ranks : {0, 3, 256}) {
+        try {
+            (void)projections_of_rank(model_by_name("olmoe"), 16, {.ranks = ranks});
+            FAIL() << ranks;
+        } catch (const Error& error) {
+            EXPECT_EQ(error.what(),
+                      fmt::format("ranks of experts: expected a divisor of the 64 experts of olmoe, got {}", ranks));
+        }
     }
 }
 

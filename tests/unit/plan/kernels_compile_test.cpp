@@ -29,11 +29,10 @@ Problem problem(std::int64_t E, std::int64_t K, std::int64_t N, std::int64_t R, 
     return made;
 }
 
-/// Compiles the step's kernels and says what is wrong with each, if anything is.
-void expect_compiled(const Problem& problem, std::int64_t T, const std::string& arch_name) {
+/// Compiles kernels and says what is wrong with each, if anything is.
+void expect_compiled(const std::vector<jit::KernelSpec>& specs, const std::string& arch_name) {
     const gpu::Arch arch = gpu::arch_from_name(arch_name);
     const jit::Nvrtc& nvrtc = jit::Nvrtc::instance();
-    const std::vector<jit::KernelSpec> specs = plan::step_kernels(problem, T, gpu::facts_of(arch));
     ASSERT_FALSE(specs.empty());
     std::vector<std::string> complaints(specs.size());
     util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
@@ -55,6 +54,35 @@ void expect_compiled(const Problem& problem, std::int64_t T, const std::string& 
     for (std::size_t i = 0; i < specs.size(); ++i) {
         EXPECT_EQ(complaints[i], "") << arch_name << ": " << jit::readable(specs[i]);
     }
+}
+
+/// The step's kernels.
+void expect_compiled(const Problem& problem, std::int64_t T, const std::string& arch_name) {
+    expect_compiled(plan::step_kernels(problem, T, gpu::facts_of(gpu::arch_from_name(arch_name))), arch_name);
+}
+
+TEST(PackedKernelsCompile, EveryBlockingOfBothReductions) {
+    Problem of_gpt_oss = problem(32, 2880, 5760, 16, 4);
+    of_gpt_oss.weight_layout = WeightLayout::enk;
+    of_gpt_oss.y_rows = RowOrder::grouped;
+    of_gpt_oss.bias = true;
+    of_gpt_oss.weights = usual_format(Encoding::mxfp4);
+    of_gpt_oss.weights.arranged = true;
+    const gpu::DeviceFacts facts = gpu::facts_of(gpu::arch_from_name("sm_90a"));
+    std::vector<jit::KernelSpec> specs;
+    for (const plan::Request& request : plan::step_requests(of_gpt_oss, 4096)) {
+        if (!plan::packed(request)) continue;
+        for (const auto& candidate : plan::search_space(of_gpt_oss, request, plan::Role::product, facts)) {
+            EXPECT_EQ(candidate.refusal, "") << candidate.name;
+            plan::Choices choices;
+            choices.set(plan::Role::product, candidate.configuration);
+            for (auto& step : plan::make_plan(of_gpt_oss, request, facts, choices).steps) {
+                if (step && step->spec.family == "grouped_product_packed") specs.push_back(std::move(step->spec));
+            }
+        }
+    }
+    EXPECT_EQ(specs.size(), 12U) << "blockings of forward and dX";
+    expect_compiled(specs, "sm_90a");
 }
 
 class KernelsCompile : public testing::TestWithParam<const char*> {};

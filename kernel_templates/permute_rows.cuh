@@ -1,0 +1,67 @@
+// Permutes the columns of rows for products with packed weights: memory-bound, one read and one write of every row.
+//
+// Roles: a warp takes a segment of a row, 32 lanes x UNROLL units of 16 bytes. Four neighbouring lanes have 32 columns
+// and exchange what the order moves between them. No shared memory, no barriers.
+//
+// Compile-time (struct C): WIDTH (columns, a multiple of 32); type Element, of 16 bits. Rows are 16-byte aligned.
+#pragma once
+
+#include "args/permute_rows.h"
+#include "types.cuh"
+
+namespace smlora::permute_rows {
+
+using Args = PermuteRowsArgs;
+
+/// Word q of lane i of four becomes word i of lane q. By whole warps.
+__device__ __forceinline__ void transpose_words(uint32 (&words)[4], int lane) {
+#pragma unroll
+    for (int bit = 1; bit < 4; bit *= 2) {
+        const bool high = (lane & bit) != 0;
+#pragma unroll
+        for (int low = 0; low < 4; ++low) {
+            if ((low & bit) != 0) continue;
+            uint32& sent = high ? words[low] : words[low | bit];
+            sent = __shfl_xor_sync(0xFFFFFFFFU, sent, bit);
+        }
+    }
+}
+
+template <class C>
+__device__ __forceinline__ void run(const Args& args) {
+    constexpr int units = C::WIDTH / 8;
+    constexpr RowSegments shape = permute_segments(units);
+    constexpr int unroll = shape.unroll;
+    static_assert(sizeof(typename C::Element) == 2 && C::WIDTH % 32 == 0, "whole groups of 32 columns");
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const int64 warps = static_cast<int64>(gridDim.x) * (blockDim.x / 32);
+    const int64 items = static_cast<int64>(args.count) * shape.count;
+    for (int64 item = static_cast<int64>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32; item < items;
+         item += warps) {
+        const int64 row = item / shape.count;
+        const int first = static_cast<int>(item % shape.count) * 32 * unroll + lane;
+        const auto* const from =
+            reinterpret_cast<const Vec16*>(static_cast<const typename C::Element*>(args.rows) + row * args.rows_stride);
+        auto* const to = static_cast<Vec16*>(args.out) + row * units;
+        Vec16 raw[unroll] = {};
+#pragma unroll
+        for (int u = 0; u < unroll; ++u) {
+            if (first + 32 * u < units) raw[u] = from[first + 32 * u];
+        }
+#pragma unroll
+        for (int u = 0; u < unroll; ++u) {
+            const uint32(&word)[4] = raw[u].word;
+            // Columns i and i + 4.
+            uint32 pairs[4];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                pairs[2 * i] = (word[i] & 0xFFFFU) | word[i + 2] << 16;
+                pairs[2 * i + 1] = word[i] >> 16 | (word[i + 2] & 0xFFFF0000U);
+            }
+            transpose_words(pairs, lane);
+            if (first + 32 * u < units) to[first + 32 * u] = Vec16{{pairs[0], pairs[1], pairs[2], pairs[3]}};
+        }
+    }
+}
+
+}  // namespace smlora::permute_rows

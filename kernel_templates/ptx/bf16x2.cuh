@@ -1,0 +1,13 @@
+// Arithmetic on pairs of bf16 (sm_90).
+#pragma once
+
+namespace smlora::ptx {
+
+/// Each half rounded once, to nearest even; subnormal numbers as they are.
+__device__ __forceinline__ unsigned multiply_bf16x2(unsigned a, unsigned b) {
+    unsigned product;
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    return product;
+}
+
+}  // namespace smlora::ptx

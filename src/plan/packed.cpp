@@ -1,0 +1,61 @@
+#include "plan/packed.hpp"
+
+#include "families/product_packed.hpp"
+#include "families/unpack.hpp"
+#include "plan/search_space.hpp"
+#include "plan/work.hpp"
+
+#include <limits>
+
+namespace smlora::plan {
+namespace {
+
+constexpr double never = std::numeric_limits<double>::infinity();
+
+double fastest(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts) {
+    const tuning::SearchSpace space = search_space(problem, request, Role::product, facts);
+    const auto best = tuning::heuristic_choice(space);
+    return best ? space[*best].predicted_seconds : never;
+}
+
+/// Share of the memory's bandwidth that kernels reach which read and write each byte once.
+constexpr double share_of_bandwidth = 0.75;
+
+double seconds_to_unpack(const Problem& problem, const gpu::DeviceFacts& facts) {
+    const auto bytes = static_cast<double>(families::unpacked_bytes(problem, problem.E));
+    return 1.25 * bytes / (share_of_bandwidth * facts.memory_bytes_per_second);
+}
+
+/// Of the rows, where the product takes them permuted.
+double seconds_to_permute(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts) {
+    const families::ProductWork work = product_work(problem, request, Role::product);
+    if (!families::takes_permuted_rows(work.product)) return 0;
+    const double rows = work.tokens * (work.product.rows == RowOrder::token ? 1.0 : static_cast<double>(problem.top_k));
+    constexpr double seconds_at_least = 5e-6;
+    return seconds_at_least +
+           4 * rows * static_cast<double>(work.product.red) / (share_of_bandwidth * facts.memory_bytes_per_second);
+}
+
+}  // namespace
+
+Request with_the_faster_product(const Problem& problem, Request request, const gpu::DeviceFacts& facts,
+                                const Choices& choices) {
+    if (!packed(request)) return request;
+    const tuning::SearchSpace space = search_space(problem, request, Role::product, facts);
+    if (const auto& chosen = choices.of(Role::product); chosen && tuning::find_legal(space, *chosen) != nullptr) {
+        return request;
+    }
+    const Problem plain = with_plain_weights(problem);
+    const Request plainly = with_plain_weights(request);
+    const double unpacked = fastest(plain, plainly, facts) + seconds_to_unpack(problem, facts);
+    const double in_place = fastest(problem, request, facts) + seconds_to_permute(problem, request, facts);
+    if (in_place <= unpacked && in_place < never) return request;
+    std::visit(
+        [](auto& one) {
+            if constexpr (requires { one.packed; }) one.packed = false;
+        },
+        request);
+    return request;
+}
+
+}  // namespace smlora::plan

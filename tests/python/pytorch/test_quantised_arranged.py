@@ -1,0 +1,61 @@
+"""MXFP4 whose scales are arranged for products that decode codes while they multiply them."""
+
+import pytest
+import smlora
+import torch
+from quantised_layers import E, layer_of, linear, trained, views
+
+
+def weight_of(device, enk=True):
+    return views("mxfp4", device, enk)
+
+
+@pytest.mark.parametrize("enk", [True, False])
+def test_values_and_codes_are_the_same(device, enk):
+    weight = weight_of(device, enk)
+    arranged = weight.arranged()
+    assert arranged.is_arranged and not weight.is_arranged
+    assert arranged.codes.data_ptr() == weight.codes.data_ptr() and arranged.shape == weight.shape
+    assert arranged.scales.dim() == 4 and arranged.scales.dtype == weight.scales.dtype
+    assert torch.equal(arranged.dequantize(torch.float32), weight.dequantize(torch.float32))
+    assert arranged.check().arranged() is arranged
+
+
+def test_each_scale_stands_where_the_documentation_says(device):
+    weight = weight_of(device)
+    given, arranged = (tensor.view(torch.uint8).cpu() for tensor in (weight.scales, weight.arranged().scales))
+    rows, blocks = given.shape[1:]
+    assert arranged.shape == (E, -(-weight.rows // 256) * 4, -(-weight.columns // 256) * 4, 128)
+    matrices = arranged.unflatten(3, (64, 2)).transpose(2, 3).flatten(3).flatten(1, 2)
+    assert torch.equal(matrices[:, :rows, :blocks], given)
+    assert not matrices[:, rows:].any() and not matrices[:, :, blocks:].any()
+
+
+@pytest.mark.parametrize("enk", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outputs_and_gradients_are_those_of_the_decoded_weight(device, enk, dtype):
+    weight = weight_of(device, enk).arranged()
+    layer = layer_of(device, dtype=dtype, y_rows="token", left_out=True)
+    results = []
+    for operand in (weight, weight.dequantize(dtype)):
+        y = linear(layer, operand)
+        results.append((y, *torch.autograd.grad(y.float().square().sum(), trained(layer))))
+    for got, wanted in zip(*results):
+        assert (got - wanted).float().norm() <= 1e-2 * wanted.float().norm()
+
+
+def test_experts_are_cut_out_of_it(device):
+    arranged = weight_of(device).arranged()
+    cut = arranged[1:3]
+    assert cut.is_arranged and torch.equal(cut.dequantize(torch.float32), arranged.dequantize(torch.float32)[1:3])
+
+
+def test_what_cannot_be_arranged_is_refused(device):
+    with pytest.raises(ValueError, match='weight.encoding: expected "mxfp4", got "?\'?nf4'):
+        views("nf4", device, True).arranged()
+    weight = weight_of(device)
+    scales = weight.scales.view(torch.uint8).clone()
+    scales[0, 0, 0] = 129
+    large = smlora.from_mxfp4(weight.codes, scales.view(weight.scales.dtype))
+    with pytest.raises(ValueError, match="scales: expected 128 or less each, got 129"):
+        large.arranged()
