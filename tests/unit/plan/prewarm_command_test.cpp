@@ -34,6 +34,9 @@ TEST(PrewarmCommand, SaysEverythingThatTheKernelsDependOn) {
     problem.weights.scales = DType::uint8;
     problem.weights.parts = 2;
     EXPECT_TRUE(prewarm_command(problem, Route{}, "sm_80").ends_with(" --weights nf4:128:double:parts2"));
+    problem.weights = usual_format(Encoding::mxfp4);
+    problem.weights.arranged = true;
+    EXPECT_TRUE(prewarm_command(problem, Route{}, "sm_90a").ends_with(" --weights mxfp4:arranged"));
 }
 
 }  // namespace
