@@ -1,9 +1,9 @@
 #include "families/product_packed.hpp"
 
 #include "args/packed_weight.h"
+#include "families/packed.hpp"
 #include "families/product_launch.hpp"
 #include "families/roofline.hpp"
-#include "families/row_step.hpp"
 #include "families/type_names.hpp"
 #include "families/wgmma_boxes.hpp"
 
@@ -241,16 +241,6 @@ Step packed_step(const ProductWork& work, const tuning::Configuration& configura
 }
 
 }  // namespace
-
-bool can_multiply_codes(const Problem& problem) {
-    return problem.weights.encoding == Encoding::mxfp4 && problem.weights.arranged && problem.dtype == DType::bf16;
-}
-
-bool takes_permuted_rows(const Product& product) { return product.packed && !product.weight_out_contiguous; }
-
-Step permute_step(const Problem& problem, std::int64_t columns) {
-    return row_step("permute_rows", {{"WIDTH", columns}, {"Element", type_name(problem.dtype)}});
-}
 
 const ProductFamily product_packed{
     .name = packed_product_name,

@@ -1,6 +1,6 @@
 #include "plan/packed.hpp"
 
-#include "families/product_packed.hpp"
+#include "families/packed.hpp"
 #include "families/unpack.hpp"
 #include "plan/search_space.hpp"
 #include "plan/work.hpp"

@@ -2,7 +2,7 @@
 
 #include "families/family.hpp"
 #include "families/gradient_simt.hpp"
-#include "families/product_packed.hpp"
+#include "families/packed.hpp"
 #include "families/route.hpp"
 #include "plan/packed.hpp"
 #include "plan/search_space.hpp"

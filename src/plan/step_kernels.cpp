@@ -1,6 +1,6 @@
 #include "plan/step_kernels.hpp"
 
-#include "families/product_packed.hpp"
+#include "families/packed.hpp"
 #include "tuning/bucket.hpp"
 
 #include <algorithm>

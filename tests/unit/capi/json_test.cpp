@@ -118,6 +118,8 @@ TEST(Json, PrewarmReport) {
     report.seconds = 0.5;
     report.compile_seconds = 1.5;
     report.not_stored = 1;
+    report.works = 5;
+    report.recorded = 4;
     report.warnings = {"spills"};
     EXPECT_EQ(json::parse(capi::to_json(report)), (json{{"schema", 1},
                                                         {"kernels", 3},
@@ -126,6 +128,8 @@ TEST(Json, PrewarmReport) {
                                                         {"seconds", 0.5},
                                                         {"compile_seconds", 1.5},
                                                         {"not_stored", 1},
+                                                        {"works", 5},
+                                                        {"recorded", 4},
                                                         {"warnings", {"spills"}}}));
 }
 

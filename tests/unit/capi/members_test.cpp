@@ -22,7 +22,10 @@ auto convert(const C& c) {
 template <class C>
 std::string object_of() {
     if constexpr (std::is_same_v<C, smlora_problem>) return "problem.";
-    if constexpr (std::is_same_v<C, smlora_engine_options> || std::is_same_v<C, smlora_tune_options>) return "options.";
+    if constexpr (std::is_same_v<C, smlora_engine_options> || std::is_same_v<C, smlora_tune_options> ||
+                  std::is_same_v<C, smlora_prewarm_options>) {
+        return "options.";
+    }
     return "";
 }
 

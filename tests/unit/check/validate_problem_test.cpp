@@ -105,9 +105,9 @@ TEST(Problem, NamesTheFieldThatIsWrong) {
              p.weights = usual_format(Encoding::nvfp4);
              p.weights.parts = 3;
          }},
-        {"problem.weights.arranged: expected false for mxfp8, got true",
+        {"problem.weights.arranged: expected false for nvfp4, got true",
          [](Problem& p) {
-             p.weights = usual_format(Encoding::mxfp8);
+             p.weights = usual_format(Encoding::nvfp4);
              p.weights.arranged = true;
          }},
         {"problem.weights.global_scale: expected factor or divisor, got the value 2",
