@@ -1,4 +1,5 @@
-"""A training step of a rank compiles nothing after smlora.prewarm(model), nor after smlora-tune prewarm --ep, on an emulated GPU."""
+"""A training step of a rank compiles nothing after smlora.prewarm(model), or after smlora-tune prewarm --ep, on an emulated
+GPU."""
 
 import os
 import pathlib
@@ -32,14 +33,22 @@ def step(row, folder, cache):
     torchrun(str(EMULATED), 2, str(JOB), "step", row, str(folder), environment=environment(cache, SMLORA_JIT="off"))
 
 
+def in_the_quick_part(request, row):
+    """Each takes a minute of two cores."""
+    if row != "ep" and not request.config.getoption("--whole"):
+        pytest.skip("part of the whole: --whole")
+
+
 @pytest.mark.parametrize("row", ["ep", "ep_tp", "ep_all_reduce", "tp", "fsdp"])
-def test_a_step_of_a_rank_after_prewarming_its_model_compiles_nothing(row, checkpoint, tmp_path):
+def test_a_step_of_a_rank_after_prewarming_its_model_compiles_nothing(row, checkpoint, tmp_path, request):
+    in_the_quick_part(request, row)
     torchrun(str(JOB), 2, "prewarm", row, str(checkpoint), environment=environment(tmp_path / "cache"))
     step(row, checkpoint, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("row, options", [("ep", []), ("ep_all_reduce", ["--ep-tokens", "shared"])])
-def test_a_step_of_a_rank_after_the_tool_compiles_nothing(row, options, checkpoint, tmp_path):
+def test_a_step_of_a_rank_after_the_tool_compiles_nothing(row, options, checkpoint, tmp_path, request):
+    in_the_quick_part(request, row)
     tool = os.environ.get("SMLORA_TUNE")
     if tool is None:
         pytest.skip("needs SMLORA_TUNE, the path of smlora-tune")
