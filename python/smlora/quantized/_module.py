@@ -1,5 +1,7 @@
 """A quantised weight as a part of a module."""
 
+from typing import Any, NoReturn
+
 import torch
 
 from smlora._arguments import described
@@ -73,7 +75,7 @@ class QuantizedParameters(torch.nn.Module):
             format = format._replace(E=tensors["codes"].shape[0])
         return QuantizedWeight.from_tensors(format, tensors)
 
-    def _is_no_tensor(self, *_arguments, **_named):
+    def _is_no_tensor(self, *_arguments: Any, **_named: Any) -> NoReturn:
         raise NotImplementedError(
             "this weight is quantised, and not a tensor: only smlora's experts compute with it. Call "
             'model.set_experts_implementation("smlora"); in code of your own, calling the weight gives its QuantizedWeight'

@@ -42,7 +42,7 @@ class WeightFormat(NamedTuple):
     global_scale: str = "factor"
     transposed: bool = False
 
-    def numbers(self):
+    def numbers(self) -> list[Any]:
         """As operators take it."""
         return [
             ENCODINGS[self.encoding], self.E, self.rows, self.columns, self.block, self.parts, self.outer_block,
@@ -197,7 +197,7 @@ class QuantizedWeight:
                 what = "a tensor" if name in expected else "None"
                 raise ValueError(f"weight.{name}: expected {what} with encoding {self.encoding}, got {described(tensor)}")
 
-    def check(self):
+    def check(self) -> "QuantizedWeight":
         """Returns itself. Raises ValueError that names the field, its value and what was expected. Operations check it, too."""
         self._check_fields()
         for name, tensor in self.tensors().items():
@@ -213,7 +213,7 @@ class QuantizedWeight:
                 raise in_callers_words(error) from None
         return self
 
-    def operands(self):
+    def operands(self) -> tuple[torch.Tensor, list[torch.Tensor], list[Any]]:
         """(codes, the other tensors, the format's numbers), as operators take them."""
         given = self.tensors()
         if not self._has_the_fields(given):
@@ -261,11 +261,11 @@ class QuantizedWeight:
     # ---- the order of scales ----
 
     @property
-    def is_arranged(self):
+    def is_arranged(self) -> bool:
         """Whether the scales are in the order of `arranged`."""
         return self.encoding == "mxfp4" and self.scales.dim() == 4
 
-    def arranged(self):
+    def arranged(self) -> "QuantizedWeight":
         """The same weight of MXFP4 with its scales in the order in which products on Hopper take them, [E, rows' / 64,
         columns' / 64, 128], rows' and columns' rounded up to 256: products of bfloat16 rows then decode the codes while they
         multiply them, instead of unpacking them to memory first. The codes are shared; the scales are new. It is worth its

@@ -21,6 +21,7 @@ class Active(NamedTuple):
     adapter: Adapter
     layout: Optional[Layout]
 
+
 def _is_fused(module):
     """Whether smlora computes this module."""
     implementation = getattr(getattr(module, "config", None), "_experts_implementation", None)
@@ -182,11 +183,14 @@ def _warn_of_experts_without_a_choice(model):
     if not is_ours(getattr(model, "config", None)):
         return
     for module in model.modules():
-        if isinstance(module, ParamWrapper) and not hasattr(module.get_base_layer(), "is_transposed"):
-            name = type(module.get_base_layer()).__name__
+        # Of a router's weight, which PEFT wraps too, there is one.
+        if not isinstance(module, ParamWrapper) or module.num_experts == 1:
+            continue
+        experts = module.get_base_layer()
+        if not hasattr(experts, "is_transposed"):
             warn_once(
-                f"{name} offers no experts_implementation; its own code computes it, and PEFT adds adapters to the weights in "
-                "memory"
+                f"{type(experts).__name__} offers no experts_implementation; its own code computes it, and PEFT adds adapters "
+                "to the weights in memory"
             )
 
 
