@@ -29,7 +29,7 @@ def _classes():
                 yield attribute
 
 
-def _configs_of(experts):
+def configs_of(experts):
     """Those of its family, the one that it names first."""
     name = experts.__module__.replace("modeling_", "configuration_")
     named = inspect.signature(experts.__init__.__wrapped__).parameters["config"].annotation
@@ -40,7 +40,7 @@ def _configs_of(experts):
     return sorted(configs, key=lambda config: config is not named and config.__name__ != named)
 
 
-def _complete(config):
+def complete(config):
     """With a number for everything of experts that the config leaves open."""
     config.allow_global_per_layer_attribute_access = True  # of models whose layers differ
     for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size", "expert_intermediate_size"):
@@ -57,9 +57,9 @@ def experts_on_meta():
     for experts in _classes():
         made = None
         further = [8 for _ in inspect.signature(experts.__init__.__wrapped__).parameters][2:]  # the intermediate size
-        for config in _configs_of(experts):
+        for config in configs_of(experts):
             try:
-                sizes = _complete(config())
+                sizes = complete(config())
                 with torch.device("meta"):
                     made = experts(sizes, *further)
                 break

@@ -12,7 +12,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
-from experts_classes import experts_on_meta  # noqa: E402
+from experts_classes import complete, configs_of, experts_on_meta  # noqa: E402
 from smlora.transformers import _experts  # noqa: E402
 from smlora.transformers._weights import is_gated, parameters_of  # noqa: E402
 
@@ -61,7 +61,10 @@ def _read(path):
     return subprocess.run([TUNE, "models", "--json", "--config", path], capture_output=True, text=True)
 
 
-@pytest.mark.skipif(not os.path.exists(TUNE), reason="needs SMLORA_TUNE, the path of smlora-tune")
+needs_the_tool = pytest.mark.skipif(not os.path.exists(TUNE), reason="needs SMLORA_TUNE, the path of smlora-tune")
+
+
+@needs_the_tool
 def test_every_config_is_read_as_its_experts_are_made(configs, tmp_path):
     wrong = {}
     for experts, module, config in configs:
@@ -80,3 +83,29 @@ def test_every_config_is_read_as_its_experts_are_made(configs, tmp_path):
         if different:
             wrong[experts.__name__] = different
     assert len(configs) > 30 and not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
+
+
+def _whole_configs():
+    """(config, that of its text) of each family whose config has parts."""
+    for experts, _ in experts_on_meta():
+        for kind in configs_of(experts):
+            if kind.sub_configs:
+                whole = kind()
+                text = complete(whole.get_text_config())
+                if text is not whole:
+                    yield whole, text
+
+
+@needs_the_tool
+def test_a_config_with_parts_is_read_as_that_of_its_text(tmp_path):
+    seen, path = set(), tmp_path / "config.json"
+    for configs in _whole_configs():
+        said = []
+        for config in configs:
+            config.to_json_file(path)
+            done = _read(path)
+            said.append((done.returncode, done.stdout, done.stderr))
+        name = type(configs[0]).__name__
+        assert said[0] == said[1], name
+        seen.add(name)
+    assert len(seen) > 10
