@@ -78,6 +78,7 @@ constexpr Family families[] = {
     {.model_type = "dbrx", .refused = own_code},
     {"deepseek_v3", GateType::fp32},
     {.model_type = "deepseek_v4", .own_activation = true},
+    {.model_type = "doge", .refused = own_code},
     {"glm4_moe", GateType::fp32},
     {.model_type = "glm5_next", .own_activation = true},
     {"gpt_oss", GateType::model, transposed, true, Activation::swiglu_clamped, GateLayout::interleaved},

@@ -101,25 +101,33 @@ const json& text_config(const json& outer) {
     return outer;
 }
 
-std::string text_or(const json& object, const char* key, std::string otherwise) {
+const json& member(const json& object, const char* key) {
+    static const auto& null = *new json;
+    if (!object.is_object()) return null;
     const auto it = object.find(key);
-    return it != object.end() && it->is_string() ? it->get<std::string>() : std::move(otherwise);
+    return it != object.end() ? *it : null;
+}
+
+std::string text_or(const json& object, const char* key, std::string otherwise) {
+    const json& text = member(object, key);
+    return text.is_string() ? text.get<std::string>() : std::move(otherwise);
 }
 
 DType dtype_of(const json& config, const json& outer, const std::string& origin) {
+    const auto is_quantized = [](const json& level) { return !member(level, "quantization_config").is_null(); };
     for (const json* level : {&config, &outer}) {
         for (const char* key : {"dtype", "torch_dtype"}) {
-            const auto it = level->find(key);
-            if (it == level->end() || it->is_null()) continue;
+            const json& type = member(*level, key);
+            if (type.is_null()) continue;
             constexpr std::string_view module = "torch.";
-            std::string text = it->is_string() ? it->get<std::string>() : "";
+            std::string text = type.is_string() ? type.get<std::string>() : "";
             if (text.compare(0, module.size(), module) == 0) text.erase(0, module.size());
             if (text == "bfloat16") return DType::bf16;
             if (text == "float16") return DType::fp16;
             if (text == "float32") return DType::fp32;
             // That of the codes; adapters beside them are trained in bf16.
-            if (text != "auto" && !outer.contains("quantization_config") && !config.contains("quantization_config")) {
-                refuse(origin, fmt::format("{}: expected bfloat16, float16 or float32, got {}", key, util::shown(*it)));
+            if (text != "auto" && !is_quantized(outer) && !is_quantized(config)) {
+                refuse(origin, fmt::format("{}: expected bfloat16, float16 or float32, got {}", key, util::shown(type)));
             }
         }
     }

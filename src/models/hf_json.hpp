@@ -24,6 +24,9 @@ namespace smlora::models {
 /// Of a model that also sees or hears the part that is about text, by any of the names that it has, else all.
 [[nodiscard]] const nlohmann::json& text_config(const nlohmann::json& outer);
 
+/// A member, or null.
+[[nodiscard]] const nlohmann::json& member(const nlohmann::json& object, const char* key);
+
 /// A member that is text, else `otherwise`.
 [[nodiscard]] std::string text_or(const nlohmann::json& object, const char* key, std::string otherwise);
 

@@ -18,14 +18,6 @@ namespace {
 
 using nlohmann::json;
 
-/// A member, or null.
-const json& member(const json& object, const char* key) {
-    static const auto& null = *new json;
-    if (!object.is_object()) return null;
-    const auto it = object.find(key);
-    return it != object.end() ? *it : null;
-}
-
 bool flag(const json& object, const char* key) {
     const json& value = member(object, key);
     return value.is_boolean() && value.get<bool>();

@@ -214,7 +214,7 @@ TEST(HfConfig, TheTypeIsOneOfThoseThatTrain) {
     EXPECT_EQ(parse_hf_config(text(R"("dtype": null)"), "config.json").dtype, DType::bf16);
     EXPECT_EQ(parse_hf_config(text(R"("dtype": "float8_e4m3fn", "quantization_config": {})"), "config.json").dtype,
               DType::bf16);
-    EXPECT_EQ(error_of(text(R"("dtype": "float8_e4m3fn")")),
+    EXPECT_EQ(error_of(text(R"("dtype": "float8_e4m3fn", "quantization_config": null)")),
               "model/config.json: dtype: expected bfloat16, float16 or float32, got \"float8_e4m3fn\"");
 }
 
