@@ -127,7 +127,8 @@ DType dtype_of(const json& config, const json& outer, const std::string& origin)
             if (text == "float32") return DType::fp32;
             // That of the codes; adapters beside them are trained in bf16.
             if (text != "auto" && !is_quantized(outer) && !is_quantized(config)) {
-                refuse(origin, fmt::format("{}: expected bfloat16, float16 or float32, got {}", key, util::shown(type)));
+                refuse(origin,
+                       fmt::format("{}: expected bfloat16, float16 or float32, got {}", key, util::shown(type)));
             }
         }
     }
