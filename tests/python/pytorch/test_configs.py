@@ -119,10 +119,10 @@ def _configs_without_a_choice():
         for kind in configs_in(family):
             try:
                 config = kind()
-            except Exception:  # whatever a config without defaults raises
+                text = config.get_text_config()
+            except Exception:  # whatever a config without defaults, or with two texts, raises
                 continue
-            text = config.get_text_config()
-            if type(text).__module__ == kind.__module__ and any("expert" in key for key in text.to_dict()):
+            if type(text).__module__ == kind.__module__ and "expert" in text.to_json_string():
                 yield config
 
 
