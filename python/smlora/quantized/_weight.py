@@ -29,6 +29,9 @@ def _fields_of(encoding, double):
     return ("codes", "scales", "global_scales") if encoding == "nvfp4" else ("codes", "scales")
 
 
+_ARRANGED = ("mxfp4", "int4")  # encodings whose scales may be
+
+
 class WeightFormat(NamedTuple):
     """All of a QuantizedWeight but its tensors; what the fields mean is said there."""
 
@@ -263,16 +266,16 @@ class QuantizedWeight:
     @property
     def is_arranged(self) -> bool:
         """Whether the scales are in the order of `arranged`."""
-        return self.encoding == "mxfp4" and self.scales.dim() == 4
+        return self.encoding in _ARRANGED and self.scales.dim() == 4
 
     def arranged(self) -> "QuantizedWeight":
-        """The same weight of MXFP4 with its scales in the order in which products on Hopper take them, [E, rows' / 64,
-        columns' / 64, 128], rows' and columns' rounded up to 256: products of bfloat16 rows then decode the codes while they
-        multiply them, instead of unpacking them to memory first. The codes are shared; the scales are new. It is worth its
-        while once, when a weight is loaded: on a GPU it waits for it. Raises ValueError for other encodings, and if a scale is
-        above 128, a factor of 2."""
-        if self.encoding != "mxfp4":
-            raise ValueError(f'weight.encoding: expected "mxfp4", got {self.encoding!r}')
+        """The same weight with its scales in the order in which products on Hopper take them: products of bfloat16 rows then
+        decode the codes while they multiply them, instead of unpacking them to memory first. The codes are shared; the scales
+        are new, [E, rows' / 64, columns' / 64, scales of 64 x 64 values], rows' and columns' rounded up to 256. Call it once,
+        when a weight is loaded: on a GPU it waits for it. For mxfp4 whose scales are at most 128, a factor of 2, and for int4
+        of bfloat16 scales and a block of 32 or a multiple of 64. Raises ValueError for others."""
+        if self.encoding not in _ARRANGED:
+            raise ValueError(f'weight.encoding: expected "mxfp4" or "int4", got {self.encoding!r}')
         if self.is_arranged:
             return self
         try:
