@@ -3,8 +3,7 @@
 // Roles: a thread takes the scales of a row in a block of `out`; neighbours write neighbours. Each tells the largest
 // byte of MXFP4's that it has seen.
 //
-// Compile-time (struct C): ENCODING, BLOCK, ROWS, COLUMNS (a multiple of BLOCK); types Scale (e8m0, byte or bf16)
-// and Arranged (unsigned char or bf16).
+// Compile-time (struct C): ENCODING, BLOCK, ROWS, COLUMNS (a multiple of BLOCK); type Scale (e8m0, byte or bf16).
 #pragma once
 
 #include "args/arrange_scales.h"
@@ -17,13 +16,13 @@ using Args = ArrangeScalesKernelArgs;
 
 template <class C>
 __device__ __forceinline__ void run(const Args& args) {
-    using Arranged = typename C::Arranged;
+    using Scale = typename C::Scale;
     constexpr weight::ScaleOrder order = weight::scale_order(C::ENCODING, C::BLOCK);
     constexpr int blocks = C::COLUMNS / C::BLOCK;
     constexpr int block_columns = weight::scale_blocks(C::COLUMNS);
     constexpr int64 lines = static_cast<int64>(weight::scale_blocks(C::ROWS)) * block_columns * weight::scale_block;
-    const auto* const scales = static_cast<const typename C::Scale*>(args.scales);
-    auto* const out = static_cast<Arranged*>(args.out);
+    const auto* const scales = static_cast<const Scale*>(args.scales);
+    auto* const out = static_cast<Scale*>(args.out);
     const int64 items = args.E * lines;
     unsigned largest = 0;
     for (int64 item = static_cast<int64>(blockIdx.x) * blockDim.x + threadIdx.x; item < items;
@@ -33,19 +32,14 @@ __device__ __forceinline__ void run(const Args& args) {
         const int block = in_matrix / weight::scale_block;
         const int row_of_block = in_matrix % weight::scale_block;
         const int row = block / block_columns * weight::scale_block + row_of_block;
-        Arranged* const to = out + item / weight::scale_block * order.count();
+        Scale* const to = out + item / weight::scale_block * order.count();
 #pragma unroll
         for (int i = 0; i < order.in_row; ++i) {
             const int column = block % block_columns * weight::scale_block + i * order.columns_of_scale();
-            Arranged scale{};
+            Scale scale{};
             if (row < C::ROWS && column < C::COLUMNS) {
-                const auto given = scales[(expert * C::ROWS + row) * blocks + column / C::BLOCK];
-                if constexpr (order.bytes == 1) {
-                    scale = given.bits;
-                    largest = scale > largest ? scale : largest;
-                } else {
-                    scale = from_float<Arranged>(to_float(given));
-                }
+                scale = scales[(expert * C::ROWS + row) * blocks + column / C::BLOCK];
+                if constexpr (order.bytes == 1) largest = scale.bits > largest ? scale.bits : largest;
             }
             to[order.in_block(row_of_block, i)] = scale;
         }

@@ -3,7 +3,6 @@
 #include "families/row_step.hpp"
 #include "families/tensor_layout.hpp"
 #include "families/type_names.hpp"
-#include "scale_order.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -94,13 +93,11 @@ Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::Devi
 }
 
 Step arrange_scales_step(const WeightFormat& format, std::int64_t rows, std::int64_t columns) {
-    const bool bytes = scale_order(format).bytes == 1;
     return row_step("arrange_scales", {{"ENCODING", static_cast<int>(format.encoding)},
                                        {"BLOCK", format.block},
                                        {"ROWS", rows},
                                        {"COLUMNS", columns},
-                                       {"Scale", type_name(format.scales)},
-                                       {"Arranged", bytes ? "unsigned char" : type_name(DType::bf16)}});
+                                       {"Scale", type_name(format.scales)}});
 }
 
 UnpackWeightsArgs unpack_args(const Weight& weight, void* out) {
