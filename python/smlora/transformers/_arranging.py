@@ -10,7 +10,7 @@ from smlora.transformers._weights import arrange_from_now_on, parameters_of, qua
 
 
 @torch.no_grad()
-def arrange_experts(model):
+def arrange_experts(model: torch.nn.Module) -> torch.nn.Module:
     """Arranges the scales of experts in `model` that are quantised as mxfp4 or int4, and returns the model: bfloat16 products
     on Hopper then decode the codes while they multiply them (`QuantizedWeight.arranged`). Other encodings stay as they are,
     and so do weights that cannot be arranged, with a warning that says why. Call it before training, on the device of the
