@@ -12,8 +12,8 @@ grouped_mm (Transformers' default, adapters added by PEFT) has its error in the 
 others wait for it until torchrun ends them.
 
 A time is the slowest rank's. Memory is the peak of the timed steps on the rank that has most. Needs Transformers, PEFT and
-smlora's package, and a GPU for each rank to mean anything. Kernels are compiled before; a choice that is not recorded is tuned in
-the first step, unless SMLORA_TUNING=record-only takes the cost model's."""
+smlora's package, and a GPU for each rank to mean anything. Kernels are compiled before the first step. A choice that is not
+recorded is tuned in that step; SMLORA_TUNING=record-only takes the cost model's instead."""
 
 import argparse
 import dataclasses
@@ -105,7 +105,8 @@ def start(arguments):
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     smlora.transformers.register()
-    ids = torch.randint(sizes(arguments.small)["vocab_size"], (dist.get_world_size(), arguments.tokens), generator=torch.Generator().manual_seed(0))
+    shape = dist.get_world_size(), arguments.tokens
+    ids = torch.randint(sizes(arguments.small)["vocab_size"], shape, generator=torch.Generator().manual_seed(0))
     return Job(arguments.layers, arguments.rank, arguments.small, DTYPES[arguments.dtype], device, ids.to(device),
                arguments.learning_rate, arguments.warmup, arguments.steps)
 
