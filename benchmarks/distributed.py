@@ -94,7 +94,7 @@ def start(arguments):
     device = torch.device("cpu")
     if arguments.device == "cuda":
         if not torch.cuda.is_available():
-            sys.exit("distributed.py needs a GPU, or --device cpu")
+            sys.exit("distributed.py needs a GPU")
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         torch.cuda.set_device(device)
     elif torch.cuda.is_available():
