@@ -8,8 +8,8 @@ seconds, tokens a second, memory, and the loss beside that of one process.
 
 Modes: ddp; fsdp2, a unit for each layer; ep, Transformers' expert parallelism over all ranks; ep+fsdp2, over half of them, with
 FSDP2 of the experts over pairs: with two ranks that is FSDP2 alone, as Transformers starts it. What of them cannot train with
-grouped_mm (Transformers' default, adapters added by PEFT) has its error in the place of figures. If one rank alone fails, the
-others wait for it until torchrun ends them.
+grouped_mm (Transformers' default, adapters added by PEFT) has its error in the place of figures. If one rank alone fails, all
+wait until the process group's timeout.
 
 A time is the slowest rank's. Memory is the peak of the timed steps on the rank that has most. Needs Transformers, PEFT and
 smlora's package, and a GPU for each rank to mean anything. Kernels are compiled before the first step. A choice that is not

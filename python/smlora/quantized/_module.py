@@ -30,8 +30,8 @@ class QuantizedParameters(torch.nn.Module):
         self._storage = storage
         self.take(weight)
 
-    def take(self, weight):
-        """Holds this weight from now on."""
+    def take(self, weight: QuantizedWeight) -> None:
+        """Holds this weight from now on, in the same storage."""
         storage = self._storage
         self._format, self._types, self._views = weight.format, {}, {}
         whole = _straddles(weight)

@@ -4,13 +4,14 @@ import torch
 
 from smlora.quantized import QuantizedParameters
 from smlora.quantized._weight import ARRANGED
+from smlora.transformers._conversion import Model
 from smlora.transformers._experts import find_out_anew
 from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import arrange_from_now_on, parameters_of, quantized_weight
 
 
 @torch.no_grad()
-def arrange_experts(model: torch.nn.Module) -> torch.nn.Module:
+def arrange_experts(model: Model) -> Model:
     """Arranges the scales of experts in `model` that are quantised as mxfp4 or int4, and returns the model: bfloat16 products
     on Hopper then decode the codes while they multiply them (`QuantizedWeight.arranged`). Other encodings stay as they are,
     and so do weights that cannot be arranged, with a warning that says why. Call it before training, on the device of the
