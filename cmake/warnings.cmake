@@ -13,7 +13,6 @@ if(SMLORA_SANITIZE)
 endif()
 # A type of an anonymous namespace in a class of a source file, or a name there that a local one hides, is a fault only
 # where others include the file, as a unit does.
-if(CMAKE_UNITY_BUILD)
-  target_compile_options(smlora_options INTERFACE
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage> $<$<CXX_COMPILER_ID:Clang>:-Wno-shadow>)
-endif()
+set(in_units $<BOOL:$<TARGET_PROPERTY:UNITY_BUILD>>)
+target_compile_options(smlora_options INTERFACE
+  $<$<AND:${in_units},$<CXX_COMPILER_ID:GNU>>:-Wno-subobject-linkage> $<$<AND:${in_units},$<CXX_COMPILER_ID:Clang>>:-Wno-shadow>)

@@ -1,11 +1,14 @@
-"""What torchrun starts: a training step of a row, compared with the same step in one process.
+"""What torchrun starts: a training step of each row, compared with the same step in one process.
 
-    torchrun --nproc-per-node 2 job.py ROW FOLDER
+    torchrun --nproc-per-node 2 job.py ROW FOLDER [ROW FOLDER ..]
 
-FOLDER has `model`, `adapter`, and `step.pt`, what one process computed."""
+FOLDER has `model`, `adapter`, and `step.pt`, what one process computed. Each rank runs each row in a process of its own, forked
+from one that has loaded the libraries, for this takes longer than a row. What it prints, it writes into
+FOLDER/ROW_of_RANKS_RANK.txt, with `ok` at the end if it succeeded."""
 
 import contextlib
 import datetime
+import multiprocessing
 import os
 import pathlib
 import sys
@@ -144,11 +147,27 @@ def main(row, folder):
         check_all("saved", saved(model, folder / f"saved_by_{row}_of_{dist.get_world_size()}"), adapter)
 
 
-if __name__ == "__main__":
+def run(row, folder, output):
+    """In a forked process."""
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
     smlora.transformers.register()
-    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=180))
-    main(sys.argv[1], pathlib.Path(sys.argv[2]))
+    store = dist.FileStore(str(folder / f"{row}_of_{RANKS}.store"), RANKS)
+    dist.init_process_group("gloo", store=store, rank=RANK, world_size=RANKS, timeout=datetime.timedelta(seconds=180))
+    main(row, folder)
     dist.barrier()
     dist.destroy_process_group()
-    print(f"rank {os.environ['RANK']}: ok")
+
+
+if __name__ == "__main__":
+    RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    for row, folder in zip(sys.argv[1::2], map(pathlib.Path, sys.argv[2::2])):
+        output = folder / f"{row}_of_{RANKS}_{RANK}.txt"
+        process = multiprocessing.get_context("fork").Process(target=run, args=(row, folder, output))
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            with open(output, "a") as file:
+                file.write("ok\n")

@@ -57,6 +57,7 @@ REST = [
     ("ep_of_4_x_tp", "qwen3_moe", 4),
     ("tp_x_fsdp", "qwen3_moe", 4),
 ]
+ROW_TEST = "test_a_row_equals_one_process"
 SIZES = {"qwen3_moe": dict(num_experts=12), "gpt_oss": dict(num_local_experts=12), "mixtral": dict(num_local_experts=12)}
 
 
@@ -98,14 +99,43 @@ def one_process(tmp_path_factory):
     return folder_of
 
 
-@pytest.mark.parametrize("row, name, ranks", [pytest.param(*row, id="-".join(map(str, row))) for row in QUICK + REST])
-def test_a_row_equals_one_process(row, name, ranks, one_process, request):
-    if (row, name, ranks) in REST and not request.config.getoption("--whole"):
-        pytest.skip("part of the whole: --whole")
+def _reason_to_skip(row, name, ranks, config):
+    if (row, name, ranks) in REST and not config.getoption("--whole"):
+        return "part of the whole: --whole"
     if row == "zero3" and importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("needs deepspeed")
-    output = torchrun(pathlib.Path(__file__).with_name("job.py"), ranks, row, one_process(name, row != "ep_of_all_parameters"))
-    assert output.count(": ok") == ranks
+        return "needs deepspeed"
+    return None
+
+
+@pytest.fixture(scope="session")
+def outputs_of(one_process, request):
+    """outputs_of(ranks): what each rank printed in each of the rows that this session runs on so many: {(row, name): texts}"""
+
+    @functools.cache
+    def run(ranks):
+        items = [item for item in request.session.items if getattr(item, "originalname", None) == ROW_TEST]
+        rows = [item.callspec.params["case"] for item in items]
+        folders = {
+            (row, name): one_process(name, row != "ep_of_all_parameters")
+            for row, name, of in rows if of == ranks and _reason_to_skip(row, name, of, request.config) is None
+        }
+        arguments = [argument for (row, _), folder in folders.items() for argument in (row, folder)]
+        torchrun(pathlib.Path(__file__).with_name("job.py"), ranks, *arguments, seconds=200 * len(folders))
+        return {
+            (row, name): [(folder / f"{row}_of_{ranks}_{rank}.txt").read_text() for rank in range(ranks)]
+            for (row, name), folder in folders.items()
+        }
+
+    return run
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id="-".join(map(str, case))) for case in QUICK + REST])
+def test_a_row_equals_one_process(case, outputs_of, request):
+    row, name, ranks = case
+    if reason := _reason_to_skip(*case, request.config):
+        pytest.skip(reason)
+    for rank, text in enumerate(outputs_of(ranks)[row, name]):
+        assert text.endswith("ok\n"), f"rank {rank}: {text}"
 
 
 def test_what_cannot_be_done_is_refused(one_process):

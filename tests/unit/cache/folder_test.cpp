@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <functional>
 #include <iterator>
 #include <thread>
@@ -31,12 +30,7 @@ constexpr const char* gpu = "GPU";
 constexpr int known = 1;  ///< the kernel, and the record, of the cache
 constexpr int own_number = 2, trap_number = 3;
 
-/// Thousands of small files are made, which on a busy disk takes minutes.
-class InMemory {
-    testing::ScopedVariable tmpdir_{"TMPDIR", fs::is_directory("/dev/shm") ? "/dev/shm" : std::getenv("TMPDIR")};
-};
-
-class Folders : InMemory, public testing::FaultyCacheTest {
+class Folders : public testing::FaultyCacheTest {
  protected:
     void SetUp() override { fill(root(), own_number); }
 

@@ -5,6 +5,7 @@
 #include "jit/templates.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
+#include "support/random.hpp"
 #include "util/thread_pool.hpp"
 
 #include <gtest/gtest.h>
@@ -13,7 +14,11 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
+#include <iostream>
+#include <set>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace smlora {
@@ -27,6 +32,10 @@ Problem problem(std::int64_t E, std::int64_t K, std::int64_t N, std::int64_t R, 
     made.R = R;
     made.top_k = top_k;
     return made;
+}
+
+void add_new(jit::KernelSpec spec, std::vector<jit::KernelSpec>& specs) {
+    if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(std::move(spec));
 }
 
 /// Compiles kernels and says what is wrong with each, if anything is.
@@ -56,9 +65,47 @@ void expect_compiled(const std::vector<jit::KernelSpec>& specs, const std::strin
     }
 }
 
-/// The step's kernels.
-void expect_compiled(const Problem& problem, std::int64_t T, const std::string& arch_name) {
-    expect_compiled(plan::step_kernels(problem, T, gpu::facts_of(gpu::arch_from_name(arch_name))), arch_name);
+/// With SMLORA_TEST_WHOLE all of them. Else those that have every value of every constant between them, and a quarter
+/// of the rest, drawn anew in each run: a product on wgmma takes ten seconds.
+std::vector<jit::KernelSpec> drawn(std::vector<jit::KernelSpec> specs) {
+    if (std::getenv("SMLORA_TEST_WHOLE") != nullptr) return specs;
+    const test::Random random = test::fresh("drawn kernels");
+    const std::size_t all = specs.size();
+    for (std::size_t i = all; i > 1; --i) {
+        std::swap(specs[i - 1], specs[static_cast<std::size_t>(random.below(i, static_cast<std::int64_t>(i)))]);
+    }
+    std::set<std::tuple<std::string, std::string, std::int64_t, std::string>> values;
+    std::vector<jit::KernelSpec> chosen;
+    for (std::size_t i = 0; i < all; ++i) {
+        bool has_a_new_value = false;
+        for (const jit::Constant& one : specs[i].constants) {
+            has_a_new_value |= values.emplace(specs[i].family, one.name, one.integer, one.type).second;
+        }
+        if (has_a_new_value || random.bits(all + 1 + i) % 4 == 0) chosen.push_back(std::move(specs[i]));
+    }
+    std::cout << chosen.size() << " of " << all << " kernels; SMLORA_TEST_SEED=" << test::run_seed()
+              << " draws these, SMLORA_TEST_WHOLE=1 all\n";
+    return chosen;
+}
+
+struct Step {
+    Problem problem;
+    std::int64_t T = 0;
+};
+
+/// The kernels of the steps, each once: steps of alike layers share most of the small ones.
+std::vector<jit::KernelSpec> kernels_of(const std::vector<Step>& steps, const std::string& arch_name) {
+    std::vector<jit::KernelSpec> specs;
+    for (const auto& [of, T] : steps) {
+        for (auto& spec : plan::step_kernels(of, T, gpu::facts_of(gpu::arch_from_name(arch_name)))) {
+            add_new(std::move(spec), specs);
+        }
+    }
+    return specs;
+}
+
+void expect_compiled(const std::vector<Step>& steps, const std::string& arch_name) {
+    expect_compiled(kernels_of(steps, arch_name), arch_name);
 }
 
 class PackedKernelsCompile : public testing::TestWithParam<WeightFormat> {};
@@ -100,31 +147,30 @@ class KernelsCompile : public testing::TestWithParam<const char*> {};
 TEST_P(KernelsCompile, BothProjectionsOfAModel) {
     Problem gate_up = problem(128, 2048, 1536, 16, 8);
     gate_up.y_rows = RowOrder::grouped;
-    expect_compiled(gate_up, 2048, GetParam());
     Problem down = problem(128, 768, 2048, 16, 8);
     down.weight_layout = WeightLayout::enk;
     down.adapter_dtype = DType::fp32;
     down.x_rows = RowOrder::grouped;
     down.y_rows = RowOrder::token;
     down.gates = true;
-    expect_compiled(down, 16384, GetParam());
+    expect_compiled({{gate_up, 2048}, {down, 16384}}, GetParam());
 }
 
 TEST_P(KernelsCompile, FewLongExpertsAndALargeRank) {
     Problem large = problem(8, 4096, 28672, 128, 2);
     large.dtype = large.adapter_dtype = DType::fp16;
     large.index_dtype = DType::int64;
-    expect_compiled(large, 8192, GetParam());
+    expect_compiled({{large, 8192}}, GetParam());
 }
 
 TEST_P(KernelsCompile, WithoutTensorCores) {
     Problem odd = problem(5, 37, 53, 3, 2);
     odd.bias = true;
-    expect_compiled(odd, 64, GetParam());
-    odd.dtype = odd.adapter_dtype = DType::fp32;
-    odd.K = 96;
-    odd.N = 80;
-    expect_compiled(odd, 64, GetParam());
+    Problem fp32 = odd;
+    fp32.dtype = fp32.adapter_dtype = DType::fp32;
+    fp32.K = 96;
+    fp32.N = 80;
+    expect_compiled({{odd, 64}, {fp32, 64}}, GetParam());
 }
 
 TEST_P(KernelsCompile, QuantisedWeightsInSlices) {
@@ -134,10 +180,9 @@ TEST_P(KernelsCompile, QuantisedWeightsInSlices) {
     down.y_rows = RowOrder::token;
     down.gates = true;
     down.weights = usual_format(Encoding::nf4);
-    expect_compiled(down, 16384, GetParam());
     Problem odd = problem(5, 37, 64, 3, 2);
     odd.weights = usual_format(Encoding::mxfp4);
-    expect_compiled(odd, 64, GetParam());
+    expect_compiled({{down, 16384}, {odd, 64}}, GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(ForArch, KernelsCompile,
@@ -146,24 +191,26 @@ INSTANTIATE_TEST_SUITE_P(ForArch, KernelsCompile,
 
 TEST(KernelsCompile, OnWgmma) {
     ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);
-    Problem pairs = problem(128, 2048, 1536, 16, 8);
-    expect_compiled(pairs, 4096, "sm_90a");                            // 256 rows an expert
-    expect_compiled(problem(256, 2048, 1024, 16, 8), 2048, "sm_90a");  // 64, in one tile
-    expect_compiled(problem(128, 2048, 1536, 0, 8), 16384, "sm_90a");  // the base product
     Problem large_rank = problem(128, 2048, 1536, 256, 8);
     large_rank.weight_layout = WeightLayout::enk;
-    expect_compiled(large_rank, 16384, "sm_90a");
     Problem narrow = problem(1024, 96, 80, 16, 4);
     narrow.dtype = narrow.adapter_dtype = DType::fp16;
     narrow.x_rows = narrow.y_rows = RowOrder::grouped;
     narrow.bias = narrow.gates = true;
-    expect_compiled(narrow, 64, "sm_90a");
+    expect_compiled({{problem(128, 2048, 1536, 16, 8), 4096},  // 256 rows an expert
+                     {problem(256, 2048, 1024, 16, 8), 2048},  // 64, in one tile
+                     {problem(128, 2048, 1536, 0, 8), 16384},  // the base product
+                     {large_rank, 16384},
+                     {narrow, 64}},
+                    "sm_90a");
     unsetenv("SMLORA_INSTRUCTIONS");
 }
 
-TEST(KernelsCompile, EveryTileFromOneTokenToManyAndEveryRank) {
-    for (const std::int64_t T : {1, 64, 512, 65536}) expect_compiled(problem(64, 2048, 2048, 16, 8), T, "sm_90a");
-    for (const std::int64_t R : {1, 17, 32, 64, 256}) expect_compiled(problem(64, 2880, 1024, R, 8), 2048, "sm_90a");
+TEST(KernelsCompile, TilesFromOneTokenToManyAndRanks) {
+    std::vector<Step> steps;
+    for (const std::int64_t T : {1, 64, 512, 65536}) steps.push_back({problem(64, 2048, 2048, 16, 8), T});
+    for (const std::int64_t R : {1, 17, 32, 64, 256}) steps.push_back({problem(64, 2880, 1024, R, 8), 2048});
+    expect_compiled(drawn(kernels_of(steps, "sm_90a")), "sm_90a");
 }
 
 std::int64_t constant(const jit::KernelSpec& spec, const std::string& name) {
@@ -179,11 +226,8 @@ bool may_spill(const jit::KernelSpec& spec) {
     return constant(spec, "MAKES_RANK_ROWS") != 0 && constant(spec, "RED") % grouped_product_wgmma::step_depth != 0;
 }
 
-/// Every candidate that the tuner may try compiles and fits; one that spills is refused then, but most must not.
-void expect_candidates_compile(const Problem& problem, const std::string& arch_name) {
-    const gpu::Arch arch = gpu::arch_from_name(arch_name);
-    const gpu::DeviceFacts facts = gpu::facts_of(arch);
-    const jit::Nvrtc& nvrtc = jit::Nvrtc::instance();
+/// All that the tuner may try in a step.
+std::vector<jit::KernelSpec> candidates(const Problem& problem, const gpu::DeviceFacts& facts) {
     std::vector<jit::KernelSpec> specs;
     for (const plan::Request& request : plan::step_requests(problem, 2048)) {
         for (const plan::Role role : plan::chosen_roles(problem, request)) {
@@ -191,13 +235,20 @@ void expect_candidates_compile(const Problem& problem, const std::string& arch_n
                 if (!candidate.legal()) continue;
                 plan::Choices choices;
                 choices.set(role, candidate.configuration);
-                const plan::Plan plan = plan::make_plan(problem, request, facts, choices);
-                const jit::KernelSpec& spec = plan.at(role).spec;
-                if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(spec);
+                add_new(plan::make_plan(problem, request, facts, choices).at(role).spec, specs);
             }
         }
     }
+    return specs;
+}
+
+/// A candidate that the tuner may try compiles and fits; one that spills is refused then, but most must not.
+void expect_candidates_compile(const Problem& problem, const std::string& arch_name) {
+    const gpu::Arch arch = gpu::arch_from_name(arch_name);
+    const jit::Nvrtc& nvrtc = jit::Nvrtc::instance();
+    std::vector<jit::KernelSpec> specs = candidates(problem, gpu::facts_of(arch));
     ASSERT_GT(specs.size(), 20u);
+    specs = drawn(std::move(specs));
     std::vector<std::string> complaints(specs.size());
     std::atomic<std::size_t> spilling{0};
     util::ThreadPool(0).parallel_for(static_cast<std::int64_t>(specs.size()), [&](std::int64_t i) {
@@ -222,7 +273,7 @@ void expect_candidates_compile(const Problem& problem, const std::string& arch_n
     EXPECT_LT(spilling, specs.size() / 5) << "of " << specs.size();
 }
 
-TEST(KernelsCompile, EveryCandidate) {
+TEST(KernelsCompile, Candidates) {
     ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "mma", 1), 0);
     expect_candidates_compile(problem(64, 1024, 768, 16, 8), "sm_90a");
     ASSERT_EQ(setenv("SMLORA_INSTRUCTIONS", "wgmma", 1), 0);

@@ -1,0 +1,37 @@
+# With SMLORA_TESTS_IN_UNITS the files of a folder that belong to one target are compiled as one. A file that leans on what
+# another of them includes would go unseen: therefore one file in sixteen is compiled alone, another one each day of the
+# sixteen. A build folder keeps its day, so that it compiles nothing anew because another day has come.
+if(NOT DEFINED SMLORA_ALONE)
+  string(TIMESTAMP second %s)
+  math(EXPR alone "${second} / 86400 % 16")
+  set(SMLORA_ALONE ${alone} CACHE STRING "Which sixteenth of the files is compiled alone with SMLORA_TESTS_IN_UNITS: 0 to 15")
+endif()
+
+# Of every target of this folder and of those below.
+function(smlora_compile_some_alone folder)
+  get_property(targets DIRECTORY ${folder} PROPERTY BUILDSYSTEM_TARGETS)
+  foreach(target IN LISTS targets)
+    get_target_property(sources ${target} SOURCES)
+    get_target_property(source_folder ${target} SOURCE_DIR)
+    if(NOT sources)
+      continue()
+    endif()
+    foreach(source IN LISTS sources)
+      cmake_path(ABSOLUTE_PATH source BASE_DIRECTORY ${source_folder})
+      file(RELATIVE_PATH name ${PROJECT_SOURCE_DIR} ${source})
+      string(MD5 hash ${name})
+      string(SUBSTRING ${hash} 0 1 digit)
+      math(EXPR sixteenth "0x${digit}")
+      if(sixteenth EQUAL SMLORA_ALONE)
+        set_property(SOURCE ${source} TARGET_DIRECTORY ${target} PROPERTY SKIP_UNITY_BUILD_INCLUSION ON)
+      endif()
+    endforeach()
+  endforeach()
+  get_property(folders DIRECTORY ${folder} PROPERTY SUBDIRECTORIES)
+  foreach(below IN LISTS folders)
+    smlora_compile_some_alone(${below})
+  endforeach()
+endfunction()
+
+smlora_compile_some_alone(${PROJECT_SOURCE_DIR})
+message(STATUS "Compiled alone: sixteenth ${SMLORA_ALONE} of the files of the tool and the tests")
