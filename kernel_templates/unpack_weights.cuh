@@ -7,8 +7,8 @@
 //
 // Compile-time (struct C): ENCODING, ROWS, COLUMNS, BLOCK, PARTS, VECTOR (1: `out` and the codes of every unit aligned,
 // COLUMNS and BLOCK multiples of a unit; 0: single elements), DOUBLE and OUTER_BLOCK (nf4, fp4), GLOBAL_DIVIDES
-// (nvfp4), ARRANGED (mxfp4: whether scales are in the order of args/packed_weight.h); types Element (of out), Scale
-// (float, bf16, fp16, e8m0, e4m3 or byte) and Index.
+// (nvfp4), ARRANGED (mxfp4, int4: whether scales are in the order of args/packed_weight.h); types Element (of out),
+// Scale (float, bf16, fp16, e8m0, e4m3 or byte) and Index.
 #pragma once
 
 #include "args/packed_weight.h"
@@ -76,9 +76,9 @@ __device__ __forceinline__ float scale_of(const Args& args, int expert, int row,
         return to_float(
             scales[(static_cast<int64>(expert) * C::PARTS * part_blocks + block_row) * row_blocks + column / C::BLOCK]);
     } else {
-        const Scale scale =
-            scales[C::ARRANGED != 0 ? weight::arranged_index(expert, row, column / C::BLOCK, C::ROWS, C::COLUMNS)
-                                    : line * (C::COLUMNS / C::BLOCK) + column / C::BLOCK];
+        const Scale scale = scales[C::ARRANGED != 0 ? weight::arranged_index(weight::scale_order(C::ENCODING, C::BLOCK),
+                                                                             expert, row, column, C::ROWS, C::COLUMNS)
+                                                    : line * (C::COLUMNS / C::BLOCK) + column / C::BLOCK];
         if constexpr (C::ENCODING == mxfp4) {
             // Half of it: 2^128 is no number of fp32, and half of the codes times 2^128 are.
             return half_of(scale);

@@ -1,3 +1,5 @@
+#include "scale_order.hpp"
+
 #include <smlora/weight.hpp>
 
 namespace smlora {
@@ -5,13 +7,25 @@ namespace smlora {
 WeightFormat format_of(const Weight& weight) {
     if (weight.encoding == Encoding::plain) return {};
     const bool by_row = weight.encoding == Encoding::int8;
-    return {.encoding = weight.encoding,
-            .scales = weight.scales.dtype,
-            .block = by_row ? 0 : weight.block,
-            .parts = weight.parts,
-            .outer_block = weight.double_quantization.given() ? weight.double_quantization.block : 0,
-            .global_scale = weight.encoding == Encoding::nvfp4 ? weight.global_scale : GlobalScale::factor,
-            .arranged = weight.encoding == Encoding::mxfp4 && weight.scales.ndim == 4};
+    WeightFormat format{
+        .encoding = weight.encoding,
+        .scales = weight.scales.dtype,
+        .block = by_row ? 0 : weight.block,
+        .parts = weight.parts,
+        .outer_block = weight.double_quantization.given() ? weight.double_quantization.block : 0,
+        .global_scale = weight.encoding == Encoding::nvfp4 ? weight.global_scale : GlobalScale::factor,
+    };
+    format.arranged = weight.scales.ndim == 4 && scale_order(format).in_row > 0;
+    return format;
+}
+
+std::array<std::int64_t, 4> arranged_shape(const WeightFormat& format, std::int64_t E, std::int64_t rows,
+                                           std::int64_t columns) {
+    const auto blocks = [](std::int64_t length) {
+        return (length + weight::scale_padding - 1) / weight::scale_padding *
+               (weight::scale_padding / weight::scale_block);
+    };
+    return {E, blocks(rows), blocks(columns), scale_order(format).count()};
 }
 
 }  // namespace smlora

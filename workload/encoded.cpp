@@ -61,7 +61,6 @@ class Maker {
                 usual_block(32);
                 weight_.codes = any(DType::uint8, {E, rows, columns / 2});
                 weight_.scales = powers({E, rows, columns / weight_.block}, e2m1_rms);
-                if (shape_.arranged) weight_.scales = arranged();
                 break;
             case Encoding::mxfp8:
                 usual_block(32);
@@ -93,6 +92,7 @@ class Maker {
             case Encoding::plain:
                 break;
         }
+        if (shape_.arranged) weight_.scales = arranged();
         return weight_;
     }
 
@@ -120,9 +120,11 @@ class Maker {
     }
 
     Tensor arranged() {
-        const auto [E, rows, columns, bytes] = arranged_shape(shape_.E, shape_.rows, shape_.columns);
-        Bytes& memory = memory_.emplace_back(static_cast<std::size_t>(E * rows * columns * bytes));
-        const Tensor out(memory.data(), weight_.scales.dtype, {E, rows, columns, bytes});
+        const auto [E, rows, columns, scales] =
+            arranged_shape(format_of(weight_), shape_.E, shape_.rows, shape_.columns);
+        const DType type = weight_.scales.dtype;
+        Bytes& memory = memory_.emplace_back(static_cast<std::size_t>(E * rows * columns * scales) * size_of(type));
+        const Tensor out(memory.data(), type, {E, rows, columns, scales});
         arrange_scales(cpu_engine(), {}, {weight_, out});
         return out;
     }

@@ -46,7 +46,7 @@ struct WeightFormat {
     std::int64_t parts = 1;        ///< equal ranges of rows that were quantised apart
     std::int64_t outer_block = 0;  ///< nf4, fp4: scales that share a scale of their own; 0: scales are not quantised
     GlobalScale global_scale = GlobalScale::factor;  ///< nvfp4
-    bool arranged = false;                           ///< mxfp4: whether scales are in the order of arrange_scales
+    bool arranged = false;                           ///< mxfp4, int4: whether scales are in the order of arrange_scales
 
     /// Member by member.
     friend bool operator==(const WeightFormat&, const WeightFormat&) = default;

@@ -167,7 +167,7 @@ typedef struct smlora_weight_format {
     int64_t parts;            /* equal ranges of rows that were quantised apart; default 1 */
     int64_t outer_block;      /* nf4, fp4: scales that share a scale of their own; 0: scales are not quantised */
     smlora_global_scale global_scale; /* nvfp4; default factor */
-    int32_t arranged;                 /* 1: mxfp4's scales are in the order of smlora_arrange_scales */
+    int32_t arranged;                 /* 1: scales are in the order of smlora_arrange_scales */
 } smlora_weight_format;
 
 /* The format of an encoding as its usual maker writes it: block 64 for nf4 and fp4, 128 for fp8, 32 for int4. */
@@ -581,9 +581,10 @@ typedef struct smlora_weight {
                              or int32 [E, rows, C / 8] */
     smlora_tensor scales; /* nf4, fp4: fp32, or uint8 with double_quantization, [ceil(E rows C / B)]. int8: fp32
                              [E, rows]. mxfp4, mxfp8: uint8 or e8m0 [E, rows, C / 32]; 255 is 2^128 as uint8 and NaN as
-                             e8m0. mxfp4 may have them arranged instead, see smlora_arrange_scales. fp8: fp32, bf16 or
+                             e8m0. fp8: fp32, bf16 or
                              e8m0 [E, parts ceil(rows / parts / B), ceil(C / B)]. nvfp4: e4m3 [E, rows, C / 16]. int4:
-                             bf16, fp16 or fp32 [E, rows, C / B] */
+                             bf16, fp16 or fp32 [E, rows, C / B]. mxfp4 and int4 may have them arranged instead, see
+                             smlora_arrange_scales */
     smlora_tensor table;  /* nf4, fp4: fp32 [16], the values of the codes */
     smlora_double_quantization double_quantization; /* nf4, fp4: optional */
     smlora_tensor global_scales;                    /* nvfp4: fp32 [E, parts], any strides, also 0 */
@@ -610,17 +611,19 @@ SMLORA_API smlora_status smlora_dequantize(smlora_engine* engine, smlora_stream 
 /* The arguments of smlora_arrange_scales. */
 typedef struct smlora_arrange_scales_args {
     size_t struct_size;
-    smlora_weight W;   /* in, mxfp4, its scales [E, rows, C / 32] */
-    smlora_tensor out; /* out [E, rows' / 64, C' / 64, 128] of the type of the scales, contiguous, 16-byte aligned */
+    smlora_weight W;   /* in: mxfp4, or int4 of bf16 scales and a block of 32 or a multiple of 64 */
+    smlora_tensor out; /* out [E, rows' / 64, C' / 64, S] of the type of the scales, contiguous, 16-byte aligned; S is
+                          64 for int4 of a block of 64 or more, else 128 */
 } smlora_arrange_scales_args;
 
 SMLORA_API void smlora_arrange_scales_args_init(smlora_arrange_scales_args* args, size_t struct_size);
 
-/* Puts scales into the order in which products on Hopper take them: out[e, i, j, 2 r + h] is the scale of row 64 i + r
- * and block 2 j + h, and 0 where there is none; rows' and C' are rows and columns rounded up to 256. A weight that has
- * them in the place of its scales is decoded by bf16 products on sm_90a while they multiply it. Done once, when a
- * weight is loaded: it waits for the stream. SMLORA_INVALID_ARGUMENT if a scale is above 128 (a factor of 2), for which
- * such products have no room. */
+/* Puts scales into the order in which products on Hopper take them; rows' and C' are rows and columns rounded up to 256.
+ * out[e, i, j] has the scales of rows and columns from 64 i and 64 j on, and 0 where there are none: for mxfp4,
+ * out[e, i, j, 2 r + b] is that of row 64 i + r and columns 64 j + 32 b on; for int4 it is out[e, i, j, 64 b + r], of
+ * columns 64 j + min(block, 64) b on. A weight that has them in the place of its scales is decoded by bf16 products on
+ * sm_90a while they multiply it. Done once, when a weight is loaded: it waits for the stream. SMLORA_INVALID_ARGUMENT
+ * if a scale of mxfp4 is above 128 (a factor of 2), for which such products have no room. */
 SMLORA_API smlora_status smlora_arrange_scales(smlora_engine* engine, smlora_stream stream,
                                                const smlora_arrange_scales_args* args);
 

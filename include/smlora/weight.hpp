@@ -54,10 +54,9 @@ struct Weight {
     /// nvfp4: uint8 [E, rows, C / 2]. int4: uint8 [E, rows, C / 2] or int32 [E, rows, C / 8].
     Tensor codes;
     /// nf4, fp4: fp32, or uint8 with double_quantization, [ceil(E rows C / B)]. int8: fp32 [E, rows]. mxfp4, mxfp8:
-    /// uint8 or e8m0 [E, rows, C / 32]; they differ for 255, which is 2^128 as uint8 and NaN as e8m0. mxfp4 may have
-    /// them arranged instead, [E, rows' / 64, C' / 64, 128], see arrange_scales. fp8: fp32, bf16
+    /// uint8 or e8m0 [E, rows, C / 32]; they differ for 255, which is 2^128 as uint8 and NaN as e8m0. fp8: fp32, bf16
     /// or e8m0 [E, parts ceil(rows / parts / B), ceil(C / B)]. nvfp4: e4m3 [E, rows, C / 16]. int4: bf16, fp16 or fp32
-    /// [E, rows, C / B].
+    /// [E, rows, C / B]. mxfp4 and int4 may have them arranged instead, see arrange_scales.
     Tensor scales;
     Tensor table;                                    ///< nf4, fp4: fp32 [16], the values of the codes
     DoubleQuantization double_quantization;          ///< nf4, fp4: optional
@@ -82,22 +81,24 @@ SMLORA_API void dequantize(const Engine& engine, Stream stream, const Dequantize
 
 /// The arguments of arrange_scales.
 struct ArrangeScalesArgs {
-    Weight W;    ///< in, mxfp4, its scales [E, rows, C / 32]
-    Tensor out;  ///< out [E, rows' / 64, C' / 64, 128] of the type of the scales, contiguous, 16-byte aligned
+    Weight W;    ///< in: mxfp4, or int4 of bf16 scales and a block of 32 or a multiple of 64
+    Tensor out;  ///< out, of arranged_shape and the type of the scales, contiguous, 16-byte aligned
 };
 
-/// Puts scales into the order in which products on Hopper take them: out[e, i, j, 2 r + h] is the scale of row 64 i + r
-/// and block 2 j + h, and 0 where there is none; rows' and C' are rows and columns rounded up to 256. A weight that has
-/// them in the place of its scales is decoded by bf16 products on sm_90a while they multiply it, without scratch memory
-/// for plain weights; everything else gives the same as before. Done once, when a weight is loaded: it waits for the
-/// stream. Throws Error{invalid_argument}, and leaves `out` unspecified, if a scale is above 128 (a factor of 2), for
-/// which such products have no room.
+/// Puts scales into the order in which products on Hopper take them. A weight that has them in the place of its scales
+/// is decoded by bf16 products on sm_90a while they multiply it, without scratch memory for plain weights; everything
+/// else gives the same as before. Done once, when a weight is loaded: it waits for the stream. Throws
+/// Error{invalid_argument}, and leaves `out` unspecified, if a scale of mxfp4 is above 128 (a factor of 2), for which
+/// such products have no room.
+///
+/// out[e, i, j] has the scales of rows 64 i to 64 i + 63 and columns 64 j to 64 j + 63, and 0 where there are none. For
+/// mxfp4, out[e, i, j, 2 r + b] is that of row 64 i + r and of its columns 64 j + 32 b on; for int4 it is
+/// out[e, i, j, 64 b + r], of columns 64 j + min(block, 64) b on.
 SMLORA_API void arrange_scales(const Engine& engine, Stream stream, const ArrangeScalesArgs& args);
 
-/// The shape of ArrangeScalesArgs::out for a weight of these extents.
-[[nodiscard]] constexpr std::array<std::int64_t, 4> arranged_shape(std::int64_t E, std::int64_t rows,
-                                                                   std::int64_t columns) {
-    return {E, (rows + 255) / 256 * 4, (columns + 255) / 256 * 4, 128};
-}
+/// The shape of ArrangeScalesArgs::out: [E, rows' / 64, columns' / 64, scales of 64 x 64 values], where rows' and
+/// columns' are rounded up to 256; the last is 0 for formats whose scales cannot be arranged.
+[[nodiscard]] SMLORA_API std::array<std::int64_t, 4> arranged_shape(const WeightFormat& format, std::int64_t E,
+                                                                    std::int64_t rows, std::int64_t columns);
 
 }  // namespace smlora

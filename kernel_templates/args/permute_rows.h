@@ -6,7 +6,7 @@
 namespace smlora {
 
 /// out row i = rows row i, its columns permuted within each 32: column 16 s + 8 h + 2 q + j of `out` is column
-/// 8 q + 2 s + h + 4 j. The order in which grouped_product_packed takes rows (weight/wgmma_mxfp4.cuh). The row stride
+/// 8 q + 2 s + h + 4 j. The order in which grouped_product_packed takes rows (weight/wgmma_nibbles.cuh). The row stride
 /// of `rows` counts elements; rows of `out` follow each other.
 ///
 /// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes

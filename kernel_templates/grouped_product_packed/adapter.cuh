@@ -1,4 +1,4 @@
-// The adapter's weights as fragments, for columns in the order of a decoder (weight/wgmma_mxfp4.cuh) whose reduction is
+// The adapter's weights as fragments, for columns in the order of a decoder (weight/wgmma_nibbles.cuh) whose reduction is
 // strided.
 #pragma once
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "grouped_product_wgmma/layout.cuh"
-#include "weight/wgmma_mxfp4.cuh"
+#include "weight/wgmma_nibbles.cuh"
 
 namespace smlora::grouped_product_packed {
 
@@ -19,7 +19,7 @@ struct OfAnyWeight : C {
 };
 
 template <class C>
-concept Packed = is_same<typename C::Weight, weight::Mxfp4>::value;
+concept Packed = weight::Decoded<typename C::Weight>;
 
 }  // namespace smlora::grouped_product_packed
 

@@ -10,4 +10,10 @@ __device__ __forceinline__ unsigned multiply_bf16x2(unsigned a, unsigned b) {
     return product;
 }
 
+__device__ __forceinline__ unsigned add_bf16x2(unsigned a, unsigned b) {
+    unsigned sum;
+    asm("add.rn.bf16x2 %0, %1, %2;" : "=r"(sum) : "r"(a), "r"(b));
+    return sum;
+}
+
 }  // namespace smlora::ptx

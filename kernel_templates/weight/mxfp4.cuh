@@ -8,7 +8,8 @@
 namespace smlora::weight {
 
 struct Mxfp4 {
-    static constexpr int stage_bytes(int columns, int depth) { return mxfp4_stage_bytes(columns, depth); }
+    static constexpr ScaleOrder order = scale_order(unpack_weights::mxfp4, 32);
+    static constexpr int stage_bytes(int columns, int depth) { return nibble_stage_bytes(order, columns, depth); }
 
     /// Codes `i` (0 to 3) and i + 4 of a word as bf16 whose exponent is 126 too small.
     static __device__ __forceinline__ uint32 expand(uint32 word, int i) {

@@ -35,7 +35,7 @@ class Activation(NamedTuple):
     alpha: float = 1.702
     limit: float = 7.0
 
-    def numbers(self):
+    def numbers(self) -> tuple[int, int, float, float]:
         """As the operators take it."""
         if not isinstance(self.kind, str) or self.kind not in _KINDS:
             raise ValueError(f"activation: expected one of {', '.join(_KINDS)}, got {self.kind!r}")
@@ -138,7 +138,7 @@ class _Activation(Derivative):
 activation_op.differentiable(_Activation, over=activation_rows)
 
 
-def gated_activation(h, activation="swiglu"):
+def gated_activation(h: torch.Tensor, activation: str | Activation = "swiglu") -> torch.Tensor:
     """[rows, width] of h [rows, 2 * width], in one read and one write, forward and backward; only h is kept.
 
     h: bfloat16, float16 or float32; float64 on the CPU. activation: a name, or an `Activation` with its parameters.

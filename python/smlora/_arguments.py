@@ -19,6 +19,8 @@ def check_tensor(name, tensor, dims):
     """`dims`: the names of its dimensions, such as ("rows", "columns")."""
     if not isinstance(tensor, torch.Tensor) or tensor.dim() != len(dims):
         raise ValueError(f"{name}: expected a tensor [{', '.join(dims)}], got {described(tensor)}")
+    if tensor.layout is not torch.strided:
+        raise ValueError(f"{name}: expected a dense tensor, got one of {tensor.layout}")
 
 
 def _needs_derivative(tensor):

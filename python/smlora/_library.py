@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pathlib
+from typing import Any, Optional
 
 import torch
 
@@ -17,7 +18,7 @@ class Error(RuntimeError):
     device cannot serve NotImplementedError, and host memory that ran out MemoryError. `code` names what failed, as the C
     interface does: "no_device", "cuda", "compile", "io", "not_ready", "jit_off", "forked" or "internal"."""
 
-    code = None
+    code: Optional[str] = None
 
 
 Error.__module__ = "smlora"
@@ -92,13 +93,13 @@ def place(tensor):
     return cpu_engine(), 0, None
 
 
-def system_info():
+def system_info() -> dict[str, Any]:
     """A dict: smlora's version, the CUDA driver, the NVRTC that compiles kernels, the architectures that it can compile
     for, and the GPUs. What is missing is said in it, never by an exception."""
     return json.loads(_native.system_info())
 
 
-def cache_stats(device="cuda"):
+def cache_stats(device: str = "cuda") -> dict[str, Any]:
     """A dict: the folders of the kernel cache and, of this process's engine for `device`, how many kernels were found in
     memory, found on disk and compiled."""
     try:

@@ -1,6 +1,7 @@
 """The projection of a Mixture-of-Experts layer as a function and as a module."""
 
 import math
+from typing import Optional
 
 import torch
 
@@ -8,11 +9,12 @@ from smlora import _native
 from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
 from smlora._arguments import ARGUMENT_ERRORS, INT64_MAX, check_number, check_tensor, check_whole, described, in_callers_words
 from smlora._projection import ROW_ORDERS, linear, quantized_operands, unit_columns
-from smlora._routing import check_routing
-from smlora.quantized import QuantizedParameters, QuantizedWeight
+from smlora._routing import Routing, check_routing
+from smlora.quantized import QuantizedParameters, QuantizedWeight, Weight
 
 
-def adapter_views(lora_A, lora_B, num_experts, *, layout="expert_major"):
+def adapter_views(lora_A: torch.Tensor, lora_B: torch.Tensor, num_experts: int, *,
+                  layout: str = "expert_major") -> tuple[torch.Tensor, torch.Tensor]:
     """The views A [E, R, K] and B [E, N, R] that `moe_lora_linear` takes, of adapters that are stored as two matrices.
 
     "expert_major": A [E * R, K] and B [N, E * R], whose column e * R + r belongs to expert e (axolotl's layout).
@@ -57,8 +59,10 @@ def check_adapter(name_A, lora_A, name_B, lora_B):
         check_tensor(name_A, lora_A, ("E", "R", "in"))
 
 
-def moe_lora_linear(x, weight, routing, lora_A=None, lora_B=None, *, scaling=1.0, bias=None, gates=None,
-                    x_rows="token", y_rows="scattered"):
+def moe_lora_linear(x: torch.Tensor, weight: Weight, routing: Routing, lora_A: Optional[torch.Tensor] = None,
+                    lora_B: Optional[torch.Tensor] = None, *, scaling: float | torch.Tensor = 1.0,
+                    bias: Optional[torch.Tensor] = None, gates: Optional[torch.Tensor] = None, x_rows: str = "token",
+                    y_rows: str = "scattered") -> torch.Tensor:
     """y_i = x_i W_e + scaling (x_i A_e^T) B_e^T + b_e for every row i and the expert e that it was routed to.
 
     x: [T, K] with x_rows="token"; [M, K] with "scattered" (a row for each choice) or "grouped" (sorted by expert).
@@ -113,8 +117,10 @@ class MoELoRALinear(torch.nn.Module):
     starts as its base; scaling is lora_alpha / rank. weight: a `QuantizedWeight` of that shape instead, or
     `QuantizedParameters`, which the module's `weight` is then."""
 
-    def __init__(self, num_experts, in_features, out_features, rank, *, lora_alpha=None, bias=False, dtype=None,
-                 device=None, adapter_dtype=None, weight=None):
+    def __init__(self, num_experts: int, in_features: int, out_features: int, rank: int, *,
+                 lora_alpha: Optional[float] = None, bias: bool = False, dtype: Optional[torch.dtype] = None,
+                 device: Optional[torch.device | str | int] = None, adapter_dtype: Optional[torch.dtype] = None,
+                 weight: Optional[Weight] = None) -> None:
         super().__init__()
         num_experts = check_whole("num_experts", num_experts, 1, _native.max_experts)
         in_features = check_whole("in_features", in_features, 1, INT64_MAX)
@@ -138,7 +144,7 @@ class MoELoRALinear(torch.nn.Module):
         self.reset_parameters()
 
     @torch.no_grad()
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         bound = 1 / math.sqrt(self.in_features)
         for tensor in (self.weight, self.bias, self.lora_A):
             if isinstance(tensor, torch.Tensor):
@@ -146,14 +152,15 @@ class MoELoRALinear(torch.nn.Module):
         if self.lora_B is not None:
             self.lora_B.zero_()
 
-    def forward(self, x, routing, gates=None, *, x_rows="token", y_rows="scattered"):
+    def forward(self, x: torch.Tensor, routing: Routing, gates: Optional[torch.Tensor] = None, *, x_rows: str = "token",
+                y_rows: str = "scattered") -> torch.Tensor:
         weight = self.weight if isinstance(self.weight, torch.Tensor) else self.weight()
         return moe_lora_linear(
             x, weight.transpose(1, 2), routing, self.lora_A, self.lora_B, scaling=self.scaling, bias=self.bias,
             gates=gates, x_rows=x_rows, y_rows=y_rows
         )
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"num_experts={self.num_experts}, in_features={self.in_features}, out_features={self.out_features}, "
             f"rank={self.rank}, scaling={self.scaling:g}, bias={self.bias is not None}"

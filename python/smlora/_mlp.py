@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 import torch
 
 from smlora._activation import (
+    Activation,
     activation_backward,
     activation_op,
     activation_rows,
@@ -27,8 +28,8 @@ from smlora._derivative_of_linear import (
 from smlora._linear import check_adapter
 from smlora._operator import Derivative, Operator, raw_calls, save_for_tangents, tangent_rule
 from smlora._projection import GROUPED, TOKEN, extents, forward, quantized_operands, unit_columns
-from smlora._routing import check_routing
-from smlora.quantized import QuantizedWeight
+from smlora._routing import Routing, check_routing
+from smlora.quantized import QuantizedWeight, Weight
 
 
 class Adapter(NamedTuple):
@@ -193,8 +194,10 @@ def _adapter(name, adapter):
     return lora_A, lora_B, check_number(f"{name}.scaling", scaling)
 
 
-def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", gate_up_lora: Optional[Adapter] = None,
-                 down_lora: Optional[Adapter] = None, gate_up_bias=None, down_bias=None):
+def moe_lora_mlp(x: torch.Tensor, gate_up: Weight, down: Weight, routing: Routing, gates: Optional[torch.Tensor] = None, *,
+                 activation: str | Activation = "swiglu", gate_up_lora: Optional[Adapter] = None,
+                 down_lora: Optional[Adapter] = None, gate_up_bias: Optional[torch.Tensor] = None,
+                 down_bias: Optional[torch.Tensor] = None) -> torch.Tensor:
     """out_t = sum_j gates[t, j] * (a(x_t W1_e + b1_e) W2_e + b2_e) over the experts e of token t, with adapters on both
     projections, as one operation.
 
@@ -219,6 +222,10 @@ def moe_lora_mlp(x, gate_up, down, routing, gates=None, *, activation="swiglu", 
         raise ValueError(
             f"gate_up: expected [E, K, 2 * I] with I = {down.shape[1]} (down [E, I, N]), got {list(gate_up.shape)}"
         )
+    plain = not isinstance(gate_up, QuantizedWeight) and not isinstance(down, QuantizedWeight)
+    # Autocast gives both the same.
+    if plain and gate_up.dtype != down.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"down: expected {gate_up.dtype}, as gate_up, got {down.dtype}")
     quantized1 = quantized2 = ()
     if isinstance(gate_up, QuantizedWeight):
         gate_up, *quantized1 = quantized_operands("gate_up", gate_up)

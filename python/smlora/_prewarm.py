@@ -3,12 +3,12 @@
 import ctypes
 import functools
 import json
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 import torch
 
 from smlora import _native
-from smlora._activation import as_activation
+from smlora._activation import Activation, as_activation
 from smlora._arguments import INT32_MAX, INT64_MAX, check_choice, check_flag, check_number, check_whole, described
 from smlora._library import DTYPES, PACKED_DTYPES, cuda_engine
 from smlora._projection import ROW_ORDERS
@@ -52,15 +52,15 @@ class _ProblemFields(NamedTuple):
     R: int
     top_k: int
     dtype: torch.dtype = torch.bfloat16
-    adapter_dtype: torch.dtype = None
-    gate_dtype: torch.dtype = None
+    adapter_dtype: Optional[torch.dtype] = None
+    gate_dtype: Optional[torch.dtype] = None
     index_dtype: torch.dtype = torch.int32
     weight_layout: str = "ekn"
     x_rows: str = "token"
     y_rows: str = "scattered"
     bias: bool = False
     gates: bool = False
-    weights: object = "plain"
+    weights: str | QuantizedWeight = "plain"
 
 
 class Problem(_ProblemFields):
@@ -75,12 +75,12 @@ class Problem(_ProblemFields):
     __slots__ = ()
 
     @functools.wraps(_ProblemFields.__new__)
-    def __new__(cls, *fields, **named):
+    def __new__(cls, *fields: Any, **named: Any) -> "Problem":
         problem = super().__new__(cls, *fields, **named)
         problem.numbers()
         return problem
 
-    def numbers(self):
+    def numbers(self) -> list[Any]:
         """As the library takes it. Checked here too, as `_replace` makes a problem of any fields."""
         for name, known in (("weight_layout", _LAYOUTS), ("x_rows", ROW_ORDERS), ("y_rows", ROW_ORDERS)):
             check_choice(name, getattr(self, name), known)
@@ -193,7 +193,8 @@ def compile_steps(problems, tokens, activation=None, archs=(), *, check_only=Fal
     return json.loads(_native.prewarm(cuda_engine(), numbers, tokens, activations, list(archs), int(check_only)))
 
 
-def prewarm(problems, tokens=(), *, activation=None, archs=()):
+def prewarm(problems: Sequence[Problem] | torch.nn.Module, tokens: Sequence[int] = (), *,
+            activation: Optional[str | Activation] = None, archs: Sequence[str] = ()) -> dict[str, Any]:
     """Compiles the kernels that training steps of these problems need into the cache, many at once. Otherwise the first step
     of a process compiles them one after the other. Needs NVRTC, but no GPU: without one it compiles for sm_90a. Kernels that
     are in the cache are not compiled again.
@@ -227,8 +228,9 @@ def merged(reports):
     return total
 
 
-def tune(problems, tokens=(), *, seconds=60, memory_bytes=None, candidates=None, rounds=9, skew="uniform", again=False,
-         progress=None):
+def tune(problems: Sequence[Problem], tokens: Sequence[int] = (), *, seconds: float = 60, memory_bytes: Optional[int] = None,
+         candidates: Optional[int] = None, rounds: int = 9, skew: str = "uniform", again: bool = False,
+         progress: Optional[Callable[[dict[str, Any]], Any]] = None) -> dict[str, Any]:
     """Measures on the GPU which kernels are the fastest for training steps of these problems, and records it for every
     later process: the first step measures it otherwise, in a shorter time. What is recorded already is not measured
     again, and what was interrupted is resumed. Call it before the first step: a process keeps the kernels that it uses.

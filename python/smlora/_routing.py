@@ -1,6 +1,6 @@
 """Routing: the entries of a router sorted by expert, by smlora or by its caller."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Sequence
 
 import torch
 
@@ -43,7 +43,7 @@ def _check_index_dtype(index_dtype):
         raise ValueError(f"index_dtype: expected torch.int32 or torch.int64, got {index_dtype!r:.80}")
 
 
-def route(top_idx, num_experts, *, index_dtype=torch.int32):
+def route(top_idx: torch.Tensor, num_experts: int, *, index_dtype: torch.dtype = torch.int32) -> Routing:
     """Sorts a router's choices by expert, once for all projections of a layer.
 
     top_idx [T, top_k], int32 or int64: the expert of each choice; -1, or any value outside 0 .. num_experts - 1, leaves
@@ -71,7 +71,8 @@ def _check_counts(tokens_per_expert):
     return counts.long()
 
 
-def routing_of_counts(tokens_per_expert, rows=None, *, device=None, index_dtype=torch.int32):
+def routing_of_counts(tokens_per_expert: torch.Tensor | Sequence[int], rows: Optional[int] = None, *,
+                      device: Optional[torch.device | str | int] = None, index_dtype: torch.dtype = torch.int32) -> Routing:
     """The `Routing` of rows that their caller has sorted by expert, as Megatron-Core, torchtitan and NeMo do: the rows of
     expert 0, then those of expert 1, and so on. It is for `moe_lora_linear` with x_rows="grouped" and for `moe_lora_mlp`. Each row
     is a token with one expert: top_k is 1, and gates are [rows, 1].

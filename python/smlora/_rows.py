@@ -1,5 +1,7 @@
 """Rows between the orders: `group` gathers them by expert, `combine` sums each token's."""
 
+from typing import Optional
+
 import torch
 
 from smlora import _native
@@ -15,7 +17,7 @@ from smlora._operator import (
     wide,
 )
 from smlora._projection import ROW_ORDERS, TOKEN, unit_columns
-from smlora._routing import check_routing
+from smlora._routing import Routing, check_routing
 
 # ---- combine ----------------------------------------------------------------------------------------------------------
 
@@ -76,7 +78,7 @@ class _Combine(Derivative):
 combine_op.differentiable(_Combine, over=combine_rows)
 
 
-def combine(y, gates=None, *, top_k=None):
+def combine(y: torch.Tensor, gates: Optional[torch.Tensor] = None, *, top_k: Optional[int] = None) -> torch.Tensor:
     """out_t = sum_j gates[t, j] * y[t * top_k + j], in fp32 (fp64 for fp64) and in the order of j.
 
     y [T * top_k, width]: a row for each choice, beside its token's others ("scattered"); bfloat16, float16 or float32, float64
@@ -157,7 +159,7 @@ class _Group(Derivative):
 group_op.differentiable(_Group, over=group_rows)
 
 
-def group(x, routing, gates=None, *, rows="token"):
+def group(x: torch.Tensor, routing: Routing, gates: Optional[torch.Tensor] = None, *, rows: str = "token") -> torch.Tensor:
     """out_i = gates[f] * x_row(f): gathers rows into expert order, for code of your own between two projections.
 
     x [T, width] with rows="token" or [M, width] with rows="scattered". gates [T, top_k], optional, of x's type or fp32.

@@ -5,6 +5,7 @@
 #include "check/validate_common.hpp"
 #include "check/validate_tensor.hpp"
 #include "check/weight_format.hpp"
+#include "scale_order.hpp"
 
 #include <array>
 #include <initializer_list>
@@ -27,6 +28,17 @@ void check_type_of(const char* argument, const Tensor& tensor, std::span<const D
 }
 void check_type_of(const char* argument, const Tensor& tensor, std::initializer_list<DType> types) {
     check_type_of(argument, tensor, std::span(types.begin(), types.size()));
+}
+
+/// That a tensor has the shape of the weight's arranged scales.
+void check_arranged(const char* argument, const Tensor& tensor, const Weight& weight, DType type) {
+    const std::array shape = arranged_shape(format_of(weight), weight.E, weight.rows, weight.columns);
+    check_tensor(argument, tensor, type,
+                 {{"E", shape[0]},
+                  {"rows rounded up to 256 / 64", shape[1]},
+                  {"columns rounded up to 256 / 64", shape[2]},
+                  {"scales of 64 x 64 values", shape[3]}},
+                 Strides::contiguous);
 }
 
 /// Of a weight whose format was checked: its extents and its tensors.
@@ -78,7 +90,7 @@ class Check {
                 return scales({E_, rows_});
             case Encoding::mxfp4:
                 mxfp4_codes();
-                return format_.arranged ? arranged_scales() : block_scales();
+                return block_scales();
             case Encoding::fp8:
                 codes({DType::e4m3}, 1);
                 return scales({E_,
@@ -144,16 +156,12 @@ class Check {
         check_tensor("W.scales", weight_.scales, weight_.scales.dtype, shape, Strides::contiguous);
     }
 
-    void arranged_scales() const {
-        const std::array shape = arranged_shape(weight_.E, weight_.rows, weight_.columns);
-        scales({E_,
-                {"rows rounded up to 256 / 64", shape[1]},
-                {"columns rounded up to 256 / 64", shape[2]},
-                {"128", shape[3]}});
-    }
-
     /// One for each block of a row.
-    void block_scales() const { scales({E_, rows_, {"columns / block", weight_.columns / weight_.block}}); }
+    void block_scales() const {
+        if (!format_.arranged) return scales({E_, rows_, {"columns / block", weight_.columns / weight_.block}});
+        check_type_of("W.scales", weight_.scales, scale_types(format_));
+        check_arranged("W.scales", weight_.scales, weight_, weight_.scales.dtype);
+    }
 
     const Weight& weight_;
     WeightFormat format_;
@@ -205,16 +213,18 @@ void validate_dequantize(const DequantizeArgs& args) {
 
 void validate_arrange_scales(const ArrangeScalesArgs& args) {
     const Weight& W = args.W;
-    if (W.encoding != Encoding::mxfp4) fail("W.encoding: expected mxfp4, got {}", name(W.encoding));
     Check(W).run();
-    if (format_of(W).arranged) fail("W.scales: expected [E, rows, columns / 32], got scales that are arranged already");
-    const std::array shape = arranged_shape(W.E, W.rows, W.columns);
-    check_tensor("out", args.out, W.scales.dtype,
-                 {{"E", shape[0]},
-                  {"rows rounded up to 256 / 64", shape[1]},
-                  {"columns rounded up to 256 / 64", shape[2]},
-                  {"128", shape[3]}},
-                 Strides::contiguous);
+    WeightFormat format = format_of(W);
+    if (format.arranged) {
+        fail("W.scales: expected [E, rows, columns / block], got scales that are arranged already");
+    }
+    if (W.encoding != Encoding::mxfp4 && W.encoding != Encoding::int4) {
+        fail("W.encoding: expected mxfp4 or int4, got {}", name(W.encoding));
+    }
+    if (scale_order(format).in_row == 0) fail("W.block: expected 32 or a multiple of 64, got {}", W.block);
+    format.arranged = true;
+    check_type_of("W.scales", W.scales, scale_types(format));
+    check_arranged("out", args.out, W, W.scales.dtype);
     check_apart({{"out", args.out}}, W);
 }
 

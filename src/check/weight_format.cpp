@@ -2,6 +2,7 @@
 
 #include "check/fail.hpp"
 #include "describe.hpp"
+#include "scale_order.hpp"
 
 #include <fmt/format.h>
 
@@ -51,8 +52,9 @@ void check_format(const char* weight, const WeightFormat& format, std::int64_t r
         fail("{}.parts: expected a divisor of rows = {}, got {}", weight, rows, format.parts);
     }
     check_block(weight, format, columns);
-    if (format.arranged && format.encoding != Encoding::mxfp4) {
-        fail("{}.arranged: expected false for {}, got true", weight, name(format.encoding));
+    if (format.arranged && scale_order(format).in_row == 0) {
+        fail("{}.arranged: expected false for {} of a block of {}, got true", weight, name(format.encoding),
+             format.block);
     }
     if (format.outer_block < 0) fail("{}.outer_block: expected 0 or more, got {}", weight, format.outer_block);
     if (format.outer_block > 0 && format.encoding != Encoding::nf4 && format.encoding != Encoding::fp4) {
@@ -70,6 +72,7 @@ std::span<const DType> scale_types(const WeightFormat& format) {
     static constexpr std::array powers{DType::uint8, DType::e8m0};
     static constexpr std::array squares{DType::fp32, DType::bf16, DType::e8m0};
     static constexpr std::array e4m3{DType::e4m3};
+    static constexpr std::array bf16{DType::bf16};
     static constexpr std::array groups{DType::bf16, DType::fp16, DType::fp32};
     switch (format.encoding) {
         case Encoding::nf4:
@@ -83,7 +86,7 @@ std::span<const DType> scale_types(const WeightFormat& format) {
         case Encoding::nvfp4:
             return e4m3;
         case Encoding::int4:
-            return groups;
+            return format.arranged ? std::span<const DType>(bf16) : groups;
         case Encoding::plain:
         case Encoding::int8:
             break;

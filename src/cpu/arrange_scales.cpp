@@ -1,28 +1,44 @@
-#include "cpu/decode.hpp"
 #include "cpu/operations.hpp"
+#include "scale_order.hpp"
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace smlora::cpu {
+namespace {
+
+/// Scale `from` of `weight` to `to` in `out`.
+void copy(const Weight& weight, std::int64_t from, void* out, std::int64_t to) {
+    const std::size_t bytes = size_of(weight.scales.dtype);
+    std::memcpy(static_cast<std::byte*>(out) + static_cast<std::size_t>(to) * bytes,
+                static_cast<const std::byte*>(weight.scales.data) + static_cast<std::size_t>(from) * bytes, bytes);
+}
+
+}  // namespace
 
 std::uint8_t arrange_scales(util::ThreadPool& threads, const ArrangeScalesArgs& args) {
     const Weight& weight = args.W;
-    const auto* const from = static_cast<const std::uint8_t*>(weight.scales.data);
-    auto* const to = static_cast<std::uint8_t*>(args.out.data);
-    const std::int64_t blocks = weight.columns / weight.block;
-    const std::int64_t elements = args.out.shape[1] * args.out.shape[2] * args.out.shape[3];
+    const weight::ScaleOrder order = scale_order(format_of(weight));
+    const std::int64_t columns = order.columns_of_scale();
+    const std::int64_t bytes = args.out.numel() / weight.E * order.bytes;
     std::atomic<std::uint8_t> largest = 0;
     threads.parallel_for(weight.E, [&](std::int64_t expert) {
-        std::memset(to + expert * elements, 0, static_cast<std::size_t>(elements));
+        std::memset(static_cast<std::byte*>(args.out.data) + expert * bytes, 0, static_cast<std::size_t>(bytes));
         std::uint8_t most = 0;
         for (std::int64_t row = 0; row < weight.rows; ++row) {
-            for (std::int64_t block = 0; block < blocks; ++block) {
-                const std::uint8_t scale = from[(expert * weight.rows + row) * blocks + block];
-                to[arranged_index(weight, expert, row, block)] = scale;
-                most = std::max(most, scale);
+            for (std::int64_t column = 0; column < weight.columns; column += columns) {
+                const std::int64_t from =
+                    (expert * weight.rows + row) * (weight.columns / weight.block) + column / weight.block;
+                const std::int64_t to = weight::arranged_index(order, static_cast<int>(expert), static_cast<int>(row),
+                                                               static_cast<int>(column), static_cast<int>(weight.rows),
+                                                               static_cast<int>(weight.columns));
+                copy(weight, from, args.out.data, to);
+                if (weight.encoding == Encoding::mxfp4) {
+                    most = std::max(most, static_cast<const std::uint8_t*>(weight.scales.data)[from]);
+                }
             }
         }
         std::uint8_t known = largest;

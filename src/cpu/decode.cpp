@@ -1,8 +1,8 @@
 #include "cpu/decode.hpp"
 
-#include "args/packed_weight.h"
 #include "cpu/convert.hpp"
 #include "cpu/elements.hpp"
+#include "scale_order.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -84,12 +84,6 @@ float value_of(const Weight& weight, int code) {
 
 }  // namespace
 
-std::int64_t arranged_index(const Weight& weight, std::int64_t expert, std::int64_t row, std::int64_t block) {
-    constexpr std::int64_t side = weight::scale_block;
-    const std::array shape = arranged_shape(weight.E, weight.rows, weight.columns);
-    return ((expert * shape[1] + row / side) * shape[2] + block / 2) * shape[3] + row % side * 2 + block % 2;
-}
-
 RowDecoder::RowDecoder(const Weight& weight) : weight_(weight), arranged_(format_of(weight).arranged) {
     for (int code = 0; code < 256; ++code) values_[static_cast<std::size_t>(code)] = value_of(weight, code);
 }
@@ -112,6 +106,15 @@ float RowDecoder::block_scale(std::int64_t index) const {
     return product + *static_cast<const float*>(outer.offset.data);
 }
 
+std::int64_t RowDecoder::scale_index(std::int64_t expert, std::int64_t row, std::int64_t column) const {
+    if (arranged_) {
+        const auto number = [](std::int64_t value) { return static_cast<int>(value); };
+        return weight::arranged_index(scale_order(format_of(weight_)), number(expert), number(row), number(column),
+                                      number(weight_.rows), number(weight_.columns));
+    }
+    return (expert * weight_.rows + row) * (weight_.columns / weight_.block) + column / weight_.block;
+}
+
 float RowDecoder::scale(std::int64_t expert, std::int64_t row, std::int64_t column) const {
     const std::int64_t line = expert * weight_.rows + row;
     const std::int64_t part_rows = weight_.rows / weight_.parts;
@@ -122,9 +125,7 @@ float RowDecoder::scale(std::int64_t expert, std::int64_t row, std::int64_t colu
         case Encoding::int8:
             return static_cast<const float*>(weight_.scales.data)[line];
         case Encoding::mxfp4: {
-            const auto bits = static_cast<const std::uint8_t*>(
-                weight_.scales.data)[arranged_ ? arranged_index(weight_, expert, row, column / weight_.block)
-                                               : line * (weight_.columns / weight_.block) + column / weight_.block];
+            const auto bits = static_cast<const std::uint8_t*>(weight_.scales.data)[scale_index(expert, row, column)];
             return weight_.scales.dtype == DType::e8m0 && bits == 255 ? nan : std::ldexp(1.0F, bits - 128);
         }
         case Encoding::fp8: {
@@ -135,8 +136,7 @@ float RowDecoder::scale(std::int64_t expert, std::int64_t row, std::int64_t colu
                               (expert * weight_.parts * part_blocks + block_row) * blocks + column / weight_.block);
         }
         case Encoding::nvfp4: {
-            const float inner =
-                from_dtype(weight_.scales, line * (weight_.columns / weight_.block) + column / weight_.block);
+            const float inner = from_dtype(weight_.scales, scale_index(expert, row, column));
             const Tensor& global = weight_.global_scales;
             const float outer = static_cast<const float*>(
                 global.data)[expert * global.strides[0] + row / part_rows * global.strides[1]];
@@ -144,7 +144,7 @@ float RowDecoder::scale(std::int64_t expert, std::int64_t row, std::int64_t colu
         }
         case Encoding::mxfp8:
         case Encoding::int4:
-            return from_dtype(weight_.scales, line * (weight_.columns / weight_.block) + column / weight_.block);
+            return from_dtype(weight_.scales, scale_index(expert, row, column));
         case Encoding::plain:
             break;
     }

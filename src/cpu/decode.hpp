@@ -8,10 +8,6 @@
 
 namespace smlora::cpu {
 
-/// Where arranged scales have that of row `row` and its block `block`.
-[[nodiscard]] std::int64_t arranged_index(const Weight& weight, std::int64_t expert, std::int64_t row,
-                                          std::int64_t block);
-
 /// Decodes rows of a quantised weight that was checked. What it decodes to, and in which order it rounds:
 /// smlora/weight.hpp.
 class RowDecoder {
@@ -24,6 +20,8 @@ class RowDecoder {
 
  private:
     [[nodiscard]] int code(std::int64_t index) const;
+    /// Of mxfp4, mxfp8, nvfp4 and int4: where the scale of a row's column is.
+    [[nodiscard]] std::int64_t scale_index(std::int64_t expert, std::int64_t row, std::int64_t column) const;
     [[nodiscard]] float scale(std::int64_t expert, std::int64_t row, std::int64_t column) const;
     [[nodiscard]] float block_scale(std::int64_t index) const;
 

@@ -7,11 +7,18 @@
 #include <smlora/problem.hpp>
 
 #include <cstdint>
+#include <string>
 
 namespace smlora::families {
 
 /// Whether there are such products for weights of this format and rows of this type, on some GPU.
 [[nodiscard]] bool can_multiply_codes(const Problem& problem);
+
+/// What decodes codes of an arranged format: the constant Weight of grouped_product_packed.cuh.
+[[nodiscard]] std::string decoded_format(const WeightFormat& format);
+
+/// Bytes that a value of such weights has, its scale included.
+[[nodiscard]] double packed_bytes_of_value(const WeightFormat& format);
 
 /// Whether the product takes rows whose columns are permuted, see permute_step.
 [[nodiscard]] bool takes_permuted_rows(const Product& product);

@@ -1,5 +1,6 @@
 #include "families/product.hpp"
 
+#include "families/packed.hpp"
 #include "families/type_names.hpp"
 
 #include <cmath>
@@ -82,8 +83,7 @@ ProductSize product_size(const ProductWork& work) {
     size.reduction = red;
     size.depth = red + rank;
     size.rows_per_expert = rows / E;
-    // Half a byte for a code, and a byte for the scale of 32.
-    const double weight_bytes = product.packed ? 17.0 / 32 : 2;
+    const double weight_bytes = product.packed ? packed_bytes_of_value(work.problem.weights) : 2;
     size.bytes = weight_bytes * busy * red * out +
                  2 * (busy * rank * out + rows_in(product.rows) * red + rows_in(product.out_rows) * out + rows * rank);
     size.reduction_contiguous = !product.weight_out_contiguous;

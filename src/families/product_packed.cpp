@@ -6,6 +6,7 @@
 #include "families/roofline.hpp"
 #include "families/type_names.hpp"
 #include "families/wgmma_boxes.hpp"
+#include "scale_order.hpp"
 
 #include <fmt/format.h>
 
@@ -37,18 +38,18 @@ struct PackedBlocking {
                 .cluster = 1,
                 .makes_rank_rows = false};
     }
-    [[nodiscard]] int shared_bytes(std::int64_t E, std::int64_t rank) const {
-        return static_cast<int>(grouped_product_wgmma::shared_memory(
-                                    of_kernel(), static_cast<int>(E),
-                                    weight::mxfp4_stage_bytes(tile_columns, step_depth), static_cast<int>(rank))
-                                    .bytes);
+    [[nodiscard]] auto shared_memory(const ProductWork& work, std::int64_t E) const {
+        const weight::ScaleOrder order = scale_order(work.problem.weights);
+        return grouped_product_wgmma::shared_memory(of_kernel(), static_cast<int>(E),
+                                                    weight::nibble_stage_bytes(order, tile_columns, step_depth),
+                                                    static_cast<int>(rank_columns(work)));
+    }
+    [[nodiscard]] int shared_bytes(const ProductWork& work) const {
+        return static_cast<int>(shared_memory(work, work.problem.E).bytes);
     }
     /// The adapter's operands, which wait in the staging of the output.
-    [[nodiscard]] bool adapter_fits(std::int64_t rank) const {
-        if (rank == 0) return true;
-        return grouped_product_wgmma::shared_memory(of_kernel(), 0, weight::mxfp4_stage_bytes(tile_columns, step_depth),
-                                                    static_cast<int>(rank))
-            .lora_beside;
+    [[nodiscard]] bool adapter_fits(const ProductWork& work) const {
+        return rank_columns(work) == 0 || shared_memory(work, 0).lora_beside;
     }
     [[nodiscard]] int height_of(double rows) const {
         return std::max(least_height, grouped_product_wgmma::whole_height(static_cast<int>(std::ceil(rows)), row_step));
@@ -62,10 +63,10 @@ constexpr std::array blockings{
 };
 
 /// With as much staging as the adapter needs, and fewer stages where that leaves no room for them.
-PackedBlocking with_adapter(PackedBlocking blocking, std::int64_t E, std::int64_t rank, int shared_bytes) {
-    while (!blocking.adapter_fits(rank) && blocking.staging_rows < blocking.tile_rows) blocking.staging_rows += 16;
+PackedBlocking with_adapter(PackedBlocking blocking, const ProductWork& work, int shared_bytes) {
+    while (!blocking.adapter_fits(work) && blocking.staging_rows < blocking.tile_rows) blocking.staging_rows += 16;
     constexpr int least_stages = 4;
-    while (blocking.stages > least_stages && blocking.shared_bytes(E, rank) > shared_bytes) --blocking.stages;
+    while (blocking.stages > least_stages && blocking.shared_bytes(work) > shared_bytes) --blocking.stages;
     return blocking;
 }
 
@@ -117,7 +118,7 @@ tuning::SearchSpace packed_candidates(const ProductWork& work, const gpu::Device
     const std::int64_t rank = rank_columns(work);
     tuning::SearchSpace space;
     for (const PackedBlocking& usual : blockings) {
-        const PackedBlocking blocking = with_adapter(usual, work.problem.E, rank, facts.shared_bytes_per_block);
+        const PackedBlocking blocking = with_adapter(usual, work, facts.shared_bytes_per_block);
         tuning::Candidate candidate;
         candidate.name = fmt::format("packed_{}_to_{}_s{}_{}", blocking.least_height, blocking.tile_rows,
                                      blocking.stages, blocking.staging_rows);
@@ -128,9 +129,9 @@ tuning::SearchSpace packed_candidates(const ProductWork& work, const gpu::Device
                                     {"STAGES", blocking.stages},
                                     {"STAGING_ROWS", blocking.staging_rows}}};
         candidate.predicted_seconds = predicted(size, blocking, facts);
-        candidate.shared_bytes = blocking.shared_bytes(work.problem.E, rank);
+        candidate.shared_bytes = blocking.shared_bytes(work);
         candidate.refusal = refusal;
-        if (refusal.empty() && !blocking.adapter_fits(rank)) {
+        if (refusal.empty() && !blocking.adapter_fits(work)) {
             candidate.refusal = fmt::format("the staging of {} rows has no room for an adapter of rank {}",
                                             blocking.staging_rows, rank);
         }
@@ -168,7 +169,8 @@ class PackedLaunch final : public ProductLaunch {
         const int rows = static_cast<int>(out_contiguous ? red : out);
         const int columns = static_cast<int>(out_contiguous ? out : red);
         packed.scales.data = weight_scales;
-        packed.scales.row_stride = std::int64_t{weight::scale_blocks(columns)} * weight::scale_block_bytes;
+        packed.scales.row_stride =
+            std::int64_t{weight::scale_blocks(columns)} * scale_order(work_.problem.weights).block_bytes();
         packed.scales.expert_stride = std::int64_t{weight::scale_blocks(rows)} * packed.scales.row_stride;
         if (rank_ > 0) {
             const int depth = grouped_product_wgmma::rank_depth(static_cast<int>(rank_));
@@ -206,7 +208,7 @@ Step packed_step(const ProductWork& work, const tuning::Configuration& configura
     auto& spec = step.spec;
     spec.family = packed_product_name;
     spec.threads = grouped_product_wgmma::block_threads;
-    spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(work.problem.E, rank));
+    spec.dynamic_shared = static_cast<unsigned>(blocking.shared_bytes(work));
     step.tile_rows = blocking.tile_rows;
     step.column_tiles = static_cast<int>((work.product.out + tile_columns - 1) / tile_columns);
     spec.constants = {
@@ -233,7 +235,7 @@ Step packed_step(const ProductWork& work, const tuning::Configuration& configura
         {"STAGES", blocking.stages},
         {"STAGING_ROWS", blocking.staging_rows},
         {"Element", type_name(work.problem.dtype)},
-        {"Weight", "smlora::weight::Mxfp4"},
+        {"Weight", decoded_format(work.problem.weights)},
         {"Gate", gate_type_name(work.problem, work.product.gates)},
         {"Index", type_name(work.problem.index_dtype)},
     };

@@ -92,8 +92,12 @@ Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::Devi
     return step;
 }
 
-Step arrange_scales_step(std::int64_t rows, std::int64_t columns) {
-    return row_step("arrange_scales", {{"ROWS", rows}, {"COLUMNS", columns}});
+Step arrange_scales_step(const WeightFormat& format, std::int64_t rows, std::int64_t columns) {
+    return row_step("arrange_scales", {{"ENCODING", static_cast<int>(format.encoding)},
+                                       {"BLOCK", format.block},
+                                       {"ROWS", rows},
+                                       {"COLUMNS", columns},
+                                       {"Scale", type_name(format.scales)}});
 }
 
 UnpackWeightsArgs unpack_args(const Weight& weight, void* out) {

@@ -42,8 +42,8 @@ inline constexpr std::uint64_t default_unpack_limit = std::uint64_t{256} << 20;
 /// To problem.dtype; with the routing of problem.index_dtype.
 [[nodiscard]] Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::DeviceFacts& facts);
 
-/// The scales of mxfp4 weights [rows, columns] in the order of products on Hopper.
-[[nodiscard]] Step arrange_scales_step(std::int64_t rows, std::int64_t columns);
+/// The scales of weights [rows, columns] of this format in the order of products on Hopper.
+[[nodiscard]] Step arrange_scales_step(const WeightFormat& format, std::int64_t rows, std::int64_t columns);
 
 /// All experts into `out`. A caller that wants some of them says so.
 [[nodiscard]] UnpackWeightsArgs unpack_args(const Weight& weight, void* out);

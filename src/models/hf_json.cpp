@@ -7,10 +7,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <utility>
 
 namespace smlora::models {
@@ -21,10 +23,43 @@ void refuse(const std::string& origin, const std::string& what) {
     throw Error(ErrorCode::invalid_argument, fmt::format("{}: {}", origin, what));
 }
 
+namespace {
+
+/// Python writes numbers that are none as words, which JSON has not: here they become text.
+std::string with_words_as_text(std::string_view json_text) {
+    constexpr std::string_view words[] = {"NaN", "-Infinity", "Infinity"};
+    std::string text;
+    text.reserve(json_text.size());
+    bool in_text = false;
+    for (std::size_t i = 0; i < json_text.size(); ++i) {
+        const char c = json_text[i];
+        if (in_text && c == '\\' && i + 1 < json_text.size()) {
+            text += c;
+            text += json_text[++i];
+            continue;
+        }
+        if (c == '"') in_text = !in_text;
+        const auto* const word = std::find_if(std::begin(words), std::end(words), [&](std::string_view one) {
+            return !in_text && json_text.substr(i, one.size()) == one;
+        });
+        if (word == std::end(words)) {
+            text += c;
+            continue;
+        }
+        text += '"';
+        text += *word;
+        text += '"';
+        i += word->size() - 1;
+    }
+    return text;
+}
+
+}  // namespace
+
 json parse_object(std::string_view json_text, const std::string& origin) {
     json object;
     try {
-        object = util::parse_json(json_text, true);
+        object = util::parse_json(with_words_as_text(json_text), true);
     } catch (const json::exception& error) {
         // Its text begins with the name of the JSON library's exception in brackets.
         const std::string_view text = error.what();
@@ -59,23 +94,44 @@ std::string read_text(const std::filesystem::path& path, std::string& origin) {
 }
 
 const json& text_config(const json& outer) {
-    const auto text = outer.find("text_config");
-    return text != outer.end() && text->is_object() ? *text : outer;
+    for (const char* key : {"text_config", "thinker_config", "language_config", "llm_config"}) {
+        const auto inner = outer.find(key);
+        if (inner != outer.end() && inner->is_object()) return text_config(*inner);
+    }
+    return outer;
+}
+
+const json& member(const json& object, const char* key) {
+    static const auto& null = *new json;
+    if (!object.is_object()) return null;
+    const auto it = object.find(key);
+    return it != object.end() ? *it : null;
 }
 
 std::string text_or(const json& object, const char* key, std::string otherwise) {
-    const auto it = object.find(key);
-    return it != object.end() && it->is_string() ? it->get<std::string>() : std::move(otherwise);
+    const json& text = member(object, key);
+    return text.is_string() ? text.get<std::string>() : std::move(otherwise);
 }
 
-DType dtype_of(const json& config, const json& outer) {
+DType dtype_of(const json& config, const json& outer, const std::string& origin) {
+    const auto is_quantized = [](const json& level) { return !member(level, "quantization_config").is_null(); };
     for (const json* level : {&config, &outer}) {
-        const std::string text = text_or(*level, "dtype", text_or(*level, "torch_dtype", ""));
-        if (text == "bfloat16") return DType::bf16;
-        if (text == "float16") return DType::fp16;
-        if (text == "float32") return DType::fp32;
+        for (const char* key : {"dtype", "torch_dtype"}) {
+            const json& type = member(*level, key);
+            if (type.is_null()) continue;
+            constexpr std::string_view module = "torch.";
+            std::string text = type.is_string() ? type.get<std::string>() : "";
+            if (text.compare(0, module.size(), module) == 0) text.erase(0, module.size());
+            if (text == "bfloat16") return DType::bf16;
+            if (text == "float16") return DType::fp16;
+            if (text == "float32") return DType::fp32;
+            // That of the codes; adapters beside them are trained in bf16.
+            if (text != "auto" && !is_quantized(outer) && !is_quantized(config)) {
+                refuse(origin,
+                       fmt::format("{}: expected bfloat16, float16 or float32, got {}", key, util::shown(type)));
+            }
+        }
     }
-    // Quantised checkpoints name no such type; their adapters are trained in bf16.
     return DType::bf16;
 }
 

@@ -18,14 +18,6 @@ namespace {
 
 using nlohmann::json;
 
-/// A member, or null.
-const json& member(const json& object, const char* key) {
-    static const auto& null = *new json;
-    if (!object.is_object()) return null;
-    const auto it = object.find(key);
-    return it != object.end() ? *it : null;
-}
-
 bool flag(const json& object, const char* key) {
     const json& value = member(object, key);
     return value.is_boolean() && value.get<bool>();
@@ -218,7 +210,7 @@ class Reader {
         if (!fits) fail("config_groups: weights", "symmetric groups of 4-bit integers", weights);
         WeightFormat format = usual_format(Encoding::int4);
         format.block = size.get<std::int64_t>();
-        format.scales = dtype_of(config_, outer_);
+        format.scales = dtype_of(config_, outer_, origin_);
         return format;
     }
 

@@ -32,7 +32,7 @@ std::int64_t parts_of_gate_up(const ModelShape& model) {
     const WeightFormat& weights = model.weights;
     const bool ragged =
         weights.encoding == Encoding::fp8 && weights.block > 0 && model.intermediate_size % weights.block != 0;
-    const bool apart = weights.encoding == Encoding::nvfp4 || ragged;
+    const bool apart = model.gated && (weights.encoding == Encoding::nvfp4 || ragged);
     const std::int64_t least = apart && model.gate_layout == GateLayout::halves ? 2 : 1;
     return std::max(weights.parts, least);
 }
@@ -53,7 +53,7 @@ std::vector<Projection> projections(const ModelShape& model, std::int64_t rank) 
 
     Problem gate_up = common;
     gate_up.K = model.hidden_size;
-    gate_up.N = 2 * model.intermediate_size;
+    gate_up.N = (model.gated ? 2 : 1) * model.intermediate_size;
     gate_up.x_rows = RowOrder::token;
     gate_up.y_rows = RowOrder::grouped;
     gate_up.weights.parts = parts_of_gate_up(model);
@@ -65,7 +65,7 @@ std::vector<Projection> projections(const ModelShape& model, std::int64_t rank) 
     down.y_rows = RowOrder::token;
     down.gates = true;
 
-    return {{"gate_up", gate_up}, {"down", down}};
+    return {{model.gated ? "gate_up" : "up", gate_up}, {"down", down}};
 }
 
 std::vector<Projection> projections_of_rank(const ModelShape& model, std::int64_t rank,

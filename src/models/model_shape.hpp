@@ -28,25 +28,26 @@ struct ModelShape {
     WeightLayout weight_layout = WeightLayout::enk;  ///< how the checkpoint's library stores gate_up and down
     bool bias = false;                               ///< both projections have one
     DType dtype = DType::bf16;
-    std::optional<Activation> activation = Activation::swiglu;  ///< between gate_up and down; none: code of the model's
+    std::optional<Activation> activation = Activation::swiglu;  ///< between the projections; none: the model's own code
     GateLayout gate_layout = GateLayout::halves;
     WeightFormat weights = {};  ///< of both projections
     GateType gates = GateType::either;
+    bool gated = true;  ///< gate and up projection in one, else up alone
 
     friend bool operator==(const ModelShape&, const ModelShape&) = default;
 };
 
 /// One of the two matrix products of an expert.
 struct Projection {
-    std::string name;  ///< "gate_up" or "down"
+    std::string name;  ///< "gate_up", of experts without a gate "up", or "down"
     Problem problem;
 };
 
 /// gate_up takes the tokens as they are and leaves its rows grouped for the activation; down takes grouped rows and
-/// sums a token's experts, weighted by their gates. K and N follow: hidden -> 2 * intermediate -> hidden.
-/// Quantised weights are [E, N, K] unless bitsandbytes made them, which keeps the layout. Gate and up are quantised
-/// apart where that is not the same: each has a global scale (nvfp4), and squares of its own if they do not divide it
-/// (fp8).
+/// sums a token's experts, weighted by their gates. K and N follow: hidden -> 2 * intermediate -> hidden, without a
+/// gate hidden -> intermediate -> hidden. Quantised weights are [E, N, K] unless bitsandbytes made them, which keeps
+/// the layout. Gate and up are quantised apart where that is not the same: each has a global scale (nvfp4), and squares
+/// of its own if they do not divide it (fp8).
 [[nodiscard]] std::vector<Projection> projections(const ModelShape& model, std::int64_t rank);
 
 /// The part of an expert layer that a rank of expert parallelism has.

@@ -18,7 +18,7 @@ constexpr unsigned most_scale = 128;
 
 unsigned arrange_scales_cuda(const Engine& engine, Stream stream, const ArrangeScalesArgs& args) {
     engine::CudaCall call(engine, stream);
-    const plan::Plan& plan = call.plan({}, plan::ArrangeScales{args.W.rows, args.W.columns});
+    const plan::Plan& plan = call.plan({}, plan::ArrangeScales{format_of(args.W), args.W.rows, args.W.columns});
     const gpu::StreamBuffer largest(call.stream(), sizeof(unsigned));
     SMLORA_CUDA(cuMemsetD32Async, largest.address(), 0, 1, call.stream());
     const families::Step& step = plan.at(plan::Role::arrange_scales);

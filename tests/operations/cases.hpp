@@ -184,8 +184,8 @@ inline Cases quantised_cases() {
     return cases;
 }
 
-inline Case packed_case(std::string name, const Problem& problem, std::int64_t T, Case more = {}) {
-    WeightFormat format = usual_format(Encoding::mxfp4);
+inline Case packed_case(std::string name, const Problem& problem, std::int64_t T, Case more = {},
+                        WeightFormat format = usual_format(Encoding::mxfp4)) {
     format.arranged = true;
     more.name = std::move(name);
     more.problem = with_weights(problem, format);
@@ -193,7 +193,11 @@ inline Case packed_case(std::string name, const Problem& problem, std::int64_t T
     return more;
 }
 
-/// MXFP4 whose scales are arranged for products that decode codes on the way: each reduction, order and part of an
+inline WeightFormat int4_format(std::int64_t block) {
+    return {.encoding = Encoding::int4, .scales = DType::bf16, .block = block};
+}
+
+/// Weights whose scales are arranged for products that decode codes on the way: each reduction, order and part of an
 /// output.
 inline Cases packed_cases() {
     using enum RowOrder;
@@ -205,6 +209,8 @@ inline Cases packed_cases() {
         packed_case("enk_summed", with(summed, WeightLayout::enk), 60, {.left_out = 0.2}),
         packed_case("rank_64", with(shape(3, 128, 256, 64, 2), WeightLayout::enk), 50),
         packed_case("no_adapter", with(shape(2, 288, 96, 0, 1), WeightLayout::enk), 150),
+        packed_case("int4_64_enk", with(p, WeightLayout::enk), 100, {}, int4_format(64)),
+        packed_case("int4_32_ekn", p, 100, {}, int4_format(32)),
     };
 }
 
@@ -219,6 +225,9 @@ inline Cases more_packed_cases() {
         packed_case("skewed", skewed, 70, {.choice = Choice::skewed}),
         packed_case("rank_33", with(shape(2, 128, 288, 33, 1), WeightLayout::enk), 90),
         packed_case("rank_256", shape(2, 128, 288, 256, 1), 40, {.choice = Choice::one_expert}),
+        packed_case("int4_128_ekn", with_bias(with_rows(shape(3, 160, 384, 16, 2), scattered, token)), 70,
+                    {.choice = Choice::skewed}, int4_format(128)),
+        packed_case("int4_32_enk", with(shape(3, 160, 96, 17, 2), WeightLayout::enk), 70, {}, int4_format(32)),
         packed_case("all_left_out", wide_index, 50, {.left_out = 2}),
         // Decoded before: other types, and a reduction that is too short.
         packed_case("fp16", with(shape(2, 96, 64, 8, 2, DType::fp16), WeightLayout::enk), 30),

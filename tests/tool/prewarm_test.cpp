@@ -72,6 +72,22 @@ TEST_F(Prewarm, SaysThatTheModelComputesAnActivationThatIsNotKnown) {
     EXPECT_GT(with_one.json()["kernels"], own.json()["kernels"]);
 }
 
+TEST_F(Prewarm, TakesExpertsWithoutAGateProjection) {
+    const std::string config = write("config.json", R"({"model_type": "nemotron_h", "n_routed_experts": 4,
+        "hidden_size": 64, "moe_latent_size": 48, "moe_intermediate_size": 32, "num_experts_per_tok": 2})");
+    const Texts down{"E4 K32 N48 R16 k2 bf16 enk grouped->token adapter:fp32 gates:bf16",
+                     "E4 K32 N48 R16 k2 bf16 enk grouped->token adapter:fp32 gates:fp32"};
+    const std::string up = "E4 K48 N32 R16 k2 bf16 enk token->grouped adapter:fp32";
+    EXPECT_EQ(problems({"--config", config}), (Texts{up, down[0], down[1]}));
+    EXPECT_EQ(problems({"--config", config, "--projection", "gate_up"}), Texts{up});
+    EXPECT_EQ(problems({"--config", config, "--projection", "down"}), down);
+    const Outcome named =
+        run({"prewarm", "--dry-run", "--arch", "sm_90a", "--config", config, "--activation", "reglu"});
+    EXPECT_NE(named.err.find("nemotron_h up: the model's own code computes the activation: none is compiled"),
+              std::string::npos)
+        << named.err;
+}
+
 TEST_F(Prewarm, TakesTheExpertsOfARank) {
     EXPECT_EQ(problems({"--model", "qwen3-30b-a3b", "--ep", "8", "--tokens", "4096"}),
               (Texts{"E16 K2048 N1536 R16 k1 bf16 enk token->grouped adapter:fp32",

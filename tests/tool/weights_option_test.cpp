@@ -36,6 +36,7 @@ TEST(Weights, WhatFollowsChangesIt) {
         {"fp4:double:32", "fp4 block 32 double 256"},
         {"mxfp4:uint8", "mxfp4 block 32 uint8"},
         {"mxfp4:arranged", "mxfp4 block 32 arranged"},
+        {"int4:arranged:128", "int4 block 128 arranged"},
         {"mxfp4:arranged:uint8", "mxfp4 block 32 uint8 arranged"},
         {"mxfp8:e8m0", "mxfp8 block 32"},
         {"fp8:64:bf16", "fp8 block 64 bf16"},

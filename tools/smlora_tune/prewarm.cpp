@@ -165,11 +165,12 @@ ExitCode run_prewarm(PrewarmCommand command) {
         with_types_of_peft(with_other_scales(resolve(command.shape, Backend::cuda)), command);
     for (const NamedProblem& item : problems) {
         options.problems.push_back(item.problem);
-        if (!item.activation || command.activation == "none") continue;
-        if (item.has_own_activation && command.activation.empty()) {
+        if (command.activation == "none") continue;
+        if (item.has_own_activation && (command.activation.empty() || !item.activation)) {
             print_remark("{}: the model's own code computes the activation: none is compiled\n", item.name);
             continue;
         }
+        if (!item.activation) continue;
         PrewarmActivation& activation = options.activations.emplace_back(*item.activation);
         if (!command.activation.empty()) activation.activation = activations.at(command.activation);
         if (!command.gate_layout.empty()) {

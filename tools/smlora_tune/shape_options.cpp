@@ -104,7 +104,8 @@ void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, co
     const models::ExpertParallelism& parallelism = options.parallelism;
     for (const models::Projection& projection :
          models::projections_of_rank(model, options.rank.value_or(default_rank), parallelism)) {
-        if (options.projection != "both" && options.projection != projection.name) continue;
+        const bool down = projection.name == "down";
+        if (options.projection != "both" && (options.projection == "down") != down) continue;
         NamedProblem& item = problems.emplace_back();
         item.name = fmt::format("{} {}", model.name, projection.name);
         item.problem = projection.problem;
@@ -112,9 +113,9 @@ void add_model(std::vector<NamedProblem>& problems, models::ModelShape model, co
         item.is_of_a_model = true;
         item.gates = model.gates;
         if (parallelism.ranks > 1 && !parallelism.shares_tokens) item.rows_per_token = model.top_k;
-        if (projection.name != "gate_up") continue;
-        item.activation = {model.activation.value_or(Activation::swiglu), model.gate_layout};
+        if (down) continue;
         item.has_own_activation = !model.activation;
+        if (model.gated) item.activation = {model.activation.value_or(Activation::swiglu), model.gate_layout};
     }
 }
 
@@ -199,7 +200,7 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
                    "  double    nf4, fp4: the scales are quantised, too\n"
                    "  divisor   nvfp4: the global scale divides, as in compressed-tensors\n"
                    "  parts2    fp8, nvfp4: gate and up were quantised apart; known of --model and --config\n"
-                   "  arranged  mxfp4: the scales are in the order of arrange_scales")
+                   "  arranged  mxfp4, int4: the scales are in the order of arrange_scales")
         ->type_name("ENCODING[:..]")
         ->group(group);
     app.add_flag("--bias", options.bias, "Add a bias")->group(group);

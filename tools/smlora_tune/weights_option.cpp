@@ -57,7 +57,7 @@ Choices choices_of(Encoding encoding) {
             .outer_scales = bitsandbytes,
             .global_scale = nvfp4,
             .parts = fp8 || nvfp4,
-            .arranged = encoding == Encoding::mxfp4};
+            .arranged = encoding == Encoding::mxfp4 || int4};
 }
 
 /// Those of checkpoints that have the scales in another type than the usual one. int4 is not among them: its scales

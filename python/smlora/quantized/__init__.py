@@ -8,11 +8,12 @@ from smlora.quantized._mxfp4 import from_mxfp4, from_mxfp8
 from smlora.quantized._nvfp4 import from_nvfp4
 from smlora.quantized._quantize import quantize
 from smlora.quantized._torchao import from_torchao
-from smlora.quantized._weight import QuantizedWeight, WeightFormat, dequantize
+from smlora.quantized._weight import QuantizedWeight, Weight, WeightFormat, dequantize
 
 __all__ = [
     "QuantizedParameters",
     "QuantizedWeight",
+    "Weight",
     "WeightFormat",
     "dequantize",
     "from_bnb",

@@ -1,6 +1,7 @@
 """Weights that bitsandbytes quantised."""
 
 import math
+from typing import Any, Optional, Sequence
 
 import torch
 
@@ -106,7 +107,7 @@ def _eight_bits(codes, scales, shape):
     return QuantizedWeight("int8", E, rows, columns, codes.detach().view(E, rows, columns), scales).check()
 
 
-def from_bnb(param_or_codes, quant_state=None, shape=None):
+def from_bnb(param_or_codes: torch.Tensor, quant_state: Any = None, shape: Optional[Sequence[int]] = None) -> QuantizedWeight:
     """A `QuantizedWeight` [E, rows, columns] of what bitsandbytes holds.
 
     param_or_codes: a Params4bit or Int8Params; or the codes alone with their `quant_state`, a QuantState, or for int8 the fp32

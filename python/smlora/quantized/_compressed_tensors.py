@@ -1,11 +1,13 @@
 """Weights as compressed-tensors packs them: Kimi-K2's int4, llm-compressor's NVFP4."""
 
+from typing import Any, Optional
+
 import torch
 
 from smlora._arguments import INT64_MAX, check_whole, described
 from smlora.quantized._names import names_arguments
 from smlora.quantized._nvfp4 import nvfp4_of
-from smlora.quantized._stack import matrices, parts_of, stacked
+from smlora.quantized._stack import Tensors, matrices, parts_of, stacked
 from smlora.quantized._weight import QuantizedWeight
 
 
@@ -54,8 +56,9 @@ def _columns_of(shape, E, rows, parts, packed):
 
 
 @names_arguments(codes="weight_packed", scales="weight_scale", global_scales="weight_global_scale", parts="parts")
-def from_compressed_tensors(weight_packed, weight_scale, *, weight_global_scale=None, weight_shape=None,
-                            weight_zero_point=None, weight_g_idx=None, parts=1):
+def from_compressed_tensors(weight_packed: Tensors, weight_scale: Tensors, *, weight_global_scale: Optional[Tensors] = None,
+                            weight_shape: Any = None, weight_zero_point: Optional[Tensors] = None,
+                            weight_g_idx: Optional[Tensors] = None, parts: int = 1) -> QuantizedWeight:
     """A `QuantizedWeight` [E, rows, columns] of the tensors that a checkpoint has for each Linear, by their names there.
 
     With weight_global_scale (nvfp4-pack-quantized): as `from_nvfp4` with a divisor. Without it (pack-quantized, int4):

@@ -2,7 +2,7 @@
 
 from smlora._arguments import INT32_MAX, check_whole
 from smlora.quantized._names import names_arguments
-from smlora.quantized._stack import matrices, parts_of, stacked
+from smlora.quantized._stack import Tensors, matrices, parts_of, stacked
 from smlora.quantized._weight import QuantizedWeight
 
 
@@ -16,7 +16,7 @@ def _square(block):
 
 
 @names_arguments(codes="weight", scales="scale_inv", block="block", parts="parts")
-def from_fp8(weight, scale_inv, block=128, parts=1):
+def from_fp8(weight: Tensors, scale_inv: Tensors, block: int = 128, parts: int = 1) -> QuantizedWeight:
     """A `QuantizedWeight` [E, rows, columns] of FP8 with a scale for each square of `block` x `block` values.
 
     weight: float8_e4m3fn [E, rows, columns]. scale_inv: what the values are multiplied with, float32, bfloat16 or

@@ -1,5 +1,7 @@
 """A quantised weight as a part of a module."""
 
+from typing import Any, NoReturn
+
 import torch
 
 from smlora._arguments import described
@@ -19,12 +21,18 @@ class QuantizedParameters(torch.nn.Module):
     is an error. storage: uint8, or the type that the bytes are seen as, [E, ..]. FSDP2 takes parameters of floating point alone:
     give it the param_dtype of its MixedPrecisionPolicy, else bfloat16."""
 
-    def __init__(self, weight, *, storage=torch.uint8):
+    def __init__(self, weight: QuantizedWeight, *, storage: torch.dtype = torch.uint8) -> None:
         if not isinstance(weight, QuantizedWeight):
             raise ValueError(f"weight: expected a QuantizedWeight, got {described(weight)}")
         if not isinstance(storage, torch.dtype):
             raise ValueError(f"storage: expected a type of torch, got {described(storage)}")
         super().__init__()
+        self._storage = storage
+        self.take(weight)
+
+    def take(self, weight: QuantizedWeight) -> None:
+        """Holds this weight from now on, in the same storage."""
+        storage = self._storage
         self._format, self._types, self._views = weight.format, {}, {}
         whole = _straddles(weight)
         self._by_expert = not whole
@@ -56,7 +64,7 @@ class QuantizedParameters(torch.nn.Module):
         encoding, _, *rest = self._format.numbers()
         return [encoding, *rest, *(_KNOWN_TYPES.index(dtype) for dtype in self._types.values())]
 
-    def forward(self):
+    def forward(self) -> QuantizedWeight:
         # Neither tensors nor views of them are kept from one call to the next: others may have taken their place.
         tensors, parameters, buffers = {}, self._parameters, self._buffers
         for name, steps in self._views.items():
@@ -73,7 +81,7 @@ class QuantizedParameters(torch.nn.Module):
             format = format._replace(E=tensors["codes"].shape[0])
         return QuantizedWeight.from_tensors(format, tensors)
 
-    def _is_no_tensor(self, *_arguments, **_named):
+    def _is_no_tensor(self, *_arguments: Any, **_named: Any) -> NoReturn:
         raise NotImplementedError(
             "this weight is quantised, and not a tensor: only smlora's experts compute with it. Call "
             'model.set_experts_implementation("smlora"); in code of your own, calling the weight gives its QuantizedWeight'
@@ -113,7 +121,7 @@ class QuantizedParameters(torch.nn.Module):
                 seen[f"{prefix}{name}"] = flat.view(parameter.dtype).view(parameter.shape)
         return seen
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return repr(self())
 
 

@@ -1,12 +1,12 @@
 """Weights of e2m1 or e4m3 values with a power of two for each 32 of a row: gpt-oss, DeepSeek-V4, torchao."""
 
 from smlora.quantized._names import names_arguments
-from smlora.quantized._stack import matrices, stacked
+from smlora.quantized._stack import Tensors, matrices, stacked
 from smlora.quantized._weight import QuantizedWeight
 
 
 @names_arguments(codes="blocks", scales="scales")
-def from_mxfp4(blocks, scales):
+def from_mxfp4(blocks: Tensors, scales: Tensors) -> QuantizedWeight:
     """A `QuantizedWeight` [E, rows, columns] of MXFP4.
 
     blocks: uint8 or int8 [E, rows, columns / 32, 16] (gpt-oss's `*_blocks`) or [E, rows, columns / 2] (DeepSeek-V4, whose
@@ -29,7 +29,7 @@ def from_mxfp4(blocks, scales):
 
 
 @names_arguments(codes="codes", scales="scales")
-def from_mxfp8(codes, scales):
+def from_mxfp8(codes: Tensors, scales: Tensors) -> QuantizedWeight:
     """A `QuantizedWeight` [E, rows, columns] of MXFP8: codes float8_e4m3fn [E, rows, columns], scales uint8 or float8_e8m0fnu
     [E, rows, columns / 32]. Lists and errors as of `from_mxfp4`."""
     codes, scales = stacked("codes", codes), stacked("scales", scales)

@@ -2,11 +2,13 @@
 
 import functools
 import re
+from typing import Any, Callable, TypeVar
 
 _FIELD = re.compile(r"\bweight\.(\w+)")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def names_arguments(**arguments):
+def names_arguments(**arguments: str) -> Callable[[_Function], _Function]:
     """Of a function whose `arguments`, by the fields of the weight that it makes of them, errors shall name."""
 
     def decorate(function):

@@ -1,10 +1,12 @@
 """Weights of e2m1 values with an e4m3 scale for each 16 of a row and an fp32 one: modelopt, torchao, compressed-tensors."""
 
+from typing import Any
+
 import torch
 
 from smlora._arguments import check_flag, check_number, described
 from smlora.quantized._names import names_arguments
-from smlora.quantized._stack import matrices, parts_of, stacked
+from smlora.quantized._stack import Tensors, matrices, parts_of, stacked
 from smlora.quantized._weight import QuantizedWeight
 
 
@@ -37,7 +39,7 @@ def nvfp4_of(names, packed, scales, global_scale, divides, parts):
 
 
 @names_arguments(codes="packed", scales="scales", global_scales="global_scale", parts="parts")
-def from_nvfp4(packed, scales, global_scale, divisor=False, parts=1):
+def from_nvfp4(packed: Tensors, scales: Tensors, global_scale: Any, divisor: bool = False, parts: int = 1) -> QuantizedWeight:
     """A `QuantizedWeight` [E, rows, columns] of NVFP4.
 
     packed: uint8 [E, rows, columns / 2], the low nibble first. scales: float8_e4m3fn [E, rows, columns / 16]. global_scale:

@@ -1,5 +1,7 @@
 """Quantised weights of plain ones."""
 
+from typing import Optional
+
 import torch
 
 from smlora._arguments import INT32_MAX, check_choice, check_flag, check_tensor, check_whole
@@ -89,7 +91,8 @@ def check_options(encoding, block, double):
 
 
 @torch.no_grad()
-def quantize(weight, encoding, *, block=None, double=False, parts=1):
+def quantize(weight: torch.Tensor, encoding: str, *, block: Optional[int] = None, double: bool = False,
+             parts: int = 1) -> QuantizedWeight:
     """A `QuantizedWeight` of a plain weight.
 
     weight: [E, rows, columns] or the transpose of that, in bfloat16, float16, float32 or float64; the result is a view of the

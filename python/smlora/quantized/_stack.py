@@ -1,8 +1,14 @@
 """Tensors of single experts as one."""
 
+from typing import Sequence
+
 import torch
 
 from smlora._arguments import check_whole, described, INT32_MAX
+
+
+Tensors = torch.Tensor | Sequence[torch.Tensor | Sequence[torch.Tensor]]
+"""Of all experts, or of each."""
 
 
 def _joined(name, parts):

@@ -6,6 +6,7 @@ from smlora._arguments import described
 from smlora.quantized._fp8 import from_fp8
 from smlora.quantized._mxfp4 import from_mxfp4, from_mxfp8
 from smlora.quantized._nvfp4 import from_nvfp4
+from smlora.quantized._weight import QuantizedWeight
 
 _REFUSED = {
     "Int8Tensor": ", whose scales are the steps themselves, which a row's largest value / 127 does not give to the bit",
@@ -48,7 +49,7 @@ def _float8(tensor, codes, scales):
 _MAKERS = {"MXTensor": _mx, "NVFP4Tensor": _nvfp4, "Float8Tensor": _float8}
 
 
-def from_torchao(tensor):
+def from_torchao(tensor: torch.Tensor) -> QuantizedWeight:
     """A `QuantizedWeight` of a tensor [E, rows, columns] of torchao: an MXTensor, an NVFP4Tensor, or a Float8Tensor with square
     blocks. It keeps torchao's own memory; a view with exchanged dimensions gives one. Others, and swizzled scales, are refused.
     Raises ValueError that says why."""

@@ -1,7 +1,7 @@
 """Quantised weights of experts as checkpoints store them: the tensors, and how to read them."""
 
 import dataclasses
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch.utils import _pytree
@@ -29,6 +29,9 @@ def _fields_of(encoding, double):
     return ("codes", "scales", "global_scales") if encoding == "nvfp4" else ("codes", "scales")
 
 
+ARRANGED = ("mxfp4", "int4")  # encodings whose scales may be
+
+
 class WeightFormat(NamedTuple):
     """All of a QuantizedWeight but its tensors; what the fields mean is said there."""
 
@@ -42,7 +45,7 @@ class WeightFormat(NamedTuple):
     global_scale: str = "factor"
     transposed: bool = False
 
-    def numbers(self):
+    def numbers(self) -> list[Any]:
         """As operators take it."""
         return [
             ENCODINGS[self.encoding], self.E, self.rows, self.columns, self.block, self.parts, self.outer_block,
@@ -105,34 +108,34 @@ class QuantizedWeight:
     # ---- as a tensor is asked ----
 
     @property
-    def shape(self):
+    def shape(self) -> torch.Size:
         """[E, rows, columns], or [E, columns, rows] of a transposed view."""
         last = (self.columns, self.rows) if self.transposed else (self.rows, self.columns)
         return torch.Size((self.E, *last))
 
-    def size(self, dim=None):
+    def size(self, dim: Optional[int] = None) -> Any:
         return self.shape if dim is None else self.shape[dim]
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         return self.codes.device
 
-    def transpose(self, dim0, dim1):
+    def transpose(self, dim0: int, dim1: int) -> "QuantizedWeight":
         """The view with the last two dimensions exchanged. No memory is touched."""
         if {_same_dimension(dim0), _same_dimension(dim1)} != {1, 2}:
             raise ValueError(f"dim0, dim1: expected 1 and 2, which a quantised weight can exchange, got {dim0} and {dim1}")
         return QuantizedWeight.from_tensors(self.format._replace(transposed=not self.transposed), self.tensors())
 
-    def to(self, device):
+    def to(self, device: torch.device | str | int) -> "QuantizedWeight":
         """The same on another device. Tensors that are there already are not copied."""
         return self._of({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
-    def detach(self):
+    def detach(self) -> "QuantizedWeight":
         """The same memory, without what asks for a gradient."""
         return self._of({name: tensor.detach() for name, tensor in self.tensors().items()})
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of all of its tensors."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
 
@@ -150,12 +153,12 @@ class QuantizedWeight:
     # ---- tensors and format ----
 
     @property
-    def format(self):
+    def format(self) -> WeightFormat:
         """All but the tensors, as WeightFormat."""
         return WeightFormat(self.encoding, self.E, self.rows, self.columns, self.block, self.parts, self.outer_block,
                             self.global_scale, self.transposed)
 
-    def tensors(self):
+    def tensors(self) -> dict[str, torch.Tensor]:
         """{field: tensor} of those that are given."""
         given = {}
         for name in TENSORS:
@@ -165,7 +168,7 @@ class QuantizedWeight:
         return given
 
     @staticmethod
-    def from_tensors(format, tensors):
+    def from_tensors(format: WeightFormat, tensors: dict[str, torch.Tensor]) -> "QuantizedWeight":
         """Of a WeightFormat and of what `tensors` gives."""
         if torch.compiler.is_compiling():
             return QuantizedWeight(**format._asdict(), **tensors)
@@ -197,7 +200,7 @@ class QuantizedWeight:
                 what = "a tensor" if name in expected else "None"
                 raise ValueError(f"weight.{name}: expected {what} with encoding {self.encoding}, got {described(tensor)}")
 
-    def check(self):
+    def check(self) -> "QuantizedWeight":
         """Returns itself. Raises ValueError that names the field, its value and what was expected. Operations check it, too."""
         self._check_fields()
         for name, tensor in self.tensors().items():
@@ -213,7 +216,7 @@ class QuantizedWeight:
                 raise in_callers_words(error) from None
         return self
 
-    def operands(self):
+    def operands(self) -> tuple[torch.Tensor, list[torch.Tensor], list[Any]]:
         """(codes, the other tensors, the format's numbers), as operators take them."""
         given = self.tensors()
         if not self._has_the_fields(given):
@@ -261,18 +264,18 @@ class QuantizedWeight:
     # ---- the order of scales ----
 
     @property
-    def is_arranged(self):
+    def is_arranged(self) -> bool:
         """Whether the scales are in the order of `arranged`."""
-        return self.encoding == "mxfp4" and self.scales.dim() == 4
+        return self.encoding in ARRANGED and self.scales.dim() == 4
 
-    def arranged(self):
-        """The same weight of MXFP4 with its scales in the order in which products on Hopper take them, [E, rows' / 64,
-        columns' / 64, 128], rows' and columns' rounded up to 256: products of bfloat16 rows then decode the codes while they
-        multiply them, instead of unpacking them to memory first. The codes are shared; the scales are new. It is worth its
-        while once, when a weight is loaded: on a GPU it waits for it. Raises ValueError for other encodings, and if a scale is
-        above 128, a factor of 2."""
-        if self.encoding != "mxfp4":
-            raise ValueError(f'weight.encoding: expected "mxfp4", got {self.encoding!r}')
+    def arranged(self) -> "QuantizedWeight":
+        """The same weight with its scales in the order in which products on Hopper take them: products of bfloat16 rows then
+        decode the codes while they multiply them, instead of unpacking them to memory first. The codes are shared; the scales
+        are new, [E, rows' / 64, columns' / 64, scales of 64 x 64 values], rows' and columns' rounded up to 256. Call it once,
+        when a weight is loaded: on a GPU it waits for it. For mxfp4 whose scales are at most 128, a factor of 2, and for int4
+        of bfloat16 scales and a block of 32 or a multiple of 64. Raises ValueError for others."""
+        if self.encoding not in ARRANGED:
+            raise ValueError(f'weight.encoding: expected "mxfp4" or "int4", got {self.encoding!r}')
         if self.is_arranged:
             return self
         try:
@@ -283,7 +286,7 @@ class QuantizedWeight:
 
     # ---- values ----
 
-    def dequantize(self, dtype):
+    def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
         """smlora.dequantize of it."""
         if dtype not in DECODED_TYPES:
             raise ValueError(f"dtype: expected bfloat16, float16 or float32, got {dtype}")
@@ -294,13 +297,17 @@ class QuantizedWeight:
         return values.transpose(1, 2) if self.transposed else values
 
 
-def dequantize(weight, dtype):
+def dequantize(weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
     """The values of a `QuantizedWeight`, of its shape, in bfloat16, float16 or float32: the bits that the library which made
     it decodes them to. Of a transposed weight it is the transpose of what is stored. Has no derivative. Raises ValueError that
     names the argument."""
     if not isinstance(weight, QuantizedWeight):
         raise ValueError(f"weight: expected a QuantizedWeight, got {described(weight)}")
     return weight.dequantize(dtype)
+
+
+Weight = torch.Tensor | QuantizedWeight
+"""Of a projection."""
 
 
 def _flatten(weight):

@@ -9,6 +9,9 @@ The experts of such a model are one operation, `smlora.moe_lora_mlp`, with PEFT'
 ever added to its adapter in memory. Quantised experts are trained as they lie in the model, see docs/quantised.md. What cannot
 be served runs as it would have, with one warning that says why."""
 
+from typing import Optional
+
+from smlora.transformers._arranging import arrange_experts
 from smlora.transformers._conversion import checked, dequantize_experts, quantize_experts
 from smlora.transformers._experts import experts_forward
 from smlora.transformers._hint import install_hint
@@ -16,21 +19,25 @@ from smlora.transformers._names import NAME
 from smlora.transformers._parallel import register_parallel
 from smlora.transformers._peft import register_peft
 from smlora.transformers._status import status
+from smlora.transformers._version import check_version
 
 install_hint()
 
-__all__ = ["dequantize_experts", "quantize_experts", "register", "status"]
+__all__ = ["arrange_experts", "dequantize_experts", "quantize_experts", "register", "status"]
 
 
-def register(quantize_experts=None, *, block=None, double=False):
-    """Adds experts_implementation="smlora" to Transformers (5.0 or later) and lets PEFT's adapters on `gate_up_proj` and
+def register(quantize_experts: Optional[str] = None, *, block: Optional[int] = None, double: bool = False) -> None:
+    """Adds experts_implementation="smlora" to Transformers (5.7 or later) and lets PEFT's adapters on `gate_up_proj` and
     `down_proj` (target_parameters) go through it, if PEFT is installed. Everything else of PEFT is as before: several
     adapters of which one is active, disable_adapter, merging, saving and loading. Safe to call again.
 
     quantize_experts: "nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8" or "int4": from_pretrained quantises the weights of
     experts of models with experts_implementation="smlora" while it loads them, one tensor after the other, on the device that
     device_map names, with and without a BitsAndBytesConfig for the other layers. block, double: as `smlora.quantize` takes
-    them: register("nf4", block=64, double=True) is bitsandbytes' nf4 with bnb_4bit_use_double_quant. The last call holds."""
+    them: register("nf4", block=64, double=True) is bitsandbytes' nf4 with bnb_4bit_use_double_quant. The last call holds.
+
+    Raises ImportError for an earlier Transformers, which refuses implementations that it does not know."""
+    check_version()
     from transformers.integrations import finegrained_fp8
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 

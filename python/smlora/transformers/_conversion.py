@@ -1,7 +1,7 @@
 """Quantised experts of plain ones, and the reverse."""
 
 import functools
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, TypeVar
 
 import torch
 from torch.nn.utils import parametrize
@@ -24,6 +24,7 @@ from smlora.transformers._weights import (
 )
 
 ENCODINGS = ("nf4", "fp4", "mxfp4", "nvfp4", "fp8", "mxfp8", "int8", "int4")
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 class Quantisation(NamedTuple):
@@ -116,7 +117,7 @@ def bytes_of_value(module, name, how):
 
 
 @torch.no_grad()
-def quantize_experts(model, encoding, *, block=None, double=False):
+def quantize_experts(model: Model, encoding: str, *, block: Optional[int] = None, double: bool = False) -> Model:
     """Quantises every plain weight of experts in `model` that smlora computes, one after the other, and returns the model: what
     register(quantize_experts=encoding) does while a model is loaded. encoding, block, double: as `smlora.quantize` takes them.
     Adapters come after it."""
@@ -145,7 +146,7 @@ def _forget(module, name):
 
 
 @torch.no_grad()
-def dequantize_experts(model, dtype=torch.bfloat16):
+def dequantize_experts(model: Model, dtype: torch.dtype = torch.bfloat16) -> Model:
     """Replaces every quantised weight of experts in `model` by a plain, frozen parameter of its values, one after the other,
     and returns the model. It is then as large as if it had never been quantised. PEFT's adapters stay, and can be merged
     afterwards with merge_and_unload."""

@@ -1,6 +1,9 @@
 """The forward of a module of experts, as one operation."""
 
+import math
+
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from smlora._activation import Activation, gated_activation
 from smlora._library import Error
@@ -20,19 +23,25 @@ BY_THE_MODEL = object()
 
 
 def _candidates(module):
-    """The activations that a module may have."""
+    """The activations that a module may have. Its numbers are tried as alpha and limit whatever it calls them."""
+    numbers = {float(value) for value in vars(module).values() if type(value) in (int, float) and math.isfinite(value)}
+    clamps = [(alpha, limit) for alpha in sorted(numbers) for limit in sorted(numbers) if limit > 0]
     for interleaved in (False, True):
         for kind in ("swiglu", "geglu", "geglu_tanh", "reglu"):
             yield Activation(kind, interleaved)
-        alpha, limit = (getattr(module, name, getattr(module, f"swiglu_{name}", None)) for name in ("alpha", "limit"))
-        if isinstance(alpha, (int, float)) and isinstance(limit, (int, float)) and limit > 0:
-            yield Activation("swiglu_clamped", interleaved, float(alpha), float(limit))
+        for alpha, limit in clamps:
+            yield Activation("swiglu_clamped", interleaved, alpha, limit)
 
 
 @torch.no_grad()
 def _activation_of(module):
     """The Activation that the module's _apply_gate is, found out by trying it on numbers; None if no Activation
-    gives the same."""
+    gives the same. The numbers are real ones on the CPU, whatever device or mode the caller is in."""
+    with _disable_current_modes(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
+        return _activation_by_numbers(module)
+
+
+def _activation_by_numbers(module):
     # Ordinary values, and values beyond every clamp.
     spread = torch.linspace(-3, 3, 61, dtype=torch.float64)
     points = torch.cat([spread, spread * 40])

@@ -13,4 +13,5 @@ def is_name_of_ours(implementation):
 
 def is_ours(config):
     """Whether a model of this config has its experts computed by smlora."""
-    return is_name_of_ours(getattr(config.get_text_config(), "_experts_implementation", None))
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return is_name_of_ours(getattr(text, "_experts_implementation", None))

@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 from smlora._linear import adapter_views
 from smlora._mlp import Adapter
 from smlora.transformers._experts import activation_or_none
-from smlora.transformers._names import NAME, is_name_of_ours
+from smlora.transformers._names import NAME, is_name_of_ours, is_ours
 from smlora.transformers._parallel import Layout, is_spread, layout_of, whole
 from smlora.transformers._patching import patch
 from smlora.transformers._peft_on_ranks import register_peft_on_ranks
@@ -21,6 +21,7 @@ class Active(NamedTuple):
     adapter: Adapter
     layout: Optional[Layout]
 
+
 def _is_fused(module):
     """Whether smlora computes this module."""
     implementation = getattr(getattr(module, "config", None), "_experts_implementation", None)
@@ -31,8 +32,8 @@ def adapter_of(wrapper, name):
     """Adapter `name` of PEFT's wrapper of one parameter, as views."""
     module = wrapper.get_base_layer()
     lora_A, lora_B = whole("lora_A", wrapper.lora_A[name].weight), whole("lora_B", wrapper.lora_B[name].weight)
-    # Parameters that are stored [E, out, in] were wrapped with the two swapped before PEFT 0.19.1.
-    swapped = not module.is_transposed and not getattr(wrapper, "_did_swap_in_out_features", False)
+    # PEFT swaps the two of parameters [E, out, in]; before 0.19.1 it swapped none, or those of the others.
+    swapped = getattr(wrapper, "_did_swap_in_out_features", False) == module.is_transposed
     A, B = adapter_views(lora_A, lora_B, wrapper.num_experts, layout="peft_transposed" if swapped else "peft")
     return Adapter(A, B, wrapper.scaling[name])
 
@@ -175,11 +176,31 @@ def _as_plain_parameters(model):
                 held.update(before)
 
 
+def _warn_of_experts_without_a_choice(model):
+    """Of a model that was loaded with experts_implementation="smlora" and does not ask for it."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    if not is_ours(getattr(model, "config", None)):
+        return
+    for module in model.modules():
+        # Of a router's weight, which PEFT wraps too, there is one.
+        if not isinstance(module, ParamWrapper) or module.num_experts == 1:
+            continue
+        experts = module.get_base_layer()
+        if not hasattr(experts, "is_transposed"):
+            warn_once(
+                f"{type(experts).__name__} offers no experts_implementation; its own code computes it, and PEFT adds adapters "
+                "to the weights in memory"
+            )
+
+
 def _inject_parameters(original):
     @functools.wraps(original)
     def inject(self, peft_config, model, *arguments, **named):
         with _as_plain_parameters(model):
-            return original(self, peft_config, model, *arguments, **named)
+            injected = original(self, peft_config, model, *arguments, **named)
+        _warn_of_experts_without_a_choice(model)
+        return injected
 
     return inject
 

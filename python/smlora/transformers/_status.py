@@ -1,7 +1,7 @@
 """What of a model smlora computes, and why not the rest."""
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 import torch
 
@@ -33,10 +33,10 @@ class Layer(NamedTuple):
     """"4 of 4": for how many pieces of work of a step it is recorded which kernel is the fastest."""
 
 
-class Status(tuple):
+class Status(tuple[Layer, ...]):
     """A Layer for each module of experts; as text a table, in which equal layers share a line."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         shared = {}
         for layer in self:
             pattern = re.sub(r"\d+", "*", layer.path)
@@ -63,6 +63,8 @@ def _weights(module):
             described.append("of another form")
             continue
         kind = getattr(weight, "encoding", None) or str(weight.dtype).removeprefix("torch.")
+        if getattr(weight, "is_arranged", False):
+            kind += " arranged"
         here = f", {weight.to_local().shape[0]} here" if is_spread(weight) else ""
         described.append(f"{kind} {list(weight.shape)}{here}")
     return ", ".join(described)
@@ -98,7 +100,7 @@ def _readiness(model, path, module, activation, adapters, tokens, known):
     return f"{report['found']} of {report['kernels']}", f"{report['recorded']} of {report['works']}"
 
 
-def status(model, tokens=()):
+def status(model: torch.nn.Module, tokens: Sequence[int] = ()) -> Status:
     """A table of the experts of a model of Transformers, with or without PEFT's adapters: what computes each layer, and why,
     how its weights are stored, where its adapter is added, and whether the kernels of a training step and the records of
     which are fastest are there, for the GPU of this machine or else sm_90a.

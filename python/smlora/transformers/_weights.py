@@ -120,6 +120,9 @@ _SOURCES = (_parametrised, _params4bit, _linears, _blocks, _fp8, _torchao)
 _MADE = "_smlora_weights"
 """{name: (place of the codes, QuantizedWeight)} of a module: making one costs more than looking at it."""
 
+_ARRANGED = "_smlora_arranged"
+"""Names of weights whose scales are arranged when the weight is made."""
+
 _DECODED = "_smlora_decoded"
 
 # ---- what others ask for ----------------------------------------------------------------------------------------------
@@ -153,6 +156,8 @@ def quantized_weight(module, name):
             # Other memory after module.to(..) and after loading.
             if name not in made or made[name][0] != _place(codes):
                 weight = make()
+                if name in getattr(module, _ARRANGED, ()):
+                    weight = weight.arranged()
                 setattr(module, _MADE, {**made, name: (_place(weight.codes), weight)})
             return getattr(module, _MADE)[name][1]
     return None
@@ -165,6 +170,12 @@ def mark_as_decoded(module):
 
 def is_marked_as_decoded(module):
     return hasattr(module, _DECODED)
+
+
+def arrange_from_now_on(module, name):
+    """Whenever the weight is made, also in other memory."""
+    setattr(module, _ARRANGED, {*getattr(module, _ARRANGED, ()), name})
+    forget(module, name)
 
 
 def forget(module, name):

@@ -263,6 +263,10 @@ def test_errors_name_the_argument():
         smlora.moe_lora_mlp(x, W1[:, :, :-2], W2, mlp.routing)
     with pytest.raises(ValueError, match=r"down: expected a tensor \[E, in, out\], got"):
         smlora.moe_lora_mlp(x, W1, W2[0], mlp.routing)
+    with pytest.raises(ValueError, match=r"down: expected torch.float32, as gate_up, got torch.float64"):
+        smlora.moe_lora_mlp(x, W1, W2.double(), mlp.routing)
+    with pytest.raises(ValueError, match=r"x: expected a dense tensor, got one of torch.sparse_coo"):
+        smlora.moe_lora_mlp(x.detach().to_sparse(), W1, W2, mlp.routing)
     adapter = smlora.Adapter(torch.zeros(mlp.E, 2, 5), torch.zeros(mlp.E, W2.shape[2], 2))
     with pytest.raises(ValueError, match=r"down_lora.lora_A: expected \[E, R, K\] = .*, got \[\d+, 2, 5\]"):
         smlora.moe_lora_mlp(x, W1, W2, mlp.routing, down_lora=adapter)

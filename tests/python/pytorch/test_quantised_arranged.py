@@ -1,18 +1,26 @@
-"""MXFP4 whose scales are arranged for products that decode codes while they multiply them."""
+"""Weights whose scales are arranged for products that decode codes while they multiply them."""
 
 import pytest
 import smlora
 import torch
-from quantised_layers import E, layer_of, linear, trained, views
+from quantised_layers import E, K, N, layer_of, linear, trained, views
 
 
-def weight_of(device, enk=True):
-    return views("mxfp4", device, enk)
+def weight_of(device, enk=True, encoding="mxfp4"):
+    if encoding != "int4":
+        return views(encoding, device, enk)
+    shape = (E, N, K) if enk else (E, K, N)
+    weight = smlora.quantize(torch.randn(shape, device=device).bfloat16(), "int4")  # scales of bf16
+    return weight.transpose(1, 2) if enk else weight
 
 
+encodings = pytest.mark.parametrize("encoding", ["mxfp4", "int4"])
+
+
+@encodings
 @pytest.mark.parametrize("enk", [True, False])
-def test_values_and_codes_are_the_same(device, enk):
-    weight = weight_of(device, enk)
+def test_values_and_codes_are_the_same(device, enk, encoding):
+    weight = weight_of(device, enk, encoding)
     arranged = weight.arranged()
     assert arranged.is_arranged and not weight.is_arranged
     assert arranged.codes.data_ptr() == weight.codes.data_ptr() and arranged.shape == weight.shape
@@ -31,10 +39,11 @@ def test_each_scale_stands_where_the_documentation_says(device):
     assert not matrices[:, rows:].any() and not matrices[:, :, blocks:].any()
 
 
+@encodings
 @pytest.mark.parametrize("enk", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_outputs_and_gradients_are_those_of_the_decoded_weight(device, enk, dtype):
-    weight = weight_of(device, enk).arranged()
+def test_outputs_and_gradients_are_those_of_the_decoded_weight(device, enk, dtype, encoding):
+    weight = weight_of(device, enk, encoding).arranged()
     layer = layer_of(device, dtype=dtype, y_rows="token", left_out=True)
     results = []
     for operand in (weight, weight.dequantize(dtype)):
@@ -44,6 +53,17 @@ def test_outputs_and_gradients_are_those_of_the_decoded_weight(device, enk, dtyp
         assert (got - wanted).float().norm() <= 1e-2 * wanted.float().norm()
 
 
+@pytest.mark.parametrize("block", [32, 64])
+def test_each_scale_of_int4_stands_where_the_documentation_says(device, block):
+    weight = smlora.quantize(torch.randn(E, 70, 192, device=device).bfloat16(), "int4", block=block)
+    given, arranged = weight.scales.view(torch.int16).cpu(), weight.arranged().scales.view(torch.int16).cpu()
+    in_row = 64 // block
+    assert arranged.shape == (E, 4, 4, 64 * in_row)
+    matrices = arranged.unflatten(3, (in_row, 64)).permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)
+    assert torch.equal(matrices[:, :70, : 192 // block], given)
+    assert not matrices[:, 70:].any() and not matrices[:, :, 192 // block :].any()
+
+
 def test_experts_are_cut_out_of_it(device):
     arranged = weight_of(device).arranged()
     cut = arranged[1:3]
@@ -51,11 +71,13 @@ def test_experts_are_cut_out_of_it(device):
 
 
 def test_what_cannot_be_arranged_is_refused(device):
-    with pytest.raises(ValueError, match='weight.encoding: expected "mxfp4", got "?\'?nf4'):
+    with pytest.raises(ValueError, match='weight.encoding: expected "mxfp4" or "int4", got "?\'?nf4'):
         views("nf4", device, True).arranged()
     weight = weight_of(device)
     scales = weight.scales.view(torch.uint8).clone()
     scales[0, 0, 0] = 129
     large = smlora.from_mxfp4(weight.codes, scales.view(weight.scales.dtype))
+    with pytest.raises(ValueError, match="scales: expected bf16, got fp32"):
+        views("int4", device, True).arranged()
     with pytest.raises(ValueError, match="scales: expected 128 or less each, got 129"):
         large.arranged()

@@ -141,7 +141,7 @@ TEST_F(COperations, ArrangeScales) {
         engine(),
         {.encoding = Encoding::mxfp4, .E = 2, .rows = 70, .columns = 96, .scales = DType::e8m0, .deviation = 1},
         fresh("weight"));
-    const auto [E, rows, columns, bytes] = arranged_shape(2, 70, 96);
+    const auto [E, rows, columns, bytes] = arranged_shape(usual_format(Encoding::mxfp4), 2, 70, 96);
     Buffer from_cpp(engine(), static_cast<std::size_t>(E * rows * columns * bytes));
     Buffer from_c(engine(), from_cpp.bytes());
     const ArrangeScalesArgs args{weight.weight(), {from_cpp.data(), DType::e8m0, {E, rows, columns, bytes}}};

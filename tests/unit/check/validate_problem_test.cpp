@@ -105,7 +105,7 @@ TEST(Problem, NamesTheFieldThatIsWrong) {
              p.weights = usual_format(Encoding::nvfp4);
              p.weights.parts = 3;
          }},
-        {"problem.weights.arranged: expected false for nvfp4, got true",
+        {"problem.weights.arranged: expected false for nvfp4 of a block of 16, got true",
          [](Problem& p) {
              p.weights = usual_format(Encoding::nvfp4);
              p.weights.arranged = true;

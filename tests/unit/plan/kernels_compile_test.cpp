@@ -108,13 +108,14 @@ void expect_compiled(const std::vector<Step>& steps, const std::string& arch_nam
     expect_compiled(kernels_of(steps, arch_name), arch_name);
 }
 
-TEST(PackedKernelsCompile, EveryBlockingOfBothReductions) {
+class PackedKernelsCompile : public testing::TestWithParam<WeightFormat> {};
+
+TEST_P(PackedKernelsCompile, EveryBlockingOfBothReductions) {
     Problem of_gpt_oss = problem(32, 2880, 5760, 16, 4);
     of_gpt_oss.weight_layout = WeightLayout::enk;
     of_gpt_oss.y_rows = RowOrder::grouped;
     of_gpt_oss.bias = true;
-    of_gpt_oss.weights = usual_format(Encoding::mxfp4);
-    of_gpt_oss.weights.arranged = true;
+    of_gpt_oss.weights = GetParam();
     const gpu::DeviceFacts facts = gpu::facts_of(gpu::arch_from_name("sm_90a"));
     std::vector<jit::KernelSpec> specs;
     for (const plan::Request& request : plan::step_requests(of_gpt_oss, 4096)) {
@@ -131,6 +132,15 @@ TEST(PackedKernelsCompile, EveryBlockingOfBothReductions) {
     EXPECT_EQ(specs.size(), 12U) << "blockings of forward and dX";
     expect_compiled(specs, "sm_90a");
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Formats, PackedKernelsCompile,
+    testing::Values(WeightFormat{.encoding = Encoding::mxfp4, .scales = DType::e8m0, .block = 32, .arranged = true},
+                    WeightFormat{.encoding = Encoding::int4, .scales = DType::bf16, .block = 32, .arranged = true},
+                    WeightFormat{.encoding = Encoding::int4, .scales = DType::bf16, .block = 64, .arranged = true}),
+    [](const auto& format) {
+        return std::string(name(format.param.encoding)) + "_" + std::to_string(format.param.block);
+    });
 
 class KernelsCompile : public testing::TestWithParam<const char*> {};
 
