@@ -15,4 +15,4 @@ endif()
 # where others include the file, as a unit does.
 set(in_units $<BOOL:$<TARGET_PROPERTY:UNITY_BUILD>>)
 target_compile_options(smlora_options INTERFACE
-  $<$<AND:${in_units},$<CXX_COMPILER_ID:GNU>>:-Wno-subobject-linkage> $<$<AND:${in_units},$<CXX_COMPILER_ID:Clang>>:-Wno-shadow>)
+  $<${in_units}:-Wno-shadow> $<$<AND:${in_units},$<CXX_COMPILER_ID:GNU>>:-Wno-subobject-linkage>)

@@ -14,7 +14,7 @@
 namespace smlora::test {
 namespace {
 
-constexpr std::int64_t widths[] = {1, 53, 128, 1000};
+constexpr std::int64_t row_widths[] = {1, 53, 128, 1000};
 constexpr Activation kinds[] = {Activation::swiglu, Activation::geglu, Activation::geglu_tanh, Activation::reglu,
                                 Activation::swiglu_clamped};
 
@@ -72,7 +72,7 @@ class GatedActivation : public OnCases {
 TEST_P(GatedActivation, ValuesAndGradientsOfEveryKind) {
     for (const Activation kind : kinds) {
         for (const GateLayout layout : {GateLayout::halves, GateLayout::interleaved}) {
-            for (const std::int64_t width : widths) {
+            for (const std::int64_t width : row_widths) {
                 SCOPED_TRACE(fmt::format("{} {} {}", name(kind), name(layout), width));
                 expect_right(kind, layout, width);
             }
@@ -215,7 +215,7 @@ class ActivationGates : public GatedActivation {
 
 TEST_P(ActivationGates, AreAppliedAndHaveAGradient) {
     for (const Activation kind : kinds) {
-        for (const std::int64_t width : widths) {
+        for (const std::int64_t width : row_widths) {
             SCOPED_TRACE(fmt::format("{} {}", name(kind), width));
             const bool in_turns = width % 2 == 1 || kind == Activation::swiglu_clamped;
             expect_right(kind, in_turns ? GateLayout::interleaved : GateLayout::halves, width, width % 2 == 0);
