@@ -4,7 +4,7 @@ seconds, tokens a second, memory, and the loss beside that of one process.
 
     torchrun --nproc-per-node 2 benchmarks/distributed.py --json distributed.json
     torchrun --nproc-per-node 4 benchmarks/distributed.py --mode ep,ep+fsdp2 --experts smlora --check
-    torchrun --nproc-per-node 2 benchmarks/distributed.py --device cpu --dtype fp32 --small --check
+    torchrun --nproc-per-node 2 benchmarks/distributed.py --device cpu --dtype fp32 --small --tokens 64 --check
 
 Modes: ddp; fsdp2, a unit for each layer; ep, Transformers' expert parallelism over all ranks; ep+fsdp2, over half of them, with
 FSDP2 of the experts over pairs: with two ranks that is FSDP2 alone, as Transformers starts it. What of them cannot train with
@@ -50,7 +50,7 @@ def parse_arguments(words=None):
     parser.add_argument("--warmup", type=int, default=3, help="steps that are not timed [%(default)s]")
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed [%(default)s]")
     parser.add_argument("--check", action="store_true", help="train on the tokens of all ranks in one process, too, on rank 0")
-    parser.add_argument("--small", action="store_true", help="a tiny model, to try the benchmark")
+    parser.add_argument("--small", action="store_true", help="a tiny model, to try the benchmark; give fewer --tokens, too")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="bf16", help="of the model; adapters are fp32 [%(default)s]")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="[%(default)s]")
     parser.add_argument("--backend", choices=("nccl", "gloo"), help="[nccl for cuda, gloo for cpu]")

@@ -37,6 +37,7 @@ smlora_weight_format format_of(PyObject* fields) {
     format.parts = arguments.integer();
     format.outer_block = arguments.integer();
     format.global_scale = static_cast<smlora_global_scale>(arguments.integer());
+    format.arranged = static_cast<int32_t>(arguments.integer());
     arguments.end();
     return format;
 }

@@ -27,11 +27,12 @@ class _Stored(NamedTuple):
     parts: int
     outer_block: int
     global_scale: int
+    arranged: int
 
 
 def _stored(weight):
     return _Stored(ENCODINGS[weight.encoding], (DTYPES + PACKED_DTYPES).index(weight.scales.dtype), weight.block, weight.parts,
-                   weight.outer_block, GLOBAL_SCALES.index(weight.global_scale))
+                   weight.outer_block, GLOBAL_SCALES.index(weight.global_scale), int(weight.is_arranged))
 
 
 def _format(weights):

@@ -37,7 +37,8 @@ plan::Plan CudaCall::make_plan(const Problem& problem, const plan::Request& requ
     try {
         load(plan, capturing);
     } catch (const Error& error) {
-        if (error.code() != ErrorCode::jit_off) throw;
+        // Operations on a weight alone have no problem, and belong to none that prewarming could be told.
+        if (error.code() != ErrorCode::jit_off || problem.E == 0) throw;
         throw Error(ErrorCode::jit_off, fmt::format("{}: `{}`", error.what(),
                                                     plan::prewarm_command(problem, request, facts().arch.name())));
     }

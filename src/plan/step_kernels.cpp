@@ -122,6 +122,12 @@ std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T
         lora.needs_xa = lora.needs_yb = true;
         kernels.add_with_packings(lora);
     }
+    if (problem.weights.arranged) {  // what arranges them when the weight is loaded
+        const families::UnpackWork work = families::aligned_unpack_work(problem);
+        WeightFormat given = work.format;
+        given.arranged = false;
+        kernels.add(ArrangeScales{given, work.rows, work.columns});
+    }
     return kernels.take();
 }
 

@@ -50,6 +50,11 @@ TEST_F(Prewarming, CoversAStepOfEveryEncoding) {
           usual_format(Encoding::nvfp4), usual_format(Encoding::int4)}) {
         expect_covered(with_weights(p, format), AdapterLayout::contiguous);
     }
+    for (WeightFormat format : {usual_format(Encoding::mxfp4), usual_format(Encoding::int4)}) {
+        format.arranged = true;
+        expect_covered(with_weights(with(shape(5, 96, 160, 8, 2), WeightLayout::enk), format),
+                       AdapterLayout::contiguous);
+    }
 }
 
 TEST_F(Prewarming, CoversAdaptersThatArePacked) {

@@ -147,6 +147,8 @@ class QuantizedWeight:
         )
         if self.encoding == "nvfp4":
             more += f", global_scale={self.global_scale!r}"
+        if self.is_arranged:
+            more += ", arranged"
         return f"QuantizedWeight({self.encoding}, shape={list(self.shape)}{more}, transposed={self.transposed}, " \
             f"device={str(self.device)!r})"
 
