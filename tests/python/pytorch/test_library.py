@@ -171,7 +171,7 @@ def test_the_problems_of_an_mlp_say_how_its_weights_are_stored():
 
     gate_up, down = problems()
     assert (gate_up.E, gate_up.K, gate_up.N, gate_up.weight_layout) == (4, 64, 96, "enk")
-    assert gate_up.numbers()[-1] == [1, 6, 64, 1, 256, 0]  # nf4, uint8
+    assert gate_up.numbers()[-1] == [1, 6, 64, 1, 256, 0, 0]  # nf4, uint8
     assert (down.weight_layout, down.weights) == ("ekn", "plain")
     assert {*problems()} == {gate_up, down}
 
