@@ -144,7 +144,7 @@ tuning::SearchSpace packed_candidates(const ProductWork& work, const gpu::Device
     return space;
 }
 
-PackedBlocking blocking_of(const tuning::Configuration& configuration) {
+PackedBlocking packed_blocking_of(const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at("TILE_ROWS"), at("ROW_STEP"), at("LEAST_HEIGHT"), at("STAGES"), at("STAGING_ROWS")};
 }
@@ -202,7 +202,7 @@ class PackedLaunch final : public ProductLaunch {
 };
 
 Step packed_step(const ProductWork& work, const tuning::Configuration& configuration) {
-    const PackedBlocking blocking = blocking_of(configuration);
+    const PackedBlocking blocking = packed_blocking_of(configuration);
     const std::int64_t rank = rank_columns(work);
     Step step;
     auto& spec = step.spec;

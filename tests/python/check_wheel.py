@@ -19,9 +19,9 @@ pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 if subprocess.run([*pip, "install", "scikit-build-core>=0.10"]).returncode != 0:
     print("skipped: needs scikit-build-core from PyPI")
     sys.exit(77)
-# Without optimisation and a folder at a time: what counts here is what is in it.
-quickly = [f"--config-settings=cmake.define.{setting}" for setting in ("CMAKE_CXX_FLAGS_RELEASE=-O0", "CMAKE_UNITY_BUILD=ON")]
-subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", *quickly, "-w", scratch, source], check=True)
+# Without optimisation: what counts here is what is in it.
+quickly = "--config-settings=cmake.define.CMAKE_CXX_FLAGS_RELEASE=-O0"
+subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", quickly, "-w", scratch, source], check=True)
 
 (wheel,) = scratch.glob("*.whl")
 assert re.fullmatch(r"smlora-[0-9.]+-cp310-abi3-linux_\w+\.whl", wheel.name), wheel.name

@@ -32,10 +32,6 @@ def quantised(model):
     return with_adapter(st.quantize_experts(model, "nf4"))
 
 
-def arranged(model):
-    return with_adapter(st.arrange_experts(st.quantize_experts(model, "mxfp4")))
-
-
 def in_bf16(model):
     return with_adapter(model).to(BF16)
 
@@ -82,7 +78,6 @@ JOBS = {name: lambda name=name: adapted(name) for name in CONFIGS} | {
     "fp16": lambda: adapted("olmoe", torch.float16),
     "autocast": lambda: adapted("qwen3_moe", torch.float32),
     "checkpointed": lambda: adapted("qwen3_moe", prepare=checkpointed),
-    "arranged": lambda: adapted("qwen3_moe", prepare=arranged),
     "quantised": lambda: adapted("qwen3_moe", prepare=quantised, hidden_size=64, moe_intermediate_size=64),
     "adapters in bf16": lambda: adapted("qwen3_moe", prepare=in_bf16),
     "one parameter": lambda: adapted("gpt_oss", prepare=one_parameter),
