@@ -11,7 +11,7 @@
 namespace smlora::test {
 namespace {
 
-constexpr std::int64_t limit = std::int64_t{1} << 31;
+constexpr std::int64_t beyond_int = std::int64_t{1} << 31;
 
 /// How much of the GPU's memory is free, if not as much as a test needs.
 std::string memory_missing(std::size_t gibibytes) {
@@ -42,7 +42,7 @@ class Large : public OnGpu {
 
 TEST_F(Large, WeightIsReadAtItsLastExpert) {
     Case c{.problem = shape(40, 4096, 16384, 16, 2), .T = 40, .choice = Choice::one_expert};
-    ASSERT_GT(39 * c.problem.K * c.problem.N, limit);
+    ASSERT_GT(39 * c.problem.K * c.problem.N, beyond_int);
     expect_step(c);
 }
 
@@ -55,14 +55,14 @@ constexpr std::int64_t many_tokens = 265'000;  // 8 * 265,000 rows of 1024 are m
 
 TEST_F(Large, ScatteredOutputRowsAreWrittenAndReadToTheirEnd) {
     const Case c{.problem = shape(16, 64, 1024, 8, 8), .T = many_tokens};
-    ASSERT_GT(c.T * c.problem.top_k * c.problem.N, limit);
+    ASSERT_GT(c.T * c.problem.top_k * c.problem.N, beyond_int);
     expect_step(c);
 }
 
 TEST_F(Large, GroupedInputRowsAreReadAndWrittenToTheirEnd) {
     const Case c{.problem = with_rows(shape(16, 1024, 64, 8, 8), RowOrder::grouped, RowOrder::grouped),
                  .T = many_tokens};
-    ASSERT_GT(c.T * c.problem.top_k * c.problem.K, limit);
+    ASSERT_GT(c.T * c.problem.top_k * c.problem.K, beyond_int);
     expect_step(c);
 }
 
