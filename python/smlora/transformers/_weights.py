@@ -118,7 +118,7 @@ def _torchao(module, name):
 _SOURCES = (_parametrised, _params4bit, _linears, _blocks, _fp8, _torchao)
 
 _MADE = "_smlora_weights"
-"""{name: (place of the codes, QuantizedWeight)} of a module: making one costs more than looking at it."""
+"""{name: (place and version of the codes, QuantizedWeight)} of a module: making one costs more than looking at it."""
 
 _ARRANGED = "_smlora_arranged"
 """Names of weights whose scales are arranged when the weight is made."""
@@ -153,12 +153,15 @@ def quantized_weight(module, name):
         found = source(module, name)
         if found is not None:
             codes, make = found
+            arranges = name in getattr(module, _ARRANGED, ())
+            # Arranged scales are a copy, which does not follow what is loaded into the others.
+            version = _version(codes) if arranges else 0
             # Other memory after module.to(..) and after loading.
-            if name not in made or made[name][0] != _place(codes):
+            if name not in made or made[name][0] != (*_place(codes), version):
                 weight = make()
-                if name in getattr(module, _ARRANGED, ()):
+                if arranges:
                     weight = weight.arranged()
-                setattr(module, _MADE, {**made, name: (_place(weight.codes), weight)})
+                setattr(module, _MADE, {**made, name: ((*_place(weight.codes), version), weight)})
             return getattr(module, _MADE)[name][1]
     return None
 
@@ -182,6 +185,11 @@ def forget(module, name):
     """What was made of the parameter before."""
     if name in getattr(module, _MADE, {}):
         del getattr(module, _MADE)[name]
+
+
+def _version(tensor):
+    """Another one after each change in place."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _place(tensor):

@@ -51,6 +51,19 @@ def test_it_lasts_in_other_memory(kind):
         assert type(module.down_proj) is torch.nn.Parameter
 
 
+def test_scales_that_are_loaded_later_are_arranged_anew():
+    model, other = st.arrange_experts(KINDS["gpt-oss blocks"]()), KINDS["gpt-oss blocks"]()
+    weights_of(model)  # made before
+    with torch.no_grad():
+        for weight in weights_of(other):
+            weight.scales.view(torch.uint8).sub_(1)  # half of each value
+            weight.codes.bitwise_xor_(0x80)
+    model.load_state_dict(other.state_dict())
+    for arranged, weight in zip(weights_of(model), weights_of(other), strict=True):
+        assert arranged.is_arranged
+        assert torch.equal(arranged.dequantize(torch.float32), weight.dequantize(torch.float32))
+
+
 def test_other_encodings_stay_as_they_are():
     model = own("nf4")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
