@@ -24,9 +24,6 @@ using grouped_product_wgmma::tile_columns;
 
 constexpr const char* packed_product_name = "grouped_product_packed";
 
-/// Codes in a unit of a tensor map.
-constexpr int codes_in_unit = 4;
-
 /// Blocking of one kernel. Tiles have heights from `least_height` to `tile_rows`: few, as the template says.
 struct PackedBlocking {
     int tile_rows, row_step, least_height, stages, staging_rows;
@@ -39,10 +36,11 @@ struct PackedBlocking {
                 .makes_rank_rows = false};
     }
     [[nodiscard]] auto shared_memory(const ProductWork& work, std::int64_t E) const {
-        const weight::ScaleOrder order = scale_order(work.problem.weights);
-        return grouped_product_wgmma::shared_memory(of_kernel(), static_cast<int>(E),
-                                                    weight::nibble_stage_bytes(order, tile_columns, step_depth),
-                                                    static_cast<int>(rank_columns(work)));
+        const WeightFormat& format = work.problem.weights;
+        return grouped_product_wgmma::shared_memory(
+            of_kernel(), static_cast<int>(E),
+            weight::packed_stage_bytes(code_bits(format), scale_order(format), tile_columns, step_depth),
+            static_cast<int>(rank_columns(work)));
     }
     [[nodiscard]] int shared_bytes(const ProductWork& work) const {
         return static_cast<int>(shared_memory(work, work.problem.E).bytes);
@@ -155,20 +153,21 @@ class PackedLaunch final : public ProductLaunch {
         : work_(std::move(work)), blocking_(blocking), rank_(rank_columns(work_)) {}
 
     void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& product, const Adapter&,
-                const void* weight_scales, gpu::Begin begin) const override {
+                const PackedParts& parts, gpu::Begin begin) const override {
         const auto& [red, out, out_contiguous] =
             std::tuple{work_.product.red, work_.product.out, work_.product.weight_out_contiguous};
         const std::int64_t E = work_.problem.E;
         GroupedProductPackedArgs packed{};
         GroupedProductWgmmaArgs& args = packed.wgmma;
         args.product = product;
-        // Units of the codes: as many in a box as two bytes each fill its rows of shared memory.
+        // A box has 128 bytes of columns of a step, or the step's depth of 64 columns.
         args.weight_map = out_contiguous
-                              ? map(codes(product.weight, red, out, step_depth, tile_columns / codes_in_unit))
-                              : map(codes(product.weight, out, red, weight::scale_block, step_depth / codes_in_unit));
+                              ? map(codes(product.weight, red, out, step_depth, 64))
+                              : map(codes(product.weight, out, red, weight::scale_block, step_depth / codes_in_unit()));
         const int rows = static_cast<int>(out_contiguous ? red : out);
         const int columns = static_cast<int>(out_contiguous ? out : red);
-        packed.scales.data = weight_scales;
+        packed.scales.data = parts.scales;
+        packed.table = parts.table;
         packed.scales.row_stride =
             std::int64_t{weight::scale_blocks(columns)} * scale_order(work_.problem.weights).block_bytes();
         packed.scales.expert_stride = std::int64_t{weight::scale_blocks(rows)} * packed.scales.row_stride;
@@ -190,9 +189,12 @@ class PackedLaunch final : public ProductLaunch {
  private:
     [[nodiscard]] TensorMap map(const gpu::BoxedView& view) const { return gpu::tensor_map(view, work_.problem.dtype); }
 
+    /// Units of tensor maps have two bytes.
+    [[nodiscard]] int codes_in_unit() const { return 16 / code_bits(work_.problem.weights); }
+
     [[nodiscard]] gpu::BoxedView codes(const void* data, std::int64_t rows, std::int64_t columns, int box_rows,
                                        int box_units) const {
-        const std::int64_t units = columns / codes_in_unit;
+        const std::int64_t units = columns / codes_in_unit();
         return matrices(data, work_.problem.E, rows, units, rows * units, units, box_rows, box_units);
     }
 

@@ -77,5 +77,73 @@ TEST_P(PackedWeights, BackwardInputMatchesTheReferenceWithEachBlocking) {
 
 SMLORA_ON_CASES(Packed, PackedWeights, packed_cases());
 
+/// Every format, in both layouts: a row with a single 1 takes a row or a column out of the matrix.
+Cases exact_cases() {
+    const Problem p = with_rows(shape(1, 192, 320, 0, 1), RowOrder::grouped, RowOrder::grouped);
+    const std::vector<std::pair<const char*, WeightFormat>> formats{
+        {"mxfp4", usual_format(Encoding::mxfp4)},
+        {"mxfp8", usual_format(Encoding::mxfp8)},
+        {"fp8", usual_format(Encoding::fp8)},
+        {"fp8_64", {.encoding = Encoding::fp8, .block = 64}},
+        {"nvfp4", nvfp4_format(GlobalScale::factor, 1)},
+        {"nvfp4_divisor", nvfp4_format(GlobalScale::divisor, 1)},
+        {"nf4", usual_format(Encoding::nf4)},
+        {"fp4", usual_format(Encoding::fp4)},
+        {"int4_32", int4_format(32)},
+        {"int4_64", int4_format(64)},
+    };
+    Cases cases;
+    for (const auto& [name, format] : formats) {
+        cases.push_back(packed_case(std::string(name) + "_enk", with(p, WeightLayout::enk), p.K, {}, format));
+        cases.push_back(packed_case(std::string(name) + "_ekn", p, p.K, {}, format));
+    }
+    return cases;
+}
+
+class DecodedExactly : public OnCases {
+ protected:
+    /// The weights that the library unpacks, [rows, columns].
+    Array unpacked(const Projection& p) const {
+        const Weight& W = p.encoded->weight();
+        Array values(engine(), DType::bf16, {{1, W.rows, W.columns}});
+        dequantize(engine(), {}, {W, values.view()});
+        synchronize(engine(), {});
+        values.download();
+        return values;
+    }
+
+    /// Of the rows of `out`, which should be those of the matrix, or its columns.
+    static std::int64_t differing(const Array& out, const Array& matrix, bool transposed) {
+        const std::int64_t rows = transposed ? out.width() : out.rows(), columns = matrix.width();
+        std::int64_t wrong = 0;
+        for (std::int64_t r = 0; r < rows; ++r) {
+            for (std::int64_t c = 0; c < columns; ++c) {
+                wrong += out.at(transposed ? c * rows + r : r * columns + c) != matrix.at(r * columns + c);
+            }
+        }
+        return wrong;
+    }
+};
+
+TEST_P(DecodedExactly, InForward) {
+    Projection p(engine(), test_case());
+    const std::int64_t K = p.problem.K;
+    p.x.fill([&](std::int64_t i) { return i / K == i % K ? 1.0 : 0.0; });
+    const ForwardRun run = run_forward(p);
+    EXPECT_EQ(differing(run.y, unpacked(p), p.problem.weight_layout == WeightLayout::enk), 0);
+}
+
+TEST_P(DecodedExactly, InBackwardInput) {
+    Case c = test_case();
+    c.T = c.problem.N;
+    Projection p(engine(), c);
+    const std::int64_t N = p.problem.N;
+    p.dy.fill([&](std::int64_t i) { return i / N == i % N ? 1.0 : 0.0; });
+    const BackwardInputRun run = run_backward_input(p);
+    EXPECT_EQ(differing(run.dx, unpacked(p), p.problem.weight_layout == WeightLayout::ekn), 0);
+}
+
+SMLORA_ON_CASES(Formats, DecodedExactly, exact_cases());
+
 }  // namespace
 }  // namespace smlora::test
