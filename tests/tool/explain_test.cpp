@@ -82,6 +82,21 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
     EXPECT_NE(single.find("8 slices of 1 expert, unpacked to 256.0 KiB"), std::string::npos) << single;
 }
 
+TEST_F(TuningCommands, ExplainSaysWhichProductsDecodeTheWeights) {
+    const auto used = [&](const std::string& weights, const char* tokens) {
+        const nlohmann::json document = run({"explain", "--arch", "sm_90a", "--shape", "16,2048,1536,16,2", "--tokens",
+                                             tokens, "--weights", weights, "--json"})
+                                            .json();
+        const nlohmann::json forward = work_called(document, "forward");
+        EXPECT_EQ(forward["decodes_weights"], forward["used"].get<std::string>().starts_with("packed_")) << forward;
+        EXPECT_FALSE(work_called(document, "gradients")["decodes_weights"]);
+        return forward["decodes_weights"].get<bool>();
+    };
+    EXPECT_TRUE(used("nf4:arranged", "256"));
+    // Unpacked once for many rows, the weights cost less than decoded for each tile.
+    EXPECT_FALSE(used("nf4:arranged", "16384"));
+}
+
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
     const auto nvrtc = run({"info", "--json"}).json()["nvrtc"];
     if (!nvrtc["found"].get<bool>()) GTEST_SKIP() << "no NVRTC, whose version is compared";
