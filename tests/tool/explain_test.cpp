@@ -83,18 +83,13 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
 }
 
 TEST_F(TuningCommands, ExplainSaysWhichProductsDecodeTheWeights) {
-    const auto used = [&](const std::string& weights, const char* tokens) {
-        const nlohmann::json document = run({"explain", "--arch", "sm_90a", "--shape", "16,2048,1536,16,2", "--tokens",
-                                             tokens, "--weights", weights, "--json"})
-                                            .json();
-        const nlohmann::json forward = work_called(document, "forward");
-        EXPECT_EQ(forward["decodes_weights"], forward["used"].get<std::string>().starts_with("packed_")) << forward;
-        EXPECT_FALSE(work_called(document, "gradients")["decodes_weights"]);
-        return forward["decodes_weights"].get<bool>();
-    };
-    EXPECT_TRUE(used("nf4:arranged", "256"));
-    // Unpacked once for many rows, the weights cost less than decoded for each tile.
-    EXPECT_FALSE(used("nf4:arranged", "16384"));
+    const nlohmann::json document = run({"explain", "--arch", "sm_90a", "--shape", "16,512,512,0,2", "--tokens", "128",
+                                         "--weights", "nf4:arranged", "--json"})
+                                        .json();
+    for (const char* slot : {"forward", "dx"}) {
+        const nlohmann::json work = work_called(document, slot);
+        EXPECT_EQ(work["decodes_weights"], work["used"].get<std::string>().starts_with("packed_")) << work;
+    }
 }
 
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
