@@ -2,16 +2,14 @@
 #pragma once
 
 #include "grouped_product_wgmma/layout.cuh"
-#include "weight/wgmma_packed.cuh"
+#include "weight/wgmma_nibbles.cuh"
 
 namespace smlora::grouped_product_packed {
 
 /// A weight whose stage has as many bytes as that of Weight, for what is the same with any weight.
 template <class Weight>
 struct AsLargeAs {
-    static constexpr int stage_bytes(int columns, int depth) {
-        return weight::packed_stage_bytes(Weight::code_bits, Weight::order, columns, depth);
-    }
+    static constexpr int stage_bytes(int columns, int depth) { return Weight::stage_bytes(columns, depth); }
 };
 
 /// C with such a weight.

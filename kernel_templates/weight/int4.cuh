@@ -10,10 +10,8 @@ namespace smlora::weight {
 
 template <int BLOCK>
 struct Int4 {
-    static constexpr int code_bits = 4;
     static constexpr ScaleOrder order = scale_order(unpack_weights::int4, BLOCK);
-
-    __device__ __forceinline__ explicit Int4(const float*) {}
+    static constexpr int stage_bytes(int columns, int depth) { return nibble_stage_bytes(order, columns, depth); }
 
     static __device__ __forceinline__ uint32 factor(uint32 scales) { return scales; }
 

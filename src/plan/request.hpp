@@ -112,7 +112,9 @@ struct Dequantize {
 };
 
 struct ArrangeScales {
-    families::ArrangeWork work;
+    WeightFormat format;
+    std::int64_t rows = 0;
+    std::int64_t columns = 0;
 
     friend bool operator==(const ArrangeScales&, const ArrangeScales&) = default;
 };

@@ -123,13 +123,10 @@ std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T
         kernels.add_with_packings(lora);
     }
     if (problem.weights.arranged) {  // what arranges them when the weight is loaded
-        ArrangeScales arrange{families::aligned_arrange_work(problem)};
-        kernels.add(arrange);
-        if (problem.weights.encoding == Encoding::nf4 || problem.weights.encoding == Encoding::fp4) {
-            arrange.work.format.scales = DType::uint8;
-            arrange.work.format.outer_block = 256;  // bitsandbytes has no other
-            kernels.add(arrange);
-        }
+        const families::UnpackWork work = families::aligned_unpack_work(problem);
+        WeightFormat given = work.format;
+        given.arranged = false;
+        kernels.add(ArrangeScales{given, work.rows, work.columns});
     }
     return kernels.take();
 }

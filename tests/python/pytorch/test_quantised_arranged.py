@@ -14,8 +14,7 @@ def weight_of(device, enk=True, encoding="mxfp4"):
     return weight.transpose(1, 2) if enk else weight
 
 
-encodings = pytest.mark.parametrize("encoding", ["mxfp4", "int4", "nf4", "fp4", "fp8", "mxfp8", "nvfp4"])
-ARRANGED_TYPES = {"nf4": torch.float32, "fp4": torch.float32, "fp8": torch.float32, "nvfp4": torch.bfloat16}
+encodings = pytest.mark.parametrize("encoding", ["mxfp4", "int4"])
 
 
 @encodings
@@ -25,8 +24,7 @@ def test_values_and_codes_are_the_same(device, enk, encoding):
     arranged = weight.arranged()
     assert arranged.is_arranged and not weight.is_arranged
     assert arranged.codes.data_ptr() == weight.codes.data_ptr() and arranged.shape == weight.shape
-    assert arranged.scales.dim() == 4 and arranged.scales.dtype == ARRANGED_TYPES.get(encoding, weight.scales.dtype)
-    assert arranged.outer_scales is None and arranged.outer_block == 0
+    assert arranged.scales.dim() == 4 and arranged.scales.dtype == weight.scales.dtype
     assert torch.equal(arranged.dequantize(torch.float32), weight.dequantize(torch.float32))
     assert arranged.check().arranged() is arranged
 
@@ -66,16 +64,15 @@ def test_each_scale_of_int4_stands_where_the_documentation_says(device, block):
     assert not matrices[:, 70:].any() and not matrices[:, :, 192 // block :].any()
 
 
-@encodings
-def test_experts_are_cut_out_of_it(device, encoding):
-    arranged = weight_of(device, encoding=encoding).arranged()
+def test_experts_are_cut_out_of_it(device):
+    arranged = weight_of(device).arranged()
     cut = arranged[1:3]
     assert cut.is_arranged and torch.equal(cut.dequantize(torch.float32), arranged.dequantize(torch.float32)[1:3])
 
 
 def test_what_cannot_be_arranged_is_refused(device):
-    with pytest.raises(ValueError, match="weight.encoding: expected one of nf4, fp4, mxfp4, fp8, mxfp8, nvfp4, int4, got 'int8'"):
-        views("int8", device, True).arranged()
+    with pytest.raises(ValueError, match='weight.encoding: expected "mxfp4" or "int4", got "?\'?nf4'):
+        views("nf4", device, True).arranged()
     weight = weight_of(device)
     scales = weight.scales.view(torch.uint8).clone()
     scales[0, 0, 0] = 129
