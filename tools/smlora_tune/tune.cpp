@@ -227,7 +227,7 @@ void print_document(const std::vector<TunedCase>& cases, const TuneCommand& comm
 
 ExitCode run_tune(const TuneCommand& command) {
     const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
-    const std::vector<std::int64_t> tokens = tokens_of(command);
+    std::vector<std::int64_t> tokens = tokens_of(command);
     tuning::Protocol protocol = protocol_of(command);
     const Place place = place_of(command);
 
@@ -240,6 +240,7 @@ ExitCode run_tune(const TuneCommand& command) {
     if (!protocol.memory_bytes) protocol.memory_bytes = session.free_bytes() / 2;
     print_remark("device    {}\nrouting   {}\n", session.device_name(), command.skew);
 
+    tokens = choice_tokens(session.engine(), std::move(tokens));
     std::vector<TunedCase> cases;
     std::vector<TunedRequest> requests;
     for (const NamedProblem& item : problems) {
