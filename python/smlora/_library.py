@@ -65,7 +65,7 @@ def set_determinism(determinism: str) -> None:
     if determinism not in _DETERMINISMS[1:]:
         raise ValueError(f'determinism: expected "run" or "batch", got {determinism!r}')
     if determinism != _determinism and (cuda_engine.cache_info().currsize or cpu_engine.cache_info().currsize):
-        raise RuntimeError(f"determinism: expected to be set before the first operation of the process, got {determinism!r} after it")
+        raise RuntimeError(f"determinism: expected before the first operation of the process, got {determinism!r} after it")
     _determinism = determinism
 
 

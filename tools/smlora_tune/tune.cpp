@@ -57,6 +57,8 @@ Several processes can split the work: by --shard, or by the rank variables of to
 which each also takes a GPU of its own. The exit code is 1 if a kernel is left without a measured choice.
 --exhaustive then measures every legal candidate too, which takes minutes per kernel, and compares the choice with the
 best of them; it changes no records.
+With SMLORA_DETERMINISM=batch it measures for the one number of tokens that kernels are chosen for then, whatever
+--tokens says.
 Quantised weights are unpacked and multiplied as plain ones: what is tuned and recorded is the same with and without
 --weights, but for the layout of W.
 
