@@ -64,19 +64,24 @@ template <ScaleOrder ORDER, int MAJOR>
 requires(ORDER.bytes == 2) struct StageScales<ORDER, MAJOR> {
     static constexpr int line_bytes = scale_block * ORDER.bytes;  // of one scale of all rows
     static_assert(ORDER.in_row <= 4, "a scale for 16 or more");
-    static constexpr int parts = ORDER.in_row == 4 ? 4 : 2;
-    static constexpr int row_scales = ORDER.in_row * 2 / parts;  // of a row in a part, MAJOR 0
+    static constexpr int parts = MAJOR == 1 && ORDER.has_split ? 4 : 2;
+    // A lane's values of 32 of a row are eight that follow each other.
+    static constexpr int lane_scales = ORDER.in_row == 4 ? 2 : ORDER.in_row;
     unsigned offset;
     unsigned split_offset;
-    uint32 words[2][MAJOR == 0 ? 2 * row_scales : 8 / parts];
+    uint32 words[2][MAJOR == 0 ? 2 * lane_scales : 8 / parts];
     uint32 splits[2];
 
     __device__ __forceinline__ StageScales(int half, int warp, int lane) {
         const int block = (half * 2 + (MAJOR == 0 ? 0 : warp / 2)) * ORDER.block_bytes();
-        // Four columns of a lane follow each other where the reduction is strided.
-        const int within = MAJOR == 0
-                               ? (warp * 16 + lane / 4) * ORDER.bytes
-                               : (warp % 2 * 32 + lane / 4 * 4) / ORDER.columns_of_scale() * line_bytes + lane % 4 * 4;
+        int within = 0;
+        if constexpr (MAJOR == 0) {
+            within = (warp * 16 + lane / 4) * ORDER.bytes;
+            if constexpr (ORDER.in_row == 4) within += lane % 4 / 2 * line_bytes;
+        } else {
+            // Four columns of a lane follow each other.
+            within = (warp % 2 * 32 + lane / 4 * 4) / ORDER.columns_of_scale() * line_bytes + lane % 4 * 4;
+        }
         offset = static_cast<unsigned>(block + within);
         split_offset = static_cast<unsigned>(block + ORDER.split_at());
     }
@@ -86,12 +91,13 @@ requires(ORDER.bytes == 2) struct StageScales<ORDER, MAJOR> {
         constexpr int half = PART * 2 / parts;
         const unsigned of_half = MAJOR == 0 ? half * ORDER.block_bytes() : 0;
         if constexpr (MAJOR == 0) {
-            const unsigned from = scales + offset + of_half + PART % (parts / 2) * row_scales * line_bytes;
+            const unsigned from = scales + offset + of_half;
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
 #pragma unroll
-                for (int i = 0; i < row_scales; ++i) {
-                    words[PART % 2][h * row_scales + i] = ptx::load_shared_16(from + h * 16 + i * line_bytes);
+                for (int i = 0; i < lane_scales; ++i) {
+                    constexpr int step = ORDER.in_row / lane_scales * line_bytes;
+                    words[half][h * lane_scales + i] = ptx::load_shared_16(from + h * 16 + i * step);
                 }
             }
         } else {
@@ -114,14 +120,17 @@ requires(ORDER.bytes == 2) struct StageScales<ORDER, MAJOR> {
 
  private:
     __device__ __forceinline__ uint32 scales_of(int m, int h, int k, int k8) const {
-        const int part = ((MAJOR == 0 ? m * 4 : 0) + k * (MAJOR == 0 ? 1 : 2)) * parts / 8;
         if constexpr (MAJOR == 0) {
-            const int in_part = k * ORDER.in_row / 4 % row_scales;
-            return words[part % 2][h * row_scales + in_part] * 0x00010001U;
+            return words[m][h * lane_scales + (lane_scales == 1 ? 0 : k / 2)] * 0x00010001U;
         } else {
-            return words[part % 2][(k * 2 + k8) % (8 / parts)];
+            return words[k * parts / 4 % 2][(k * 2 + k8) % (8 / parts)];
         }
     }
+};
+
+struct ScalePair {
+    float first;
+    float second;
 };
 
 /// fp32 of a row.
@@ -154,7 +163,7 @@ requires(ORDER.bytes == 4 && ORDER.rows_of_scale == 1) struct StageScales<ORDER,
         }
     }
 
-    __device__ __forceinline__ float2 pair(int m, int h, int k, int k8) const {
+    __device__ __forceinline__ ScalePair pair(int m, int h, int k, int k8) const {
         if constexpr (MAJOR == 0) {
             return {scales[m][h], scales[m][h]};
         } else {

@@ -5,6 +5,7 @@
 #include "args/packed_weight.h"
 #include "ptx/convert.cuh"
 #include "types.cuh"
+#include "weight/stage_scales.cuh"
 
 namespace smlora::weight {
 
@@ -18,14 +19,14 @@ struct Table4 {
 
     __device__ __forceinline__ explicit Table4(const float* table) : value(table[threadIdx.x % 16]) {}
 
-    static __device__ __forceinline__ float2 factor(float2 scales) { return scales; }
+    static __device__ __forceinline__ ScalePair factor(ScalePair scales) { return scales; }
 
     /// Product and rounding are those of unpack_weights.cuh.
-    __device__ __forceinline__ uint32 decode(uint32 word, int i, float2 factor) const {
+    __device__ __forceinline__ uint32 decode(uint32 word, int i, ScalePair factor) const {
         const int nibble = i ^ 1;
         const float low = __shfl_sync(0xFFFFFFFFU, value, static_cast<int>(word >> (4 * nibble)));
         const float high = __shfl_sync(0xFFFFFFFFU, value, static_cast<int>(word >> (4 * nibble + 16)));
-        return ptx::bf16x2_from_floats(__fmul_rn(low, factor.x), __fmul_rn(high, factor.y));
+        return ptx::bf16x2_from_floats(__fmul_rn(low, factor.first), __fmul_rn(high, factor.second));
     }
 };
 
