@@ -67,12 +67,13 @@ TEST(Weights, NonsenseIsRefusedWithWhatWasExpected) {
     EXPECT_EQ(
         error_of("nf5"),
         "--weights: encoding: expected one of plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4, int4, got \"nf5\"");
-    EXPECT_EQ(error_of("nf4:64:128"),
-              "--weights: expected a block or double, each at most once, after nf4, got '128' in 'nf4:64:128'");
     EXPECT_EQ(
-        error_of("fp8:double"),
-        "--weights: expected a block or a type of scales or parts2, each at most once, after fp8, got 'double' in "
-        "'fp8:double'");
+        error_of("nf4:64:128"),
+        "--weights: expected a block or double or arranged, each at most once, after nf4, got '128' in 'nf4:64:128'");
+    EXPECT_EQ(error_of("fp8:double"),
+              "--weights: expected a block or a type of scales or parts2 or arranged, each at most once, after fp8, "
+              "got 'double' in "
+              "'fp8:double'");
     EXPECT_EQ(error_of("plain:64"), "--weights: expected nothing after plain, got '64' in 'plain:64'");
     for (const char* text : {"",
                              ":64",
