@@ -10,6 +10,7 @@ from smlora import _derivative_of_linear  # noqa: F401: registers the derivative
 from smlora._arguments import ARGUMENT_ERRORS, INT64_MAX, check_number, check_tensor, check_whole, described, in_callers_words
 from smlora._projection import ROW_ORDERS, linear, quantized_operands, unit_columns
 from smlora._routing import Routing, check_routing
+from smlora._without_gradients import without_gradients
 from smlora.quantized import QuantizedParameters, QuantizedWeight, Weight
 
 
@@ -143,7 +144,7 @@ class MoELoRALinear(torch.nn.Module):
         self.lora_B = parameter(num_experts, out_features, rank, trained=True, dtype=adapter_dtype) if rank else None
         self.reset_parameters()
 
-    @torch.no_grad()
+    @without_gradients
     def reset_parameters(self) -> None:
         bound = 1 / math.sqrt(self.in_features)
         for tensor in (self.weight, self.bias, self.lora_A):

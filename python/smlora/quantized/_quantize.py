@@ -5,6 +5,7 @@ from typing import Optional
 import torch
 
 from smlora._arguments import INT32_MAX, check_choice, check_flag, check_tensor, check_whole
+from smlora._without_gradients import without_gradients
 from smlora.quantized._encode import ENCODERS, pack
 from smlora.quantized._tables import dynamic_table, table_of
 from smlora.quantized._weight import QuantizedWeight
@@ -90,7 +91,7 @@ def check_options(encoding, block, double):
     return block, double
 
 
-@torch.no_grad()
+@without_gradients
 def quantize(weight: torch.Tensor, encoding: str, *, block: Optional[int] = None, double: bool = False,
              parts: int = 1) -> QuantizedWeight:
     """A `QuantizedWeight` of a plain weight.

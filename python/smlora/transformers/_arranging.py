@@ -2,6 +2,7 @@
 
 import torch
 
+from smlora._without_gradients import without_gradients
 from smlora.quantized import QuantizedParameters
 from smlora.quantized._weight import ARRANGED
 from smlora.transformers._conversion import Model
@@ -10,7 +11,7 @@ from smlora.transformers._warnings import warn_once
 from smlora.transformers._weights import arrange_from_now_on, parameters_of, quantized_weight
 
 
-@torch.no_grad()
+@without_gradients
 def arrange_experts(model: Model) -> Model:
     """Arranges the scales of experts in `model` that are quantised, in any encoding but int8, and returns the model: bfloat16
     products on Hopper then decode the codes while they multiply them (`QuantizedWeight.arranged`). Weights that cannot be

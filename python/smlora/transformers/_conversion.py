@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from smlora._arguments import check_choice
+from smlora._without_gradients import without_gradients
 from smlora.quantized import QuantizedParameters, quantize
 from smlora.quantized._quantize import check_options
 from smlora.transformers._experts import find_out_anew, reason_against
@@ -116,7 +117,7 @@ def bytes_of_value(module, name, how):
     return _bytes_of_value(parameter.shape, parameter.dtype, _parts_of(module, name, how.encoding), how)
 
 
-@torch.no_grad()
+@without_gradients
 def quantize_experts(model: Model, encoding: str, *, block: Optional[int] = None, double: bool = False) -> Model:
     """Quantises every plain weight of experts in `model` that smlora computes, one after the other, and returns the model: what
     register(quantize_experts=encoding) does while a model is loaded. encoding, block, double: as `smlora.quantize` takes them.
@@ -145,7 +146,7 @@ def _forget(module, name):
         module.register_parameter(f"{name}_bias", torch.nn.Parameter(bias, requires_grad=False))
 
 
-@torch.no_grad()
+@without_gradients
 def dequantize_experts(model: Model, dtype: torch.dtype = torch.bfloat16) -> Model:
     """Replaces every quantised weight of experts in `model` by a plain, frozen parameter of its values, one after the other,
     and returns the model. It is then as large as if it had never been quantised. PEFT's adapters stay, and can be merged

@@ -37,3 +37,10 @@ def test_every_public_name_has_hints(name):
         untyped += [f"{function_name}: {what}" for what in (*parameters, "return") if what not in hints]
         seen += 1
     assert seen > 0 and untyped == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_decorator_of_torch_hides_hints(name):
+    """Type checkers take a public function for Any under a decorator that they do not find."""
+    sources = {key: inspect.getsource(function) for key, function in _functions(pytest.importorskip(name))}
+    assert sources and [key for key, source in sources.items() if source.lstrip().startswith("@torch.")] == []
