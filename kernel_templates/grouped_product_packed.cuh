@@ -10,7 +10,7 @@
 // Roles, shared memory: grouped_product_wgmma.cuh, whose Layout and Consumer have specialisations here.
 //
 // Compile-time (struct C): as grouped_product_wgmma.cuh, and LEAST_HEIGHT. Weight is a packed format
-// (weight/{mxfp4,int4}.cuh); WEIGHT_MAJOR 0: rows come in the order that it asks for; RANK up to 64; CLUSTER 1,
+// (weight/wgmma_packed.cuh); WEIGHT_MAJOR 0: rows come in the order that it asks for; RANK up to 64; CLUSTER 1,
 // MAKES_RANK_ROWS 0, WEIGHTS_ONCE 0, SLICE 0; Element bf16.
 #pragma once
 
@@ -18,8 +18,12 @@
 #include "grouped_product_packed/consumer.cuh"
 #include "grouped_product_packed/layout.cuh"
 #include "grouped_product_wgmma.cuh"
+#include "weight/fp8.cuh"
 #include "weight/int4.cuh"
 #include "weight/mxfp4.cuh"
+#include "weight/mxfp8.cuh"
+#include "weight/nvfp4.cuh"
+#include "weight/table4.cuh"
 
 namespace smlora::grouped_product_packed {
 

@@ -7,7 +7,7 @@
 //
 // Compile-time (struct C): ENCODING, ROWS, COLUMNS, BLOCK, PARTS, VECTOR (1: `out` and the codes of every unit aligned,
 // COLUMNS and BLOCK multiples of a unit; 0: single elements), DOUBLE and OUTER_BLOCK (nf4, fp4), GLOBAL_DIVIDES
-// (nvfp4), ARRANGED (mxfp4, int4: whether scales are in the order of args/packed_weight.h); types Element (of out),
+// (nvfp4), ARRANGED (whether scales are in the order of args/packed_weight.h); types Element (of out),
 // Scale (float, bf16, fp16, e8m0, e4m3 or byte) and Index.
 #pragma once
 
@@ -58,7 +58,13 @@ __device__ __forceinline__ float scale_of(const Args& args, int expert, int row,
     constexpr int part_rows = C::ROWS / C::PARTS;
     const auto* const scales = static_cast<const Scale*>(args.scales);
     const int64 line = static_cast<int64>(expert) * C::ROWS + row;
-    if constexpr (C::ENCODING == nf4 || C::ENCODING == fp4) {
+    const auto arranged = [&] {
+        constexpr weight::ScaleOrder order = weight::scale_order(C::ENCODING, C::BLOCK);
+        return scales[weight::arranged_index(order, expert, row, column, C::ROWS, C::COLUMNS)];
+    };
+    if constexpr (C::ARRANGED != 0 && (C::ENCODING == nf4 || C::ENCODING == fp4 || C::ENCODING == fp8)) {
+        return to_float(arranged());
+    } else if constexpr (C::ENCODING == nf4 || C::ENCODING == fp4) {
         const int64 index = (line * C::COLUMNS + column) / C::BLOCK;
         if constexpr (C::DOUBLE) {
             const float inner = args.outer_table[scales[index].bits];
@@ -76,9 +82,7 @@ __device__ __forceinline__ float scale_of(const Args& args, int expert, int row,
         return to_float(
             scales[(static_cast<int64>(expert) * C::PARTS * part_blocks + block_row) * row_blocks + column / C::BLOCK]);
     } else {
-        const Scale scale = scales[C::ARRANGED != 0 ? weight::arranged_index(weight::scale_order(C::ENCODING, C::BLOCK),
-                                                                             expert, row, column, C::ROWS, C::COLUMNS)
-                                                    : line * (C::COLUMNS / C::BLOCK) + column / C::BLOCK];
+        const Scale scale = C::ARRANGED != 0 ? arranged() : scales[line * (C::COLUMNS / C::BLOCK) + column / C::BLOCK];
         if constexpr (C::ENCODING == mxfp4) {
             // Half of it: 2^128 is no number of fp32, and half of the codes times 2^128 are.
             return half_of(scale);

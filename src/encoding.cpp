@@ -1,5 +1,6 @@
 #include <smlora/encoding.hpp>
 #include <smlora/error.hpp>
+#include <smlora/weight.hpp>
 
 #include <fmt/format.h>
 
@@ -54,13 +55,18 @@ WeightFormat usual_format(Encoding encoding) {
     return {};
 }
 
+DType usual_scales(const WeightFormat& format) {
+    const WeightFormat usual = usual_format(format.encoding);
+    return (format.arranged ? arranged_format(usual) : usual).scales;
+}
+
 std::string to_string(const WeightFormat& format) {
     std::string text(name(format.encoding));
     if (format.encoding == Encoding::plain) return text;
     if (format.encoding != Encoding::int8) text += fmt::format(" block {}", format.block);
     if (format.outer_block != 0) {
         text += fmt::format(" double {}", format.outer_block);
-    } else if (format.scales != usual_format(format.encoding).scales) {
+    } else if (format.scales != usual_scales(format)) {
         text += fmt::format(" {}", name(format.scales));
     }
     if (format.parts != 1) text += fmt::format(" parts {}", format.parts);

@@ -1,5 +1,6 @@
 #include "workload/encoded.hpp"
 
+#include "args/split_factor.h"
 #include "workload/array.hpp"
 #include "workload/number.hpp"
 
@@ -82,6 +83,7 @@ class Maker {
                 weight_.codes = any(DType::uint8, {E, rows, columns / 2});
                 weight_.scales = eights({E, rows, columns / weight_.block});
                 weight_.global_scales = numbers({E, shape_.parts}, 0.01, e2m1_rms * e4m3_rms);
+                if (shape_.arranged) move_to_splits(weight_.global_scales);
                 break;
             case Encoding::int4:
                 usual_block(32);
@@ -119,13 +121,24 @@ class Maker {
         outer.offset = numbers({1}, 0.1, 4);
     }
 
+    /// The few numbers that have no split become the next one that has.
+    void move_to_splits(const Tensor& outer) const {
+        auto* const numbers = static_cast<float*>(outer.data);
+        const bool divides = weight_.global_scale == GlobalScale::divisor;
+        for (std::int64_t i = 0; i < outer.numel(); ++i) {
+            while (!weight::split_of_outer_scale(numbers[i], divides).found)
+                numbers[i] = std::nextafter(numbers[i], 1.0F);
+        }
+    }
+
     Tensor arranged() {
         const auto [E, rows, columns, scales] =
             arranged_shape(format_of(weight_), shape_.E, shape_.rows, shape_.columns);
-        const DType type = weight_.scales.dtype;
+        const DType type = arranged_format(format_of(weight_)).scales;
         Bytes& memory = memory_.emplace_back(static_cast<std::size_t>(E * rows * columns * scales) * size_of(type));
         const Tensor out(memory.data(), type, {E, rows, columns, scales});
         arrange_scales(cpu_engine(), {}, {weight_, out});
+        weight_.double_quantization = {};
         return out;
     }
 

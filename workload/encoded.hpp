@@ -23,7 +23,7 @@ struct EncodedShape {
     DType scales = DType::fp32;         ///< where the encoding leaves a choice
     std::int64_t double_quantized = 0;  ///< nf4, fp4: codes that share an outer scale; 0: not doubly quantised
     GlobalScale global_scale = GlobalScale::factor;
-    bool arranged = false;  ///< mxfp4, int4: scales in the order of arrange_scales; with a deviation
+    bool arranged = false;  ///< all but int8: scales in the order of arrange_scales; with a deviation
     /// Of the values, roughly, which are finite then. 0: among the scales are zero, and subnormal, infinite and NaN
     /// where their type has such.
     double deviation = 0;

@@ -46,7 +46,7 @@ struct WeightFormat {
     std::int64_t parts = 1;        ///< equal ranges of rows that were quantised apart
     std::int64_t outer_block = 0;  ///< nf4, fp4: scales that share a scale of their own; 0: scales are not quantised
     GlobalScale global_scale = GlobalScale::factor;  ///< nvfp4
-    bool arranged = false;                           ///< mxfp4, int4: whether scales are in the order of arrange_scales
+    bool arranged = false;                           ///< whether scales are in the order of arrange_scales
 
     /// Member by member.
     friend bool operator==(const WeightFormat&, const WeightFormat&) = default;
@@ -55,6 +55,9 @@ struct WeightFormat {
 /// The format of an encoding as its usual maker writes it: block 64 for nf4 and fp4, 128 for fp8, 32 for int4, and the
 /// only one elsewhere; scales of e8m0 for mxfp4 and mxfp8, e4m3 for nvfp4, bf16 for int4, else fp32.
 [[nodiscard]] SMLORA_API WeightFormat usual_format(Encoding encoding);
+
+/// The type of scales that weights of this encoding usually have, where they are arranged as they are here.
+[[nodiscard]] SMLORA_API DType usual_scales(const WeightFormat& format);
 
 /// "plain"; "nf4 block 64"; "nf4 block 64 double 256"; "fp8 block 128 bf16 parts 2"; "nvfp4 divisor"; "mxfp4 arranged".
 [[nodiscard]] SMLORA_API std::string to_string(const WeightFormat& format);

@@ -583,8 +583,8 @@ typedef struct smlora_weight {
                              [E, rows]. mxfp4, mxfp8: uint8 or e8m0 [E, rows, C / 32]; 255 is 2^128 as uint8 and NaN as
                              e8m0. fp8: fp32, bf16 or
                              e8m0 [E, parts ceil(rows / parts / B), ceil(C / B)]. nvfp4: e4m3 [E, rows, C / 16]. int4:
-                             bf16, fp16 or fp32 [E, rows, C / B]. mxfp4 and int4 may have them arranged instead, see
-                             smlora_arrange_scales */
+                             bf16, fp16 or fp32 [E, rows, C / B]. Or, of all but int8, arranged in four dimensions:
+                             see smlora_arrange_scales */
     smlora_tensor table;  /* nf4, fp4: fp32 [16], the values of the codes */
     smlora_double_quantization double_quantization; /* nf4, fp4: optional */
     smlora_tensor global_scales;                    /* nvfp4: fp32 [E, parts], any strides, also 0 */
@@ -611,19 +611,30 @@ SMLORA_API smlora_status smlora_dequantize(smlora_engine* engine, smlora_stream 
 /* The arguments of smlora_arrange_scales. */
 typedef struct smlora_arrange_scales_args {
     size_t struct_size;
-    smlora_weight W;   /* in: mxfp4, or int4 of bf16 scales and a block of 32 or a multiple of 64 */
-    smlora_tensor out; /* out [E, rows' / 64, C' / 64, S] of the type of the scales, contiguous, 16-byte aligned; S is
-                          64 for int4 of a block of 64 or more, else 128 */
+    smlora_weight W;   /* in: mxfp4, mxfp8 or nvfp4; nf4, fp4 or fp8 of a block that is a multiple of 64, which for nf4
+                          and fp4 divides C; int4 of bf16 scales and a block of 32 or a multiple of 64. If nvfp4 or fp8
+                          has more than one part, each has a multiple of 64 rows */
+    smlora_tensor out; /* out [E, rows' / 64, C' / 64, S], contiguous, 16-byte aligned; rows' and C' are rows and C
+                          rounded up to 256. mxfp4, mxfp8: S = 128, of the type of the scales. nvfp4: S = 264, bf16.
+                          int4: S = 128 for a block of 32, else 64, bf16. nf4, fp4: S = 64, fp32. fp8: S = 4, fp32 */
 } smlora_arrange_scales_args;
 
 SMLORA_API void smlora_arrange_scales_args_init(smlora_arrange_scales_args* args, size_t struct_size);
 
-/* Puts scales into the order in which products on Hopper take them; rows' and C' are rows and columns rounded up to 256.
- * out[e, i, j] has the scales of rows and columns from 64 i and 64 j on, and 0 where there are none: for mxfp4,
- * out[e, i, j, 2 r + b] is that of row 64 i + r and columns 64 j + 32 b on; for int4 it is out[e, i, j, 64 b + r], of
- * columns 64 j + min(block, 64) b on. A weight that has them in the place of its scales is decoded by bf16 products on
- * sm_90a while they multiply it. Done once, when a weight is loaded: it waits for the stream. SMLORA_INVALID_ARGUMENT
- * if a scale of mxfp4 is above 128 (a factor of 2), for which such products have no room. */
+/* Puts scales into the order in which products on Hopper take them. A weight that has them in the place of its scales
+ * is decoded by bf16 products on sm_90a while they multiply it. Its other members stay as they are but for
+ * double_quantization, which becomes all zero: such scales are decoded here. Done once, when a weight is loaded: it
+ * waits for the stream.
+ *
+ * out[e, i, j] has the scales of rows 64 i to 64 i + 63 and columns 64 j to 64 j + 63, and 0 where there are none. For
+ * mxfp4 and mxfp8, out[e, i, j, 2 r + b] is that of row 64 i + r and of its columns 64 j + 32 b on; for int4, nvfp4,
+ * nf4 and fp4 it is out[e, i, j, 64 b + r], of columns 64 j + min(block, 64) b on; for fp8 it is out[e, i, j, 0].
+ * Behind them, nvfp4 (at 256) and fp8 (at 1) have four bytes for the products, and zeros.
+ *
+ * SMLORA_INVALID_ARGUMENT, with `out` unspecified, if such products have no room for a scale or a code. mxfp4: a scale
+ * above 128, a factor of 2. mxfp8: a scale above 134, a factor of 128, or a code that is NaN. fp8: a scale that is
+ * neither 0 nor of a magnitude from 2^-80 to 2^8, or a code that is NaN. nvfp4: a scale that is NaN, or a global one
+ * that is neither 0 as a factor nor of a magnitude from 2^-80 to 2^80, or one of 2 in 100,000 of those. */
 SMLORA_API smlora_status smlora_arrange_scales(smlora_engine* engine, smlora_stream stream,
                                                const smlora_arrange_scales_args* args);
 

@@ -56,7 +56,7 @@ struct Weight {
     /// nf4, fp4: fp32, or uint8 with double_quantization, [ceil(E rows C / B)]. int8: fp32 [E, rows]. mxfp4, mxfp8:
     /// uint8 or e8m0 [E, rows, C / 32]; they differ for 255, which is 2^128 as uint8 and NaN as e8m0. fp8: fp32, bf16
     /// or e8m0 [E, parts ceil(rows / parts / B), ceil(C / B)]. nvfp4: e4m3 [E, rows, C / 16]. int4: bf16, fp16 or fp32
-    /// [E, rows, C / B]. mxfp4 and int4 may have them arranged instead, see arrange_scales.
+    /// [E, rows, C / B]. Or arranged, in four dimensions: see arrange_scales.
     Tensor scales;
     Tensor table;                                    ///< nf4, fp4: fp32 [16], the values of the codes
     DoubleQuantization double_quantization;          ///< nf4, fp4: optional
@@ -81,22 +81,33 @@ SMLORA_API void dequantize(const Engine& engine, Stream stream, const Dequantize
 
 /// The arguments of arrange_scales.
 struct ArrangeScalesArgs {
-    Weight W;    ///< in: mxfp4, or int4 of bf16 scales and a block of 32 or a multiple of 64
-    Tensor out;  ///< out, of arranged_shape and the type of the scales, contiguous, 16-byte aligned
+    /// in: mxfp4, mxfp8, nvfp4; nf4, fp4 and fp8 of a block that is a multiple of 64, which for nf4 and fp4 divides
+    /// columns; int4 of bf16 scales and a block of 32 or a multiple of 64. If nvfp4 or fp8 has more than one part, each
+    /// has a multiple of 64 rows.
+    Weight W;
+    Tensor out;  ///< out, of arranged_shape and the type of arranged_format, contiguous, 16-byte aligned
 };
 
 /// Puts scales into the order in which products on Hopper take them. A weight that has them in the place of its scales
 /// is decoded by bf16 products on sm_90a while they multiply it, without scratch memory for plain weights; everything
-/// else gives the same as before. Done once, when a weight is loaded: it waits for the stream. Throws
-/// Error{invalid_argument}, and leaves `out` unspecified, if a scale of mxfp4 is above 128 (a factor of 2), for which
-/// such products have no room.
+/// else gives the same as before. Scales of nf4 and fp4 that are quantised themselves are decoded, so that the weight
+/// has no double_quantization any more. Done once, when a weight is loaded: it waits for the stream. Throws
+/// Error{invalid_argument}, and leaves `out` unspecified, if such products have no room for a scale (mxfp4: above 128,
+/// a factor of 2; mxfp8: above 134, a factor of 128; nvfp4: NaN, or a global one out of 2^-80 to 2^80 that is not 0 as
+/// a factor, or one of 2 in 100,000 in between; fp8: out of 2^-80 to 2^8 and not 0) or for a code (mxfp8, fp8: NaN).
 ///
 /// out[e, i, j] has the scales of rows 64 i to 64 i + 63 and columns 64 j to 64 j + 63, and 0 where there are none. For
-/// mxfp4, out[e, i, j, 2 r + b] is that of row 64 i + r and of its columns 64 j + 32 b on; for int4 it is
-/// out[e, i, j, 64 b + r], of columns 64 j + min(block, 64) b on.
+/// mxfp4 and mxfp8, out[e, i, j, 2 r + b] is that of row 64 i + r and of its columns 64 j + 32 b on; for int4, nvfp4,
+/// nf4 and fp4 it is out[e, i, j, 64 b + r], of columns 64 j + min(block, 64) b on; for fp8 it is out[e, i, j, 0].
+/// Behind them, nvfp4 and fp8 have a word for the products, and zeros.
 SMLORA_API void arrange_scales(const Engine& engine, Stream stream, const ArrangeScalesArgs& args);
 
-/// The shape of ArrangeScalesArgs::out: [E, rows' / 64, columns' / 64, scales of 64 x 64 values], where rows' and
+/// The format of a weight of this one once its scales are arranged: `scales` is the type of ArrangeScalesArgs::out,
+/// bf16 for nvfp4, fp32 for nf4, fp4 and fp8, for others that of the scales; outer_block is 0. The same format, not
+/// arranged, if its scales cannot be.
+[[nodiscard]] SMLORA_API WeightFormat arranged_format(const WeightFormat& format);
+
+/// The shape of ArrangeScalesArgs::out: [E, rows' / 64, columns' / 64, elements for 64 x 64 values], where rows' and
 /// columns' are rounded up to 256; the last is 0 for formats whose scales cannot be arranged.
 [[nodiscard]] SMLORA_API std::array<std::int64_t, 4> arranged_shape(const WeightFormat& format, std::int64_t E,
                                                                     std::int64_t rows, std::int64_t columns);

@@ -5,9 +5,10 @@
 
 namespace smlora {
 
-/// out row i = rows row i, its columns permuted within each 32: column 16 s + 8 h + 2 q + j of `out` is column
-/// 8 q + 2 s + h + 4 j. The order in which grouped_product_packed takes rows (weight/wgmma_nibbles.cuh). The row stride
-/// of `rows` counts elements; rows of `out` follow each other.
+/// out row i = rows row i, its columns permuted within each 32 or 16, for codes of 4 or 8 bits, into the order in which
+/// grouped_product_packed takes rows (weight/stage_codes.cuh): column 16 s + 8 h + 2 q + j of `out` is column
+/// 8 q + 2 s + h + 4 j, or column 8 h + 2 q + j is column 4 q + h + 2 j. The row stride of `rows` counts elements; rows
+/// of `out` follow each other.
 ///
 /// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes
 /// (row, segment) pairs, SEGMENTS = permute_segments(WIDTH / 8).count:

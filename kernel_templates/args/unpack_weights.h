@@ -15,6 +15,8 @@ constexpr bool is_nibbles(int encoding) {
     return encoding == nf4 || encoding == fp4 || encoding == mxfp4 || encoding == nvfp4 || encoding == int4;
 }
 
+constexpr int code_bits(int encoding) { return is_nibbles(encoding) ? 4 : 8; }
+
 /// Units of a lane in one segment. A unit is 16 bytes of `out`, or one element where these are not aligned.
 inline constexpr int unroll = 4;
 
@@ -33,9 +35,10 @@ constexpr long long segments(long long rows, int row_units) {
 /// last one's end where those of entries that were left out begin, and their end. These belong to the last slice alone,
 /// and so do experts that it lacks, without rows.
 ///
-/// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes a segment
-/// of an expert's matrix:
-///     grid = min(ceil(experts * segments(ROWS, UNITS) / (threads / 32)), 16 times the blocks that are resident at once)
+/// Launch: threads a multiple of 32 (256), no dynamic shared memory; any grid is right, a warp at a time takes a
+/// segment of an expert's matrix:
+///     grid = min(ceil(experts * segments(ROWS, UNITS) / (threads / 32)), 16 times the blocks that are resident at
+///     once)
 struct UnpackWeightsArgs {
     const void* codes;
     const void* scales;

@@ -21,7 +21,8 @@ struct Consumer<C> : Consumer<grouped_product_packed::OfAnyWeight<C>> {
     using Sums = float[2][C::TILE_ROWS / 2];  // of m64; a lower tile uses the first of each
     static_assert(!L::makes_rank_rows && C::CLUSTER == 1, "see grouped_product_packed.cuh");
 
-    /// Fragments of a step, and buffers for them: one is multiplied, one waits, and one is under way still.
+    /// Fragments of a step, and buffers for them: one is multiplied, one waits, and one is under way still. What they
+    /// are made of is loaded for two at a time, when two others wait.
     static constexpr int fragments = 8;
     static constexpr int buffers = 4;
 
@@ -52,17 +53,17 @@ struct Consumer<C> : Consumer<grouped_product_packed::OfAnyWeight<C>> {
                 ptx::wgmma_commit();
                 // The buffer that is filled next is free.
                 ptx::wgmma_wait<2>();
-                if constexpr (j == 0) decoder.template load<1>(from);
+                if constexpr (j % 2 == 0 && j < fragments / 2) decoder.template load<(j + 4) / 2>(from);
                 if constexpr (j == 1) {
                     // So is the stage before.
                     if (step > 0) this->give_back(last);
                 }
                 if constexpr (j == fragments / 2) {
                     this->ring.next();
-                    if (step + 1 < L::red_steps) {
-                        this->wait_filled();
-                        decoder.template load<0>(stage());
-                    }
+                    if (step + 1 < L::red_steps) this->wait_filled();
+                }
+                if constexpr (j % 2 == 0 && j >= fragments / 2) {
+                    if (step + 1 < L::red_steps) decoder.template load<(j - 4) / 2>(stage());
                 }
                 decoder.template fragment<(j + 2) % fragments>(a[(j + 2) % buffers]);
             });
@@ -87,7 +88,8 @@ struct Consumer<C> : Consumer<grouped_product_packed::OfAnyWeight<C>> {
                 // ptxas wants no register of a fragment written while others are multiplied.
                 ptx::wgmma_wait<0>();
                 uint32 a[2][4];
-                grouped_product_packed::adapter_fragments<C::LORA_MAJOR, L::rank_pitch>(a, weights, this->half, k);
+                grouped_product_packed::adapter_fragments<typename Decoder::Codes, C::LORA_MAJOR, L::rank_pitch>(
+                    a, weights, this->half, k);
                 ptx::wgmma_fence();
 #pragma unroll
                 for (int m = 0; m < 2; ++m) {
@@ -114,9 +116,10 @@ struct Consumer<C> : Consumer<grouped_product_packed::OfAnyWeight<C>> {
     __device__ __forceinline__ void dispatch(const Tile& tile) {
         Sums sums;
         uint32 a[buffers][4];
-        Decoder decoder(this->half);
+        Decoder decoder(this->half, this->args.weight_map);
         this->wait_filled();
         decoder.template load<0>(stage());
+        decoder.template load<1>(stage());
         decoder.template fragment<0>(a[0]);
         decoder.template fragment<1>(a[1]);
         // The least height serves lower tiles, too: it multiplies rows that nobody copied and nobody stores.
@@ -133,10 +136,14 @@ struct Consumer<C> : Consumer<grouped_product_packed::OfAnyWeight<C>> {
 
     /// Column of the tile's half that row `h` x 8 of the thread's in m64 `m` is.
     static __device__ __forceinline__ int column_of(int m, int h) {
-        const int lane = static_cast<int>(threadIdx.x) & 31;
-        const int warp = (static_cast<int>(threadIdx.x) >> 5) & 3;
-        if constexpr (C::WEIGHT_MAJOR == 0) return m * 64 + warp * 16 + lane / 4 + h * 8;
-        return warp * 32 + lane / 4 * 4 + m * 2 + h;
+        const int thread = ptx::thread_here();
+        const int lane = thread & 31;
+        const int warp = (thread >> 5) & 3;
+        if constexpr (C::WEIGHT_MAJOR == 0) {
+            return m * 64 + warp * 16 + lane / 4 + h * 8;
+        } else {
+            return Decoder::Codes::column(warp, lane / 4, m) + h;
+        }
     }
 
     __device__ __forceinline__ void stage_output(const Tile& tile, const Sums& sums) {
@@ -178,15 +185,26 @@ struct Consumer<C> : Consumer<grouped_product_packed::OfAnyWeight<C>> {
                                            packed[3]);
                 }
             } else {
-                const int chunk = this->half * 16 + warp * 4 + lane / 8;
+                // Two columns beside each other in m64 `m`; where they all are, those of both m64.
+                constexpr bool four = Decoder::Codes::column(0, 0, 1) == 2;
 #pragma unroll
                 for (int n8 = 0; n8 < 2; ++n8) {
 #pragma unroll
                     for (int j = 0; j < 2; ++j) {
+                        const int row = n8 * 8 + lane % 4 * 2 + j;
+                        const auto place = [&](int m) {
+                            const int column = column_of(m, 0);
+                            return slot + swizzled<32>(row, this->half * 16 + column / 8) +
+                                   static_cast<unsigned>(column % 8 * 2);
+                        };
                         const unsigned packed[2] = {pack2<Element>(value(0, 0, n8, j), value(0, 1, n8, j)),
                                                     pack2<Element>(value(1, 0, n8, j), value(1, 1, n8, j))};
-                        const unsigned to = slot + swizzled<32>(n8 * 8 + lane % 4 * 2 + j, chunk);
-                        ptx::store_shared(to + static_cast<unsigned>(lane / 4 % 2 * 8), packed);
+                        if constexpr (four) {
+                            ptx::store_shared(place(0), packed);
+                        } else {
+                            ptx::store_shared(place(0), packed[0]);
+                            ptx::store_shared(place(1), packed[1]);
+                        }
                     }
                 }
             }

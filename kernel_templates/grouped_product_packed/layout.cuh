@@ -2,14 +2,16 @@
 #pragma once
 
 #include "grouped_product_wgmma/layout.cuh"
-#include "weight/wgmma_nibbles.cuh"
+#include "weight/wgmma_packed.cuh"
 
 namespace smlora::grouped_product_packed {
 
 /// A weight whose stage has as many bytes as that of Weight, for what is the same with any weight.
 template <class Weight>
 struct AsLargeAs {
-    static constexpr int stage_bytes(int columns, int depth) { return Weight::stage_bytes(columns, depth); }
+    static constexpr int stage_bytes(int columns, int depth) {
+        return weight::packed_stage_bytes(Weight::code_bits, Weight::order, columns, depth);
+    }
 };
 
 /// C with such a weight.

@@ -16,4 +16,11 @@ __device__ __forceinline__ unsigned add_bf16x2(unsigned a, unsigned b) {
     return sum;
 }
 
+/// a x b + c, the sum rounded once.
+__device__ __forceinline__ unsigned multiply_add_bf16x2(unsigned a, unsigned b, unsigned c) {
+    unsigned sum;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+    return sum;
+}
+
 }  // namespace smlora::ptx

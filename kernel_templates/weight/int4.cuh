@@ -10,8 +10,10 @@ namespace smlora::weight {
 
 template <int BLOCK>
 struct Int4 {
+    static constexpr int code_bits = 4;
     static constexpr ScaleOrder order = scale_order(unpack_weights::int4, BLOCK);
-    static constexpr int stage_bytes(int columns, int depth) { return nibble_stage_bytes(order, columns, depth); }
+
+    __device__ __forceinline__ explicit Int4(const float*) {}
 
     static __device__ __forceinline__ uint32 factor(uint32 scales) { return scales; }
 

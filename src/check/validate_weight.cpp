@@ -31,13 +31,14 @@ void check_type_of(const char* argument, const Tensor& tensor, std::initializer_
 }
 
 /// That a tensor has the shape of the weight's arranged scales.
-void check_arranged(const char* argument, const Tensor& tensor, const Weight& weight, DType type) {
-    const std::array shape = arranged_shape(format_of(weight), weight.E, weight.rows, weight.columns);
-    check_tensor(argument, tensor, type,
+void check_arranged(const char* argument, const Tensor& tensor, const Weight& weight) {
+    const WeightFormat format = format_of(weight);
+    const std::array shape = arranged_shape(format, weight.E, weight.rows, weight.columns);
+    check_tensor(argument, tensor, arranged_format(format).scales,
                  {{"E", shape[0]},
                   {"rows rounded up to 256 / 64", shape[1]},
                   {"columns rounded up to 256 / 64", shape[2]},
-                  {"scales of 64 x 64 values", shape[3]}},
+                  {"elements for 64 x 64 values", shape[3]}},
                  Strides::contiguous);
 }
 
@@ -93,6 +94,7 @@ class Check {
                 return block_scales();
             case Encoding::fp8:
                 codes({DType::e4m3}, 1);
+                if (format_.arranged) return arranged();
                 return scales({E_,
                                {"parts ceil(rows / parts / block)",
                                 weight_.parts * quotient_up(weight_.rows / weight_.parts, weight_.block)},
@@ -117,6 +119,7 @@ class Check {
         check_tensor("W.table", weight_.table, DType::fp32, {{"16", 16}}, Strides::contiguous);
         const DoubleQuantization& outer = weight_.double_quantization;
         const std::int64_t count = quotient_up(values, weight_.block);
+        if (format_.arranged) return arranged();
         check_elements("W.scales", weight_.scales, outer.given() ? DType::uint8 : DType::fp32,
                        {"ceil(E rows columns / block)", count});
         if (!outer.given()) return;
@@ -158,9 +161,14 @@ class Check {
 
     /// One for each block of a row.
     void block_scales() const {
-        if (!format_.arranged) return scales({E_, rows_, {"columns / block", weight_.columns / weight_.block}});
+        if (format_.arranged) return arranged();
+        scales({E_, rows_, {"columns / block", weight_.columns / weight_.block}});
+    }
+
+    void arranged() const {
         check_type_of("W.scales", weight_.scales, scale_types(format_));
-        check_arranged("W.scales", weight_.scales, weight_, weight_.scales.dtype);
+        check_arranged("W.scales", weight_.scales, weight_);
+        check_absent("W.double_quantization.scales", weight_.double_quantization.scales, "with arranged scales");
     }
 
     const Weight& weight_;
@@ -214,17 +222,11 @@ void validate_dequantize(const DequantizeArgs& args) {
 void validate_arrange_scales(const ArrangeScalesArgs& args) {
     const Weight& W = args.W;
     Check(W).run();
-    WeightFormat format = format_of(W);
-    if (format.arranged) {
-        fail("W.scales: expected [E, rows, columns / block], got scales that are arranged already");
-    }
-    if (W.encoding != Encoding::mxfp4 && W.encoding != Encoding::int4) {
-        fail("W.encoding: expected mxfp4 or int4, got {}", name(W.encoding));
-    }
-    if (scale_order(format).in_row == 0) fail("W.block: expected 32 or a multiple of 64, got {}", W.block);
-    format.arranged = true;
-    check_type_of("W.scales", W.scales, scale_types(format));
-    check_arranged("out", args.out, W, W.scales.dtype);
+    const WeightFormat format = format_of(W);
+    if (format.arranged) fail("W.scales: expected those of a checkpoint, got scales that are arranged already");
+    check_can_be_arranged("W", format, W.rows, W.columns);
+    if (W.encoding == Encoding::int4) check_type_of("W.scales", W.scales, {DType::bf16});
+    check_arranged("out", args.out, W);
     check_apart({{"out", args.out}}, W);
 }
 

@@ -45,6 +45,29 @@ void check_block(const char* weight, const WeightFormat& format, std::int64_t co
 
 }  // namespace
 
+void check_can_be_arranged(const char* weight, const WeightFormat& format, std::int64_t rows, std::int64_t columns) {
+    const Encoding encoding = format.encoding;
+    if (scale_order(usual_format(encoding)).in_row == 0) {
+        fail(
+            "{}.encoding: expected one whose scales can be arranged (mxfp4, mxfp8, nvfp4, int4, nf4, fp4 or fp8), got "
+            "{}",
+            weight, name(encoding));
+    }
+    if (scale_order(format).in_row == 0) {
+        fail("{}.block: expected {}a multiple of 64 to arrange scales of {}, got {}", weight,
+             encoding == Encoding::int4 ? "32 or " : "", name(encoding), format.block);
+    }
+    const bool flat = encoding == Encoding::nf4 || encoding == Encoding::fp4;
+    if (flat && columns % format.block != 0) {
+        fail("{}.block: expected a divisor of columns = {} to arrange scales of {}, got {}", weight, columns,
+             name(encoding), format.block);
+    }
+    if (scale_order(format).has_split && format.parts > 1 && rows / format.parts % weight::scale_block != 0) {
+        fail("{}.parts: expected parts of a multiple of 64 rows to arrange scales of {}, got {} of {} rows", weight,
+             name(encoding), format.parts, rows / format.parts);
+    }
+}
+
 void check_format(const char* weight, const WeightFormat& format, std::int64_t rows, std::int64_t columns) {
     (void)name(format.encoding);
     if (format.encoding == Encoding::plain) return;
@@ -52,10 +75,7 @@ void check_format(const char* weight, const WeightFormat& format, std::int64_t r
         fail("{}.parts: expected a divisor of rows = {}, got {}", weight, rows, format.parts);
     }
     check_block(weight, format, columns);
-    if (format.arranged && scale_order(format).in_row == 0) {
-        fail("{}.arranged: expected false for {} of a block of {}, got true", weight, name(format.encoding),
-             format.block);
-    }
+    if (format.arranged) check_can_be_arranged(weight, format, rows, columns);
     if (format.outer_block < 0) fail("{}.outer_block: expected 0 or more, got {}", weight, format.outer_block);
     if (format.outer_block > 0 && format.encoding != Encoding::nf4 && format.encoding != Encoding::fp4) {
         fail("{}.outer_block: expected 0 for {}, got {}", weight, name(format.encoding), format.outer_block);
@@ -82,9 +102,9 @@ std::span<const DType> scale_types(const WeightFormat& format) {
         case Encoding::mxfp8:
             return powers;
         case Encoding::fp8:
-            return squares;
+            return format.arranged ? std::span<const DType>(single) : squares;
         case Encoding::nvfp4:
-            return e4m3;
+            return format.arranged ? std::span<const DType>(bf16) : e4m3;
         case Encoding::int4:
             return format.arranged ? std::span<const DType>(bf16) : groups;
         case Encoding::plain:

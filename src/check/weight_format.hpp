@@ -13,6 +13,9 @@ namespace smlora::check {
 /// each other and the matrices [rows, columns]. Messages call a member "<name>.block".
 void check_format(const char* name, const WeightFormat& format, std::int64_t rows, std::int64_t columns);
 
+/// Checks that scales of such a weight can be arranged, but for their type.
+void check_can_be_arranged(const char* name, const WeightFormat& format, std::int64_t rows, std::int64_t columns);
+
 /// The types that scales of this format may have, in the order in which messages name them.
 [[nodiscard]] std::span<const DType> scale_types(const WeightFormat& format);
 

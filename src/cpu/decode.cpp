@@ -16,16 +16,6 @@ constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 constexpr std::array<float, 16> e2m1{0.0F,  0.5F,  1.0F,  1.5F,  2.0F,  3.0F,  4.0F,  6.0F,
                                      -0.0F, -0.5F, -1.0F, -1.5F, -2.0F, -3.0F, -4.0F, -6.0F};
 
-/// 1 sign, 4 exponent (bias 7) and 3 mantissa bits; no infinity, NaN where all but the sign are set.
-float from_e4m3(std::uint8_t bits) {
-    const int exponent = (bits >> 3) & 15;
-    const int mantissa = bits & 7;
-    const float magnitude = (bits & 0x7f) == 0x7f ? nan
-                            : exponent == 0       ? std::ldexp(static_cast<float>(mantissa), -9)
-                                                  : std::ldexp(static_cast<float>(mantissa + 8), exponent - 10);
-    return (bits & 0x80) != 0 ? -magnitude : magnitude;
-}
-
 /// 2^(bits - 127); 255 is NaN as e8m0, and 2^128, which fp32 has as infinity, as a plain byte.
 float from_e8m0(std::uint8_t bits, DType dtype) {
     return dtype == DType::e8m0 && bits == 255 ? nan : std::ldexp(1.0F, bits - 127);
@@ -84,6 +74,15 @@ float value_of(const Weight& weight, int code) {
 
 }  // namespace
 
+float from_e4m3(std::uint8_t bits) {
+    const int exponent = (bits >> 3) & 15;
+    const int mantissa = bits & 7;
+    const float magnitude = (bits & 0x7f) == 0x7f ? nan
+                            : exponent == 0       ? std::ldexp(static_cast<float>(mantissa), -9)
+                                                  : std::ldexp(static_cast<float>(mantissa + 8), exponent - 10);
+    return (bits & 0x80) != 0 ? -magnitude : magnitude;
+}
+
 RowDecoder::RowDecoder(const Weight& weight) : weight_(weight), arranged_(format_of(weight).arranged) {
     for (int code = 0; code < 256; ++code) values_[static_cast<std::size_t>(code)] = value_of(weight, code);
 }
@@ -121,6 +120,7 @@ float RowDecoder::scale(std::int64_t expert, std::int64_t row, std::int64_t colu
     switch (weight_.encoding) {
         case Encoding::nf4:
         case Encoding::fp4:
+            if (arranged_) return from_dtype(weight_.scales, scale_index(expert, row, column));
             return block_scale((line * weight_.columns + column) / weight_.block);
         case Encoding::int8:
             return static_cast<const float*>(weight_.scales.data)[line];
@@ -129,6 +129,7 @@ float RowDecoder::scale(std::int64_t expert, std::int64_t row, std::int64_t colu
             return weight_.scales.dtype == DType::e8m0 && bits == 255 ? nan : std::ldexp(1.0F, bits - 128);
         }
         case Encoding::fp8: {
+            if (arranged_) return from_dtype(weight_.scales, scale_index(expert, row, column));
             const std::int64_t blocks = (weight_.columns + weight_.block - 1) / weight_.block;
             const std::int64_t part_blocks = (part_rows + weight_.block - 1) / weight_.block;
             const std::int64_t block_row = row / part_rows * part_blocks + row % part_rows / weight_.block;

@@ -8,6 +8,9 @@
 
 namespace smlora::cpu {
 
+/// 1 sign, 4 exponent (bias 7) and 3 mantissa bits; no infinity, NaN where all but the sign are set.
+[[nodiscard]] float from_e4m3(std::uint8_t bits);
+
 /// Decodes rows of a quantised weight that was checked. What it decodes to, and in which order it rounds:
 /// smlora/weight.hpp.
 class RowDecoder {
@@ -18,11 +21,13 @@ class RowDecoder {
     /// type asked for, which bitsandbytes and the others do as well.
     void decode(std::int64_t expert, std::int64_t row, std::int64_t column, std::int64_t count, float* values) const;
 
+    /// What the values of codes there are multiplied by: the scale, of mxfp4 half of it.
+    [[nodiscard]] float scale(std::int64_t expert, std::int64_t row, std::int64_t column) const;
+
  private:
     [[nodiscard]] int code(std::int64_t index) const;
-    /// Of mxfp4, mxfp8, nvfp4 and int4: where the scale of a row's column is.
+    /// Where the scale of a row's column is, of encodings that have one for a block of a row, or arranged.
     [[nodiscard]] std::int64_t scale_index(std::int64_t expert, std::int64_t row, std::int64_t column) const;
-    [[nodiscard]] float scale(std::int64_t expert, std::int64_t row, std::int64_t column) const;
     [[nodiscard]] float block_scale(std::int64_t index) const;
 
     Weight weight_;

@@ -1,6 +1,7 @@
 // The CPU backend: the operations of smlora/operations.hpp on host memory. Arguments were validated before.
 #pragma once
 
+#include "args/arrange_scales.h"
 #include "util/thread_pool.hpp"
 
 #include <smlora/activation.hpp>
@@ -18,8 +19,7 @@ void combine_backward(util::ThreadPool& threads, const Problem& problem, const C
 void activation(util::ThreadPool& threads, const Problem& problem, const ActivationArgs& args);
 void activation_backward(util::ThreadPool& threads, const Problem& problem, const ActivationBackwardArgs& args);
 void dequantize(util::ThreadPool& threads, const DequantizeArgs& args);
-/// Returns the largest scale.
-std::uint8_t arrange_scales(util::ThreadPool& threads, const ArrangeScalesArgs& args);
+ArrangeFindings arrange_scales(util::ThreadPool& threads, const ArrangeScalesArgs& args);
 void forward(util::ThreadPool& threads, const Problem& problem, const ForwardArgs& args);
 void backward_input(util::ThreadPool& threads, const Problem& problem, const BackwardInputArgs& args);
 void backward_lora(util::ThreadPool& threads, const Problem& problem, const BackwardLoraArgs& args);

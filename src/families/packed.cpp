@@ -4,26 +4,53 @@
 #include "families/type_names.hpp"
 #include "scale_order.hpp"
 
+#include <smlora/error.hpp>
+
 #include <fmt/format.h>
 
 namespace smlora::families {
 
-bool can_multiply_codes(const Problem& problem) { return problem.weights.arranged && problem.dtype == DType::bf16; }
+bool can_multiply_codes(const Problem& problem) {
+    // Rows are permuted in 32 columns each; with them, rows of codes are a multiple of 16 bytes.
+    const std::int64_t columns = problem.weight_layout == WeightLayout::enk ? problem.K : problem.N;
+    return problem.weights.arranged && problem.dtype == DType::bf16 && columns % 32 == 0;
+}
+
+int code_bits(const WeightFormat& format) { return unpack_weights::code_bits(static_cast<int>(format.encoding)); }
 
 std::string decoded_format(const WeightFormat& format) {
-    if (format.encoding == Encoding::mxfp4) return "smlora::weight::Mxfp4";
-    return fmt::format("smlora::weight::Int4<{}>", scale_order(format).columns_of_scale());
+    switch (format.encoding) {
+        case Encoding::mxfp4:
+            return "smlora::weight::Mxfp4";
+        case Encoding::mxfp8:
+            return "smlora::weight::Mxfp8";
+        case Encoding::nvfp4:
+            return "smlora::weight::Nvfp4";
+        case Encoding::fp8:
+            return "smlora::weight::Fp8";
+        case Encoding::nf4:
+        case Encoding::fp4:
+            return "smlora::weight::Table4";
+        case Encoding::int4:
+            return fmt::format("smlora::weight::Int4<{}>", scale_order(format).columns_of_scale());
+        case Encoding::plain:
+        case Encoding::int8:
+            break;
+    }
+    throw Error(ErrorCode::internal, fmt::format("no product decodes {}", to_string(format)));
 }
 
 double packed_bytes_of_value(const WeightFormat& format) {
-    const weight::ScaleOrder order = scale_order(format);
-    return 0.5 + static_cast<double>(order.bytes) / order.columns_of_scale();
+    constexpr double values = weight::scale_block * weight::scale_block;
+    return code_bits(format) / 8.0 + scale_order(format).block_bytes() / values;
 }
 
 bool takes_permuted_rows(const Product& product) { return product.packed && !product.weight_out_contiguous; }
 
 Step permute_step(const Problem& problem, std::int64_t columns) {
-    return row_step("permute_rows", {{"WIDTH", columns}, {"Element", type_name(problem.dtype)}});
+    return row_step(
+        "permute_rows",
+        {{"WIDTH", columns}, {"CODE_BITS", code_bits(problem.weights)}, {"Element", type_name(problem.dtype)}});
 }
 
 }  // namespace smlora::families

@@ -11,8 +11,10 @@
 
 namespace smlora::families {
 
-/// Whether there are such products for weights of this format and rows of this type, on some GPU.
+/// Whether there are such products for weights of this format and extent and rows of this type, on some GPU.
 [[nodiscard]] bool can_multiply_codes(const Problem& problem);
+
+[[nodiscard]] int code_bits(const WeightFormat& format);
 
 /// What decodes codes of an arranged format: the constant Weight of grouped_product_packed.cuh.
 [[nodiscard]] std::string decoded_format(const WeightFormat& format);

@@ -9,8 +9,8 @@ class PortableLaunch final : public ProductLaunch {
  public:
     explicit PortableLaunch(std::int64_t E) : E_(E) {}
 
-    void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& args, const Adapter&, const void*,
-                gpu::Begin) const override {
+    void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& args, const Adapter&,
+                const PackedParts&, gpu::Begin) const override {
         // An upper bound of the row tiles: each expert, and the entries left out, may have one that is not full.
         const std::int64_t row_tiles = args.M / step.tile_rows + E_ + 1;
         launcher.launch(step, row_tiles * step.column_tiles, args);
@@ -48,7 +48,7 @@ void launch_rank_product(const Launcher& launcher, const Step& step, const Probl
     args.out = out;
     args.out_stride = padded_rank(problem);
     args.scale = scaling;
-    step.product_launch->launch(launcher, step, args, {}, nullptr, gpu::Begin::after_earlier_work);
+    step.product_launch->launch(launcher, step, args, {}, {}, gpu::Begin::after_earlier_work);
 }
 
 void launch_rank_rows(const Launcher& launcher, const ProductSteps& steps, const Problem& problem, const Tensor& rows,
@@ -69,13 +69,13 @@ void set_operands(GroupedProductArgs& args, const Tensor& rows, const Adapter& a
 
 void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem,
                     const ProductRows& rows, const Adapter& adapter, GroupedProductArgs args,
-                    const void* weight_scales) {
+                    const PackedParts& parts) {
     launch_rank_rows(launcher, steps, problem, rows.given, adapter, args);
     set_operands(args, rows.of_product, adapter);
     // A family whose kernel waits for the rank rows itself may begin before they are written.
     const gpu::Begin begin =
         steps.rank_rows != nullptr ? gpu::Begin::during_last_kernel : gpu::Begin::after_earlier_work;
-    steps.product->product_launch->launch(launcher, *steps.product, args, adapter, weight_scales, begin);
+    steps.product->product_launch->launch(launcher, *steps.product, args, adapter, parts, begin);
 }
 
 }  // namespace smlora::families

@@ -13,6 +13,12 @@
 
 namespace smlora::families {
 
+/// What a product that decodes a weight reads beside its codes.
+struct PackedParts {
+    const void* scales = nullptr;  ///< arranged
+    const float* table = nullptr;  ///< nf4, fp4
+};
+
 /// How a family launches its product: holds what the launch depends on beside the arguments of the call. Made with the
 /// step, so that a call works nothing out twice.
 class ProductLaunch {
@@ -22,10 +28,10 @@ class ProductLaunch {
     ProductLaunch(const ProductLaunch&) = delete;
     ProductLaunch& operator=(const ProductLaunch&) = delete;
 
-    /// `adapter` is set if the product has one; its rank rows are in `args`, too. `weight_scales`: arranged, where the
-    /// weight is packed. `begin`: the earliest moment.
+    /// `adapter` is set if the product has one; its rank rows are in `args`, too. `parts`: of a packed weight. `begin`:
+    /// the earliest moment.
     virtual void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& args,
-                        const Adapter& adapter, const void* weight_scales, gpu::Begin begin) const = 0;
+                        const Adapter& adapter, const PackedParts& parts, gpu::Begin begin) const = 0;
 };
 
 /// Of a kernel that walks row tiles and needs nothing but its arguments, for a problem of E experts.
@@ -60,10 +66,10 @@ struct ProductRows {
     const Tensor& of_product;
 };
 
-/// The product of `rows`, with its adapter if the problem has one; `args` holds the rest but `weight_scales`, of a
-/// packed weight.
+/// The product of `rows`, with its adapter if the problem has one; `args` holds the rest but `parts`, of a packed
+/// weight.
 void launch_product(const Launcher& launcher, const ProductSteps& steps, const Problem& problem,
                     const ProductRows& rows, const Adapter& adapter, GroupedProductArgs args,
-                    const void* weight_scales = nullptr);
+                    const PackedParts& parts = {});
 
 }  // namespace smlora::families

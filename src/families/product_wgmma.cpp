@@ -342,7 +342,7 @@ class WgmmaLaunch final : public ProductLaunch {
     explicit WgmmaLaunch(Shape shape) : shape_(std::move(shape)) {}
 
     void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& product, const Adapter& adapter,
-                const void*, gpu::Begin begin) const override {
+                const PackedParts&, gpu::Begin begin) const override {
         const auto& [problem, work, blocking, experts, rank] = shape_;
         GroupedProductWgmmaArgs args{};
         args.product = product;

@@ -92,12 +92,35 @@ Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::Devi
     return step;
 }
 
-Step arrange_scales_step(const WeightFormat& format, std::int64_t rows, std::int64_t columns) {
+ArrangeWork arrange_work(const Weight& weight) {
+    return {.format = format_of(weight),
+            .rows = weight.rows,
+            .columns = weight.columns,
+            .words = is_multiple(weight.codes.data, 4) && weight.columns % 4 == 0};
+}
+
+ArrangeWork aligned_arrange_work(const Problem& problem) {
+    const UnpackWork work = aligned_unpack_work(problem);
+    WeightFormat given = work.format;
+    given.arranged = false;
+    if (given.encoding == Encoding::nvfp4) given.scales = DType::e4m3;
+    return {.format = given, .rows = work.rows, .columns = work.columns, .words = work.columns % 4 == 0};
+}
+
+Step arrange_scales_step(const ArrangeWork& work) {
+    const WeightFormat& format = work.format;
     return row_step("arrange_scales", {{"ENCODING", static_cast<int>(format.encoding)},
                                        {"BLOCK", format.block},
-                                       {"ROWS", rows},
-                                       {"COLUMNS", columns},
-                                       {"Scale", type_name(format.scales)}});
+                                       {"ROWS", work.rows},
+                                       {"COLUMNS", work.columns},
+                                       {"PARTS", format.parts},
+                                       {"DOUBLE", format.outer_block != 0},
+                                       {"OUTER_BLOCK", format.outer_block},
+                                       {"GLOBAL_DIVIDES", format.global_scale == GlobalScale::divisor},
+                                       {"ARRANGED", 0},
+                                       {"CODE_BYTES", work.words ? 4 : 1},
+                                       {"Scale", type_name(format.scales)},
+                                       {"Arranged", type_name(arranged_format(format).scales)}});
 }
 
 UnpackWeightsArgs unpack_args(const Weight& weight, void* out) {

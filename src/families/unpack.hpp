@@ -23,11 +23,26 @@ struct UnpackWork {
     friend bool operator==(const UnpackWork&, const UnpackWork&) = default;
 };
 
+/// The same of what arranges scales.
+struct ArrangeWork {
+    WeightFormat format;  ///< of the scales as they are given
+    std::int64_t rows = 0;
+    std::int64_t columns = 0;
+    bool words = false;  ///< whether codes are read in words
+
+    friend bool operator==(const ArrangeWork&, const ArrangeWork&) = default;
+};
+
 /// `out`: as UnpackWeightsArgs has it, of this type.
 [[nodiscard]] UnpackWork unpack_work(const Weight& weight, const void* out, DType dtype);
 
 /// Of weights as the problem describes them, whose memory is aligned to 16 bytes.
 [[nodiscard]] UnpackWork aligned_unpack_work(const Problem& problem);
+
+[[nodiscard]] ArrangeWork arrange_work(const Weight& weight);
+
+/// Of scales that become those of the problem's arranged weights, in the usual form: fp32 where others are possible.
+[[nodiscard]] ArrangeWork aligned_arrange_work(const Problem& problem);
 
 /// Unless the caller says otherwise.
 inline constexpr std::uint64_t default_unpack_limit = std::uint64_t{256} << 20;
@@ -42,8 +57,8 @@ inline constexpr std::uint64_t default_unpack_limit = std::uint64_t{256} << 20;
 /// To problem.dtype; with the routing of problem.index_dtype.
 [[nodiscard]] Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::DeviceFacts& facts);
 
-/// The scales of weights [rows, columns] of this format in the order of products on Hopper.
-[[nodiscard]] Step arrange_scales_step(const WeightFormat& format, std::int64_t rows, std::int64_t columns);
+/// The scales in the order of products on Hopper.
+[[nodiscard]] Step arrange_scales_step(const ArrangeWork& work);
 
 /// All experts into `out`. A caller that wants some of them says so.
 [[nodiscard]] UnpackWeightsArgs unpack_args(const Weight& weight, void* out);

@@ -4,32 +4,55 @@
 #include "check/validate.hpp"
 #include "cpu/operations.hpp"
 #include "engine/cuda_call.hpp"
+#include "families/unpack.hpp"
 #include "gpu/driver.hpp"
 #include "gpu/pool.hpp"
-
-#include <cstdint>
 
 namespace smlora {
 namespace ops {
 namespace {
 
-/// 2^(128 - 127): products fold a factor of 2^126 into the scale, and bf16 has room for 2^127.
-constexpr unsigned most_scale = 128;
-
-unsigned arrange_scales_cuda(const Engine& engine, Stream stream, const ArrangeScalesArgs& args) {
+ArrangeFindings arrange_scales_cuda(const Engine& engine, Stream stream, const ArrangeScalesArgs& args) {
     engine::CudaCall call(engine, stream);
-    const plan::Plan& plan = call.plan({}, plan::ArrangeScales{format_of(args.W), args.W.rows, args.W.columns});
-    const gpu::StreamBuffer largest(call.stream(), sizeof(unsigned));
-    SMLORA_CUDA(cuMemsetD32Async, largest.address(), 0, 1, call.stream());
+    const plan::Plan& plan = call.plan({}, plan::ArrangeScales{families::arrange_work(args.W)});
+    const gpu::StreamBuffer findings(call.stream(), sizeof(ArrangeFindings));
+    SMLORA_CUDA(cuMemsetD32Async, findings.address(), 0, sizeof(ArrangeFindings) / sizeof(unsigned), call.stream());
     const families::Step& step = plan.at(plan::Role::arrange_scales);
     const std::int64_t items = args.out.shape[0] * args.out.shape[1] * args.out.shape[2] * weight::scale_block;
-    call.launcher().launch(step, (items + step.spec.threads - 1) / step.spec.threads,
-                           ArrangeScalesKernelArgs{args.W.scales.data, args.out.data,
-                                                   static_cast<unsigned*>(largest.data()), static_cast<int>(args.W.E)});
-    unsigned found = 0;
+    call.launcher().launch(
+        step, (items + step.spec.threads - 1) / step.spec.threads,
+        ArrangeScalesKernelArgs{families::unpack_args(args.W, nullptr), args.out.data,
+                                static_cast<ArrangeFindings*>(findings.data()), static_cast<int>(args.W.E)});
+    ArrangeFindings found{};
     SMLORA_CUDA(cuStreamSynchronize, call.stream());
-    SMLORA_CUDA(cuMemcpyDtoH, &found, largest.address(), sizeof found);
+    SMLORA_CUDA(cuMemcpyDtoH, &found, findings.address(), sizeof found);
     return found;
+}
+
+constexpr const char* otherwise = "products unpack such weights, with their scales as they are";
+
+/// Products fold the power of two that codes lack into the scale, and bf16 has room for 2^127.
+void check_bytes(const Weight& weight, unsigned largest) {
+    const unsigned most = weight.encoding == Encoding::mxfp4 ? 128 : 134;
+    if (largest > most) check::fail("W.scales: expected {} or less each, got {}; {}", most, largest, otherwise);
+}
+
+void check_findings(const Weight& weight, const ArrangeFindings& found) {
+    const bool fp8 = weight.encoding == Encoding::fp8;
+    if (weight.encoding == Encoding::mxfp4 || weight.encoding == Encoding::mxfp8) check_bytes(weight, found.largest);
+    if (found.nan_codes > 0) check::fail("W.codes: expected numbers, got NaN; {}", otherwise);
+    if (found.nan_scales > 0) check::fail("W.scales: expected numbers, got NaN; {}", otherwise);
+    if (found.without_split == 0) return;
+    if (fp8) {
+        check::fail(
+            "W.scales: expected 0 or a magnitude from 2^-80 to 2^8, got others in {} blocks of 64 x 64 values; {}",
+            found.without_split, otherwise);
+    }
+    const bool divides = weight.global_scale == GlobalScale::divisor;
+    check::fail(
+        "W.global_scales: expected {}a magnitude from 2^-80 to 2^80 that is the sum of two bf16 for all products "
+        "with it, got others in {} blocks of 64 x 64 values; {}",
+        divides ? "" : "0 or ", found.without_split, otherwise);
 }
 
 }  // namespace
@@ -37,13 +60,8 @@ unsigned arrange_scales_cuda(const Engine& engine, Stream stream, const ArrangeS
 
 void arrange_scales(const Engine& engine, Stream stream, const ArrangeScalesArgs& args) {
     check::validate_arrange_scales(args);
-    const unsigned largest = engine.backend() == Backend::cpu ? cpu::arrange_scales(engine.impl().threads, args)
-                                                              : ops::arrange_scales_cuda(engine, stream, args);
-    if (largest > ops::most_scale) {
-        check::fail(
-            "W.scales: expected {} or less each, got {}; products unpack such weights, with their scales as they are",
-            ops::most_scale, largest);
-    }
+    ops::check_findings(args.W, engine.backend() == Backend::cpu ? cpu::arrange_scales(engine.impl().threads, args)
+                                                                 : ops::arrange_scales_cuda(engine, stream, args));
 }
 
 }  // namespace smlora

@@ -158,7 +158,7 @@ GroupedProductArgs ProjectionCall::launch_product() const {
     args.weight = projection_.W.codes.data;
     args.weight_expert_stride = projection_.W.codes.strides[0];
     families::launch_product(launcher_, steps, problem_, {projection_.rows, product_rows()}, adapter(), args,
-                             projection_.W.scales.data);
+                             {projection_.W.scales.data, static_cast<const float*>(projection_.W.table.data)});
     return args;
 }
 
@@ -196,7 +196,7 @@ void ProjectionCall::launch_slices(const families::ProductSteps& steps, GroupedP
         lora.ranked = from_expert(adapter.ranked, first, problem_.dtype);
         slice.lora_weight = element_of(all.lora_weight, problem_.dtype, first * all.lora_expert_stride);
         slice.bias = element_of(all.bias, problem_.dtype, first * problem_.N);
-        steps.product->product_launch->launch(launcher_, *steps.product, slice, lora, nullptr,
+        steps.product->product_launch->launch(launcher_, *steps.product, slice, lora, {},
                                               gpu::Begin::after_earlier_work);
     }
 }

@@ -106,7 +106,7 @@ class Planner {
     }
 
     void add(const ArrangeScales& request) {
-        plan_.set(Role::arrange_scales, families::arrange_scales_step(request.format, request.rows, request.columns));
+        plan_.set(Role::arrange_scales, families::arrange_scales_step(request.work));
     }
 
     void add_packing(const families::Packing& packing) {

@@ -28,7 +28,7 @@ std::string weights_option(const WeightFormat& format) {
     if (format.block != usual.block) text += fmt::format(":{}", format.block);
     if (format.outer_block != 0) {
         text += ":double";
-    } else if (format.scales != usual.scales) {
+    } else if (format.scales != usual_scales(format)) {
         text += fmt::format(":{}", name(format.scales));
     }
     if (format.global_scale == GlobalScale::divisor) text += ":divisor";

@@ -112,9 +112,7 @@ struct Dequantize {
 };
 
 struct ArrangeScales {
-    WeightFormat format;
-    std::int64_t rows = 0;
-    std::int64_t columns = 0;
+    families::ArrangeWork work;
 
     friend bool operator==(const ArrangeScales&, const ArrangeScales&) = default;
 };

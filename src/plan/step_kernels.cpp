@@ -84,6 +84,24 @@ BackwardLora aligned_backward_lora(const Problem& problem, std::int64_t T) {
             .packing = {}};
 }
 
+/// What arranges scales when a weight is loaded, for each way in which checkpoints have them.
+std::vector<ArrangeScales> arranging(const Problem& problem) {
+    const families::ArrangeWork usual = families::aligned_arrange_work(problem);
+    std::vector<ArrangeScales> found{{usual}};
+    const auto add = [&](DType scales, std::int64_t outer_block) {
+        found.push_back({usual});
+        found.back().work.format.scales = scales;
+        found.back().work.format.outer_block = outer_block;
+    };
+    const Encoding encoding = problem.weights.encoding;
+    if (encoding == Encoding::nf4 || encoding == Encoding::fp4) add(DType::uint8, 256);  // bitsandbytes has no other
+    if (encoding == Encoding::fp8) {
+        add(DType::bf16, 0);
+        add(DType::e8m0, 0);
+    }
+    return found;
+}
+
 }  // namespace
 
 std::optional<Unpack> aligned_unpack(const Problem& problem, std::uint64_t limit) {
@@ -122,11 +140,8 @@ std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T
         lora.needs_xa = lora.needs_yb = true;
         kernels.add_with_packings(lora);
     }
-    if (problem.weights.arranged) {  // what arranges them when the weight is loaded
-        const families::UnpackWork work = families::aligned_unpack_work(problem);
-        WeightFormat given = work.format;
-        given.arranged = false;
-        kernels.add(ArrangeScales{given, work.rows, work.columns});
+    if (problem.weights.arranged) {
+        for (const ArrangeScales& request : arranging(problem)) kernels.add(request);
     }
     return kernels.take();
 }

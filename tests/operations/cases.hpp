@@ -3,6 +3,8 @@
 
 #include "support/case.hpp"
 
+#include <smlora/weight.hpp>
+
 #include <fmt/format.h>
 
 #include <string>
@@ -186,7 +188,7 @@ inline Cases quantised_cases() {
 
 inline Case packed_case(std::string name, const Problem& problem, std::int64_t T, Case more = {},
                         WeightFormat format = usual_format(Encoding::mxfp4)) {
-    format.arranged = true;
+    format = arranged_format(format);
     more.name = std::move(name);
     more.problem = with_weights(problem, format);
     more.T = T;
@@ -195,6 +197,13 @@ inline Case packed_case(std::string name, const Problem& problem, std::int64_t T
 
 inline WeightFormat int4_format(std::int64_t block) {
     return {.encoding = Encoding::int4, .scales = DType::bf16, .block = block};
+}
+
+inline WeightFormat nvfp4_format(GlobalScale global_scale, std::int64_t parts) {
+    WeightFormat format = usual_format(Encoding::nvfp4);
+    format.global_scale = global_scale;
+    format.parts = parts;
+    return format;
 }
 
 /// Weights whose scales are arranged for products that decode codes on the way: each reduction, order and part of an
@@ -211,6 +220,10 @@ inline Cases packed_cases() {
         packed_case("no_adapter", with(shape(2, 288, 96, 0, 1), WeightLayout::enk), 150),
         packed_case("int4_64_enk", with(p, WeightLayout::enk), 100, {}, int4_format(64)),
         packed_case("int4_32_ekn", p, 100, {}, int4_format(32)),
+        packed_case("mxfp8_enk", with(p, WeightLayout::enk), 100, {}, usual_format(Encoding::mxfp8)),
+        packed_case("fp8_ekn", p, 100, {}, usual_format(Encoding::fp8)),
+        packed_case("nvfp4_enk", with(p, WeightLayout::enk), 100, {}, nvfp4_format(GlobalScale::factor, 1)),
+        packed_case("nf4_ekn", p, 100, {}, usual_format(Encoding::nf4)),
     };
 }
 
@@ -228,6 +241,15 @@ inline Cases more_packed_cases() {
         packed_case("int4_128_ekn", with_bias(with_rows(shape(3, 160, 384, 16, 2), scattered, token)), 70,
                     {.choice = Choice::skewed}, int4_format(128)),
         packed_case("int4_32_enk", with(shape(3, 160, 96, 17, 2), WeightLayout::enk), 70, {}, int4_format(32)),
+        packed_case("mxfp8_ekn", with_bias(with_rows(shape(3, 96, 224, 17, 2), scattered, token)), 70,
+                    {.choice = Choice::skewed}, usual_format(Encoding::mxfp8)),
+        packed_case("fp8_enk", with(shape(3, 192, 224, 16, 2), WeightLayout::enk), 70, {.left_out = 0.2},
+                    usual_format(Encoding::fp8)),
+        packed_case("nvfp4_divisor_ekn", with_bias(with_rows(shape(3, 128, 320, 33, 2), scattered, token)), 70, {},
+                    nvfp4_format(GlobalScale::divisor, 2)),
+        packed_case("nf4_enk", with(shape(3, 192, 96, 3, 2), WeightLayout::enk), 70, {.choice = Choice::skewed},
+                    usual_format(Encoding::nf4)),
+        packed_case("fp4_128_ekn", shape(2, 160, 384, 16, 1), 40, {}, {.encoding = Encoding::fp4, .block = 128}),
         packed_case("all_left_out", wide_index, 50, {.left_out = 2}),
         // Decoded before: other types, and a reduction that is too short.
         packed_case("fp16", with(shape(2, 96, 64, 8, 2, DType::fp16), WeightLayout::enk), 30),

@@ -112,8 +112,7 @@ TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
         std::filesystem::resize_file(large, std::uintmax_t{1} << 33);
         const Outcome beyond = run({"carry", bundle, "--before", file("codes")}, renamed);
         EXPECT_EQ(beyond.exit_code, 1);
-        EXPECT_NE(beyond.err.find(large + ": expected at most " + bytes + " bytes, got 8589934592"),
-                  std::string::npos)
+        EXPECT_NE(beyond.err.find(large + ": expected at most " + bytes + " bytes, got 8589934592"), std::string::npos)
             << beyond.err;
         std::ofstream(large, std::ios::trunc) << kept;
     }

@@ -82,6 +82,16 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
     EXPECT_NE(single.find("8 slices of 1 expert, unpacked to 256.0 KiB"), std::string::npos) << single;
 }
 
+TEST_F(TuningCommands, ExplainSaysWhichProductsDecodeTheWeights) {
+    const nlohmann::json document = run({"explain", "--arch", "sm_90a", "--shape", "16,512,512,0,2", "--tokens", "128",
+                                         "--weights", "nf4:arranged", "--json"})
+                                        .json();
+    for (const char* slot : {"forward", "dx"}) {
+        const nlohmann::json work = work_called(document, slot);
+        EXPECT_EQ(work["decodes_weights"], work["used"].get<std::string>().starts_with("packed_")) << work;
+    }
+}
+
 TEST_F(TuningCommands, ExplainSaysWhyWhatIsRecordedDoesNotHold) {
     const auto nvrtc = run({"info", "--json"}).json()["nvrtc"];
     if (!nvrtc["found"].get<bool>()) GTEST_SKIP() << "no NVRTC, whose version is compared";

@@ -38,6 +38,9 @@ TEST(Weights, WhatFollowsChangesIt) {
         {"mxfp4:arranged", "mxfp4 block 32 arranged"},
         {"int4:arranged:128", "int4 block 128 arranged"},
         {"mxfp4:arranged:uint8", "mxfp4 block 32 uint8 arranged"},
+        {"nvfp4:arranged:parts2", "nvfp4 block 16 parts 2 arranged"},
+        {"nf4:double:arranged", "nf4 block 64 arranged"},
+        {"fp8:bf16:arranged", "fp8 block 128 arranged"},
         {"mxfp8:e8m0", "mxfp8 block 32"},
         {"fp8:64:bf16", "fp8 block 64 bf16"},
         {"fp8:parts2:e8m0", "fp8 block 128 e8m0 parts 2"},
@@ -55,7 +58,7 @@ TEST(Weights, WithoutATypeOfScalesThereAreThoseOfOtherCheckpoints) {
         EXPECT_EQ(parse_weights(text).other_scales, (Types{DType::bf16, DType::e8m0})) << text;
     }
     for (const char* text : {"mxfp4:uint8", "mxfp4:e8m0", "mxfp8:e8m0", "fp8:fp32", "fp8:64:bf16", "plain", "nf4",
-                             "fp4", "nf4:double", "int8", "nvfp4", "int4", "int4:64"}) {
+                             "fp4", "nf4:double", "int8", "nvfp4", "int4", "int4:64", "fp8:arranged"}) {
         EXPECT_EQ(parse_weights(text).other_scales, Types()) << text;
     }
 }
@@ -64,12 +67,13 @@ TEST(Weights, NonsenseIsRefusedWithWhatWasExpected) {
     EXPECT_EQ(
         error_of("nf5"),
         "--weights: encoding: expected one of plain, nf4, fp4, int8, mxfp4, fp8, mxfp8, nvfp4, int4, got \"nf5\"");
-    EXPECT_EQ(error_of("nf4:64:128"),
-              "--weights: expected a block or double, each at most once, after nf4, got '128' in 'nf4:64:128'");
     EXPECT_EQ(
-        error_of("fp8:double"),
-        "--weights: expected a block or a type of scales or parts2, each at most once, after fp8, got 'double' in "
-        "'fp8:double'");
+        error_of("nf4:64:128"),
+        "--weights: expected a block or double or arranged, each at most once, after nf4, got '128' in 'nf4:64:128'");
+    EXPECT_EQ(error_of("fp8:double"),
+              "--weights: expected a block or a type of scales or parts2 or arranged, each at most once, after fp8, "
+              "got 'double' in "
+              "'fp8:double'");
     EXPECT_EQ(error_of("plain:64"), "--weights: expected nothing after plain, got '64' in 'plain:64'");
     for (const char* text : {"",
                              ":64",
@@ -88,7 +92,7 @@ TEST(Weights, NonsenseIsRefusedWithWhatWasExpected) {
                              "mxfp4:32",
                              "mxfp4:divisor",
                              "mxfp4:arranged:arranged",
-                             "mxfp8:arranged",
+                             "int8:arranged",
                              "fp8:parts",
                              "fp8:parts0",
                              "fp8:parts-1",

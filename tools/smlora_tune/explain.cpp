@@ -70,13 +70,17 @@ void print_text(const Unpacking& unpacking, const std::vector<DType>& other_scal
     if (!other_scales.empty()) print_results("  {}\n", scales_text(unpacking.weights, other_scales));
     print_results("  {}, unpacked to {}; floor of all {}\n", experts,
                   bytes_text(static_cast<std::uint64_t>(unpacking.bytes)), seconds_text(unpacking.floor_seconds));
-    print_results("  the products below read what is unpacked; their tiles are those chosen for plain weights\n\n");
+    print_results(
+        "  the products below that do not decode the weights read what is unpacked; their tiles are those chosen for "
+        "plain "
+        "weights\n\n");
 }
 
 nlohmann::ordered_json to_json(const Explanation& explanation) {
     nlohmann::ordered_json json{
         {"slot", explanation.work.slot},
         {"source", explanation.source},
+        {"decodes_weights", explanation.decodes},
         {"used", explanation.used},
         {"floor_seconds", explanation.floor_seconds},
         {"record", explanation.work.name.key()},

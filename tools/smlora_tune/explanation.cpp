@@ -3,6 +3,7 @@
 #include "autotune/tuner.hpp"
 #include "engine/engine_impl.hpp"
 #include "families/unpack.hpp"
+#include "plan/packed.hpp"
 #include "plan/request.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
@@ -123,21 +124,32 @@ std::vector<Explanation> explain(const Engine& engine, const Problem& problem, s
     std::vector<Explanation> explanations;
     const Problem plain = plan::with_plain_weights(problem);
     const auto unpack = plan::aligned_unpack(problem, engine.impl().unpack_limit);
-    for (const plan::Request& request : plan::step_requests(plain, T)) {
+    for (const plan::Request& given : plan::step_requests(problem, T)) {
+        // What is recorded of products is recorded of plain weights.
+        const plan::Request request = plan::with_plain_weights(given);
+        const plan::Request faster = plan::with_the_faster_product(problem, given, facts, {});
         plan::Choices choices;
         std::vector<autotune::KnownWork> works = autotune::tuner_of(engine).look_up(plain, request, facts);
         for (autotune::KnownWork& work : works) {
             if (engine.impl().options.tuning == TuningPolicy::off) leave_records(work);
             choices.set(work.role, work.choice());
         }
-        const plan::Plan plan = plan::make_plan(problem, with_unpacking(request, unpack), facts, choices);
+        const plan::Plan plan = plan::make_plan(problem, with_unpacking(faster, unpack), facts, choices);
         for (autotune::KnownWork& work : works) {
             Explanation one;
-            one.source = source_of(work, autotune::tuner_of(engine).why_unfit(work));
-            const tuning::Configuration used = plan::configuration_for(plain, request, work.role, facts, choices);
+            one.decodes = work.role == plan::Role::product && plan::packed(faster);
+            one.source = one.decodes ? "decodes the weights itself; the heuristic choice: nothing is recorded"
+                                     : source_of(work, autotune::tuner_of(engine).why_unfit(work));
+            if (one.decodes) {
+                work.space = plan::search_space(problem, faster, work.role, facts);
+                leave_records(work);
+            }
+            const tuning::Configuration used = one.decodes
+                                                   ? plan::configuration_for(problem, faster, work.role, facts, {})
+                                                   : plan::configuration_for(plain, request, work.role, facts, choices);
             one.lines = standings(work, used);
             if (const tuning::Candidate* candidate = tuning::find_legal(work.space, used)) one.used = candidate->name;
-            one.floor_seconds = floor_of(work, plain, T, ceilings);
+            one.floor_seconds = floor_of(work, one.decodes ? problem : plain, T, ceilings);
             one.work = std::move(work);
             add_kernels(one, engine, plan, facts.arch);
             explanations.push_back(std::move(one));

@@ -200,7 +200,7 @@ void add_shape_options(CLI::App& app, ShapeOptions& options, const std::string& 
                    "  double    nf4, fp4: the scales are quantised, too\n"
                    "  divisor   nvfp4: the global scale divides, as in compressed-tensors\n"
                    "  parts2    fp8, nvfp4: gate and up were quantised apart; known of --model and --config\n"
-                   "  arranged  mxfp4, int4: the scales are in the order of arrange_scales")
+                   "  arranged  all but int8: the scales are in the order of arrange_scales")
         ->type_name("ENCODING[:..]")
         ->group(group);
     app.add_flag("--bias", options.bias, "Add a bias")->group(group);

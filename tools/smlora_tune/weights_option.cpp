@@ -3,6 +3,7 @@
 #include "smlora_tune/exit_code.hpp"
 
 #include <smlora/error.hpp>
+#include <smlora/weight.hpp>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -57,14 +58,15 @@ Choices choices_of(Encoding encoding) {
             .outer_scales = bitsandbytes,
             .global_scale = nvfp4,
             .parts = fp8 || nvfp4,
-            .arranged = encoding == Encoding::mxfp4 || int4};
+            .arranged = encoding != Encoding::plain && encoding != Encoding::int8};
 }
 
 /// Those of checkpoints that have the scales in another type than the usual one. int4 is not among them: its scales
 /// have the type of the model.
-std::vector<DType> other_scales_of(Encoding encoding) {
+std::vector<DType> other_scales_of(const WeightFormat& format) {
+    const Encoding encoding = format.encoding;
     if (encoding == Encoding::mxfp4 || encoding == Encoding::mxfp8) return {DType::uint8};
-    if (encoding == Encoding::fp8) return {DType::bf16, DType::e8m0};
+    if (encoding == Encoding::fp8 && !format.arranged) return {DType::bf16, DType::e8m0};
     return {};
 }
 
@@ -84,8 +86,8 @@ class Words {
         for (std::size_t i = 1; i < words.size(); ++i) {
             if (!take(words[i])) fail(words[i]);
         }
-        return {.format = format_,
-                .other_scales = open_.scales ? other_scales_of(format_.encoding) : std::vector<DType>()};
+        if (format_.arranged) format_ = arranged_format(format_);
+        return {.format = format_, .other_scales = open_.scales ? other_scales_of(format_) : std::vector<DType>()};
     }
 
  private:

@@ -29,7 +29,7 @@ def _fields_of(encoding, double):
     return ("codes", "scales", "global_scales") if encoding == "nvfp4" else ("codes", "scales")
 
 
-ARRANGED = ("mxfp4", "int4")  # encodings whose scales may be
+ARRANGED = tuple(name for name in _QUANTISED if name != "int8")  # encodings whose scales may be
 
 
 class WeightFormat(NamedTuple):
@@ -257,7 +257,10 @@ class QuantizedWeight:
                     )
             cut[name] = cut[name].reshape(-1)[first * values // block : -(-last * values // block)]
 
-        keep("scales", self.block, "a block")
+        if self.is_arranged:
+            cut["scales"] = self.scales[first:last]
+        else:
+            keep("scales", self.block, "a block")
         if self.outer_scales is not None:
             keep("outer_scales", self.block * self.outer_block, "a block of blocks")
         keep("codes", 2, "a byte")
@@ -273,18 +276,22 @@ class QuantizedWeight:
     def arranged(self) -> "QuantizedWeight":
         """The same weight with its scales in the order in which products on Hopper take them: products of bfloat16 rows then
         decode the codes while they multiply them, instead of unpacking them to memory first. The codes are shared; the scales
-        are new, [E, rows' / 64, columns' / 64, scales of 64 x 64 values], rows' and columns' rounded up to 256. Call it once,
-        when a weight is loaded: on a GPU it waits for it. For mxfp4 whose scales are at most 128, a factor of 2, and for int4
-        of bfloat16 scales and a block of 32 or a multiple of 64. Raises ValueError for others."""
+        are new, [E, rows' / 64, columns' / 64, elements for 64 x 64 values], rows' and columns' rounded up to 256. Call it once,
+        when a weight is loaded: on a GPU it waits for it. Scales of nf4 and fp4 that are quantised themselves are decoded.
+        Raises ValueError where such products have no room for the weight: int8; nf4, fp4 and fp8 of a block that is no multiple
+        of 64, or, of nf4 and fp4, does not divide the columns; int4 of scales that are not bfloat16, or of a block that is
+        neither 32 nor a multiple of 64; parts of fp8 and nvfp4 that are no multiple of 64 rows; scales that are too large or
+        NaN; codes of e4m3 that are NaN; global scales of nvfp4 that are no sum of two bf16, as 2 of 100,000 are not."""
         if self.encoding not in ARRANGED:
-            raise ValueError(f'weight.encoding: expected "mxfp4" or "int4", got {self.encoding!r}')
+            raise ValueError(f"weight.encoding: expected one of {', '.join(ARRANGED)}, got {self.encoding!r}")
         if self.is_arranged:
             return self
         try:
             scales = arrange_op.call(*self.operands())
         except ARGUMENT_ERRORS as error:
             raise in_callers_words(error) from None
-        return self._of({**self.tensors(), "scales": scales})
+        kept = {name: tensor for name, tensor in self.tensors().items() if name not in _OUTER}
+        return QuantizedWeight.from_tensors(self.format._replace(outer_block=0), {**kept, "scales": scales})
 
     # ---- values ----
 

@@ -13,8 +13,9 @@ _PROXIES_OF_PEFT = ("_LoraParameterProxy", "_LoraFactorsProxy")
 
 # ---- sources ----------------------------------------------------------------------------------------------------------
 #
-# Each gives None, or (the codes as they are stored, a function that makes the weight). The weight has the shape that the
-# plain parameter would have: [E, out, in], or [E, in, out] where the module says is_transposed.
+# Each gives None, or (the codes as they are stored, a function that makes the weight, one that lists the tensors which it
+# is made of). The weight has the shape that the plain parameter would have: [E, out, in], or [E, in, out] where the module
+# says is_transposed.
 
 
 def _as_the_module(module, weight):
@@ -40,20 +41,29 @@ def _state_of(step):
     return getattr(step, "row_stats", None) if state is None else state
 
 
+def _scales_of(state):
+    """Those of a state of bitsandbytes, and of the scales themselves if they are quantised."""
+    while state is not None:
+        absmax = getattr(state, "absmax", state)
+        yield absmax
+        state = getattr(state, "state2", None)
+
+
 def _parametrised(module, name):
     steps = parametrizations_of(module, name)
     if steps is None or _state_of(steps[0]) is None:
         return None
     if len(steps) > 1:
         raise ValueError(f"{name}: expected no parametrisation after that of bitsandbytes, got {type(steps[1]).__name__}")
-    return steps.original, lambda: from_bnb(steps.original, _state_of(steps[0]))
+    state = _state_of(steps[0])
+    return steps.original, lambda: from_bnb(steps.original, state), lambda: [steps.original, *_scales_of(state)]
 
 
 def _params4bit(module, name):
     parameter = module._parameters.get(name)
     if getattr(parameter, "quant_state", None) is None:
         return None
-    return parameter, lambda: from_bnb(parameter)
+    return parameter, lambda: from_bnb(parameter), lambda: [parameter, *_scales_of(parameter.quant_state)]
 
 
 def _linears(module, name):
@@ -77,14 +87,14 @@ def _linears(module, name):
             parameter.data = codes.view(parameter.shape)
         return _as_the_module(module, weight)
 
-    return weights[0], stack
+    return weights[0], stack, lambda: [part for each in weights for part in (each, *_scales_of(each.quant_state))]
 
 
 def _blocks(module, name):
     blocks, scales = (module._parameters.get(f"{name}_{kind}") for kind in ("blocks", "scales"))
     if blocks is None or scales is None:
         return None
-    return blocks, lambda: _as_the_module(module, from_mxfp4(blocks, scales))
+    return blocks, lambda: _as_the_module(module, from_mxfp4(blocks, scales)), lambda: [blocks, scales]
 
 
 def _fp8(module, name):
@@ -104,7 +114,7 @@ def _fp8(module, name):
         # Gate and up have blocks of their own; without block_size each is one block.
         return from_fp8(codes, scales, max(codes.shape[1:]) if block is None else block, 2 if name == "gate_up_proj" else 1)
 
-    return codes, make
+    return codes, make, lambda: [codes, scales]
 
 
 def _torchao(module, name):
@@ -112,13 +122,14 @@ def _torchao(module, name):
     tensor = getattr(parameter, "data", None)
     if not type(tensor).__module__.startswith("torchao."):
         return None
-    return getattr(tensor, "qdata", tensor), lambda: from_torchao(tensor)
+    parts = [getattr(tensor, part) for part in ("qdata", "scale", "per_tensor_scale") if getattr(tensor, part, None) is not None]
+    return getattr(tensor, "qdata", tensor), lambda: from_torchao(tensor), lambda: parts
 
 
 _SOURCES = (_parametrised, _params4bit, _linears, _blocks, _fp8, _torchao)
 
 _MADE = "_smlora_weights"
-"""{name: (place and version of the codes, QuantizedWeight)} of a module: making one costs more than looking at it."""
+"""{name: (what it was made of, QuantizedWeight)} of a module: making one costs more than looking at it."""
 
 _ARRANGED = "_smlora_arranged"
 """Names of weights whose scales are arranged when the weight is made."""
@@ -152,16 +163,19 @@ def quantized_weight(module, name):
     for source in _SOURCES:
         found = source(module, name)
         if found is not None:
-            codes, make = found
+            codes, make, parts = found
             arranges = name in getattr(module, _ARRANGED, ())
-            # Arranged scales are a copy, which does not follow what is loaded into the others.
-            version = _version(codes) if arranges else 0
-            # Other memory after module.to(..) and after loading.
-            if name not in made or made[name][0] != (*_place(codes), version):
+
+            def seen(codes):
+                # Other memory after module.to(..) and after loading. Arranged scales are a copy, which does not follow what
+                # is loaded into the others.
+                return (*_place(codes), *(_version(part) for part in parts())) if arranges else _place(codes)
+
+            if name not in made or made[name][0] != seen(codes):
                 weight = make()
                 if arranges:
                     weight = weight.arranged()
-                setattr(module, _MADE, {**made, name: ((*_place(weight.codes), version), weight)})
+                setattr(module, _MADE, {**made, name: (seen(weight.codes), weight)})
             return getattr(module, _MADE)[name][1]
     return None
 
@@ -188,8 +202,8 @@ def forget(module, name):
 
 
 def _version(tensor):
-    """Another one after each change in place."""
-    return 0 if tensor.is_inference() else tensor._version
+    """Another one after each change in place, and in other memory."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
 def _place(tensor):

@@ -24,14 +24,15 @@ def adapted(model):
     return with_adapter(model).train()
 
 
-@pytest.mark.parametrize("kind", ["gpt-oss blocks", "FP8Experts, fp4", "smlora's mxfp4", "smlora's mxfp4 [E, in, out]"])
+@pytest.mark.parametrize("kind", ["gpt-oss blocks", "FP8Experts, fp4", "FP8Experts, mxfp8", "smlora's mxfp4",
+                                  "smlora's mxfp4 [E, in, out]"])
 def test_loss_and_gradients_stay(device, kind):
     model = KINDS[kind]().to(device)
     twin = copy.deepcopy(model)
     assert st.arrange_experts(model) is model
     assert all(weight.is_arranged for weight in weights_of(model))
     assert not any(weight.is_arranged for weight in weights_of(twin))
-    assert "mxfp4 arranged" in str(st.status(model))
+    assert f"{weights_of(model)[0].encoding} arranged" in str(st.status(model))
     for arranged, weight in zip(weights_of(model), weights_of(twin), strict=True):
         assert torch.equal(arranged.dequantize(torch.float32), weight.dequantize(torch.float32))
     compare(adapted(twin), adapted(model), tokens(device))
@@ -64,8 +65,20 @@ def test_scales_that_are_loaded_later_are_arranged_anew():
         assert torch.equal(arranged.dequantize(torch.float32), weight.dequantize(torch.float32))
 
 
+def test_scales_that_change_alone_are_arranged_anew():
+    model, other = st.arrange_experts(KINDS["gpt-oss blocks"]()), KINDS["gpt-oss blocks"]()
+    weights_of(model)  # made before
+    with torch.no_grad():
+        for module, changed in zip(experts_of(model), experts_of(other), strict=True):
+            for name in ("gate_up_proj_scales", "down_proj_scales"):
+                for each in (module, changed):
+                    getattr(each, name).view(torch.uint8).sub_(1)
+    for arranged, weight in zip(weights_of(model), weights_of(other), strict=True):
+        assert torch.equal(arranged.dequantize(torch.float32), weight.dequantize(torch.float32))
+
+
 def test_other_encodings_stay_as_they_are():
-    model = own("nf4")
+    model = own("int8")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     st.arrange_experts(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -3,18 +3,23 @@
 import pytest
 import smlora
 import torch
-from quantised_layers import E, K, N, layer_of, linear, trained, views
+from quantised_layers import linear, trained
+from reference import Layer
+
+
+E, K, N = 5, 128, 256
+OPTIONS = {"nvfp4": {"parts": 2}, "fp8": {"block": 64, "parts": 2}}
 
 
 def weight_of(device, enk=True, encoding="mxfp4"):
-    if encoding != "int4":
-        return views(encoding, device, enk)
+    """[E, K, N], stored so or as [E, N, K]."""
     shape = (E, N, K) if enk else (E, K, N)
-    weight = smlora.quantize(torch.randn(shape, device=device).bfloat16(), "int4")  # scales of bf16
+    weight = smlora.quantize(torch.randn(shape, device=device).bfloat16(), encoding, **OPTIONS.get(encoding, {}))
     return weight.transpose(1, 2) if enk else weight
 
 
-encodings = pytest.mark.parametrize("encoding", ["mxfp4", "int4"])
+encodings = pytest.mark.parametrize("encoding", ["mxfp4", "int4", "nf4", "fp4", "fp8", "mxfp8", "nvfp4"])
+ARRANGED_TYPES = {"nf4": torch.float32, "fp4": torch.float32, "fp8": torch.float32, "nvfp4": torch.bfloat16}
 
 
 @encodings
@@ -24,7 +29,8 @@ def test_values_and_codes_are_the_same(device, enk, encoding):
     arranged = weight.arranged()
     assert arranged.is_arranged and not weight.is_arranged
     assert arranged.codes.data_ptr() == weight.codes.data_ptr() and arranged.shape == weight.shape
-    assert arranged.scales.dim() == 4 and arranged.scales.dtype == weight.scales.dtype
+    assert arranged.scales.dim() == 4 and arranged.scales.dtype == ARRANGED_TYPES.get(encoding, weight.scales.dtype)
+    assert arranged.outer_scales is None and arranged.outer_block == 0
     assert torch.equal(arranged.dequantize(torch.float32), weight.dequantize(torch.float32))
     assert arranged.check().arranged() is arranged
 
@@ -44,7 +50,7 @@ def test_each_scale_stands_where_the_documentation_says(device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_and_gradients_are_those_of_the_decoded_weight(device, enk, dtype, encoding):
     weight = weight_of(device, enk, encoding).arranged()
-    layer = layer_of(device, dtype=dtype, y_rows="token", left_out=True)
+    layer = Layer(E=E, K=K, N=N, R=3, T=11, top_k=2, dtype=dtype, y_rows="token", left_out=True, device=device)
     results = []
     for operand in (weight, weight.dequantize(dtype)):
         y = linear(layer, operand)
@@ -64,20 +70,23 @@ def test_each_scale_of_int4_stands_where_the_documentation_says(device, block):
     assert not matrices[:, 70:].any() and not matrices[:, :, 192 // block :].any()
 
 
-def test_experts_are_cut_out_of_it(device):
-    arranged = weight_of(device).arranged()
+@encodings
+def test_experts_are_cut_out_of_it(device, encoding):
+    arranged = weight_of(device, encoding=encoding).arranged()
     cut = arranged[1:3]
     assert cut.is_arranged and torch.equal(cut.dequantize(torch.float32), arranged.dequantize(torch.float32)[1:3])
 
 
 def test_what_cannot_be_arranged_is_refused(device):
-    with pytest.raises(ValueError, match='weight.encoding: expected "mxfp4" or "int4", got "?\'?nf4'):
-        views("nf4", device, True).arranged()
+    with pytest.raises(ValueError, match="weight.encoding: expected one of nf4, fp4, mxfp4, fp8, mxfp8, nvfp4, int4, got 'int8'"):
+        weight_of(device, encoding="int8").arranged()
+    with pytest.raises(ValueError, match="scales: expected bf16, got fp32"):
+        smlora.quantize(torch.randn(E, N, K, device=device), "int4").arranged()
+    with pytest.raises(ValueError, match="block: expected a multiple of 64 to arrange scales of fp4, got 32"):
+        smlora.quantize(torch.randn(E, N, K, device=device), "fp4", block=32).arranged()
     weight = weight_of(device)
     scales = weight.scales.view(torch.uint8).clone()
     scales[0, 0, 0] = 129
     large = smlora.from_mxfp4(weight.codes, scales.view(weight.scales.dtype))
-    with pytest.raises(ValueError, match="scales: expected bf16, got fp32"):
-        views("int4", device, True).arranged()
     with pytest.raises(ValueError, match="scales: expected 128 or less each, got 129"):
         large.arranged()

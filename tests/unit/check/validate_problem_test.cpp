@@ -105,11 +105,14 @@ TEST(Problem, NamesTheFieldThatIsWrong) {
              p.weights = usual_format(Encoding::nvfp4);
              p.weights.parts = 3;
          }},
-        {"problem.weights.arranged: expected false for nvfp4 of a block of 16, got true",
+        {"problem.weights.encoding: expected one whose scales can be arranged (mxfp4, mxfp8, nvfp4, int4, nf4, fp4 or "
+         "fp8), got int8",
          [](Problem& p) {
-             p.weights = usual_format(Encoding::nvfp4);
+             p.weights = usual_format(Encoding::int8);
              p.weights.arranged = true;
          }},
+        {"problem.weights.block: expected a multiple of 64 to arrange scales of nf4, got 32",
+         [](Problem& p) { p.weights = {.encoding = Encoding::nf4, .block = 32, .arranged = true}; }},
         {"problem.weights.global_scale: expected factor or divisor, got the value 2",
          [](Problem& p) {
              p.weights = usual_format(Encoding::nvfp4);

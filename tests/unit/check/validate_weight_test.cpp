@@ -178,7 +178,7 @@ TEST(ValidateWeight, ScalesInBlocksOfARow) {
          [](Mxfp4& c) {
              c.args.W.scales = tensor(DType::e8m0, {2, 6, 4});
          }},
-        {"W.scales: expected [E, rows rounded up to 256 / 64, columns rounded up to 256 / 64, scales of 64 x 64 values] = [2, 4, 4, 128], "
+        {"W.scales: expected [E, rows rounded up to 256 / 64, columns rounded up to 256 / 64, elements for 64 x 64 values] = [2, 4, 4, 128], "
          "got "
          "[2, 1, 1, 128]",
          [](Mxfp4& c) {

@@ -135,8 +135,9 @@ TEST_P(PackedKernelsCompile, EveryBlockingOfBothReductions) {
 
 INSTANTIATE_TEST_SUITE_P(
     Formats, PackedKernelsCompile,
-    testing::Values(WeightFormat{.encoding = Encoding::mxfp4, .scales = DType::e8m0, .block = 32, .arranged = true},
-                    WeightFormat{.encoding = Encoding::int4, .scales = DType::bf16, .block = 32, .arranged = true},
+    testing::Values(arranged_format(usual_format(Encoding::mxfp4)), arranged_format(usual_format(Encoding::mxfp8)),
+                    arranged_format(usual_format(Encoding::nvfp4)), arranged_format(usual_format(Encoding::nf4)),
+                    arranged_format(usual_format(Encoding::fp8)), arranged_format(usual_format(Encoding::int4)),
                     WeightFormat{.encoding = Encoding::int4, .scales = DType::bf16, .block = 64, .arranged = true}),
     [](const auto& format) {
         return std::string(name(format.param.encoding)) + "_" + std::to_string(format.param.block);
