@@ -28,9 +28,11 @@ def check_with_gradients(layer, factor=1.0):
     dy = torch.randn(y.shape, dtype=torch.float64, device=y.device).to(y.dtype)
     got = torch.autograd.grad(y, list(layer.leaves().values()), dy)
     wanted = torch.autograd.grad(expected, list(leaves.values()), dy.double())
+    # Gradients of adapters are products with rank rows, which are rounded before: of few ranks this does not average out.
+    factors = {"A": 1.5 * factor, "B": 1.5 * factor}
     for name, gradient, reference in zip(leaves, got, wanted, strict=True):
         assert gradient.dtype == layer.leaves()[name].dtype
-        assert_close(gradient, reference, layer.dtype, f"gradient of {name}", factor)
+        assert_close(gradient, reference, layer.dtype, f"gradient of {name}", factors.get(name, factor))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
