@@ -2,8 +2,10 @@
 
 #include "families/family.hpp"
 #include "families/gradient_simt.hpp"
+#include "families/packed.hpp"
 #include "families/product_launch.hpp"
 #include "families/product_reference.hpp"
+#include "families/unpacked_product.hpp"
 #include "plan/work.hpp"
 
 namespace smlora::autotune {
@@ -109,8 +111,8 @@ class RankRowsWork final : public MeasuredWork {
     families::Product product_;
 };
 
-/// The product of forward or dX with its adapter.
-class ProductWork final : public MeasuredWork {
+/// The product of forward or dX with its adapter, of plain weights.
+class ProductWork : public MeasuredWork {
  public:
     ProductWork(const Problem& problem, const plan::Request& request)
         : problem_(problem),
@@ -123,7 +125,7 @@ class ProductWork final : public MeasuredWork {
         const std::int64_t adapter = problem_.R > 0 ? problem_.E * padded_rank(problem_) * s : 0;
         OperandList<Name> of;
         of[Name::rows] = {rows_of(problem_, product_.rows, T) * product_.red * s, problem_.dtype, true};
-        of[Name::weight] = {problem_.E * product_.red * product_.out * s, problem_.dtype, true};
+        of[Name::weight] = weight();
         of[Name::ranked] = {adapter * product_.red, problem_.dtype, true};
         of[Name::adapted] = {adapter * product_.out, problem_.dtype, true};
         of[Name::bias] = {product_.bias ? problem_.E * product_.out * s : 0, problem_.dtype, true};
@@ -175,26 +177,108 @@ class ProductWork final : public MeasuredWork {
             adapter.scratch = set[Name::scratch];
         }
         GroupedProductArgs args = families::product_args(problem_, rows.routing, rows.T * problem_.top_k);
-        args.weight = set[Name::weight];
-        args.weight_expert_stride = product_.red * product_.out;
         args.bias = set[Name::bias];
         args.gates = set[Name::gates];
         args.out = set[Name::out];
         args.out_stride = product_.out;
         const Tensor factors =
             matrix(problem_, set[Name::rows], rows_of(problem_, product_.rows, rows.T), product_.red);
-        families::launch_product(launcher,
-                                 {.rank_rows = plan.find(rank_role_), .product = plan.find(plan::Role::product)},
-                                 problem_, {factors, factors}, adapter, args);
+        launch_product(launcher, plan, operands, factors, adapter, args);
     }
 
- private:
-    /// `ranked` makes the rank rows, `adapted` multiplies them.
+ protected:
+    /// `ranked` makes the rank rows, `adapted` multiplies them. What derives from this may have more.
     enum class Name { rows, weight, ranked, adapted, bias, gates, rank_rows, out, scratch, count };
+
+    [[nodiscard]] virtual Operand weight() const {
+        return {problem_.E * product_.red * product_.out * element(problem_), problem_.dtype, true};
+    }
+    [[nodiscard]] families::ProductSteps steps_of(const plan::Plan& plan) const {
+        return {.rank_rows = plan.find(rank_role_), .product = plan.find(plan::Role::product)};
+    }
+    /// `args` but for the weight.
+    virtual void launch_product(const families::Launcher& launcher, const plan::Plan& plan,
+                                const std::vector<void*>& operands, const Tensor& rows,
+                                const families::Adapter& adapter, GroupedProductArgs args) const {
+        args.weight = operands[place(Name::weight)];
+        args.weight_expert_stride = product_.red * product_.out;
+        families::launch_product(launcher, steps_of(plan), problem_, {rows, rows}, adapter, args);
+    }
 
     Problem problem_;
     plan::Role rank_role_;
     families::Product product_;
+};
+
+/// The same of arranged weights: by a product that decodes them, or one of what they are unpacked to.
+class DecodingWork final : public ProductWork {
+ public:
+    DecodingWork(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts)
+        : ProductWork(problem, request),
+          weight_(problem),
+          unpack_(*plan::unpack_of(request)),
+          unpack_step_(families::unpack_step(problem, unpack_.work, facts)) {}
+
+    [[nodiscard]] std::vector<Operand> operands(std::int64_t T) const override {
+        std::vector<Operand> all = ProductWork::operands(T);
+        const std::int64_t experts = plan::experts_at_once(problem_, unpack_);
+        OperandList<Part> of;
+        of[Part::scales] = operand_of(weight_.scales());
+        of[Part::values] = operand_of(weight_.values());
+        of[Part::permuted] = {all[place(Name::rows)].bytes, problem_.dtype, false};
+        of[Part::unpacked] = {families::unpacked_bytes(problem_, experts), problem_.dtype, false};
+        of[Part::slice_rows] = {families::slice_rows_bytes(problem_, experts), problem_.index_dtype, false};
+        all.insert(all.end(), of.list.begin(), of.list.end());
+        return all;
+    }
+    [[nodiscard]] std::vector<plan::Role> roles() const override {
+        return {rank_role_, plan::Role::permute_rows, plan::Role::unpack, plan::Role::product};
+    }
+
+    [[nodiscard]] plan::Plan reference_plan() const override {
+        plan::Plan plan = ProductWork::reference_plan();
+        plan.set(plan::Role::unpack, unpack_step_);
+        // That of plain kernels which takes slices.
+        families::Product product = product_;
+        product.packed = false;
+        product.slice = unpack_.slice;
+        plan.set(plan::Role::product, families::product_step({problem_, product}, std::nullopt));
+        return plan;
+    }
+
+ private:
+    enum class Part { scales, values, permuted, unpacked, slice_rows, count };
+
+    [[nodiscard]] static Operand operand_of(const WeightPart& part) {
+        return {.bytes = part.bytes, .dtype = DType::uint8, .input = true, .pattern = part.pattern};
+    }
+    [[nodiscard]] Operand weight() const override { return operand_of(weight_.codes()); }
+
+    void launch_product(const families::Launcher& launcher, const plan::Plan& plan, const std::vector<void*>& operands,
+                        const Tensor& rows, const families::Adapter& adapter, GroupedProductArgs args) const override {
+        const auto at = [&](Part part) { return operands[place(Name::count) + place(part)]; };
+        const Weight weight = weight_.at(operands[place(Name::weight)], at(Part::scales), at(Part::values));
+        if (const families::Step* const unpack = plan.find(plan::Role::unpack)) {
+            families::launch_unpacked_product(launcher, problem_,
+                                              {.unpack = *unpack,
+                                               .steps = steps_of(plan),
+                                               .slice = unpack_.slice,
+                                               .weights = at(Part::unpacked),
+                                               .slice_rows = at(Part::slice_rows)},
+                                              weight, rows, adapter, args);
+            return;
+        }
+        args.weight = weight.codes.data;
+        args.weight_expert_stride = weight.codes.strides[0];
+        const Tensor permuted =
+            families::permuted_rows(launcher, plan.find(plan::Role::permute_rows), rows, at(Part::permuted));
+        families::launch_product(launcher, steps_of(plan), problem_, {rows, permuted}, adapter, args,
+                                 {weight.scales.data, static_cast<const float*>(weight.table.data)});
+    }
+
+    MeasuredWeight weight_;
+    plan::Unpack unpack_;
+    families::Step unpack_step_;
 };
 
 /// dA and dB.
@@ -296,13 +380,16 @@ class GradientsWork final : public MeasuredWork {
 
 }  // namespace
 
-std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Request& request, plan::Role role) {
+std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Request& request, plan::Role role,
+                                            const gpu::DeviceFacts& facts) {
     switch (role) {
         case plan::Role::xa:
         case plan::Role::yb:
             return std::make_unique<RankRowsWork>(problem, role);
         case plan::Role::gradients:
             return std::make_unique<GradientsWork>(problem, std::get<plan::BackwardLora>(request));
+        case plan::Role::decoding:
+            return std::make_unique<DecodingWork>(problem, request, facts);
         default:
             return std::make_unique<ProductWork>(problem, request);
     }

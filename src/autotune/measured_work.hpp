@@ -2,6 +2,7 @@
 #pragma once
 
 #include "autotune/compare_results.hpp"
+#include "autotune/measured_weight.hpp"
 #include "families/launcher.hpp"
 #include "plan/call_rows.hpp"
 #include "plan/plan.hpp"
@@ -10,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace smlora::autotune {
@@ -18,8 +20,9 @@ namespace smlora::autotune {
 struct Operand {
     std::int64_t bytes = 0;
     DType dtype = DType::bf16;
-    bool input = true;   ///< filled with random values; else written by the work
-    bool gates = false;  ///< values between -1 and 1
+    bool input = true;                                ///< filled with random values; else written by the work
+    bool gates = false;                               ///< values between -1 and 1
+    std::shared_ptr<const std::string> pattern = {};  ///< filled with this again and again instead
 };
 
 /// A result that can be compared: a matrix at an operand's beginning. Its rows are so long that their norm bounds what
@@ -54,8 +57,8 @@ class MeasuredWork {
                         const plan::CallRows& rows) const = 0;
 };
 
-/// `role` is one of chosen_roles(problem, request).
+/// `role` is one of chosen_roles(problem, request), and these are as plan::recorded_as has them.
 [[nodiscard]] std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Request& request,
-                                                          plan::Role role);
+                                                          plan::Role role, const gpu::DeviceFacts& facts);
 
 }  // namespace smlora::autotune

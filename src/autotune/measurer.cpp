@@ -96,7 +96,7 @@ Measurer::Measurer(Engine::Impl& engine, const MeasuredCase& measured)
       case_(measured),
       stream_(std::make_unique<OwnStream>()),
       call_(engine, Stream{stream_->handle()}),
-      work_(measured_work(measured.problem, measured.request, measured.role)),
+      work_(measured_work(measured.problem, measured.request, measured.role, call_.facts())),
       check_T_(check_tokens(*work_, measured.problem, measured.rows.T)) {}
 
 Measurer::~Measurer() {
@@ -241,17 +241,25 @@ plan::CallRows Measurer::upload_routed(std::vector<std::int64_t> top_idx) {
 }
 
 void Measurer::fill(gpu::StreamBuffer& buffer, const Operand& operand, std::size_t number) {
-    // Another beginning for each, then whole periods: two operands never hold the same rows.
-    const gpu::StreamBuffer& pattern = *patterns_.at({operand.dtype, operand.gates});
-    const std::size_t offset = (number * 104729 % static_cast<std::size_t>(pattern_elements)) * size_of(operand.dtype);
-    std::size_t filled = std::min(pattern.bytes() - offset, buffer.bytes());
     const auto copy = [&](std::size_t to, CUdeviceptr from, std::size_t bytes) {
         if (bytes > 0) SMLORA_CUDA(cuMemcpyDtoDAsync, buffer.address() + to, from, bytes, stream_->handle());
     };
-    copy(0, pattern.address() + offset, filled);
-    const std::size_t rest = std::min(offset, buffer.bytes() - filled);
-    copy(filled, pattern.address(), rest);
-    filled += rest;
+    std::size_t filled = 0;
+    if (operand.pattern) {
+        filled = std::min(operand.pattern->size(), buffer.bytes());
+        stream_->synchronize();
+        SMLORA_CUDA(cuMemcpyHtoD, buffer.address(), operand.pattern->data(), filled);
+    } else {
+        // Another beginning for each, then whole periods: two operands never hold the same rows.
+        const gpu::StreamBuffer& pattern = *patterns_.at({operand.dtype, operand.gates});
+        const std::size_t offset =
+            (number * 104729 % static_cast<std::size_t>(pattern_elements)) * size_of(operand.dtype);
+        filled = std::min(pattern.bytes() - offset, buffer.bytes());
+        copy(0, pattern.address() + offset, filled);
+        const std::size_t rest = std::min(offset, buffer.bytes() - filled);
+        copy(filled, pattern.address(), rest);
+        filled += rest;
+    }
     while (filled < buffer.bytes()) {
         const std::size_t more = std::min(filled, buffer.bytes() - filled);
         copy(filled, buffer.address(), more);
@@ -274,7 +282,7 @@ void Measurer::allocate(int sets, std::uint64_t seed) {
     const std::vector<Operand> check = work_->operands(check_T_);
     for (const Operand& operand : operands) {
         const std::pair key{operand.dtype, operand.gates};
-        if (!operand.input || operand.bytes == 0 || patterns_.count(key) != 0) continue;
+        if (!operand.input || operand.pattern || operand.bytes == 0 || patterns_.count(key) != 0) continue;
         const std::string bytes = encoded(operand.gates ? gates : values, operand.dtype);
         gpu::StreamBuffer& pattern = new_buffer(static_cast<std::int64_t>(bytes.size()));
         stream_->synchronize();

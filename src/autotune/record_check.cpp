@@ -69,6 +69,33 @@ void read_word(const std::string& word, Problem& problem) {
     }
 }
 
+/// As to_string has it.
+WeightFormat weight_format(const std::string& text) {
+    std::istringstream words(text);
+    std::string word;
+    words >> word;
+    WeightFormat format{.encoding = encoding_from_name(word)};
+    std::optional<DType> scales;
+    while (words >> word) {
+        if (word == "block") {
+            words >> format.block;
+        } else if (word == "double") {
+            words >> format.outer_block;
+            scales = DType::uint8;
+        } else if (word == "parts") {
+            words >> format.parts;
+        } else if (word == "divisor") {
+            format.global_scale = GlobalScale::divisor;
+        } else if (word == "arranged") {
+            format.arranged = true;
+        } else {
+            scales = dtype_from_name(word);
+        }
+    }
+    format.scales = scales.value_or(usual_scales(format));
+    return format;
+}
+
 void check_tuning(const tuning::Tuning& tuning, const tuning::RecordName& name, const jit::KernelLibrary& kernels,
                   RecordCheck& check) {
     const auto complain = [&](std::vector<std::string>& list, const std::string& what) {
@@ -102,10 +129,13 @@ std::vector<jit::KernelSpec> timed_kernels(const plan::Plan& plan, const std::ve
 
 std::optional<Problem> problem_from_text(const std::string& text) {
     Problem problem;
-    std::istringstream words(text);
+    constexpr std::string_view before_weights = " weights: ";
+    const std::size_t weights = std::min(text.find(before_weights), text.size());
+    std::istringstream words(text.substr(0, weights));
     std::string word;
     try {
         while (words >> word) read_word(word, problem);
+        if (weights < text.size()) problem.weights = weight_format(text.substr(weights + before_weights.size()));
         validate(problem);
     } catch (const Error&) {
         return std::nullopt;
@@ -156,11 +186,11 @@ std::optional<RecordedWork> RecordedWork::of(const tuning::RecordName& name, con
 
 std::vector<jit::KernelSpec> RecordedWork::kernels(const tuning::Configuration& candidate) const {
     const auto& [request, role] = named_;
-    const std::vector<plan::Role> roles = measured_work(problem_, request, role)->roles();
+    const std::vector<plan::Role> roles = measured_work(problem_, request, role, facts_)->roles();
     plan::Choices choices;
     choices.set(role, candidate);
     const plan::Plan plan = plan::make_plan(problem_, request, facts_, choices);
-    if (plan.has(role)) return timed_kernels(plan, roles);
+    if (role == plan::Role::decoding || plan.has(role)) return timed_kernels(plan, roles);
     // Rank rows have a kernel of their own behind some products only.
     for (const tuning::Candidate& product : plan::search_space(problem_, request, plan::Role::product, facts_)) {
         if (!product.legal()) continue;

@@ -88,7 +88,7 @@ TunedWork describe(const autotune::TuneResult& result, std::int64_t T) {
 
 /// The pieces of work of a step of T tokens.
 void tune_step(autotune::Tuner& tuner, const gpu::DeviceFacts& facts, const Problem& problem, std::int64_t T,
-               const TuneOptions& options, std::vector<TunedWork>& works) {
+               std::uint64_t unpack_limit, const TuneOptions& options, std::vector<TunedWork>& works) {
     tuning::Protocol protocol;
     protocol.rounds = options.rounds;
     if (options.candidates) protocol.candidates = static_cast<std::size_t>(*options.candidates);
@@ -101,7 +101,7 @@ void tune_step(autotune::Tuner& tuner, const gpu::DeviceFacts& facts, const Prob
         };
     }
     const tuning::Budget budget(options.seconds, tuner.clock());
-    const std::vector<plan::Request> requests = plan::step_requests(problem, T);
+    const std::vector<plan::Request> requests = plan::step_requests(problem, T, unpack_limit);
     for (std::size_t i = 0; i < requests.size(); ++i) {
         const autotune::Sitting sitting{{.T = T, .skew = skew_of(options.skew)},
                                         budget.part(requests.size() - i),
@@ -149,10 +149,9 @@ TuneReport tune(const Engine& engine, const Problem& problem, const TuneOptions&
     std::vector<std::int64_t> tokens = options.tokens;
     if (tokens.empty()) tokens.assign(typical_tokens.begin(), typical_tokens.end());
     TuneReport report;
-    const Problem plain = plan::with_plain_weights(problem);
     try {
         for (const std::int64_t T : tokens) {
-            tune_step(tuner, context.facts(), plain, T, options, report.works);
+            tune_step(tuner, context.facts(), problem, T, impl.unpack_limit, options, report.works);
         }
     } catch (const Stopped&) {
         report.stopped = true;

@@ -148,12 +148,13 @@ void Tuner::refresh(KnownWork& work) {
 
 KnownWork Tuner::look_up(const Problem& problem, const plan::Request& request, plan::Role role,
                          const gpu::DeviceFacts& facts) {
+    const auto [recorded, asked] = plan::recorded_as(problem, request, role);
     KnownWork work;
     work.role = role;
-    work.slot = plan::slot_name(problem, request, role);
-    work.space = plan::search_space(problem, request, role, facts);
-    work.name = {facts.name, to_string(problem), plan::bucket(request)};
-    for (const Problem& related : plan::related_problems(problem, role)) work.relatives.push_back(to_string(related));
+    work.slot = plan::slot_name(recorded, asked, role);
+    work.space = plan::search_space(recorded, asked, role, facts);
+    work.name = {facts.name, to_string(recorded), plan::bucket(request)};
+    for (const Problem& related : plan::related_problems(recorded, role)) work.relatives.push_back(to_string(related));
     work.environment = {facts.name,
                         facts.arch.name(),
                         facts.multiprocessors,
@@ -174,6 +175,14 @@ std::vector<KnownWork> Tuner::look_up(const Problem& problem, const plan::Reques
         choices.set(role, works.back().choice());
     }
     return works;
+}
+
+plan::Choices Tuner::beside(const Problem& problem, const plan::Request& request, plan::Role role,
+                            const gpu::DeviceFacts& facts, plan::Choices choices) {
+    if (role == plan::Role::decoding) {
+        choices.set(plan::Role::product, look_up(problem, request, plan::Role::product, facts).choice());
+    }
+    return choices;
 }
 
 std::string Tuner::why_unfit(const KnownWork& work) {
@@ -232,13 +241,14 @@ std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const
     };
     plan::Choices choices;
     for (const KnownWork& work : look_up(problem, request, facts)) {
-        const std::unique_ptr<MeasuredWork> measured = measured_work(problem, request, work.role);
+        const auto [recorded, asked] = plan::recorded_as(problem, request, work.role);
+        const std::unique_ptr<MeasuredWork> measured = measured_work(recorded, asked, work.role, facts);
         const std::vector<tuning::Candidate> candidates = tuning::shortlist(work.space, protocol.candidates);
         const bool measures = candidates.size() > 1 && is_to_be_measured(work, wanted, protocol);
         for (std::size_t i = 0; measures && i < candidates.size(); ++i) {
-            plan::Choices with_candidate = choices;
+            plan::Choices with_candidate = beside(problem, request, work.role, facts, choices);
             with_candidate.set(work.role, candidates[i].configuration);
-            const plan::Plan plan = plan::make_plan(problem, request, facts, with_candidate);
+            const plan::Plan plan = plan::make_plan(recorded, asked, facts, with_candidate);
             for (const plan::Role role : measured->roles()) {
                 if (plan.has(role)) add(plan.at(role));
             }
@@ -271,7 +281,9 @@ std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Reque
         comparison.all.workload = {rows.T, std::string(tuning::name(rows.skew))};
         protocol.seed = fresh_seed();
         const std::lock_guard lock(measuring_);
-        const auto device = parts_.device({problem, request, comparison.work.role, choices, rows});
+        const auto [recorded, asked] = plan::recorded_as(problem, request, comparison.work.role);
+        const auto device = parts_.device({recorded, asked, comparison.work.role,
+                                           beside(problem, request, comparison.work.role, facts, choices), rows});
         const tuning::Outcome outcome = tuning::measure(*device, comparison.work.space, protocol, parts_.threads,
                                                         comparison.all, {.progress = progress});
         if (outcome == tuning::Outcome::out_of_memory) comparison.all.trials.clear();
@@ -300,8 +312,9 @@ std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Request&
             // What was looked up before the first takes its time, but not the first itself: a short budget would never
             // come to anything.
             const bool has_time = sitting.budget.total() > 0 && (is_first || budget.total() > 0);
-            result = tune_one({problem, request, *role, choices, sitting.rows}, std::move(result.work), sitting, budget,
-                              has_time);
+            const auto [recorded, asked] = plan::recorded_as(problem, request, *role);
+            result = tune_one({recorded, asked, *role, beside(problem, request, *role, facts, choices), sitting.rows},
+                              std::move(result.work), sitting, budget, has_time);
             is_first = false;
         }
         if (result.work.near() != nullptr) parts_.log.info(near_text(result.work));

@@ -127,6 +127,10 @@ class Tuner final : public plan::Chooser {
  private:
     [[nodiscard]] KnownWork look_up(const Problem& problem, const plan::Request& request, plan::Role role,
                                     const gpu::DeviceFacts& facts);
+    /// The choices that the candidates of a piece of work are tried with: those before it, and with one that stands
+    /// for unpacking what is known of the product of plain weights.
+    [[nodiscard]] plan::Choices beside(const Problem& problem, const plan::Request& request, plan::Role role,
+                                       const gpu::DeviceFacts& facts, plan::Choices choices);
     void refresh(KnownWork& work);
     /// Measures one that is not known, unless another process does so meanwhile, or there is no time.
     [[nodiscard]] TuneResult tune_one(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,

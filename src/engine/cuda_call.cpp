@@ -28,11 +28,9 @@ plan::Plan CudaCall::make_plan(const Problem& problem, const plan::Request& requ
     CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
     SMLORA_CUDA(cuStreamIsCapturing, stream(), &status);
     const bool capturing = status != CU_STREAM_CAPTURE_STATUS_NONE;
-    const Problem plain = plan::with_plain_weights(problem);
-    const plan::Request plainly = plan::with_plain_weights(request);
     const plan::Choices choices = capturing || rows == nullptr
-                                      ? engine_.chooser->known(plain, plainly, facts())
-                                      : engine_.chooser->choose(plain, plainly, facts(), *rows, stream());
+                                      ? engine_.chooser->known(problem, request, facts())
+                                      : engine_.chooser->choose(problem, request, facts(), *rows, stream());
     plan::Plan plan = plan::make_plan(problem, request, facts(), choices);
     try {
         load(plan, capturing);

@@ -99,8 +99,7 @@ std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
         for (const Problem& problem : options.problems) {
             for (const std::int64_t T : tokens) {
                 const auto known = [&](const plan::Request& request) {
-                    return engine.chooser->known(plan::with_plain_weights(problem), plan::with_plain_weights(request),
-                                                 facts);
+                    return engine.chooser->known(problem, request, facts);
                 };
                 for (jit::KernelSpec& spec : plan::step_kernels(problem, T, facts, known, engine.unpack_limit)) {
                     add(std::move(spec), facts.arch);
@@ -115,10 +114,9 @@ std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
 void count_records(const PrewarmOptions& options, Engine::Impl& engine, PrewarmReport& report) {
     for (const gpu::DeviceFacts& facts : targets(options.archs, engine.options.device)) {
         for (const Problem& problem : options.problems) {
-            const Problem plain = plan::with_plain_weights(problem);
             for (const std::int64_t T : tokens_of(options)) {
-                for (const plan::Request& request : plan::step_requests(plain, T)) {
-                    const plan::Chooser::Recorded counts = engine.chooser->recorded(plain, request, facts);
+                for (const plan::Request& request : plan::step_requests(problem, T, engine.unpack_limit)) {
+                    const plan::Chooser::Recorded counts = engine.chooser->recorded(problem, request, facts);
                     report.works += counts.works;
                     report.recorded += counts.recorded;
                 }

@@ -1,6 +1,8 @@
 #include "families/packed.hpp"
 
+#include "args/permute_rows.h"
 #include "families/row_step.hpp"
+#include "families/tensor_layout.hpp"
 #include "families/type_names.hpp"
 #include "scale_order.hpp"
 
@@ -51,6 +53,13 @@ Step permute_step(const Problem& problem, std::int64_t columns) {
     return row_step(
         "permute_rows",
         {{"WIDTH", columns}, {"CODE_BITS", code_bits(problem.weights)}, {"Element", type_name(problem.dtype)}});
+}
+
+Tensor permuted_rows(const Launcher& launcher, const Step* step, const Tensor& rows, void* memory) {
+    if (step == nullptr) return rows;
+    const std::int64_t count = rows.shape[0];
+    launcher.launch_rows(*step, count, PermuteRowsArgs{rows.data, row_stride(rows), memory, static_cast<int>(count)});
+    return {memory, rows.dtype, {count, rows.shape[1]}};
 }
 
 }  // namespace smlora::families

@@ -1,10 +1,12 @@
 // What the rest of the library knows of products that decode packed weights where they multiply them.
 #pragma once
 
+#include "families/launcher.hpp"
 #include "families/product.hpp"
 #include "families/step.hpp"
 
 #include <smlora/problem.hpp>
+#include <smlora/tensor.hpp>
 
 #include <cstdint>
 #include <string>
@@ -27,5 +29,8 @@ namespace smlora::families {
 
 /// Permutes rows of so many columns, a multiple of 32, into the order in which such products take them.
 [[nodiscard]] Step permute_step(const Problem& problem, std::int64_t columns);
+
+/// The rows that a product takes: those permuted into `memory` by `step`, or as they are without one.
+[[nodiscard]] Tensor permuted_rows(const Launcher& launcher, const Step* step, const Tensor& rows, void* memory);
 
 }  // namespace smlora::families

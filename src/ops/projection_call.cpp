@@ -1,21 +1,13 @@
 #include "ops/projection_call.hpp"
 
 #include "args/combine.h"
-#include "args/permute_rows.h"
-#include "args/unpack_weights.h"
 #include "families/unpack.hpp"
-
-#include <algorithm>
+#include "families/unpacked_product.hpp"
 
 namespace smlora::ops {
 namespace {
 
 using plan::Role;
-
-const void* element_of(const void* data, DType dtype, std::int64_t index) {
-    if (data == nullptr) return nullptr;
-    return static_cast<const char*>(data) + index * static_cast<std::int64_t>(size_of(dtype));
-}
 
 /// Columns of the product's rows.
 std::int64_t width_of(const Problem& problem, Direction direction) {
@@ -49,17 +41,6 @@ ProjectionScratch projection_scratch(const Problem& problem, std::int64_t M, Dir
                 .packed_b = packing.b.has_value(),
                 .unpacked_experts = unpacked_experts,
                 .permuted_elements = permutes_rows ? rows_of(problem, M, direction) * red_of(problem, direction) : 0}};
-}
-
-/// Experts of a launch of the product.
-std::int64_t experts_at_once(const Problem& problem, const plan::Unpack& unpack) {
-    return unpack.slice > 0 ? unpack.slice : problem.E;
-}
-
-/// The matrices of the experts from `first` on.
-families::AdapterMatrix from_expert(families::AdapterMatrix matrix, std::int64_t first, DType dtype) {
-    matrix.data = element_of(matrix.data, dtype, first * matrix.expert_stride);
-    return matrix;
 }
 
 /// The tensors that both operations call alike, beside those that they do not.
@@ -116,7 +97,7 @@ ProjectionCall::ProjectionCall(const engine::CudaCall& call, const plan::Plan& p
       unpack_(unpack),
       scratch_(projection_scratch(
           problem, projection.T * problem.top_k, projection.direction, packing, projection.rank_rows.given(),
-          plan.has(Role::unpack) ? experts_at_once(problem, *unpack) : 0, plan.has(Role::permute_rows))) {
+          plan.has(Role::unpack) ? plan::experts_at_once(problem, *unpack) : 0, plan.has(Role::permute_rows))) {
     scratch_.memory.allocate(projection.workspace, call.stream());
 }
 
@@ -151,54 +132,23 @@ GroupedProductArgs ProjectionCall::launch_product() const {
     args.out_stride = summed ? width_of(problem_, projection_.direction) : families::row_stride(projection_.out);
     const families::ProductSteps steps{.rank_rows = plan_.find(forward ? Role::xa : Role::yb),
                                        .product = plan_.find(Role::product)};
-    if (plan_.has(Role::unpack)) {
-        launch_slices(steps, args);
+    if (const families::Step* const unpack = plan_.find(Role::unpack)) {
+        families::launch_unpacked_product(launcher_, problem_,
+                                          {.unpack = *unpack,
+                                           .steps = steps,
+                                           .slice = unpack_->slice,
+                                           .weights = scratch_.memory.at(scratch_.weights),
+                                           .slice_rows = scratch_.memory.at(scratch_.slice)},
+                                          projection_.W, projection_.rows, adapter(), args);
         return args;
     }
+    const Tensor rows = families::permuted_rows(launcher_, plan_.find(Role::permute_rows), projection_.rows,
+                                                scratch_.memory.at(scratch_.permuted));
     args.weight = projection_.W.codes.data;
     args.weight_expert_stride = projection_.W.codes.strides[0];
-    families::launch_product(launcher_, steps, problem_, {projection_.rows, product_rows()}, adapter(), args,
+    families::launch_product(launcher_, steps, problem_, {projection_.rows, rows}, adapter(), args,
                              {projection_.W.scales.data, static_cast<const float*>(projection_.W.table.data)});
     return args;
-}
-
-Tensor ProjectionCall::product_rows() const {
-    const families::Step* const step = plan_.find(Role::permute_rows);
-    if (step == nullptr) return projection_.rows;
-    const std::int64_t count = projection_.rows.shape[0];
-    const std::int64_t columns = projection_.rows.shape[1];
-    void* const permuted = scratch_.memory.at(scratch_.permuted);
-    const PermuteRowsArgs args{projection_.rows.data, families::row_stride(projection_.rows), permuted,
-                               static_cast<int>(count)};
-    launcher_.launch_rows(*step, count, args);
-    return {permuted, problem_.dtype, {count, columns}};
-}
-
-void ProjectionCall::launch_slices(const families::ProductSteps& steps, GroupedProductArgs all) const {
-    const families::Adapter adapter = this->adapter();
-    families::launch_rank_rows(launcher_, steps, problem_, projection_.rows, adapter, all);
-    families::set_operands(all, projection_.rows, adapter);
-    const std::int64_t experts = experts_at_once(problem_, *unpack_);
-    UnpackWeightsArgs unpacking = families::unpack_args(projection_.W, scratch_.memory.at(scratch_.weights));
-    unpacking.expert_offsets = all.expert_offsets;
-    unpacking.slice_experts = static_cast<int>(experts);
-    unpacking.M = all.M;
-    GroupedProductArgs slice = all;
-    slice.weight = unpacking.out;
-    slice.weight_expert_stride = problem_.K * problem_.N;
-    if (unpack_->slice > 0) slice.expert_offsets = unpacking.slice = scratch_.memory.at(scratch_.slice);
-    for (std::int64_t first = 0; first < problem_.E; first += experts) {
-        unpacking.first_expert = static_cast<int>(first);
-        unpacking.experts = static_cast<int>(std::min(experts, problem_.E - first));
-        families::launch_unpack(launcher_, plan_.at(Role::unpack), unpacking);
-
-        families::Adapter lora = adapter;
-        lora.ranked = from_expert(adapter.ranked, first, problem_.dtype);
-        slice.lora_weight = element_of(all.lora_weight, problem_.dtype, first * all.lora_expert_stride);
-        slice.bias = element_of(all.bias, problem_.dtype, first * problem_.N);
-        steps.product->product_launch->launch(launcher_, *steps.product, slice, lora, {},
-                                              gpu::Begin::after_earlier_work);
-    }
 }
 
 void ProjectionCall::launch_sum() const {

@@ -87,11 +87,6 @@ class ProjectionCall {
 
  private:
     [[nodiscard]] families::Adapter adapter() const;
-    /// The rows that the product takes: the call's, or those permuted.
-    [[nodiscard]] Tensor product_rows() const;
-    /// Of quantised weights: unpacks those of a slice of experts, multiplies its rows, and goes on with the next one.
-    /// `all`: the arguments of the product as if it were one.
-    void launch_slices(const families::ProductSteps& steps, GroupedProductArgs all) const;
 
     const families::Launcher& launcher_;
     const plan::Plan& plan_;

@@ -5,6 +5,7 @@
 #include "families/pack.hpp"
 #include "families/product_launch.hpp"
 #include "families/unpack.hpp"
+#include "families/unpacked_product.hpp"
 
 namespace smlora::ops {
 
@@ -24,7 +25,7 @@ ProjectionScratch::ProjectionScratch(const Problem& problem, std::int64_t M, con
     }
     if (needs.unpacked_experts > 0) {
         weights = memory.reserve(families::unpacked_bytes(problem, needs.unpacked_experts));
-        slice = memory.reserve((needs.unpacked_experts + 2) * static_cast<std::int64_t>(size_of(problem.index_dtype)));
+        slice = memory.reserve(families::slice_rows_bytes(problem, needs.unpacked_experts));
     }
 }
 

@@ -13,7 +13,7 @@
 
 namespace smlora::plan {
 
-/// For problems and requests with plain weights. Thread-safe.
+/// Thread-safe.
 class Chooser {
  public:
     virtual ~Chooser() = default;

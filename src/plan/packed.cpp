@@ -36,20 +36,32 @@ double seconds_to_permute(const Problem& problem, const Request& request, const 
            4 * rows * static_cast<double>(work.product.red) / (share_of_bandwidth * facts.memory_bytes_per_second);
 }
 
+constexpr const char* unpacking = "unpack_weights";
+
+tuning::Candidate unpacking_candidate(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts) {
+    tuning::Candidate candidate;
+    candidate.name = "unpack";
+    candidate.configuration.family = unpacking;
+    const double product = fastest(with_plain_weights(problem), with_plain_weights(request), facts);
+    candidate.predicted_seconds = product + seconds_to_unpack(problem, facts);
+    if (product == never) candidate.refusal = "no product of plain weights fits " + facts.name;
+    return candidate;
+}
+
 }  // namespace
+
+tuning::SearchSpace decoding_space(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts) {
+    tuning::SearchSpace space = search_space(problem, request, Role::product, facts);
+    const double permuting = seconds_to_permute(problem, request, facts);
+    for (tuning::Candidate& candidate : space) candidate.predicted_seconds += permuting;
+    space.push_back(unpacking_candidate(problem, request, facts));
+    return space;
+}
 
 Request with_the_faster_product(const Problem& problem, Request request, const gpu::DeviceFacts& facts,
                                 const Choices& choices) {
     if (!packed(request)) return request;
-    const tuning::SearchSpace space = search_space(problem, request, Role::product, facts);
-    if (const auto& chosen = choices.of(Role::product); chosen && tuning::find_legal(space, *chosen) != nullptr) {
-        return request;
-    }
-    const Problem plain = with_plain_weights(problem);
-    const Request plainly = with_plain_weights(request);
-    const double unpacked = fastest(plain, plainly, facts) + seconds_to_unpack(problem, facts);
-    const double in_place = fastest(problem, request, facts) + seconds_to_permute(problem, request, facts);
-    if (in_place <= unpacked && in_place < never) return request;
+    if (configuration_for(problem, request, Role::decoding, facts, choices).family != unpacking) return request;
     std::visit(
         [](auto& one) {
             if constexpr (requires { one.packed; }) one.packed = false;

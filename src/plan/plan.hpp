@@ -33,6 +33,7 @@ enum class Role : std::uint8_t {
     xa,
     yb,
     product,
+    decoding,    ///< no kernel: how a product takes codes, see search_space.hpp
     gradients,   ///< dA and dB on tensor cores
     gradient_a,  ///< dA alone, without tensor cores
     gradient_b,  ///< dB alone

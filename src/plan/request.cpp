@@ -19,6 +19,10 @@ const Unpack* unpack_of(const Request& request) {
         request);
 }
 
+std::int64_t experts_at_once(const Problem& problem, const Unpack& unpack) {
+    return unpack.slice > 0 ? unpack.slice : problem.E;
+}
+
 bool packed(const Request& request) {
     return std::visit(
         [](const auto& one) {

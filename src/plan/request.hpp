@@ -126,7 +126,10 @@ using Request = std::variant<Forward, BackwardInput, BackwardLora, Route, Group,
 /// Whether a product may multiply the codes of quantised weights.
 [[nodiscard]] bool packed(const Request& request);
 
-/// The same with weights that are plain already: what products of quantised weights are chosen by.
+/// Experts whose weights are unpacked before a launch of the product.
+[[nodiscard]] std::int64_t experts_at_once(const Problem& problem, const Unpack& unpack);
+
+/// The same with weights that are plain already: what products of unpacked weights are chosen by.
 [[nodiscard]] Request with_plain_weights(Request request);
 [[nodiscard]] Problem with_plain_weights(Problem problem);
 

@@ -1,6 +1,7 @@
 #include "plan/search_space.hpp"
 
 #include "families/family.hpp"
+#include "plan/packed.hpp"
 #include "plan/step_kernels.hpp"
 #include "plan/work.hpp"
 #include "tuning/bucket.hpp"
@@ -40,15 +41,24 @@ std::vector<Role> chosen_roles(const Problem& problem, const Request& request) {
         if (lora->needs_yb) roles.push_back(Role::yb);
         return roles;
     }
-    std::vector<Role> roles{Role::product};
+    std::vector<Role> roles;
+    if (packed(request)) roles.push_back(Role::decoding);
+    roles.push_back(Role::product);
     if (problem.R > 0) roles.push_back(*rank_role(request));
     return roles;
 }
 
 bool is_needed(const Problem& problem, const Request& request, Role role, const gpu::DeviceFacts& facts,
                const Choices& choices) {
-    if (rank_role(request) != role) return true;
-    return !families::makes_rank_rows(configuration_for(problem, request, Role::product, facts, choices));
+    if (role != Role::product && rank_role(request) != role) return true;
+    const Request taken = with_the_faster_product(problem, request, facts, choices);
+    if (role == Role::product) return !packed(request) || !packed(taken);
+    return !families::makes_rank_rows(configuration_for(problem, taken, Role::product, facts, choices));
+}
+
+RecordedAs recorded_as(const Problem& problem, const Request& request, Role role) {
+    if (role == Role::decoding) return {problem, request};
+    return {with_plain_weights(problem), with_plain_weights(request)};
 }
 
 std::string slot_name(const Problem& problem, const Request& request, Role role) {
@@ -57,11 +67,12 @@ std::string slot_name(const Problem& problem, const Request& request, Role role)
     if (const auto* lora = std::get_if<BackwardLora>(&request)) {
         return lora->wants_da && lora->wants_db ? "gradients" : lora->wants_da ? "dA" : "dB";
     }
+    const std::string suffix = role == Role::decoding ? " decoding" : "";
     const auto* const dx = std::get_if<BackwardInput>(&request);
-    if (dx == nullptr) return "forward";
+    if (dx == nullptr) return "forward" + suffix;
     // Whether the gate is applied on the way out is the one thing in which the kernels of dX differ between requests.
     const bool gated = problem.gates && problem.x_rows != RowOrder::token;
-    return gated && dx->gates != BackwardInput::Gates::applied ? "dx before gates" : "dx";
+    return (gated && dx->gates != BackwardInput::Gates::applied ? "dx before gates" : "dx") + suffix;
 }
 
 std::optional<NamedWork> work_called(const std::string& slot, const Problem& problem, std::uint8_t bucket) {
@@ -101,7 +112,8 @@ Problem plain_problem(const Problem& problem) {
 
 std::vector<Problem> related_problems(const Problem& problem, Role role) {
     std::vector<Problem> related{plain_problem(problem)};
-    if (role == Role::product) return related;
+    if (role == Role::decoding) related.front().weights = problem.weights;
+    if (role == Role::product || role == Role::decoding) return related;
     Problem other = related.front();
     other.weight_layout = other.weight_layout == WeightLayout::ekn ? WeightLayout::enk : WeightLayout::ekn;
     related.push_back(other);
@@ -121,6 +133,8 @@ tuning::SearchSpace search_space(const Problem& problem, const Request& request,
             return families::product_candidates(product_work(problem, request, role), facts);
         case Role::gradients:
             return families::gradient_candidates(gradient_work(problem, std::get<BackwardLora>(request)), facts);
+        case Role::decoding:
+            return decoding_space(problem, request, facts);
         default:
             return product_space(problem, request, facts);
     }
@@ -129,7 +143,9 @@ tuning::SearchSpace search_space(const Problem& problem, const Request& request,
 tuning::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
                                         const gpu::DeviceFacts& facts, const Choices& choices) {
     const tuning::SearchSpace space = search_space(problem, request, role, facts);
-    if (const auto& chosen = choices.of(role); chosen && tuning::find_legal(space, *chosen) != nullptr) return *chosen;
+    const Role chooser = role == Role::product && packed(request) ? Role::decoding : role;
+    const auto& chosen = choices.of(chooser);
+    if (chosen && tuning::find_legal(space, *chosen) != nullptr) return *chosen;
     const auto best = tuning::heuristic_choice(space);
     if (!best) {
         throw Error(ErrorCode::unsupported, "no kernel for " + slot_name(problem, request, role) + " fits the GPU: " +

@@ -15,21 +15,33 @@
 namespace smlora::plan {
 
 /// The roles that stand for a piece of work with candidates:
+///   decoding   how the product of arranged weights takes them: decodes their codes, by one of the products that do,
+///              or multiplies what they are unpacked to
 ///   product    the product of forward or dX with everything that its adapter needs beside packing, whichever kernels
 ///              that takes
 ///   xa, yb     rank rows, where a kernel of their own makes them
 ///   gradients  dA and dB, with the kernel that adds up their partial sums
-/// In the order in which to choose: the choice for a product decides whether rank rows need a kernel. Empty without
-/// tensor cores: then there is one kernel for each role.
+/// In the order in which to choose: the choice for decoding decides whether there is a product of plain weights, and
+/// that for the product whether rank rows need a kernel. Empty without tensor cores: then there is one kernel for each
+/// role.
 [[nodiscard]] std::vector<Role> chosen_roles(const Problem& problem, const Request& request);
 
-/// Whether a plan with these choices has that piece of work, one of chosen_roles, at all. It has no rank rows if its
-/// product makes them on the way.
+/// Whether a plan with these choices has that piece of work, one of chosen_roles, at all. It has no product if that of
+/// Role::decoding decodes, and no rank rows if its product makes them on the way.
 [[nodiscard]] bool is_needed(const Problem& problem, const Request& request, Role role, const gpu::DeviceFacts& facts,
                              const Choices& choices);
 
-/// What records call it: "forward", "dx", "xa", "yb", "gradients", .. Two requests of one problem have the same slot if
-/// their records can serve each other.
+/// A piece of work as it is measured and recorded.
+struct RecordedAs {
+    Problem problem;
+    Request request;
+};
+
+/// With the weights as they are for Role::decoding, else with plain ones: those of unpacked weights multiply these.
+[[nodiscard]] RecordedAs recorded_as(const Problem& problem, const Request& request, Role role);
+
+/// What records call it: "forward", "dx", "xa", "yb", "gradients", "forward decoding", .. Two requests of one problem
+/// have the same slot if their records can serve each other.
 [[nodiscard]] std::string slot_name(const Problem& problem, const Request& request, Role role);
 
 /// A piece of work that records name.
@@ -44,9 +56,9 @@ struct NamedWork {
                                                    std::uint8_t bucket);
 
 /// The problem whose records serve where `problem` has none of its own: the same with adapters of the problem's type,
-/// gates in fp32 and routing in int32. Legal candidates are the same for both, and which of them is fast hardly
-/// differs: products have their adapter packed into the problem's type, the gradients are written with twice the bytes,
-/// and gates and indices are a handful of bytes a row.
+/// gates in fp32 and routing in int32, and plain weights unless the records are of decoding. Legal candidates are the
+/// same for both, and which of them is fast hardly differs: products have their adapter packed into the problem's type,
+/// the gradients are written with twice the bytes, and gates and indices are a handful of bytes a row.
 [[nodiscard]] Problem plain_problem(const Problem& problem);
 
 /// The problems whose records serve for a piece of work, the nearest first: the plain problem; and where the work
@@ -57,8 +69,9 @@ struct NamedWork {
 [[nodiscard]] tuning::SearchSpace search_space(const Problem& problem, const Request& request, Role role,
                                                const gpu::DeviceFacts& facts);
 
-/// The configuration to use: what was chosen if that is a legal candidate, else the heuristic choice. Throws
-/// Error{unsupported} when no candidate is legal on the device.
+/// The configuration to use: what was chosen if that is a legal candidate, else the heuristic choice. That of the
+/// product of a request that takes codes is one for Role::decoding. Throws Error{unsupported} when no candidate is
+/// legal on the device.
 [[nodiscard]] tuning::Configuration configuration_for(const Problem& problem, const Request& request, Role role,
                                                       const gpu::DeviceFacts& facts, const Choices& choices);
 

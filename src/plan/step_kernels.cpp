@@ -11,9 +11,8 @@ namespace {
 
 class KernelSet {
  public:
-    KernelSet(const Problem& problem, const gpu::DeviceFacts& facts, const KnownChoices& choices,
-              std::optional<Unpack> unpack = {})
-        : problem_(problem), facts_(facts), choices_(choices), unpack_(unpack) {}
+    KernelSet(const Problem& problem, const gpu::DeviceFacts& facts, const KnownChoices& choices)
+        : problem_(problem), facts_(facts), choices_(choices) {}
 
     void add(const Request& request) {
         const Choices choices = choices_ ? choices_(request) : Choices{};
@@ -29,7 +28,6 @@ class KernelSet {
     /// job brings.
     template <class Projection>
     void add_with_packings(Projection request) {
-        if constexpr (requires { request.unpack; }) request.unpack = unpack_;
         if (problem_.R == 0) return add(request);
         if (problem_.adapter_dtype == problem_.dtype && problem_.R % 8 == 0) add(request);
         request.packing = {families::aligned_pack_a(problem_), families::aligned_pack_b(problem_)};
@@ -44,7 +42,6 @@ class KernelSet {
     const Problem& problem_;
     const gpu::DeviceFacts& facts_;
     const KnownChoices& choices_;
-    const std::optional<Unpack> unpack_;
     std::vector<jit::KernelSpec> specs_;
 };
 
@@ -58,21 +55,24 @@ bool on_tensor_cores(const Problem& problem) {
            size_of(problem.dtype) == 2;
 }
 
-Forward aligned_forward(const Problem& problem, std::int64_t T) {
+Forward aligned_forward(const Problem& problem, std::int64_t T, const std::optional<Unpack>& unpack) {
     return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
             .vector_rows = rows_are_whole_vectors(problem, problem.N),
             .packing = {},
+            .unpack = unpack,
             .packed = on_tensor_cores(problem) && families::can_multiply_codes(problem)};
 }
 
-BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, BackwardInput::Gates gates) {
+BackwardInput aligned_backward_input(const Problem& problem, std::int64_t T, BackwardInput::Gates gates,
+                                     const std::optional<Unpack>& unpack) {
     return {.bucket = tuning::bucket_of(T),
             .tensor_cores = on_tensor_cores(problem),
             .vector_rows = rows_are_whole_vectors(problem, problem.K),
             .vector_bias = rows_are_whole_vectors(problem, problem.N) && problem.bias,
             .gates = gates,
             .packing = {},
+            .unpack = unpack,
             .packed = on_tensor_cores(problem) && families::can_multiply_codes(problem)};
 }
 
@@ -109,17 +109,20 @@ std::optional<Unpack> aligned_unpack(const Problem& problem, std::uint64_t limit
     return unpack_request(problem, families::aligned_unpack_work(problem), limit);
 }
 
-std::vector<Request> step_requests(const Problem& problem, std::int64_t T) {
+std::vector<Request> step_requests(const Problem& problem, std::int64_t T, std::uint64_t unpack_limit) {
+    const std::optional<Unpack> unpack = aligned_unpack(problem, unpack_limit);
     using Gates = BackwardInput::Gates;
     const Gates gates = problem.gates ? Gates::differentiated : Gates::applied;
-    std::vector<Request> requests{aligned_forward(problem, T), aligned_backward_input(problem, T, gates)};
+    std::vector<Request> requests{aligned_forward(problem, T, unpack),
+                                  aligned_backward_input(problem, T, gates, unpack)};
     if (problem.R > 0) requests.emplace_back(aligned_backward_lora(problem, T));
     return requests;
 }
 
 std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T, const gpu::DeviceFacts& facts,
                                           const KnownChoices& choices, std::uint64_t unpack_limit) {
-    KernelSet kernels(problem, facts, choices, aligned_unpack(problem, unpack_limit));
+    KernelSet kernels(problem, facts, choices);
+    const std::optional<Unpack> unpack = aligned_unpack(problem, unpack_limit);
     const bool vectors = rows_are_whole_vectors(problem, problem.N);
     for (const DType input : {DType::int32, DType::int64}) kernels.add(Route{input});
     if (problem.x_rows != RowOrder::grouped)
@@ -129,11 +132,11 @@ std::vector<jit::KernelSpec> step_kernels(const Problem& problem, std::int64_t T
         kernels.add(
             CombineBackward{.rows = {problem.N, vectors}, .gated = true, .wants_dy = true, .wants_dgates = true});
     }
-    kernels.add_with_packings(aligned_forward(problem, T));
+    kernels.add_with_packings(aligned_forward(problem, T, unpack));
     using Gates = BackwardInput::Gates;
-    kernels.add_with_packings(aligned_backward_input(problem, T, Gates::applied));
+    kernels.add_with_packings(aligned_backward_input(problem, T, Gates::applied, unpack));
     // Those of dx before the gates are among these.
-    if (problem.gates) kernels.add_with_packings(aligned_backward_input(problem, T, Gates::differentiated));
+    if (problem.gates) kernels.add_with_packings(aligned_backward_input(problem, T, Gates::differentiated, unpack));
     if (problem.R > 0) {
         BackwardLora lora = aligned_backward_lora(problem, T);
         kernels.add(lora);

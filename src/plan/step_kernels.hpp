@@ -35,8 +35,9 @@ using KnownChoices = std::function<Choices(const Request&)>;
                                                               const gpu::DeviceFacts& facts);
 
 /// The requests of forward, backward_input and backward_lora in a training step of T tokens, which are what tuning a
-/// problem measures, with plain weights. Adapters are stored as the kernels read them, and rows 16-byte aligned where K
-/// and N allow it.
-[[nodiscard]] std::vector<Request> step_requests(const Problem& problem, std::int64_t T);
+/// problem measures. Adapters are stored as the kernels read them, and rows 16-byte aligned where K and N allow it.
+/// Quantised weights are unpacked to at most `unpack_limit` bytes at once.
+[[nodiscard]] std::vector<Request> step_requests(const Problem& problem, std::int64_t T,
+                                                 std::uint64_t unpack_limit = families::default_unpack_limit);
 
 }  // namespace smlora::plan

@@ -112,6 +112,29 @@ TEST_P(GradientBlocking, GivesWhatTheReferenceGives) {
     }
 }
 
+/// How arranged weights may be taken.
+class Decoding : public Blocking {};
+
+TEST_P(Decoding, GivesWhatTheReferenceGives) {
+    for (const std::uint64_t limit : {std::uint64_t{1}, families::default_unpack_limit}) {
+        for (const plan::Request& request : plan::step_requests(test_case().problem, test_case().T, limit)) {
+            if (!plan::packed(request)) continue;
+            autotune::MeasuredCase measured;
+            measured.problem = test_case().problem;
+            measured.request = request;
+            measured.role = plan::Role::decoding;
+            measured.rows.T = test_case().T;
+            tuning::SearchSpace space = plan::search_space(measured.problem, request, measured.role, facts());
+            std::erase_if(space, [](const auto& candidate) { return !candidate.legal(); });
+            EXPECT_GE(space.size(), 5U);
+            // A limit matters to unpacking alone.
+            if (limit == 1) space.erase(space.begin(), space.end() - 1);
+            EXPECT_EQ(space.back().name, "unpack");
+            expect_right(measured, space);
+        }
+    }
+}
+
 /// Reductions of two steps, where a tile's copies begin while the tile before is stored; ranks of every depth; several
 /// tiles of columns and rows. Of 305 rows an expert, the highest tiles have 145 to 160, those of a cluster too.
 Cases blocking_cases() {
@@ -131,6 +154,23 @@ Cases blocking_cases() {
 }
 
 SMLORA_ON_CASES(Wgmma, Blocking, blocking_cases());
+
+Cases decoding_cases() {
+    using enum RowOrder;
+    const Problem p = shape(2, 128, 192, 16, 2);
+    const Problem enk = with(with_bias(with_rows(p, token, scattered)), WeightLayout::enk);
+    return {
+        packed_case("mxfp4", enk, 20),
+        packed_case("mxfp8", p, 20, {}, usual_format(Encoding::mxfp8)),
+        packed_case("fp8", enk, 20, {}, usual_format(Encoding::fp8)),
+        packed_case("nf4", p, 20, {}, usual_format(Encoding::nf4)),
+        packed_case("nvfp4", enk, 20, {}, nvfp4_format(GlobalScale::divisor, 1)),
+        packed_case("int4_32", p, 20, {}, int4_format(32)),
+        packed_case("int4_128", enk, 20, {}, int4_format(128)),
+    };
+}
+
+SMLORA_ON_CASES(Wgmma, Decoding, decoding_cases());
 
 /// Experts whose rows are one tile, or one pair of tiles; reductions of whole steps and not; ranks of every depth.
 Cases once_cases() {

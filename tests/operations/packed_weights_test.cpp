@@ -39,7 +39,7 @@ class PackedWeights : public OnCases {
             if (!candidate.refusal.empty() || checked == most) continue;
             SCOPED_TRACE(candidate.name);
             plan::Choices choices;
-            choices.set(plan::Role::product, candidate.configuration);
+            choices.set(plan::Role::decoding, candidate.configuration);
             plan::Plan plan = plan::make_plan(p.problem, request, call.facts(), choices);
             ASSERT_FALSE(plan.has(plan::Role::unpack));
             call.load(plan);

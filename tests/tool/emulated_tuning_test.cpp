@@ -157,6 +157,27 @@ TEST_F(EmulatedTuning, WorkThatIsLeftWithoutAMeasuredChoiceFails) {
     for (const auto& [slot, work] : works(run_emulated(memory))) EXPECT_EQ(work["outcome"], "recorded") << slot;
 }
 
+TEST_F(EmulatedTuning, MeasuresHowArrangedWeightsAreTaken) {
+    const std::vector<std::string> problem{"--shape",   "2,128,192,0,2",  "--tokens", "24",
+                                           "--weights", "mxfp4:arranged", "--json"};
+    std::vector<std::string> tuning{"tune", "--budget", "300", "--rounds", "1", "--candidates", "2"};
+    tuning.insert(tuning.end(), problem.begin(), problem.end());
+    const std::map<std::string, std::string> hopper{{"SMLORA_EMULATOR_GPU", "90"}};
+    const auto first = works(run_emulated(tuning, hopper));
+    for (const char* slot : {"forward decoding", "dx decoding"}) {
+        ASSERT_TRUE(first.count(slot)) << slot;
+        EXPECT_EQ(first.at(slot)["outcome"], "tuned") << first.at(slot);
+    }
+    for (const auto& [slot, work] : works(run_emulated(tuning, hopper))) EXPECT_EQ(work["outcome"], "recorded") << slot;
+    std::vector<std::string> explain{"explain"};
+    explain.insert(explain.end(), problem.begin(), problem.end());
+    const auto explained = works(run_emulated(explain, hopper));
+    for (const char* slot : {"forward decoding", "dx decoding"}) {
+        EXPECT_EQ(explained.at(slot)["used"], first.at(slot)["choice"]) << slot;
+        EXPECT_EQ(explained.at(slot)["record"], first.at(slot)["record"]) << slot;
+    }
+}
+
 TEST_F(EmulatedTuning, WithNothingToChooseItSaysSo) {
     const Outcome outcome = run_emulated({"tune", "--shape", "3,64,48,8,2", "--tokens", "24", "--dtype", "fp32"});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;

@@ -83,12 +83,17 @@ TEST_F(TuningCommands, ExplainSaysHowQuantisedWeightsAreUnpackedAndThatProductsA
 }
 
 TEST_F(TuningCommands, ExplainSaysWhichProductsDecodeTheWeights) {
-    const nlohmann::json document = run({"explain", "--arch", "sm_90a", "--shape", "16,512,512,0,2", "--tokens", "128",
-                                         "--weights", "nf4:arranged", "--json"})
+    const nlohmann::json document = run({"explain", "--arch", "sm_90a", "--shape", "128,2048,1536,0,8", "--tokens",
+                                         "512", "--weights", "nf4:arranged", "--json"})
                                         .json();
-    for (const char* slot : {"forward", "dx"}) {
-        const nlohmann::json work = work_called(document, slot);
-        EXPECT_EQ(work["decodes_weights"], work["used"].get<std::string>().starts_with("packed_")) << work;
+    for (const std::string slot : {"forward", "dx"}) {
+        const nlohmann::json work = work_called(document, slot + " decoding");
+        EXPECT_TRUE(work["used"].get<std::string>().starts_with("packed_")) << work;
+        EXPECT_EQ(work["candidates"].back()["name"], "unpack") << work;
+        EXPECT_EQ(work["kernels"].size(), 1U) << work;
+        const auto& works = document["cases"][0]["works"];
+        EXPECT_TRUE(std::none_of(works.begin(), works.end(), [&](const auto& one) { return one["slot"] == slot; }))
+            << "there is no product of plain weights: " << works;
     }
 }
 

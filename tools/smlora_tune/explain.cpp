@@ -39,6 +39,7 @@ times come from the records of that GPU. Kernels that are not in the cache are c
 The floor is max(flop / ceiling, bytes / ceiling) with every input read once and every output written once.
 "of floor" is floor / time: 1 is the best there can be. Quantised weights are unpacked first, in slices of experts where
 all of them would take too much memory; products are chosen, timed and compared with floors as those of plain weights.
+Of arranged weights, "forward decoding" and "dx decoding" say which product decodes them, or that they are unpacked.
 
 Examples:
   smlora-tune explain --shape 128,2048,1536,16,8 --tokens 2048 --arch sm_90a
@@ -71,16 +72,15 @@ void print_text(const Unpacking& unpacking, const std::vector<DType>& other_scal
     print_results("  {}, unpacked to {}; floor of all {}\n", experts,
                   bytes_text(static_cast<std::uint64_t>(unpacking.bytes)), seconds_text(unpacking.floor_seconds));
     print_results(
-        "  the products below that do not decode the weights read what is unpacked; their tiles are those chosen for "
-        "plain "
-        "weights\n\n");
+        "  products that do not decode the weights read what is unpacked; their tiles are those chosen for plain "
+        "weights"
+        "\n\n");
 }
 
 nlohmann::ordered_json to_json(const Explanation& explanation) {
     nlohmann::ordered_json json{
         {"slot", explanation.work.slot},
         {"source", explanation.source},
-        {"decodes_weights", explanation.decodes},
         {"used", explanation.used},
         {"floor_seconds", explanation.floor_seconds},
         {"record", explanation.work.name.key()},

@@ -3,7 +3,6 @@
 #include "autotune/tuner.hpp"
 #include "engine/engine_impl.hpp"
 #include "families/unpack.hpp"
-#include "plan/packed.hpp"
 #include "plan/request.hpp"
 #include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
@@ -16,7 +15,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <variant>
 
 namespace smlora::tool {
 namespace {
@@ -35,8 +33,9 @@ double floor_of(const autotune::KnownWork& work, const Problem& problem, std::in
     const Load load = load_of(problem, T);
     switch (work.role) {
         case plan::Role::product:
-            return floor_seconds(work.slot == "forward" ? (problem.R > 0 ? Op::forward : Op::base) : Op::dx, problem,
-                                 load, ceilings);
+        case plan::Role::decoding:
+            return floor_seconds(work.slot.starts_with("forward") ? (problem.R > 0 ? Op::forward : Op::base) : Op::dx,
+                                 problem, load, ceilings);
         case plan::Role::gradients:
             return floor_seconds(Op::lora_grad, problem, load, ceilings);
         default:
@@ -74,10 +73,17 @@ std::string source_of(const autotune::KnownWork& work, const std::string& unfit)
     return record;
 }
 
+/// What runs the choice: that for decoding is the product, unless it unpacks.
+plan::Role role_of(const autotune::KnownWork& work, const plan::Plan& plan) {
+    if (work.role != plan::Role::decoding) return work.role;
+    return plan.has(plan::Role::unpack) ? plan::Role::unpack : plan::Role::product;
+}
+
 /// The kernels of the choice: from the cache, else compiled.
 void add_kernels(Explanation& explanation, const Engine& engine, const plan::Plan& plan, const gpu::Arch& arch) {
-    if (!plan.has(explanation.work.role)) return;
-    const jit::KernelSpec& spec = plan.at(explanation.work.role).spec;
+    const plan::Role role = role_of(explanation.work, plan);
+    if (!plan.has(role)) return;
+    const jit::KernelSpec& spec = plan.at(role).spec;
     try {
         const jit::CompileResult result = engine.impl().kernels.ensure_cached(spec, arch);
         explanation.kernels.push_back({jit::readable(spec), result.registers, result.spill_bytes,
@@ -93,16 +99,6 @@ void add_kernels(Explanation& explanation, const Engine& engine, const plan::Pla
 void leave_records(autotune::KnownWork& work) {
     work.knowledge = autotune::Unmeasured{};
     work.begun.reset();
-}
-
-/// The same with quantised weights that are unpacked.
-plan::Request with_unpacking(plan::Request request, const std::optional<plan::Unpack>& unpack) {
-    std::visit(
-        [&](auto& one) {
-            if constexpr (requires { one.unpack; }) one.unpack = unpack;
-        },
-        request);
-    return request;
 }
 
 }  // namespace
@@ -122,34 +118,22 @@ std::optional<Unpacking> explain_unpacking(const Engine& engine, const Problem& 
 std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
                                  const gpu::DeviceFacts& facts, const Ceilings& ceilings) {
     std::vector<Explanation> explanations;
-    const Problem plain = plan::with_plain_weights(problem);
-    const auto unpack = plan::aligned_unpack(problem, engine.impl().unpack_limit);
-    for (const plan::Request& given : plan::step_requests(problem, T)) {
-        // What is recorded of products is recorded of plain weights.
-        const plan::Request request = plan::with_plain_weights(given);
-        const plan::Request faster = plan::with_the_faster_product(problem, given, facts, {});
+    for (const plan::Request& request : plan::step_requests(problem, T, engine.impl().unpack_limit)) {
         plan::Choices choices;
-        std::vector<autotune::KnownWork> works = autotune::tuner_of(engine).look_up(plain, request, facts);
+        std::vector<autotune::KnownWork> works = autotune::tuner_of(engine).look_up(problem, request, facts);
         for (autotune::KnownWork& work : works) {
             if (engine.impl().options.tuning == TuningPolicy::off) leave_records(work);
             choices.set(work.role, work.choice());
         }
-        const plan::Plan plan = plan::make_plan(problem, with_unpacking(faster, unpack), facts, choices);
+        const plan::Plan plan = plan::make_plan(problem, request, facts, choices);
         for (autotune::KnownWork& work : works) {
+            const auto [recorded, asked] = plan::recorded_as(problem, request, work.role);
             Explanation one;
-            one.decodes = work.role == plan::Role::product && plan::packed(faster);
-            one.source = one.decodes ? "decodes the weights itself; the heuristic choice: nothing is recorded"
-                                     : source_of(work, autotune::tuner_of(engine).why_unfit(work));
-            if (one.decodes) {
-                work.space = plan::search_space(problem, faster, work.role, facts);
-                leave_records(work);
-            }
-            const tuning::Configuration used = one.decodes
-                                                   ? plan::configuration_for(problem, faster, work.role, facts, {})
-                                                   : plan::configuration_for(plain, request, work.role, facts, choices);
+            one.source = source_of(work, autotune::tuner_of(engine).why_unfit(work));
+            const tuning::Configuration used = plan::configuration_for(recorded, asked, work.role, facts, choices);
             one.lines = standings(work, used);
             if (const tuning::Candidate* candidate = tuning::find_legal(work.space, used)) one.used = candidate->name;
-            one.floor_seconds = floor_of(work, one.decodes ? problem : plain, T, ceilings);
+            one.floor_seconds = floor_of(work, recorded, T, ceilings);
             one.work = std::move(work);
             add_kernels(one, engine, plan, facts.arch);
             explanations.push_back(std::move(one));

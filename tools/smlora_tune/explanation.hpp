@@ -29,7 +29,6 @@ struct KernelUse {
 struct Explanation {
     autotune::KnownWork work;
     std::string source;  ///< where the choice is from
-    bool decodes = false;  ///< a product that takes the codes of quantised weights
     std::string used;
     std::vector<Line> lines;
     std::vector<KernelUse> kernels;
@@ -52,8 +51,8 @@ struct Unpacking {
                                                          const Ceilings& ceilings);
 
 /// On this GPU, with an even routing of T tokens. Compiles the kernels that are used, unless the cache has them.
-/// Products of quantised weights that do not decode them are chosen as those of plain ones, which they read once unpacked:
-/// choices, times and floors are theirs.
+/// Products of quantised weights that are unpacked are chosen as those of plain ones, which they read then: choices,
+/// times and floors are theirs.
 [[nodiscard]] std::vector<Explanation> explain(const Engine& engine, const Problem& problem, std::int64_t T,
                                                const gpu::DeviceFacts& facts, const Ceilings& ceilings);
 

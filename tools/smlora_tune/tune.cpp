@@ -58,7 +58,7 @@ which each also takes a GPU of its own. The exit code is 1 if a kernel is left w
 --exhaustive then measures every legal candidate too, which takes minutes per kernel, and compares the choice with the
 best of them; it changes no records.
 Quantised weights are unpacked and multiplied as plain ones: what is tuned and recorded is the same with and without
---weights, but for the layout of W.
+--weights, but for the layout of W. Of arranged ones it measures as well how products take them.
 
 Examples:
   smlora-tune tune --model qwen3-30b-a3b --rank 16 --tokens 4096,16384
@@ -180,8 +180,9 @@ class CaseTuner {
         tuning::Protocol thorough = protocol_;
         thorough.candidate_seconds = exhaustive_candidate_seconds;
         const autotune::MeasuredRows rows{.T = done.T, .skew = skew_};
-        const Problem problem = plan::with_plain_weights(done.item.problem);
-        for (const plan::Request& request : plan::step_requests(problem, done.T)) {
+        const Problem& problem = done.item.problem;
+        const std::uint64_t limit = session_.engine().impl().unpack_limit;
+        for (const plan::Request& request : plan::step_requests(problem, done.T, limit)) {
             for (autotune::Comparison& comparison : autotune::tuner_of(session_.engine())
                                                         .compare(problem, request, session_.facts(), rows, thorough,
                                                                  [&](const tuning::Progress& p) { show(done, p); })) {
@@ -243,18 +244,20 @@ ExitCode run_tune(const TuneCommand& command) {
     std::vector<TunedCase> cases;
     std::vector<TunedRequest> requests;
     for (const NamedProblem& item : problems) {
-        const Problem plain = plan::with_plain_weights(item.problem);
-        if (!(plain == item.problem)) {
-            print_remark("{}: what is tuned and recorded are the products of plain weights, which quantised ones use\n",
+        // What is measured beside that is recorded of plain weights, too.
+        const Problem recorded = item.problem.weights.arranged ? item.problem : plan::with_plain_weights(item.problem);
+        if (!(recorded == item.problem)) {
+            print_remark("{}: what is tuned and recorded are the products of plain weights, which unpacked ones use\n",
                          title_of(item));
         }
         for (const std::int64_t T : tokens) {
-            const tuning::RecordName record{session.facts().name, to_string(plain), tuning::bucket_of(T)};
+            const tuning::RecordName record{session.facts().name, to_string(recorded), tuning::bucket_of(T)};
             // By the record: the shard that has a part of it has all of it.
             if (!place.shard.owns(record.key())) continue;
             cases.push_back({item, T, {}, {}});
-            for (const plan::Request& request : plan::step_requests(plain, T)) {
-                requests.push_back({plain, request});
+            const std::uint64_t limit = session.engine().impl().unpack_limit;
+            for (const plan::Request& request : plan::step_requests(item.problem, T, limit)) {
+                requests.push_back({item.problem, request});
             }
         }
     }

@@ -337,9 +337,28 @@ TEST(ProblemText, IsReadBack) {
         ASSERT_TRUE(read.has_value()) << to_string(problem);
         EXPECT_EQ(*read, problem);
     }
+    for (const Encoding encoding : {Encoding::nf4, Encoding::fp4, Encoding::int8, Encoding::mxfp4, Encoding::fp8,
+                                    Encoding::mxfp8, Encoding::nvfp4, Encoding::int4}) {
+        problem.weights = usual_format(encoding);
+        if (encoding == Encoding::nvfp4) problem.weights.global_scale = GlobalScale::divisor;
+        if (encoding == Encoding::fp8) problem.weights.parts = 2;
+        WeightFormat other = problem.weights;
+        if (encoding == Encoding::nf4) {
+            other.scales = DType::uint8;
+            other.outer_block = 256;
+        }
+        if (encoding == Encoding::fp8) other.scales = DType::bf16;
+        for (const WeightFormat& format : {problem.weights, other, arranged_format(problem.weights)}) {
+            problem.weights = format;
+            const auto read = problem_from_text(to_string(problem));
+            ASSERT_TRUE(read.has_value()) << to_string(problem);
+            EXPECT_EQ(*read, problem) << to_string(problem);
+        }
+    }
     for (const char* text :
          {"", "E8", "E8 K64 N32 R4 k2 bf17 ekn token->scattered", "E8 K64 N32 R4 k2 bf16 ekn token->scattered more",
-          "E0 K64 N32 R4 k2 bf16 ekn token->grouped"}) {
+          "E0 K64 N32 R4 k2 bf16 ekn token->grouped", "E8 K64 N32 R4 k2 bf16 ekn token->grouped weights: nf5 block 64",
+          "E8 K64 N32 R4 k2 bf16 ekn token->grouped weights: nf4 block 64 block 64"}) {
         EXPECT_FALSE(problem_from_text(text).has_value()) << text;
     }
 }

@@ -245,7 +245,7 @@ TEST_F(Tuning, KernelsToTryAreThoseOfTheShortListAndTheReferenceUntilTheyHaveVer
             EXPECT_EQ(has(all, plan::make_plan(problem, forward, h200(), choices).at(work.role).spec), 1)
                 << candidate.name;
         }
-        const plan::Plan reference = measured_work(problem, forward, work.role)->reference_plan();
+        const plan::Plan reference = measured_work(problem, forward, work.role, h200())->reference_plan();
         EXPECT_EQ(has(all, reference.at(work.role).spec), 1);
     }
     EXPECT_EQ(all[0], plan::make_plan(problem, forward, h200()).at(plan::Role::xa).spec)

@@ -1,5 +1,6 @@
 // Whether products decode the codes of arranged weights, or read what is unpacked: by rows of an expert.
 #include "plan/packed.hpp"
+#include "plan/search_space.hpp"
 #include "plan/step_kernels.hpp"
 
 #include <smlora/weight.hpp>
@@ -40,6 +41,36 @@ TEST(PackedProducts, DecodeWhereRowsAreFew) {
 TEST(PackedProducts, ReadWhatIsUnpackedWhereDecodingForEachTileCostsMore) {
     EXPECT_EQ(decoded(arranged_format(usual_format(Encoding::nf4)), 32768), (std::vector<bool>{false, false}));
     EXPECT_EQ(decoded(arranged_format(usual_format(Encoding::mxfp4)), 16384), (std::vector<bool>{true, true}));
+}
+
+TEST(PackedProducts, AreChosenByARecordOfDecoding) {
+    Problem problem{.E = 128, .K = 2048, .N = 1536, .R = 16, .top_k = 8};
+    problem.weights = arranged_format(usual_format(Encoding::nf4));
+    const gpu::DeviceFacts facts = gpu::facts_of(gpu::arch_from_name("sm_90a"));
+    for (const plan::Request& request : plan::step_requests(problem, 512)) {
+        if (!plan::packed(request)) continue;
+        const tuning::SearchSpace space = plan::decoding_space(problem, request, facts);
+        for (const tuning::Candidate& candidate : space) {
+            if (!candidate.legal()) continue;
+            plan::Choices choices;
+            choices.set(plan::Role::decoding, candidate.configuration);
+            const plan::Plan plan = plan::make_plan(problem, request, facts, choices);
+            const bool unpacks = candidate.name == "unpack";
+            EXPECT_EQ(plan.has(plan::Role::unpack), unpacks) << candidate.name;
+            EXPECT_EQ(plan.at(plan::Role::product).spec.family == "grouped_product_packed", !unpacks);
+            for (const plan::Role role : plan::chosen_roles(problem, request)) {
+                if (role == plan::Role::decoding) continue;
+                const bool has = plan.has(role) && (role != plan::Role::product || unpacks);
+                EXPECT_EQ(plan::is_needed(problem, request, role, facts, choices), has) << candidate.name;
+            }
+        }
+        EXPECT_EQ(space.back().name, "unpack");
+        const std::string slot = plan::slot_name(problem, request, plan::Role::decoding);
+        const auto work = plan::work_called(slot, problem, plan::bucket(request));
+        ASSERT_TRUE(work.has_value()) << slot;
+        EXPECT_EQ(work->role, plan::Role::decoding);
+        EXPECT_EQ(work->request, request);
+    }
 }
 
 TEST(PackedProducts, AreNoneOfWeightsThatAreNotArranged) {

@@ -54,7 +54,7 @@ TEST(Slices, AllExpertsAtOnceAreNone) {
 }
 
 TEST(Slices, ChangeTheProductAndNothingElse) {
-    Forward request = std::get<Forward>(step_requests(qwen3_gate_up(), 2048).at(0));
+    Forward request = std::get<Forward>(step_requests(with_plain_weights(qwen3_gate_up()), 2048).at(0));
     const Plan plain = make_plan(with_plain_weights(qwen3_gate_up()), request, autotune::h200());
     request.unpack = Unpack{families::aligned_unpack_work(qwen3_gate_up()), 32};
     const Plan sliced = make_plan(qwen3_gate_up(), request, autotune::h200());
@@ -69,7 +69,7 @@ TEST(Slices, ChangeTheProductAndNothingElse) {
     EXPECT_EQ(sliced.at(Role::product).spec, expected);
     EXPECT_LE(expected.dynamic_shared, plain.at(Role::product).spec.dynamic_shared);
     EXPECT_EQ(with_plain_weights(Request(request)),
-              Request(std::get<Forward>(step_requests(qwen3_gate_up(), 2048).at(0))));
+              Request(std::get<Forward>(step_requests(with_plain_weights(qwen3_gate_up()), 2048).at(0))));
 }
 
 TEST(Slices, ArePrewarmed) {
