@@ -10,6 +10,7 @@
 #include <cstring>
 #include <random>
 #include <utility>
+#include <vector>
 
 namespace smlora::autotune {
 namespace {
@@ -59,8 +60,21 @@ std::string random_scales(DType dtype, std::size_t count) {
     return bytes;
 }
 
+bool chooses_from_table(const WeightFormat& format) {
+    return format.encoding == Encoding::nf4 || format.encoding == Encoding::fp4;
+}
+
+/// The table of nf4 and fp4, or nvfp4's global scale.
+std::vector<float> values_of(const WeightFormat& format) {
+    std::vector<float> values;
+    if (format.encoding == Encoding::nvfp4) values.push_back(0.75F);
+    if (!chooses_from_table(format)) return values;
+    for (int i = 0; i < 16; ++i) values.push_back(static_cast<float>(i) / 8 - 1);
+    return values;
+}
+
 /// 64 x 64 values with scales as a checkpoint has them.
-Weight block_of(const WeightFormat& format, std::string& codes, std::string& scales, float& global) {
+Weight block_of(const WeightFormat& format, std::string& codes, std::string& scales, std::vector<float>& values) {
     Weight block;
     block.encoding = format.encoding;
     block.E = 1;
@@ -76,17 +90,18 @@ Weight block_of(const WeightFormat& format, std::string& codes, std::string& sca
     scales = random_scales(type, static_cast<std::size_t>(rows * in_row));
     block.scales = Tensor(scales.data(), type, {1, rows, in_row});
     if (format.encoding == Encoding::nvfp4) {
-        block.global_scales = Tensor(&global, DType::fp32, {1, 1});
+        block.global_scales = Tensor(values.data(), DType::fp32, {1, 1});
         block.global_scale = format.global_scale;
     }
+    if (chooses_from_table(format)) block.table = Tensor(values.data(), DType::fp32, {16});
     return block;
 }
 
 /// The scales of 64 x 64 values, arranged.
-std::string arranged_block(const WeightFormat& format, std::string codes, float global) {
+std::string arranged_block(const WeightFormat& format, std::string codes, std::vector<float> values) {
     std::string scales;
     ArrangeScalesArgs args;
-    args.W = block_of(format, codes, scales, global);
+    args.W = block_of(format, codes, scales, values);
     const std::array<std::int64_t, 4> shape = arranged_shape(format, 1, block_side, block_side);
     const std::size_t bytes = static_cast<std::size_t>(shape[3]) * size_of(format.scales);
     std::string all(bytes * static_cast<std::size_t>(shape[1] * shape[2]), '\0');
@@ -105,17 +120,11 @@ WeightPart part(std::int64_t bytes, std::string pattern) {
 MeasuredWeight::MeasuredWeight(const Problem& problem) : problem_(problem) {
     const WeightFormat& format = problem.weights;
     const Weight weight = at(nullptr, nullptr, nullptr);
-    constexpr float global = 0.75F;
     codes_ = part(problem.E * problem.K * problem.N * families::code_bits(format) / 8, random_codes(format));
-    std::string block = arranged_block(format, *codes_.pattern, global);
+    const std::vector<float> values = values_of(format);
+    std::string block = arranged_block(format, *codes_.pattern, values);
     scales_ = part(weight.scales.numel() * static_cast<std::int64_t>(size_of(weight.scales.dtype)), std::move(block));
-    if (format.encoding == Encoding::nvfp4) {
-        values_ = part(sizeof global, bytes_of(std::array{global}));
-    } else if (format.encoding == Encoding::nf4 || format.encoding == Encoding::fp4) {
-        std::array<float, 16> table{};
-        for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(i) / 8 - 1;
-        values_ = part(sizeof table, bytes_of(table));
-    }
+    if (!values.empty()) values_ = part(static_cast<std::int64_t>(values.size() * sizeof(float)), bytes_of(values));
 }
 
 Weight MeasuredWeight::at(void* codes, void* scales, void* values) const {
