@@ -57,7 +57,7 @@ class MeasuredWork {
                         const plan::CallRows& rows) const = 0;
 };
 
-/// `role` is one of chosen_roles(problem, request), and these are as plan::recorded_as has them.
+/// `role` is one of chosen_roles(problem, request); for Role::product the weights are plain.
 [[nodiscard]] std::unique_ptr<MeasuredWork> measured_work(const Problem& problem, const plan::Request& request,
                                                           plan::Role role, const gpu::DeviceFacts& facts);
 

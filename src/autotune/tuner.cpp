@@ -177,12 +177,15 @@ std::vector<KnownWork> Tuner::look_up(const Problem& problem, const plan::Reques
     return works;
 }
 
-plan::Choices Tuner::beside(const Problem& problem, const plan::Request& request, plan::Role role,
-                            const gpu::DeviceFacts& facts, plan::Choices choices) {
+MeasuredCase Tuner::case_of(const Problem& problem, const plan::Request& request, plan::Role role,
+                            const gpu::DeviceFacts& facts, plan::Choices choices, const MeasuredRows& rows) {
+    if (role == plan::Role::product) {
+        return {plan::with_plain_weights(problem), plan::with_plain_weights(request), role, choices, rows};
+    }
     if (role == plan::Role::decoding) {
         choices.set(plan::Role::product, look_up(problem, request, plan::Role::product, facts).choice());
     }
-    return choices;
+    return {problem, request, role, choices, rows};
 }
 
 std::string Tuner::why_unfit(const KnownWork& work) {
@@ -241,14 +244,14 @@ std::vector<jit::KernelSpec> Tuner::kernels_to_try(const Problem& problem, const
     };
     plan::Choices choices;
     for (const KnownWork& work : look_up(problem, request, facts)) {
-        const auto [recorded, asked] = plan::recorded_as(problem, request, work.role);
-        const std::unique_ptr<MeasuredWork> measured = measured_work(recorded, asked, work.role, facts);
+        const MeasuredCase tried = case_of(problem, request, work.role, facts, choices, {});
+        const std::unique_ptr<MeasuredWork> measured = measured_work(tried.problem, tried.request, work.role, facts);
         const std::vector<tuning::Candidate> candidates = tuning::shortlist(work.space, protocol.candidates);
         const bool measures = candidates.size() > 1 && is_to_be_measured(work, wanted, protocol);
         for (std::size_t i = 0; measures && i < candidates.size(); ++i) {
-            plan::Choices with_candidate = beside(problem, request, work.role, facts, choices);
+            plan::Choices with_candidate = tried.others;
             with_candidate.set(work.role, candidates[i].configuration);
-            const plan::Plan plan = plan::make_plan(recorded, asked, facts, with_candidate);
+            const plan::Plan plan = plan::make_plan(tried.problem, tried.request, facts, with_candidate);
             for (const plan::Role role : measured->roles()) {
                 if (plan.has(role)) add(plan.at(role));
             }
@@ -281,9 +284,7 @@ std::vector<Comparison> Tuner::compare(const Problem& problem, const plan::Reque
         comparison.all.workload = {rows.T, std::string(tuning::name(rows.skew))};
         protocol.seed = fresh_seed();
         const std::lock_guard lock(measuring_);
-        const auto [recorded, asked] = plan::recorded_as(problem, request, comparison.work.role);
-        const auto device = parts_.device({recorded, asked, comparison.work.role,
-                                           beside(problem, request, comparison.work.role, facts, choices), rows});
+        const auto device = parts_.device(case_of(problem, request, comparison.work.role, facts, choices, rows));
         const tuning::Outcome outcome = tuning::measure(*device, comparison.work.space, protocol, parts_.threads,
                                                         comparison.all, {.progress = progress});
         if (outcome == tuning::Outcome::out_of_memory) comparison.all.trials.clear();
@@ -312,9 +313,8 @@ std::vector<TuneResult> Tuner::tune(const Problem& problem, const plan::Request&
             // What was looked up before the first takes its time, but not the first itself: a short budget would never
             // come to anything.
             const bool has_time = sitting.budget.total() > 0 && (is_first || budget.total() > 0);
-            const auto [recorded, asked] = plan::recorded_as(problem, request, *role);
-            result = tune_one({recorded, asked, *role, beside(problem, request, *role, facts, choices), sitting.rows},
-                              std::move(result.work), sitting, budget, has_time);
+            result = tune_one(case_of(problem, request, *role, facts, choices, sitting.rows), std::move(result.work),
+                              sitting, budget, has_time);
             is_first = false;
         }
         if (result.work.near() != nullptr) parts_.log.info(near_text(result.work));

@@ -127,10 +127,10 @@ class Tuner final : public plan::Chooser {
  private:
     [[nodiscard]] KnownWork look_up(const Problem& problem, const plan::Request& request, plan::Role role,
                                     const gpu::DeviceFacts& facts);
-    /// The choices that the candidates of a piece of work are tried with: those before it, and with one that stands
-    /// for unpacking what is known of the product of plain weights.
-    [[nodiscard]] plan::Choices beside(const Problem& problem, const plan::Request& request, plan::Role role,
-                                       const gpu::DeviceFacts& facts, plan::Choices choices);
+    /// What is measured of a piece of work, beside the choices for those before it. The product of what is unpacked is
+    /// that of plain weights; to unpack is tried with what is known of it.
+    [[nodiscard]] MeasuredCase case_of(const Problem& problem, const plan::Request& request, plan::Role role,
+                                       const gpu::DeviceFacts& facts, plan::Choices choices, const MeasuredRows& rows);
     void refresh(KnownWork& work);
     /// Measures one that is not known, unless another process does so meanwhile, or there is no time.
     [[nodiscard]] TuneResult tune_one(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,

@@ -10,6 +10,27 @@
 namespace smlora::autotune {
 namespace {
 
+TEST_F(Tuning, TriesWhatMakesTheRankRowsOfAProductThatDecodes) {
+    unsetenv("SMLORA_INSTRUCTIONS");
+    Engine one = engine(TuningPolicy::record_only);
+    Problem arranged{.E = 128, .K = 2048, .N = 1536, .R = 16, .top_k = 8};
+    arranged.weight_layout = WeightLayout::enk;
+    arranged.weights = arranged_format(usual_format(Encoding::mxfp4));
+    const plan::Request request = plan::step_requests(arranged, 512).at(0);
+    const plan::Request plain = plan::with_plain_weights(request);
+    EXPECT_FALSE(plan::make_plan(plan::with_plain_weights(arranged), plain, h200()).has(plan::Role::xa))
+        << "the product of plain weights makes its rank rows itself";
+    const std::vector<KnownWork> works = tuner_of(one).look_up(arranged, request, h200());
+    ASSERT_EQ(works.size(), 2U);
+    EXPECT_EQ(works.back().slot, "xa");
+    const tuning::Candidate first = tuning::shortlist(works.back().space, 1).at(0);
+    plan::Choices choices;
+    choices.set(plan::Role::xa, first.configuration);
+    const jit::KernelSpec wanted = plan::make_plan(arranged, request, h200(), choices).at(plan::Role::xa).spec;
+    const auto tried = tuner_of(one).kernels_to_try(arranged, request, h200(), {}, Wanted::a_choice);
+    EXPECT_NE(std::find(tried.begin(), tried.end(), wanted), tried.end());
+}
+
 TEST_F(Tuning, WithoutARecordTheChoiceIsLeftToTheCostModels) {
     const Engine made = engine(TuningPolicy::record_only);
     const plan::Choices choices = tuner_of(made).known(problem, forward, h200());
