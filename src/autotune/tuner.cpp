@@ -91,6 +91,11 @@ plan::Choices choices_of(const std::vector<TuneResult>& results) {
     return choices;
 }
 
+/// Whether to decode or to unpack turns with the rows of an expert. Further away the cost model knows it better.
+bool is_next_to(std::uint8_t bucket, std::uint8_t other) {
+    return std::max(bucket, other) - std::min(bucket, other) <= 1;
+}
+
 double seconds_spent(const KnownWork& work) { return work.tuning() != nullptr ? work.tuning()->seconds : 0; }
 
 bool has_a_choice(const tuning::SearchSpace& space) {
@@ -143,7 +148,8 @@ void Tuner::refresh(KnownWork& work) {
     }
     work.begun = std::move(own);
     auto near = records_.find_near(work.name, work.relatives, work.slot, work.environment, work.space);
-    work.knowledge = near ? Knowledge(std::move(*near)) : Knowledge(Unmeasured{});
+    const bool serves = near && (work.role != plan::Role::decoding || is_next_to(near->name.bucket, work.name.bucket));
+    work.knowledge = serves ? Knowledge(std::move(*near)) : Knowledge(Unmeasured{});
 }
 
 KnownWork Tuner::look_up(const Problem& problem, const plan::Request& request, plan::Role role,

@@ -10,6 +10,29 @@
 namespace smlora::autotune {
 namespace {
 
+TEST_F(Tuning, OfDecodingServesTheNextNumbersOfTokensAlone) {
+    unsetenv("SMLORA_INSTRUCTIONS");
+    Engine one = engine(TuningPolicy::record_only);
+    Problem arranged{.E = 8, .K = 512, .N = 512, .R = 0, .top_k = 2};
+    arranged.weights = arranged_format(usual_format(Encoding::nf4));
+    const auto decoding = [&](std::int64_t T) {
+        return tuner_of(one).look_up(arranged, plan::step_requests(arranged, T).at(0), h200()).at(0);
+    };
+    const KnownWork measured = decoding(1024);
+    ASSERT_EQ(measured.slot, "forward decoding");
+    EXPECT_NE(measured.name.problem.find("nf4 block 64 arranged"), std::string::npos);
+    const tuning::Candidate choice = tuning::shortlist(measured.space, 24).at(1);
+    record(one, measured, choice);
+    EXPECT_EQ(decoding(1024).choice(), choice.configuration);
+    EXPECT_EQ(decoding(2048).choice(), choice.configuration);
+    EXPECT_FALSE(decoding(4096).choice().has_value());
+    EXPECT_FALSE(decoding(256).choice().has_value());
+    arranged.adapter_dtype = DType::fp32;
+    EXPECT_EQ(decoding(1024).choice(), choice.configuration);
+    arranged.weights.block = 128;
+    EXPECT_FALSE(decoding(1024).choice().has_value());
+}
+
 TEST_F(Tuning, TriesWhatMakesTheRankRowsOfAProductThatDecodes) {
     unsetenv("SMLORA_INSTRUCTIONS");
     Engine one = engine(TuningPolicy::record_only);
