@@ -19,6 +19,8 @@ CUresult allocate(Device& device, CUdeviceptr* address, std::size_t bytes) {
     cuMemGetInfo(&free, &total);
     if (bytes > free) return CUDA_ERROR_OUT_OF_MEMORY;
     *address = address_of(device.machine.memory().allocate(bytes));
+    // Without runs nothing is written later, and what the host reads is to be no error.
+    if (!device.runs) std::memset(pointer_of(*address), 0, bytes);
     return CUDA_SUCCESS;
 }
 

@@ -32,6 +32,10 @@ def quantised(model):
     return with_adapter(st.quantize_experts(model, "nf4"))
 
 
+def arranged(encoding):
+    return lambda model: with_adapter(st.arrange_experts(st.quantize_experts(model, encoding)))
+
+
 def in_bf16(model):
     return with_adapter(model).to(BF16)
 
@@ -79,6 +83,9 @@ JOBS = {name: lambda name=name: adapted(name) for name in CONFIGS} | {
     "autocast": lambda: adapted("qwen3_moe", torch.float32),
     "checkpointed": lambda: adapted("qwen3_moe", prepare=checkpointed),
     "quantised": lambda: adapted("qwen3_moe", prepare=quantised, hidden_size=64, moe_intermediate_size=64),
+    **{f"arranged {encoding}": lambda encoding=encoding: adapted(
+        "qwen3_moe", prepare=arranged(encoding), hidden_size=128, moe_intermediate_size=128)
+       for encoding in ("mxfp4", "nf4", "nvfp4", "fp8")},
     "adapters in bf16": lambda: adapted("qwen3_moe", prepare=in_bf16),
     "one parameter": lambda: adapted("gpt_oss", prepare=one_parameter),
     "attention too": lambda: adapted("mixtral", prepare=attention_too),
