@@ -6,6 +6,9 @@
 // pipeline over the reduction; rows are gathered while they are copied and scattered when they are stored. LoRA
 // lengthens the reduction: after the RED steps come ceil(RANK / TILE_K) more that multiply lora_rows by the adapter.
 //
+// Weights may be codes (weight/mma_packed.cuh): the block then decodes a step ahead of its products, to one of two
+// places behind the stages, where the adapter's weights go as well.
+//
 // Roles: all warps copy, then all multiply; warp (wm, wn) owns a (TILE_M / WARPS_M) x (TILE_N / WARPS_N) part.
 //
 // Shared memory: args/grouped_product_mma.h.
@@ -37,9 +40,11 @@ using Args = GroupedProductArgs;
 template <class C>
 struct Layout {
     static constexpr Blocking blocking{C::TILE_M, C::TILE_N, C::TILE_K, C::WARPS_M, C::WARPS_N, C::STAGES};
-    static constexpr SharedMemory memory = shared_memory(blocking, C::E, C::Weight::stage_bytes(C::TILE_N, C::TILE_K));
-    static_assert(C::RANK == 0 ||
-                      memory.stage_bytes - memory.stage_weights >= weight::Plain::stage_bytes(C::TILE_N, C::TILE_K),
+    static constexpr bool decodes = weight::is_decoded<typename C::Weight>;
+    static constexpr int value_bytes = weight::Plain::stage_bytes(C::TILE_N, C::TILE_K);
+    static constexpr SharedMemory memory =
+        shared_memory(blocking, C::E, C::Weight::stage_bytes(C::TILE_N, C::TILE_K), decodes ? value_bytes : 0);
+    static_assert(C::RANK == 0 || decodes || memory.stage_bytes - memory.stage_weights >= value_bytes,
                   "the adapter takes the place of a stage's weights");
     static constexpr int threads = grouped_product_mma::threads(blocking);
     static constexpr int warp_m = C::TILE_M / C::WARPS_M;
@@ -57,7 +62,7 @@ struct Layout {
     static_assert(warp_m % 16 == 0 && warp_n % 16 == 0, "a warp's part is made of 16 x 16 pieces");
     static_assert(C::TILE_M * k_chunks % threads == 0, "every thread copies the same number of row chunks");
     static_assert(threads % k_chunks == 0, "a thread keeps its chunk column over the passes");
-    static_assert(C::STAGES >= 2, "copies of the next step run under the products of this one");
+    static_assert(C::STAGES >= (decodes ? 3 : 2), "copies of later steps run under the products of this one");
 };
 
 /// Where a tile lies.
@@ -82,8 +87,8 @@ struct Fragments {
 };
 
 template <class C, class Weight>
-__device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned stage, int k16, int warp_m,
-                                               int warp_n) {
+__device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned stage, unsigned weights, int k16,
+                                               int warp_m, int warp_n) {
     using L = Layout<C>;
     const int lane = static_cast<int>(threadIdx.x) & 31;
 #pragma unroll
@@ -91,7 +96,7 @@ __device__ __forceinline__ void load_fragments(Fragments<C>& fragments, unsigned
         const int row = warp_m * L::warp_m + m * 16 + (lane & 15);
         ptx::ldmatrix_x4(fragments.a[m], stage + swizzled<L::k_chunks>(row, k16 * 2 + (lane >> 4)));
     }
-    Weight::load(fragments.b, stage + L::memory.stage_weights, k16, warp_n * L::warp_n);
+    Weight::load(fragments.b, weights, k16, warp_n * L::warp_n);
 }
 
 template <class C>
@@ -108,23 +113,30 @@ __device__ __forceinline__ void multiply(float (&sums)[Layout<C>::m_tiles][Layou
     }
 }
 
-/// All k16 steps of one stage; fragments of the next are loaded under the products of this one.
-template <class C, class Weight, int K16_STEPS>
+struct Nothing {
+    __device__ __forceinline__ void operator()(int) const {}
+};
+
+/// All k16 steps of one stage, whose weights are at `weights`; fragments of the next, and what `meanwhile` does in
+/// each, are loaded under the products of this one.
+template <class C, class Weight, int K16_STEPS, class Meanwhile = Nothing>
 __device__ __forceinline__ void multiply_stage(float (&sums)[Layout<C>::m_tiles][Layout<C>::n_tiles][4], unsigned stage,
-                                               int warp_m, int warp_n) {
+                                               unsigned weights, int warp_m, int warp_n,
+                                               const Meanwhile& meanwhile = {}) {
     Fragments<C> fragments[2];
-    load_fragments<C, Weight>(fragments[0], stage, 0, warp_m, warp_n);
+    load_fragments<C, Weight>(fragments[0], stage, weights, 0, warp_m, warp_n);
 #pragma unroll
     for (int k16 = 0; k16 < K16_STEPS; ++k16) {
         if (k16 + 1 < K16_STEPS) {
-            load_fragments<C, Weight>(fragments[(k16 + 1) & 1], stage, k16 + 1, warp_m, warp_n);
+            load_fragments<C, Weight>(fragments[(k16 + 1) & 1], stage, weights, k16 + 1, warp_m, warp_n);
         }
         multiply<C>(sums, fragments[k16 & 1]);
+        meanwhile(k16);
     }
 }
 
 template <class C>
-__device__ __forceinline__ void run(const Args& args) {
+__device__ __forceinline__ void run(const Args& args, const typename BaseWeight<C>::Parts& parts = {}) {
     using L = Layout<C>;
     using Element = typename C::Element;
     using Index = typename C::Index;
@@ -202,7 +214,19 @@ __device__ __forceinline__ void run(const Args& args) {
                         ptx::cp_async_16(to, inside ? from + step * L::k_chunks : from, inside ? 16U : 0U);
                     }
                 }
-                BaseWeight<C>::copy(stage + L::memory.stage_weights, weight, args.weight_row_stride, tile.column, red);
+                if constexpr (L::decodes) {
+                    BaseWeight<C>::copy(stage + L::memory.stage_weights, parts, groups.weight_of(tile.group),
+                                        tile.column, red);
+                } else {
+                    BaseWeight<C>::copy(stage + L::memory.stage_weights, weight, args.weight_row_stride, tile.column,
+                                        red);
+                }
+            };
+            auto copy_adapter = [&](unsigned target, int step) {
+                const auto* const lora_weight = static_cast<const Element*>(args.lora_weight) +
+                                                groups.adapter_of(tile.group) * args.lora_expert_stride;
+                AdapterWeight<C>::copy(target, lora_weight, args.lora_row_stride, tile.column,
+                                       (step - L::red_steps) * C::TILE_K);
             };
             auto copy_lora = [&](int step) {
                 const unsigned stage = stage_of(step);
@@ -216,10 +240,7 @@ __device__ __forceinline__ void run(const Args& args) {
                     const Element* const from = lora_rows + position * C::RANK + (inside ? red + chunk * 8 : 0);
                     ptx::cp_async_16(stage + swizzled<L::k_chunks>(row, chunk), from, inside ? 16U : 0U);
                 }
-                const auto* const lora_weight = static_cast<const Element*>(args.lora_weight) +
-                                                groups.adapter_of(tile.group) * args.lora_expert_stride;
-                AdapterWeight<C>::copy(stage + L::memory.stage_weights, lora_weight, args.lora_row_stride, tile.column,
-                                       red);
+                if constexpr (!L::decodes) copy_adapter(stage + L::memory.stage_weights, step);
             };
             auto copy_step = [&](int step) {
                 if (step < L::red_steps) {
@@ -234,25 +255,59 @@ __device__ __forceinline__ void run(const Args& args) {
                 copy_step(step);
                 ptx::cp_async_commit();
             }
+            // The weights of a step.
+            auto weights_of = [&](int step) {
+                if constexpr (L::decodes) {
+                    return pipeline + static_cast<unsigned>(L::memory.values + step % 2 * L::value_bytes);
+                } else {
+                    return stage_of(step) + static_cast<unsigned>(L::memory.stage_weights);
+                }
+            };
             int step = 0;
+            if constexpr (L::decodes) {
+                const typename BaseWeight<C>::Decoder decoder{parts};
+                auto decode = [&](int of, int part) {
+                    decoder.decode(weights_of(of), stage_of(of) + L::memory.stage_weights, part);
+                };
+                ptx::cp_async_wait<C::STAGES - 2>();
+                __syncthreads();
+#pragma unroll
+                for (int part = 0; part < C::TILE_K / 16; ++part) decode(0, part);
+                for (; step < L::red_steps - 1; ++step) {
+                    ptx::cp_async_wait<C::STAGES - 3>();
+                    // This step has been decoded, the next one has arrived, and every warp has read what is written
+                    // next.
+                    __syncthreads();
+                    copy_step(step + C::STAGES - 1);
+                    ptx::cp_async_commit();
+                    multiply_stage<C, BaseWeight<C>, C::TILE_K / 16>(sums, stage_of(step), weights_of(step), warp_m,
+                                                                     warp_n, [&](int part) { decode(step + 1, part); });
+                }
+            }
             for (; step < L::red_steps; ++step) {
                 ptx::cp_async_wait<C::STAGES - 2>();
                 // This step has arrived, and every warp has read the stage that is copied over next.
                 __syncthreads();
                 copy_step(step + C::STAGES - 1);
+                if constexpr (L::decodes && C::RANK > 0) copy_adapter(weights_of(step + 1), step + 1);
                 ptx::cp_async_commit();
-                multiply_stage<C, BaseWeight<C>, C::TILE_K / 16>(sums, stage_of(step), warp_m, warp_n);
+                multiply_stage<C, BaseWeight<C>, C::TILE_K / 16>(sums, stage_of(step), weights_of(step), warp_m,
+                                                                 warp_n);
             }
             if constexpr (C::RANK > 0) {
                 // A rank that fits one step takes as many pieces as it has; a longer one whole steps, zero-filled.
                 constexpr int k16_steps = C::RANK < C::TILE_K ? ceil_div(C::RANK, 16) : C::TILE_K / 16;
 #pragma unroll 1
                 for (; step < L::steps; ++step) {
-                    ptx::cp_async_wait<C::STAGES - 2>();
+                    ptx::cp_async_wait<L::decodes ? 0 : C::STAGES - 2>();
                     __syncthreads();
                     copy_step(step + C::STAGES - 1);
+                    if constexpr (L::decodes) {
+                        if (step + 1 < L::steps) copy_adapter(weights_of(step + 1), step + 1);
+                    }
                     ptx::cp_async_commit();
-                    multiply_stage<C, AdapterWeight<C>, k16_steps>(sums, stage_of(step), warp_m, warp_n);
+                    multiply_stage<C, AdapterWeight<C>, k16_steps>(sums, stage_of(step), weights_of(step), warp_m,
+                                                                   warp_n);
                 }
             }
             ptx::cp_async_wait<0>();

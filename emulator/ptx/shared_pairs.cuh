@@ -1,9 +1,13 @@
-// Shared memory by address: two words at once, and half a word.
+// Shared memory by address: two words at once, half a word, and a byte.
 #pragma once
 
 #include "ptx/shared.cuh"
 
 namespace smlora::ptx {
+
+__device__ SMLORA_EMULATED unsigned load_shared_8(unsigned address, SMLORA_WHERE) {
+    return *static_cast<const unsigned char*>(emulator::runtime->shared_pointer(address, where));
+}
 
 __device__ SMLORA_EMULATED unsigned load_shared_16(unsigned address, SMLORA_WHERE) {
     return *static_cast<const unsigned short*>(emulator::runtime->shared_pointer(address, where));

@@ -89,7 +89,7 @@ struct ArrangeScalesArgs {
 };
 
 /// Puts scales into the order in which products on Hopper take them. A weight that has them in the place of its scales
-/// is decoded by bf16 products on sm_90a while they multiply it, without scratch memory for plain weights; everything
+/// is decoded by bf16 products on tensor cores while they multiply it, without scratch memory for plain weights; everything
 /// else gives the same as before. Scales of nf4 and fp4 that are quantised themselves are decoded, so that the weight
 /// has no double_quantization any more. Done once, when a weight is loaded: it waits for the stream. Throws
 /// Error{invalid_argument}, and leaves `out` unspecified, if such products have no room for a scale (mxfp4: above 128,

@@ -2,6 +2,7 @@
 // the host and the kernels.
 #pragma once
 
+#include "args/grouped_product.h"
 #include "args/grouped_product_wgmma.h"
 #include "args/integers.h"
 #include "args/unpack_weights.h"
@@ -80,6 +81,11 @@ constexpr int packed_stage_bytes(int bits, ScaleOrder order, int columns, int de
     return round_up(stage_copied_bytes(bits, order, columns, depth), 1024);
 }
 
+/// The same of grouped_product_mma_packed.
+constexpr int mma_packed_stage_bytes(int bits, ScaleOrder order, int columns, int depth) {
+    return round_up(stage_copied_bytes(bits, order, columns, depth), 128);
+}
+
 }  // namespace weight
 
 /// Strides count bytes.
@@ -92,6 +98,13 @@ struct PackedScales {
 /// What grouped_product_packed takes. The map of the weight counts units of two bytes.
 struct GroupedProductPackedArgs {
     GroupedProductWgmmaArgs wgmma;  ///< first: see weight/wgmma_packed.cuh
+    PackedScales scales;
+    const float* table;  ///< nf4, fp4: [16]
+};
+
+/// What grouped_product_mma_packed takes. product.weight are the codes; their strides are not read.
+struct GroupedProductMmaPackedArgs {
+    GroupedProductArgs product;
     PackedScales scales;
     const float* table;  ///< nf4, fp4: [16]
 };

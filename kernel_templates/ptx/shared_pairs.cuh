@@ -1,7 +1,13 @@
-// Shared memory by address: two words at once, and half a word.
+// Shared memory by address: two words at once, half a word, and a byte.
 #pragma once
 
 namespace smlora::ptx {
+
+__device__ __forceinline__ unsigned load_shared_8(unsigned address) {
+    unsigned value;
+    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+    return value;
+}
 
 __device__ __forceinline__ unsigned load_shared_16(unsigned address) {
     unsigned short value;

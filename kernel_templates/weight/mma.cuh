@@ -9,6 +9,10 @@
 
 namespace smlora::weight {
 
+/// Whether a stage holds codes, which are decoded a step ahead of their products: weight/mma_packed.cuh.
+template <class Format>
+inline constexpr bool is_decoded = false;
+
 /// Weights of a block's tile. MAJOR 0: a matrix's rows are outputs and lie along the reduction, which is DEPTH long;
 /// MAJOR 1: the reverse. STRIDE: elements between rows, 0 if only the arguments know. L: the kernel's Layout.
 template <class Format, class C, class L, int MAJOR, int DEPTH, int STRIDE>
@@ -17,6 +21,9 @@ struct Mma;
 template <class C, class L, int MAJOR, int DEPTH, int STRIDE>
 struct Mma<Plain, C, L, MAJOR, DEPTH, STRIDE> {
     using Element = typename C::Element;
+
+    /// What is copied beside the arguments of every product: nothing.
+    struct Parts {};
 
     /// Copies one step's weights of the matrix `source`: output `column` and those after it, the reduction from `red`.
     static __device__ __forceinline__ void copy(unsigned target, const Element* source, int64 stride, int column,

@@ -23,6 +23,7 @@ struct ProductFamily {
     std::string_view instructions;     ///< what SMLORA_INSTRUCTIONS calls it
     bool makes_rank_products = false;  ///< computes XA and YB, too, in a kernel of their own
     bool multiplies_codes = false;     ///< of quantised weights, and nothing else: Product::packed
+    bool permutes_rows = false;        ///< of codes that lie along the reduction: permute_step
 
     /// Every blocking, legal or not.
     tuning::SearchSpace (*candidates)(const ProductWork& work, const gpu::DeviceFacts& facts) = nullptr;
@@ -55,6 +56,9 @@ struct GradientFamily {
 
 /// Whether a product makes its rank rows on the way. For configurations of every family.
 [[nodiscard]] bool makes_rank_rows(const tuning::Configuration& configuration);
+
+/// Whether a product takes rows whose columns are permuted, see permute_step.
+[[nodiscard]] bool takes_permuted_rows(const Product& product, const tuning::Configuration& configuration);
 
 /// Bytes of Adapter::scratch for M rows, whichever family is chosen.
 [[nodiscard]] std::int64_t product_scratch_bytes(const Problem& problem, std::int64_t M);

@@ -47,7 +47,17 @@ double packed_bytes_of_value(const WeightFormat& format) {
     return code_bits(format) / 8.0 + scale_order(format).block_bytes() / values;
 }
 
-bool takes_permuted_rows(const Product& product) { return product.packed && !product.weight_out_contiguous; }
+PackedScales arranged_scales(const ProductWork& work, const void* data) {
+    const Product& product = work.product;
+    const bool out_contiguous = product.weight_out_contiguous;
+    const auto rows = static_cast<int>(out_contiguous ? product.red : product.out);
+    const auto columns = static_cast<int>(out_contiguous ? product.out : product.red);
+    PackedScales scales{};
+    scales.data = data;
+    scales.row_stride = std::int64_t{weight::scale_blocks(columns)} * scale_order(work.problem.weights).block_bytes();
+    scales.expert_stride = std::int64_t{weight::scale_blocks(rows)} * scales.row_stride;
+    return scales;
+}
 
 Step permute_step(const Problem& problem, std::int64_t columns) {
     return row_step(

@@ -1,6 +1,7 @@
 // What the rest of the library knows of products that decode packed weights where they multiply them.
 #pragma once
 
+#include "args/packed_weight.h"
 #include "families/launcher.hpp"
 #include "families/product.hpp"
 #include "families/step.hpp"
@@ -24,10 +25,11 @@ namespace smlora::families {
 /// Bytes that a value of such weights has, its scale included.
 [[nodiscard]] double packed_bytes_of_value(const WeightFormat& format);
 
-/// Whether the product takes rows whose columns are permuted, see permute_step.
-[[nodiscard]] bool takes_permuted_rows(const Product& product);
+/// How the arranged scales of the product's weights lie, which begin at `data`.
+[[nodiscard]] PackedScales arranged_scales(const ProductWork& work, const void* data);
 
-/// Permutes rows of so many columns, a multiple of 32, into the order in which such products take them.
+/// Permutes rows of so many columns, a multiple of 32, into the order in which some of these products take them:
+/// takes_permuted_rows.
 [[nodiscard]] Step permute_step(const Problem& problem, std::int64_t columns);
 
 /// The rows that a product takes: those permuted into `memory` by `step`, or as they are without one.

@@ -3,6 +3,8 @@
 #include "families/packed.hpp"
 #include "families/type_names.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 namespace smlora::families {
@@ -106,7 +108,8 @@ std::vector<jit::Constant> product_constants(const ProductWork& work) {
         {"HAS_GATES", product.gates},
         {"SLICE", product.slice > 0},
         {"Element", type_name(problem.dtype)},
-        {"Weight", plain_weight},
+        {"Weight",
+         product.packed ? fmt::format("smlora::weight::Packed<{}>", decoded_format(problem.weights)) : plain_weight},
         {"Gate", gate_type_name(problem, product.gates)},
         {"Index", type_name(problem.index_dtype)},
     };

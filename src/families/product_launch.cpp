@@ -11,9 +11,7 @@ class PortableLaunch final : public ProductLaunch {
 
     void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& args, const Adapter&,
                 const PackedParts&, gpu::Begin) const override {
-        // An upper bound of the row tiles: each expert, and the entries left out, may have one that is not full.
-        const std::int64_t row_tiles = args.M / step.tile_rows + E_ + 1;
-        launcher.launch(step, row_tiles * step.column_tiles, args);
+        launcher.launch(step, most_tiles(step, args.M, E_), args);
     }
 
  private:
@@ -21,6 +19,10 @@ class PortableLaunch final : public ProductLaunch {
 };
 
 }  // namespace
+
+std::int64_t most_tiles(const Step& step, std::int64_t M, std::int64_t E) {
+    return (M / step.tile_rows + E + 1) * step.column_tiles;
+}
 
 std::shared_ptr<const ProductLaunch> portable_launch(std::int64_t E) { return std::make_shared<PortableLaunch>(E); }
 

@@ -34,6 +34,10 @@ class ProductLaunch {
                         const Adapter& adapter, const PackedParts& parts, gpu::Begin begin) const = 0;
 };
 
+/// An upper bound of the tiles of M rows of E experts: each of these, and the entries left out, may have a row tile
+/// that is not full.
+[[nodiscard]] std::int64_t most_tiles(const Step& step, std::int64_t M, std::int64_t E);
+
 /// Of a kernel that walks row tiles and needs nothing but its arguments, for a problem of E experts.
 [[nodiscard]] std::shared_ptr<const ProductLaunch> portable_launch(std::int64_t E);
 

@@ -1,21 +1,27 @@
 #include "families/product_mma.hpp"
 
 #include "args/grouped_product_mma.h"
+#include "args/packed_weight.h"
 #include "args/weight.h"
+#include "families/packed.hpp"
 #include "families/product_launch.hpp"
 #include "families/roofline.hpp"
 #include "families/shared_memory.hpp"
+#include "scale_order.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
+#include <utility>
 
 namespace smlora::families {
 namespace {
 
 constexpr const char* mma_product_name = "grouped_product_mma";
+constexpr const char* mma_packed_product_name = "grouped_product_mma_packed";
 
 /// Blocking of grouped_product_mma.
 struct ProductTile {
@@ -27,12 +33,18 @@ struct ProductTile {
     [[nodiscard]] grouped_product_mma::Blocking blocking() const { return {m, n, k, warps_m, warps_n, stages}; }
     [[nodiscard]] unsigned threads() const { return static_cast<unsigned>(grouped_product_mma::threads(blocking())); }
     /// Dynamic shared memory.
-    [[nodiscard]] unsigned shared_bytes(std::int64_t E) const;
+    [[nodiscard]] unsigned shared_bytes(const ProductWork& work) const;
 };
 
-unsigned ProductTile::shared_bytes(std::int64_t E) const {
-    return static_cast<unsigned>(
-        grouped_product_mma::shared_memory(blocking(), static_cast<int>(E), weight::plain_stage_bytes(n, k)).bytes);
+unsigned ProductTile::shared_bytes(const ProductWork& work) const {
+    const auto memory = [&](int weights, int values) {
+        const auto E = static_cast<int>(launched_experts(work));
+        return static_cast<unsigned>(grouped_product_mma::shared_memory(blocking(), E, weights, values).bytes);
+    };
+    const int plain = weight::plain_stage_bytes(n, k);
+    if (!work.product.packed) return memory(plain, 0);
+    const WeightFormat& format = work.problem.weights;
+    return memory(weight::mma_packed_stage_bytes(code_bits(format), scale_order(format), n, k), plain);
 }
 
 /// A tile as it was measured on an H200.
@@ -77,6 +89,23 @@ constexpr std::array further_product_tiles{
     RatedTile{{32, 16, 64, 2, 1, 6, 4}, {0.31, 0.31}, 1.16},
 };
 
+/// Of products that decode: stages of whole blocks of scales. The efficiency is that with mxfp4, over that of the best
+/// plain tile: docs/lab/2026-12-01-packed-mma.md.
+constexpr std::array packed_tiles{
+    RatedTile{{128, 256, 64, 2, 4, 3, 1}, {0.82, 0.82}, 1},
+    RatedTile{{64, 128, 64, 1, 4, 3, 3}, {0.75, 0.75}, 1},
+    RatedTile{{64, 128, 64, 2, 2, 4, 2}, {0.69, 0.69}, 1},
+    RatedTile{{64, 64, 64, 2, 2, 4, 3}, {0.61, 0.61}, 1},
+    RatedTile{{32, 128, 64, 1, 4, 4, 3}, {0.58, 0.58}, 1},
+    RatedTile{{16, 128, 64, 1, 4, 3, 4}, {0.46, 0.46}, 1},
+    RatedTile{{16, 128, 64, 1, 4, 4, 3}, {0.43, 0.43}, 1},
+    // For GPUs with less shared memory, and wide scales.
+    RatedTile{{128, 128, 64, 4, 2, 3, 1}, {0.62, 0.62}, 1},
+    RatedTile{{64, 128, 64, 2, 2, 3, 1}, {0.65, 0.65}, 1},
+    RatedTile{{32, 128, 64, 1, 4, 3, 1}, {0.47, 0.47}, 1},
+    RatedTile{{16, 128, 64, 1, 4, 3, 1}, {0.38, 0.38}, 1},
+};
+
 /// What the best tile reaches, full.
 double mma_flop_per_second(const gpu::DeviceFacts& facts) {
     // Hopper's mma.sync reaches 450 of 796 TFLOP/s (docs/lab/2026-11-23-portable.md); elsewhere it is the tensor
@@ -107,9 +136,29 @@ double column_tiles(const ProductTile& tile, const ProductSize& size) {
     return std::ceil(static_cast<double>(size.out) / tile.n);
 }
 
-double projection_seconds(const RatedTile& rated, const ProductSize& size, const gpu::DeviceFacts& facts) {
+/// What a tile takes more than one of mxfp4 does, in rows. By timings of an H200: docs/lab/2026-12-01-packed-mma.md.
+double decoding_rows(const ProductWork& work) {
+    if (!work.product.packed) return 0;
+    switch (work.problem.weights.encoding) {
+        case Encoding::nf4:
+        case Encoding::fp4:
+            return 14;
+        case Encoding::nvfp4:
+            return 10;
+        case Encoding::fp8:
+            return 5;
+        case Encoding::mxfp8:
+        case Encoding::int4:
+            return 1;
+        default:
+            return 0;
+    }
+}
+
+double projection_seconds(const RatedTile& rated, const ProductWork& work, const ProductSize& size,
+                          const gpu::DeviceFacts& facts) {
     // Work of a tile beside its products, in rows: filling the pipeline and storing.
-    constexpr double overhead_rows = 12.0;
+    const double overhead_rows = 12.0 + decoding_rows(work);
     const ProductTile& tile = rated.tile;
     const double tiles = static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m);
     const double columns = column_tiles(tile, size);
@@ -163,14 +212,18 @@ double rank_rows_seconds(const RatedTile& rated, const ProductSize& size, bool f
     return seconds;
 }
 
+const char* family_name(const ProductWork& work) {
+    return work.product.packed ? mma_packed_product_name : mma_product_name;
+}
+
 tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& work, const ProductSize& size,
                                     const gpu::DeviceFacts& facts) {
     const ProductTile& tile = rated.tile;
     const bool rank_rows = work.product.kind == Product::Kind::rank_rows;
     tuning::Candidate candidate;
-    candidate.name = fmt::format("mma_{}x{}x{}_w{}x{}_s{}_b{}", tile.m, tile.n, tile.k, tile.warps_m, tile.warps_n,
-                                 tile.stages, tile.min_blocks);
-    candidate.configuration = {mma_product_name,
+    candidate.name = fmt::format("{}_{}x{}x{}_w{}x{}_s{}_b{}", work.product.packed ? "mma_packed" : "mma", tile.m,
+                                 tile.n, tile.k, tile.warps_m, tile.warps_n, tile.stages, tile.min_blocks);
+    candidate.configuration = {family_name(work),
                                {{"TILE_M", tile.m},
                                 {"TILE_N", tile.n},
                                 {"TILE_K", tile.k},
@@ -179,11 +232,11 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& w
                                 {"STAGES", tile.stages},
                                 {"MIN_BLOCKS", tile.min_blocks}}};
     constexpr double seconds_if_followed = 1.5e-6;  // of the launch
-    candidate.predicted_seconds =
-        (work.followed ? seconds_if_followed : seconds_of_launch) +
-        (rank_rows ? rank_rows_seconds(rated, size, work.followed, facts) : projection_seconds(rated, size, facts));
-    candidate.shared_bytes = tile.shared_bytes(size.E);
-    candidate.refusal = shared_memory_refusal(tile.shared_bytes(size.E), tile.min_blocks, facts);
+    candidate.predicted_seconds = (work.followed ? seconds_if_followed : seconds_of_launch) +
+                                  (rank_rows ? rank_rows_seconds(rated, size, work.followed, facts)
+                                             : projection_seconds(rated, work, size, facts));
+    candidate.shared_bytes = tile.shared_bytes(work);
+    candidate.refusal = shared_memory_refusal(tile.shared_bytes(work), tile.min_blocks, facts);
     return candidate;
 }
 
@@ -202,19 +255,43 @@ tuning::SearchSpace mma_product_candidates(const ProductWork& work, const gpu::D
     return space;
 }
 
+tuning::SearchSpace mma_packed_product_candidates(const ProductWork& work, const gpu::DeviceFacts& facts) {
+    tuning::SearchSpace space;
+    if (!can_multiply_codes(work.problem)) return space;
+    const ProductSize size = product_size(work);
+    for (const RatedTile& rated : packed_tiles) space.push_back(product_candidate(rated, work, size, facts));
+    return space;
+}
+
 ProductTile tile_of(const tuning::Configuration& configuration) {
     const auto at = [&](const char* name) { return static_cast<int>(configuration.at(name)); };
     return {at("TILE_M"), at("TILE_N"), at("TILE_K"), at("WARPS_M"), at("WARPS_N"), at("STAGES"), at("MIN_BLOCKS")};
 }
 
+/// As portable products are launched, with codes and their scales.
+class MmaPackedLaunch final : public ProductLaunch {
+ public:
+    explicit MmaPackedLaunch(ProductWork work) : work_(std::move(work)) {}
+
+    void launch(const Launcher& launcher, const Step& step, const GroupedProductArgs& product, const Adapter&,
+                const PackedParts& parts, gpu::Begin) const override {
+        const GroupedProductMmaPackedArgs args{
+            .product = product, .scales = arranged_scales(work_, parts.scales), .table = parts.table};
+        launcher.launch(step, most_tiles(step, product.M, work_.problem.E), args);
+    }
+
+ private:
+    ProductWork work_;
+};
+
 Step mma_product_step(const ProductWork& work, const tuning::Configuration& configuration) {
     const ProductTile tile = tile_of(configuration);
     Step step;
     auto& spec = step.spec;
-    spec.family = mma_product_name;
+    spec.family = family_name(work);
     spec.threads = tile.threads();
     spec.min_blocks = static_cast<unsigned>(tile.min_blocks);
-    spec.dynamic_shared = tile.shared_bytes(launched_experts(work));
+    spec.dynamic_shared = tile.shared_bytes(work);
     spec.constants = product_constants(work);
     auto& constants = spec.constants;
     constants.emplace_back("RANK", rank_columns(work));
@@ -227,7 +304,11 @@ Step mma_product_step(const ProductWork& work, const tuning::Configuration& conf
     constants.emplace_back("STAGES", tile.stages);
     step.tile_rows = tile.m;
     step.column_tiles = static_cast<int>((work.product.out + tile.n - 1) / tile.n);
-    step.product_launch = portable_launch(launched_experts(work));
+    if (work.product.packed) {
+        step.product_launch = std::make_shared<MmaPackedLaunch>(work);
+    } else {
+        step.product_launch = portable_launch(launched_experts(work));
+    }
     return step;
 }
 
@@ -238,6 +319,14 @@ const ProductFamily product_mma{
     .instructions = "mma",
     .makes_rank_products = true,
     .candidates = mma_product_candidates,
+    .step = mma_product_step,
+};
+
+const ProductFamily product_mma_packed{
+    .name = mma_packed_product_name,
+    .instructions = "mma",
+    .multiplies_codes = true,
+    .candidates = mma_packed_product_candidates,
     .step = mma_product_step,
 };
 

@@ -182,13 +182,8 @@ class PackedLaunch final : public ProductLaunch {
         args.weight_map = out_contiguous
                               ? map(codes(product.weight, red, out, step_depth, 64))
                               : map(codes(product.weight, out, red, weight::scale_block, step_depth / codes_in_unit()));
-        const int rows = static_cast<int>(out_contiguous ? red : out);
-        const int columns = static_cast<int>(out_contiguous ? out : red);
-        packed.scales.data = parts.scales;
+        packed.scales = arranged_scales(work_, parts.scales);
         packed.table = parts.table;
-        packed.scales.row_stride =
-            std::int64_t{weight::scale_blocks(columns)} * scale_order(work_.problem.weights).block_bytes();
-        packed.scales.expert_stride = std::int64_t{weight::scale_blocks(rows)} * packed.scales.row_stride;
         if (rank_ > 0) {
             const int depth = grouped_product_wgmma::rank_depth(static_cast<int>(rank_));
             args.lora_weight_map = work_.product.lora_out_contiguous
@@ -199,9 +194,7 @@ class PackedLaunch final : public ProductLaunch {
             args.lora_rows_map =
                 map(matrices(product.lora_rows, 1, product.M, rank_, 0, rank_, blocking_.tile_rows, depth));
         }
-        // An upper bound of the row tiles: each expert, and the entries left out, may have one that is not full.
-        const std::int64_t row_tiles = product.M / blocking_.tile_rows + E + 1;
-        launcher.launch(step, row_tiles * step.column_tiles, packed, begin);
+        launcher.launch(step, most_tiles(step, product.M, E), packed, begin);
     }
 
  private:
@@ -270,6 +263,7 @@ const ProductFamily product_packed{
     .instructions = "wgmma",
     .makes_rank_products = false,
     .multiplies_codes = true,
+    .permutes_rows = true,
     .candidates = packed_candidates,
     .step = packed_step,
 };

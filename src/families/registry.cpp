@@ -26,6 +26,7 @@ const ProductFamily* const product_families[] = {
     &product_mma,
     &product_wgmma,
     &product_packed,
+    &product_mma_packed,
 };
 const GradientFamily* const gradient_families[] = {
     &gradient_bulk,
@@ -106,6 +107,10 @@ Step gradients_step(const GradientWork& work, const tuning::Configuration& confi
 bool makes_rank_rows(const tuning::Configuration& configuration) {
     const ProductFamily* const family = family_of(product_families, configuration);
     return family->makes_rank_rows != nullptr && family->makes_rank_rows(configuration);
+}
+
+bool takes_permuted_rows(const Product& product, const tuning::Configuration& configuration) {
+    return family_of(product_families, configuration)->permutes_rows && !product.weight_out_contiguous;
 }
 
 std::int64_t product_scratch_bytes(const Problem& problem, std::int64_t M) {

@@ -57,7 +57,7 @@ inline constexpr std::uint64_t default_unpack_limit = std::uint64_t{256} << 20;
 /// To problem.dtype; with the routing of problem.index_dtype.
 [[nodiscard]] Step unpack_step(const Problem& problem, const UnpackWork& work, const gpu::DeviceFacts& facts);
 
-/// The scales in the order of products on Hopper.
+/// The scales in the order of products that decode.
 [[nodiscard]] Step arrange_scales_step(const ArrangeWork& work);
 
 /// All experts into `out`. A caller that wants some of them says so.

@@ -1,6 +1,6 @@
 #include "plan/packed.hpp"
 
-#include "families/packed.hpp"
+#include "families/family.hpp"
 #include "families/unpack.hpp"
 #include "plan/search_space.hpp"
 #include "plan/work.hpp"
@@ -22,16 +22,15 @@ double fastest(const Problem& problem, const Request& request, const gpu::Device
 constexpr double share_of_bandwidth = 0.75;
 
 double seconds_to_unpack(const Problem& problem, const gpu::DeviceFacts& facts) {
-    // What is written is read again by the product, which its own prediction has. By 48 timings of the H200 on 2026-12-01.
+    // What is written is read again by the product, which its own prediction has. By 48 timings of the H200 on
+    // 2026-12-01.
     constexpr double share_that_unpacking_reaches = 0.9;
     const auto bytes = static_cast<double>(families::unpacked_bytes(problem, problem.E));
     return 1.25 * bytes / (share_that_unpacking_reaches * facts.memory_bytes_per_second);
 }
 
 /// Of the rows, where the product takes them permuted.
-double seconds_to_permute(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts) {
-    const families::ProductWork work = product_work(problem, request, Role::product);
-    if (!families::takes_permuted_rows(work.product)) return 0;
+double seconds_to_permute(const Problem& problem, const families::ProductWork& work, const gpu::DeviceFacts& facts) {
     const double rows = work.tokens * (work.product.rows == RowOrder::token ? 1.0 : static_cast<double>(problem.top_k));
     constexpr double seconds_at_least = 5e-6;
     return seconds_at_least +
@@ -54,8 +53,13 @@ tuning::Candidate unpacking_candidate(const Problem& problem, const Request& req
 
 tuning::SearchSpace decoding_space(const Problem& problem, const Request& request, const gpu::DeviceFacts& facts) {
     tuning::SearchSpace space = search_space(problem, request, Role::product, facts);
-    const double permuting = seconds_to_permute(problem, request, facts);
-    for (tuning::Candidate& candidate : space) candidate.predicted_seconds += permuting;
+    const families::ProductWork work = product_work(problem, request, Role::product);
+    const double permuting = seconds_to_permute(problem, work, facts);
+    for (tuning::Candidate& candidate : space) {
+        if (families::takes_permuted_rows(work.product, candidate.configuration)) {
+            candidate.predicted_seconds += permuting;
+        }
+    }
     space.push_back(unpacking_candidate(problem, request, facts));
     return space;
 }

@@ -129,7 +129,7 @@ class Planner {
         const std::optional<tuning::Configuration> chosen = configuration(Role::product);
         if (problem_.R > 0 && !(chosen && families::makes_rank_rows(*chosen))) add_rank_rows(*rank_role(request_));
         const families::ProductWork work = product_work(problem_, request_, Role::product);
-        if (families::takes_permuted_rows(work.product)) {
+        if (chosen && families::takes_permuted_rows(work.product, *chosen)) {
             plan_.set(Role::permute_rows, families::permute_step(problem_, work.product.red));
         }
         plan_.set(Role::product, families::product_step(work, chosen));

@@ -251,7 +251,7 @@ inline Cases more_packed_cases() {
                     usual_format(Encoding::nf4)),
         packed_case("fp4_128_ekn", shape(2, 160, 384, 16, 1), 40, {}, {.encoding = Encoding::fp4, .block = 128}),
         packed_case("all_left_out", wide_index, 50, {.left_out = 2}),
-        // Decoded before: other types, and a reduction that is too short.
+        // Decoded before: other types. Not on wgmma: a reduction that is too short.
         packed_case("fp16", with(shape(2, 96, 64, 8, 2, DType::fp16), WeightLayout::enk), 30),
         packed_case("short", with(shape(2, 32, 64, 8, 2), WeightLayout::enk), 30),
     };

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,20 +24,20 @@ class PackedWeights : public OnCases {
         OnCases::SetUp();
         if (IsSkipped()) return;
         if (backend() == Backend::cpu) GTEST_SKIP() << "the CPU backend has no tiles";
-        const gpu::DeviceFacts& facts = gpu::device_facts(engine().impl().options.device);
-        if (facts.arch.name() != "sm_90a") GTEST_SKIP() << "needs sm_90a, not " << facts.arch.name();
     }
 
-    /// Calls `check()` after the operation that `args` describes ran with each blocking, or the first `most`.
+    /// Calls `check()` after the operation that `args` describes ran with each blocking, or the first `most` of each
+    /// family.
     template <class Request, class Args, class Check>
     void with_each_blocking(const Projection& p, const Args& args, const Check& check, std::size_t most = 100) {
         engine::CudaCall call(engine(), {});
         const ops::Projection projection = ops::projection_of(args, p.T);
         auto request = ops::request_of<Request>(p.problem, projection, call.unpack_limit());
         ASSERT_TRUE(request.packed);
-        std::size_t checked = 0;
+        std::map<std::string, std::size_t> checked;
         for (const auto& candidate : plan::search_space(p.problem, request, plan::Role::product, call.facts())) {
-            if (!candidate.refusal.empty() || checked == most) continue;
+            const std::string& family = candidate.configuration.family;
+            if (!candidate.refusal.empty() || checked[family] == most) continue;
             SCOPED_TRACE(candidate.name);
             plan::Choices choices;
             choices.set(plan::Role::decoding, candidate.configuration);
@@ -48,9 +49,15 @@ class PackedWeights : public OnCases {
             product.launch_sum();
             synchronize(p.engine, {});
             check();
-            ++checked;
+            ++checked[family];
         }
-        EXPECT_GE(checked, std::min<std::size_t>(4, most));
+        ASSERT_FALSE(checked.empty());
+        for (const auto& [family, count] : checked) {
+            // Ranks above 64 are not for all of them.
+            if (count > 0) {
+                EXPECT_GE(count, std::min<std::size_t>(3, most)) << family;
+            }
+        }
     }
 };
 

@@ -1,11 +1,17 @@
 // Bundles: export --bundle, as a layer, and carry.
+#include "tuning/bundle.hpp"
 #include "tuning_commands.hpp"
+
+#include <smlora/problem.hpp>
 
 #include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace smlora::tool {
 namespace {
@@ -76,6 +82,25 @@ TEST_F(TuningCommands, ABundleIsOfOneGpuAndOfThePresentKernels) {
     EXPECT_TRUE(std::filesystem::is_fifo(file("pipe")));
 }
 
+TEST_F(TuningCommands, AsManyTuningsAreCarriedOverAsABundleHas) {
+    if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "needs NVRTC";
+    plant_record();
+    ASSERT_EQ(run({"export", "--bundle", file("b")}).exit_code, 0);
+    std::string why;
+    const auto bundle = tuning::Bundle::parse(contents(file("b")), why);
+    ASSERT_TRUE(bundle.has_value());
+    std::vector<tuning::Record> records;
+    for (int rank = 1; rank <= 300; ++rank) {
+        tuning::Record& record = records.emplace_back(bundle->records().at(0));
+        Problem problem{.E = 8, .K = 256, .N = 512, .R = 8 * rank, .top_k = 2};
+        record.name.problem = to_string(problem);
+    }
+    std::ofstream(file("b"), std::ios::trunc) << tuning::bundle_text(bundle->gpu(), records);
+    EXPECT_EQ(run({"carry", file("b"), "--codes", file("codes"), "--other", SMLORA_KERNEL_TEMPLATES}).exit_code, 0);
+    EXPECT_EQ(run({"carry", file("b"), "--before", file("codes"), "--other", SMLORA_KERNEL_TEMPLATES}).out,
+              "300 tunings carried over, 0 left as they were\n");
+}
+
 TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
     if (!run({"info", "--json"}).json()["nvrtc"]["found"].get<bool>()) GTEST_SKIP() << "needs NVRTC";
     plant_record([](tuning::Tuning& tuning) { tuning.trials.resize(3); });
@@ -97,6 +122,12 @@ TEST_F(TuningCommands, TuningsAreCarriedOverWhereMachineCodeIsTheSame) {
     };
     ASSERT_EQ(run({"export", "--bundle", bundle}).exit_code, 0);
     const std::string before = contents(bundle);
+    const std::string templates_of_now = SMLORA_KERNEL_TEMPLATES;
+    const Outcome same = run({"carry", bundle, "--codes", file("codes"), "--other", templates_of_now});
+    EXPECT_NE(same.err.find("0 kernels to compile"), std::string::npos) << same.err;
+    EXPECT_EQ(run({"carry", bundle, "--before", file("codes"), "--other", templates_of_now}).out,
+              "1 tuning carried over, 0 left as they were\n");
+    EXPECT_EQ(contents(bundle), before);
     ASSERT_EQ(run({"carry", bundle, "--codes", file("codes")}).exit_code, 0);
 
     const auto renamed = templates("renamed", "(tile.group, args.scale)", "(tile.group, args.scale * 1.0F)");

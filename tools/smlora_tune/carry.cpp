@@ -2,6 +2,7 @@
 #include "autotune/record_check.hpp"
 #include "cache/layer.hpp"
 #include "engine/engine_impl.hpp"
+#include "jit/templates.hpp"
 #include "plan/search_space.hpp"
 #include "smlora_tune/command.hpp"
 #include "smlora_tune/output.hpp"
@@ -11,6 +12,7 @@
 #include "tuning/bundle.hpp"
 #include "util/counted.hpp"
 #include "util/files.hpp"
+#include "util/hash.hpp"
 #include "util/json.hpp"
 
 #include <smlora/error.hpp>
@@ -22,6 +24,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 
 namespace smlora::tool {
@@ -30,17 +33,20 @@ namespace {
 constexpr const char* carry_footer =
     R"(First with the templates of before and --codes, then with those of now and --before; SMLORA_TEMPLATE_DIR names a
 folder of templates. A tuning is carried over when every kernel of every candidate has the same machine code. Needs
-NVRTC and no GPU. What was compiled already is in the cache: an interrupted run goes on where it was.)";
+NVRTC and no GPU. What was compiled already is in the cache: an interrupted run goes on where it was. With --other, which
+names the templates of the other run, kernels are not compiled whose templates say the same there.)";
 
 struct CarryCommand {
     CommonOptions common;
     std::string bundle;
     std::string codes;
     std::string before;
+    std::string other;
     bool drop = false;
 };
 
-using Json = nlohmann::ordered_json;
+/// Not ordered: a bundle has more tunings than members that an ordered object may have.
+using Json = nlohmann::json;
 
 std::string read_text(const std::string& file, std::uint64_t most_bytes) {
     std::string text;
@@ -65,6 +71,30 @@ struct Kernel {
     std::string code = {};  ///< or why there is none
 };
 
+/// Families whose templates are the same in two places.
+class SameTemplates {
+ public:
+    /// An empty folder: none.
+    explicit SameTemplates(const std::string& folder) {
+        if (!folder.empty()) other_.emplace(folder);
+    }
+
+    /// The digest of the family's templates if both places have the same, or nothing.
+    [[nodiscard]] std::optional<std::string> digest(const std::string& family) {
+        if (!other_) return std::nullopt;
+        const auto [entry, is_new] = known_.try_emplace(family);
+        if (is_new && other_->text(family + ".cuh")) {
+            const std::string own = jit::digest(jit::Templates::from_environment().closure(family + ".cuh"));
+            if (own == jit::digest(other_->closure(family + ".cuh"))) entry->second = own;
+        }
+        return entry->second;
+    }
+
+ private:
+    std::optional<jit::Templates> other_;
+    std::map<std::string, std::optional<std::string>> known_;
+};
+
 /// The kernels of every candidate of a bundle, each once.
 class Kernels {
  public:
@@ -79,9 +109,17 @@ class Kernels {
         return names;
     }
 
-    void compile(const Engine& engine) {
+    /// All but those of the same templates, whose codes are what they are made from.
+    void compile(const Engine& engine, SameTemplates same) {
         std::vector<Kernel*> all;
-        for (auto& [name, kernel] : kernels_) all.push_back(&kernel);
+        for (auto& [name, kernel] : kernels_) {
+            if (const auto digest = same.digest(kernel.spec.family)) {
+                kernel.code = fmt::format("templates {}, kernel {}", *digest, util::xxh128_hex(name));
+            } else {
+                all.push_back(&kernel);
+            }
+        }
+        print_remark("smlora-tune: {} to compile\n", util::counted(all.size(), "kernel"));
         ProgressLine line(stderr);
         std::atomic<std::size_t> done = 0;
         engine.impl().threads.parallel_for(static_cast<std::int64_t>(all.size()), [&](std::int64_t at) {
@@ -107,7 +145,7 @@ class Kernels {
 /// By tuning, {"templates": digest, "candidates": {name: [code, ..]}}.
 using Codes = std::map<std::string, Json>;
 
-Codes codes_of(const std::vector<tuning::Record>& records, const Engine& engine) {
+Codes codes_of(const std::vector<tuning::Record>& records, const Engine& engine, const std::string& other) {
     Kernels kernels;
     Codes codes;
     for (const tuning::Record& record : records) {
@@ -119,14 +157,19 @@ Codes codes_of(const std::vector<tuning::Record>& records, const Engine& engine)
                 json["why"] = why;
                 continue;
             }
-            json["templates"] = engine.impl().kernels.template_digest(plan::families_of(work->space()));
+            try {
+                json["templates"] = engine.impl().kernels.template_digest(plan::families_of(work->space()));
+            } catch (const Error& error) {  // a family that is not on both sides
+                json["why"] = error.what();
+                continue;
+            }
             for (const tuning::Trial& trial : tuning.trials) {
                 json["candidates"][trial.candidate.name] = kernels.add(*work, trial.candidate.configuration);
             }
         }
     }
     print_remark("smlora-tune: {}\n", util::counted(kernels.count(), "kernel"));
-    kernels.compile(engine);
+    kernels.compile(engine, SameTemplates(other));
     for (auto& [name, json] : codes) {
         if (!json.contains("candidates")) continue;
         for (auto& candidate : json["candidates"]) {
@@ -187,7 +230,7 @@ ExitCode run_carry(const CarryCommand& command) {
     if (!bundle) throw Error(ErrorCode::io, fmt::format("{}: {}", command.bundle, why));
     std::vector<tuning::Record> records = bundle->records();
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 0));
-    const Codes now = codes_of(records, engine);
+    const Codes now = codes_of(records, engine, command.other);
     const std::string compiler = engine.impl().kernels.compiler_version();
     if (!command.codes.empty()) {
         publish("codes", command.codes, Json{{"compiler", compiler}, {"tunings", now}}.dump(1) + "\n");
@@ -213,6 +256,8 @@ void add_carry(CLI::App& app, Run& run) {
     sub->add_option("--codes", command->codes, "Write what its candidates compile to")->type_name("FILE");
     sub->add_option("--before", command->before, "Carry over what compiles to the same as in this file")
         ->type_name("FILE");
+    sub->add_option("--other", command->other, "The templates of the other run, those of now or of before")
+        ->type_name("FOLDER");
     sub->add_flag("--drop", command->drop, "Leave out what cannot be carried over");
     add_common_options(*sub, command->common);
     sub->callback([command, &run] { run = [command] { return run_carry(*command); }; });

@@ -1,4 +1,4 @@
-"""The operator that puts the scales of a weight into the order of products on Hopper."""
+"""The operator that puts the scales of a weight into the order of products that decode it."""
 
 import torch
 

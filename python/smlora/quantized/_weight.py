@@ -274,7 +274,7 @@ class QuantizedWeight:
         return self.encoding in ARRANGED and self.scales.dim() == 4
 
     def arranged(self) -> "QuantizedWeight":
-        """The same weight with its scales in the order in which products on Hopper take them: products of bfloat16 rows then
+        """The same weight with its scales in the order in which products take them: products of bfloat16 rows then
         decode the codes while they multiply them, instead of unpacking them to memory first. The codes are shared; the scales
         are new, [E, rows' / 64, columns' / 64, elements for 64 x 64 values], rows' and columns' rounded up to 256. Call it once,
         when a weight is loaded: on a GPU it waits for it. Scales of nf4 and fp4 that are quantised themselves are decoded.

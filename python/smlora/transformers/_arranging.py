@@ -1,4 +1,4 @@
-"""Scales of quantised experts in the order in which products on Hopper take them."""
+"""Scales of quantised experts in the order in which products take them."""
 
 import torch
 
@@ -13,7 +13,7 @@ from smlora.transformers._weights import arrange_from_now_on, parameters_of, qua
 @torch.no_grad()
 def arrange_experts(model: Model) -> Model:
     """Arranges the scales of experts in `model` that are quantised, in any encoding but int8, and returns the model: bfloat16
-    products on Hopper then decode the codes while they multiply them (`QuantizedWeight.arranged`). Weights that cannot be
+    products then decode the codes while they multiply them (`QuantizedWeight.arranged`). Weights that cannot be
     arranged stay as they are, with a warning that says why. Call it before training, on the device of the
     training. Where smlora holds the weights, the arranged scales take the place of the others, also in a state_dict. Modules
     that hold them as a checkpoint has them keep those, and the arranged ones come on top: a seventeenth of mxfp4's bytes, a

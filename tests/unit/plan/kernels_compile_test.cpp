@@ -108,29 +108,43 @@ void expect_compiled(const std::vector<Step>& steps, const std::string& arch_nam
     expect_compiled(kernels_of(steps, arch_name), arch_name);
 }
 
-class PackedKernelsCompile : public testing::TestWithParam<WeightFormat> {};
-
-TEST_P(PackedKernelsCompile, EveryBlockingOfBothReductions) {
-    Problem of_gpt_oss = problem(32, 2880, 5760, 16, 4);
-    of_gpt_oss.weight_layout = WeightLayout::enk;
-    of_gpt_oss.y_rows = RowOrder::grouped;
-    of_gpt_oss.bias = true;
-    of_gpt_oss.weights = GetParam();
-    const gpu::DeviceFacts facts = gpu::facts_of(gpu::arch_from_name("sm_90a"));
-    std::vector<jit::KernelSpec> specs;
-    for (const plan::Request& request : plan::step_requests(of_gpt_oss, 4096)) {
-        if (!plan::packed(request)) continue;
-        for (const auto& candidate : plan::search_space(of_gpt_oss, request, plan::Role::product, facts)) {
-            EXPECT_EQ(candidate.refusal, "") << candidate.name;
-            plan::Choices choices;
-            choices.set(plan::Role::product, candidate.configuration);
-            for (auto& step : plan::make_plan(of_gpt_oss, request, facts, choices).steps) {
-                if (step && step->spec.family == "grouped_product_packed") specs.push_back(std::move(step->spec));
+class PackedKernelsCompile : public testing::TestWithParam<WeightFormat> {
+ protected:
+    /// The products of this family that decode weights of gpt-oss: forward and dX with every blocking.
+    static std::vector<jit::KernelSpec> products(const std::string& family, const std::string& arch_name) {
+        Problem of_gpt_oss = problem(32, 2880, 5760, 16, 4);
+        of_gpt_oss.weight_layout = WeightLayout::enk;
+        of_gpt_oss.y_rows = RowOrder::grouped;
+        of_gpt_oss.bias = true;
+        of_gpt_oss.weights = GetParam();
+        const gpu::DeviceFacts facts = gpu::facts_of(gpu::arch_from_name(arch_name));
+        std::vector<jit::KernelSpec> specs;
+        for (const plan::Request& request : plan::step_requests(of_gpt_oss, 4096)) {
+            if (!plan::packed(request)) continue;
+            for (const auto& candidate : plan::search_space(of_gpt_oss, request, plan::Role::product, facts)) {
+                if (candidate.configuration.family != family || !candidate.legal()) continue;
+                plan::Choices choices;
+                choices.set(plan::Role::decoding, candidate.configuration);
+                plan::Plan plan = plan::make_plan(of_gpt_oss, request, facts, choices);
+                specs.push_back(std::move(plan.steps[static_cast<std::size_t>(plan::Role::product)]->spec));
             }
         }
+        return specs;
     }
+};
+
+TEST_P(PackedKernelsCompile, EveryBlockingOfBothReductions) {
+    const auto specs = products("grouped_product_packed", "sm_90a");
     EXPECT_EQ(specs.size(), 12U) << "blockings of forward and dX";
     expect_compiled(specs, "sm_90a");
+}
+
+TEST_P(PackedKernelsCompile, EveryPortableBlockingOfBothReductions) {
+    for (const std::string arch_name : {"sm_80", "sm_90a"}) {
+        const auto specs = products("grouped_product_mma_packed", arch_name);
+        EXPECT_GE(specs.size(), 6U) << "blockings of forward and dX";
+        expect_compiled(drawn(specs), arch_name);
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(
