@@ -53,13 +53,19 @@ def _is_among_the_few(config):
     )
 
 
-def _measured(module):
-    """(sizes, warps, stages) that the authors took for kernels on packed weights on an H200. Few of them are among the few."""
-    taken = set()
-    for name, order in (("_GLM_MX_SUBSET", "MNK"), ("_GLM_DX_MX_SUBSET", "MKN")):
-        for *values, warps, stages in getattr(module, name, ()):
-            taken.add((frozenset((f"BLOCK_{side}", size) for side, size in zip(order, values)), warps, stages))
-    return taken
+# What the authors took for their kernels on packed weights on an H200, of which the rule above has hardly any.
+_MEASURED = {
+    "_scatter2scatter_lora_mx": ("_GLM_MX_SUBSET", "MNK"), "_scatter2scatter_lora_dX_mx": ("_GLM_DX_MX_SUBSET", "MKN")
+}
+
+
+def _measured(module, kernel):
+    """[(sizes, warps, stages)]"""
+    name, sides = _MEASURED.get(kernel, ("", ""))
+    return [
+        ({f"BLOCK_{side}": size for side, size in zip(sides, sizes)}, warps, stages)
+        for *sizes, warps, stages in getattr(module, name, ())
+    ]
 
 
 def restrict_search():
@@ -67,11 +73,13 @@ def restrict_search():
     left = {}
     for name in ("ops", "lora_ops"):
         module = importlib.import_module(f"{PACKAGE}.kernels.{name}")
-        measured = _measured(module)
         for kernel, value in vars(module).items():
             if hasattr(value, "configs") and len(value.configs) > 1:
-                few = [config for config in value.configs if _is_among_the_few(config) or kernel.endswith("_mx") and (
-                    frozenset(config.kwargs.items()), config.num_warps, config.num_stages) in measured]
+                measured = _measured(module, kernel)
+                few = [
+                    config for config in value.configs
+                    if _is_among_the_few(config) or (config.kwargs, config.num_warps, config.num_stages) in measured
+                ]
                 value.configs = few or value.configs
                 left[kernel] = len(value.configs)
     return left

@@ -100,17 +100,18 @@ def results_of(operation, outputs, shape):
     return {"dX": dX, "dA": dA, "dB": dB}
 
 
-def error_of(results, expected):
-    """The largest relative difference, in the norm. NaN if anything is."""
-    errors = [(value.float() - expected[name]).norm() / expected[name].norm() for name, value in results.items()]
-    return torch.stack(errors).max().item()
+def errors_of(contestant, operations, i, expected):
+    """{"forward y": relative difference in the norm, .., "step dB": ..}"""
+    errors = {}
+    for operation in operations:
+        for name, value in results_of(operation, getattr(contestant, operation)(i)(), i.shape).items():
+            errors[f"{operation} {name}"] = ((value.float() - expected[name]).norm() / expected[name].norm()).item()
+    return errors
 
 
-def check(contestant, operations, i, expected):
-    """The largest error of the operations."""
-    outputs = {operation: getattr(contestant, operation)(i)() for operation in operations}
-    errors = [error_of(results_of(operation, given, i.shape), expected) for operation, given in outputs.items()]
-    return torch.tensor(errors).max().item()
+def largest(errors):
+    """NaN if any is."""
+    return torch.tensor(list(errors.values())).max().item()
 
 
 def measure(contestant, operations, sets, protocol):
@@ -127,14 +128,15 @@ def measure(contestant, operations, sets, protocol):
 
 
 def row_of(contestant, sets, expected, arguments):
-    """{"error", "ms", "reason"}: why there are no times."""
-    row = {"error": None, "ms": {}, "reason": ""}
+    """{"errors", "error", "ms", "reason"}: the largest of the errors, and why there are no times."""
+    row = {"errors": {}, "error": None, "ms": {}, "reason": ""}
     try:
-        row["error"] = check(contestant, arguments.op, sets[0], expected)
+        row["errors"] = errors_of(contestant, arguments.op, sets[0], expected)
+        row["error"] = largest(row["errors"])
         if row["error"] <= arguments.tolerance:
             row["ms"] = measure(contestant, arguments.op, sets, arguments.protocol)
         else:
-            row["reason"] = "wrong"
+            row["reason"] = "wrong: " + ", ".join(f"{name} {error:.3g}" for name, error in row["errors"].items())
     except Exception as error:  # a contestant that fails on a shape must not end the run
         traceback.print_exc(limit=3)
         row["reason"] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
