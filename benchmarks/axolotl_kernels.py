@@ -7,6 +7,8 @@ import pathlib
 import sys
 import types
 
+import torch
+
 PACKAGE = "axolotl.integrations.kernels.libs.scattermoe_lora"
 
 
@@ -51,6 +53,21 @@ def _is_among_the_few(config):
     )
 
 
+# What the authors took for their kernels on packed weights on an H200, of which the rule above has hardly any.
+_MEASURED = {
+    "_scatter2scatter_lora_mx": ("_GLM_MX_SUBSET", "MNK"), "_scatter2scatter_lora_dX_mx": ("_GLM_DX_MX_SUBSET", "MKN")
+}
+
+
+def _measured(module, kernel):
+    """[(sizes, warps, stages)]"""
+    name, sides = _MEASURED.get(kernel, ("", ""))
+    return [
+        ({f"BLOCK_{side}": size for side, size in zip(sides, sizes)}, warps, stages)
+        for *sizes, warps, stages in getattr(module, name, ())
+    ]
+
+
 def restrict_search():
     """Leaves a handful of each kernel's configurations, of 72 to 108. Returns how many, by kernel."""
     left = {}
@@ -58,7 +75,24 @@ def restrict_search():
         module = importlib.import_module(f"{PACKAGE}.kernels.{name}")
         for kernel, value in vars(module).items():
             if hasattr(value, "configs") and len(value.configs) > 1:
-                few = [config for config in value.configs if _is_among_the_few(config)]
+                measured = _measured(module, kernel)
+                few = [
+                    config for config in value.configs
+                    if _is_among_the_few(config) or (config.kwargs, config.num_warps, config.num_stages) in measured
+                ]
                 value.configs = few or value.configs
                 left[kernel] = len(value.configs)
     return left
+
+
+def torchao_tensor(weight):
+    """torchao's tensor of the bytes of an mxfp4 or nvfp4 weight [E, N, K] of smlora's, which axolotl takes as a parameter."""
+    if weight.encoding == "mxfp4":
+        from torchao.prototype.mx_formats.mx_tensor import MXTensor
+
+        return MXTensor(weight.codes, weight.scales.view(torch.float8_e8m0fnu), torch.float4_e2m1fn_x2, weight.block,
+                        torch.bfloat16, None, None, False)
+    from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
+
+    return NVFP4Tensor(weight.codes, weight.scales, weight.block, torch.bfloat16,
+                       per_tensor_scale=weight.global_scales.reshape(weight.E, 1, 1).contiguous())

@@ -31,6 +31,10 @@ class Smlora(Peer):
     module = "smlora"
     note = "x by token, y scattered, dX summed to [T, K]"
 
+    def weight(self, i):
+        """[E, K, N], a tensor or a QuantizedWeight."""
+        return i.W
+
     def _routing(self, i):
         import smlora
 
@@ -48,12 +52,16 @@ class Smlora(Peer):
     def forward(self, i):
         scattered, offsets, k = self._arguments(i)
         forward = torch.ops.smlora.forward
-        return lambda: forward(i.x, i.W, i.A, i.B, None, None, scattered, offsets, k, 0, 1, i.scaling, True)
+        W, *quantised = _operands(self.weight(i))
+        return lambda: forward(i.x, W, i.A, i.B, None, None, scattered, offsets, k, 0, 1, i.scaling, True, *quantised)
 
     def dx(self, i):
         scattered, offsets, k = self._arguments(i)
         dx = torch.ops.smlora.backward_input
-        return lambda: dx(i.dy, i.W, i.A, i.B, None, scattered, offsets, None, None, k, 0, 1, i.scaling, True, False)
+        W, *quantised = _operands(self.weight(i))
+        return lambda: dx(
+            i.dy, W, i.A, i.B, None, scattered, offsets, None, None, k, 0, 1, i.scaling, True, False, *quantised
+        )
 
     def lora_grad(self, i):
         scattered, offsets, k = self._arguments(i)
@@ -67,13 +75,18 @@ class Smlora(Peer):
     def step(self, i):
         import smlora
 
-        routing = self._routing(i)
-        return _step(
-            i, lambda x, A, B: smlora.moe_lora_linear(x, i.W, routing, A, B, scaling=i.scaling)
+        routing, weight = self._routing(i), self.weight(i)
+        return step_of(
+            i, lambda x, A, B: smlora.moe_lora_linear(x, weight, routing, A, B, scaling=i.scaling)
         )
 
 
-def _axolotl_adapters(i):
+def _operands(weight):
+    """What operators take for a weight."""
+    return (weight,) if isinstance(weight, torch.Tensor) else weight.operands()
+
+
+def axolotl_adapters(i):
     """A [E R, K], B [N, E R]."""
     return i.A.reshape(-1, i.shape.K), i.B.permute(1, 0, 2).reshape(i.shape.N, -1)
 
@@ -89,20 +102,17 @@ class SmloraDropIn(Peer):
         def linear(x, A, B):
             return ScatterMoELoRA.apply(x, i.W, i.shape.k, i.experts, i.scattered, i.offsets, A, B, i.scaling)
 
-        return _step(i, linear, *_axolotl_adapters(i))
+        return step_of(i, linear, *axolotl_adapters(i))
 
 
-def _step(i, linear, A=None, B=None):
-    """Forward and backward of `linear(x, A, B)`, gradients for x, A and B."""
+def step_of(i, linear, A=None, B=None):
+    """Forward and backward of `linear(x, A, B)`, which gives the gradients of x, A and B."""
     leaves = [t.detach().requires_grad_() for t in (i.x, i.A if A is None else A, i.B if B is None else B)]
 
-    def run():
-        torch.autograd.grad(linear(*leaves), leaves, i.dy)
-
-    return run
+    return lambda: torch.autograd.grad(linear(*leaves), leaves, i.dy)
 
 
-def _faster(calls):
+def faster(calls):
     """The one that takes less time on this input."""
     for call in calls:
         call()
@@ -126,13 +136,13 @@ class Axolotl(Peer):
         return lambda: self.ops.scatter2scatter(i.x, i.W, i.experts, i.scattered, i.shape.k)
 
     def forward(self, i):
-        A, B = _axolotl_adapters(i)
+        A, B = axolotl_adapters(i)
         return lambda: self.lora_ops.scatter2scatter_lora(
             i.x, i.W, i.experts, i.scattered, i.shape.k, A, B, i.scaling
         )
 
     def dx(self, i):
-        A, B = _axolotl_adapters(i)
+        A, B = axolotl_adapters(i)
         return lambda: (
             self.lora_ops.scatter2scatter_lora_dX(
                 i.dy, i.W, i.experts, i.scattered, 1, A, B, i.scaling, dy_grouped=False
@@ -142,7 +152,7 @@ class Axolotl(Peer):
         )
 
     def lora_grad(self, i):
-        A, B = _axolotl_adapters(i)
+        A, B = axolotl_adapters(i)
         x, dy = i.x[i.scattered // i.shape.k], i.dy[i.scattered]
         return lambda: self.lora_ops.group_bwd_lora(dy, x, A, B, i.offsets, i.shape.E, i.scaling)
 
@@ -153,12 +163,12 @@ class Axolotl(Peer):
                 use_fused_dX, True
             )
 
-        return _step(i, linear, *_axolotl_adapters(i))
+        return step_of(i, linear, *axolotl_adapters(i))
 
     def step(self, i):
         if i.shape not in self.fuses_dX:
             ways = [self._step_with(i, True), self._step_with(i, False)]
-            self.fuses_dX[i.shape] = _faster(ways) is ways[0]
+            self.fuses_dX[i.shape] = faster(ways) is ways[0]
         return self._step_with(i, self.fuses_dX[i.shape])
 
 
@@ -218,7 +228,7 @@ class DeepGEMM(Peer):
             at, source = at + space, source + count
         out = torch.empty(rows.shape[0], i.shape.N, dtype=i.x.dtype, device="cuda")
         transposed = i.W.transpose(1, 2).contiguous()
-        return _faster([
+        return faster([
             lambda: deep_gemm.m_grouped_bf16_gemm_nn_contiguous(rows, i.W, out, experts),
             lambda: deep_gemm.m_grouped_bf16_gemm_nt_contiguous(rows, transposed, out, experts),
         ])
@@ -253,7 +263,7 @@ class Eager(Peer):
         return lambda: linear(i.x, i.A, i.B)
 
     def step(self, i):
-        return _step(i, self._linear(i, True))
+        return step_of(i, self._linear(i, True))
 
 
 PEERS = (Smlora, SmloraDropIn, Axolotl, DeepGEMM, GroupedMM, GatheredGroupedMM, Eager)

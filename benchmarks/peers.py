@@ -20,7 +20,7 @@ import torch
 
 import axolotl_kernels
 from peer_kernels import OPERATIONS, found, peer_names
-from shapes import SHAPES, Inputs, Shape
+from shapes import chosen_shapes, operand_sets
 from timing import PROTOCOLS, ceilings
 
 
@@ -39,22 +39,6 @@ def parse_arguments():
     parser.add_argument("--json", metavar="FILE", help="write every time and floor there")
     parser.add_argument("--plot", metavar="FILE", help="draw the floor over the times there; needs matplotlib")
     return parser.parse_args()
-
-
-def chosen_shapes(arguments):
-    named = {shape.name: shape for shape in SHAPES}
-    shapes = [named[text] if text in named else Shape.parse(text) for text in arguments.shape] or SHAPES
-    if arguments.rank:
-        shapes = [Shape(s.name, s.E, s.K, s.N, s.T, s.k, arguments.rank) for s in shapes]
-    return shapes
-
-
-def operand_sets(shape, skew, seed):
-    """As many as it takes for their bytes to pass three L2 caches, so that no call finds its operands there."""
-    generator = torch.Generator(device="cuda").manual_seed(seed)
-    sets = [Inputs(shape, skew, generator)]
-    wanted = math.ceil(3 * torch.cuda.get_device_properties(0).L2_cache_size / sets[0].bytes())
-    return sets + [Inputs(shape, skew, generator) for _ in range(wanted - 1)]
 
 
 def measure(peers, shape, operations, arguments):
@@ -152,7 +136,7 @@ def main():
     }
     print(f"{environment['gpu']}, {arguments.protocol}: {tflops:.0f} TFLOP/s, {gbs:.0f} GB/s", file=sys.stderr)
     results = []
-    for shape in chosen_shapes(arguments):
+    for shape in chosen_shapes(arguments.shape, arguments.rank):
         times, experts = measure(peers, shape, operations, arguments)
         for operation, ms in times.items():
             results.append({"shape": shape.name, "operation": operation, "ms": ms,

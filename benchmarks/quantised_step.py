@@ -3,10 +3,13 @@
 its memory: smlora in bf16 and on quantised weights, beside axolotl's path for bitsandbytes' experts.
 
     python benchmarks/quantised_step.py                                  bf16, nf4, mxfp4 and fp8 on smlora
-    python benchmarks/quantised_step.py --run smlora:bf16,smlora:int8
+    python benchmarks/quantised_step.py --run smlora:bf16,smlora:mxfp4,smlora:mxfp4-arranged --tokens 1024,8192
     python benchmarks/quantised_step.py --axolotl ~/axolotl              also axolotl in bf16 and on nf4; needs bitsandbytes
+    python benchmarks/quantised_step.py --axolotl ~/axolotl --run axolotl:mxfp4,axolotl:nvfp4        need torchao
 
-"experts" is the step less that of a model whose experts do nothing. Needs a GPU, Transformers, PEFT and smlora's package."""
+"experts" is the step less that of a model whose experts do nothing. smlora:ENCODING-arranged arranges the scales, for products
+that decode. axolotl's mxfp4 and nvfp4 are its kernels that decode, on smlora's bytes. Needs a GPU, Transformers, PEFT and
+smlora's package."""
 
 import argparse
 import gc
@@ -32,7 +35,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help=f"WHO:WEIGHTS, separated by commas [{RUNS}]", default="")
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--tokens", default="8192", help="of a step, several separated by commas [%(default)s]")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--adapters", choices=("fp32", "bf16"), default="fp32", help="their type [fp32, as PEFT makes them]")
@@ -41,6 +44,7 @@ def parse_arguments():
     arguments = parser.parse_args()
     runs = arguments.run or RUNS + (",axolotl:bf16,axolotl:nf4" if arguments.axolotl else "")
     arguments.run = [tuple(run.split(":")) for run in runs.split(",")]
+    arguments.tokens = [int(tokens) for tokens in arguments.tokens.split(",")]
     return arguments
 
 
@@ -64,7 +68,16 @@ def quantise(model, who, weights):
     if weights == "bf16":
         return
     if who == "smlora":
-        smlora.transformers.quantize_experts(model, weights)
+        smlora.transformers.quantize_experts(model, weights.removesuffix("-arranged"))
+        if weights.endswith("-arranged"):
+            smlora.transformers.arrange_experts(model)
+        return
+    if weights in ("mxfp4", "nvfp4"):
+        for layer in model.model.layers:
+            for name in PROJECTIONS:
+                weight = smlora.quantize(getattr(layer.mlp.experts, name), weights)
+                tensor = axolotl_kernels.torchao_tensor(weight)
+                setattr(layer.mlp.experts, name, torch.nn.Parameter(tensor, requires_grad=False))
         return
     from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
@@ -98,9 +111,9 @@ def make(who, weights, arguments):
     return model.train()
 
 
-def measure(who, weights, arguments):
+def measure(who, weights, tokens, arguments):
     model = make(who, weights, arguments)
-    ids = torch.randint(0, 32000, (1, arguments.tokens), device="cuda")
+    ids = torch.randint(0, 32000, (1, tokens), device="cuda")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
     def step():
@@ -131,31 +144,39 @@ def measure(who, weights, arguments):
     }
 
 
+def compare(tokens, arguments):
+    """{WHO:WEIGHTS: result} of steps of so many tokens, printed as they come."""
+    results = {}
+    for who, weights in [("nothing", "bf16"), *arguments.run]:
+        name = f"{who}:{weights}"
+        try:
+            result = measure(who, weights, tokens, arguments)
+        except Exception as error:
+            traceback.print_exc(limit=6)
+            result = {"error": f"{type(error).__name__}: {error}"[:300]}
+        results[name] = result
+        gc.collect()
+        torch.cuda.empty_cache()
+        if "error" in result:
+            print(f"{tokens:6} tokens {name}: {result['error']}", flush=True)
+            continue
+        result["experts_ms"] = result["ms"] - results["nothing:bf16"]["ms"]
+        print(f"{tokens:6} tokens {name:22} step {result['ms']:8.2f} ms   experts {result['experts_ms']:8.2f} ms   "
+              f"held {result['held_gib']:6.2f} GiB   peak {result['peak_gib']:6.2f} GiB   "
+              f"loss {result['loss'][0]:.4f} .. {result['loss'][1]:.4f}", flush=True)
+    return results
+
+
 def main():
     arguments = parse_arguments()
     if not torch.cuda.is_available():
         sys.exit("quantised_step.py needs a GPU")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers {transformers.__version__}, "
-          f"peft {peft.__version__}; {arguments.layers} layers, {arguments.tokens} tokens, rank {arguments.rank}, "
-          f"adapters in {arguments.adapters}")
+          f"peft {peft.__version__}; {arguments.layers} layers, rank {arguments.rank}, adapters in {arguments.adapters}")
     register(arguments.axolotl)
     results = {}
-    for who, weights in [("nothing", "bf16"), *arguments.run]:
-        try:
-            result = measure(who, weights, arguments)
-        except Exception as error:
-            traceback.print_exc(limit=6)
-            result = {"error": f"{type(error).__name__}: {error}"[:300]}
-        results[f"{who}:{weights}"] = result
-        gc.collect()
-        torch.cuda.empty_cache()
-        if "error" in result:
-            print(f"{who}:{weights}: {result['error']}", flush=True)
-            continue
-        experts = result["ms"] - results["nothing:bf16"]["ms"]
-        result["experts_ms"] = experts
-        print(f"{who + ':' + weights:16} step {result['ms']:8.2f} ms   experts {experts:8.2f} ms"
-              f"   held {result['held_gib']:6.2f} GiB   peak {result['peak_gib']:6.2f} GiB   loss {result['loss'][0]:.4f} .. {result['loss'][1]:.4f}", flush=True)
+    for tokens in arguments.tokens:
+        results[tokens] = compare(tokens, arguments)
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(results, file, indent=1)

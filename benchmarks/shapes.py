@@ -1,6 +1,7 @@
 """The shapes that smlora is compared on, their inputs, and the floors of the operations."""
 
 import dataclasses
+import math
 
 import torch
 
@@ -94,5 +95,22 @@ class Inputs:
     def active_experts(self):
         return self.experts.unique().numel()
 
-    def bytes(self):
-        return sum(t.numel() * t.element_size() for t in (self.x, self.dy, self.W, self.A, self.B))
+    def bytes(self, weight_bits=16):
+        """Of all operands, with so many bits for a value of W."""
+        rest = sum(t.numel() * t.element_size() for t in (self.x, self.dy, self.A, self.B))
+        return rest + self.W.numel() * weight_bits // 8
+
+
+def chosen_shapes(texts, rank=None):
+    """The shapes of these names or of E,K,N,R,k,T, all that have names if there are none, with another rank if it is given."""
+    named = {shape.name: shape for shape in SHAPES}
+    shapes = [named[text] if text in named else Shape.parse(text) for text in texts] or SHAPES
+    return [dataclasses.replace(shape, R=rank) for shape in shapes] if rank else shapes
+
+
+def operand_sets(shape, skew, seed, weight_bits=16):
+    """As many as it takes for their bytes to pass three L2 caches, so that no call finds its operands there."""
+    generator = torch.Generator(device="cuda").manual_seed(seed)
+    sets = [Inputs(shape, skew, generator)]
+    wanted = math.ceil(3 * torch.cuda.get_device_properties(0).L2_cache_size / sets[0].bytes(weight_bits))
+    return sets + [Inputs(shape, skew, generator) for _ in range(wanted - 1)]
