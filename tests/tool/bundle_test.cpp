@@ -90,10 +90,9 @@ TEST_F(TuningCommands, AsManyTuningsAreCarriedOverAsABundleHas) {
     const auto bundle = tuning::Bundle::parse(contents(file("b")), why);
     ASSERT_TRUE(bundle.has_value());
     std::vector<tuning::Record> records;
-    for (int rank = 1; rank <= 300; ++rank) {
+    for (int N = 8; N <= 8 * 300; N += 8) {
         tuning::Record& record = records.emplace_back(bundle->records().at(0));
-        Problem problem{.E = 8, .K = 256, .N = 512, .R = 8 * rank, .top_k = 2};
-        record.name.problem = to_string(problem);
+        record.name.problem = to_string(Problem{.E = 8, .K = 256, .N = N, .R = 16, .top_k = 2});
     }
     std::ofstream(file("b"), std::ios::trunc) << tuning::bundle_text(bundle->gpu(), records);
     EXPECT_EQ(run({"carry", file("b"), "--codes", file("codes"), "--other", SMLORA_KERNEL_TEMPLATES}).exit_code, 0);

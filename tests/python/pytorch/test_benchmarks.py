@@ -16,7 +16,7 @@ def module_of(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("name", ["peers", "growth", "mlp", "quantised_step", "quantised_memory"])
+@pytest.mark.parametrize("name", ["peers", "growth", "mlp", "quantised_peers", "quantised_step", "quantised_memory"])
 def test_without_a_gpu_one_line_says_so(module_of, monkeypatch, name):
     for package in ("transformers", "peft"):
         pytest.importorskip(package, reason=f"needs {package}")
