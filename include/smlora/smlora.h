@@ -621,7 +621,7 @@ typedef struct smlora_arrange_scales_args {
 
 SMLORA_API void smlora_arrange_scales_args_init(smlora_arrange_scales_args* args, size_t struct_size);
 
-/* Puts scales into the order in which products on Hopper take them. A weight that has them in the place of its scales
+/* Puts scales into the order in which products take them. A weight that has them in the place of its scales
  * is decoded by bf16 products on tensor cores while they multiply it. Its other members stay as they are but for
  * double_quantization, which becomes all zero: such scales are decoded here. Done once, when a weight is loaded: it
  * waits for the stream.

@@ -88,7 +88,7 @@ struct ArrangeScalesArgs {
     Tensor out;  ///< out, of arranged_shape and the type of arranged_format, contiguous, 16-byte aligned
 };
 
-/// Puts scales into the order in which products on Hopper take them. A weight that has them in the place of its scales
+/// Puts scales into the order in which products take them. A weight that has them in the place of its scales
 /// is decoded by bf16 products on tensor cores while they multiply it, without scratch memory for plain weights; everything
 /// else gives the same as before. Scales of nf4 and fp4 that are quantised themselves are decoded, so that the weight
 /// has no double_quantization any more. Done once, when a weight is loaded: it waits for the stream. Throws
