@@ -1,6 +1,7 @@
 // The engine: a backend, its kernels in memory and the cache on disk behind them.
 #pragma once
 
+#include <smlora/determinism.hpp>
 #include <smlora/export.hpp>
 #include <smlora/tuning.hpp>
 
@@ -61,6 +62,10 @@ struct EngineOptions {
     /// backward_input go through the experts in slices that fit. A limit below several times the L2 cache costs speed.
     /// Unset: SMLORA_UNPACK_LIMIT (as SMLORA_CACHE_LIMIT), else 256 MiB.
     std::optional<std::uint64_t> unpack_limit_bytes;
+    /// Which calls have the same bits. Unset: SMLORA_DETERMINISM (run or batch), else run. With batch, kernels are
+    /// chosen as for one number of tokens whatever a call has, nothing is measured at first use, and a choice that was
+    /// taken stays for the life of the engine.
+    std::optional<Determinism> determinism;
     /// Threads of the CPU backend, and of compiling; 0: one for each core that this process may use.
     int threads = 0;
     /// Where log lines go. Unset: to stderr, from the level on that SMLORA_LOG names (debug, info, notice, warning),
@@ -76,8 +81,8 @@ struct EngineOptions {
 class SMLORA_API Engine {
  public:
     /// Throws Error{io} when a cache folder that was named is writable by others or is not a folder,
-    /// Error{invalid_argument} for a backend or tuning policy out of range and for a negative device, number of threads
-    /// or tuning_seconds.
+    /// Error{invalid_argument} for a backend, tuning policy or determinism out of range, for a SMLORA_DETERMINISM that
+    /// is neither run nor batch, and for a negative device, number of threads or tuning_seconds.
     explicit Engine(EngineOptions options = {});
     /// What was enqueued must be done.
     ~Engine();

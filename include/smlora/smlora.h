@@ -239,6 +239,15 @@ enum {
     SMLORA_TUNING_RECORD_ONLY = 3 /* a recorded choice, else the nearest recorded one, else the heuristic one */
 };
 
+/* Which calls have the same bits. */
+typedef int32_t smlora_determinism;
+enum {
+    SMLORA_DETERMINISM_DEFAULT = 0, /* SMLORA_DETERMINISM (run or batch), else run */
+    SMLORA_DETERMINISM_RUN = 1,     /* calls with the same input: the gradients of the adapters, too */
+    SMLORA_DETERMINISM_BATCH = 2    /* and rows with the same input, whatever other rows the batch has: kernels are
+                                       chosen as for one number of tokens, and nothing is measured at first use */
+};
+
 /* How an engine is made; what is not set comes from the environment, then from a default. */
 typedef struct smlora_engine_options {
     size_t struct_size;
@@ -269,6 +278,8 @@ typedef struct smlora_engine_options {
     /* Device memory that quantised weights are unpacked to, at most, unless one expert's matrix is larger. 0:
      * SMLORA_UNPACK_LIMIT (bytes, or with the suffix K, M or G), else 256 MiB. */
     uint64_t unpack_limit_bytes;
+    smlora_determinism determinism; /* which calls have the same bits */
+    int32_t reserved;               /* 0 */
 } smlora_engine_options;
 
 SMLORA_API void smlora_engine_options_init(smlora_engine_options* options, size_t struct_size);

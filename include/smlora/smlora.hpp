@@ -3,6 +3,7 @@
 
 #include <smlora/activation.hpp>
 #include <smlora/cache.hpp>
+#include <smlora/determinism.hpp>
 #include <smlora/dtype.hpp>
 #include <smlora/encoding.hpp>
 #include <smlora/engine.hpp>

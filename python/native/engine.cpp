@@ -138,6 +138,7 @@ PyObject* engine(Arguments arguments) {
     const std::string shipped_layer = string_of(arguments.next());
     options.shipped_layer = shipped_layer.c_str();
     options.threads = static_cast<int32_t>(arguments.integer());
+    options.determinism = static_cast<smlora_determinism>(arguments.integer());
     arguments.end();
     smlora_engine* created = nullptr;
     check(smlora_engine_create(&options, &created));

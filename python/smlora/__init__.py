@@ -6,7 +6,7 @@
 T tokens, each sent to top_k of E experts: M = T * top_k rows. K inputs, N outputs, R the rank of the adapters."""
 
 from smlora._activation import GPT_OSS, Activation, gated_activation
-from smlora._library import Error, cache_stats, system_info
+from smlora._library import Error, cache_stats, set_determinism, system_info
 from smlora._linear import MoELoRALinear, adapter_views, moe_lora_linear
 from smlora._mlp import Adapter, moe_lora_mlp
 from smlora._native import version as __version__
@@ -54,6 +54,7 @@ __all__ = [
     "quantize",
     "route",
     "routing_of_counts",
+    "set_determinism",
     "system_info",
     "tune",
 ]

@@ -52,14 +52,31 @@ _native.set_nvrtc_folders(nvrtc_folders())
 _SHIPPED_LAYER = str(pathlib.Path(__file__).resolve().parent / "cache")
 
 
+# In the order of smlora_determinism; None: what SMLORA_DETERMINISM says.
+_DETERMINISMS = [None, "run", "batch"]
+_determinism = None
+
+
+def set_determinism(determinism: str) -> None:
+    """Which calls of this process have the same bits, whatever SMLORA_DETERMINISM says. "run": those with the same input.
+    "batch": also rows with the same input, whatever other rows the batch has; docs/rl.md says what is promised. Before the
+    first operation: afterwards a change raises RuntimeError, as kernels are chosen. ValueError for another word."""
+    global _determinism
+    if determinism not in _DETERMINISMS[1:]:
+        raise ValueError(f'determinism: expected "run" or "batch", got {determinism!r}')
+    if determinism != _determinism and (cuda_engine.cache_info().currsize or cpu_engine.cache_info().currsize):
+        raise RuntimeError(f"determinism: expected before the first operation of the process, got {determinism!r} after it")
+    _determinism = determinism
+
+
 @functools.cache
 def cuda_engine():
-    return _native.engine(_CUDA, 0, _SHIPPED_LAYER, 0)
+    return _native.engine(_CUDA, 0, _SHIPPED_LAYER, 0, _DETERMINISMS.index(_determinism))
 
 
 @functools.cache
 def cpu_engine():
-    return _native.engine(_CPU, 0, _SHIPPED_LAYER, torch.get_num_threads())
+    return _native.engine(_CPU, 0, _SHIPPED_LAYER, torch.get_num_threads(), _DETERMINISMS.index(_determinism))
 
 
 def _forget_engines():

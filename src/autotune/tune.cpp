@@ -6,6 +6,7 @@
 #include "gpu/driver.hpp"
 #include "plan/step_kernels.hpp"
 #include "tuning/choice.hpp"
+#include "tuning/determinism.hpp"
 
 #include <smlora/error.hpp>
 
@@ -148,6 +149,7 @@ TuneReport tune(const Engine& engine, const Problem& problem, const TuneOptions&
     const gpu::CurrentContext context(impl.contexts, impl.options.device);
     std::vector<std::int64_t> tokens = options.tokens;
     if (tokens.empty()) tokens.assign(typical_tokens.begin(), typical_tokens.end());
+    tokens = tuning::choice_tokens(*impl.options.determinism, std::move(tokens));
     TuneReport report;
     try {
         for (const std::int64_t T : tokens) {

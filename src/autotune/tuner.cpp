@@ -51,7 +51,9 @@ TuningPolicy policy_of(const EngineOptions& options, util::Logger& log) {
     std::string complaint;
     const TuningPolicy policy = tuning::policy(options.tuning, complaint);
     if (!complaint.empty() && options.backend == Backend::cuda) log.warning(complaint);
-    return policy;
+    // What is measured on the rows of a call depends on them.
+    const bool may_measure = options.determinism != Determinism::batch;
+    return policy == TuningPolicy::first_use && !may_measure ? TuningPolicy::record_only : policy;
 }
 
 /// Operations of a training step that have anything to choose: what a budget for a problem is for.
@@ -194,16 +196,24 @@ MeasuredCase Tuner::case_of(const Problem& problem, const plan::Request& request
     return {problem, request, role, choices, rows};
 }
 
+std::optional<tuning::Configuration> Tuner::kept(const KnownWork& work) {
+    if (parts_.options.determinism != Determinism::batch) return work.choice();
+    const std::lock_guard lock(mutex_);
+    return kept_.try_emplace({work.name.key(), work.slot}, work.choice()).first->second;
+}
+
 std::string Tuner::why_unfit(const KnownWork& work) {
     return records_.why_unfit(work.name, work.slot, work.environment);
 }
 
 plan::Choices Tuner::known(const Problem& problem, const plan::Request& request, const gpu::DeviceFacts& facts) {
     plan::Choices choices;
-    if (policy_ == TuningPolicy::off || plan::chosen_roles(problem, request).empty()) return choices;
-    for (const KnownWork& work : look_up(problem, request, facts)) {
+    if (policy_ == TuningPolicy::off) return choices;
+    for (const plan::Role role : plan::chosen_roles(problem, request)) {
+        if (!plan::is_needed(problem, request, role, facts, choices)) continue;
+        const KnownWork work = look_up(problem, request, role, facts);
         if (work.near() != nullptr) parts_.log.info(near_text(work));
-        choices.set(work.role, work.choice());
+        choices.set(role, kept(work));
     }
     return choices;
 }

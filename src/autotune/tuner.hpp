@@ -20,6 +20,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -132,6 +133,8 @@ class Tuner final : public plan::Chooser {
     [[nodiscard]] MeasuredCase case_of(const Problem& problem, const plan::Request& request, plan::Role role,
                                        const gpu::DeviceFacts& facts, plan::Choices choices, const MeasuredRows& rows);
     void refresh(KnownWork& work);
+    /// Its choice. In batch-invariant mode the one that was taken first: another process may record another meanwhile.
+    [[nodiscard]] std::optional<tuning::Configuration> kept(const KnownWork& work);
     /// Measures one that is not known, unless another process does so meanwhile, or there is no time.
     [[nodiscard]] TuneResult tune_one(const MeasuredCase& measured, KnownWork work, const Sitting& sitting,
                                       const tuning::Budget& budget, bool has_time);
@@ -148,6 +151,8 @@ class Tuner final : public plan::Chooser {
     std::mutex mutex_;
     /// What this engine has tuned, by the key of the record and the slot: used when records cannot be stored.
     std::map<std::pair<std::string, std::string>, tuning::Tuning> made_;
+    /// What batch-invariant calls have, by the same keys; nothing: the heuristic choice.
+    std::map<std::pair<std::string, std::string>, std::optional<tuning::Configuration>> kept_;
 };
 
 /// That of an engine.

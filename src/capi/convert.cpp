@@ -84,6 +84,21 @@ void read(smlora_tuning tuning, std::optional<TuningPolicy>& result, Name name) 
     }
 }
 
+void read(smlora_determinism determinism, std::optional<Determinism>& result, Name name) {
+    switch (determinism) {
+        case SMLORA_DETERMINISM_DEFAULT:
+            return;
+        case SMLORA_DETERMINISM_RUN:
+            result = Determinism::run;
+            return;
+        case SMLORA_DETERMINISM_BATCH:
+            result = Determinism::batch;
+            return;
+        default:
+            wrong(name, "0 to 2", determinism);
+    }
+}
+
 void read(const smlora_tensor& tensor, Tensor& result, Name name) { result = to_tensor(tensor, name); }
 void read(const smlora_tensor& tensor, Weight& result, Name name) { result = to_tensor(tensor, name); }
 

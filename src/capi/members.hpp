@@ -129,8 +129,8 @@ SMLORA_MEMBERS(smlora_prewarm_activation, PrewarmActivation, 0, SMLORA_BOTH(acti
 SMLORA_MEMBERS(smlora_engine_options, EngineOptions, 2, SMLORA_BOTH(backend), SMLORA_BOTH(device),
                SMLORA_BOTH(cache_root), SMLORA_BOTH(cache_limit_bytes), SMLORA_BOTH(threads), SMLORA_BOTH(tuning),
                SMLORA_BOTH(tuning_seconds), SMLORA_BOTH(tuning_memory_bytes), SMLORA_BOTH(shipped_layer),
-               SMLORA_BOTH(unpack_limit_bytes), ByHand{&C::cache_layers}, ByHand{&C::cache_layer_count},
-               ByHand{&C::log}, ByHand{&C::log_user});
+               SMLORA_BOTH(unpack_limit_bytes), SMLORA_BOTH(determinism), ByHand{&C::cache_layers},
+               ByHand{&C::cache_layer_count}, ByHand{&C::log}, ByHand{&C::log_user}, Reserved{&C::reserved});
 
 // problems, tokens, archs, activations; the progress is an argument of prewarm()
 SMLORA_MEMBERS(smlora_prewarm_options, PrewarmOptions, 4, SMLORA_BOTH(jobs), SMLORA_BOTH(check_only),

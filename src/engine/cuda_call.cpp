@@ -2,6 +2,8 @@
 
 #include "gpu/driver.hpp"
 #include "plan/prewarm_command.hpp"
+#include "tuning/bucket.hpp"
+#include "tuning/determinism.hpp"
 
 #include <smlora/error.hpp>
 
@@ -16,7 +18,9 @@ CudaCall::CudaCall(Engine::Impl& engine, Stream stream)
       context_(engine_.contexts, engine_.options.device),
       launcher_(context_.facts(), static_cast<CUstream>(stream.handle)) {}
 
-const plan::Plan& CudaCall::plan(const Problem& problem, const plan::Request& request, const plan::CallRows* rows) {
+const plan::Plan& CudaCall::plan(const Problem& problem, plan::Request request, const plan::CallRows* rows) {
+    if (engine_.options.determinism == Determinism::batch)
+        plan::set_bucket(request, tuning::bucket_of(tuning::batch_tokens));
     const plan::PlanKey key{problem, request, context_.handle()};
     if (const plan::Plan* known = engine_.plans.find(key)) return *known;
     // Under no lock: this may compile for seconds. Two threads may make one plan; the kernels behind it are compiled

@@ -28,7 +28,7 @@ class CudaCall {
 
     /// The loaded plan of this call. Throws Error{not_ready} while the stream is capturing and a kernel is not loaded.
     /// With `rows` its choices may be measured, on these rows; else recorded or heuristic ones are taken.
-    const plan::Plan& plan(const Problem& problem, const plan::Request& request, const plan::CallRows* rows = nullptr);
+    const plan::Plan& plan(const Problem& problem, plan::Request request, const plan::CallRows* rows = nullptr);
 
     /// Compiles, at once, and loads the kernels of a plan. `capturing`: throws Error{not_ready} instead.
     void load(plan::Plan& plan, bool capturing = false);

@@ -2,6 +2,7 @@
 
 #include "cache/location.hpp"
 #include "families/unpack.hpp"
+#include "tuning/determinism.hpp"
 #include "util/environment.hpp"
 
 #include <smlora/error.hpp>
@@ -25,10 +26,15 @@ std::uint64_t unpack_limit_of(const EngineOptions& options) {
                     *text));
 }
 
+EngineOptions with_determinism(EngineOptions options) {
+    options.determinism = tuning::determinism(options.determinism);
+    return options;
+}
+
 }  // namespace
 
 Engine::Impl::Impl(EngineOptions options_)
-    : options(std::move(options_)),
+    : options(with_determinism(std::move(options_))),
       log(options.log),
       threads(options.threads),
       cache({options.cache_root, options.cache_layers, options.cache_limit_bytes,

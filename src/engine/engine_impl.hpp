@@ -21,7 +21,7 @@ struct Engine::Impl {
     explicit Impl(EngineOptions options);
 
     util::Origin origin;
-    EngineOptions options;
+    EngineOptions options;  ///< with the determinism that holds
     util::Logger log;
     util::ThreadPool threads;
     cache::Cache cache;

@@ -5,6 +5,7 @@
 #include "gpu/arch.hpp"
 #include "gpu/device.hpp"
 #include "plan/step_kernels.hpp"
+#include "tuning/determinism.hpp"
 #include "util/counted.hpp"
 #include "util/thread_pool.hpp"
 
@@ -75,13 +76,14 @@ std::vector<gpu::DeviceFacts> targets(const std::vector<std::string>& archs, int
     return {gpu::facts_of(gpu::arch_from_name("sm_90a"))};
 }
 
-std::vector<std::int64_t> tokens_of(const PrewarmOptions& options) {
-    if (!options.tokens.empty()) return options.tokens;
-    return {std::begin(typical_tokens), std::end(typical_tokens)};
+std::vector<std::int64_t> tokens_of(const PrewarmOptions& options, const Engine::Impl& engine) {
+    std::vector<std::int64_t> tokens = options.tokens;
+    if (tokens.empty()) tokens.assign(std::begin(typical_tokens), std::end(typical_tokens));
+    return tuning::choice_tokens(*engine.options.determinism, std::move(tokens));
 }
 
 std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
-    const std::vector<std::int64_t> tokens = tokens_of(options);
+    const std::vector<std::int64_t> tokens = tokens_of(options, engine);
     std::vector<Item> items;
     std::set<std::string> seen;
     const auto add = [&](jit::KernelSpec&& spec, const gpu::Arch& arch) {
@@ -114,7 +116,7 @@ std::vector<Item> collect(const PrewarmOptions& options, Engine::Impl& engine) {
 void count_records(const PrewarmOptions& options, Engine::Impl& engine, PrewarmReport& report) {
     for (const gpu::DeviceFacts& facts : targets(options.archs, engine.options.device)) {
         for (const Problem& problem : options.problems) {
-            for (const std::int64_t T : tokens_of(options)) {
+            for (const std::int64_t T : tokens_of(options, engine)) {
                 for (const plan::Request& request : plan::step_requests(problem, T, engine.unpack_limit)) {
                     const plan::Chooser::Recorded counts = engine.chooser->recorded(problem, request, facts);
                     report.works += counts.works;

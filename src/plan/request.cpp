@@ -64,6 +64,14 @@ std::uint8_t bucket(const Request& request) {
         request);
 }
 
+void set_bucket(Request& request, std::uint8_t bucket) {
+    std::visit(
+        [bucket](auto& one) {
+            if constexpr (requires { one.bucket; }) one.bucket = bucket;
+        },
+        request);
+}
+
 bool on_tensor_cores(const Request& request) {
     return std::visit(
         [](const auto& one) {

@@ -136,6 +136,9 @@ using Request = std::variant<Forward, BackwardInput, BackwardLora, Route, Group,
 /// The bucket of T; 0 for operations without one.
 [[nodiscard]] std::uint8_t bucket(const Request& request);
 
+/// Of operations that have one.
+void set_bucket(Request& request, std::uint8_t bucket);
+
 /// False for operations that have no kernels on tensor cores.
 [[nodiscard]] bool on_tensor_cores(const Request& request);
 

@@ -61,7 +61,7 @@ class EngineOptions(Evolving):
                 ("cache_layers", POINTER(c_char_p)), ("cache_layer_count", c_size_t), ("cache_limit_bytes", c_uint64),
                 ("threads", c_int32), ("tuning", c_int32), ("log", LogCallback), ("log_user", c_void_p),
                 ("tuning_seconds", c_double), ("tuning_memory_bytes", c_uint64), ("shipped_layer", c_char_p),
-                ("unpack_limit_bytes", c_uint64)]
+                ("unpack_limit_bytes", c_uint64), ("determinism", c_int32), ("reserved", c_int32)]
 
 
 def args_struct(operation, members, scaling, quantized=False):

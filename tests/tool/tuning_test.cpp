@@ -49,6 +49,25 @@ TEST_F(TuningCommands, APolicyThatIsNoneIsRefused) {
     }
 }
 
+TEST_F(TuningCommands, ADeterminismThatIsNoneIsRefused) {
+    for (const std::vector<std::string>& command : {explain, {"verify", "--device", "cpu", "--shape", "4,64,64,4,2"}}) {
+        const Outcome outcome = run(command, {{"SMLORA_DETERMINISM", "on"}});
+        EXPECT_EQ(outcome.exit_code, 2) << outcome.err;
+        EXPECT_NE(outcome.err.find("SMLORA_DETERMINISM: expected run or batch, got \"on\""), std::string::npos)
+            << outcome.err;
+    }
+}
+
+TEST_F(TuningCommands, BatchInvariantChoicesAreExplainedForTheOneNumberOfTokens) {
+    const Outcome outcome = run(with(explain, "--json"), {{"SMLORA_DETERMINISM", "batch"}});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_NE(outcome.err.find("kernels are chosen as for 4096 tokens"), std::string::npos) << outcome.err;
+    const nlohmann::json cases = outcome.json()["cases"];
+    ASSERT_EQ(cases.size(), 1u);
+    EXPECT_EQ(cases[0]["tokens"], 4096);
+    EXPECT_NE(run(with(explain, "--json")).json()["cases"][0]["tokens"], 4096);
+}
+
 TEST_F(TuningCommands, RecordsAreClearedWhenTheyAreNamed) {
     plant_record();
     EXPECT_EQ(run({"cache", "clear", "--yes"}).out, cache().string() + ": 0 kernels removed, 1 tuning record left\n");

@@ -45,7 +45,8 @@ is floor / time: 1 is the best there can be. The ceilings are measured in the sa
 three times the L2 cache where they are small. Quantised weights count as they are stored: codes and scales of the
 experts that have rows. "unpack" decodes all of them to memory; its "of floor" is the share of the copy's bandwidth.
 The kernels are those that are recorded to be fastest, or predicted to be where there is no record: run smlora-tune
-tune first to have them measured. SMLORA_TUNING=first-use measures them here before anything is timed, for up to 10 s
+tune first to have them measured. SMLORA_DETERMINISM=batch takes those of its one number of tokens for every --tokens, so
+that two runs, with and without it, show what it costs. SMLORA_TUNING=first-use measures them here before anything is timed, for up to 10 s
 per problem and number of tokens.
 
 Examples:

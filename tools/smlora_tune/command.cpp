@@ -3,6 +3,8 @@
 #include "smlora_tune/number_checks.hpp"
 #include "smlora_tune/output.hpp"
 
+#include "engine/engine_impl.hpp"
+#include "tuning/determinism.hpp"
 #include "util/environment.hpp"
 
 #include <smlora/cache.hpp>
@@ -66,6 +68,11 @@ EngineOptions engine_options(const CommonOptions& common, Backend backend, int o
             throw UsageError(fmt::format("SMLORA_TUNING: expected first-use, off or record-only, got \"{}\"", *policy));
         }
     }
+    try {
+        options.determinism = tuning::determinism({});
+    } catch (const Error& error) {
+        throw UsageError(error.what());
+    }
     options.log = [verbose = common.verbose, log](LogLevel level, std::string_view line) {
         if (!verbose && level != LogLevel::notice && level != LogLevel::warning) return;
         const std::string text = fmt::format("smlora-tune: {}{}", level == LogLevel::warning ? "warning: " : "", line);
@@ -76,6 +83,15 @@ EngineOptions engine_options(const CommonOptions& common, Backend backend, int o
         }
     };
     return options;
+}
+
+std::vector<std::int64_t> choice_tokens(const Engine& engine, std::vector<std::int64_t> tokens) {
+    const Determinism determinism = engine.impl().options.determinism.value_or(Determinism::run);
+    if (determinism == Determinism::batch) {
+        print_remark("kernels are chosen as for {} tokens, whatever a call has (SMLORA_DETERMINISM=batch)\n",
+                     tuning::batch_tokens);
+    }
+    return tuning::choice_tokens(determinism, std::move(tokens));
 }
 
 void remark_missing_layers(const Engine& engine) {

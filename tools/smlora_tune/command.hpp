@@ -58,6 +58,10 @@ struct DeviceChoice {
 [[nodiscard]] EngineOptions engine_options(const CommonOptions& common, Backend backend, int ordinal, int threads,
                                            const std::function<void(const std::string&)>& log = {});
 
+/// The numbers of tokens that an engine chooses kernels for in calls of `tokens`. Says on stderr where that is one for
+/// all.
+[[nodiscard]] std::vector<std::int64_t> choice_tokens(const Engine& engine, std::vector<std::int64_t> tokens);
+
 /// Says on stderr which read-only layers that were named are not there: what a command reports is without them.
 void remark_missing_layers(const Engine& engine);
 

@@ -194,6 +194,7 @@ ExitCode run_explain(const ExplainCommand& command) {
 
     const Engine engine(engine_options(command.common, Backend::cpu, 0, 1));
     remark_missing_layers(engine);
+    tokens = choice_tokens(engine, std::move(tokens));
     const Style style(stdout);
     nlohmann::ordered_json document = json_document("explain");
     document["gpu"] = facts.name;

@@ -57,6 +57,8 @@ Several processes can split the work: by --shard, or by the rank variables of to
 which each also takes a GPU of its own. The exit code is 1 if a kernel is left without a measured choice.
 --exhaustive then measures every legal candidate too, which takes minutes per kernel, and compares the choice with the
 best of them; it changes no records.
+With SMLORA_DETERMINISM=batch it measures for the one number of tokens that kernels are chosen for then, whatever
+--tokens says.
 Quantised weights are unpacked and multiplied as plain ones: what is tuned and recorded is the same with and without
 --weights, but for the layout of W. Of arranged ones it measures as well how products take them.
 
@@ -228,7 +230,7 @@ void print_document(const std::vector<TunedCase>& cases, const TuneCommand& comm
 
 ExitCode run_tune(const TuneCommand& command) {
     const std::vector<NamedProblem> problems = resolve(command.shape, Backend::cuda);
-    const std::vector<std::int64_t> tokens = tokens_of(command);
+    std::vector<std::int64_t> tokens = tokens_of(command);
     tuning::Protocol protocol = protocol_of(command);
     const Place place = place_of(command);
 
@@ -241,6 +243,7 @@ ExitCode run_tune(const TuneCommand& command) {
     if (!protocol.memory_bytes) protocol.memory_bytes = session.free_bytes() / 2;
     print_remark("device    {}\nrouting   {}\n", session.device_name(), command.skew);
 
+    tokens = choice_tokens(session.engine(), std::move(tokens));
     std::vector<TunedCase> cases;
     std::vector<TunedRequest> requests;
     for (const NamedProblem& item : problems) {

@@ -34,7 +34,7 @@ def test_errors_of_the_library_become_exceptions():
     with pytest.raises(ValueError, match="folders: expected absolute paths"):
         _native.set_nvrtc_folders(["relative"])
     with pytest.raises((NotImplementedError, smlora.Error, ValueError)):
-        _native.engine(7, 0, "", 0)
+        _native.engine(7, 0, "", 0, 0)
     assert issubclass(smlora.Error, RuntimeError)
 
 
@@ -54,11 +54,11 @@ def test_the_number_of_arguments_of_an_operator_is_checked(name):
 
 @pytest.mark.parametrize(
     "name, count",
-    [("engine", 4), ("set_nvrtc_folders", 1), ("system_info", 0), ("cache_stats", 1), ("padded_rank", 1), ("set_torch", 2),
+    [("engine", 5), ("set_nvrtc_folders", 1), ("system_info", 0), ("cache_stats", 1), ("padded_rank", 1), ("set_torch", 2),
      ("check_problem", 1)],
 )
 def test_the_number_of_arguments_of_a_function_is_checked(name, count):
-    given = {"engine": (1, 0, "", 1), "set_nvrtc_folders": ([],), "cache_stats": (_library.cpu_engine(),),
+    given = {"engine": (1, 0, "", 1, 0), "set_nvrtc_folders": ([],), "cache_stats": (_library.cpu_engine(),),
              "padded_rank": (3,), "set_torch": ([], None),
              "check_problem": (smlora.Problem(4, 16, 16, 4, 2).numbers(),)}.get(name, ())
     assert len(given) == count

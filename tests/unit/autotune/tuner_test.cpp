@@ -2,6 +2,7 @@
 #include "autotune/tuner.hpp"
 
 #include "autotune/measured_work.hpp"
+#include "tuning/determinism.hpp"
 #include "tuning_fixtures.hpp"
 
 #include <smlora/error.hpp>
@@ -315,6 +316,48 @@ TEST_F(Tuning, WhatWasTunedToTheEndIsExtendedWhenEveryVerdictIsWanted) {
     }
     EXPECT_TRUE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::own_tuning).empty());
     EXPECT_FALSE(tuner.kernels_to_try(problem, forward, h200(), {}, Wanted::every_verdict).empty());
+}
+
+TEST_F(Tuning, ABatchInvariantChoiceStaysWhateverIsRecordedMeanwhile) {
+    for (const bool stays : {false, true}) {
+        Engine made = engine(TuningPolicy::first_use, stays ? Determinism::batch : Determinism::run);
+        const std::vector<KnownWork> works = tuner_of(made).look_up(problem, forward, h200());
+        record(made, works[0], another(works[0].space));
+        record(made, works[1], another(works[1].space));
+        const plan::Choices before = tuner_of(made).known(problem, forward, h200());
+        EXPECT_EQ(before.of(plan::Role::product), another(works[0].space).configuration);
+        const auto least = tuning::shortlist(works[0].space, 24).at(5).configuration;
+        record(made, works[0], tuning::shortlist(works[0].space, 24).at(5));
+        const plan::Choices after = tuner_of(made).known(problem, forward, h200());
+        EXPECT_EQ(after.of(plan::Role::product), stays ? before.of(plan::Role::product) : least);
+        EXPECT_EQ(after.of(plan::Role::xa), before.of(plan::Role::xa));
+    }
+}
+
+TEST_F(Tuning, WithoutARecordABatchInvariantChoiceIsTheCostModelsAndStays) {
+    Engine made = engine(TuningPolicy::first_use, Determinism::batch);
+    // Neither rows nor a GPU are there: measuring would fail, and say so.
+    EXPECT_FALSE(tuner_of(made).choose(problem, forward, h200(), {{}, 64}, nullptr).of(plan::Role::product));
+    const KnownWork work = tuner_of(made).look_up(problem, forward, h200()).at(0);
+    record(made, work, another(work.space));
+    EXPECT_FALSE(tuner_of(made).choose(problem, forward, h200(), {{}, 64}, nullptr).of(plan::Role::product));
+    EXPECT_TRUE(lines.empty());
+}
+
+TEST_F(Tuning, BatchInvariantPrewarmingCompilesForOneNumberOfTokens) {
+    const auto kernels = [&](Determinism determinism, std::vector<std::int64_t> tokens) {
+        const Engine made = engine(TuningPolicy::off, determinism);
+        PrewarmOptions options;
+        options.problems = {problem};
+        options.tokens = std::move(tokens);
+        options.archs = {"sm_90a"};
+        options.check_only = true;
+        return prewarm(made, options, {}).kernels;
+    };
+    const std::size_t pinned = kernels(Determinism::run, {tuning::batch_tokens});
+    EXPECT_GT(kernels(Determinism::run, {1, 300, 65536}), pinned) << "else the numbers of tokens would tell nothing";
+    EXPECT_EQ(kernels(Determinism::batch, {1, 300, 65536}), pinned);
+    EXPECT_EQ(kernels(Determinism::batch, {}), pinned);
 }
 
 TEST_F(Tuning, WithoutTensorCoresThereIsNothingToChoose) {

@@ -32,13 +32,14 @@ class Tuning : public ::testing::Test {
     Tuning() { setenv("SMLORA_INSTRUCTIONS", "mma", 1); }
     ~Tuning() override { unsetenv("SMLORA_INSTRUCTIONS"); }
 
-    [[nodiscard]] Engine engine(TuningPolicy policy) {
+    [[nodiscard]] Engine engine(TuningPolicy policy, Determinism determinism = Determinism::run) {
         EngineOptions options;
         options.backend = Backend::cpu;
         options.cache_root = scratch.path() / "cache";
         options.cache_layers.emplace();
         options.threads = 1;
         options.tuning = policy;
+        options.determinism = determinism;
         options.log = [this](LogLevel level, std::string_view line) { lines.emplace_back(level, std::string(line)); };
         return Engine(std::move(options));
     }

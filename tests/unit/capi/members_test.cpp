@@ -46,7 +46,8 @@ void fill(C& c) {
     } else if constexpr (std::is_pointer_v<C>) {
         c = reinterpret_cast<C>(static_cast<std::intptr_t>(next()));
     } else if constexpr (std::is_enum_v<CppType> || std::is_same_v<CppType, bool> ||
-                         std::is_same_v<CppType, std::optional<TuningPolicy>>) {
+                         std::is_same_v<CppType, std::optional<TuningPolicy>> ||
+                         std::is_same_v<CppType, std::optional<Determinism>>) {
         c = 1;
     } else {
         c = static_cast<C>(next());
@@ -60,6 +61,11 @@ void expect_same(const Weight& plain, const smlora_tensor& c) { expect_same(plai
 void expect_same(const std::optional<TuningPolicy>& cpp, smlora_tuning c) {
     EXPECT_EQ(c, SMLORA_TUNING_FIRST_USE);
     EXPECT_EQ(cpp, TuningPolicy::first_use);
+}
+
+void expect_same(const std::optional<Determinism>& cpp, smlora_determinism c) {
+    EXPECT_EQ(c, SMLORA_DETERMINISM_RUN);
+    EXPECT_EQ(cpp, Determinism::run);
 }
 
 template <class Cpp, class C>

@@ -43,6 +43,15 @@ TEST(ConvertEngineOptions, EveryTuningPolicyArrives) {
     EXPECT_EQ(to_options(&o).tuning, TuningPolicy::record_only);
 }
 
+TEST(ConvertEngineOptions, EveryDeterminismArrives) {
+    auto o = initialised<smlora_engine_options>();
+    EXPECT_EQ(to_options(&o).determinism, std::nullopt);
+    o.determinism = SMLORA_DETERMINISM_BATCH;
+    EXPECT_EQ(to_options(&o).determinism, Determinism::batch);
+    o.determinism = 3;
+    EXPECT_EQ(message_of([&] { static_cast<void>(to_options(&o)); }), "options.determinism: expected 0 to 2, got 3");
+}
+
 TEST(ConvertEngineOptions, LayersGivenButEmptyMeanNone) {
     const char* none[] = {nullptr};
     auto o = initialised<smlora_engine_options>();
