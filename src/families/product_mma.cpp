@@ -170,7 +170,7 @@ double projection_seconds(const RatedTile& rated, const ProductWork& work, const
 
 /// Rank rows have few columns, so that a multiprocessor mostly copies. Fitted to an H200, ranks 4 to 256:
 /// docs/lab/2026-11-30-ranks.md.
-double rank_rows_seconds(const RatedTile& rated, const ProductSize& size, bool followed,
+double rank_rows_seconds(const RatedTile& rated, const ProductWork& work, const ProductSize& size,
                          const gpu::DeviceFacts& facts) {
     constexpr double bytes_copied = 60.6e9;  // a second, by a multiprocessor; columns beyond the rank are copied, too
     // Of pieces of 64 bytes: of rows, which lie anywhere, and of weights.
@@ -183,7 +183,12 @@ double rank_rows_seconds(const RatedTile& rated, const ProductSize& size, bool f
     const double steps = std::ceil(size.reduction / tile.k);
     const double copies = steps * 2 * rows * tile.k / bytes_copied;
     const double products = steps * 2 * tile.m * tile.n * tile.k * facts.multiprocessors / mma_flop_per_second(facts);
-    const double together = std::max(copies, products) / rated.rank_rows;
+    // Rows that are read several times and do not stay in L2: docs/lab/2026-12-01-packed-mma.md.
+    const bool reads_again = work.product.rows == RowOrder::token && work.problem.top_k > 1 &&
+                             2 * work.tokens * size.reduction > static_cast<double>(facts.l2_bytes);
+    constexpr double cost_of_deep_pipelines = 1.12;
+    const double together =
+        std::max(copies, products) / rated.rank_rows * (reads_again && tile.stages >= 6 ? cost_of_deep_pipelines : 1);
     // A block alone on a multiprocessor copies and multiplies in turns.
     constexpr double exposed_products = 0.5;
     const double alone = copies + exposed_products * products;
@@ -194,7 +199,7 @@ double rank_rows_seconds(const RatedTile& rated, const ProductSize& size, bool f
     const double memory = size.bytes / facts.memory_bytes_per_second;
     const double mean = static_cast<double>(size.E) * row_tiles(size.rows_per_expert, tile.m);
     const double columns = column_tiles(tile, size);
-    if (followed) return longer_of(mean * columns / facts.multiprocessors * together, memory, sharpness);
+    if (work.followed) return longer_of(mean * columns / facts.multiprocessors * together, memory, sharpness);
     // One row tile more can be a round more.
     const double deviation = 0.25 * std::sqrt(static_cast<double>(size.E));
     double seconds = 0;
@@ -232,9 +237,9 @@ tuning::Candidate product_candidate(const RatedTile& rated, const ProductWork& w
                                 {"STAGES", tile.stages},
                                 {"MIN_BLOCKS", tile.min_blocks}}};
     constexpr double seconds_if_followed = 1.5e-6;  // of the launch
-    candidate.predicted_seconds = (work.followed ? seconds_if_followed : seconds_of_launch) +
-                                  (rank_rows ? rank_rows_seconds(rated, size, work.followed, facts)
-                                             : projection_seconds(rated, work, size, facts));
+    candidate.predicted_seconds =
+        (work.followed ? seconds_if_followed : seconds_of_launch) +
+        (rank_rows ? rank_rows_seconds(rated, work, size, facts) : projection_seconds(rated, work, size, facts));
     candidate.shared_bytes = tile.shared_bytes(work);
     candidate.refusal = shared_memory_refusal(tile.shared_bytes(work), tile.min_blocks, facts);
     return candidate;

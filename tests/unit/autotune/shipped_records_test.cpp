@@ -126,30 +126,25 @@ TEST_F(ShippedRecords, AreHardlyFasterThanTheChoicesOfTheCostModel) {
     ASSERT_TRUE(bundle.has_value()) << why;
     const std::vector<Compared> all = compared(*bundle);
     EXPECT_EQ(all.size(), bundle->tunings()) << "where its choice was not timed nobody knows";
-    // The first two were measured twice, and are not explained: docs/lab/2026-11-30-ranks.md. What mends one of them
-    // takes it off the list.
-    const std::map<std::string, double> known{
-        {"gradients of E128 K2880 N5760 R64 k4 bf16 ekn token->grouped bias, 2048 tokens: wgmma_512x64_s3", 0.16},
-        {"gradients of E256 K2048 N7168 R8 k8 bf16 enk grouped->token gates:fp32, 2048 tokens: wgmma_1024x32_s3", 0.08},
-        // Rank rows beside products that decode, measured once: docs/lab/2026-12-01-packed-all.md and -packed-mma.md.
-        {"xa of E256 K7168 N4096 R16 k8 bf16 enk token->grouped, 16384 tokens: mma_64x16x64_w4x1_s6_b2", 0.13},
-        {"yb of E128 K2880 N2880 R16 k4 bf16 enk grouped->token bias gates:fp32, 16384 tokens: mma_64x16x64_w4x1_s6_b2",
-         0.10},
-        {"yb of E32 K2880 N2880 R16 k4 bf16 enk grouped->token bias gates:fp32, 16384 tokens: mma_64x16x64_w4x1_s6_b2",
-         0.20},
-        {"xa of E32 K2880 N5760 R16 k4 bf16 enk token->grouped bias, 16384 tokens: mma_64x16x64_w4x1_s6_b2", 0.15},
-        {"yb of E64 K2048 N2048 R16 k8 bf16 enk token->grouped, 2048 tokens: mma_32x16x64_w2x1_s6_b4", 0.08}};
-    // What is on that list has a limit of its own.
     const auto share_behind = [&](double least) {
-        const auto far = std::count_if(all.begin(), all.end(), [&](const Compared& one) {
-            return one.behind > least && !known.contains(one.what);
-        });
+        const auto far = std::count_if(all.begin(), all.end(), [&](const Compared& one) { return one.behind > least; });
         return static_cast<double>(far) / static_cast<double>(all.size());
     };
     // On the day of the fit 4 of 1024 were more than 5 % behind, and 3 of 100 more than 3 %:
     // docs/lab/2026-11-30-ranks.md. Another day's measurements have another noise.
     EXPECT_LE(share_behind(0.03), 0.06);
     EXPECT_LE(share_behind(0.05), 0.01);
+    // The first two were measured twice, and are not explained: docs/lab/2026-11-30-ranks.md. What mends one of them
+    // takes it off the list.
+    const std::map<std::string, double> known{
+        {"gradients of E128 K2880 N5760 R64 k4 bf16 ekn token->grouped bias, 2048 tokens: wgmma_512x64_s3", 0.16},
+        {"gradients of E256 K2048 N7168 R8 k8 bf16 enk grouped->token gates:fp32, 2048 tokens: wgmma_1024x32_s3", 0.08},
+        // Rank rows beside products that decode, measured once: docs/lab/2026-12-01-packed-mma.md.
+        {"xa of E256 K7168 N4096 R16 k8 bf16 enk token->grouped, 16384 tokens: mma_128x16x64_w4x1_s4_b2", 0.10},
+        {"yb of E32 K2880 N2880 R16 k4 bf16 enk grouped->token bias gates:fp32, 16384 tokens: mma_64x16x64_w4x1_s3_b2",
+         0.09},
+        {"xa of E32 K2880 N5760 R16 k4 bf16 enk token->grouped bias, 16384 tokens: mma_64x16x64_w4x1_s3_b2", 0.08},
+        {"yb of E64 K2048 N2048 R16 k8 bf16 enk token->grouped, 2048 tokens: mma_32x16x64_w2x1_s6_b4", 0.08}};
     for (const Compared& one : all) {
         const auto exception = known.find(one.what);
         EXPECT_LE(one.behind, exception == known.end() ? 0.07 : exception->second) << one.what;
